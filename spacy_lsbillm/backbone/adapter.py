@@ -1,0 +1,167 @@
+"""LoRA adapters through peft: settings, adding them to a base, reading and writing peft's own format."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+from transformers import PreTrainedModel
+
+from ..errors import AdapterError
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """peft's usual settings, with its own names where they are its own.
+
+    r (int): Rank.
+    alpha (float): Scale of the update; it is multiplied by alpha / r, with rsLoRA by alpha / sqrt(r).
+    dropout (float): On the adapter's input, in training.
+    target_modules (str | list[str]): "all-linear" (each linear layer but the output head), a list of module names such
+        as ["q_proj", "v_proj"], or a regular expression over full names.
+    use_rslora (bool): Rank-stabilised scaling (arXiv 2312.03732).
+    use_dora (bool): Weight-decomposed adaptation (arXiv 2402.09353).
+    """
+
+    r: int = 16
+    alpha: float = 32
+    dropout: float = 0.05
+    target_modules: str | tuple[str, ...] = "all-linear"
+    use_rslora: bool = False
+    use_dora: bool = False
+
+    @classmethod
+    def read(cls, block: Mapping[str, Any]) -> "LoraSettings":
+        """RAISES (AdapterError): An unknown setting, or a value out of its range."""
+        names = [field.name for field in fields(cls)]
+        unknown = sorted(set(block) - set(names))
+        if unknown:
+            raise AdapterError(f"lora has no setting {unknown[0]!r}. It has: {', '.join(names)}.")
+        targets = block.get("target_modules", cls.target_modules)
+        if not isinstance(targets, str):
+            block = {**block, "target_modules": tuple(targets)}
+        return cls(**block)
+
+    def __post_init__(self) -> None:
+        targets_readable = bool(self.target_modules) and (
+            isinstance(self.target_modules, str) or all(isinstance(target, str) for target in self.target_modules)
+        )
+        for setting, good, allowed in (
+            ("r", isinstance(self.r, int) and self.r > 0, "a whole number above 0"),
+            ("alpha", isinstance(self.alpha, int | float) and self.alpha > 0, "a number above 0"),
+            ("dropout", isinstance(self.dropout, int | float) and 0 <= self.dropout < 1, "from 0 to below 1"),
+            ("target_modules", targets_readable, '"all-linear", a list of module names or a regular expression'),
+        ):
+            if not good:
+                raise AdapterError(f"lora.{setting} = {getattr(self, setting)!r} is not allowed: it must be {allowed}.")
+
+    def as_block(self) -> dict[str, Any]:
+        """As it stands in a config file."""
+        block = asdict(self)
+        if not isinstance(self.target_modules, str):
+            block["target_modules"] = list(self.target_modules)
+        return block
+
+    def to_peft(self) -> LoraConfig:
+        """The same as peft's config, for a causal language model."""
+        targets = self.target_modules if isinstance(self.target_modules, str) else list(self.target_modules)
+        return LoraConfig(
+            r=self.r,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            target_modules=targets,
+            use_rslora=self.use_rslora,
+            use_dora=self.use_dora,
+            task_type="CAUSAL_LM",
+        )
+
+
+def check_targets(model: nn.Module, settings: LoraSettings) -> None:
+    """Check the target modules against a model, which needs no weights.
+
+    RAISES (AdapterError): A target that no linear layer has.
+    """
+    if settings.target_modules == "all-linear":
+        return
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    known = sorted({name.rpartition(".")[2] for name in linear})
+    if isinstance(settings.target_modules, str):
+        try:
+            unknown = [] if any(re.fullmatch(settings.target_modules, name) for name in linear) else [settings.target_modules]
+        except re.error as error:
+            raise AdapterError(f"lora.target_modules = {settings.target_modules!r} is no regular expression: {error}.") from error
+    else:
+        ends = [f".{name}" for name in linear]
+        unknown = [target for target in settings.target_modules if not any(end.endswith(f".{target}") for end in ends)]
+    if unknown:
+        raise AdapterError(
+            f"lora.target_modules names {unknown[0]!r}, which no linear layer of the base is called. "
+            f'The linear layers are: {", ".join(known)}; "all-linear" takes all but the output head.'
+        )
+
+
+def add_adapter(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:
+    """Put a fresh adapter on a base; its update is zero until it is trained. It is in float32 whatever the base is."""
+    check_targets(model, settings)
+    return get_peft_model(model, settings.to_peft())
+
+
+def write_adapter(model: PeftModel, folder: Path, base_name: str, revision: str | None) -> None:
+    """Write the adapter in peft's format, with the keys of the causal-LM class, and the base under its own name."""
+    config = model.peft_config["default"]
+    config.base_model_name_or_path, config.revision = base_name, revision
+    # Without this peft asks the hub whether the embeddings were resized.
+    model.save_pretrained(str(folder), save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)
+
+
+def read_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
+    """Put a stored adapter on a base, to be used or trained further.
+
+    RAISES (AdapterError): It cannot be read, or does not fit the base.
+    """
+    weights = folder / WEIGHTS
+    try:
+        config = LoraConfig.from_pretrained(str(folder))
+        state = load_file(weights)
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError, json.JSONDecodeError) as error:
+        raise AdapterError(f"the adapter in {folder} cannot be read: {error}. Copy the pipeline again.") from error
+    config.inference_mode = False
+    adapted = get_peft_model(model, config)
+    try:
+        result = set_peft_model_state_dict(adapted, state)
+    except RuntimeError as error:
+        raise AdapterError(f"the adapter {weights} does not fit the base: {error}") from error
+    lost = [key for key in result.missing_keys if "lora_" in key] + list(result.unexpected_keys)
+    if lost:
+        raise AdapterError(f"the adapter {weights} does not fit the base: {lost[0]!r} is on one side alone.")
+    return adapted
+
+
+def stored_settings(config: LoraConfig) -> LoraSettings:
+    """The settings with which an adapter was made, from peft's config."""
+    targets = config.target_modules
+    return LoraSettings(
+        r=config.r,
+        alpha=config.lora_alpha,
+        dropout=config.lora_dropout,
+        target_modules=targets if isinstance(targets, str) else tuple(sorted(targets)),
+        use_rslora=config.use_rslora,
+        use_dora=config.use_dora,
+    )
+
+
+def folded(model: PeftModel) -> PreTrainedModel:
+    """The base with the adapter folded into its weights. The model given is used up."""
+    with torch.no_grad():
+        return model.merge_and_unload(safe_merge=True)

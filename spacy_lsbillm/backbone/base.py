@@ -1,0 +1,187 @@
+"""Finding, checking and loading a base model: a Hugging Face folder, local or from the hub."""
+
+import importlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+
+from ..errors import BaseError, SettingError
+from .families import check_family
+from .fingerprint import tensor_names
+
+DTYPES = ("float32", "bfloat16", "float16", "auto")
+QUANTIZATIONS = (None, "nf4", "fp4", "int8")
+ATTENTIONS = ("sdpa", "eager")
+# What is fetched of a hub repository: no pickles, no code, no second copies of the weights in other formats.
+HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model"]
+HUB_IGNORED = ["original/*", "consolidated*", "onnx/*"]
+
+
+@dataclass(frozen=True)
+class BaseSettings:
+    """Which base, and how it is held.
+
+    name (str): A folder, or a hub id.
+    revision (str | None): The hub revision.
+    dtype (str): Of the weights and the arithmetic; "auto" keeps the stored one.
+    quantization (str | None): None, or 4-bit "nf4" or "fp4", or "int8", through bitsandbytes.
+    attention (str): "sdpa" or "eager".
+    """
+
+    name: str
+    revision: str | None = None
+    dtype: str = "float32"
+    quantization: str | None = None
+    attention: str = "sdpa"
+
+    def __post_init__(self) -> None:
+        for setting, value, allowed in (
+            ("dtype", self.dtype, DTYPES),
+            ("quantization", self.quantization, QUANTIZATIONS),
+            ("attention", self.attention, ATTENTIONS),
+        ):
+            if value not in allowed:
+                raise SettingError(f"{setting} = {value!r} is not allowed. Use one of: {', '.join(map(repr, allowed))}.")
+        if not isinstance(self.name, str) or not self.name:
+            raise SettingError(f"name = {self.name!r} must be the folder or the hub id of a base model.")
+
+
+def resolve_folder(name: str, revision: str | None = None) -> Path:
+    """The local folder of a base; a hub id is fetched into the hub cache unless it lies there.
+
+    RAISES (BaseError): There is no such folder and the hub has no such model or cannot be reached.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path.resolve()
+    if path.is_file():
+        raise BaseError(f"the base {name!r} is a file: name the folder that holds it.")
+    looks_like_path = path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1 or "\\" in name
+    if looks_like_path and "/" in name:
+        raise BaseError(f"there is no folder {name!r}{_seen_from(path)}. Name an existing folder or a hub id.")
+
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(name, revision=revision, allow_patterns=HUB_FILES, ignore_patterns=HUB_IGNORED)
+    except Exception as error:
+        # The hub's client raises errors of many libraries; whatever it is, the base is not to be had.
+        raise BaseError(
+            f"the base {name!r} is no folder{_seen_from(path)}, and revision {revision or 'main'!r} of it could not be "
+            f"had from the hub ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no details'}). "
+            f"Check the name; where there is no network, name a folder that holds the model."
+        ) from error
+    return Path(folder)
+
+
+def _seen_from(path: Path) -> str:
+    return "" if path.is_absolute() else f" (looked for from {Path.cwd()})"
+
+
+def read_config(folder: Path, name: str, trust_remote_code: bool = False) -> Any:
+    """A base's config, checked to be a decoder that is known to work.
+
+    RAISES (BaseError): There is no readable config, or it is of another family.
+    """
+    if not (folder / "config.json").is_file():
+        raise BaseError(f"the base folder {folder} holds no config.json: it is not a Hugging Face model folder.")
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except (ValueError, OSError, KeyError) as error:
+        raise BaseError(f"{folder / 'config.json'} cannot be read: {error}") from error
+    check_family(config.model_type, name)
+    return config
+
+
+def skeleton(config: Any) -> PreTrainedModel:
+    """The causal LM of a config without weights (on the meta device), to check settings against."""
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
+
+
+def check_weights(folder: Path, config: Any) -> None:
+    """Compare the names of the stored tensors with those the model needs, before any is read.
+
+    RAISES (BaseError): Some are missing; they would be initialised at random.
+    """
+    model = skeleton(config)
+    tied = set(getattr(model, "_tied_weights_keys", None) or ()) if config.tie_word_embeddings else set()
+    missing = sorted(set(model.state_dict()) - tied - tensor_names(folder))
+    if missing:
+        shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        raise BaseError(
+            f"the base folder {folder} lacks weights that a {config.model_type} model has: {shown}. They would be "
+            f"random. Fetch the model again, or save it whole."
+        )
+
+
+def load_causal_lm(folder: Path, settings: BaseSettings, device: torch.device) -> PreTrainedModel:
+    """Read a base's weights onto the device, in evaluation mode, with no gradient for any of them.
+
+    RAISES (BaseError): Weights are missing or of another shape, or the quantisation cannot be had here.
+    """
+    options: dict[str, Any] = {"attn_implementation": settings.attention, "use_safetensors": True}
+    dtype = settings.dtype if settings.dtype == "auto" else getattr(torch, settings.dtype)
+    # transformers renamed the argument in 4.56.
+    new_name = tuple(int(part) for part in transformers.__version__.split(".")[:2]) >= (4, 56)
+    options["dtype" if new_name else "torch_dtype"] = dtype
+    if settings.quantization:
+        options["quantization_config"] = _quantization_config(settings.quantization, dtype)
+        options["device_map"] = {"": device}
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+    except (OSError, RuntimeError, ValueError, ImportError) as error:
+        raise BaseError(f"the base in {folder} cannot be loaded with {settings}: {error}") from error
+    tied = set(getattr(model, "_tied_weights_keys", None) or ()) if model.config.tie_word_embeddings else set()
+    missing = sorted(set(info["missing_keys"]) - tied)
+    if missing or info["mismatched_keys"]:
+        raise BaseError(f"the base in {folder} does not fit its config: {missing or info['mismatched_keys']}.")
+    if not settings.quantization:
+        model.to(device)
+    return model.eval().requires_grad_(False)
+
+
+def _quantization_config(quantization: str, dtype: Any) -> Any:
+    try:
+        importlib.import_module("bitsandbytes")
+    except (ImportError, RuntimeError, OSError) as error:
+        raise BaseError(f"quantization = {quantization!r} needs a working bitsandbytes: {error}") from error
+    from transformers import BitsAndBytesConfig
+
+    if quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=quantization,
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16 if dtype == "auto" else dtype,
+    )
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """A base's tokenizer.
+
+    RAISES (BaseError): There is none, or it gives no character offsets.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except Exception as error:
+        # Tokenizer files are read by several libraries with errors of their own, some of them bare `Exception`s.
+        raise BaseError(f"{folder} holds no tokenizer that can be read: {error}") from error
+    if not tokenizer.is_fast:
+        raise BaseError(
+            f"the tokenizer in {folder} ({type(tokenizer).__name__}) gives no character offsets, which the alignment "
+            f"with spaCy's tokens needs. Save it as a fast tokenizer (tokenizer.json)."
+        )
+    return tokenizer
+
+
+def longest_position(config: Any) -> int | None:
+    """The number of positions that the base was made for, if it has such a limit."""
+    length = getattr(config, "max_position_embeddings", None)
+    return int(length) if length and math.isfinite(length) else None

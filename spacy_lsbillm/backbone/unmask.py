@@ -1,0 +1,84 @@
+"""Removal of the causal mask, layer by layer, without copies of model classes.
+
+A hook in front of each chosen decoder layer replaces the attention mask that the model has built for it. Nothing else
+of the layer is touched, and a layer that stays causal is not touched at all: it keeps the model's own mask, sliding
+windows included.
+"""
+
+import inspect
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from ..errors import BaseError
+from .mask import MaskPlan
+
+# The layers of one forward pass share one mask tensor, so its symmetric form is made once. The entry goes with the
+# mask; threads have masks of their own.
+_symmetric: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+
+def symmetric_mask(mask: Tensor) -> Tensor:
+    """The mask a layer has when the past's rule also holds for the future.
+
+    A causal layer becomes fully visible; one with a sliding window sees the window on both sides. A padded position is
+    one that the causal mask hides from itself: it stays hidden from all.
+
+    mask (Tensor): What the model built, shape (batch, 1, length, length): boolean (true is visible), or floating point
+        with 0 for visible and a large negative number for hidden.
+    RETURNS (Tensor): The same shape and dtype.
+    """
+    visible = mask if mask.dtype == torch.bool else mask == 0
+    real = visible.diagonal(dim1=-2, dim2=-1).unsqueeze(-2)
+    both = (visible | visible.transpose(-2, -1)) & real
+    if mask.dtype == torch.bool:
+        return both
+    hidden = torch.finfo(mask.dtype).min
+    return torch.zeros_like(mask).masked_fill_(~both, hidden)
+
+
+def unmask_layers(layers: Sequence[nn.Module], plan: MaskPlan) -> list[RemovableHandle]:
+    """Make the layers that the plan names attend in both directions.
+
+    layers (Sequence[Module]): The decoder layers, the first is next to the input.
+    RETURNS (list): Handles; calling `remove` on each brings the causal mask back.
+    RAISES (BaseError): A layer takes no attention mask, so that it cannot be unmasked this way.
+    """
+    if len(layers) != len(plan.unmasked):
+        raise BaseError(f"the mask plan is for {len(plan.unmasked)} layers, the model has {len(layers)}.")
+    chosen = [layer for layer, unmasked in zip(layers, plan.unmasked, strict=True) if unmasked]
+    for layer in chosen:
+        if "attention_mask" not in inspect.signature(layer.forward).parameters:
+            raise BaseError(f"{type(layer).__name__} takes no attention mask and cannot be unmasked.")
+    return [layer.register_forward_pre_hook(_swap_mask, with_kwargs=True) for layer in chosen]
+
+
+def _swap_mask(layer: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    if "attention_mask" not in kwargs:
+        raise BaseError(f"{type(layer).__name__} was called without an attention mask: it would have stayed causal.")
+    mask = kwargs["attention_mask"]
+    states = args[0] if args else kwargs["hidden_states"]
+    if mask is None:
+        # SDPA leaves out a plain causal mask and sets a flag instead; any mask at all turns the flag off.
+        changed = states.new_ones((1, 1, 1, states.shape[1]), dtype=torch.bool)
+    elif isinstance(mask, Tensor) and mask.ndim == 4 and mask.shape[-1] == mask.shape[-2] == states.shape[1]:
+        if mask not in _symmetric:
+            _symmetric[mask] = symmetric_mask(mask)
+        changed = _symmetric[mask]
+    else:
+        shape = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+        raise BaseError(
+            f"{type(layer).__name__} got an attention mask of shape {shape}, not (batch, 1, length, length): "
+            f'it cannot be unmasked. Use attention = "sdpa" or "eager", without a cache.'
+        )
+    return args, {**kwargs, "attention_mask": changed}
+
+
+def remove_hooks(handles: Iterable[RemovableHandle]) -> None:
+    """Bring the causal mask back."""
+    for handle in handles:
+        handle.remove()

@@ -1,0 +1,21 @@
+"""The errors of this package. All are `ValueError`s: each names the value, what is allowed and what to do next."""
+
+
+class MaskError(ValueError):
+    """A mask notation that cannot be read, or that does not fit the model."""
+
+
+class BaseError(ValueError):
+    """A base model that cannot be found, read or used."""
+
+
+class AdapterError(ValueError):
+    """LoRA settings that do not fit the model, or an adapter that cannot be read."""
+
+
+class StorageError(ValueError):
+    """A saved component that cannot be written or read back."""
+
+
+class SettingError(ValueError):
+    """Any other setting out of its range."""
