@@ -1,8 +1,24 @@
 """The backbone: PyTorch, transformers, peft and bitsandbytes, and no spaCy."""
 
 from .adapter import LoraSettings
-from .base import BaseSettings
+from .base import BaseSettings, longest_position
 from .mask import MaskPlan, check_notation, word_for
 from .model import Backbone, load_backbone
+from .storage import RECORD, STORE_BASE, load_stored, read_plan, read_record, save_backbone
 
-__all__ = ["Backbone", "BaseSettings", "LoraSettings", "MaskPlan", "check_notation", "load_backbone", "word_for"]
+__all__ = [
+    "RECORD",
+    "STORE_BASE",
+    "Backbone",
+    "BaseSettings",
+    "LoraSettings",
+    "MaskPlan",
+    "check_notation",
+    "load_backbone",
+    "load_stored",
+    "longest_position",
+    "read_plan",
+    "read_record",
+    "save_backbone",
+    "word_for",
+]

@@ -35,6 +35,7 @@ class Backbone:
     base (BaseSettings): What was loaded.
     folder (Path): Where it lies.
     fingerprint (str): Of the base's files.
+    merged (bool): Whether an adapter was folded into the base before it was stored.
     """
 
     model: nn.Module
@@ -43,6 +44,7 @@ class Backbone:
     base: BaseSettings
     folder: Path
     fingerprint: str
+    merged: bool = False
 
     @property
     def config(self) -> Any:
@@ -89,6 +91,7 @@ def load_backbone(
     lora: LoraSettings | None = None,
     adapter: Path | None = None,
     expected_fingerprint: str | None = None,
+    at: Path | None = None,
     tokenizer_folder: Path | None = None,
 ) -> Backbone:
     """Load a base, put an adapter on it and take the causal mask off. All that can be checked without reading the
@@ -97,10 +100,11 @@ def load_backbone(
     lora (LoraSettings | None): For a fresh adapter; None leaves the base frozen.
     adapter (Path | None): A stored adapter, instead of a fresh one.
     expected_fingerprint (str | None): Refuse any other base.
+    at (Path | None): The folder of the base, if it is not where its name says.
     tokenizer_folder (Path | None): Where the tokenizer is, if not with the base.
     RAISES (BaseError, MaskError, AdapterError): Something does not fit, see there.
     """
-    folder = resolve_folder(base.name, base.revision)
+    folder = at or resolve_folder(base.name, base.revision)
     config = read_config(folder, base.name)
     plan = MaskPlan.parse(unmask, config.num_hidden_layers)
     check_weights(folder, config)

@@ -1,0 +1,17 @@
+"""Alignment and batching: from spaCy's tokens to batches of word pieces and back."""
+
+from .batches import Batch, MicroBatch, make_batch
+from .pieces import Pieces, SpecialPieces, align, cut_pieces
+from .windows import Windows, cut_windows
+
+__all__ = [
+    "Batch",
+    "MicroBatch",
+    "Pieces",
+    "SpecialPieces",
+    "Windows",
+    "align",
+    "cut_pieces",
+    "cut_windows",
+    "make_batch",
+]

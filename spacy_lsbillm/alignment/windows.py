@@ -1,0 +1,44 @@
+"""Overlapping windows over long sequences of pieces."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Windows:
+    """What the model sees at once. All arrays have the shape (windows,) and count pieces through the batch.
+
+    starts, ends: The pieces that a window holds.
+    keep_starts, keep_ends: Those whose states are taken from it. Each piece is kept from exactly one window: of two
+        that overlap, the one in which it stands further from the edge.
+    """
+
+    starts: np.ndarray
+    ends: np.ndarray
+    keep_starts: np.ndarray
+    keep_ends: np.ndarray
+
+
+def cut_windows(lengths: np.ndarray, size: int, overlap: int) -> Windows:
+    """Cover spans of pieces with windows. The last window of a span is moved back so that it is full, too.
+
+    lengths (ndarray): Pieces a span, shape (spans,).
+    size (int): Pieces a window, special ones not counted.
+    overlap (int): Pieces that two neighbours share at the least, below `size`.
+    """
+    span_starts = np.cumsum(lengths) - lengths
+    step = size - overlap
+    counts = np.where(lengths > size, -(-(lengths - size) // step) + 1, (lengths > 0).astype(np.int64))
+    number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    length = np.repeat(lengths, counts)
+    base = np.repeat(span_starts, counts)
+    starts = np.maximum(np.minimum(number * step, length - size), 0)
+    ends = np.minimum(starts + size, length)
+    first = number == 0
+    last = number == np.repeat(counts, counts) - 1
+    before = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
+    middle = (starts + before) // 2
+    keep_starts = np.where(first, 0, middle)
+    keep_ends = np.where(last, length, np.concatenate([keep_starts[1:], [0]]) if len(ends) else ends)
+    return Windows(starts + base, ends + base, keep_starts + base, keep_ends + base)

@@ -1,0 +1,56 @@
+"""The registered architectures, as config files name them."""
+
+from typing import Any
+
+from spacy.tokens import Doc
+from spacy_transformers.span_getters import get_doc_spans
+from thinc.api import Model
+
+from .alignment.pieces import SpanGetter
+from .backbone import BaseSettings, LoraSettings
+from .layers import BackboneSettings, ModelSettings, build_billm_model
+
+DEFAULT_LORA: dict[str, Any] = LoraSettings().as_block()
+
+
+def create_billm_model_v1(
+    name: str,
+    get_spans: SpanGetter = get_doc_spans,
+    revision: str | None = None,
+    unmask: str | int = "all",
+    lora: dict[str, Any] | None = DEFAULT_LORA,
+    quantization: str | None = None,
+    dtype: str = "float32",
+    attention: str = "sdpa",
+    window: int | None = None,
+    overlap: int | None = None,
+    learn_rate_scale: float = 1.0,
+    store_base: str = "reference",
+) -> Model[list[Doc], Any]:
+    """A decoder-only language model, its causal mask removed from all or some layers, tuned with LoRA; one vector a
+    spaCy token. Nothing is loaded before `initialize` or `from_disk`.
+
+    name (str): The base: a folder in Hugging Face format, or a hub id.
+    get_spans (Callable): A registered span getter; the parts of documents that are tokenised on their own.
+    revision (str | None): Of the base, on the hub.
+    unmask (str): The layers that attend in both directions: "all", "none", "0011" or "bits:0011" (the first bit is the
+        group next to the input), "from:8", "layers:4-7,12".
+    lora (dict | None): Settings of the adapter; those left out have their defaults. None: the base stays frozen.
+    quantization (str | None): None, "nf4", "fp4" or "int8".
+    dtype (str): "float32", "bfloat16", "float16" or "auto".
+    attention (str): "sdpa" or "eager".
+    window (int | None): Pieces that the model sees at once. None: 512, or what the base was made for if that is less.
+    overlap (int | None): Pieces that neighbouring windows share at the least. None: a quarter of the window.
+    learn_rate_scale (float): The adapter's learning rate in units of the optimizer's.
+    store_base (str): What of the base a saved pipeline holds: "reference" (its name and fingerprint), "copy", or
+        "merged" (with the adapter folded in).
+    RAISES (ValueError): A value that is not allowed, whatever the base.
+    """
+    settings = BackboneSettings(
+        base=BaseSettings(name, revision, dtype, quantization, attention),
+        unmask=unmask,  # type: ignore[arg-type]  # an integer is refused with advice
+        lora=None if lora is None else LoraSettings.read({**DEFAULT_LORA, **lora}),
+        store_base=store_base,
+        learn_rate_scale=learn_rate_scale,
+    )
+    return build_billm_model(settings, ModelSettings(get_spans, window, overlap))

@@ -1,0 +1,13 @@
+"""The commands under `python -m spacy lsbillm`."""
+
+import typer
+from spacy.cli._util import app as spacy_app
+
+app = typer.Typer(
+    name="lsbillm",
+    help="Commands for bidirectional LLM pipelines. Run one with --help to learn what it does.",
+    no_args_is_help=True,
+)
+spacy_app.add_typer(app)
+
+from . import masks  # noqa: E402, F401

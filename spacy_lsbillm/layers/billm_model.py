@@ -1,0 +1,126 @@
+"""The thinc model: documents in, token vectors out."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from spacy.tokens import Doc
+from thinc.api import Model, torch2xp
+
+from ..alignment import SpecialPieces, make_batch
+from ..alignment.pieces import SpanGetter
+from ..backbone import longest_position
+from ..errors import SettingError
+from .shim import BackboneSettings, BackboneShim
+from .token_batch import TokenBatch
+
+LONGEST_DEFAULT_WINDOW = 512
+MAX_BATCH_ITEMS = 4096
+# What one pass of the model costs beside its pieces, in pieces: short windows are padded to longer ones rather than
+# given a pass of their own where that is cheaper. An accelerator is idle for longer while a pass starts.
+PASS_COST = {"cpu": 64}
+PASS_COST_ELSEWHERE = 1024
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """How documents are cut.
+
+    get_spans (SpanGetter): The parts of documents that are tokenised on their own; usually whole documents.
+    window (int | None): Pieces that the model sees at once, special ones counted. None: 512, or the longest position
+        of the base if that is less.
+    overlap (int | None): Pieces that neighbouring windows of a long document share at the least. None: a quarter of
+        the window.
+    """
+
+    get_spans: SpanGetter
+    window: int | None
+    overlap: int | None
+
+    def __post_init__(self) -> None:
+        if self.window is not None and self.window < 2:
+            raise SettingError(f"window = {self.window!r} is not allowed: it must be at least 2 pieces, or null.")
+        if self.overlap is not None and self.overlap < 0:
+            raise SettingError(f"overlap = {self.overlap!r} is not allowed: it must not be negative, or null.")
+
+    def fitted(self, longest: int | None, n_special: int) -> tuple[int, int]:
+        """The window and overlap for a base.
+
+        longest (int | None): The base's longest position.
+        n_special (int): Special pieces a window.
+        RAISES (SettingError): They do not fit the base or each other.
+        """
+        window = self.window or min(longest or LONGEST_DEFAULT_WINDOW, LONGEST_DEFAULT_WINDOW)
+        if longest is not None and window > longest:
+            raise SettingError(f"window = {window} is longer than the base's {longest} positions. Use at most {longest}.")
+        room = window - n_special
+        overlap = room // 4 if self.overlap is None else self.overlap
+        if not 0 <= overlap < room:
+            raise SettingError(
+                f"overlap = {overlap} is not allowed with window = {window}: it must be below {room} "
+                f"({n_special} pieces a window are special ones)."
+            )
+        return window, overlap
+
+
+def build_billm_model(
+    backbone: BackboneSettings, cutting: ModelSettings
+) -> Model[list[Doc], TokenBatch]:
+    """The model under the `billm_transformer` component. It holds no weights until `initialize` or loading."""
+    return Model(
+        "billm",
+        forward,
+        init=init,
+        shims=[BackboneShim(backbone)],
+        dims={"nO": None},
+        attrs={"cutting": cutting, "name": backbone.base.name, "max_batch_items": MAX_BATCH_ITEMS},
+    )
+
+
+def backbone_shim(model: Model) -> BackboneShim:
+    """The shim of a model that `build_billm_model` made."""
+    shim = model.shims[0]
+    assert isinstance(shim, BackboneShim)
+    return shim
+
+
+def init(model: Model, X: Any = None, Y: Any = None) -> None:
+    """Load the base, unless there is one, as in a component that is sourced from a trained pipeline."""
+    shim = backbone_shim(model)
+    if not shim.loaded:
+        shim.initialize()
+    fit(model)
+
+
+def fit(model: Model) -> None:
+    """Set what follows from the base: the width, and the window."""
+    backbone = backbone_shim(model).backbone
+    special = SpecialPieces.of(backbone.tokenizer)
+    window, overlap = model.attrs["cutting"].fitted(longest_position(backbone.config), len(special))
+    model.attrs["special"], model.attrs["window"], model.attrs["overlap"] = special, window, overlap
+    model.set_dim("nO", backbone.width, force=True)
+
+
+def forward(
+    model: Model, docs: Sequence[Doc], is_train: bool
+) -> tuple[TokenBatch, Callable[[Any], Sequence[Doc]]]:
+    """One pass of the backbone over all documents; long ones in overlapping windows."""
+    shim = backbone_shim(model)
+    batch = make_batch(
+        shim.backbone.tokenizer,
+        model.attrs["special"],
+        docs,
+        model.attrs["cutting"].get_spans,
+        window=model.attrs["window"],
+        overlap=model.attrs["overlap"],
+        max_items=model.attrs["max_batch_items"],
+        pass_cost=PASS_COST.get(shim.backbone.device.type, PASS_COST_ELSEWHERE),
+    )
+    vectors, backprop_vectors = shim(batch, is_train)
+    output = TokenBatch.from_vectors(torch2xp(vectors), batch.pieces_a_token > 0, batch.tokens_a_doc)
+
+    def backprop(d_output: Any) -> Sequence[Doc]:
+        backprop_vectors(d_output.model_output.last_hidden_state)
+        return docs
+
+    return output, backprop

@@ -1,0 +1,209 @@
+"""The shim between thinc and the backbone. It trains, averages and saves the adapter alone."""
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import srsly
+import torch
+from thinc.api import Optimizer, Shim, get_torch_default_device, torch2xp, xp2torch
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+from ..alignment import Batch
+from ..backbone import (
+    STORE_BASE,
+    Backbone,
+    BaseSettings,
+    LoraSettings,
+    check_notation,
+    load_backbone,
+    load_stored,
+    save_backbone,
+)
+from ..errors import SettingError, StorageError
+
+# msgpack takes at most 4 GiB an item.
+CHUNK_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class BackboneSettings:
+    """Everything that decides what the backbone is and how it is trained and stored.
+
+    base (BaseSettings): See there.
+    unmask (str): Mask notation.
+    lora (LoraSettings | None): None for a frozen base.
+    store_base (str): "reference", "copy" or "merged".
+    learn_rate_scale (float): The adapter's learning rate in units of the optimizer's, which the heads use as it is.
+    """
+
+    base: BaseSettings
+    unmask: str
+    lora: LoraSettings | None
+    store_base: str
+    learn_rate_scale: float
+
+    def __post_init__(self) -> None:
+        check_notation(self.unmask)
+        if self.store_base not in STORE_BASE:
+            raise SettingError(
+                f"store_base = {self.store_base!r} is not allowed. Use one of: {', '.join(map(repr, STORE_BASE))}."
+            )
+        if not self.learn_rate_scale > 0:
+            raise SettingError(f"learn_rate_scale = {self.learn_rate_scale!r} is not allowed: it must be above 0.")
+
+
+class BackboneShim(Shim):
+    """Holds a backbone for a thinc model; without one until `initialize`, `load` or `from_bytes`."""
+
+    def __init__(self, settings: BackboneSettings):
+        super().__init__(None)
+        self.settings = settings
+        self._backbone: Backbone | None = None
+        self._unpacked: tempfile.TemporaryDirectory[str] | None = None
+
+    @property
+    def loaded(self) -> bool:
+        """Whether there is a backbone."""
+        return self._backbone is not None
+
+    @property
+    def backbone(self) -> Backbone:
+        """RAISES (StorageError): There is none yet."""
+        if self._backbone is None:
+            raise StorageError("the base model is not loaded yet: call nlp.initialize(), or load a trained pipeline.")
+        return self._backbone
+
+    def initialize(self) -> None:
+        """Load the base and put a fresh adapter on it."""
+        settings = self.settings
+        self._backbone = load_backbone(
+            settings.base, settings.unmask, device=get_torch_default_device(), lora=settings.lora
+        )
+
+    def __call__(self, inputs: Batch, is_train: bool) -> tuple[Tensor, Callable[[Tensor], None]]:
+        return self.begin_update(inputs) if is_train else (self.predict(inputs), lambda gradient: None)
+
+    def predict(self, inputs: Batch) -> Tensor:
+        """RETURNS (Tensor): Token vectors in float32, shape (tokens, width), on the backbone's device."""
+        self.backbone.model.eval()
+        with torch.inference_mode():
+            return token_vectors(self.backbone, inputs)
+
+    def begin_update(self, inputs: Batch) -> tuple[Tensor, Callable[[Tensor], None]]:
+        """RETURNS (tuple): Token vectors, and a callback that takes their gradient through the backbone.
+
+        RAISES (StorageError): The adapter was folded into the base, so that there is nothing to train.
+        """
+        backbone = self.backbone
+        if backbone.merged:
+            raise StorageError(
+                'this pipeline was saved with store_base = "merged" and has no adapter left to train. Add the component '
+                "to frozen_components and annotating_components, or start from the pipeline as it was trained."
+            )
+        if not backbone.adapted:
+            return self.predict(inputs), lambda gradient: None
+        backbone.model.train()
+        vectors = token_vectors(backbone, inputs)
+
+        def backprop(gradient: Tensor) -> None:
+            if vectors.requires_grad:
+                torch.autograd.backward(vectors, gradient.to(vectors.device))
+
+        return vectors.detach(), backprop
+
+    def finish_update(self, optimizer: Optimizer) -> None:
+        """Let thinc's optimizer change the adapter."""
+        for name, parameter in self.backbone.trainable().items():
+            if parameter.grad is not None:
+                changed, _ = optimizer(
+                    (self.id, name),
+                    torch2xp(parameter.data),
+                    torch2xp(parameter.grad),
+                    lr_scale=self.settings.learn_rate_scale,
+                )
+                parameter.data.copy_(xp2torch(changed))
+                parameter.grad = None
+
+    @contextlib.contextmanager
+    def use_params(self, params: dict[Any, Any]) -> Iterator[None]:
+        """Use other values, such as averages, for the adapter's parameters for a while.
+
+        params (dict): By (shim id, parameter name), as thinc's optimizer keeps them.
+        """
+        parameters = self._backbone.trainable() if self._backbone else {}
+        kept = {name: value.detach().clone() for name, value in parameters.items() if (self.id, name) in params}
+        try:
+            for name in kept:
+                parameters[name].data.copy_(xp2torch(params[self.id, name]))
+            yield
+        finally:
+            for name, value in kept.items():
+                parameters[name].data.copy_(value)
+
+    def to_device(self, device_type: str, device_id: int) -> None:
+        """Move the weights. thinc calls this when a model changes hands between threads or devices."""
+        if self._backbone is not None and self._backbone.base.quantization is None:
+            self._backbone.model.to(torch.device("cuda", device_id) if device_type == "gpu" else torch.device("cpu"))
+
+    def save(self, folder: Path) -> None:
+        """Write the backbone into an empty folder; nothing if there is none yet."""
+        if self._backbone is not None:
+            save_backbone(self._backbone, folder, self.settings.store_base, self.settings.lora)
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote."""
+        settings = self.settings
+        self._backbone = load_stored(
+            folder, settings.base, settings.unmask, settings.lora, get_torch_default_device()
+        )
+
+    def to_bytes(self) -> bytes:
+        """The files that `save` writes, as one message."""
+        with tempfile.TemporaryDirectory() as name:
+            self.save(Path(name))
+            files = {
+                str(path.relative_to(name)): _in_chunks(path) for path in Path(name).rglob("*") if path.is_file()
+            }
+        return srsly.msgpack_dumps(files)
+
+    def from_bytes(self, data: bytes) -> "BackboneShim":
+        """Read what `to_bytes` gave. The files are kept in a temporary folder for as long as the shim lives, as a base
+        that is among them may be saved again."""
+        files = srsly.msgpack_loads(data)
+        if files:
+            self._unpacked = tempfile.TemporaryDirectory()
+            for name, chunks in files.items():
+                path = Path(self._unpacked.name) / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("wb") as file:
+                    file.writelines(chunks)
+            self.load(Path(self._unpacked.name))
+        return self
+
+
+def token_vectors(backbone: Backbone, batch: Batch) -> Tensor:
+    """Run the backbone and pool pieces to tokens by their mean, in one operation on the device.
+
+    RETURNS (Tensor): float32, shape (tokens, width); zeros for tokens without pieces.
+    """
+    device = backbone.device
+    tokens = len(batch.pieces_a_token)
+    if not batch.micro_batches:
+        return torch.zeros((tokens, backbone.width), device=device)
+    states = [
+        backbone.states(torch.from_numpy(part.ids).to(device), torch.from_numpy(part.mask).to(device)).flatten(0, 1)
+        for part in batch.micro_batches
+    ]
+    counts = torch.from_numpy(batch.pieces_a_token).to(device)
+    slots = torch.from_numpy(batch.slots).to(device)
+    return embedding_bag(slots, torch.cat(states).float(), counts.cumsum(0) - counts, mode="mean")
+
+
+def _in_chunks(path: Path) -> list[bytes]:
+    with path.open("rb") as file:
+        return list(iter(lambda: file.read(CHUNK_BYTES), b""))

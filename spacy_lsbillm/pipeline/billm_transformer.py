@@ -1,0 +1,184 @@
+"""The `billm_transformer` component: spacy-transformers' `Transformer` over a bidirectional LLM."""
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import srsly
+from spacy import util
+from spacy.language import Language
+from spacy.pipeline.pipe import deserialize_config
+from spacy.tokens import Doc
+from spacy.training import Example
+from spacy.util import minibatch
+from spacy_transformers.annotation_setters import null_annotation_setter
+from spacy_transformers.pipeline_component import DOC_EXT_ATTR, Transformer, install_extensions
+from spacy.vocab import Vocab
+from thinc.api import Config, Model
+
+from ..backbone import RECORD, MaskPlan
+from ..errors import SettingError
+from ..layers import backbone_shim, fit
+
+DEFAULT_CONFIG = Config().from_str(
+    """
+[transformer]
+max_batch_items = 4096
+
+[transformer.set_extra_annotations]
+@annotation_setters = "spacy-transformers.null_annotation_setter.v1"
+
+[transformer.model]
+@architectures = "spacy-lsbillm.BiLLMModel.v1"
+name = "Qwen/Qwen2.5-0.5B"
+revision = null
+unmask = "all"
+quantization = null
+dtype = "float32"
+attention = "sdpa"
+window = null
+overlap = null
+learn_rate_scale = 1.0
+store_base = "reference"
+
+[transformer.model.get_spans]
+@span_getters = "spacy-transformers.doc_spans.v1"
+
+[transformer.model.lora]
+r = 16
+alpha = 32
+dropout = 0.05
+target_modules = "all-linear"
+use_rslora = false
+use_dora = false
+"""
+)["transformer"]
+
+
+@Language.factory("billm_transformer", assigns=[f"doc._.{DOC_EXT_ATTR}"], default_config=DEFAULT_CONFIG)
+def make_billm_transformer(
+    nlp: Language,
+    name: str,
+    model: Model[list[Doc], Any],
+    set_extra_annotations: Callable[[list[Doc], Any], None],
+    max_batch_items: int,
+) -> "BiLLMTransformer":
+    """Make the component. It reads no weights and asks no hub; `initialize` and `from_disk` do.
+
+    model (Model): From `spacy-lsbillm.BiLLMModel.v1`.
+    set_extra_annotations (Callable): Called with each batch of documents and the model's output.
+    max_batch_items (int): Pieces that go through the model at once, padding counted.
+    """
+    return BiLLMTransformer(nlp.vocab, model, set_extra_annotations, name=name, max_batch_items=max_batch_items)
+
+
+class BiLLMTransformer(Transformer):
+    """A decoder-only LLM that attends in both directions, shared by all components that listen.
+
+    `doc._.trf_data` holds one vector a token. Adapters are the only weights that are trained and, unless
+    `store_base` says otherwise, the only ones saved.
+    """
+
+    def __init__(
+        self,
+        vocab: Vocab,
+        model: Model[list[Doc], Any],
+        set_extra_annotations: Callable[[list[Doc], Any], None] = null_annotation_setter,
+        *,
+        name: str = "transformer",
+        max_batch_items: int = 4096,
+    ):
+        if max_batch_items < 1:
+            raise SettingError(f"max_batch_items = {max_batch_items!r} is not allowed: it must be at least 1.")
+        super().__init__(vocab, model, set_extra_annotations, name=name, max_batch_items=max_batch_items)
+        self.model.attrs["max_batch_items"] = max_batch_items
+
+    @property
+    def mask(self) -> MaskPlan:
+        """Which layers attend in both directions: `mask.unmasked`, one entry a layer, and `mask.words`."""
+        return backbone_shim(self.model).backbone.plan
+
+    def pipe(self, stream: Iterable[Doc], *, batch_size: int = 128) -> Iterator[Doc]:
+        """Apply the component to a stream of documents. The model sorts what it gets by length itself.
+
+        batch_size (int): Documents that are buffered.
+        """
+        install_extensions()
+        for batch in minibatch(stream, batch_size):
+            docs = list(batch)
+            self.set_annotations(docs, self.predict(docs))
+            yield from docs
+
+    def initialize(
+        self, get_examples: Callable[[], Iterable[Example]], *, nlp: Language | None = None
+    ) -> None:
+        """Load the base, put the adapter on it and connect the listeners. No example is looked at."""
+        super().initialize(get_examples, nlp=nlp)
+
+    def to_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> None:
+        """Write the component to a folder, which is replaced as a whole once everything is written.
+
+        exclude (Iterable[str]): "cfg", "vocab" or "model".
+        """
+        path = Path(path)
+        partial, old = path.with_name(path.name + ".partial"), path.with_name(path.name + ".old")
+        shutil.rmtree(partial, ignore_errors=True)
+        serialize = {
+            "cfg": lambda p: srsly.write_json(p, self.cfg),
+            "vocab": lambda p: self.vocab.to_disk(p),
+            "model": lambda p: backbone_shim(self.model).save(p.parent),
+        }
+        util.to_disk(partial, serialize, exclude)
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            path.rename(old)
+        partial.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> "BiLLMTransformer":
+        """Read the component from a folder, and the base from where the config says.
+
+        RAISES (ValueError): Something is damaged or missing, or the base is another one.
+        """
+        deserialize = {
+            "cfg": lambda p: self._set_cfg(deserialize_config(p)),
+            "vocab": self.vocab.from_disk,
+            "model": lambda p: self._load(p.parent),
+        }
+        util.from_disk(path, deserialize, exclude)
+        return self
+
+    def to_bytes(self, *, exclude: Iterable[str] = ()) -> bytes:
+        """The same as a message. With `store_base = "copy"` or `"merged"` it holds the base."""
+        serialize = {
+            "cfg": lambda: srsly.json_dumps(self.cfg),
+            "vocab": self.vocab.to_bytes,
+            "model": lambda: backbone_shim(self.model).to_bytes(),
+        }
+        return util.to_bytes(serialize, exclude)
+
+    def from_bytes(self, bytes_data: bytes, *, exclude: Iterable[str] = ()) -> "BiLLMTransformer":
+        """Read what `to_bytes` gave."""
+
+        def load_model(data: bytes) -> None:
+            if backbone_shim(self.model).from_bytes(data).loaded:
+                fit(self.model)
+
+        deserialize = {
+            "cfg": lambda data: self._set_cfg(srsly.json_loads(data)),
+            "vocab": self.vocab.from_bytes,
+            "model": load_model,
+        }
+        util.from_bytes(bytes_data, deserialize, exclude)
+        return self
+
+    def _load(self, folder: Path) -> None:
+        # A pipeline that was saved before it was initialised has no record, and nothing to load.
+        if (folder / RECORD).exists():
+            backbone_shim(self.model).load(folder)
+            fit(self.model)
+
+    def _set_cfg(self, cfg: dict[str, Any]) -> None:
+        self.cfg.update(cfg)
+        self.model.attrs["max_batch_items"] = self.cfg["max_batch_items"]
