@@ -137,6 +137,8 @@ def read_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     except (OSError, ValueError, TypeError, KeyError, SafetensorError, json.JSONDecodeError) as error:
         raise AdapterError(f"the adapter in {folder} cannot be read: {error}. Copy the pipeline again.") from error
     config.inference_mode = False
+    # peft would warn where the base lies elsewhere; the caller compares fingerprints.
+    config.base_model_name_or_path = None
     adapted = get_peft_model(model, config)
     try:
         result = set_peft_model_state_dict(adapted, state)

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from ..errors import BaseError, SettingError
 from .families import check_family
-from .fingerprint import tensor_names
+from .fingerprint import tensor_shapes
 
 DTYPES = ("float32", "bfloat16", "float16", "auto")
 QUANTIZATIONS = (None, "nf4", "fp4", "int8")
@@ -105,19 +105,31 @@ def skeleton(config: Any) -> PreTrainedModel:
 
 
 def check_weights(folder: Path, config: Any) -> None:
-    """Compare the names of the stored tensors with those the model needs, before any is read.
+    """Compare the names and shapes of the stored tensors with those the model needs, before any is read.
 
-    RAISES (BaseError): Some are missing; they would be initialised at random.
+    RAISES (BaseError): Some are missing, and would be initialised at random, or have another shape.
     """
     model = skeleton(config)
-    tied = set(getattr(model, "_tied_weights_keys", None) or ()) if config.tie_word_embeddings else set()
-    missing = sorted(set(model.state_dict()) - tied - tensor_names(folder))
+    stored = tensor_shapes(folder)
+    needed = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    missing = sorted(set(needed) - _tied(model) - set(stored))
     if missing:
         shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         raise BaseError(
             f"the base folder {folder} lacks weights that a {config.model_type} model has: {shown}. They would be "
             f"random. Fetch the model again, or save it whole."
         )
+    for name in sorted(set(needed) & set(stored)):
+        if needed[name] != stored[name]:
+            raise BaseError(
+                f"the base folder {folder} has {name} in the shape {stored[name]}, its config needs {needed[name]}. "
+                f"Fetch the model again, with the config that belongs to it."
+            )
+
+
+def _tied(model: PreTrainedModel) -> set[str]:
+    """Tensors that are the same as others and need not be stored: a tied head."""
+    return set(getattr(model, "_tied_weights_keys", None) or ()) if model.config.tie_word_embeddings else set()
 
 
 def load_causal_lm(folder: Path, settings: BaseSettings, device: torch.device) -> PreTrainedModel:
@@ -137,8 +149,7 @@ def load_causal_lm(folder: Path, settings: BaseSettings, device: torch.device) -
         model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
     except (OSError, RuntimeError, ValueError, ImportError) as error:
         raise BaseError(f"the base in {folder} cannot be loaded with {settings}: {error}") from error
-    tied = set(getattr(model, "_tied_weights_keys", None) or ()) if model.config.tie_word_embeddings else set()
-    missing = sorted(set(info["missing_keys"]) - tied)
+    missing = sorted(set(info["missing_keys"]) - _tied(model))
     if missing or info["mismatched_keys"]:
         raise BaseError(f"the base in {folder} does not fit its config: {missing or info['mismatched_keys']}.")
     if not settings.quantization:

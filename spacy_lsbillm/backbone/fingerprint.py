@@ -54,13 +54,13 @@ def fingerprint(folder: Path) -> str:
     return f"sha256-blocks:{digest.hexdigest()}"
 
 
-def tensor_names(folder: Path) -> set[str]:
-    """The names of all tensors in a folder's weight files."""
-    names: set[str] = set()
+def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of all tensors in a folder's weight files, by name."""
+    shapes: dict[str, tuple[int, ...]] = {}
     for path in weight_files(folder):
         with path.open("rb") as file:
-            names |= set(_read_header(file, path)[1])
-    return names
+            shapes |= {name: tuple(entry["shape"]) for name, entry in _read_header(file, path)[1].items()}
+    return shapes
 
 
 def _read_header(file: BinaryIO, path: Path) -> tuple[int, dict[str, Any]]:

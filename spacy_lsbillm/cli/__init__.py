@@ -3,11 +3,14 @@
 import typer
 from spacy.cli._util import app as spacy_app
 
-app = typer.Typer(
-    name="lsbillm",
-    help="Commands for bidirectional LLM pipelines. Run one with --help to learn what it does.",
-    no_args_is_help=True,
-)
+app = typer.Typer(name="lsbillm", no_args_is_help=True)
+
+
+@app.callback()
+def lsbillm() -> None:
+    """Commands for bidirectional LLM pipelines. Run one with --help to learn what it does."""
+
+
 spacy_app.add_typer(app)
 
 from . import masks  # noqa: E402, F401

@@ -56,6 +56,10 @@ use_dora = false
 )["transformer"]
 
 
+# Written beside the settings: a pipeline that was saved before it was initialised has no backbone to load.
+INITIALIZED = "initialized"
+
+
 @Language.factory("billm_transformer", assigns=[f"doc._.{DOC_EXT_ATTR}"], default_config=DEFAULT_CONFIG)
 def make_billm_transformer(
     nlp: Language,
@@ -125,7 +129,7 @@ class BiLLMTransformer(Transformer):
         partial, old = path.with_name(path.name + ".partial"), path.with_name(path.name + ".old")
         shutil.rmtree(partial, ignore_errors=True)
         serialize = {
-            "cfg": lambda p: srsly.write_json(p, self.cfg),
+            "cfg": lambda p: srsly.write_json(p, {**self.cfg, INITIALIZED: backbone_shim(self.model).loaded}),
             "vocab": lambda p: self.vocab.to_disk(p),
             "model": lambda p: backbone_shim(self.model).save(p.parent),
         }
@@ -174,11 +178,10 @@ class BiLLMTransformer(Transformer):
         return self
 
     def _load(self, folder: Path) -> None:
-        # A pipeline that was saved before it was initialised has no record, and nothing to load.
-        if (folder / RECORD).exists():
+        if (folder / RECORD).exists() or srsly.read_json(folder / "cfg")[INITIALIZED]:
             backbone_shim(self.model).load(folder)
             fit(self.model)
 
     def _set_cfg(self, cfg: dict[str, Any]) -> None:
-        self.cfg.update(cfg)
+        self.cfg["max_batch_items"] = cfg["max_batch_items"]
         self.model.attrs["max_batch_items"] = self.cfg["max_batch_items"]

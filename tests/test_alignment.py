@@ -1,0 +1,124 @@
+"""From tokens to pieces, windows and micro-batches, and back: for text of any kind."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import spacy
+from conftest import make_tokenizer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from spacy.tokens import Doc
+from spacy_transformers.span_getters import get_doc_spans, get_strided_spans
+
+from spacy_lsbillm.alignment import SpecialPieces, align, cut_pieces, cut_windows, make_batch
+from spacy_lsbillm.alignment.batches import group_by_length
+
+NLP = spacy.blank("en")
+TOKENIZER = make_tokenizer()
+SPECIAL = SpecialPieces.of(TOKENIZER)
+# Everything but lone surrogates, which cannot be encoded, and NUL, at which spaCy ends a string.
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60)
+spaced = st.lists(st.sampled_from(["book", " ", "  ", "\n", "évening", "😀", "don't", "ﬁ", "e\u0301", "日本"]), max_size=30)
+documents = st.lists(st.one_of(texts, spaced.map("".join), spaced.map(" ".join)), max_size=5)
+
+
+def pieces_a_token(docs, pieces):
+    of_piece, counts = align(docs, pieces)
+    return np.split(of_piece, np.cumsum(counts)[:-1]) if len(counts) else []
+
+
+@settings(max_examples=300, deadline=None)
+@given(documents)
+def test_each_token_gets_exactly_the_pieces_that_share_a_character_with_it(strings):
+    docs = [NLP.make_doc(string) for string in strings]
+    pieces = cut_pieces(TOKENIZER, docs, get_doc_spans)
+    tokens = [(doc, token) for doc in docs for token in doc]
+    bases = dict(zip(map(id, docs), np.cumsum([0, *(len(doc.text) + 1 for doc in docs)]), strict=False))
+    got = pieces_a_token(docs, pieces) if docs else []
+    assert len(got) == len(tokens)
+    for (doc, token), found in zip(tokens, got, strict=True):
+        start = bases[id(doc)] + token.idx
+        expected = np.flatnonzero((pieces.starts < start + len(token)) & (pieces.ends > start))
+        assert found.tolist() == expected.tolist()
+        assert len(found), "a byte-level tokenizer has a piece for every character"
+
+
+@settings(max_examples=200, deadline=None)
+@given(documents, st.integers(3, 12), st.integers(0, 6), st.sampled_from([8, 64]))
+def test_a_batch_brings_every_token_its_own_pieces(strings, window, overlap, pass_cost):
+    """The ids themselves stand in for the states: through windows, sorting and padding each token must find its own."""
+    docs = [NLP.make_doc(string) for string in strings]
+    if not docs:
+        return
+    overlap = min(overlap, window - len(SPECIAL) - 1)
+    batch = make_batch(
+        TOKENIZER, SPECIAL, docs, get_doc_spans, window=window, overlap=overlap, max_items=40, pass_cost=pass_cost
+    )
+    rows = np.concatenate([part.ids.ravel() for part in batch.micro_batches] or [np.zeros(0, dtype=int)])
+    real = np.concatenate([part.mask.ravel() for part in batch.micro_batches] or [np.zeros(0, dtype=int)])
+    pieces = cut_pieces(TOKENIZER, docs, get_doc_spans)
+    of_piece, counts = align(docs, pieces)
+    assert rows[batch.slots].tolist() == pieces.ids[of_piece].tolist()
+    assert real[batch.slots].all()
+    assert batch.pieces_a_token.tolist() == counts.tolist()
+    assert batch.tokens_a_doc == [len(doc) for doc in docs]
+    for part in batch.micro_batches:
+        assert part.ids.size <= max(40, part.ids.shape[1])
+        assert part.ids.shape[1] <= window
+        assert (part.ids[:, 0] == SPECIAL.prefix[0]).all()
+
+
+@given(st.lists(st.integers(0, 40), max_size=8), st.integers(1, 12), st.integers(0, 11))
+def test_windows_cover_every_piece_once_and_share_the_overlap(lengths, size, overlap):
+    overlap = min(overlap, size - 1)
+    windows = cut_windows(np.array(lengths, dtype=np.int64), size, overlap)
+    kept = [np.arange(a, b) for a, b in zip(windows.keep_starts, windows.keep_ends, strict=True)]
+    assert np.concatenate([*kept, []]).tolist() == list(range(sum(lengths)))
+    assert (windows.keep_starts >= windows.starts).all()
+    assert (windows.keep_ends <= windows.ends).all()
+    assert (windows.ends - windows.starts <= size).all()
+    span_of = np.repeat(np.arange(len(lengths)), lengths)
+    for i in range(1, len(windows.starts)):
+        if span_of[windows.starts[i]] == span_of[windows.starts[i - 1]]:
+            assert windows.ends[i - 1] - windows.starts[i] >= overlap
+            assert windows.ends[i] - windows.starts[i] == size
+            # A kept piece has context on the inner side: at least half of the overlap.
+            assert windows.keep_starts[i] - windows.starts[i] >= overlap // 2
+            assert windows.ends[i - 1] - windows.keep_ends[i - 1] >= overlap // 2
+
+
+@given(st.sets(st.integers(1, 50), min_size=1, max_size=6), st.data(), st.integers(0, 100))
+def test_grouping_is_the_cheapest_there_is(sizes, data, pass_cost):
+    ordered = np.array(sorted(sizes, reverse=True))
+    counts = np.array([data.draw(st.integers(1, 9)) for _ in ordered])
+
+    def cost(groups):
+        windows = np.repeat(ordered, counts)
+        return sum(windows[a] * (b - a) + pass_cost for a, b in groups)
+
+    edges = np.cumsum(counts)[:-1]
+    total = counts.sum()
+    choices = product([False, True], repeat=len(edges))
+    cuts = [[0, *(e for e, cut in zip(edges, chosen, strict=True) if cut), total] for chosen in choices]
+    best = min(cost(list(zip(cut, cut[1:], strict=False))) for cut in cuts)
+    groups = group_by_length(ordered, counts, pass_cost)
+    assert [a for a, _ in groups] == [0, *(b for _, b in groups[:-1])]
+    assert groups[-1][1] == total
+    assert cost(groups) == best
+
+
+def test_overlapping_spans_give_a_token_its_pieces_from_each():
+    doc = Doc(NLP.vocab, words=["book", "a", "table", "for", "two"])
+    pieces = cut_pieces(TOKENIZER, [doc], lambda docs: get_strided_spans(docs, window=3, stride=2))
+    got = pieces_a_token([doc], pieces)
+    alone = [len(found) for found in pieces_a_token([doc], cut_pieces(TOKENIZER, [doc], get_doc_spans))]
+    assert [len(found) for found in got][2] >= 2 * 1 > 0
+    assert len(got[0]) == alone[0]
+
+
+@pytest.mark.parametrize("start", [True, False])
+def test_special_pieces_are_found(start):
+    special = SpecialPieces.of(make_tokenizer(start))
+    assert special.prefix.tolist() == ([0] if start else [])
+    assert len(special.suffix) == 0
