@@ -63,11 +63,24 @@ def main() -> None:
         (plugin,) = (place / "dist").glob("*.whl")
         print("Installing both wheels into a new environment", flush=True)
         venv.create(place / "env", with_pip=False)
-        python = place / "env" / "bin" / "python"
-        run(sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index", plugin, wheel, cwd=place)
-        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        inside = {"base": str(place / "env"), "platbase": str(place / "env")}
+        python = Path(sysconfig.get_path("scripts", "venv", inside), "python")
+        run(
+            sys.executable,
+            "-m",
+            "pip",
+            "--python",
+            python,
+            "install",
+            "-q",
+            "--no-deps",
+            "--no-index",
+            plugin,
+            wheel,
+            cwd=place,
+        )
         libraries = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
-        target = place / "env" / "lib" / version / "site-packages" / "third_party.pth"
+        target = Path(sysconfig.get_path("purelib", "venv", inside), "third_party.pth")
         target.write_text("\n".join(libraries) + "\n", encoding="utf8")
         (place / "program.py").write_text(PROGRAM, encoding="utf8")
         package = wheel.name.partition("-")[0]

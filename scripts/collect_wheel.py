@@ -1,6 +1,6 @@
 """Copy the wheel that `spacy package` has built to the packages folder itself.
 
-    python scripts/collect_wheel.py packages en_snips 0.1.0
+python scripts/collect_wheel.py packages en_snips 0.1.0
 """
 
 import shutil

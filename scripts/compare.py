@@ -1,6 +1,6 @@
 """Print the test results of the unmasked and the causal pipeline side by side.
 
-    python scripts/compare.py training
+python scripts/compare.py training
 """
 
 import json

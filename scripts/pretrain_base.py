@@ -23,6 +23,8 @@ from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 END = "<|endoftext|>"
+# Of the run's log: every entry is a list in this order.
+COLUMNS = ("step", "tokens", "loss", "held_out_nats_a_token", "held_out_bits_a_byte", "seconds")
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,8 @@ class Schedule:
 
 def read_documents(path: Path) -> Iterator[str]:
     """Documents of a text file, plain or xz-compressed; blank lines separate them."""
-    opened = lzma.open(path, "rt", encoding="utf8") if path.suffix == ".xz" else path.open(encoding="utf8")
-    with opened as file:
+    open_text = lzma.open if path.suffix == ".xz" else open
+    with open_text(path, "rt", encoding="utf8") as file:
         lines: list[str] = []
         for line in file:
             if line.strip():
@@ -206,7 +208,7 @@ def train(args: argparse.Namespace) -> None:
             held_out = bits_a_byte(model, valid[:65537], args.length, tokenizer)
             elapsed = seconds + time.monotonic() - started
             log.append([done, done * args.batch * args.length, loss, held_out[0], held_out[1], elapsed])
-            bar.write(json.dumps(dict(zip(("step", "tokens", "loss", "nats", "bits_a_byte", "seconds"), log[-1]))))
+            bar.write(json.dumps(dict(zip(COLUMNS, log[-1], strict=True))))
             save_checkpoint(
                 checkpoint,
                 model=model.state_dict(),
@@ -227,7 +229,7 @@ def finish(args: argparse.Namespace, model: LlamaForCausalLM, tokenizer: Tokeniz
     ).save_pretrained(args.output)
     stored = LlamaForCausalLM.from_pretrained(args.output, torch_dtype=torch.float32)
     nats, bits = bits_a_byte(stored, valid, args.length, tokenizer)
-    random_nats, random_bits = bits_a_byte(LlamaForCausalLM(stored.config), valid[:65537], args.length, tokenizer)
+    _, random_bits = bits_a_byte(LlamaForCausalLM(stored.config), valid[:65537], args.length, tokenizer)
     record = {
         "held_out": {"nats_a_token": nats, "bits_a_byte": bits, "random_weights_bits_a_byte": random_bits},
         "parameters": sum(p.numel() for p in stored.parameters()),
@@ -235,6 +237,7 @@ def finish(args: argparse.Namespace, model: LlamaForCausalLM, tokenizer: Tokeniz
         "seconds": log[-1][-1],
         "seed": args.seed,
         "settings": {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k not in PLACES},
+        "log_columns": COLUMNS,
         "log": log,
     }
     (args.output / "pretraining.json").write_text(json.dumps(record, indent=1) + "\n")

@@ -1,6 +1,6 @@
 """From tokens to pieces, windows and micro-batches, and back: for text of any kind."""
 
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -19,7 +19,9 @@ TOKENIZER = make_tokenizer()
 SPECIAL = SpecialPieces.of(TOKENIZER)
 # Everything but lone surrogates, which cannot be encoded, and NUL, at which spaCy ends a string.
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60)
-spaced = st.lists(st.sampled_from(["book", " ", "  ", "\n", "évening", "😀", "don't", "ﬁ", "e\u0301", "日本"]), max_size=30)
+spaced = st.lists(
+    st.sampled_from(["book", " ", "  ", "\n", "évening", "😀", "don't", "ﬁ", "e\u0301", "日本"]), max_size=30
+)
 documents = st.lists(st.one_of(texts, spaced.map("".join), spaced.map(" ".join)), max_size=5)
 
 
@@ -101,7 +103,7 @@ def test_grouping_is_the_cheapest_there_is(sizes, data, pass_cost):
     total = counts.sum()
     choices = product([False, True], repeat=len(edges))
     cuts = [[0, *(e for e, cut in zip(edges, chosen, strict=True) if cut), total] for chosen in choices]
-    best = min(cost(list(zip(cut, cut[1:], strict=False))) for cut in cuts)
+    best = min(cost(list(pairwise(cut))) for cut in cuts)
     groups = group_by_length(ordered, counts, pass_cost)
     assert [a for a, _ in groups] == [0, *(b for _, b in groups[:-1])]
     assert groups[-1][1] == total

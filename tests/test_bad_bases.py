@@ -67,7 +67,7 @@ def test_encoder_is_refused_by_name(tmp_path, weights_untouched):
     BertModel(
         BertConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2)
     ).save_pretrained(tmp_path)
-    with pytest.raises(BaseError, match="'bert'.*llama, mistral, qwen2"):
+    with pytest.raises(BaseError, match=r"'bert'.*llama, mistral, qwen2"):
         load(tmp_path)
 
 
@@ -120,7 +120,7 @@ def test_tokenizer_without_offsets(copied, weights_untouched):
     (copied / "merges.txt").write_text("")
     settings = {"tokenizer_class": "CTRLTokenizer", "unk_token": "<unk>"}
     (copied / "tokenizer_config.json").write_text(json.dumps(settings))
-    with pytest.raises(BaseError, match="CTRLTokenizer.*offsets"):
+    with pytest.raises(BaseError, match=r"CTRLTokenizer.*offsets"):
         load(copied)
 
 
@@ -133,7 +133,8 @@ def test_mask_and_adapter_are_checked_before_the_weights(make_base, weights_unto
 
 
 @pytest.mark.parametrize(
-    ("setting", "value"), [("dtype", "float8"), ("quantization", "nf5"), ("attention", "flash_attention_2"), ("name", "")]
+    ("setting", "value"),
+    [("dtype", "float8"), ("quantization", "nf5"), ("attention", "flash_attention_2"), ("name", "")],
 )
 def test_settings_out_of_range(setting, value):
     with pytest.raises(SettingError, match=setting):

@@ -50,7 +50,7 @@ def test_notation_for_eight_layers(notation, unmasked):
     ],
 )
 def test_unreadable_or_unfitting_notation_is_refused_with_the_remedy(notation, named):
-    with pytest.raises(MaskError, match=".") as caught:
+    with pytest.raises(MaskError) as caught:
         MaskPlan.parse(notation, 8)
     assert named in str(caught.value)
 

@@ -397,9 +397,9 @@ def test_a_mask_or_an_adapter_other_than_the_trained_one(make_base, tmp_path):
     def load(**model):
         return spacy.load(tmp_path / "pipeline", config={"components": {"transformer": {"model": model}}})
 
-    with pytest.warns(UserWarning, match="trained with layers 0-3 bidirectional.*loaded with layers 0-3 causal"):
+    with pytest.warns(UserWarning, match=r"trained with layers 0-3 bidirectional.*loaded with layers 0-3 causal"):
         load(unmask="none")
-    with pytest.raises(AdapterError, match="'r': 4.*'r': 16"):
+    with pytest.raises(AdapterError, match=r"'r': 4.*'r': 16"):
         load(lora={"r": 4})
 
 
@@ -465,7 +465,11 @@ def test_max_batch_items_out_of_range():
 
 @pytest.mark.parametrize(
     ("model", "said"),
-    [({"window": 65}, "64 positions"), ({"window": 16, "overlap": 15}, "below 15"), ({"window": 16, "overlap": 16}, "below")],
+    [
+        ({"window": 65}, "64 positions"),
+        ({"window": 16, "overlap": 15}, "below 15"),
+        ({"window": 16, "overlap": 16}, "below"),
+    ],
 )
 def test_windows_that_do_not_fit_the_base(make_base, model, said):
     nlp = build(make_base(), heads=(), **model)

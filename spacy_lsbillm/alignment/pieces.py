@@ -72,7 +72,7 @@ def align(docs: Sequence[Doc], pieces: Pieces) -> tuple[np.ndarray, np.ndarray]:
     """
     bases = _doc_bases(docs)
     spread = [doc.to_array([IDX, LENGTH]).astype(np.int64).reshape(-1, 2) for doc in docs]
-    positions = np.concatenate([array + (base, 0) for array, base in zip(spread, bases, strict=True)])
+    positions = np.concatenate([array + np.array([base, 0]) for array, base in zip(spread, bases, strict=True)])
     token_starts = positions[:, 0]
     token_ends = token_starts + positions[:, 1]
     first = np.searchsorted(token_ends, pieces.starts, side="right")

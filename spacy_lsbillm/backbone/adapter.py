@@ -97,9 +97,13 @@ def check_targets(model: nn.Module, settings: LoraSettings) -> None:
     known = sorted({name.rpartition(".")[2] for name in linear})
     if isinstance(settings.target_modules, str):
         try:
-            unknown = [] if any(re.fullmatch(settings.target_modules, name) for name in linear) else [settings.target_modules]
+            unknown = (
+                [] if any(re.fullmatch(settings.target_modules, name) for name in linear) else [settings.target_modules]
+            )
         except re.error as error:
-            raise AdapterError(f"lora.target_modules = {settings.target_modules!r} is no regular expression: {error}.") from error
+            raise AdapterError(
+                f"lora.target_modules = {settings.target_modules!r} is no regular expression: {error}."
+            ) from error
     else:
         ends = [f".{name}" for name in linear]
         unknown = [target for target in settings.target_modules if not any(end.endswith(f".{target}") for end in ends)]

@@ -46,7 +46,9 @@ class BaseSettings:
             ("attention", self.attention, ATTENTIONS),
         ):
             if value not in allowed:
-                raise SettingError(f"{setting} = {value!r} is not allowed. Use one of: {', '.join(map(repr, allowed))}.")
+                raise SettingError(
+                    f"{setting} = {value!r} is not allowed. Use one of: {', '.join(map(repr, allowed))}."
+                )
         if not isinstance(self.name, str) or not self.name:
             raise SettingError(f"name = {self.name!r} must be the folder or the hub id of a base model.")
 

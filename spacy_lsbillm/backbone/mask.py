@@ -76,17 +76,22 @@ def check_notation(notation: object) -> str:
     if isinstance(notation, bool) or not isinstance(notation, str):
         advice = ""
         if isinstance(notation, int) and not isinstance(notation, bool):
-            advice = f' A bit string without quotes turns into a number: write "bits:{notation}", with its leading zeros.'
+            advice = (
+                f' A bit string without quotes turns into a number: write "bits:{notation}" with its leading zeros.'
+            )
         raise MaskError(f"unmask = {notation!r} is not a string.{advice} Allowed: {NOTATIONS}.")
     readable = notation in ("all", "none") or any(
-        re.fullmatch(pattern, notation) for pattern in (r"(bits:)?[01]+", r"from:\d+", r"layers:\d+(-\d+)?(,\d+(-\d+)?)*")
+        re.fullmatch(pattern, notation)
+        for pattern in (r"(bits:)?[01]+", r"from:\d+", r"layers:\d+(-\d+)?(,\d+(-\d+)?)*")
     )
     if not readable:
         raise MaskError(f"unmask = {notation!r} is not a mask notation. Allowed: {NOTATIONS}.")
     if notation.startswith("layers:"):
         for first, last in _ranges(notation.removeprefix("layers:")):
             if first > last:
-                raise MaskError(f"unmask = {notation!r}: the range {first}-{last} runs backwards. Write {last}-{first}.")
+                raise MaskError(
+                    f"unmask = {notation!r}: the range {first}-{last} runs backwards. Write {last}-{first}."
+                )
     return notation
 
 

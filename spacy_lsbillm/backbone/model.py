@@ -114,7 +114,7 @@ def load_backbone(
     found = fingerprint(folder)
     if expected_fingerprint is not None and found != expected_fingerprint:
         raise BaseError(
-            f"the base {base.name!r} (in {folder}) is not the one that this pipeline was trained on: its fingerprint is "
+            f"the base {base.name!r} (in {folder}) is not the one this pipeline was trained on: its fingerprint is "
             f"{found}, the pipeline's is {expected_fingerprint}. Name the right folder or revision."
         )
     model: Any = load_causal_lm(folder, base, device)

@@ -1,10 +1,10 @@
 """A backbone on disk: the adapter in peft's format, the tokenizer, a record of the base, and on request the base.
 
-    billm.json      the record: base, mask, adapter settings, digests, versions
-    adapter/        adapter_config.json, adapter_model.safetensors (not with "merged")
-    tokenizer/
-    base/           with store_base = "copy": the base as it was
-    merged/         with store_base = "merged": a plain model with the adapter folded in
+billm.json      the record: base, mask, adapter settings, digests, versions
+adapter/        adapter_config.json, adapter_model.safetensors (not with "merged")
+tokenizer/
+base/           with store_base = "copy": the base as it was
+merged/         with store_base = "merged": a plain model with the adapter folded in
 """
 
 import hashlib
@@ -40,7 +40,7 @@ def save_backbone(backbone: Backbone, folder: Path, store_base: str, lora: LoraS
     """
     if backbone.merged and store_base != "merged":
         raise StorageError(
-            f'this pipeline was saved with store_base = "merged": its adapter is part of the weights, so that it cannot '
+            f'this pipeline was saved with store_base = "merged": its adapter is part of the weights, so it cannot '
             f'be saved with store_base = {store_base!r}. Set "merged", or start from the pipeline as it was trained.'
         )
     backbone.tokenizer.save_pretrained(str(folder / "tokenizer"))
@@ -121,7 +121,7 @@ def load_stored(
     asked = MaskPlan.parse(unmask, record["base"]["layers"])
     if asked.unmasked != recorded.unmasked:
         warnings.warn(
-            f"this pipeline was trained with {recorded.words}, and is loaded with {asked.words}: its results will differ.",
+            f"this pipeline was trained with {recorded.words}, and is loaded with {asked.words}: results will differ.",
             stacklevel=2,
         )
     overridden = base.name != record["base"]["name"]
@@ -147,11 +147,9 @@ def load_stored(
 def _check_lora(recorded: dict[str, Any] | None, asked: LoraSettings | None, folder: Path) -> None:
     """Dropout may change between trainings; what decides the result may not."""
     stored = LoraSettings.read(recorded) if recorded else None
-    if stored is None or asked is None:
-        same = stored is asked
-    else:
-        same = replace(stored, dropout=asked.dropout) == asked
-    if not same:
+    if stored is not None and asked is not None:
+        stored = replace(stored, dropout=asked.dropout)
+    if stored != asked:
         raise AdapterError(
             f"the config has lora = {asked and asked.as_block()}, but the adapter in {folder} was trained with "
             f"{recorded}. Set the config to that."

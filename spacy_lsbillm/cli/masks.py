@@ -40,7 +40,9 @@ def pipeline_masks(pipeline: str) -> dict[str, dict]:
     components = load_config(folder / "config.cfg")["components"]
     names = [name for name, block in components.items() if block.get("factory") == "billm_transformer"]
     if not names:
-        raise ValueError(f"the pipeline {pipeline!r} has no billm_transformer; it has: {', '.join(components) or 'nothing'}.")
+        raise ValueError(
+            f"the pipeline {pipeline!r} has no billm_transformer; it has: {', '.join(components) or 'nothing'}."
+        )
     missing = [name for name in names if not (folder / name / RECORD).is_file()]
     if missing:
         raise ValueError(f"{folder / missing[0]} holds no {RECORD}: the pipeline was never initialised.")

@@ -52,7 +52,9 @@ class ModelSettings:
         """
         window = self.window or min(longest or LONGEST_DEFAULT_WINDOW, LONGEST_DEFAULT_WINDOW)
         if longest is not None and window > longest:
-            raise SettingError(f"window = {window} is longer than the base's {longest} positions. Use at most {longest}.")
+            raise SettingError(
+                f"window = {window} is longer than the base's {longest} positions. Use at most {longest}."
+            )
         room = window - n_special
         overlap = room // 4 if self.overlap is None else self.overlap
         if not 0 <= overlap < room:
@@ -63,9 +65,7 @@ class ModelSettings:
         return window, overlap
 
 
-def build_billm_model(
-    backbone: BackboneSettings, cutting: ModelSettings
-) -> Model[list[Doc], TokenBatch]:
+def build_billm_model(backbone: BackboneSettings, cutting: ModelSettings) -> Model[list[Doc], TokenBatch]:
     """The model under the `billm_transformer` component. It holds no weights until `initialize` or loading."""
     return Model(
         "billm",
@@ -101,9 +101,7 @@ def fit(model: Model) -> None:
     model.set_dim("nO", backbone.width, force=True)
 
 
-def forward(
-    model: Model, docs: Sequence[Doc], is_train: bool
-) -> tuple[TokenBatch, Callable[[Any], Sequence[Doc]]]:
+def forward(model: Model, docs: Sequence[Doc], is_train: bool) -> tuple[TokenBatch, Callable[[Any], Sequence[Doc]]]:
     """One pass of the backbone over all documents; long ones in overlapping windows."""
     shim = backbone_shim(model)
     batch = make_batch(

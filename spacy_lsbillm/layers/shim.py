@@ -102,8 +102,8 @@ class BackboneShim(Shim):
         backbone = self.backbone
         if backbone.merged:
             raise StorageError(
-                'this pipeline was saved with store_base = "merged" and has no adapter left to train. Add the component '
-                "to frozen_components and annotating_components, or start from the pipeline as it was trained."
+                'this pipeline was saved with store_base = "merged" and has no adapter left to train. Add the component'
+                " to frozen_components and annotating_components, or start from the pipeline as it was trained."
             )
         if not backbone.adapted:
             return self.predict(inputs), lambda gradient: None
@@ -158,17 +158,13 @@ class BackboneShim(Shim):
     def load(self, folder: Path) -> None:
         """Read what `save` wrote."""
         settings = self.settings
-        self._backbone = load_stored(
-            folder, settings.base, settings.unmask, settings.lora, get_torch_default_device()
-        )
+        self._backbone = load_stored(folder, settings.base, settings.unmask, settings.lora, get_torch_default_device())
 
     def to_bytes(self) -> bytes:
         """The files that `save` writes, as one message."""
         with tempfile.TemporaryDirectory() as name:
             self.save(Path(name))
-            files = {
-                str(path.relative_to(name)): _in_chunks(path) for path in Path(name).rglob("*") if path.is_file()
-            }
+            files = {str(path.relative_to(name)): _in_chunks(path) for path in Path(name).rglob("*") if path.is_file()}
         return srsly.msgpack_dumps(files)
 
     def from_bytes(self, data: bytes) -> "BackboneShim":

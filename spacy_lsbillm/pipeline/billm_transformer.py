@@ -12,9 +12,9 @@ from spacy.pipeline.pipe import deserialize_config
 from spacy.tokens import Doc
 from spacy.training import Example
 from spacy.util import minibatch
+from spacy.vocab import Vocab
 from spacy_transformers.annotation_setters import null_annotation_setter
 from spacy_transformers.pipeline_component import DOC_EXT_ATTR, Transformer, install_extensions
-from spacy.vocab import Vocab
 from thinc.api import Config, Model
 
 from ..backbone import RECORD, MaskPlan
@@ -114,9 +114,7 @@ class BiLLMTransformer(Transformer):
             self.set_annotations(docs, self.predict(docs))
             yield from docs
 
-    def initialize(
-        self, get_examples: Callable[[], Iterable[Example]], *, nlp: Language | None = None
-    ) -> None:
+    def initialize(self, get_examples: Callable[[], Iterable[Example]], *, nlp: Language | None = None) -> None:
         """Load the base, put the adapter on it and connect the listeners. No example is looked at."""
         super().initialize(get_examples, nlp=nlp)
 
