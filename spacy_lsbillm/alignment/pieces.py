@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
-from spacy.attrs import IDX, LENGTH
 from spacy.tokens import Doc, Span
 from transformers import PreTrainedTokenizerFast
 
@@ -71,7 +70,7 @@ def align(docs: Sequence[Doc], pieces: Pieces) -> tuple[np.ndarray, np.ndarray]:
         the tokens counted through the batch.
     """
     bases = _doc_bases(docs)
-    spread = [doc.to_array([IDX, LENGTH]).astype(np.int64).reshape(-1, 2) for doc in docs]
+    spread = [doc.to_array(["IDX", "LENGTH"]).astype(np.int64).reshape(-1, 2) for doc in docs]
     positions = np.concatenate([array + np.array([base, 0]) for array, base in zip(spread, bases, strict=True)])
     token_starts = positions[:, 0]
     token_ends = token_starts + positions[:, 1]

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ..errors import BaseError
 from .adapter import LoraSettings, add_adapter, check_targets, read_adapter
@@ -29,7 +30,7 @@ from .unmask import unmask_layers
 class Backbone:
     """Use `load_backbone`.
 
-    model (Module): The causal LM, wrapped by peft where there is an adapter.
+    model (PreTrainedModel | PeftModel): The causal LM, wrapped by peft where there is an adapter.
     tokenizer (PreTrainedTokenizerFast): The base's.
     plan (MaskPlan): Which layers attend in both directions.
     base (BaseSettings): What was loaded.
@@ -38,7 +39,7 @@ class Backbone:
     merged (bool): Whether an adapter was folded into the base before it was stored.
     """
 
-    model: nn.Module
+    model: PreTrainedModel | PeftModel
     tokenizer: PreTrainedTokenizerFast
     plan: MaskPlan
     base: BaseSettings

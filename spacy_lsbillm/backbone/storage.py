@@ -45,7 +45,7 @@ def save_backbone(backbone: Backbone, folder: Path, store_base: str, lora: LoraS
         )
     backbone.tokenizer.save_pretrained(str(folder / "tokenizer"))
     if backbone.adapted and store_base != "merged":
-        write_adapter(backbone.model, folder / "adapter", backbone.base.name, backbone.base.revision)  # type: ignore[arg-type]
+        write_adapter(backbone.model, folder / "adapter", backbone.base.name, backbone.base.revision)
     base = {
         "name": backbone.base.name,
         "revision": backbone.base.revision,
@@ -166,7 +166,7 @@ def _copy_model(source: Path, target: Path) -> None:
 def _merge_into(backbone: Backbone, folder: Path) -> None:
     """Fold the adapter into a second copy of the base, unquantised, so that the running one stays as it is."""
     plain = replace(backbone.base, quantization=None)
-    write_adapter(backbone.model, folder / "adapter", backbone.base.name, backbone.base.revision)  # type: ignore[arg-type]
+    write_adapter(backbone.model, folder / "adapter", backbone.base.name, backbone.base.revision)
     model = folded(read_adapter(load_causal_lm(backbone.folder, plain, torch.device("cpu")), folder / "adapter"))
     model.save_pretrained(str(folder / "merged"), max_shard_size=LARGEST_SHARD)
     shutil.rmtree(folder / "adapter")

@@ -54,7 +54,7 @@ class TokenBatch(FullTransformerBatch):
 
 
 def _alignment(has_pieces: np.ndarray) -> Ragged:
-    return Ragged(np.flatnonzero(has_pieces).astype("i"), has_pieces.astype("i"))  # type: ignore[arg-type]
+    return Ragged(np.flatnonzero(has_pieces).astype("i"), has_pieces.astype("i"))
 
 
 def _doc_data(vectors: Floats2d, has_pieces: np.ndarray) -> TransformerData:
