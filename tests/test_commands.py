@@ -15,6 +15,7 @@ from spacy.tokens import DocBin
 from spacy.util import load_config
 from test_pipeline import build, examples, trained, vectors
 from typer.testing import CliRunner
+from weasel.util.config import load_project_config
 
 from spacy_lsbillm.cli import app
 
@@ -46,6 +47,14 @@ def overrides(corpus, base, **more):
 def test_nothing_is_left_to_fill_in_the_config(tmp_path):
     fill_config(tmp_path / "filled.cfg", DEFAULT, silent=True)
     assert load_config(tmp_path / "filled.cfg") == load_config(DEFAULT)
+
+
+def test_the_project_file_is_valid_and_names_files_that_exist():
+    config = load_project_config(REPOSITORY)
+    assert list(config["workflows"]) == ["all", "compare"]
+    made = {output for command in config["commands"] for output in command.get("outputs", [])}
+    needed = {path for command in config["commands"] for path in command.get("deps", [])}
+    assert all((REPOSITORY / path).exists() for path in needed - made)
 
 
 @pytest.mark.parametrize("unmask", ["all", "bits:0101"])
