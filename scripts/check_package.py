@@ -46,10 +46,12 @@ for doc in nlp.pipe([
 """
 
 
-def run(*command: str | Path, cwd: Path, **variables: str) -> None:
-    """Run a program and stop at the first failure."""
+def run(*command: str | Path, cwd: Path, quiet: bool = False, **variables: str) -> None:
+    """Run a program and stop at the first failure; a quiet one shows its output only then."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | variables
-    subprocess.run([str(part) for part in command], cwd=cwd, env=environment, check=True)
+    done = subprocess.run([str(part) for part in command], cwd=cwd, env=environment, capture_output=quiet, text=True)
+    if done.returncode:
+        sys.exit(f"{(done.stdout or '') + (done.stderr or '')}\nfailed: {' '.join(map(str, command))}")
 
 
 def main() -> None:
@@ -59,7 +61,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         place = Path(name).resolve()
         print("Building the wheel of spacy-lsbillm", flush=True)
-        run(sys.executable, "-m", "build", "--outdir", place / "dist", REPOSITORY, cwd=place)
+        run(sys.executable, "-m", "build", "--outdir", place / "dist", REPOSITORY, cwd=place, quiet=True)
         (plugin,) = (place / "dist").glob("*.whl")
         print("Installing both wheels into a new environment", flush=True)
         venv.create(place / "env", with_pip=False)

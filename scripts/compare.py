@@ -18,19 +18,15 @@ ROWS = (
     ("slots, recall", "ents_r"),
     ("slots, F1", "ents_f"),
     ("intents, accuracy", "cats_micro_f"),
-    ("words a second", "speed"),
 )
 
 results = []
 for folder, metrics in (("model-best", "metrics.json"), ("causal/model-best", "metrics-causal.json")):
-    config = load_config(training / folder / "config.cfg")
+    config = load_config(training / folder / "config.cfg", interpolate=True)
     plan = read_plan(training / folder / "transformer")
     results.append((plan, config["training"]["seed"], json.loads((training / metrics).read_text(encoding="utf8"))))
 
-rows = [
-    (name, *(f"{scores[key]:.0f}" if key == "speed" else f"{100 * scores[key]:.2f}" for _, _, scores in results))
-    for name, key in ROWS
-]
+rows = [(name, *(f"{100 * scores[key]:.2f}" for _, _, scores in results)) for name, key in ROWS]
 print(table(rows, header=("test set", *(f'unmask = "{plan.notation}"' for plan, _, _ in results)), divider=True))
 for plan, seed, _ in results:
     print(f'unmask = "{plan.notation}", seed {seed}: {plan.words}')

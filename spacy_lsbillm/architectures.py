@@ -7,8 +7,8 @@ from spacy_transformers.span_getters import get_doc_spans
 from thinc.api import Model
 
 from .alignment.pieces import SpanGetter
-from .backbone import BaseSettings, LoraSettings
-from .layers import BackboneSettings, ModelSettings, build_billm_model
+from .backbone import BackboneSettings, BaseSettings, LoraSettings
+from .layers import ModelSettings, ShimSettings, build_billm_model
 
 DEFAULT_LORA: dict[str, Any] = LoraSettings().as_block()
 
@@ -21,10 +21,14 @@ def create_billm_model_v1(
     lora: dict[str, Any] | None = DEFAULT_LORA,
     quantization: str | None = None,
     dtype: str = "float32",
-    attention: str = "sdpa",
+    attention: str = "auto",
+    depth: int | None = None,
+    scalar_mix: str | None = None,
+    gradient_checkpointing: bool = False,
     window: int | None = None,
     overlap: int | None = None,
     learn_rate_scale: float = 1.0,
+    heads_first: int = 0,
     store_base: str = "reference",
 ) -> Model[list[Doc], Any]:
     """A decoder-only language model, its causal mask removed from all or some layers, tuned with LoRA; one vector a
@@ -38,19 +42,24 @@ def create_billm_model_v1(
     lora (dict | None): Settings of the adapter; those left out have their defaults. None: the base stays frozen.
     quantization (str | None): None, "nf4", "fp4" or "int8".
     dtype (str): "float32", "bfloat16", "float16" or "auto".
-    attention (str): "sdpa" or "eager".
+    attention (str): "sdpa" or "eager"; "auto" is the best that computes what the model was trained with.
+    depth (int | None): Use the first layers alone, this many; `unmask` counts those. None: all.
+    scalar_mix (str | None): The layers whose learned mix is the output, in the notation of `unmask`. None: the last.
+    gradient_checkpointing (bool): Less memory and more time in training; the result is the same.
     window (int | None): Pieces that the model sees at once. None: 512, or what the base was made for if that is less.
     overlap (int | None): Pieces that neighbouring windows share at the least. None: a quarter of the window.
     learn_rate_scale (float): The adapter's learning rate in units of the optimizer's.
+    heads_first (int): Updates in the beginning that change the heads alone.
     store_base (str): What of the base a saved pipeline holds: "reference" (its name and fingerprint), "copy", or
         "merged" (with the adapter folded in).
     RAISES (ValueError): A value that is not allowed, whatever the base.
     """
-    settings = BackboneSettings(
-        base=BaseSettings(name, revision, dtype, quantization, attention),
+    backbone = BackboneSettings(
+        base=BaseSettings(name, revision, dtype, quantization, attention, depth),
         unmask=unmask,  # type: ignore[arg-type]  # an integer is refused with advice
         lora=None if lora is None else LoraSettings.read({**DEFAULT_LORA, **lora}),
-        store_base=store_base,
-        learn_rate_scale=learn_rate_scale,
+        scalar_mix=scalar_mix,
+        gradient_checkpointing=gradient_checkpointing,
     )
+    settings = ShimSettings(backbone, store_base, learn_rate_scale, heads_first)
     return build_billm_model(settings, ModelSettings(get_spans, window, overlap))

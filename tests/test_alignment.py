@@ -5,11 +5,11 @@ from itertools import pairwise, product
 import numpy as np
 import pytest
 import spacy
-from conftest import make_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from spacy.tokens import Doc
 from spacy_transformers.span_getters import get_doc_spans, get_strided_spans
+from tiny import make_tokenizer
 
 from spacy_lsbillm.alignment import SpecialPieces, align, cut_pieces, cut_windows, make_batch
 from spacy_lsbillm.alignment.batches import group_by_length

@@ -1,131 +1,41 @@
-"""The acceptance test of unmasking: what a position can see, for each family, attention and kind of batch."""
+"""The backbone beside its masks: training, precision, adapters, depth, mixes. For the masks see test_families.py."""
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from backbones import batch, load
+from tiny import FAMILIES
 
-from spacy_lsbillm.backbone import BaseSettings, LoraSettings, load_backbone
+from spacy_lsbillm.backbone import LoraSettings
+from spacy_lsbillm.backbone.families import FAMILIES as KNOWN
+from spacy_lsbillm.backbone.families import decoder_of, layers_of
 
-CPU = torch.device("cpu")
-MASKS = ["none", "all", "0011", "1000", "layers:2"]
-families = pytest.mark.parametrize("family", ["llama", "mistral", "qwen2"])
-attentions = pytest.mark.parametrize("attention", ["sdpa", "eager"])
-
-
-def load(folder, unmask, attention="sdpa", lora=None, **settings):
-    return load_backbone(BaseSettings(str(folder), attention=attention, **settings), unmask, device=CPU, lora=lora)
+families = pytest.mark.parametrize("family", FAMILIES)
 
 
-def batch(padded: bool):
-    """Three rows of 12 pieces; with padding, the second has 7 and the third 1."""
-    ids = torch.randint(2, 300, (3, 12), generator=torch.Generator().manual_seed(1))
-    mask = torch.ones_like(ids)
-    if padded:
-        mask[1, 7:] = 0
-        mask[2, 1:] = 0
-    return ids, mask
-
-
-@families
-@attentions
-@pytest.mark.parametrize("unmask", MASKS)
-@pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize("training", [False, True])
-def test_the_last_piece_reaches_the_first_if_and_only_if_some_layer_is_unmasked(
-    make_base, family, attention, unmask, padded, training
-):
-    backbone = load(make_base(family), unmask, attention, LoraSettings(dropout=0.0))
-    backbone.model.train(training)
-    ids, mask = batch(padded)
-    changed = ids.clone()
-    changed[0, 11] += 1
-    if padded:
-        changed[1, 6] += 1
-    before, after = backbone.states(ids, mask), backbone.states(changed, mask)
-    for row in (0, 1) if padded else (0,):
-        assert bool((before[row, 0] != after[row, 0]).any()) == backbone.plan.any
-
-
-@families
-@attentions
-@pytest.mark.parametrize("unmask", MASKS)
-def test_what_stands_in_padding_changes_nothing(make_base, family, attention, unmask):
-    backbone = load(make_base(family), unmask, attention)
+def gradients(backbone):
+    """Of a loss that weighs all states differently."""
     ids, mask = batch(padded=True)
-    changed = torch.where(mask.bool(), ids, 5)
-    real = mask.bool()
-    assert torch.equal(backbone.states(ids, mask)[real], backbone.states(changed, mask)[real])
+    states = backbone.states(ids, mask)[mask.bool()]
+    (states * torch.randn(states.shape, generator=torch.Generator().manual_seed(2))).sum().backward()
+    return {name: parameter.grad for name, parameter in backbone.trainable().items()}
 
 
 @families
-@attentions
-@pytest.mark.parametrize("unmask", MASKS)
-def test_states_do_not_depend_on_the_batch(make_base, family, attention, unmask):
-    backbone = load(make_base(family), unmask, attention)
-    ids, mask = batch(padded=True)
-    together = backbone.states(ids, mask)
-    for row, length in enumerate(mask.sum(1).tolist()):
-        alone = backbone.states(ids[row : row + 1, :length], mask[row : row + 1, :length])
-        torch.testing.assert_close(together[row : row + 1, :length], alone, rtol=1e-4, atol=1e-4)
-
-
-@families
-@attentions
-@pytest.mark.parametrize("padded", [False, True])
-def test_without_unmasking_the_states_are_those_of_the_untouched_model(make_base, family, attention, padded):
+def test_gradient_checkpointing_gives_the_same_gradients_and_keeps_less(make_base, family):
     folder = make_base(family)
-    untouched = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=attention).eval()
-    ids, mask = batch(padded)
-    expected = untouched.model(input_ids=ids, attention_mask=mask).last_hidden_state
-    states = load(folder, "none", attention, LoraSettings()).states(ids, mask)
-    torch.testing.assert_close(states[mask.bool()], expected[mask.bool()], rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("family", ["mistral", "qwen2"])
-@attentions
-@pytest.mark.parametrize("padded", [False, True])
-def test_an_unmasked_sliding_window_reaches_as_far_right_as_left(make_base, family, attention, padded):
-    backbone = load(make_base(family, sliding_window=4, max_window_layers=0), "layers:0", attention)
-    backbone.model.model.layers = backbone.model.model.layers[:1]
-    ids, mask = batch(padded=False)
-    if padded:
-        ids, mask = torch.cat([ids, ids[:, :4]], 1), torch.cat([mask, 0 * mask[:, :4]], 1)
-    before = backbone.states(ids, mask)
-    changed = ids.clone()
-    changed[0, 6] += 1
-    moved = (before != backbone.states(changed, mask))[0, :12].any(-1)
-    assert moved.nonzero().flatten().tolist() == [3, 4, 5, 6, 7, 8, 9]
-
-
-@families
-def test_causal_layers_below_unmasked_ones_keep_the_window_of_the_model(make_base, family):
-    """Layer 0 alone is looked at: with layers 2 and 3 unmasked it must give what it gives untouched."""
-    folder = make_base(family)
-    ids, mask = batch(padded=True)
-    seen = {}
-    for name, unmask in (("untouched", "none"), ("unmasked above", "0011")):
-        backbone = load(folder, unmask)
-        hook = lambda module, args, output, name=name: seen.__setitem__(name, output[0])  # noqa: E731
-        backbone.model.model.layers[1].register_forward_hook(hook)
-        backbone.states(ids, mask)
-    assert torch.equal(seen["untouched"], seen["unmasked above"])
-
-
-@families
-def test_gradient_checkpointing_gives_the_same_gradients(make_base, family):
-    ids, mask = batch(padded=True)
-    gradients = []
+    found, kept = [], []
     for checkpointing in (False, True):
         torch.manual_seed(0)
-        backbone = load(make_base(family), "all", lora=LoraSettings(dropout=0.0))
+        backbone = load(folder, lora=LoraSettings(dropout=0.0), gradient_checkpointing=checkpointing)
         backbone.model.train()
-        if checkpointing:
-            backbone.model.enable_input_require_grads()
-            backbone.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        backbone.states(ids, mask)[mask.bool()].square().sum().backward()
-        gradients.append([p.grad for p in backbone.trainable().values()])
-    for plain, checkpointed in zip(*gradients, strict=True):
-        torch.testing.assert_close(plain, checkpointed)
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, sizes=sizes: sizes.append(t.numel()) or t, lambda t: t):
+            found.append(gradients(backbone))
+        kept.append(sum(sizes))
+    assert kept[1] < kept[0] / 2
+    for name, plain in found[0].items():
+        torch.testing.assert_close(found[1][name], plain)
+    assert any(plain.abs().max() > 0 for plain in found[0].values())
 
 
 @families
@@ -168,3 +78,61 @@ def test_lora_variants_start_as_the_base(make_base, extra):
     assert all(
         getattr(config, key) == (set(value) if isinstance(value, list) else value) for key, value in extra.items()
     )
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "smollm3", "gemma3_text", "opt"])
+def test_a_shallower_base_gives_the_states_of_its_layer(make_base, family):
+    """Depth 2 must give what the whole model has after two layers, through the last norm."""
+    ids, mask = batch(padded=True)
+    whole, shallow = load(make_base(family), "none"), load(make_base(family), "none", depth=2)
+    seen = {}
+    found = KNOWN[family]
+    decoder = decoder_of(whole.causal_lm, found)
+    hook = lambda module, args, output: seen.update(state=output[0] if isinstance(output, tuple) else output)  # noqa: E731
+    layers_of(decoder, found)[1].register_forward_hook(hook)
+    whole.states(ids, mask)
+    expected = decoder.get_submodule(found.norm)(seen["state"])
+    torch.testing.assert_close(shallow.states(ids, mask), expected)
+    assert len(shallow.plan.unmasked) == 2
+    assert len(layers_of(decoder_of(shallow.causal_lm, found), found)) == 2
+
+
+@families
+def test_a_mix_of_layers_learns_and_starts_as_their_mean(make_base, family):
+    ids, mask = batch(padded=True)
+    real = mask.bool()
+    parts = [load(make_base(family), "from:1", depth=depth).states(ids, mask)[real] for depth in (2, 3, 4)]
+    backbone = load(make_base(family), "from:1", scalar_mix="layers:1-3")
+    torch.testing.assert_close(backbone.states(ids, mask)[real], sum(parts) / 3, rtol=1e-4, atol=1e-4)
+    assert set(backbone.trainable()) == {"mix.weights", "mix.scale"}
+    assert all(gradient.abs().max() > 0 for gradient in gradients(backbone).values())
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"depth": 5}, "4 layers"),
+        ({"depth": 2, "unmask": "layers:2"}, "no layer 2"),
+        ({"scalar_mix": "none"}, "names no layer"),
+        ({"scalar_mix": "from:4"}, "scalar_mix = 'from:4'"),
+        ({"scalar_mix": "last"}, "scalar_mix = 'last'"),
+    ],
+)
+def test_depth_and_mix_out_of_range(make_base, settings, said):
+    with pytest.raises(ValueError, match=said):
+        load(make_base("llama"), **settings)
+
+
+@families
+def test_a_twin_shares_the_base_and_nothing_else(make_base, family):
+    one = load(make_base(family), "0011", lora=LoraSettings(dropout=0.0), scalar_mix="all")
+    other = one.twin()
+    frozen = {p.data_ptr() for p in one.model.parameters() if not p.requires_grad}
+    assert {p.data_ptr() for p in other.model.parameters() if not p.requires_grad} == frozen
+    ids, mask = batch(padded=True)
+    before = one.states(ids, mask)
+    assert torch.equal(other.states(ids, mask), before)
+    for parameter in other.trainable().values():
+        parameter.data += 0.1
+    assert torch.equal(one.states(ids, mask), before)
+    assert not torch.equal(other.states(ids, mask), before)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import spacy
-from conftest import TEXTS
+from pipelines import build, examples, trained, vectors
 from spacy.cli.evaluate import evaluate
 from spacy.cli.init_config import fill_config
 from spacy.cli.train import train
 from spacy.tokens import DocBin
 from spacy.util import load_config
-from test_pipeline import build, examples, trained, vectors
+from tiny import TEXTS
 from typer.testing import CliRunner
 from weasel.util.config import load_project_config
 

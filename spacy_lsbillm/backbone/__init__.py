@@ -3,13 +3,14 @@
 from .adapter import LoraSettings
 from .base import BaseSettings, longest_position
 from .mask import MaskPlan, check_notation, word_for
-from .model import Backbone, load_backbone
+from .model import Backbone, BackboneSettings, load_backbone
 from .storage import RECORD, STORE_BASE, load_stored, read_plan, read_record, save_backbone
 
 __all__ = [
     "RECORD",
     "STORE_BASE",
     "Backbone",
+    "BackboneSettings",
     "BaseSettings",
     "LoraSettings",
     "MaskPlan",

@@ -13,11 +13,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from ..errors import AdapterError
+from .base import BaseSettings
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
+LINEAR = (nn.Linear, Conv1D)
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class LoraSettings:
             block["target_modules"] = list(self.target_modules)
         return block
 
-    def to_peft(self) -> LoraConfig:
+    def to_peft(self, model: PreTrainedModel) -> LoraConfig:
         """The same as peft's config, for a causal language model."""
         targets = self.target_modules if isinstance(self.target_modules, str) else list(self.target_modules)
         return LoraConfig(
@@ -82,6 +85,8 @@ class LoraSettings:
             target_modules=targets,
             use_rslora=self.use_rslora,
             use_dora=self.use_dora,
+            # GPT-2 keeps its weights transposed.
+            fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
             task_type="CAUSAL_LM",
         )
 
@@ -93,7 +98,7 @@ def check_targets(model: nn.Module, settings: LoraSettings) -> None:
     """
     if settings.target_modules == "all-linear":
         return
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    linear = [name for name, module in model.named_modules() if isinstance(module, LINEAR)]
     known = sorted({name.rpartition(".")[2] for name in linear})
     if isinstance(settings.target_modules, str):
         try:
@@ -117,13 +122,16 @@ def check_targets(model: nn.Module, settings: LoraSettings) -> None:
 def add_adapter(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:
     """Put a fresh adapter on a base; its update is zero until it is trained. It is in float32 whatever the base is."""
     check_targets(model, settings)
-    return get_peft_model(model, settings.to_peft())
+    return get_peft_model(model, settings.to_peft(model))
 
 
-def write_adapter(model: PeftModel, folder: Path, base_name: str, revision: str | None) -> None:
+def write_adapter(model: PeftModel, folder: Path, base: BaseSettings) -> None:
     """Write the adapter in peft's format, with the keys of the causal-LM class, and the base under its own name."""
     config = model.peft_config["default"]
-    config.base_model_name_or_path, config.revision = base_name, revision
+    config.base_model_name_or_path, config.revision = base.name, base.revision
+    if base.depth is not None and not isinstance(config.target_modules, str):
+        # So that plain peft, which loads the whole base, looks for no adapter above.
+        config.layers_to_transform = list(range(base.depth))
     # Without this peft asks the hub whether the embeddings were resized.
     model.save_pretrained(str(folder), save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
@@ -152,19 +160,6 @@ def read_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     if lost:
         raise AdapterError(f"the adapter {weights} does not fit the base: {lost[0]!r} is on one side alone.")
     return adapted
-
-
-def stored_settings(config: LoraConfig) -> LoraSettings:
-    """The settings with which an adapter was made, from peft's config."""
-    targets = config.target_modules
-    return LoraSettings(
-        r=config.r,
-        alpha=config.lora_alpha,
-        dropout=config.lora_dropout,
-        target_modules=targets if isinstance(targets, str) else tuple(sorted(targets)),
-        use_rslora=config.use_rslora,
-        use_dora=config.use_dora,
-    )
 
 
 def folded(model: PeftModel) -> PreTrainedModel:

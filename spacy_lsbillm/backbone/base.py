@@ -1,7 +1,9 @@
 """Finding, checking and loading a base model: a Hugging Face folder, local or from the hub."""
 
+import contextlib
 import importlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,11 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from ..errors import BaseError, SettingError
-from .families import check_family
+from .families import ATTENTIONS, AUTO, attention_for, family_of
 from .fingerprint import tensor_shapes
 
 DTYPES = ("float32", "bfloat16", "float16", "auto")
 QUANTIZATIONS = (None, "nf4", "fp4", "int8")
-ATTENTIONS = ("sdpa", "eager")
 # What is fetched of a hub repository: no pickles, no code, no second copies of the weights in other formats.
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model"]
 HUB_IGNORED = ["original/*", "consolidated*", "onnx/*"]
@@ -30,20 +31,22 @@ class BaseSettings:
     revision (str | None): The hub revision.
     dtype (str): Of the weights and the arithmetic; "auto" keeps the stored one.
     quantization (str | None): None, or 4-bit "nf4" or "fp4", or "int8", through bitsandbytes.
-    attention (str): "sdpa" or "eager".
+    attention (str): "sdpa" or "eager"; "auto" is the best that computes what the model was trained with.
+    depth (int | None): Use the first layers alone, this many; None for all.
     """
 
     name: str
     revision: str | None = None
     dtype: str = "float32"
     quantization: str | None = None
-    attention: str = "sdpa"
+    attention: str = AUTO
+    depth: int | None = None
 
     def __post_init__(self) -> None:
         for setting, value, allowed in (
             ("dtype", self.dtype, DTYPES),
             ("quantization", self.quantization, QUANTIZATIONS),
-            ("attention", self.attention, ATTENTIONS),
+            ("attention", self.attention, (AUTO, *ATTENTIONS)),
         ):
             if value not in allowed:
                 raise SettingError(
@@ -51,6 +54,8 @@ class BaseSettings:
                 )
         if not isinstance(self.name, str) or not self.name:
             raise SettingError(f"name = {self.name!r} must be the folder or the hub id of a base model.")
+        if self.depth is not None and (type(self.depth) is not int or self.depth < 1):
+            raise SettingError(f"depth = {self.depth!r} is not allowed: it must be a number of layers, or null.")
 
 
 def resolve_folder(name: str, revision: str | None = None) -> Path:
@@ -85,19 +90,33 @@ def _seen_from(path: Path) -> str:
     return "" if path.is_absolute() else f" (looked for from {Path.cwd()})"
 
 
-def read_config(folder: Path, name: str, trust_remote_code: bool = False) -> Any:
-    """A base's config, checked to be a decoder that is known to work.
+def read_config(folder: Path, settings: BaseSettings) -> Any:
+    """A base's config, checked to be a decoder that is known to work, and cut to the depth that is asked for.
 
-    RAISES (BaseError): There is no readable config, or it is of another family.
+    RAISES (BaseError): There is no readable config, it is of another family, or it has fewer layers or another
+        attention than asked for.
     """
     if not (folder / "config.json").is_file():
         raise BaseError(f"the base folder {folder} holds no config.json: it is not a Hugging Face model folder.")
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(folder)
     except (ValueError, OSError, KeyError) as error:
         raise BaseError(f"{folder / 'config.json'} cannot be read: {error}") from error
-    check_family(config.model_type, name)
+    attention_for(family_of(config, settings.name), settings.attention, settings.name)
+    if settings.depth is not None:
+        _cut(config, settings.depth, settings.name)
     return config
+
+
+def _cut(config: Any, depth: int, name: str) -> None:
+    """Leave out the upper layers, also of what a config lists layer by layer."""
+    layers = config.num_hidden_layers
+    if depth > layers:
+        raise BaseError(f"depth = {depth} is more than the {layers} layers of {name!r}. Use at most {layers}.")
+    for key, value in vars(config).items():
+        if isinstance(value, list) and len(value) == layers:
+            setattr(config, key, value[:depth])
+    config.num_hidden_layers = depth
 
 
 def skeleton(config: Any) -> PreTrainedModel:
@@ -114,6 +133,9 @@ def check_weights(folder: Path, config: Any) -> None:
     model = skeleton(config)
     stored = tensor_shapes(folder)
     needed = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    if not set(needed) & set(stored):
+        # Saved without a head, as the original GPT-2 is.
+        stored = {f"{model.base_model_prefix}.{name}": shape for name, shape in stored.items()}
     missing = sorted(set(needed) - _tied(model) - set(stored))
     if missing:
         shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
@@ -139,7 +161,9 @@ def load_causal_lm(folder: Path, settings: BaseSettings, device: torch.device) -
 
     RAISES (BaseError): Weights are missing or of another shape, or the quantisation cannot be had here.
     """
-    options: dict[str, Any] = {"attn_implementation": settings.attention, "use_safetensors": True}
+    config = read_config(folder, settings)
+    attention = attention_for(family_of(config, settings.name), settings.attention, settings.name)
+    options: dict[str, Any] = {"config": config, "attn_implementation": attention, "use_safetensors": True}
     dtype = settings.dtype if settings.dtype == "auto" else getattr(torch, settings.dtype)
     # transformers renamed the argument in 4.56.
     new_name = tuple(int(part) for part in transformers.__version__.split(".")[:2]) >= (4, 56)
@@ -148,7 +172,8 @@ def load_causal_lm(folder: Path, settings: BaseSettings, device: torch.device) -
         options["quantization_config"] = _quantization_config(settings.quantization, dtype)
         options["device_map"] = {"": device}
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+        with _quiet():
+            model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
     except (OSError, RuntimeError, ValueError, ImportError) as error:
         raise BaseError(f"the base in {folder} cannot be loaded with {settings}: {error}") from error
     missing = sorted(set(info["missing_keys"]) - _tied(model))
@@ -157,6 +182,17 @@ def load_causal_lm(folder: Path, settings: BaseSettings, device: torch.device) -
     if not settings.quantization:
         model.to(device)
     return model.eval().requires_grad_(False)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """transformers warns of what is checked here, such as layers that are left out on purpose."""
+    before = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(before)
 
 
 def _quantization_config(quantization: str, dtype: Any) -> Any:

@@ -25,25 +25,26 @@ class MaskPlan:
     unmasked: tuple[bool, ...]
 
     @classmethod
-    def parse(cls, notation: object, n_layers: int) -> "MaskPlan":
+    def parse(cls, notation: object, n_layers: int, setting: str = "unmask") -> "MaskPlan":
         """Read a notation for a model with `n_layers` layers.
 
+        setting (str): Where it was written, for the message.
         RAISES (MaskError): The notation cannot be read or does not fit the number of layers.
         """
-        text = check_notation(notation)
+        text = check_notation(notation, setting)
         kind, _, value = text.rpartition(":")
         if text in ("all", "none"):
             unmasked = [text == "all"] * n_layers
         elif kind in ("", "bits"):
-            unmasked = _from_bits(value, text, n_layers)
+            unmasked = _from_bits(value, f"{setting} = {text!r}", n_layers)
         elif kind == "from":
             first = int(value)
-            _check_layer(first, text, n_layers)
+            _check_layer(first, f"{setting} = {text!r}", n_layers)
             unmasked = [i >= first for i in range(n_layers)]
         else:
             unmasked = [False] * n_layers
             for first, last in _ranges(value):
-                _check_layer(last, text, n_layers)
+                _check_layer(last, f"{setting} = {text!r}", n_layers)
                 unmasked[first : last + 1] = [True] * (last + 1 - first)
         return cls(text, tuple(unmasked))
 
@@ -68,7 +69,7 @@ def word_for(unmasked: bool) -> str:
     return "bidirectional" if unmasked else "causal"
 
 
-def check_notation(notation: object) -> str:
+def check_notation(notation: object, setting: str = "unmask") -> str:
     """Check what can be checked without a model, and return the notation.
 
     RAISES (MaskError): It cannot be read.
@@ -79,28 +80,28 @@ def check_notation(notation: object) -> str:
             advice = (
                 f' A bit string without quotes turns into a number: write "bits:{notation}" with its leading zeros.'
             )
-        raise MaskError(f"unmask = {notation!r} is not a string.{advice} Allowed: {NOTATIONS}.")
+        raise MaskError(f"{setting} = {notation!r} is not a string.{advice} Allowed: {NOTATIONS}.")
     readable = notation in ("all", "none") or any(
         re.fullmatch(pattern, notation)
         for pattern in (r"(bits:)?[01]+", r"from:\d+", r"layers:\d+(-\d+)?(,\d+(-\d+)?)*")
     )
     if not readable:
-        raise MaskError(f"unmask = {notation!r} is not a mask notation. Allowed: {NOTATIONS}.")
+        raise MaskError(f"{setting} = {notation!r} is not a notation of layers. Allowed: {NOTATIONS}.")
     if notation.startswith("layers:"):
         for first, last in _ranges(notation.removeprefix("layers:")):
             if first > last:
                 raise MaskError(
-                    f"unmask = {notation!r}: the range {first}-{last} runs backwards. Write {last}-{first}."
+                    f"{setting} = {notation!r}: the range {first}-{last} runs backwards. Write {last}-{first}."
                 )
     return notation
 
 
-def _from_bits(bits: str, notation: str, n_layers: int) -> list[bool]:
+def _from_bits(bits: str, where: str, n_layers: int) -> list[bool]:
     size, rest = divmod(n_layers, len(bits))
     if rest or not size:
         fitting = ", ".join(str(n) for n in range(1, n_layers + 1) if n_layers % n == 0)
         raise MaskError(
-            f"unmask = {notation!r}: {len(bits)} bits do not divide {n_layers} layers into groups of equal size. "
+            f"{where}: {len(bits)} bits do not divide {n_layers} layers into groups of equal size. "
             f"Use one of these numbers of bits: {fitting}."
         )
     return [bit == "1" for bit in bits for _ in range(size)]
@@ -111,8 +112,6 @@ def _ranges(text: str) -> list[tuple[int, int]]:
     return [(int(first), int(last or first)) for first, _, last in pairs]
 
 
-def _check_layer(layer: int, notation: str, n_layers: int) -> None:
+def _check_layer(layer: int, where: str, n_layers: int) -> None:
     if layer >= n_layers:
-        raise MaskError(
-            f"unmask = {notation!r}: there is no layer {layer}; the model has {n_layers} layers, 0 to {n_layers - 1}."
-        )
+        raise MaskError(f"{where}: there is no layer {layer}; the model has {n_layers} layers, 0 to {n_layers - 1}.")

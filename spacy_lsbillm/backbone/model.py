@@ -1,6 +1,7 @@
 """The backbone: a base model, its mask plan and its adapter, as one thing that turns pieces into states."""
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,35 @@ from .base import (
     resolve_folder,
     skeleton,
 )
-from .families import decoder_layers
+from .families import Family, decoder_of, family_of, layers_of
 from .fingerprint import fingerprint
-from .mask import MaskPlan
+from .mask import MaskPlan, check_notation
+from .mix import ScalarMix, mixed_layers
 from .unmask import unmask_layers
+
+
+@dataclass(frozen=True)
+class BackboneSettings:
+    """Everything that decides what a backbone computes.
+
+    base (BaseSettings): See there.
+    unmask (str): The layers that attend in both directions, in mask notation.
+    lora (LoraSettings | None): None leaves the base frozen.
+    scalar_mix (str | None): The layers whose learned mix is the output, in mask notation; None for the last layer.
+    gradient_checkpointing (bool): Keep no states of layers for the backward pass but compute them again: less memory,
+        more time. The result is the same.
+    """
+
+    base: BaseSettings
+    unmask: str = "all"
+    lora: LoraSettings | None = None
+    scalar_mix: str | None = None
+    gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        check_notation(self.unmask)
+        if self.scalar_mix is not None:
+            check_notation(self.scalar_mix, "scalar_mix")
 
 
 @dataclass(frozen=True)
@@ -31,31 +57,43 @@ class Backbone:
     """Use `load_backbone`.
 
     model (PreTrainedModel | PeftModel): The causal LM, wrapped by peft where there is an adapter.
+    mix (ScalarMix | None): The learned mix of layers, if the output is one.
     tokenizer (PreTrainedTokenizerFast): The base's.
     plan (MaskPlan): Which layers attend in both directions.
-    base (BaseSettings): What was loaded.
-    folder (Path): Where it lies.
+    settings (BackboneSettings): What was asked for.
+    folder (Path): Where the base lies.
     fingerprint (str): Of the base's files.
     merged (bool): Whether an adapter was folded into the base before it was stored.
     """
 
     model: PreTrainedModel | PeftModel
+    mix: ScalarMix | None
     tokenizer: PreTrainedTokenizerFast
     plan: MaskPlan
-    base: BaseSettings
+    settings: BackboneSettings
     folder: Path
     fingerprint: str
     merged: bool = False
 
     @property
+    def base(self) -> BaseSettings:
+        """What was loaded."""
+        return self.settings.base
+
+    @property
     def config(self) -> Any:
-        """The base's Hugging Face config."""
-        return self.model.config
+        """The base's Hugging Face config, with the layers that are used."""
+        return self.causal_lm.config
+
+    @property
+    def causal_lm(self) -> PreTrainedModel:
+        """The causal LM, with the adapter in its modules but without peft's wrapper."""
+        return self.model.base_model.model if self.adapted else self.model
 
     @property
     def width(self) -> int:
         """The size of a state."""
-        return int(self.config.hidden_size)
+        return int(self.causal_lm.get_output_embeddings().in_features)
 
     @property
     def device(self) -> torch.device:
@@ -67,30 +105,56 @@ class Backbone:
         """Whether there is an adapter."""
         return hasattr(self.model, "peft_config")
 
-    def trainable(self) -> dict[str, nn.Parameter]:
-        """The parameters that training changes, by name: those of the adapter."""
+    def adapter_parameters(self) -> dict[str, nn.Parameter]:
+        """The adapter's parameters, by name."""
         return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
 
+    def mix_parameters(self) -> dict[str, nn.Parameter]:
+        """The mix's parameters, by name."""
+        return {} if self.mix is None else {f"mix.{name}": value for name, value in self.mix.named_parameters()}
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The parameters that training changes, by name: those of the adapter and of the mix."""
+        return self.adapter_parameters() | self.mix_parameters()
+
     def states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """The last layer's states, normalised as the language-model head would get them.
+        """The last layer's states, normalised as the language-model head would get them; or a mix of several layers'.
 
         input_ids (Tensor): Padded on the right, shape (batch, length); what stands in padding has no influence.
         attention_mask (Tensor): 1 for a piece, 0 for padding, shape (batch, length).
         RETURNS (Tensor): Shape (batch, length, width), in the base's dtype.
         """
-        causal_lm = self.model.base_model.model if self.adapted else self.model
-        return causal_lm.get_decoder()(
-            input_ids=input_ids, attention_mask=attention_mask, use_cache=False
-        ).last_hidden_state
+        family = family_of(self.config, self.base.name)
+        decoder = decoder_of(self.causal_lm, family)
+        output = decoder(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            use_cache=False,
+            output_hidden_states=self.mix is not None,
+        )
+        if self.mix is None:
+            return output.last_hidden_state
+        return self.mix(_normalised(output, self.mix.layers, decoder, family))
+
+    def to(self, device: torch.device) -> None:
+        """Move the weights."""
+        self.model.to(device)
+        if self.mix is not None:
+            self.mix.to(device)
+
+    def twin(self) -> "Backbone":
+        """A second backbone over the same base weights, which are shared, with its own copy of adapter and mix."""
+        shared = {id(value): value for value in self.model.parameters() if not value.requires_grad}
+        shared |= {id(value): value for value in self.model.buffers()}
+        return replace(self, model=copy.deepcopy(self.model, dict(shared)), mix=copy.deepcopy(self.mix))
 
 
 def load_backbone(
-    base: BaseSettings,
-    unmask: str,
+    settings: BackboneSettings,
     *,
     device: torch.device,
-    lora: LoraSettings | None = None,
     adapter: Path | None = None,
+    mix: Path | None = None,
     expected_fingerprint: str | None = None,
     at: Path | None = None,
     tokenizer_folder: Path | None = None,
@@ -98,16 +162,19 @@ def load_backbone(
     """Load a base, put an adapter on it and take the causal mask off. All that can be checked without reading the
     weights is checked first.
 
-    lora (LoraSettings | None): For a fresh adapter; None leaves the base frozen.
     adapter (Path | None): A stored adapter, instead of a fresh one.
+    mix (Path | None): The folder of a stored mix, instead of a fresh one.
     expected_fingerprint (str | None): Refuse any other base.
     at (Path | None): The folder of the base, if it is not where its name says.
     tokenizer_folder (Path | None): Where the tokenizer is, if not with the base.
-    RAISES (BaseError, MaskError, AdapterError): Something does not fit, see there.
+    RAISES (BaseError, MaskError, AdapterError, StorageError): Something does not fit, see there.
     """
+    base, lora = settings.base, settings.lora
     folder = at or resolve_folder(base.name, base.revision)
-    config = read_config(folder, base.name)
-    plan = MaskPlan.parse(unmask, config.num_hidden_layers)
+    config = read_config(folder, base)
+    family = family_of(config, base.name)
+    plan = MaskPlan.parse(settings.unmask, config.num_hidden_layers)
+    layers = mixed_layers(settings.scalar_mix, config.num_hidden_layers)
     check_weights(folder, config)
     if lora is not None:
         check_targets(skeleton(config), lora)
@@ -119,9 +186,23 @@ def load_backbone(
             f"{found}, the pipeline's is {expected_fingerprint}. Name the right folder or revision."
         )
     model: Any = load_causal_lm(folder, base, device)
-    unmask_layers(decoder_layers(model, config.model_type), plan)
+    unmask_layers(layers_of(decoder_of(model, family), family), plan, family.causal_buffer)
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if adapter is not None:
         model = read_adapter(model, adapter)
     elif lora is not None:
         model = add_adapter(model, lora)
-    return Backbone(model, tokenizer, plan, base, folder, found)
+    scalar_mix = ScalarMix(layers).to(device) if layers else None
+    if scalar_mix is not None and mix is not None:
+        scalar_mix.read(mix)
+    return Backbone(model, scalar_mix, tokenizer, plan, settings, folder, found)
+
+
+def _normalised(output: Any, layers: tuple[int, ...], decoder: nn.Module, family: Family) -> list[Tensor]:
+    """The states of chosen layers, each through the norm that follows the last one: layers below it leave a sum that
+    grows with depth, which is not comparable between layers."""
+    norm = decoder.get_submodule(family.norm) if getattr(decoder, family.norm) is not None else nn.Identity()
+    states = output.hidden_states
+    last = len(states) - 2
+    return [output.last_hidden_state if layer == last else norm(states[layer + 1]) for layer in layers]

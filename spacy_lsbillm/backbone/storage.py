@@ -5,6 +5,7 @@ adapter/        adapter_config.json, adapter_model.safetensors (not with "merged
 tokenizer/
 base/           with store_base = "copy": the base as it was
 merged/         with store_base = "merged": a plain model with the adapter folded in
+mix.safetensors with scalar_mix: the learned mix of layers
 """
 
 import hashlib
@@ -21,10 +22,11 @@ import torch
 
 from ..errors import AdapterError, StorageError
 from .adapter import LoraSettings, folded, read_adapter, write_adapter
-from .base import BaseSettings, load_causal_lm
+from .base import load_causal_lm
 from .fingerprint import INDEX, fingerprint, weight_files
 from .mask import MaskPlan
-from .model import Backbone, load_backbone
+from .mix import FILE as MIX_FILE
+from .model import Backbone, BackboneSettings, load_backbone
 
 RECORD = "billm.json"
 FORMAT = 1
@@ -33,7 +35,7 @@ LARGEST_SHARD = "4GB"
 VERSIONS_OF = ("spacy-lsbillm", "torch", "transformers", "peft")
 
 
-def save_backbone(backbone: Backbone, folder: Path, store_base: str, lora: LoraSettings | None) -> None:
+def save_backbone(backbone: Backbone, folder: Path, store_base: str) -> None:
     """Write a backbone into an existing, empty folder.
 
     RAISES (StorageError): A merged pipeline cannot be saved otherwise, as its adapter is gone.
@@ -45,12 +47,15 @@ def save_backbone(backbone: Backbone, folder: Path, store_base: str, lora: LoraS
         )
     backbone.tokenizer.save_pretrained(str(folder / "tokenizer"))
     if backbone.adapted and store_base != "merged":
-        write_adapter(backbone.model, folder / "adapter", backbone.base.name, backbone.base.revision)
+        write_adapter(backbone.model, folder / "adapter", backbone.base)
+    if backbone.mix is not None:
+        backbone.mix.write(folder)
     base = {
         "name": backbone.base.name,
         "revision": backbone.base.revision,
         "model_type": backbone.config.model_type,
         "layers": backbone.config.num_hidden_layers,
+        "depth": backbone.base.depth,
         "hidden_size": backbone.config.hidden_size,
         "vocab_size": backbone.config.vocab_size,
         "dtype": backbone.base.dtype,
@@ -65,6 +70,7 @@ def save_backbone(backbone: Backbone, folder: Path, store_base: str, lora: LoraS
         else:
             _merge_into(backbone, folder)
         base["merged_fingerprint"] = fingerprint(folder / "merged")
+    lora = backbone.settings.lora
     record = {
         "format": FORMAT,
         "base": base,
@@ -75,6 +81,7 @@ def save_backbone(backbone: Backbone, folder: Path, store_base: str, lora: LoraS
             "words": backbone.plan.words,
         },
         "lora": lora.as_block() if lora else None,
+        "scalar_mix": backbone.settings.scalar_mix,
         "files": {str(path.relative_to(folder)): _digest(path) for path in _small_files(folder)},
         "versions": {name: version(name) for name in VERSIONS_OF},
     }
@@ -102,9 +109,7 @@ def read_plan(folder: Path) -> MaskPlan:
     return MaskPlan.parse(record["mask"]["unmask"], record["base"]["layers"])
 
 
-def load_stored(
-    folder: Path, base: BaseSettings, unmask: str, lora: LoraSettings | None, device: torch.device
-) -> Backbone:
+def load_stored(folder: Path, settings: BackboneSettings, device: torch.device) -> Backbone:
     """Read a stored backbone back. A base under another name than the record's is an override: it is loaded from there
     if its fingerprint is the recorded one.
 
@@ -116,9 +121,19 @@ def load_stored(
         if not path.is_file() or _digest(path) != digest:
             state = "altered" if path.is_file() else "missing"
             raise StorageError(f"{path} is {state} since the pipeline was saved: copy the pipeline again.")
-    _check_lora(record["lora"], lora, folder)
+    base = settings.base
+    _check_lora(record["lora"], settings.lora, folder)
+    for setting, value, stored in (
+        ("depth", base.depth, record["base"]["depth"]),
+        ("scalar_mix", settings.scalar_mix, record["scalar_mix"]),
+    ):
+        if value != stored:
+            raise StorageError(
+                f"the config has {setting} = {value!r}, but the pipeline in {folder} was trained with {stored!r}. "
+                f"Set the config to that."
+            )
     recorded = MaskPlan.parse(record["mask"]["unmask"], record["base"]["layers"])
-    asked = MaskPlan.parse(unmask, record["base"]["layers"])
+    asked = MaskPlan.parse(settings.unmask, record["base"]["layers"])
     if asked.unmasked != recorded.unmasked:
         warnings.warn(
             f"this pipeline was trained with {recorded.words}, and is loaded with {asked.words}: results will differ.",
@@ -133,15 +148,16 @@ def load_stored(
         )
     at = None if overridden or record["store_base"] == "reference" else folder / ("merged" if merged else "base")
     backbone = load_backbone(
-        base,
-        unmask,
+        # The adapter of a merged pipeline is in its weights.
+        replace(settings, lora=None) if merged else settings,
         device=device,
         adapter=folder / "adapter" if record["lora"] and not merged else None,
+        mix=folder,
         expected_fingerprint=record["base"]["merged_fingerprint" if merged else "fingerprint"],
         at=at,
         tokenizer_folder=folder / "tokenizer",
     )
-    return replace(backbone, merged=merged and bool(record["lora"]))
+    return replace(backbone, settings=settings, merged=merged and bool(record["lora"]))
 
 
 def _check_lora(recorded: dict[str, Any] | None, asked: LoraSettings | None, folder: Path) -> None:
@@ -166,7 +182,7 @@ def _copy_model(source: Path, target: Path) -> None:
 def _merge_into(backbone: Backbone, folder: Path) -> None:
     """Fold the adapter into a second copy of the base, unquantised, so that the running one stays as it is."""
     plain = replace(backbone.base, quantization=None)
-    write_adapter(backbone.model, folder / "adapter", backbone.base.name, backbone.base.revision)
+    write_adapter(backbone.model, folder / "adapter", backbone.base)
     model = folded(read_adapter(load_causal_lm(backbone.folder, plain, torch.device("cpu")), folder / "adapter"))
     model.save_pretrained(str(folder / "merged"), max_shard_size=LARGEST_SHARD)
     shutil.rmtree(folder / "adapter")
@@ -176,6 +192,8 @@ def _small_files(folder: Path) -> Iterator[Path]:
     """The files whose whole content is digested. Base weights have a fingerprint instead."""
     for part in ("adapter", "tokenizer"):
         yield from sorted(path for path in (folder / part).rglob("*") if path.is_file())
+    if (folder / MIX_FILE).exists():
+        yield folder / MIX_FILE
 
 
 def _digest(path: Path) -> str:

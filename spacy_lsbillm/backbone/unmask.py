@@ -6,12 +6,12 @@ windows included.
 """
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..errors import BaseError
@@ -41,44 +41,61 @@ def symmetric_mask(mask: Tensor) -> Tensor:
     return torch.zeros_like(mask).masked_fill_(~both, hidden)
 
 
-def unmask_layers(layers: Sequence[nn.Module], plan: MaskPlan) -> list[RemovableHandle]:
+def unmask_layers(layers: Sequence[nn.Module], plan: MaskPlan, causal_buffer: str | None = None) -> None:
     """Make the layers that the plan names attend in both directions.
 
     layers (Sequence[Module]): The decoder layers, the first is next to the input.
-    RETURNS (list): Handles; calling `remove` on each brings the causal mask back.
+    causal_buffer (str | None): A tensor of each layer's own that hides the future where it is false.
     RAISES (BaseError): A layer takes no attention mask, so that it cannot be unmasked this way.
     """
     if len(layers) != len(plan.unmasked):
         raise BaseError(f"the mask plan is for {len(plan.unmasked)} layers, the model has {len(layers)}.")
     chosen = [layer for layer, unmasked in zip(layers, plan.unmasked, strict=True) if unmasked]
     for layer in chosen:
-        if "attention_mask" not in inspect.signature(layer.forward).parameters:
+        parameters = list(inspect.signature(layer.forward).parameters)
+        if "attention_mask" not in parameters:
             raise BaseError(f"{type(layer).__name__} takes no attention mask and cannot be unmasked.")
-    return [layer.register_forward_pre_hook(_swap_mask, with_kwargs=True) for layer in chosen]
+        swap = partial(_swap_mask, position=parameters.index("attention_mask"))
+        layer.register_forward_pre_hook(swap, with_kwargs=True)
+        if causal_buffer is not None:
+            _open_buffer(layer, causal_buffer)
 
 
-def _swap_mask(layer: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-    if "attention_mask" not in kwargs:
+def _open_buffer(layer: nn.Module, name: str) -> None:
+    """Newer versions of transformers have no such buffer, and need nothing."""
+    place, _, last = name.rpartition(".")
+    module = layer.get_submodule(place)
+    buffer = getattr(module, last, None)
+    if buffer is not None:
+        setattr(module, last, torch.ones_like(buffer))
+
+
+def _swap_mask(
+    layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, position: int
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Replace a layer's attention mask, which it gets by name or at a position."""
+    by_name = "attention_mask" in kwargs
+    if not by_name and len(args) <= position:
         raise BaseError(f"{type(layer).__name__} was called without an attention mask: it would have stayed causal.")
-    mask = kwargs["attention_mask"]
+    mask = kwargs["attention_mask"] if by_name else args[position]
     states = args[0] if args else kwargs["hidden_states"]
+    changed = _both_ways(mask, states, type(layer).__name__)
+    if by_name:
+        return args, {**kwargs, "attention_mask": changed}
+    return (*args[:position], changed, *args[position + 1 :]), kwargs
+
+
+def _both_ways(mask: Any, states: Tensor, layer: str) -> Tensor:
+    length = states.shape[1]
     if mask is None:
         # SDPA leaves out a plain causal mask and sets a flag instead; any mask at all turns the flag off.
-        changed = states.new_ones((1, 1, 1, states.shape[1]), dtype=torch.bool)
-    elif isinstance(mask, Tensor) and mask.ndim == 4 and mask.shape[-1] == mask.shape[-2] == states.shape[1]:
+        return states.new_ones((1, 1, 1, length), dtype=torch.bool)
+    if isinstance(mask, Tensor) and mask.ndim == 4 and mask.shape[-1] == mask.shape[-2] == length:
         if mask not in _symmetric:
             _symmetric[mask] = symmetric_mask(mask)
-        changed = _symmetric[mask]
-    else:
-        shape = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
-        raise BaseError(
-            f"{type(layer).__name__} got an attention mask of shape {shape}, not (batch, 1, length, length): "
-            f'it cannot be unmasked. Use attention = "sdpa" or "eager", without a cache.'
-        )
-    return args, {**kwargs, "attention_mask": changed}
-
-
-def remove_hooks(handles: Iterable[RemovableHandle]) -> None:
-    """Bring the causal mask back."""
-    for handle in handles:
-        handle.remove()
+        return _symmetric[mask]
+    shape = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+    raise BaseError(
+        f"{layer} got an attention mask of shape {shape}, not (batch, 1, length, length): "
+        f'it cannot be unmasked. Use attention = "sdpa" or "eager", without a cache.'
+    )

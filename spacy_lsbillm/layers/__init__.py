@@ -1,6 +1,6 @@
 """The thinc models."""
 
 from .billm_model import ModelSettings, backbone_shim, build_billm_model, fit
-from .shim import BackboneSettings
+from .shim import ShimSettings
 
-__all__ = ["BackboneSettings", "ModelSettings", "backbone_shim", "build_billm_model", "fit"]
+__all__ = ["ModelSettings", "ShimSettings", "backbone_shim", "build_billm_model", "fit"]

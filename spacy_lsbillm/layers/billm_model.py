@@ -11,7 +11,7 @@ from ..alignment import SpecialPieces, make_batch
 from ..alignment.pieces import SpanGetter
 from ..backbone import longest_position
 from ..errors import SettingError
-from .shim import BackboneSettings, BackboneShim
+from .shim import BackboneShim, ShimSettings
 from .token_batch import TokenBatch
 
 LONGEST_DEFAULT_WINDOW = 512
@@ -65,15 +65,15 @@ class ModelSettings:
         return window, overlap
 
 
-def build_billm_model(backbone: BackboneSettings, cutting: ModelSettings) -> Model[list[Doc], TokenBatch]:
+def build_billm_model(settings: ShimSettings, cutting: ModelSettings) -> Model[list[Doc], TokenBatch]:
     """The model under the `billm_transformer` component. It holds no weights until `initialize` or loading."""
     return Model(
         "billm",
         forward,
         init=init,
-        shims=[BackboneShim(backbone)],
+        shims=[BackboneShim(settings)],
         dims={"nO": None},
-        attrs={"cutting": cutting, "name": backbone.base.name, "max_batch_items": MAX_BATCH_ITEMS},
+        attrs={"cutting": cutting, "name": settings.backbone.base.name, "max_batch_items": MAX_BATCH_ITEMS},
     )
 
 

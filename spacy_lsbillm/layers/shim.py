@@ -17,9 +17,7 @@ from ..alignment import Batch
 from ..backbone import (
     STORE_BASE,
     Backbone,
-    BaseSettings,
-    LoraSettings,
-    check_notation,
+    BackboneSettings,
     load_backbone,
     load_stored,
     save_backbone,
@@ -31,38 +29,38 @@ CHUNK_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
-class BackboneSettings:
-    """Everything that decides what the backbone is and how it is trained and stored.
+class ShimSettings:
+    """What a backbone is, and how it is trained and stored.
 
-    base (BaseSettings): See there.
-    unmask (str): Mask notation.
-    lora (LoraSettings | None): None for a frozen base.
+    backbone (BackboneSettings): See there.
     store_base (str): "reference", "copy" or "merged".
     learn_rate_scale (float): The adapter's learning rate in units of the optimizer's, which the heads use as it is.
+    heads_first (int): Updates in the beginning that change the heads alone.
     """
 
-    base: BaseSettings
-    unmask: str
-    lora: LoraSettings | None
-    store_base: str
-    learn_rate_scale: float
+    backbone: BackboneSettings
+    store_base: str = "reference"
+    learn_rate_scale: float = 1.0
+    heads_first: int = 0
 
     def __post_init__(self) -> None:
-        check_notation(self.unmask)
         if self.store_base not in STORE_BASE:
             raise SettingError(
                 f"store_base = {self.store_base!r} is not allowed. Use one of: {', '.join(map(repr, STORE_BASE))}."
             )
         if not self.learn_rate_scale > 0:
             raise SettingError(f"learn_rate_scale = {self.learn_rate_scale!r} is not allowed: it must be above 0.")
+        if self.heads_first < 0:
+            raise SettingError(f"heads_first = {self.heads_first!r} is not allowed: it must be a number of updates.")
 
 
 class BackboneShim(Shim):
     """Holds a backbone for a thinc model; without one until `initialize`, `load` or `from_bytes`."""
 
-    def __init__(self, settings: BackboneSettings):
+    def __init__(self, settings: ShimSettings):
         super().__init__(None)
         self.settings = settings
+        self._updates = 0
         self._backbone: Backbone | None = None
         self._unpacked: tempfile.TemporaryDirectory[str] | None = None
 
@@ -80,10 +78,7 @@ class BackboneShim(Shim):
 
     def initialize(self) -> None:
         """Load the base and put a fresh adapter on it."""
-        settings = self.settings
-        self._backbone = load_backbone(
-            settings.base, settings.unmask, device=get_torch_default_device(), lora=settings.lora
-        )
+        self._backbone = load_backbone(self.settings.backbone, device=get_torch_default_device())
 
     def __call__(self, inputs: Batch, is_train: bool) -> tuple[Tensor, Callable[[Tensor], None]]:
         return self.begin_update(inputs) if is_train else (self.predict(inputs), lambda gradient: None)
@@ -105,7 +100,7 @@ class BackboneShim(Shim):
                 'this pipeline was saved with store_base = "merged" and has no adapter left to train. Add the component'
                 " to frozen_components and annotating_components, or start from the pipeline as it was trained."
             )
-        if not backbone.adapted:
+        if not backbone.trainable() or self._updates < self.settings.heads_first:
             return self.predict(inputs), lambda gradient: None
         backbone.model.train()
         vectors = token_vectors(backbone, inputs)
@@ -117,17 +112,19 @@ class BackboneShim(Shim):
         return vectors.detach(), backprop
 
     def finish_update(self, optimizer: Optimizer) -> None:
-        """Let thinc's optimizer change the adapter."""
-        for name, parameter in self.backbone.trainable().items():
-            if parameter.grad is not None:
-                changed, _ = optimizer(
-                    (self.id, name),
-                    torch2xp(parameter.data),
-                    torch2xp(parameter.grad),
-                    lr_scale=self.settings.learn_rate_scale,
-                )
-                parameter.data.copy_(xp2torch(changed))
-                parameter.grad = None
+        """Let thinc's optimizer change the adapter, and the mix of layers if there is one."""
+        self._updates += 1
+        for parameters, scale in (
+            (self.backbone.adapter_parameters(), self.settings.learn_rate_scale),
+            (self.backbone.mix_parameters(), 1.0),
+        ):
+            for name, parameter in parameters.items():
+                if parameter.grad is not None:
+                    key = (self.id, name)
+                    value, gradient = torch2xp(parameter.data), torch2xp(parameter.grad)
+                    changed, _ = optimizer(key, value, gradient, lr_scale=scale)
+                    parameter.data.copy_(xp2torch(changed))
+                    parameter.grad = None
 
     @contextlib.contextmanager
     def use_params(self, params: dict[Any, Any]) -> Iterator[None]:
@@ -148,17 +145,16 @@ class BackboneShim(Shim):
     def to_device(self, device_type: str, device_id: int) -> None:
         """Move the weights. thinc calls this when a model changes hands between threads or devices."""
         if self._backbone is not None and self._backbone.base.quantization is None:
-            self._backbone.model.to(torch.device("cuda", device_id) if device_type == "gpu" else torch.device("cpu"))
+            self._backbone.to(torch.device("cuda", device_id) if device_type == "gpu" else torch.device("cpu"))
 
     def save(self, folder: Path) -> None:
         """Write the backbone into an empty folder; nothing if there is none yet."""
         if self._backbone is not None:
-            save_backbone(self._backbone, folder, self.settings.store_base, self.settings.lora)
+            save_backbone(self._backbone, folder, self.settings.store_base)
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote."""
-        settings = self.settings
-        self._backbone = load_stored(folder, settings.base, settings.unmask, settings.lora, get_torch_default_device())
+        self._backbone = load_stored(folder, self.settings.backbone, get_torch_default_device())
 
     def to_bytes(self) -> bytes:
         """The files that `save` writes, as one message."""

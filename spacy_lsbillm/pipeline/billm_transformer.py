@@ -36,10 +36,14 @@ revision = null
 unmask = "all"
 quantization = null
 dtype = "float32"
-attention = "sdpa"
+attention = "auto"
+depth = null
+scalar_mix = null
+gradient_checkpointing = false
 window = null
 overlap = null
 learn_rate_scale = 1.0
+heads_first = 0
 store_base = "reference"
 
 [transformer.model.get_spans]

@@ -1,0 +1,24 @@
+"""How the tests load a backbone, and what they put through it."""
+
+import torch
+
+from spacy_lsbillm.backbone import BackboneSettings, BaseSettings, load_backbone
+
+CPU = torch.device("cpu")
+
+
+def load(folder, unmask="all", attention="auto", lora=None, scalar_mix=None, gradient_checkpointing=False, **base):
+    settings = BackboneSettings(
+        BaseSettings(str(folder), attention=attention, **base), unmask, lora, scalar_mix, gradient_checkpointing
+    )
+    return load_backbone(settings, device=CPU)
+
+
+def batch(padded: bool):
+    """Three rows of 12 pieces; with padding, the second has 7 and the third 1."""
+    ids = torch.randint(2, 300, (3, 12), generator=torch.Generator().manual_seed(1))
+    mask = torch.ones_like(ids)
+    if padded:
+        mask[1, 7:] = 0
+        mask[2, 1:] = 0
+    return ids, mask
