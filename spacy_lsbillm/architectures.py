@@ -5,10 +5,11 @@ from typing import Any
 from spacy.tokens import Doc
 from spacy_transformers.span_getters import get_doc_spans
 from thinc.api import Model
+from thinc.types import Floats2d, Ragged
 
 from .alignment.pieces import SpanGetter
 from .backbone import BackboneSettings, BaseSettings, LoraSettings
-from .layers import ModelSettings, ShimSettings, build_billm_model
+from .layers import ModelSettings, ShimSettings, build_billm_model, build_tok2vec
 
 DEFAULT_LORA: dict[str, Any] = LoraSettings().as_block()
 
@@ -63,3 +64,15 @@ def create_billm_model_v1(
     )
     settings = ShimSettings(backbone, store_base, learn_rate_scale, heads_first)
     return build_billm_model(settings, ModelSettings(get_spans, window, overlap))
+
+
+def create_tok2vec_billm_v1(
+    transformer: Model[list[Doc], Any], pooling: Model[Ragged, Floats2d], grad_factor: float = 1.0
+) -> Model[list[Doc], list[Floats2d]]:
+    """A backbone of a component's own, in place of a listener; `Language.replace_listeners` makes them.
+
+    transformer (Model): From `spacy-lsbillm.BiLLMModel.v1`.
+    pooling (Model): As a listener has it. Vectors are one a token already, so that it has nothing left to do.
+    grad_factor (float): By which gradients are multiplied on their way to the adapter.
+    """
+    return build_tok2vec(transformer, pooling, grad_factor)

@@ -13,7 +13,7 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from ..errors import BaseError, SettingError
-from .families import ATTENTIONS, AUTO, attention_for, family_of
+from .families import ATTENTIONS, AUTO, FAMILIES, attention_for, family_of
 from .fingerprint import tensor_shapes
 
 DTYPES = ("float32", "bfloat16", "float16", "auto")
@@ -136,6 +136,9 @@ def check_weights(folder: Path, config: Any) -> None:
     if not set(needed) & set(stored):
         # Saved without a head, as the original GPT-2 is.
         stored = {f"{model.base_model_prefix}.{name}": shape for name, shape in stored.items()}
+    for old, new in FAMILIES[config.model_type].renamed.items():
+        if old in stored and new in needed:
+            stored[new] = stored.pop(old)
     missing = sorted(set(needed) - _tied(model) - set(stored))
     if missing:
         shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")

@@ -1,7 +1,7 @@
 """The decoder families that are known to work: each passes the mask, padding and batching checks in tests/."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -21,6 +21,7 @@ class Family:
     layers (str), norm (str): Where that keeps its layers, and the norm after the last one.
     attentions (tuple[str, ...]): The implementations that compute what the model was trained with, the best first.
     causal_buffer (str | None): A tensor of a layer's own with which it hides the future, whatever mask it is given.
+    renamed (dict[str, str]): Names of stored tensors that newer versions of transformers read under another name.
     """
 
     decoder: str = "model"
@@ -28,6 +29,7 @@ class Family:
     norm: str = "norm"
     attentions: tuple[str, ...] = ATTENTIONS
     causal_buffer: str | None = None
+    renamed: dict[str, str] = field(default_factory=dict)
 
 
 # By the `model_type` of a Hugging Face config.
@@ -39,7 +41,7 @@ FAMILIES: dict[str, Family] = {
     "gemma2": Family(attentions=("eager",)),
     "gemma3_text": Family(),
     "gpt2": Family(decoder="transformer", layers="h", norm="ln_f", causal_buffer="attn.bias"),
-    "gpt_neox": Family(decoder="gpt_neox", norm="final_layer_norm"),
+    "gpt_neox": Family(decoder="gpt_neox", norm="final_layer_norm", renamed={"embed_out.weight": "lm_head.weight"}),
     "granite": Family(),
     "llama": Family(),
     "mistral": Family(),

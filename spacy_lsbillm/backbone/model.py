@@ -23,6 +23,7 @@ from .base import (
 )
 from .families import Family, decoder_of, family_of, layers_of
 from .fingerprint import fingerprint
+from .known import remember_folder
 from .mask import MaskPlan, check_notation
 from .mix import ScalarMix, mixed_layers
 from .unmask import unmask_layers
@@ -188,7 +189,9 @@ def load_backbone(
     model: Any = load_causal_lm(folder, base, device)
     unmask_layers(layers_of(decoder_of(model, family), family), plan, family.causal_buffer)
     if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        # transformers renamed the method in 5.x.
+        enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
+        enable({"use_reentrant": False})
     if adapter is not None:
         model = read_adapter(model, adapter)
     elif lora is not None:
@@ -196,6 +199,7 @@ def load_backbone(
     scalar_mix = ScalarMix(layers).to(device) if layers else None
     if scalar_mix is not None and mix is not None:
         scalar_mix.read(mix)
+    remember_folder(found, folder)
     return Backbone(model, scalar_mix, tokenizer, plan, settings, folder, found)
 
 

@@ -24,6 +24,7 @@ from ..errors import AdapterError, StorageError
 from .adapter import LoraSettings, folded, read_adapter, write_adapter
 from .base import load_causal_lm
 from .fingerprint import INDEX, fingerprint, weight_files
+from .known import known_folder
 from .mask import MaskPlan
 from .mix import FILE as MIX_FILE
 from .model import Backbone, BackboneSettings, load_backbone
@@ -146,7 +147,12 @@ def load_stored(folder: Path, settings: BackboneSettings, device: torch.device) 
             f"the base cannot be overridden by {base.name!r}: {folder} holds one with the adapter folded in. "
             f"Leave name = {record['base']['name']!r}."
         )
-    at = None if overridden or record["store_base"] == "reference" else folder / ("merged" if merged else "base")
+    if overridden:
+        at = None
+    elif record["store_base"] == "reference":
+        at = known_folder(record["base"]["fingerprint"])
+    else:
+        at = folder / ("merged" if merged else "base")
     backbone = load_backbone(
         # The adapter of a merged pipeline is in its weights.
         replace(settings, lora=None) if merged else settings,

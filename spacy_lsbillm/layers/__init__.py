@@ -2,5 +2,15 @@
 
 from .billm_model import ModelSettings, backbone_shim, build_billm_model, fit
 from .shim import ShimSettings
+from .tok2vec import build_tok2vec
+from .token_batch import TokenBatch
 
-__all__ = ["ModelSettings", "ShimSettings", "backbone_shim", "build_billm_model", "fit"]
+__all__ = [
+    "ModelSettings",
+    "ShimSettings",
+    "TokenBatch",
+    "backbone_shim",
+    "build_billm_model",
+    "build_tok2vec",
+    "fit",
+]

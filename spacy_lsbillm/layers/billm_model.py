@@ -7,11 +7,12 @@ from typing import Any
 from spacy.tokens import Doc
 from thinc.api import Model, torch2xp
 
-from ..alignment import SpecialPieces, make_batch
+from ..alignment import make_batch
 from ..alignment.pieces import SpanGetter
 from ..backbone import longest_position
 from ..errors import SettingError
 from .shim import BackboneShim, ShimSettings
+from .tok2vec import replace_listener, replace_listener_cfg
 from .token_batch import TokenBatch
 
 LONGEST_DEFAULT_WINDOW = 512
@@ -73,7 +74,13 @@ def build_billm_model(settings: ShimSettings, cutting: ModelSettings) -> Model[l
         init=init,
         shims=[BackboneShim(settings)],
         dims={"nO": None},
-        attrs={"cutting": cutting, "name": settings.backbone.base.name, "max_batch_items": MAX_BATCH_ITEMS},
+        attrs={
+            "cutting": cutting,
+            "name": settings.backbone.base.name,
+            "max_batch_items": MAX_BATCH_ITEMS,
+            "replace_listener": replace_listener,
+            "replace_listener_cfg": replace_listener_cfg,
+        },
     )
 
 
@@ -93,24 +100,32 @@ def init(model: Model, X: Any = None, Y: Any = None) -> None:
 
 
 def fit(model: Model) -> None:
-    """Set what follows from the base: the width, and the window."""
-    backbone = backbone_shim(model).backbone
-    special = SpecialPieces.of(backbone.tokenizer)
-    window, overlap = model.attrs["cutting"].fitted(longest_position(backbone.config), len(special))
-    model.attrs["special"], model.attrs["window"], model.attrs["overlap"] = special, window, overlap
-    model.set_dim("nO", backbone.width, force=True)
+    """Set the width, which follows from the base, and check that the window fits it."""
+    fitted_window(model)
+    model.set_dim("nO", backbone_shim(model).backbone.width, force=True)
+
+
+def fitted_window(model: Model) -> tuple[int, int]:
+    """The window and the overlap for the base.
+
+    RAISES (SettingError): They do not fit it.
+    """
+    shim = backbone_shim(model)
+    cutting: ModelSettings = model.attrs["cutting"]
+    return cutting.fitted(longest_position(shim.backbone.config), len(shim.special))
 
 
 def forward(model: Model, docs: Sequence[Doc], is_train: bool) -> tuple[TokenBatch, Callable[[Any], Sequence[Doc]]]:
     """One pass of the backbone over all documents; long ones in overlapping windows."""
     shim = backbone_shim(model)
+    window, overlap = fitted_window(model)
     batch = make_batch(
         shim.backbone.tokenizer,
-        model.attrs["special"],
+        shim.special,
         docs,
         model.attrs["cutting"].get_spans,
-        window=model.attrs["window"],
-        overlap=model.attrs["overlap"],
+        window=window,
+        overlap=overlap,
         max_items=model.attrs["max_batch_items"],
         pass_cost=PASS_COST.get(shim.backbone.device.type, PASS_COST_ELSEWHERE),
     )

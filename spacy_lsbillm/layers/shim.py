@@ -13,7 +13,7 @@ from thinc.api import Optimizer, Shim, get_torch_default_device, torch2xp, xp2to
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from ..alignment import Batch
+from ..alignment import Batch, SpecialPieces
 from ..backbone import (
     STORE_BASE,
     Backbone,
@@ -61,6 +61,7 @@ class BackboneShim(Shim):
         super().__init__(None)
         self.settings = settings
         self._updates = 0
+        self._special: SpecialPieces | None = None
         self._backbone: Backbone | None = None
         self._unpacked: tempfile.TemporaryDirectory[str] | None = None
 
@@ -75,6 +76,20 @@ class BackboneShim(Shim):
         if self._backbone is None:
             raise StorageError("the base model is not loaded yet: call nlp.initialize(), or load a trained pipeline.")
         return self._backbone
+
+    @property
+    def special(self) -> SpecialPieces:
+        """The special pieces of the base's tokenizer."""
+        if self._special is None:
+            self._special = SpecialPieces.of(self.backbone.tokenizer)
+        return self._special
+
+    def copy(self) -> "BackboneShim":
+        """A shim with its own adapter over the same base weights."""
+        copied = BackboneShim(self.settings)
+        copied._backbone = self._backbone.twin() if self._backbone is not None else None
+        copied._unpacked = self._unpacked
+        return copied
 
     def initialize(self) -> None:
         """Load the base and put a fresh adapter on it."""
@@ -169,12 +184,15 @@ class BackboneShim(Shim):
         files = srsly.msgpack_loads(data)
         if files:
             self._unpacked = tempfile.TemporaryDirectory()
+            root = Path(self._unpacked.name).resolve()
             for name, chunks in files.items():
-                path = Path(self._unpacked.name) / name
+                path = (root / name).resolve()
+                if root not in path.parents:
+                    raise StorageError(f"the message names a file {name!r} outside of the pipeline: it is not trusted.")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with path.open("wb") as file:
                     file.writelines(chunks)
-            self.load(Path(self._unpacked.name))
+            self.load(root)
         return self
 
 

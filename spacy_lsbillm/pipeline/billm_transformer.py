@@ -10,16 +10,19 @@ from spacy import util
 from spacy.language import Language
 from spacy.pipeline.pipe import deserialize_config
 from spacy.tokens import Doc
-from spacy.training import Example
+from spacy.training import Example, validate_examples
 from spacy.util import minibatch
 from spacy.vocab import Vocab
 from spacy_transformers.annotation_setters import null_annotation_setter
+from spacy_transformers.data_classes import TransformerData
+from spacy_transformers.layers import TransformerListener
 from spacy_transformers.pipeline_component import DOC_EXT_ATTR, Transformer, install_extensions
-from thinc.api import Config, Model
+from thinc.api import Config, Model, Optimizer
 
 from ..backbone import RECORD, MaskPlan
 from ..errors import SettingError
 from ..layers import backbone_shim, fit
+from .pending import PendingUpdate
 
 DEFAULT_CONFIG = Config().from_str(
     """
@@ -101,6 +104,7 @@ class BiLLMTransformer(Transformer):
             raise SettingError(f"max_batch_items = {max_batch_items!r} is not allowed: it must be at least 1.")
         super().__init__(vocab, model, set_extra_annotations, name=name, max_batch_items=max_batch_items)
         self.model.attrs["max_batch_items"] = max_batch_items
+        self._pending: PendingUpdate | None = None
 
     @property
     def mask(self) -> MaskPlan:
@@ -119,8 +123,82 @@ class BiLLMTransformer(Transformer):
             yield from docs
 
     def initialize(self, get_examples: Callable[[], Iterable[Example]], *, nlp: Language | None = None) -> None:
-        """Load the base, put the adapter on it and connect the listeners. No example is looked at."""
+        """Load the base, put the adapter on it and connect the listeners. No example is looked at.
+
+        RAISES (SettingError): A listener stands behind another transformer, whose vectors it would get.
+        """
         super().initialize(get_examples, nlp=nlp)
+        if nlp is not None:
+            self._check_order(nlp)
+
+    def _check_order(self, nlp: Language) -> None:
+        """When a pipeline is run, `doc._.trf_data` holds the vectors of the last transformer that has run."""
+        behind = None
+        names = iter(nlp.pipeline)
+        next(name for name, pipe in names if pipe is self)
+        for name, pipe in names:
+            if isinstance(pipe, Transformer):
+                behind = name
+            elif behind is not None and name in self.listening_components:
+                raise SettingError(
+                    f"{name!r} listens to {self.name!r}, but stands behind {behind!r}, which overwrites "
+                    f"doc._.{DOC_EXT_ATTR}. Put each transformer right before the components that listen to it."
+                )
+
+    def update(
+        self,
+        examples: Iterable[Example],
+        *,
+        drop: float = 0.0,
+        sgd: Optimizer | None = None,
+        losses: dict[str, float] | None = None,
+    ) -> dict[str, float]:
+        """Run the backbone in training and hand its output to the listeners. Their gradients come back later, in one
+        backward pass: as soon as all have come, else before the next step or forward pass.
+
+        drop (float): Has no effect: the adapter has a dropout of its own.
+        sgd (Optimizer | None): To step with once the gradients are there.
+        losses (dict): The squared norms of the gradients are added under the component's name.
+        """
+        examples = list(examples)
+        validate_examples(examples, "BiLLMTransformer.update")
+        losses = {} if losses is None else losses
+        docs = [example.predicted for example in examples]
+        self._settle()
+        if not any(len(doc) for doc in docs):
+            return losses
+        output, backprop = self.model.begin_update(docs)
+        losses.setdefault(self.name, 0.0)
+        pending = PendingUpdate(output, backprop, len(self.listeners), sgd or None)
+
+        def hear(gradients: list[TransformerData]) -> list[Doc]:
+            losses[self.name] += pending.add(gradients)
+            if pending.complete:
+                self._settle()
+            return docs
+
+        self._pending = pending
+        batch_id = TransformerListener.get_batch_id(docs)
+        for listener in self.listeners:
+            listener.receive(batch_id, output.doc_data, hear)
+        return losses
+
+    def finish_update(self, sgd: Optimizer) -> None:
+        """Let the optimizer change the adapter. `nlp.update` asks for it before any listener has learned: it is done
+        once they have."""
+        if self._pending is not None and not self._pending.heard:
+            self._pending.optimizer = sgd
+            return
+        self._settle()
+        self.model.finish_update(sgd)
+
+    def _settle(self) -> None:
+        """Do what is left to do of the last forward pass."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.finish()
+            if pending.optimizer is not None:
+                self.model.finish_update(pending.optimizer)
 
     def to_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> None:
         """Write the component to a folder, which is replaced as a whole once everything is written.

@@ -1,0 +1,50 @@
+"""The backbone inside a component of its own, in place of a listener."""
+
+from dataclasses import replace
+from typing import Any
+
+from spacy.tokens import Doc
+from spacy_transformers.layers import split_trf_batch, trfs2arrays
+from thinc.api import Model, chain
+from thinc.types import Floats2d, Ragged
+
+from ..errors import StorageError
+
+ARCHITECTURE = "spacy-lsbillm.Tok2VecBiLLM.v1"
+
+
+def build_tok2vec(
+    transformer: Model[list[Doc], Any], pooling: Model[Ragged, Floats2d], grad_factor: float
+) -> Model[list[Doc], list[Floats2d]]:
+    """Nested as `Language.replace_listeners` nests it, so that what is saved after one can be loaded by the other."""
+    return chain(chain(transformer, split_trf_batch()), trfs2arrays(pooling, grad_factor))
+
+
+def replace_listener(model: Model[list[Doc], Any]) -> Model[list[Doc], Any]:
+    """What stands where a listener stood: spaCy calls this with a copy of the transformer's model.
+
+    The copy shares the base's weights, and stores a reference to the base: the transformer component stores it.
+    RAISES (StorageError): The pipeline stores no base to refer to.
+    """
+    shim: Any = model.shims[0]
+    if shim.settings.store_base == "merged":
+        raise StorageError(
+            'listeners cannot be replaced where store_base = "merged": each would have to store a whole model. '
+            'Set store_base = "copy" or "reference".'
+        )
+    shim.settings = replace(shim.settings, store_base="reference")
+    return chain(model, split_trf_batch())
+
+
+def replace_listener_cfg(transformer: dict[str, Any], listener: dict[str, Any]) -> dict[str, Any]:
+    """The config block of what `replace_listener` gives.
+
+    transformer (dict): The `model` block of the transformer component.
+    listener (dict): The block of the listener that is replaced.
+    """
+    return {
+        "@architectures": ARCHITECTURE,
+        "transformer": {**transformer, "store_base": "reference"},
+        "pooling": listener["pooling"],
+        "grad_factor": listener.get("grad_factor", 1.0),
+    }
