@@ -1,0 +1,221 @@
+"""`python -m spacy lsbillm debug-pieces`: how a base's tokenizer cuts a corpus."""
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from huggingface_hub import snapshot_download
+from spacy.tokens import Doc, DocBin
+from spacy.training.corpus import walk_corpus
+from spacy.util import load_config, registry
+from spacy.vocab import Vocab
+from thinc.api import Model
+from tqdm import tqdm  # type: ignore[import-untyped]
+from typer import Argument, Option
+from wasabi import msg, table
+
+from ..alignment import SpecialPieces
+from ..backbone import BaseSettings, longest_position
+from ..backbone.base import HUB_FILES, load_tokenizer, read_config, resolve_folder
+from ..errors import BaseError, SettingError
+from ..layers import backbone_shim
+from ..layers.billm_model import PASS_COST
+from ..piece_statistics import Cutting, count_pieces
+from ..pipeline.billm_transformer import DEFAULT_CONFIG
+from . import app
+from .output import write_text
+
+BATCH_SIZE = 256
+SourceArgument = Annotated[str, Argument(help="A training config, or a base: its folder or hub id")]
+CorpusArgument = Annotated[list[Path], Argument(help="Corpora in spaCy's format: .spacy files or folders of them")]
+JsonOption = Annotated[Path | None, Option("--json", "-j", help="Also write the numbers to this JSON file")]
+ComponentOption = Annotated[
+    str | None, Option("--component", "-c", help="The billm_transformer in the config, if it has several")
+]
+
+
+@app.command("debug-pieces")
+def debug_pieces_cli(
+    config_or_base: SourceArgument,
+    corpus: CorpusArgument,
+    json_file: JsonOption = None,
+    component: ComponentOption = None,
+) -> None:
+    """Show how the tokenizer of a base cuts a corpus into pieces, before you train.
+
+    Many pieces a token mean a slow model that knows the words badly. A token without any piece has a vector of zeros.
+    A span that begins or ends inside a piece cannot be told from its neighbour there. Documents that are longer than
+    the window take several windows; nothing is cut off.
+
+    With a config, the settings of its billm_transformer and nlp.batch_size count; with a base, their defaults. Only
+    the tokenizer and config.json of the base are read, no weights. Padding is that of prediction on a CPU.
+
+    Example: python -m spacy lsbillm debug-pieces configs/default.cfg corpus/train.spacy corpus/dev.spacy
+    """
+    try:
+        files = {str(path): corpus_files(path) for path in corpus}
+        name, cutting = read_cutting(config_or_base, component)
+        found = {path: count_pieces(read_docs(path, parts), cutting).as_dict() for path, parts in files.items()}
+        settings = {"base": name, "window": cutting.window, "overlap": cutting.overlap}
+        if json_file is not None:
+            write_text(json_file, json.dumps({**settings, "corpora": found}, indent=2, ensure_ascii=False) + "\n")
+    except (ValueError, OSError) as error:
+        msg.fail("Cannot count the pieces", str(error), exits=1)
+    msg.divider(f"{name}: windows of {cutting.window} pieces, {cutting.overlap} shared")
+    print(table(list(zip(ROWS, *map(table_column, found.values()), strict=True)), header=("", *found), divider=True))
+    for path, numbers in found.items():
+        print_remarks(path, numbers)
+
+
+def corpus_files(path: Path) -> list[Path]:
+    """The .spacy files of a corpus.
+
+    RAISES (SettingError): There are none.
+    """
+    if not path.exists():
+        raise SettingError(f"there is no corpus {str(path)!r}. Name a .spacy file or a folder that holds some.")
+    if path.is_file() and path.suffix != ".spacy":
+        raise SettingError(f"the corpus {str(path)!r} is no .spacy file. Convert it with: python -m spacy convert")
+    files = list(walk_corpus(path, ".spacy"))
+    if not files:
+        raise SettingError(f"the folder {str(path)!r} holds no .spacy file.")
+    return files
+
+
+def read_docs(name: str, files: list[Path]) -> Iterator[Doc]:
+    """The documents of a corpus, with a progress bar on standard error.
+
+    RAISES (SettingError): A file is damaged.
+    """
+    for path in files:
+        try:
+            docs = DocBin().from_disk(path)
+        except Exception as error:
+            # zlib and msgpack have errors of their own.
+            raise SettingError(f"the corpus file {str(path)!r} cannot be read: {error}. Convert it again.") from error
+        yield from tqdm(docs.get_docs(Vocab()), total=len(docs), desc=name, unit=" docs", file=sys.stderr, leave=False)
+
+
+def read_cutting(source: str, component: str | None = None) -> tuple[str, Cutting]:
+    """The name of the base, and how a config or the defaults cut documents for it.
+
+    source (str): A config file, or the folder or hub id of a base.
+    RAISES (ValueError): There is no such config or base, or one of its settings is not allowed.
+    """
+    if Path(source).is_file():
+        config = load_config(source, interpolate=True)
+        block = find_component(config, source, component)
+        batch_size = config.get("nlp", {}).get("batch_size") or BATCH_SIZE
+    else:
+        block = {"model": {**DEFAULT_CONFIG["model"], "name": source}}
+        batch_size = BATCH_SIZE
+    model: Model = registry.resolve({"model": block["model"]})["model"]
+    settings = backbone_shim(model).settings.backbone.base
+    folder = tokenizer_folder(settings)
+    tokenizer = load_tokenizer(folder)
+    special = SpecialPieces.of(tokenizer)
+    longest = longest_position(read_config(folder, settings))
+    window, overlap = model.attrs["cutting"].fitted(longest, len(special))
+    items = block.get("max_batch_items", DEFAULT_CONFIG["max_batch_items"])
+    get_spans = model.attrs["cutting"].get_spans
+    return settings.name, Cutting(
+        tokenizer, special, get_spans, window, overlap, batch_size, items, pass_cost=PASS_COST["cpu"]
+    )
+
+
+def find_component(config: dict[str, Any], path: str, name: str | None) -> dict[str, Any]:
+    """The block of a config's billm_transformer.
+
+    RAISES (SettingError): There is none, none of that name, or several and no name.
+    """
+    components = config.get("components", {})
+    blocks = {key: block for key, block in components.items() if block.get("factory") == "billm_transformer"}
+    if not blocks:
+        raise SettingError(
+            f"the config {path} has no billm_transformer; it has: {', '.join(components) or 'nothing'}. One that is "
+            f"sourced from a trained pipeline has its settings in that pipeline's config.cfg."
+        )
+    if name is None and len(blocks) > 1:
+        raise SettingError(f"the config {path} has several: {', '.join(blocks)}. Choose one with --component.")
+    if name is not None and name not in blocks:
+        raise SettingError(f"the config {path} has no billm_transformer {name!r}; it has: {', '.join(blocks)}.")
+    return blocks[name or next(iter(blocks))]
+
+
+def tokenizer_folder(settings: BaseSettings) -> Path:
+    """The folder of a base; of a hub id all is fetched but the weights.
+
+    RAISES (BaseError): It is not to be had.
+    """
+    is_hub_id = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", settings.name)
+    if Path(settings.name).expanduser().exists() or not is_hub_id:
+        return resolve_folder(settings.name, settings.revision)
+    files = [pattern for pattern in HUB_FILES if "safetensors" not in pattern]
+    try:
+        return Path(snapshot_download(settings.name, revision=settings.revision, allow_patterns=files))
+    except Exception as error:
+        # The hub's client raises errors of many libraries; whatever it is, the base is not to be had.
+        raise BaseError(
+            f"the base {settings.name!r} is no folder here, and its tokenizer could not be had from the hub "
+            f"({type(error).__name__}). Check the name; where there is no network, name a folder that holds the model."
+        ) from error
+
+
+ROWS = (
+    "documents",
+    "tokens",
+    "pieces",
+    "pieces a token: mean",
+    "median",
+    "95th percentile",
+    "most",
+    "tokens without a piece",
+    "unknown pieces",
+    "pieces of the longest document",
+    "documents longer than the window",
+    "windows that those take",
+    "span boundaries",
+    "of them inside a piece",
+    "padding in batches",
+)
+
+
+def table_column(numbers: dict[str, Any]) -> list[str]:
+    """The cells of a corpus for `ROWS`."""
+    per_token = numbers["pieces_a_token"]
+    spans = numbers["boundaries_inside_pieces"].values()
+    return [
+        f"{numbers['docs']:,}",
+        f"{numbers['tokens']:,}",
+        f"{numbers['pieces']:,}",
+        f"{per_token['mean']:.2f}",
+        str(per_token["median"]),
+        str(per_token["p95"]),
+        f"{per_token['max']} ({per_token['max_token']!r})",
+        f"{numbers['tokens_without_pieces']['count']:,}",
+        f"{numbers['unknown_pieces']['count']:,}",
+        f"{numbers['longest_doc']:,}",
+        f"{numbers['long_docs']['count']:,}",
+        f"{numbers['long_docs']['windows']:,}",
+        f"{sum(found['boundaries'] for found in spans):,}",
+        f"{sum(found['inside'] for found in spans):,}",
+        f"{100 * numbers['padding_share']:.1f} %",
+    ]
+
+
+def print_remarks(path: str, numbers: dict[str, Any]) -> None:
+    """Say with examples what is unusual in a corpus."""
+    if numbers["long_docs"]["count"]:
+        msg.info(f"{path}: long documents go through overlapping windows; nothing is cut off.")
+    for key, what in (("tokens_without_pieces", "tokens without a piece"), ("unknown_pieces", "unknown pieces")):
+        if numbers[key]["count"]:
+            msg.warn(f"{path}: {what}: {', '.join(map(repr, numbers[key]['examples']))}")
+    for where, found in numbers["boundaries_inside_pieces"].items():
+        if found["inside"]:
+            msg.warn(
+                f"{path}: {found['inside']} of {found['boundaries']} boundaries in {where} fall inside a piece: "
+                f"{', '.join(found['examples'])}"
+            )

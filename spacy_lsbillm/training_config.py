@@ -1,0 +1,260 @@
+"""Complete training configs: a bidirectional LLM, and spaCy components that listen to it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from spacy.util import get_lang_class, load_model_from_config
+from thinc.api import Config
+
+from .errors import SettingError
+from .pipeline.billm_transformer import DEFAULT_CONFIG
+
+TRANSFORMER = "transformer"
+
+
+@dataclass(frozen=True)
+class Device:
+    """What the device decides.
+
+    dtype (str): Of the base's weights and the arithmetic.
+    max_batch_items (int): Pieces that go through the model at once.
+    batch_words (int): Words in a batch of training.
+    learn_rate (float): The highest, after the warm-up. A base that can be trained on a CPU is small, and small models
+        want larger steps.
+    steps (int), warmup (int): Length of the training, and of the warm-up in it.
+    eval_frequency (int): Steps between evaluations.
+    """
+
+    dtype: str
+    max_batch_items: int
+    batch_words: int
+    learn_rate: float
+    steps: int
+    warmup: int
+    eval_frequency: int
+
+
+DEVICES = {
+    "cpu": Device("float32", 4096, 600, 0.002, steps=1000, warmup=50, eval_frequency=100),
+    "gpu": Device("bfloat16", 16384, 2000, 0.0002, steps=5000, warmup=250, eval_frequency=250),
+}
+
+LISTENER = {
+    "@architectures": "spacy-transformers.TransformerListener.v1",
+    "grad_factor": 1.0,
+    "pooling": {"@layers": "reduce_mean.v1"},
+    "upstream": "*",
+}
+
+
+def _parser(state_type: str, width: int, pieces: int) -> dict[str, Any]:
+    return {
+        "@architectures": "spacy.TransitionBasedParser.v2",
+        "state_type": state_type,
+        "extra_state_tokens": False,
+        "hidden_width": width,
+        "maxout_pieces": pieces,
+        "use_upper": False,
+        "nO": None,
+    }
+
+
+def _textcat(exclusive: bool) -> dict[str, Any]:
+    return {
+        "@architectures": "spacy.TextCatReduce.v1",
+        "exclusive_classes": exclusive,
+        "use_reduce_first": False,
+        "use_reduce_last": False,
+        "use_reduce_max": True,
+        "use_reduce_mean": True,
+        "nO": None,
+    }
+
+
+def _spancat(scorer: dict[str, Any]) -> dict[str, Any]:
+    reducer = {"@layers": "spacy.mean_max_reducer.v1", "hidden_size": 128}
+    return {"@architectures": "spacy.SpanCategorizer.v1", "reducer": reducer, "scorer": scorer}
+
+
+TAGGER = {"@architectures": "spacy.Tagger.v2", "nO": None, "normalize": False}
+LOGISTIC = {"@layers": "spacy.LinearLogistic.v1", "nO": None, "nI": None}
+
+# The model of each component, without its listener.
+MODELS: dict[str, dict[str, Any]] = {
+    "ner": _parser("ner", 64, 2),
+    "textcat": _textcat(True),
+    "textcat_multilabel": _textcat(False),
+    "tagger": TAGGER,
+    "morphologizer": TAGGER,
+    "parser": _parser("parser", 128, 3),
+    "senter": TAGGER,
+    "spancat": _spancat(LOGISTIC),
+    "spancat_singlelabel": _spancat({"@layers": "Softmax.v2"}),
+    "span_finder": {"@architectures": "spacy.SpanFinder.v1", "scorer": {**LOGISTIC, "nO": 2}},
+}
+KNOWN = tuple(MODELS)
+
+# Components that write to the same place; only one of each group can be scored.
+EXCLUSIVE = (("textcat", "textcat_multilabel", "doc.cats"), ("spancat", "spancat_singlelabel", 'doc.spans["sc"]'))
+
+# The score of each component that says which model is best, and those that are shown beside it. A component's weights
+# add up to 1 and are divided by the number of components.
+SCORES: dict[str, dict[str, float | None]] = {
+    "ner": {"ents_f": 1.0, "ents_p": 0.0, "ents_r": 0.0, "ents_per_type": None},
+    "textcat": {"cats_micro_f": 1.0, "cats_score": 0.0},
+    "textcat_multilabel": {"cats_micro_f": 1.0, "cats_score": 0.0},
+    "tagger": {"tag_acc": 1.0},
+    "morphologizer": {"pos_acc": 0.5, "morph_acc": 0.5, "morph_per_feat": None},
+    "parser": {
+        "dep_uas": 0.5,
+        "dep_las": 0.5,
+        "dep_las_per_type": None,
+        "sents_f": 0.0,
+        "sents_p": None,
+        "sents_r": None,
+    },
+    "senter": {"sents_f": 1.0, "sents_p": 0.0, "sents_r": 0.0},
+    "spancat": {"spans_sc_f": 1.0, "spans_sc_p": 0.0, "spans_sc_r": 0.0},
+    "spancat_singlelabel": {"spans_sc_f": 1.0, "spans_sc_p": 0.0, "spans_sc_r": 0.0},
+    "span_finder": {"span_finder_sc_f": 1.0, "span_finder_sc_p": 0.0, "span_finder_sc_r": 0.0},
+}
+
+
+def training_config(
+    base: str,
+    *,
+    lang: str = "en",
+    pipeline: Sequence[str] = ("ner", "textcat"),
+    device: str = "cpu",
+    train: str | None = None,
+    dev: str | None = None,
+    **model: Any,
+) -> Config:
+    """A complete config for `spacy train`. Neither the base nor a corpus is looked for.
+
+    base (str): Folder or hub id of the base.
+    lang (str): spaCy's code of the language.
+    pipeline (Sequence[str]): The components that listen, by their factory's name; see `KNOWN`.
+    device (str): "cpu" or "gpu": decides the number type, the sizes of batches, the learning rate and the steps.
+    train (str | None), dev (str | None): Paths of the corpora; None: to be given to `spacy train`.
+    model: Further settings of `spacy-lsbillm.BiLLMModel.v1`, such as `unmask`.
+    RAISES (ValueError): The language, a component, the device or a setting of the model is not allowed.
+    """
+    check_language(lang)
+    check_pipeline(pipeline)
+    if device not in DEVICES:
+        raise SettingError(f"device = {device!r} is not allowed. Use one of: {', '.join(map(repr, DEVICES))}.")
+    chosen = DEVICES[device]
+    blocks = {
+        "paths": {"train": train, "dev": dev, "vectors": None, "init_tok2vec": None},
+        "system": {"gpu_allocator": "pytorch", "seed": 0},
+        "nlp": {"lang": lang, "pipeline": [TRANSFORMER, *pipeline], "batch_size": 256},
+        "components": {TRANSFORMER: _transformer(base, chosen, model), **_components(pipeline)},
+        "corpora": {name: _corpus(name) for name in ("train", "dev")},
+        "training": _training(chosen, pipeline),
+        "initialize": {"vectors": "${paths.vectors}", "init_tok2vec": "${paths.init_tok2vec}"},
+    }
+    # Read from a string, so that references to other sections are seen as such and stay in the result.
+    config = Config().from_str(Config(blocks).to_str(interpolate=False), interpolate=False)
+    return load_model_from_config(config, auto_fill=True).config
+
+
+def check_language(lang: str) -> None:
+    """RAISES (SettingError): spaCy has no such language."""
+    try:
+        get_lang_class(lang)
+    except ImportError as error:
+        raise SettingError(
+            f'lang = {lang!r} is not a language that spaCy has. Use a code such as "en", "de" or "hr", or "xx" for '
+            f"several languages or any other: https://spacy.io/usage/models#languages"
+        ) from error
+
+
+def check_pipeline(pipeline: Sequence[str]) -> None:
+    """RAISES (SettingError): There is no component, an unknown one, the same twice, or two that exclude each other."""
+    known = ", ".join(KNOWN)
+    if not pipeline:
+        raise SettingError(f"the pipeline names no component. Name at least one of: {known}.")
+    for name in pipeline:
+        if name not in MODELS:
+            raise SettingError(
+                f"there is no component {name!r} that can be put into a config here. Use some of: {known}. The "
+                f"transformer is always there and need not be named. Anything else can be added to the config by hand."
+            )
+        if pipeline.count(name) > 1:
+            raise SettingError(f"the pipeline names {name!r} more than once. Name each component once.")
+    for one, other, place in EXCLUSIVE:
+        if one in pipeline and other in pipeline:
+            raise SettingError(f"{one!r} and {other!r} both write to {place}. Choose one of them.")
+
+
+def _transformer(base: str, device: Device, model: dict[str, Any]) -> dict[str, Any]:
+    settings = {**DEFAULT_CONFIG["model"], "name": base, "dtype": device.dtype, **model}
+    return {"factory": "billm_transformer", "max_batch_items": device.max_batch_items, "model": settings}
+
+
+def _components(pipeline: Sequence[str]) -> dict[str, Any]:
+    blocks = {name: {"factory": name, "model": {**MODELS[name], "tok2vec": LISTENER}} for name in pipeline}
+    for name in _after_span_finder(pipeline):
+        blocks[name]["suggester"] = {"@misc": "spacy.preset_spans_suggester.v1", "spans_key": "sc"}
+    return blocks
+
+
+def _after_span_finder(pipeline: Sequence[str]) -> list[str]:
+    """The components that label what a `span_finder` before them has found."""
+    if "span_finder" not in pipeline:
+        return []
+    later = pipeline[list(pipeline).index("span_finder") + 1 :]
+    return [name for name in later if name in ("spancat", "spancat_singlelabel")]
+
+
+def _corpus(name: str) -> dict[str, Any]:
+    return {"@readers": "spacy.Corpus.v1", "path": f"${{paths.{name}}}", "max_length": 0}
+
+
+def _training(device: Device, pipeline: Sequence[str]) -> dict[str, Any]:
+    return {
+        "seed": "${system.seed}",
+        "gpu_allocator": "${system.gpu_allocator}",
+        "dropout": 0.1,
+        "accumulate_gradient": 1,
+        # The learning rate falls to zero over all steps: stopping early would leave it high.
+        "patience": 0,
+        "max_epochs": 0,
+        "max_steps": device.steps,
+        "eval_frequency": device.eval_frequency,
+        "train_corpus": "corpora.train",
+        "dev_corpus": "corpora.dev",
+        "frozen_components": [],
+        "annotating_components": ["span_finder"] if _after_span_finder(pipeline) else [],
+        "batcher": {
+            "@batchers": "spacy.batch_by_words.v1",
+            "size": device.batch_words,
+            "tolerance": 0.2,
+            "discard_oversize": False,
+        },
+        "optimizer": {
+            "@optimizers": "Adam.v1",
+            "L2_is_weight_decay": True,
+            "L2": 0.01,
+            "grad_clip": 1.0,
+            "use_averages": True,
+            "learn_rate": {
+                "@schedules": "warmup_linear.v1",
+                "warmup_steps": device.warmup,
+                "total_steps": device.steps,
+                "initial_rate": device.learn_rate,
+            },
+        },
+        "logger": {"@loggers": "spacy.ConsoleLogger.v3", "progress_bar": "train"},
+        "score_weights": _score_weights(pipeline),
+    }
+
+
+def _score_weights(pipeline: Sequence[str]) -> dict[str, float | None]:
+    return {
+        score: None if weight is None else round(weight / len(pipeline), 2)
+        for name in pipeline
+        for score, weight in SCORES[name].items()
+    }
