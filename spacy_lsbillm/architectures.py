@@ -16,7 +16,7 @@ DEFAULT_LORA: dict[str, Any] = LoraSettings().as_block()
 
 def create_billm_model_v1(
     name: str,
-    get_spans: SpanGetter = get_doc_spans,
+    get_spans: SpanGetter | None = None,
     revision: str | None = None,
     unmask: str | int = "all",
     lora: dict[str, Any] | None = DEFAULT_LORA,
@@ -36,7 +36,8 @@ def create_billm_model_v1(
     spaCy token. Nothing is loaded before `initialize` or `from_disk`.
 
     name (str): The base: a folder in Hugging Face format, or a hub id.
-    get_spans (Callable): A registered span getter; the parts of documents that are tokenised on their own.
+    get_spans (Callable | None): A registered span getter; the parts of documents that are tokenised on their own. None:
+        whole documents.
     revision (str | None): Of the base, on the hub.
     unmask (str): The layers that attend in both directions: "all", "none", "0011" or "bits:0011" (the first bit is the
         group next to the input), "from:8", "layers:4-7,12".
@@ -63,7 +64,7 @@ def create_billm_model_v1(
         gradient_checkpointing=gradient_checkpointing,
     )
     settings = ShimSettings(backbone, store_base, learn_rate_scale, heads_first)
-    return build_billm_model(settings, ModelSettings(get_spans, window, overlap))
+    return build_billm_model(settings, ModelSettings(get_spans or get_doc_spans, window, overlap))
 
 
 def create_tok2vec_billm_v1(

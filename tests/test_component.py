@@ -1,0 +1,430 @@
+"""The component as users of spacy-transformers know it: what it sets, who may listen, what is frozen, what is shared."""
+
+import numpy as np
+import pytest
+import spacy
+import torch
+from pipelines import LISTENER, NER, TEXTCAT, backbone, build, examples, same, train, trained, vectors
+from spacy.kb import InMemoryLookupKB
+from spacy.tokens import Doc, Span
+from spacy.training import Example
+from spacy.util import fix_random_seed, registry
+from spacy_transformers.data_classes import TransformerData
+from thinc.api import SGD, Adam, Config
+from tiny import TEXTS
+
+from spacy_lsbillm.errors import SettingError, StorageError
+
+
+def adapter(nlp, name="transformer"):
+    """A copy of the adapter's values."""
+    shim = nlp.get_pipe(name).model.shims[0]
+    return [value.detach().clone() for value in shim.backbone.trainable().values()]
+
+
+def moved(before, after):
+    return any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+# What it sets
+
+
+def test_what_a_document_carries(make_base):
+    nlp = trained(make_base(), heads=())
+    doc = nlp("book a table for two")
+    data = doc._.trf_data
+    assert isinstance(data, TransformerData)
+    assert data.width == 32
+    assert data.model_output.last_hidden_state.shape == (1, len(doc), 32)
+    assert data.align.lengths.tolist() == [1] * len(doc)
+    again = TransformerData.empty().from_bytes(data.to_bytes())
+    assert np.array_equal(again.model_output.last_hidden_state, data.model_output.last_hidden_state)
+
+
+def test_extra_annotations_are_set_after_the_vectors(make_base):
+    seen = []
+
+    @registry.annotation_setters("tests.norms.v1")
+    def make_setter():
+        return lambda docs, batch: seen.append(([doc._.trf_data.width for doc in docs], len(batch.doc_data)))
+
+    nlp = spacy.blank("en")
+    model = {"@architectures": "spacy-lsbillm.BiLLMModel.v1", "name": str(make_base())}
+    setter = {"@annotation_setters": "tests.norms.v1"}
+    nlp.add_pipe("billm_transformer", config={"model": model, "set_extra_annotations": setter})
+    nlp.initialize()
+    list(nlp.pipe(TEXTS))
+    assert seen == [([32] * len(TEXTS), len(TEXTS))]
+
+
+@pytest.mark.parametrize("n_process", [1, 2])
+def test_processes_give_the_same(make_base, n_process):
+    nlp = trained(make_base())
+    expected = [(doc.cats, [str(ent) for ent in doc.ents]) for doc in map(nlp, TEXTS)]
+    found = [(doc.cats, [str(ent) for ent in doc.ents]) for doc in nlp.pipe(TEXTS, n_process=n_process, batch_size=2)]
+    for (cats, ents), (cats_found, ents_found) in zip(expected, found, strict=True):
+        assert ents == ents_found
+        assert cats_found == pytest.approx(cats, abs=1e-5)
+
+
+def test_prediction_leaves_nothing_with_the_listeners(make_base):
+    nlp = trained(make_base())
+    list(nlp.pipe(TEXTS))
+    for listener in nlp.get_pipe("transformer").listeners:
+        assert listener._outputs is None
+        assert listener._backprop is None
+
+
+@pytest.mark.parametrize(
+    "getter",
+    [
+        {"@span_getters": "spacy-transformers.strided_spans.v1", "window": 4, "stride": 3},
+        {"@span_getters": "spacy-transformers.sent_spans.v1"},
+    ],
+)
+def test_span_getters_decide_what_is_seen_at_once(make_base, getter):
+    """A token that is in two spans has the mean of both; one alone has that of the text of its span."""
+    nlp = spacy.blank("en")
+    nlp.add_pipe("sentencizer")
+    model = {"@architectures": "spacy-lsbillm.BiLLMModel.v1", "name": str(make_base()), "get_spans": getter}
+    nlp.add_pipe("billm_transformer", name="transformer", config={"model": model})
+    nlp.initialize()
+    text = "it will rain today . play some jazz now ."
+    found = nlp(text)._.trf_data.model_output.last_hidden_state[0]
+    first, second = "it will rain today", " play some jazz now ."
+    whole = trained(make_base(), heads=())
+    assert not same([found], vectors(whole, [text]))
+    doc = nlp(text)
+    alone = vectors(nlp, [doc[:4].text if "stride" in str(getter) else doc[:5].text])[0]
+    assert np.allclose(found[:3], alone[:3], atol=1e-5)
+    assert first in text and second in text
+
+
+# Who learns
+
+
+def test_one_update_moves_the_adapter_at_once(make_base):
+    """nlp.update steps each component before the next one has learned; the adapter's step waits for its gradient."""
+    nlp = build(make_base())
+    data = examples(nlp)
+    nlp.initialize(lambda: data)
+    before = adapter(nlp)
+    nlp.update(data, sgd=SGD(0.1))
+    assert moved(before, adapter(nlp))
+    assert all(parameter.grad is None for parameter in backbone(nlp).trainable().values())
+
+
+@pytest.mark.parametrize("silent", ["frozen", "without annotation"])
+def test_a_silent_last_listener_does_not_swallow_the_gradients_of_others(make_base, silent):
+    nlp = build(make_base())
+    data = examples(nlp)
+    nlp.initialize(lambda: data)
+    if silent == "without annotation":
+        for example in data:
+            example.reference.cats = {}
+    before = adapter(nlp)
+    for _ in range(2):
+        nlp.update(data, sgd=False, exclude=["textcat"] if silent == "frozen" else [])
+        nlp.get_pipe("transformer").finish_update(Adam(0.01))
+    assert moved(before, adapter(nlp))
+
+
+def test_gradients_add_up_over_parts_of_a_batch(make_base):
+    """What `accumulate_gradient` does: two halves, then one step, is a step with the whole. Heads stand still."""
+    found = []
+    for parts in (1, 2):
+        fix_random_seed(0)
+        nlp = build(make_base(), heads=("ner",), lora={"dropout": 0.0})
+        data = examples(nlp)
+        nlp.initialize(lambda data=data: data)
+        size = len(data) // parts
+        for start in range(0, len(data), size):
+            nlp.update(data[start : start + size], sgd=False)
+        nlp.get_pipe("transformer").finish_update(SGD(0.1))
+        found.append(adapter(nlp))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_a_frozen_transformer_annotates_and_stays_as_it_is(make_base):
+    nlp = trained(make_base())
+    data = examples(nlp)
+    before = adapter(nlp)
+    head = nlp.get_pipe("textcat").model.to_bytes()
+    for _ in range(2):
+        nlp.update(data, sgd=Adam(0.01), exclude=["transformer"], annotates=["transformer"])
+    assert not moved(before, adapter(nlp))
+    assert nlp.get_pipe("textcat").model.to_bytes() != head
+
+
+@pytest.mark.parametrize(("factor", "moves"), [(0.0, False), (1.0, True)])
+def test_grad_factor(make_base, factor, moves):
+    nlp = build(make_base(), heads=())
+    head = {**TEXTCAT, "tok2vec": {**LISTENER, "grad_factor": factor}}
+    nlp.add_pipe("textcat", config={"model": head})
+    data = examples(nlp)
+    nlp.initialize(lambda: data)
+    before = adapter(nlp)
+    for _ in range(2):
+        nlp.update(data, sgd=SGD(0.1))
+    assert moved(before, adapter(nlp)) == moves
+
+
+def test_heads_first(make_base):
+    nlp = build(make_base(), heads_first=2)
+    data = examples(nlp)
+    optimizer = Adam(0.01)
+    nlp.initialize(lambda: data)
+    before, head = adapter(nlp), nlp.get_pipe("textcat").model.to_bytes()
+    for _ in range(2):
+        nlp.update(data, sgd=optimizer)
+    assert not moved(before, adapter(nlp))
+    assert nlp.get_pipe("textcat").model.to_bytes() != head
+    nlp.update(data, sgd=optimizer)
+    assert moved(before, adapter(nlp))
+
+
+@pytest.mark.parametrize("empty", [[0], [0, 3], [0, 1, 2, 3]])
+def test_training_with_empty_documents(make_base, empty):
+    nlp = build(make_base())
+    data = examples(nlp)
+    nlp.initialize(lambda: data)
+    for i in empty:
+        data[i] = Example(nlp.make_doc(""), nlp.make_doc(""))
+    losses = nlp.update(data, sgd=Adam(0.01), losses={})
+    assert all(np.isfinite(value) for value in losses.values())
+
+
+# More than one
+
+
+def test_two_transformers_each_with_their_own_listener(make_base):
+    nlp = spacy.blank("en")
+    for name, family, head in (("one", "llama", "ner"), ("two", "gpt2", "textcat")):
+        model = {"@architectures": "spacy-lsbillm.BiLLMModel.v1", "name": str(make_base(family))}
+        nlp.add_pipe("billm_transformer", name=name, config={"model": model})
+        nlp.add_pipe(
+            head,
+            config={"model": {**{"ner": NER, "textcat": TEXTCAT}[head], "tok2vec": {**LISTENER, "upstream": name}}},
+        )
+    train(nlp, 2)
+    assert nlp.get_pipe("one").listening_components == ["ner"]
+    assert nlp.get_pipe("two").listening_components == ["textcat"]
+    before = adapter(nlp, "one"), adapter(nlp, "two")
+    nlp.update(examples(nlp), sgd=Adam(0.01))
+    assert moved(before[0], adapter(nlp, "one"))
+    assert moved(before[1], adapter(nlp, "two"))
+
+
+def test_a_listener_behind_another_transformer_is_refused(make_base):
+    nlp = spacy.blank("en")
+    for name in ("one", "two"):
+        model = {"@architectures": "spacy-lsbillm.BiLLMModel.v1", "name": str(make_base())}
+        nlp.add_pipe("billm_transformer", name=name, config={"model": model})
+    nlp.add_pipe("ner", config={"model": {**NER, "tok2vec": {**LISTENER, "upstream": "one"}}})
+    data = examples(nlp)
+    with pytest.raises(SettingError, match=r"'ner' listens to 'one'.*behind 'two'"):
+        nlp.initialize(lambda: data)
+
+
+# Listeners replaced by a backbone of their own
+
+
+def labelled(nlp):
+    return [(doc.cats, [(ent.text, ent.label_) for ent in doc.ents]) for doc in nlp.pipe(TEXTS)]
+
+
+def base_pointers(model):
+    return {p.data_ptr() for p in model.shims[0].backbone.model.parameters() if not p.requires_grad}
+
+
+def inner(nlp, pipe):
+    """The backbone's model inside a component."""
+    (model,) = [node for node in nlp.get_pipe(pipe).model.walk() if node.name == "billm"]
+    return model
+
+
+@pytest.mark.parametrize("store_base", ["reference", "copy"])
+def test_replaced_listeners_share_the_base_and_store_it_once(make_base, tmp_path, store_base):
+    nlp = trained(make_base(), steps=30, store_base=store_base)
+    expected = labelled(nlp)
+    for pipe in ("ner", "textcat"):
+        nlp.replace_listeners("transformer", pipe, ["model.tok2vec"])
+    assert nlp.get_pipe("transformer").listeners == []
+    assert labelled(nlp) == expected
+    assert base_pointers(inner(nlp, "ner")) == base_pointers(nlp.get_pipe("transformer").model)
+    nlp.to_disk(tmp_path / "pipeline")
+    assert len(list((tmp_path / "pipeline").rglob("model.safetensors"))) == (store_base == "copy")
+    weights = sum(p.numel() * p.element_size() for p in backbone(nlp).causal_lm.parameters() if not p.requires_grad)
+    stored = sum(
+        path.stat().st_size for pipe in ("ner", "textcat") for path in [tmp_path / "pipeline" / pipe / "model"]
+    )
+    assert stored < 2 * weights
+    again = spacy.load(tmp_path / "pipeline")
+    assert labelled(again) == expected
+    again.to_disk(tmp_path / "again")
+    assert labelled(spacy.load(tmp_path / "again")) == expected
+
+
+def test_replaced_listeners_learn_on_their_own(make_base):
+    nlp = trained(make_base())
+    nlp.replace_listeners("transformer", "ner", ["model.tok2vec"])
+    data = examples(nlp)
+    own = [value.detach().clone() for value in inner(nlp, "ner").shims[0].backbone.trainable().values()]
+    shared = adapter(nlp)
+    nlp.update(data, sgd=Adam(0.01), exclude=["transformer", "textcat"])
+    assert not moved(shared, adapter(nlp))
+    assert moved(own, list(inner(nlp, "ner").shims[0].backbone.trainable().values()))
+
+
+def test_replace_listeners_names_what_is_wrong(make_base):
+    nlp = trained(make_base())
+    for arguments in (("transformer", "ner", ["model.yolo"]), ("transformer", "parser", ["model.tok2vec"])):
+        with pytest.raises(ValueError, match=r"E886|E889"):
+            nlp.replace_listeners(*arguments)
+    with pytest.raises(StorageError, match="merged"):
+        trained(make_base(), store_base="merged").replace_listeners("transformer", "ner", ["model.tok2vec"])
+
+
+def test_a_sourced_component_with_replaced_listeners(make_base, tmp_path):
+    """As a training config does it: `source` and `replace_listeners`, beside a new transformer."""
+    source = trained(make_base(), steps=30)
+    source.to_disk(tmp_path / "source")
+    expected = [doc.cats for doc in source.pipe(TEXTS)]
+    config = {
+        "nlp": {"lang": "en", "pipeline": ["transformer", "ner", "textcat"]},
+        "components": {
+            "transformer": {
+                "factory": "billm_transformer",
+                "model": {"@architectures": "spacy-lsbillm.BiLLMModel.v1", "name": str(make_base(seed=1))},
+            },
+            "ner": {"factory": "ner", "model": NER},
+            "textcat": {"source": str(tmp_path / "source"), "replace_listeners": ["model.tok2vec"]},
+        },
+    }
+    nlp = spacy.util.load_model_from_config(Config(config), auto_fill=True)
+    data = examples(nlp)
+    with nlp.select_pipes(disable=["textcat"]):
+        nlp.initialize(lambda: data)
+    optimizer = Adam(0.01)
+    for _ in range(3):
+        nlp.update(data, sgd=optimizer, exclude=["textcat"])
+    found = [doc.cats for doc in nlp.pipe(TEXTS)]
+    for one, other in zip(expected, found, strict=True):
+        assert other == pytest.approx(one, abs=1e-5)
+
+
+def test_a_backbone_inside_a_component_from_the_start(make_base, tmp_path):
+    nlp = spacy.blank("en")
+    transformer = {"@architectures": "spacy-lsbillm.BiLLMModel.v1", "name": str(make_base())}
+    tok2vec = {
+        "@architectures": "spacy-lsbillm.Tok2VecBiLLM.v1",
+        "transformer": transformer,
+        "pooling": {"@layers": "reduce_mean.v1"},
+    }
+    nlp.add_pipe("textcat", config={"model": {**TEXTCAT, "tok2vec": tok2vec}})
+    data = examples(nlp)
+    nlp.initialize(lambda: data)
+    first = nlp.update(data, sgd=Adam(0.0))["textcat"]
+    optimizer = Adam(0.005)
+    for _ in range(20):
+        last = nlp.update(data, sgd=optimizer)["textcat"]
+    assert last < first / 2
+    nlp.to_disk(tmp_path / "pipeline")
+    for one, other in zip(nlp.pipe(TEXTS), spacy.load(tmp_path / "pipeline").pipe(TEXTS), strict=True):
+        assert other.cats == pytest.approx(one.cats, abs=1e-6)
+
+
+# Every component that listens
+
+
+def gold(nlp, parsed=True):
+    words = "will it rain in paris this weekend ?".split()
+    reference = Doc(
+        nlp.vocab,
+        words=words,
+        tags=list("ABCABCAB"),
+        pos=["AUX", "PRON", "VERB", "ADP", "PROPN", "DET", "NOUN", "PUNCT"],
+        morphs=["", "Case=Nom", "", "", "Number=Sing", "", "Number=Sing", ""],
+        heads=[2, 2, 2, 2, 3, 6, 2, 2] if parsed else None,
+        deps=["aux", "nsubj", "ROOT", "prep", "pobj", "det", "npadvmod", "punct"] if parsed else None,
+        sent_starts=None if parsed else [True, False, False, False, True, False, False, False],
+        ents=["O", "O", "O", "O", "B-city", "O", "O", "O"],
+    )
+    reference.cats = {"weather": 1.0, "music": 0.0}
+    reference.spans["sc"] = [Span(reference, 4, 5, label="city"), Span(reference, 5, 7, label="time")]
+    return [Example(Doc(nlp.vocab, words=words), reference)]
+
+
+LISTENING = {
+    "ner": (lambda doc: [ent.label_ for ent in doc.ents], ["city"]),
+    "textcat": (lambda doc: doc.cats["weather"] > 0.5, True),
+    "textcat_multilabel": (lambda doc: doc.cats["weather"] > 0.5 > doc.cats["music"], True),
+    "tagger": (lambda doc: "".join(token.tag_ for token in doc), "ABCABCAB"),
+    "morphologizer": (lambda doc: doc[4].pos_, "PROPN"),
+    "parser": (lambda doc: [token.head.i for token in doc][:4], [2, 2, 2, 2]),
+    "senter": (lambda doc: [token.is_sent_start for token in doc][4], True),
+    "spancat": (lambda doc: {span.label_ for span in doc.spans["sc"]}, {"city", "time"}),
+    "spancat_singlelabel": (lambda doc: {span.label_ for span in doc.spans["sc"]}, {"city", "time"}),
+    "span_finder": (lambda doc: {(4, 5), (5, 7)} <= {(s.start, s.end) for s in doc.spans["sc"]}, True),
+}
+
+
+@pytest.mark.parametrize("factory", LISTENING)
+def test_every_component_listens_learns_saves_and_loads(make_base, tmp_path, factory):
+    fix_random_seed(0)
+    nlp = build(make_base(), heads=())
+    nlp.add_pipe(factory)
+    defaults = nlp.get_pipe_config(factory)
+    nlp.remove_pipe(factory)
+    place = defaults["model"]
+    while "tok2vec" not in place:
+        place = place["scorer"] if "tok2vec" in place.get("scorer", {}) else next(iter(place.values()))
+    place["tok2vec"] = LISTENER
+    if factory == "textcat":
+        defaults["model"] = TEXTCAT
+    if factory == "textcat_multilabel":
+        defaults["model"] = {**TEXTCAT, "exclusive_classes": False}
+    # spaCy leaves out rare actions of the parser; here all are.
+    nlp.add_pipe(
+        factory, config={"model": defaults["model"], **({"min_action_freq": 1} if factory == "parser" else {})}
+    )
+    data = gold(nlp, parsed=factory == "parser")
+    nlp.initialize(lambda: data)
+    assert nlp.get_pipe("transformer").listening_components == [factory]
+    before = adapter(nlp)
+    optimizer = Adam(0.005)
+    for _ in range(60):
+        nlp.update(data, sgd=optimizer)
+    assert moved(before, adapter(nlp))
+    read, expected = LISTENING[factory]
+    words = [token.text for token in data[0].reference]
+    assert read(nlp(Doc(nlp.vocab, words=words))) == expected
+    nlp.to_disk(tmp_path / "pipeline")
+    loaded = spacy.load(tmp_path / "pipeline")
+    assert read(loaded(Doc(loaded.vocab, words=words))) == expected
+
+
+def test_an_entity_linker_listens(make_base):
+    """Its vectors must be as wide as the transformer's: its model learns no other width through a listener."""
+    nlp = build(make_base(), heads=())
+    model = {"@architectures": "spacy.EntityLinker.v2", "tok2vec": LISTENER}
+    linker = nlp.add_pipe("entity_linker", config={"model": model, "use_gold_ents": True, "incl_prior": False})
+
+    def make_kb(vocab):
+        kb = InMemoryLookupKB(vocab, entity_vector_length=32)
+        for i, entity in enumerate(("Q90", "Q830149")):
+            kb.add_entity(entity, 1.0, np.eye(32)[i].tolist())
+        kb.add_alias("paris", ["Q90", "Q830149"], [0.5, 0.5])
+        return kb
+
+    linker.set_kb(make_kb)
+    data = gold(nlp)
+    doc = data[0].reference
+    doc.set_ents([Span(doc, 4, 5, label="city", kb_id="Q830149")])
+    nlp.initialize(lambda: data)
+    before = adapter(nlp)
+    optimizer = Adam(0.01)
+    for _ in range(20):
+        nlp.update(data, sgd=optimizer)
+    assert moved(before, adapter(nlp))
