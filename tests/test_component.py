@@ -1,4 +1,4 @@
-"""The component as users of spacy-transformers know it: what it sets, who may listen, what is frozen, what is shared."""
+"""The component as users of spacy-transformers know it: what it sets, who listens, what is frozen, what is shared."""
 
 import numpy as np
 import pytest
@@ -123,9 +123,8 @@ def test_a_silent_last_listener_does_not_swallow_the_gradients_of_others(make_ba
         for example in data:
             example.reference.cats = {}
     before = adapter(nlp)
-    for _ in range(2):
-        nlp.update(data, sgd=False, exclude=["textcat"] if silent == "frozen" else [])
-        nlp.get_pipe("transformer").finish_update(Adam(0.01))
+    nlp.update(data, sgd=False, exclude=["textcat"] if silent == "frozen" else [])
+    nlp.get_pipe("transformer").finish_update(SGD(0.1))
     assert moved(before, adapter(nlp))
 
 
@@ -339,7 +338,7 @@ def test_a_backbone_inside_a_component_from_the_start(make_base, tmp_path):
 
 
 def gold(nlp, parsed=True):
-    words = "will it rain in paris this weekend ?".split()
+    words = ["will", "it", "rain", "in", "paris", "this", "weekend", "?"]
     reference = Doc(
         nlp.vocab,
         words=words,

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import spacy
+import srsly
 import torch
 from peft import PeftModel
 from pipelines import TEXTCAT, backbone, build, examples, same, train, trained, vectors
 from spacy.util import fix_random_seed
 from thinc.api import Adam
-from tiny import TEXTS
+from tiny import FAMILIES, TEXTS
 from transformers import AutoModelForCausalLM
 
 from spacy_lsbillm.errors import AdapterError, BaseError, MaskError, SettingError, StorageError
@@ -206,7 +207,19 @@ def test_averages_are_used_and_put_back(make_base):
     assert not same(vectors(reloaded), plain)
 
 
-@pytest.mark.parametrize("settings", [{"dtype": "bfloat16"}, {"quantization": "nf4"}, {"lora": {"use_dora": True}}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"dtype": "bfloat16"},
+        {"quantization": "nf4"},
+        {"lora": {"use_dora": True}},
+        {"depth": 2},
+        {"depth": 2, "store_base": "merged"},
+        {"scalar_mix": "from:2"},
+        {"scalar_mix": "all", "depth": 3, "store_base": "copy"},
+        {"gradient_checkpointing": True},
+    ],
+)
 def test_other_ways_to_hold_the_base_train_save_and_load(make_base, tmp_path, settings):
     nlp = trained(make_base(), **settings)
     nlp.to_disk(tmp_path / "pipeline")
@@ -230,10 +243,14 @@ def test_a_frozen_base_trains_the_heads_alone(make_base, tmp_path):
 # Saving and loading
 
 
-@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2"])
-@pytest.mark.parametrize("store_base", ["reference", "copy", "merged"])
-def test_what_is_saved_gives_the_same_when_loaded(make_base, tmp_path, family, store_base):
-    nlp = trained(make_base(family), unmask="0011", store_base=store_base)
+STORED = [("reference", family) for family in ("llama", "gpt2", "gemma3_text")] + [
+    (store_base, family) for store_base in ("copy", "merged") for family in FAMILIES
+]
+
+
+@pytest.mark.parametrize(("store_base", "family"), STORED)
+def test_what_is_saved_gives_the_same_when_loaded(make_base, tmp_path, store_base, family):
+    nlp = trained(make_base(family), steps=2, unmask="0011", store_base=store_base)
     nlp.to_disk(tmp_path / "pipeline")
     expected = [(doc.cats, [str(e) for e in doc.ents]) for doc in nlp.pipe(TEXTS)]
     from_disk = spacy.load(tmp_path / "pipeline")
@@ -263,6 +280,43 @@ def test_a_reference_holds_no_base_weights(make_base, tmp_path):
     trained(make_base()).to_disk(tmp_path / "pipeline")
     stored = [path.name for path in (tmp_path / "pipeline" / "transformer").rglob("*.safetensors")]
     assert stored == ["adapter_model.safetensors"]
+
+
+@pytest.mark.filterwarnings("error:.*missing adapter keys.*")
+def test_plain_peft_finds_the_layers_of_a_shallower_base(make_base, tmp_path):
+    trained(make_base(), unmask="none", depth=2).to_disk(tmp_path / "pipeline")
+    plain = AutoModelForCausalLM.from_pretrained(make_base())
+    model = PeftModel.from_pretrained(plain, tmp_path / "pipeline" / "transformer" / "adapter")
+    adapted = {name.split(".")[4] for name, _ in model.named_parameters() if "lora_" in name}
+    assert adapted == {"0", "1"}
+
+
+def test_a_mix_is_saved_with_what_it_learned(make_base, tmp_path):
+    nlp = trained(make_base(), steps=5, scalar_mix="all")
+    learned = nlp.get_pipe("transformer").model.shims[0].backbone.mix.weights
+    assert learned.abs().max() > 0
+    nlp.to_disk(tmp_path / "pipeline")
+    loaded = spacy.load(tmp_path / "pipeline").get_pipe("transformer").model.shims[0].backbone.mix.weights
+    assert torch.equal(loaded, learned)
+    (tmp_path / "pipeline" / "transformer" / "mix.safetensors").write_bytes(b"damaged")
+    with pytest.raises(StorageError, match=r"mix\.safetensors is altered"):
+        spacy.load(tmp_path / "pipeline")
+
+
+def test_settings_other_than_the_trained_ones_are_refused(make_base, tmp_path):
+    trained(make_base(), depth=3).to_disk(tmp_path / "pipeline")
+    for setting, value in (("depth", 2), ("scalar_mix", "all")):
+        config = {"components": {"transformer": {"model": {setting: value}}}}
+        with pytest.raises(StorageError, match=f"{setting} = .*trained with"):
+            spacy.load(tmp_path / "pipeline", config=config)
+
+
+def test_a_message_that_names_files_elsewhere_is_refused(make_base, tmp_path):
+    shim = trained(make_base(), heads=()).get_pipe("transformer").model.shims[0]
+    files = srsly.msgpack_loads(shim.to_bytes())
+    files["../../outside"] = [b"x"]
+    with pytest.raises(StorageError, match="outside"):
+        shim.from_bytes(srsly.msgpack_dumps(files))
 
 
 @pytest.mark.filterwarnings("error:.*missing adapter keys.*")

@@ -25,7 +25,7 @@ class ScalarMix(nn.Module):
         super().__init__()
         self.layers = tuple(layers)
         self.weights = nn.Parameter(torch.zeros(len(self.layers)))
-        self.scale = nn.Parameter(torch.ones(()))
+        self.scale = nn.Parameter(torch.ones(1))
 
     def forward(self, states: Sequence[Tensor]) -> Tensor:
         """states: One tensor of shape (batch, length, width) for each mixed layer. RETURNS: The same shape."""
