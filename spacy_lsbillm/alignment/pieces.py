@@ -9,6 +9,8 @@ from spacy.tokens import Doc, Span
 from transformers import PreTrainedTokenizerFast
 
 SpanGetter = Callable[[Iterable[Doc]], list[list[Span]]]
+# U+3000 is the last of Unicode's white space.
+WHITE_SPACE = np.array([code for code in range(0x3001) if chr(code).isspace()], dtype=np.uint32)
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Pieces:
 
     ids (ndarray): Vocabulary ids, shape (pieces,).
     starts (ndarray), ends (ndarray): Characters of each piece, counted through the batch, shape (pieces,). Documents
-        are one character apart in this count.
+        are one character apart in this count. They may overlap, and a piece that stands for no character is empty.
     lengths (ndarray): Pieces a span, shape (spans,).
     """
 
@@ -47,31 +49,76 @@ class Pieces:
 
 
 def cut_pieces(tokenizer: PreTrainedTokenizerFast, docs: Sequence[Doc], get_spans: SpanGetter) -> Pieces:
-    """Cut the spans of documents into pieces, all in one call of the tokenizer, without special tokens."""
-    spans = [span for doc_spans in get_spans(docs) for span in doc_spans]
-    bases = dict(zip(map(id, docs), _doc_bases(docs), strict=True))
+    """Cut the spans of documents into pieces, all in one call of the tokenizer, without special tokens.
+
+    RETURNS (Pieces): Their characters as the tokenizer gives them, gaps closed.
+    """
+    spans: list[Span] = []
+    shifts: list[int] = []
+    # By position, as one document may stand in a batch twice.
+    for base, doc_spans in zip(_doc_bases(docs).tolist(), get_spans(docs), strict=True):
+        spans.extend(doc_spans)
+        shifts.extend(base + span.start_char for span in doc_spans)
     if not spans:
         none = np.zeros(0, dtype=np.int64)
         return Pieces(none, none, none, none)
-    encoded = tokenizer(
-        [span.text for span in spans], add_special_tokens=False, return_offsets_mapping=True, verbose=False
-    )
+    texts = [span.text for span in spans]
+    encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     lengths = np.fromiter(map(len, encoded["input_ids"]), dtype=np.int64, count=len(spans))
     ids = np.fromiter(chain.from_iterable(encoded["input_ids"]), dtype=np.int64, count=lengths.sum())
     offsets = np.array(list(chain.from_iterable(encoded["offset_mapping"])), dtype=np.int64).reshape(-1, 2)
-    shift = np.repeat([bases[id(span.doc)] + span.start_char for span in spans], lengths)
-    return Pieces(ids, offsets[:, 0] + shift, offsets[:, 1] + shift, lengths)
+    # Counted through the texts, which are one character apart.
+    text_starts = np.cumsum([0, *(len(text) + 1 for text in texts)])[:-1]
+    starts, ends = _close_gaps(texts, *(offsets + np.repeat(text_starts, lengths)[:, None]).T)
+    shift = np.repeat(np.array(shifts, dtype=np.int64) - text_starts, lengths)
+    return Pieces(ids, starts + shift, ends + shift, lengths)
+
+
+def _close_gaps(texts: Sequence[str], starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Give characters that no piece covers to a piece beside them. There are two reasons for such gaps:
+
+    A normaliser that composes characters (NFC, NFKC) leaves the combining ones, which are now part of a letter, without
+    a piece: they go to the pieces of the character before them. Some tokenizers (`trim_offsets`) and normalisers leave
+    out spaces: these go to the pieces that start right after them, as in the tokenizers that count spaces.
+
+    texts (Sequence): Counted as joined by one character.
+    starts (ndarray), ends (ndarray): Characters of each piece, shape (pieces,).
+    RETURNS (tuple): New starts and ends.
+    """
+    joined = "\n".join(texts)
+    covered = _covered(len(joined), starts, ends)
+    covered[np.cumsum([len(text) + 1 for text in texts[:-1]], dtype=np.int64) - 1] = True
+    if covered.all():
+        return starts, ends
+    codes = np.frombuffer(joined.encode("utf-32-le"), dtype=np.uint32)
+    space = np.isin(codes, WHITE_SPACE)
+    before_gap = np.flatnonzero(covered | ~space)
+    after_gap = np.append(np.flatnonzero(covered | space), len(joined))
+    # A start moves to behind the last character that is no lost space, an end to the first that is no lost mark.
+    new_starts = np.append(-1, before_gap)[np.searchsorted(before_gap, starts)] + 1
+    new_ends = np.where(ends > starts, after_gap[np.searchsorted(after_gap, ends)], ends)
+    return new_starts, new_ends
+
+
+def _covered(size: int, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """RETURNS (ndarray): Whether some piece covers a character, shape (size,), boolean."""
+    change = np.bincount(starts, minlength=size + 1) - np.bincount(ends, minlength=size + 1)
+    return np.cumsum(change)[:size] > 0
 
 
 def align(docs: Sequence[Doc], pieces: Pieces) -> tuple[np.ndarray, np.ndarray]:
-    """Which pieces belong to which token: those that share a character with it.
+    """Which pieces belong to which token: those that share a character with it. A piece that covers nothing but the
+    space between two tokens belongs to none: it says nothing of either, and would thin out their mean.
 
     RETURNS (tuple): The pieces' numbers, token by token, shape (pairs,); and how many each token has, shape (tokens,),
         the tokens counted through the batch.
     """
     bases = _doc_bases(docs)
     spread = [doc.to_array(["IDX", "LENGTH"]).astype(np.int64).reshape(-1, 2) for doc in docs]
-    positions = np.concatenate([array + np.array([base, 0]) for array, base in zip(spread, bases, strict=True)])
+    none = np.zeros((0, 2), dtype=np.int64)
+    positions = np.concatenate(
+        [none, *(array + np.array([base, 0]) for array, base in zip(spread, bases, strict=True))]
+    )
     token_starts = positions[:, 0]
     token_ends = token_starts + positions[:, 1]
     first = np.searchsorted(token_ends, pieces.starts, side="right")
