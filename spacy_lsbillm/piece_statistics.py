@@ -141,7 +141,7 @@ class PieceStatistics:
             return
         # The characters of a batch are counted with one between documents, as in `Pieces`.
         text = "\n".join(doc.text for doc in docs)
-        self.unknown.update(text[pieces.starts[i] : pieces.ends[i]] for i in places)
+        self.unknown.update(text[pieces.starts[i] : pieces.ends[i]].strip() for i in places)
 
     def _add_windows(self, docs: Sequence[Doc], lengths: np.ndarray, cutting: Cutting) -> None:
         windows = cut_windows(lengths, cutting.window - len(cutting.special), cutting.overlap)

@@ -98,6 +98,7 @@ KNOWN = tuple(MODELS)
 # Components that write to the same place; only one of each group can be scored.
 EXCLUSIVE = (("textcat", "textcat_multilabel", "doc.cats"), ("spancat", "spancat_singlelabel", 'doc.spans["sc"]'))
 
+SPANS: dict[str, float | None] = {"spans_sc_f": 1.0, "spans_sc_p": 0.0, "spans_sc_r": 0.0}
 # The score of each component that says which model is best, and those that are shown beside it. A component's weights
 # add up to 1 and are divided by the number of components.
 SCORES: dict[str, dict[str, float | None]] = {
@@ -115,9 +116,15 @@ SCORES: dict[str, dict[str, float | None]] = {
         "sents_r": None,
     },
     "senter": {"sents_f": 1.0, "sents_p": 0.0, "sents_r": 0.0},
-    "spancat": {"spans_sc_f": 1.0, "spans_sc_p": 0.0, "spans_sc_r": 0.0},
-    "spancat_singlelabel": {"spans_sc_f": 1.0, "spans_sc_p": 0.0, "spans_sc_r": 0.0},
-    "span_finder": {"span_finder_sc_f": 1.0, "span_finder_sc_p": 0.0, "span_finder_sc_r": 0.0},
+    "spancat": SPANS,
+    "spancat_singlelabel": SPANS,
+    # spaCy's own weights for it name scores that its scorer does not compute ("span_finder_sc_f").
+    "span_finder": {
+        **SPANS,
+        "span_finder_sc_f": None,
+        "span_finder_sc_p": None,
+        "span_finder_sc_r": None,
+    },
 }
 
 
@@ -195,7 +202,11 @@ def _transformer(base: str, device: Device, model: dict[str, Any]) -> dict[str, 
 
 
 def _components(pipeline: Sequence[str]) -> dict[str, Any]:
-    blocks = {name: {"factory": name, "model": {**MODELS[name], "tok2vec": LISTENER}} for name in pipeline}
+    blocks: dict[str, dict[str, Any]] = {
+        name: {"factory": name, "model": {**MODELS[name], "tok2vec": LISTENER}} for name in pipeline
+    }
+    if "span_finder" in blocks:
+        blocks["span_finder"]["max_length"] = 25
     for name in _after_span_finder(pipeline):
         blocks[name]["suggester"] = {"@misc": "spacy.preset_spans_suggester.v1", "spans_key": "sc"}
     return blocks
@@ -253,8 +264,9 @@ def _training(device: Device, pipeline: Sequence[str]) -> dict[str, Any]:
 
 
 def _score_weights(pipeline: Sequence[str]) -> dict[str, float | None]:
-    return {
-        score: None if weight is None else round(weight / len(pipeline), 2)
-        for name in pipeline
-        for score, weight in SCORES[name].items()
-    }
+    weights: dict[str, float | None] = {}
+    for name in pipeline:
+        for score, weight in SCORES[name].items():
+            # Two components may have a score in common.
+            weights[score] = None if weight is None else round((weights.get(score) or 0) + weight / len(pipeline), 2)
+    return weights

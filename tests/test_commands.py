@@ -1,89 +1,25 @@
-"""spaCy's commands and ours, on a small corpus and the shipped configs."""
+"""Our commands under `python -m spacy lsbillm`."""
 
 import json
+import shlex
 import subprocess
 import sys
-from pathlib import Path
 
+import numpy as np
 import pytest
 import spacy
-from pipelines import build, examples, trained, vectors
-from spacy.cli.evaluate import evaluate
-from spacy.cli.init_config import fill_config
-from spacy.cli.train import train
-from spacy.tokens import DocBin
+from corpora import run, write_corpus
+from pipelines import build, trained
+from spacy.tokens import Doc, DocBin, Span
 from spacy.util import load_config
 from tiny import TEXTS
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
-from weasel.util.config import load_project_config
 
+from spacy_lsbillm.alignment import SpecialPieces
 from spacy_lsbillm.cli import app
-
-REPOSITORY = Path(__file__).resolve().parent.parent
-DEFAULT = REPOSITORY / "configs" / "default.cfg"
-
-
-@pytest.fixture
-def corpus(tmp_path):
-    docs = [example.reference for example in examples(spacy.blank("en"))]
-    DocBin(docs=docs * 8).to_disk(tmp_path / "corpus.spacy")
-    return tmp_path / "corpus.spacy"
-
-
-def overrides(corpus, base, **more):
-    return {
-        "paths.train": str(corpus),
-        "paths.dev": str(corpus),
-        "components.transformer.model.name": str(base),
-        "training.max_steps": 40,
-        "training.max_epochs": 0,
-        "training.eval_frequency": 20,
-        "training.batcher.size": 100,
-        "training.optimizer.learn_rate.warmup_steps": 2,
-        **more,
-    }
-
-
-def test_nothing_is_left_to_fill_in_the_config(tmp_path):
-    fill_config(tmp_path / "filled.cfg", DEFAULT, silent=True)
-    assert load_config(tmp_path / "filled.cfg") == load_config(DEFAULT)
-
-
-def test_the_project_file_is_valid_and_names_files_that_exist():
-    config = load_project_config(REPOSITORY)
-    assert list(config["workflows"]) == ["all", "compare"]
-    made = {output for command in config["commands"] for output in command.get("outputs", [])}
-    needed = {path for command in config["commands"] for path in command.get("deps", [])}
-    assert all((REPOSITORY / path).exists() for path in needed - made)
-
-
-@pytest.mark.parametrize("unmask", ["all", "bits:0101"])
-def test_train_evaluate_and_load(make_base, corpus, tmp_path, unmask):
-    more = {"components.transformer.model.unmask": unmask}
-    scores = []
-    for name in ("one", "two"):
-        train(DEFAULT, tmp_path / name, overrides=overrides(corpus, make_base(), **more))
-        metrics = evaluate(str(tmp_path / name / "model-best"), corpus, output=tmp_path / "metrics.json", silent=True)
-        scores.append((metrics["ents_f"], metrics["cats_micro_f"], metrics["cats_score"]))
-    assert scores[0] == scores[1], "the same seed must give the same scores"
-    assert scores[0][1] > 0.5
-    assert json.loads((tmp_path / "metrics.json").read_text())["ents_f"] == pytest.approx(scores[0][0])
-    nlp = spacy.load(tmp_path / "one" / "model-best")
-    assert nlp.get_pipe("transformer").mask.notation == unmask
-    assert nlp.config["components"]["transformer"]["model"]["store_base"] == "copy"
-    assert len(vectors(nlp)) == len(TEXTS)
-
-
-def test_bad_settings_stop_training_before_it_begins(make_base, corpus, tmp_path):
-    for key, value, said in (
-        ("unmask", "011", "do not divide"),
-        ("unmask", 11, "bits:11"),
-        ("name", "./missing", "missing"),
-    ):
-        changed = overrides(corpus, make_base(), **{f"components.transformer.model.{key}": value})
-        with pytest.raises(ValueError, match=said):
-            train(DEFAULT, tmp_path / "out", overrides=changed)
-        assert not (tmp_path / "out" / "model-last").exists()
+from spacy_lsbillm.piece_statistics import Cutting, count_pieces
 
 
 def test_masks_command(make_base, tmp_path):
@@ -110,7 +46,7 @@ def test_the_commands_are_found_without_importing_anything_by_hand():
     found = subprocess.run(
         [sys.executable, "-m", "spacy", "lsbillm", "--help"], capture_output=True, text=True, check=True
     )
-    assert "masks" in found.stdout
+    assert all(command in found.stdout for command in ("masks", "init-config", "debug-pieces"))
 
 
 def test_an_untrained_pipeline_is_saved_and_loaded(make_base, tmp_path):
@@ -119,3 +55,161 @@ def test_an_untrained_pipeline_is_saved_and_loaded(make_base, tmp_path):
     result = CliRunner().invoke(app, ["masks", str(tmp_path / "pipeline")])
     assert result.exit_code == 1
     assert "never initialised" in result.output
+
+
+def ours(*arguments, code=0):
+    """The output of one of our commands without line breaks, which depend on the terminal's width."""
+    return " ".join(run("lsbillm", *arguments, code=code).split())
+
+
+def test_init_config_writes_a_complete_config_and_the_next_command(make_base, tmp_path):
+    output = tmp_path / "my configs" / "c.cfg"
+    shown = run(
+        "lsbillm", "init-config", output, "--pipeline", "transformer, spancat", "--unmask", "0011", "--lang", "de"
+    )
+    (command,) = [line for line in shown.splitlines() if line.startswith("python -m spacy train")]
+    config = load_config(output)
+    assert config["nlp"]["pipeline"] == ["transformer", "spancat"]
+    assert config["components"]["transformer"]["model"]["unmask"] == "0011"
+    assert config["components"]["transformer"]["model"]["store_base"] == "reference"
+    assert "Nothing to auto-fill" in run("init", "fill-config", output, tmp_path / "filled.cfg")
+    # The printed command runs, once the paths are real; the base is named only now.
+    corpus = write_corpus(tmp_path / "corpus.spacy", copies=1)
+    words = [str(corpus) if word.endswith(".spacy") else word for word in shlex.split(command)][3:]
+    words[words.index("--output") + 1] = str(tmp_path / "out")
+    run(*words, "--components.transformer.model.name", make_base(), "--training.max_steps", 2)
+    assert (tmp_path / "out" / "model-last").is_dir()
+
+
+def test_init_config_to_standard_output():
+    result = CliRunner().invoke(app, ["init-config", "-", "--device", "gpu", "--base", "no/such-base"])
+    assert result.exit_code == 0
+    config = spacy.util.load_config_from_str(result.stdout)
+    model = config["components"]["transformer"]["model"]
+    assert (model["name"], model["dtype"]) == ("no/such-base", "bfloat16")
+
+
+def test_init_config_says_what_a_gpu_needs(tmp_path):
+    assert "cupy" in ours("init-config", tmp_path / "gpu.cfg", "--device", "gpu").lower()
+    assert "--gpu-id 0" in ours("init-config", tmp_path / "gpu.cfg", "--device", "gpu", "--force")
+    assert "--gpu-id" not in ours("init-config", tmp_path / "cpu.cfg", "--device", "cpu")
+
+
+def test_init_config_keeps_an_existing_file(tmp_path):
+    output = tmp_path / "c.cfg"
+    output.write_text("mine", encoding="utf8")
+    assert "--force" in ours("init-config", output, code=1)
+    assert output.read_text(encoding="utf8") == "mine"
+    ours("init-config", output, "--force")
+    assert "billm_transformer" in output.read_text(encoding="utf8")
+    assert [path.name for path in tmp_path.iterdir()] == ["c.cfg"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--pipeline", "ner,nerr", "'nerr'"),
+        ("--pipeline", "transformer", "at least one"),
+        ("--lang", "qq", "'qq'"),
+        ("--unmask", "bits:012", "'bits:012'"),
+        ("--base", "", "name = ''"),
+    ],
+)
+def test_init_config_refuses(tmp_path, option, value, said):
+    assert said in ours("init-config", tmp_path / "c.cfg", option, value, code=1)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def words_base(make_base, tmp_path):
+    """A base whose tokenizer knows few words, and one of them covers two of spaCy's tokens."""
+    vocabulary = {word: i for i, word in enumerate(["[unk]", "new", "york", "don't", "in", "rain"])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[unk]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    folder = tmp_path / "base"
+    folder.mkdir()
+    (folder / "config.json").write_text((make_base() / "config.json").read_text(encoding="utf8"), encoding="utf8")
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[unk]").save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def odd_corpus(tmp_path):
+    """A long document, one with an unknown word and an entity that ends inside a piece, one that ends in blanks."""
+    vocab = spacy.blank("en").vocab
+    docs = [
+        Doc(vocab, words=["new", "york"] * 50),
+        Doc(vocab, words=["in", "do", "n't", "zagreb"], spaces=[True, False, True, False]),
+        Doc(vocab, words=["rain", "in", "  "], spaces=[True, True, False]),
+        Doc(vocab, words=[]),
+    ]
+    docs[1].ents = [Span(docs[1], 0, 2, "odd"), Span(docs[1], 3, 4, "city")]
+    docs[0].spans["sc"] = [Span(docs[0], 0, 2, "city")]
+    DocBin(docs=docs).to_disk(tmp_path / "odd.spacy")
+    return tmp_path / "odd.spacy"
+
+
+def test_debug_pieces_counts(words_base, odd_corpus, tmp_path):
+    shown = ours("debug-pieces", words_base, odd_corpus, "--json", tmp_path / "out" / "pieces.json")
+    found = json.loads((tmp_path / "out" / "pieces.json").read_text(encoding="utf8"))
+    # The window is the base's longest position, 64; 100 pieces take two windows.
+    assert (found["window"], found["overlap"]) == (64, 16)
+    numbers = found["corpora"][str(odd_corpus)]
+    assert (numbers["docs"], numbers["tokens"], numbers["pieces"]) == (4, 107, 105)
+    assert numbers["pieces_a_token"] == {"mean": 0.9907, "median": 1, "p95": 1, "max": 1, "max_token": "new"}
+    assert numbers["tokens_without_pieces"] == {"count": 1, "examples": ["  "]}
+    assert numbers["unknown_pieces"] == {"count": 1, "examples": ["zagreb"]}
+    assert numbers["longest_doc"] == 100
+    assert (numbers["windows"], numbers["long_docs"]) == (4, {"count": 1, "windows": 2})
+    ents = {"spans": 2, "boundaries": 4, "inside": 1, "examples": ["in do [odd]"]}
+    spans = {"spans": 1, "boundaries": 2, "inside": 0, "examples": []}
+    assert numbers["boundaries_inside_pieces"] == {"doc.ents": ents, 'doc.spans["sc"]': spans}
+    for words in ("nothing is cut off", "'zagreb'", "1 of 4 boundaries in doc.ents", "in do [odd]"):
+        assert words in shown
+
+
+def test_debug_pieces_reads_the_settings_of_a_config(words_base, odd_corpus, tmp_path):
+    config = tmp_path / "c.cfg"
+    ours("init-config", config, "--base", words_base)
+    changed = load_config(config)
+    changed["components"]["transformer"]["model"].update(window=10, overlap=2)
+    changed.to_disk(config)
+    ours("debug-pieces", config, odd_corpus, odd_corpus.parent, "--json", tmp_path / "pieces.json")
+    found = json.loads((tmp_path / "pieces.json").read_text(encoding="utf8"))
+    assert (found["base"], found["window"], found["overlap"]) == (str(words_base), 10, 2)
+    file, folder = found["corpora"].values()
+    assert file["long_docs"] == {"count": 1, "windows": 13}
+    assert file == folder
+
+
+def test_numbers_do_not_depend_on_batches_but_padding_does(make_base):
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(make_base())
+    docs = [spacy.blank("en").make_doc(" ".join([text] * n)) for n, text in enumerate(TEXTS * 3, start=1)]
+    found = []
+    for batch_size, pass_cost in ((1, 0), (5, 0), (len(docs), 10**6)):
+        special = SpecialPieces.of(tokenizer)
+        cutting = Cutting(
+            tokenizer, special, lambda docs: [[doc[:]] for doc in docs], 4096, 0, batch_size, 10**6, pass_cost
+        )
+        found.append(count_pieces(docs, cutting).as_dict())
+    padding = [numbers.pop("padding_share") for numbers in found]
+    assert found[0] == found[1] == found[2]
+    assert padding[0] == 0 < padding[2]
+    # With so high a cost of a pass all is padded to the longest; each has a start token.
+    lengths = np.array([len(tokenizer(doc.text)["input_ids"]) for doc in docs])
+    assert padding[2] == pytest.approx(1 - lengths.mean() / lengths.max(), abs=1e-4)
+
+
+def test_debug_pieces_refuses(words_base, odd_corpus, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.spacy").write_bytes(b"no corpus")
+    (tmp_path / "text.txt").write_text("no corpus", encoding="utf8")
+    spacy.blank("en").config.to_disk(tmp_path / "blank.cfg")
+    for corpus in ("missing.spacy", "empty", "bad.spacy", "text.txt"):
+        shown = ours("debug-pieces", words_base, tmp_path / corpus, "--json", tmp_path / "out.json", code=1)
+        assert corpus in shown.replace(" ", "")
+    assert "no billm_transformer" in ours("debug-pieces", tmp_path / "blank.cfg", odd_corpus, code=1)
+    assert "no folder" in ours("debug-pieces", "./missing", odd_corpus, code=1)
+    (words_base / "tokenizer.json").unlink()
+    assert "tokenizer" in ours("debug-pieces", words_base, odd_corpus, code=1)
+    assert not (tmp_path / "out.json").exists()

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 from huggingface_hub import snapshot_download
 from spacy.tokens import Doc, DocBin
-from spacy.training.corpus import walk_corpus
 from spacy.util import load_config, registry
 from spacy.vocab import Vocab
 from thinc.api import Model
@@ -79,7 +78,7 @@ def corpus_files(path: Path) -> list[Path]:
         raise SettingError(f"there is no corpus {str(path)!r}. Name a .spacy file or a folder that holds some.")
     if path.is_file() and path.suffix != ".spacy":
         raise SettingError(f"the corpus {str(path)!r} is no .spacy file. Convert it with: python -m spacy convert")
-    files = list(walk_corpus(path, ".spacy"))
+    files = sorted(path.rglob("*.spacy")) if path.is_dir() else [path]
     if not files:
         raise SettingError(f"the folder {str(path)!r} holds no .spacy file.")
     return files

@@ -1,0 +1,65 @@
+"""A small corpus on disk, what a quick training on it needs, and a way to run spaCy's commands in this process."""
+
+from pathlib import Path
+
+import spacy.cli  # registers spaCy's commands
+from pipelines import examples
+from spacy.cli._util import app
+from spacy.tokens import Doc, DocBin
+from typer.testing import CliRunner
+
+from spacy_lsbillm.training_config import training_config
+
+
+def make_docs() -> list[Doc]:
+    """Four documents with entities, the same as spans, categories, tags, morphology and a parse."""
+    docs = [example.reference for example in examples(spacy.blank("en"))]
+    for doc in docs:
+        doc.spans["sc"] = list(doc.ents)
+        for token in doc:
+            token.tag_ = token.pos_ = "NOUN" if token.is_alpha else "PUNCT"
+            token.set_morph("Number=Sing")
+            # Left and right arcs: the parser has no gold transition where one kind never occurs.
+            left = token.i % 2 and token.i + 1 < len(doc)
+            token.head = doc[token.i + 1] if left else doc[0]
+            token.dep_ = "left" if left else "right" if token.i else "ROOT"
+    return docs
+
+
+def write_corpus(path: Path, copies: int = 4) -> Path:
+    DocBin(docs=make_docs() * copies, store_user_data=True).to_disk(path)
+    return path
+
+
+def quick(corpus, base, steps=40, **more):
+    """Settings that a config gets so that it trains on `corpus` over `base` in seconds."""
+    return {
+        "paths.train": str(corpus),
+        "paths.dev": str(corpus),
+        "components.transformer.model.name": str(base),
+        "training.max_steps": steps,
+        "training.max_epochs": 0,
+        "training.eval_frequency": 20,
+        "training.batcher.size": 100,
+        "training.optimizer.learn_rate.warmup_steps": 2,
+        **more,
+    }
+
+
+def write_config(path: Path, corpus, base, pipeline=("ner", "textcat"), **model) -> Path:
+    """A complete config for a quick training."""
+    config = training_config(str(base), pipeline=pipeline, train=str(corpus), dev=str(corpus), **model)
+    training = config["training"]
+    training["max_steps"], training["eval_frequency"], training["batcher"]["size"] = 20, 10, 100
+    training["optimizer"]["learn_rate"]["warmup_steps"] = 2
+    config.to_disk(path, interpolate=False)
+    return path
+
+
+def run(*arguments, code=0):
+    """Run `python -m spacy ...` in this process; its output. A command that ends otherwise than with `code` fails."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result.output

@@ -1,0 +1,132 @@
+"""The shipped configs, and the generator that they come from."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import spacy
+from corpora import quick, run, write_config, write_corpus
+from spacy.cli.init_config import fill_config
+from spacy.cli.train import train
+from spacy.util import load_config
+from weasel.util.config import load_project_config
+
+from spacy_lsbillm.training_config import DEVICES, KNOWN, training_config
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+CONFIGS = sorted((REPOSITORY / "configs").glob("*.cfg"))
+# One score of each component that is not zero after some steps on a corpus that is learned by heart.
+LEARNED = {
+    "ner": "ents_f",
+    "textcat": "cats_micro_f",
+    "textcat_multilabel": "cats_macro_auc",
+    "tagger": "tag_acc",
+    "morphologizer": "pos_acc",
+    "parser": "dep_uas",
+    "senter": "sents_f",
+    "spancat": "spans_sc_f",
+    "spancat_singlelabel": "spans_sc_f",
+    "span_finder": "spans_sc_f",
+}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "corpus.spacy")
+
+
+def make_configs():
+    spec = importlib.util.spec_from_file_location("make_configs", REPOSITORY / "scripts" / "make_configs.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_configs_are_what_the_script_writes():
+    module = make_configs()
+    assert [path.stem for path in CONFIGS] == sorted(module.PIPELINES)
+    for path in CONFIGS:
+        said = f"{path.name} is not current: run python scripts/make_configs.py configs"
+        assert path.read_text(encoding="utf8") == module.config_text(path.stem), said
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_nothing_is_left_to_fill(tmp_path, path):
+    before, filled = fill_config(tmp_path / "filled.cfg", path, silent=True)
+    assert filled.to_str() == before.to_str()
+    assert "Nothing to auto-fill" in run("init", "fill-config", path, tmp_path / "again.cfg")
+    assert load_config(tmp_path / "again.cfg") == load_config(path)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_each_config_trains_and_its_score_counts(make_base, corpus, tmp_path, path):
+    train(path, tmp_path / "out", overrides=quick(corpus, make_base(), steps=5))
+    nlp = spacy.load(tmp_path / "out" / "model-best")
+    weights = {name: weight for name, weight in nlp.config["training"]["score_weights"].items() if weight}
+    assert sum(weights.values()) == pytest.approx(1)
+    # A weight on a score that nobody computes would choose the best model at random.
+    assert set(weights) <= set(nlp.meta["performance"])
+    assert nlp.config["components"]["transformer"]["model"]["store_base"] == "copy"
+
+
+@pytest.mark.parametrize("component", KNOWN)
+def test_every_known_component_learns(make_base, corpus, tmp_path, component):
+    config = write_config(tmp_path / "c.cfg", corpus, make_base(), [component], heads_first=1)
+    overrides = {"training.max_steps": 40, "training.eval_frequency": 40}
+    train(config, tmp_path / "out", overrides=overrides)
+    scores = spacy.load(tmp_path / "out" / "model-last").meta["performance"]
+    assert scores[LEARNED[component]] > 0.3
+    weights = load_config(config)["training"]["score_weights"]
+    assert sum(weight or 0 for weight in weights.values()) == pytest.approx(1)
+
+
+def test_span_finder_suggests_to_a_later_spancat(make_base, corpus, tmp_path):
+    config = write_config(tmp_path / "c.cfg", corpus, make_base(), ["span_finder", "spancat"])
+    assert load_config(config)["training"]["annotating_components"] == ["span_finder"]
+    train(config, tmp_path / "out", overrides={"training.max_steps": 50, "training.eval_frequency": 50})
+    assert spacy.load(tmp_path / "out" / "model-last").meta["performance"]["spans_sc_f"] > 0.3
+
+
+def test_the_device_decides_types_and_sizes():
+    cpu, gpu = (training_config("base", device=device) for device in DEVICES)
+    assert cpu["components"]["transformer"]["model"]["dtype"] == "float32"
+    assert gpu["components"]["transformer"]["model"]["dtype"] == "bfloat16"
+    assert gpu["training"]["batcher"]["size"] > cpu["training"]["batcher"]["size"]
+    rates = [config["training"]["optimizer"]["learn_rate"] for config in (cpu, gpu)]
+    assert rates[0]["initial_rate"] > rates[1]["initial_rate"]
+    for config, rate in zip((cpu, gpu), rates, strict=True):
+        assert config["training"]["max_steps"] == rate["total_steps"]
+
+
+def test_settings_of_the_model_reach_the_config():
+    config = training_config("base", lang="de", pipeline=["tagger"], unmask="from:2", store_base="merged")
+    block = config["components"]["transformer"]["model"]
+    assert (block["name"], block["unmask"], block["store_base"]) == ("base", "from:2", "merged")
+    assert (config["nlp"]["lang"], config["nlp"]["pipeline"]) == ("de", ["transformer", "tagger"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"lang": "qq"}, "qq"),
+        ({"pipeline": []}, "at least one"),
+        ({"pipeline": ["ner", "nerr"]}, "'nerr'.*textcat_multilabel"),
+        ({"pipeline": ["ner", "ner"]}, "more than once"),
+        ({"pipeline": ["textcat", "textcat_multilabel"]}, "doc.cats"),
+        ({"pipeline": ["spancat", "spancat_singlelabel"]}, "doc.spans"),
+        ({"device": "tpu"}, "'cpu', 'gpu'"),
+        ({"unmask": "some"}, "unmask = 'some'"),
+        ({"store_base": "no"}, "store_base"),
+    ],
+)
+def test_what_is_not_allowed_is_refused(settings, said):
+    with pytest.raises(ValueError, match=said):
+        training_config("base", **settings)
+
+
+def test_the_project_file_is_valid_and_names_files_that_exist():
+    config = load_project_config(REPOSITORY)
+    assert list(config["workflows"]) == ["all", "compare"]
+    made = {output for command in config["commands"] for output in command.get("outputs", [])}
+    needed = {path for command in config["commands"] for path in command.get("deps", [])}
+    assert all((REPOSITORY / path).exists() for path in needed - made)
