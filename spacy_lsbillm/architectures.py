@@ -30,6 +30,7 @@ def create_billm_model_v1(
     overlap: int | None = None,
     learn_rate_scale: float = 1.0,
     heads_first: int = 0,
+    output: str = "tokens",
     store_base: str = "reference",
 ) -> Model[list[Doc], Any]:
     """A decoder-only language model, its causal mask removed from all or some layers, tuned with LoRA; one vector a
@@ -52,6 +53,8 @@ def create_billm_model_v1(
     overlap (int | None): Pieces that neighbouring windows share at the least. None: a quarter of the window.
     learn_rate_scale (float): The adapter's learning rate in units of the optimizer's.
     heads_first (int): Updates in the beginning that change the heads alone.
+    output (str): "tokens": one vector a token, the mean of its pieces. "pieces": one a piece, for listeners that pool
+        them otherwise and for whatever reads `doc._.trf_data` as spacy-transformers fills it.
     store_base (str): What of the base a saved pipeline holds: "reference" (its name and fingerprint), "copy", or
         "merged" (with the adapter folded in).
     RAISES (ValueError): A value that is not allowed, whatever the base.
@@ -63,7 +66,7 @@ def create_billm_model_v1(
         scalar_mix=scalar_mix,
         gradient_checkpointing=gradient_checkpointing,
     )
-    settings = ShimSettings(backbone, store_base, learn_rate_scale, heads_first)
+    settings = ShimSettings(backbone, store_base, learn_rate_scale, heads_first, output)
     return build_billm_model(settings, ModelSettings(get_spans or get_doc_spans, window, overlap))
 
 

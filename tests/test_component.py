@@ -427,3 +427,56 @@ def test_an_entity_linker_listens(make_base):
     for _ in range(20):
         nlp.update(data, sgd=optimizer)
     assert moved(before, adapter(nlp))
+
+
+# One vector a piece
+
+
+def test_pieces_as_spacy_transformers_has_them(make_base):
+    """Their means over the alignment are the token vectors, also over windows, and the pieces are those of the text."""
+    texts = [*TEXTS, "", " ".join(TEXTS * 3)]
+    tokens, pieces = (trained(make_base(), steps=2, window=16, output=output) for output in ("tokens", "pieces"))
+    for doc, expected in zip(pieces.pipe(texts), tokens.pipe(texts), strict=True):
+        data = doc._.trf_data
+        if not len(doc):
+            assert data.model_output == {}
+            continue
+        states = data.model_output.last_hidden_state[0]
+        assert "".join(data.wordpieces.strings[0]) == doc.text.replace(" ", "Ġ").replace("é", "Ã©")
+        assert len(states) == len(data.wordpieces.strings[0]) == data.wordpieces.input_ids.shape[1]
+        ends = np.cumsum(data.align.lengths)
+        means = [
+            states[data.align.dataXd[end - n : end]].mean(0) for end, n in zip(ends, data.align.lengths, strict=True)
+        ]
+        assert np.allclose(means, expected._.trf_data.model_output.last_hidden_state[0], atol=1e-4)
+
+
+def test_pieces_train_as_tokens_do(make_base):
+    """With mean pooling in the listener, the same gradients must come back; also with an empty document among them."""
+    found = []
+    for output in ("tokens", "pieces"):
+        fix_random_seed(0)
+        nlp = build(make_base(), lora={"dropout": 0.0}, output=output)
+        data = examples(nlp)
+        nlp.initialize(lambda data=data: data)
+        data.insert(1, Example(nlp.make_doc(""), nlp.make_doc("")))
+        nlp.update(data, sgd=SGD(0.1))
+        found.append(adapter(nlp))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_the_first_piece_can_be_the_vector(make_base):
+    nlp = build(make_base(), heads=(), output="pieces")
+    first = {**LISTENER, "pooling": {"@layers": "reduce_first.v1"}}
+    nlp.add_pipe("textcat", config={"model": {**TEXTCAT, "tok2vec": first}})
+    train(nlp, 2)
+    doc = nlp("évening")
+    listener = nlp.get_pipe("textcat").model.get_ref("tok2vec")
+    assert np.allclose(listener.predict([doc])[0][0], doc._.trf_data.model_output.last_hidden_state[0, 0], atol=1e-6)
+    assert doc._.trf_data.align.lengths.tolist()[0] > 1
+
+
+def test_output_out_of_range():
+    with pytest.raises(SettingError, match=r"output = 'piece'.*'tokens', 'pieces'"):
+        build("nowhere", output="piece")

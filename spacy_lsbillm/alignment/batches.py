@@ -7,7 +7,7 @@ import numpy as np
 from spacy.tokens import Doc
 from transformers import PreTrainedTokenizerFast
 
-from .pieces import SpanGetter, SpecialPieces, align, cut_pieces
+from .pieces import SpanGetter, SpecialPieces, align, cut_pieces, doc_bases
 from .windows import Windows, cut_windows
 
 
@@ -28,16 +28,26 @@ class Batch:
     """A batch of documents as the backbone takes it, and how its states become token vectors.
 
     micro_batches (list): Together they hold each window once.
-    slots (ndarray): For each token in turn the rows of its pieces in the micro-batches' states, laid one after the
-        other as (windows * length, width); shape (pairs,).
+    ids (ndarray): Vocabulary ids of the documents' pieces, shape (pieces,).
+    slot_of_piece (ndarray): The row of each piece in the micro-batches' states, laid one after the other as
+        (windows * length, width); shape (pieces,).
+    of_piece (ndarray): For each token in turn the numbers of its pieces, shape (pairs,).
     pieces_a_token (ndarray): Shape (tokens,).
-    tokens_a_doc (list[int]): One entry a document.
+    pieces_a_doc (list[int]), tokens_a_doc (list[int]): One entry a document.
     """
 
     micro_batches: list[MicroBatch]
-    slots: np.ndarray
+    ids: np.ndarray
+    slot_of_piece: np.ndarray
+    of_piece: np.ndarray
     pieces_a_token: np.ndarray
+    pieces_a_doc: list[int]
     tokens_a_doc: list[int]
+
+    @property
+    def slots(self) -> np.ndarray:
+        """For each token in turn the rows of its pieces in the states, shape (pairs,)."""
+        return self.slot_of_piece[self.of_piece]
 
 
 def make_batch(
@@ -62,7 +72,16 @@ def make_batch(
     windows = cut_windows(pieces.lengths, window - len(special), overlap)
     micro_batches, slot_of = _micro_batches(pieces.ids, windows, special, max_items, pass_cost)
     of_piece, counts = align(docs, pieces)
-    return Batch(micro_batches, slot_of[of_piece], counts, [len(doc) for doc in docs])
+    of_doc = np.searchsorted(doc_bases(docs), pieces.starts, side="right") - 1
+    return Batch(
+        micro_batches,
+        pieces.ids,
+        slot_of,
+        of_piece,
+        counts,
+        pieces_a_doc=np.bincount(of_doc, minlength=len(docs)).tolist(),
+        tokens_a_doc=[len(doc) for doc in docs],
+    )
 
 
 def _micro_batches(

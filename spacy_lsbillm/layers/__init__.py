@@ -3,12 +3,12 @@
 from .billm_model import ModelSettings, backbone_shim, build_billm_model, fit
 from .shim import ShimSettings
 from .tok2vec import build_tok2vec
-from .token_batch import TokenBatch
+from .vector_batch import VectorBatch
 
 __all__ = [
     "ModelSettings",
     "ShimSettings",
-    "TokenBatch",
+    "VectorBatch",
     "backbone_shim",
     "build_billm_model",
     "build_tok2vec",

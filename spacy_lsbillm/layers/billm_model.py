@@ -11,9 +11,9 @@ from ..alignment import make_batch
 from ..alignment.pieces import SpanGetter
 from ..backbone import longest_position
 from ..errors import SettingError
-from .shim import BackboneShim, ShimSettings
+from .shim import PIECES, BackboneShim, ShimSettings
 from .tok2vec import replace_listener, replace_listener_cfg
-from .token_batch import TokenBatch
+from .vector_batch import VectorBatch
 
 LONGEST_DEFAULT_WINDOW = 512
 MAX_BATCH_ITEMS = 4096
@@ -66,7 +66,7 @@ class ModelSettings:
         return window, overlap
 
 
-def build_billm_model(settings: ShimSettings, cutting: ModelSettings) -> Model[list[Doc], TokenBatch]:
+def build_billm_model(settings: ShimSettings, cutting: ModelSettings) -> Model[list[Doc], VectorBatch]:
     """The model under the `billm_transformer` component. It holds no weights until `initialize` or loading."""
     return Model(
         "billm",
@@ -115,7 +115,7 @@ def fitted_window(model: Model) -> tuple[int, int]:
     return cutting.fitted(longest_position(shim.backbone.config), len(shim.special))
 
 
-def forward(model: Model, docs: Sequence[Doc], is_train: bool) -> tuple[TokenBatch, Callable[[Any], Sequence[Doc]]]:
+def forward(model: Model, docs: Sequence[Doc], is_train: bool) -> tuple[VectorBatch, Callable[[Any], Sequence[Doc]]]:
     """One pass of the backbone over all documents; long ones in overlapping windows."""
     shim = backbone_shim(model)
     window, overlap = fitted_window(model)
@@ -130,7 +130,10 @@ def forward(model: Model, docs: Sequence[Doc], is_train: bool) -> tuple[TokenBat
         pass_cost=PASS_COST.get(shim.backbone.device.type, PASS_COST_ELSEWHERE),
     )
     vectors, backprop_vectors = shim(batch, is_train)
-    output = TokenBatch.from_vectors(torch2xp(vectors), batch.pieces_a_token > 0, batch.tokens_a_doc)
+    if shim.settings.output == PIECES:
+        output = VectorBatch.of_pieces(torch2xp(vectors), batch, shim.backbone.tokenizer)
+    else:
+        output = VectorBatch.of_tokens(torch2xp(vectors), batch)
 
     def backprop(d_output: Any) -> Sequence[Doc]:
         backprop_vectors(d_output.model_output.last_hidden_state)

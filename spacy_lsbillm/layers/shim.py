@@ -26,6 +26,7 @@ from ..errors import SettingError, StorageError
 
 # msgpack takes at most 4 GiB an item.
 CHUNK_BYTES = 1 << 30
+OUTPUTS = TOKENS, PIECES = "tokens", "pieces"
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,14 @@ class ShimSettings:
     store_base (str): "reference", "copy" or "merged".
     learn_rate_scale (float): The adapter's learning rate in units of the optimizer's, which the heads use as it is.
     heads_first (int): Updates in the beginning that change the heads alone.
+    output (str): "tokens" or "pieces": of what there is one vector.
     """
 
     backbone: BackboneSettings
     store_base: str = "reference"
     learn_rate_scale: float = 1.0
     heads_first: int = 0
+    output: str = TOKENS
 
     def __post_init__(self) -> None:
         if self.store_base not in STORE_BASE:
@@ -50,6 +53,8 @@ class ShimSettings:
             )
         if not self.learn_rate_scale > 0:
             raise SettingError(f"learn_rate_scale = {self.learn_rate_scale!r} is not allowed: it must be above 0.")
+        if self.output not in OUTPUTS:
+            raise SettingError(f"output = {self.output!r} is not allowed. Use one of: {', '.join(map(repr, OUTPUTS))}.")
         if self.heads_first < 0:
             raise SettingError(f"heads_first = {self.heads_first!r} is not allowed: it must be a number of updates.")
 
@@ -99,13 +104,13 @@ class BackboneShim(Shim):
         return self.begin_update(inputs) if is_train else (self.predict(inputs), lambda gradient: None)
 
     def predict(self, inputs: Batch) -> Tensor:
-        """RETURNS (Tensor): Token vectors in float32, shape (tokens, width), on the backbone's device."""
+        """RETURNS (Tensor): Vectors in float32, shape (tokens or pieces, width), on the backbone's device."""
         self.backbone.model.eval()
         with torch.inference_mode():
-            return token_vectors(self.backbone, inputs)
+            return vectors_of(self.backbone, inputs, self.settings.output)
 
     def begin_update(self, inputs: Batch) -> tuple[Tensor, Callable[[Tensor], None]]:
-        """RETURNS (tuple): Token vectors, and a callback that takes their gradient through the backbone.
+        """RETURNS (tuple): Vectors, and a callback that takes their gradient through the backbone.
 
         RAISES (StorageError): The adapter was folded into the base, so that there is nothing to train.
         """
@@ -118,7 +123,7 @@ class BackboneShim(Shim):
         if not backbone.trainable() or self._updates < self.settings.heads_first:
             return self.predict(inputs), lambda gradient: None
         backbone.model.train()
-        vectors = token_vectors(backbone, inputs)
+        vectors = vectors_of(backbone, inputs, self.settings.output)
 
         def backprop(gradient: Tensor) -> None:
             if vectors.requires_grad:
@@ -196,22 +201,26 @@ class BackboneShim(Shim):
         return self
 
 
-def token_vectors(backbone: Backbone, batch: Batch) -> Tensor:
-    """Run the backbone and pool pieces to tokens by their mean, in one operation on the device.
+def vectors_of(backbone: Backbone, batch: Batch, output: str) -> Tensor:
+    """Run the backbone and collect the pieces' states, in one operation on the device; for tokens, their means.
 
-    RETURNS (Tensor): float32, shape (tokens, width); zeros for tokens without pieces.
+    output (str): "tokens" or "pieces".
+    RETURNS (Tensor): float32, shape (tokens or pieces, width); zeros for tokens without pieces.
     """
     device = backbone.device
-    tokens = len(batch.pieces_a_token)
     if not batch.micro_batches:
-        return torch.zeros((tokens, backbone.width), device=device)
+        size = len(batch.pieces_a_token) if output == TOKENS else 0
+        return torch.zeros((size, backbone.width), device=device)
     states = [
         backbone.states(torch.from_numpy(part.ids).to(device), torch.from_numpy(part.mask).to(device)).flatten(0, 1)
         for part in batch.micro_batches
     ]
+    rows = torch.cat(states).float()
+    if output == PIECES:
+        return rows.index_select(0, torch.from_numpy(batch.slot_of_piece).to(device))
     counts = torch.from_numpy(batch.pieces_a_token).to(device)
     slots = torch.from_numpy(batch.slots).to(device)
-    return embedding_bag(slots, torch.cat(states).float(), counts.cumsum(0) - counts, mode="mean")
+    return embedding_bag(slots, rows, counts.cumsum(0) - counts, mode="mean")
 
 
 def _in_chunks(path: Path) -> list[bytes]:

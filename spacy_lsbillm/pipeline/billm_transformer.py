@@ -47,6 +47,7 @@ window = null
 overlap = null
 learn_rate_scale = 1.0
 heads_first = 0
+output = "tokens"
 store_base = "reference"
 
 [transformer.model.get_spans]
@@ -87,7 +88,7 @@ def make_billm_transformer(
 class BiLLMTransformer(Transformer):
     """A decoder-only LLM that attends in both directions, shared by all components that listen.
 
-    `doc._.trf_data` holds one vector a token. Adapters are the only weights that are trained and, unless
+    `doc._.trf_data` holds one vector a token, or a piece. Adapters are the only weights that are trained and, unless
     `store_base` says otherwise, the only ones saved.
     """
 

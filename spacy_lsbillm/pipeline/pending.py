@@ -6,20 +6,22 @@ from typing import Any
 from spacy_transformers.data_classes import FullTransformerBatch, TransformerData
 from thinc.api import Optimizer
 
-from ..layers import TokenBatch
+from ..layers import VectorBatch
 
 
 class PendingUpdate:
     """The gradients of all listeners add up here and go through the backbone once.
 
-    output (TokenBatch): What the listeners were given.
+    output (VectorBatch): What the listeners were given.
     backprop (Callable): Takes the gradient of that through the backbone.
     listeners (int): How many may send a gradient. One whose component is frozen, or has no annotation to learn from in
         this batch, never does.
     optimizer (Optimizer | None): To step with once the gradients are there.
     """
 
-    def __init__(self, output: TokenBatch, backprop: Callable[[Any], Any], listeners: int, optimizer: Optimizer | None):
+    def __init__(
+        self, output: VectorBatch, backprop: Callable[[Any], Any], listeners: int, optimizer: Optimizer | None
+    ):
         self.optimizer = optimizer
         self.heard = 0
         self._output = output

@@ -1,0 +1,117 @@
+"""A batch of vectors in the form that spacy-transformers' listeners take."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from spacy_transformers.data_classes import FullTransformerBatch, TransformerData, WordpieceBatch
+from thinc.api import get_array_module, xp2torch
+from thinc.types import Floats2d, Ragged
+from transformers import PreTrainedTokenizerFast
+from transformers.file_utils import ModelOutput
+
+from ..alignment import Batch
+
+
+@dataclass
+class VectorBatch(FullTransformerBatch):
+    """The states of documents, each in one row however many windows it took: `doc_data[i]` holds those of document i as
+    an array of shape (1, tokens or pieces, width) in float32, and how tokens are aligned with them.
+
+    rows_a_doc (list[int]): Of documents that are not empty, how many vectors belong to each.
+    """
+
+    rows_a_doc: list[int] = field(default_factory=list)
+
+    @classmethod
+    def of_tokens(cls, vectors: Floats2d, batch: Batch) -> "VectorBatch":
+        """One vector a token, aligned one to one; a token without pieces has alignment length 0.
+
+        vectors (Floats2d): Token after token, shape (tokens, width).
+        """
+        has_pieces = batch.pieces_a_token > 0
+        doc_data = [
+            _doc_data(vectors[start:end], WordpieceBatch.zeros([end - start]), _one_to_one(has_pieces[start:end]))
+            if end > start
+            else TransformerData.empty()
+            for start, end in _parts(batch.tokens_a_doc)
+        ]
+        return cls._make(vectors, _one_to_one(has_pieces), doc_data, [n for n in batch.tokens_a_doc if n])
+
+    @classmethod
+    def of_pieces(cls, vectors: Floats2d, batch: Batch, tokenizer: PreTrainedTokenizerFast) -> "VectorBatch":
+        """One vector a piece, and the pieces themselves, as spacy-transformers has them.
+
+        vectors (Floats2d): Piece after piece, shape (pieces, width).
+        """
+        doc_data = []
+        pairs = np.concatenate([[0], np.cumsum(batch.pieces_a_token)])
+        for (start, end), (first, last) in zip(_parts(batch.tokens_a_doc), _parts(batch.pieces_a_doc), strict=True):
+            if start == end:
+                doc_data.append(TransformerData.empty())
+                continue
+            numbers = batch.of_piece[pairs[start] : pairs[end]] - first
+            align = Ragged(numbers.astype("i"), batch.pieces_a_token[start:end].astype("i"))
+            rows = vectors[first:last]
+            if first == last:
+                # A listener takes a document without any vector for an empty one.
+                rows = get_array_module(vectors).zeros((1, vectors.shape[1]), dtype=vectors.dtype)
+            doc_data.append(_doc_data(rows, _wordpieces(batch.ids[first:last], tokenizer), align))
+        align = Ragged(batch.of_piece.astype("i"), batch.pieces_a_token.astype("i"))
+        rows_a_doc = [pieces for pieces, tokens in zip(batch.pieces_a_doc, batch.tokens_a_doc, strict=True) if tokens]
+        return cls._make(vectors, align, doc_data, rows_a_doc)
+
+    @classmethod
+    def _make(
+        cls, vectors: Floats2d, align: Ragged, doc_data: list[TransformerData], rows_a_doc: list[int]
+    ) -> "VectorBatch":
+        made = cls(
+            spans=[[] for _ in doc_data],
+            wordpieces=WordpieceBatch.empty(),
+            model_output=ModelOutput(last_hidden_state=vectors),
+            align=align,
+            rows_a_doc=rows_a_doc,
+        )
+        made.cached_doc_data = doc_data
+        return made
+
+    def unsplit_by_doc(self, arrays: list[list[Any]]) -> FullTransformerBatch:
+        """Put gradients back together. Empty documents have none and are left out.
+
+        arrays (list): For each document that is not empty, one array of shape (1, tokens or pieces, width).
+        RETURNS (FullTransformerBatch): With one tensor of shape (tokens or pieces, width) as its model output.
+        """
+        xp = get_array_module(arrays[0][0])
+        parts = [array[0, :rows] for (array,), rows in zip(arrays, self.rows_a_doc, strict=True)]
+        return FullTransformerBatch(
+            spans=self.spans,
+            wordpieces=self.wordpieces,
+            model_output=ModelOutput(last_hidden_state=xp2torch(xp.concatenate(parts))),
+            align=self.align,
+        )
+
+
+def _parts(sizes: list[int]) -> Iterator[tuple[int, int]]:
+    ends = np.cumsum(sizes).tolist()
+    return ((end - size, end) for size, end in zip(sizes, ends, strict=True))
+
+
+def _one_to_one(has_pieces: np.ndarray) -> Ragged:
+    return Ragged(np.flatnonzero(has_pieces).astype("i"), has_pieces.astype("i"))
+
+
+def _wordpieces(ids: np.ndarray, tokenizer: PreTrainedTokenizerFast) -> WordpieceBatch:
+    return WordpieceBatch(
+        strings=[tokenizer.convert_ids_to_tokens(ids.tolist())],
+        input_ids=ids[None].astype("i"),
+        attention_mask=np.ones((1, len(ids)), dtype="f"),
+        lengths=[len(ids)],
+        token_type_ids=None,
+    )
+
+
+def _doc_data(vectors: Floats2d, wordpieces: WordpieceBatch, align: Ragged) -> TransformerData:
+    return TransformerData(
+        wordpieces=wordpieces, model_output=ModelOutput(last_hidden_state=vectors[None]), align=align
+    )
