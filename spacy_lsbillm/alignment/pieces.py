@@ -56,7 +56,7 @@ def cut_pieces(tokenizer: PreTrainedTokenizerFast, docs: Sequence[Doc], get_span
     spans: list[Span] = []
     shifts: list[int] = []
     # By position, as one document may stand in a batch twice.
-    for base, doc_spans in zip(_doc_bases(docs).tolist(), get_spans(docs), strict=True):
+    for base, doc_spans in zip(doc_bases(docs).tolist(), get_spans(docs), strict=True):
         spans.extend(doc_spans)
         shifts.extend(base + span.start_char for span in doc_spans)
     if not spans:
@@ -113,7 +113,7 @@ def align(docs: Sequence[Doc], pieces: Pieces) -> tuple[np.ndarray, np.ndarray]:
     RETURNS (tuple): The pieces' numbers, token by token, shape (pairs,); and how many each token has, shape (tokens,),
         the tokens counted through the batch.
     """
-    bases = _doc_bases(docs)
+    bases = doc_bases(docs)
     spread = [doc.to_array(["IDX", "LENGTH"]).astype(np.int64).reshape(-1, 2) for doc in docs]
     none = np.zeros((0, 2), dtype=np.int64)
     positions = np.concatenate(
@@ -131,7 +131,7 @@ def align(docs: Sequence[Doc], pieces: Pieces) -> tuple[np.ndarray, np.ndarray]:
     return of_piece[np.argsort(of_token, kind="stable")], np.bincount(of_token, minlength=len(token_starts))
 
 
-def _doc_bases(docs: Sequence[Doc]) -> np.ndarray:
+def doc_bases(docs: Sequence[Doc]) -> np.ndarray:
     """Where each document's characters start in a count through the batch."""
     sizes = np.array([0, *(_size(doc) + 1 for doc in docs)], dtype=np.int64)
     return np.cumsum(sizes)[:-1]
