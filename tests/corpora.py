@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-import spacy.cli  # registers spaCy's commands
+import spacy.cli  # registers the commands of spaCy, as spacy_lsbillm.cli does ours
 from pipelines import examples
 from spacy.cli._util import app
 from spacy.tokens import Doc, DocBin
 from typer.testing import CliRunner
 
+import spacy_lsbillm.cli  # noqa: F401
 from spacy_lsbillm.training_config import training_config
 
 
