@@ -3,7 +3,7 @@
 import contextlib
 import importlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from .fingerprint import tensor_shapes
 DTYPES = ("float32", "bfloat16", "float16", "auto")
 QUANTIZATIONS = (None, "nf4", "fp4", "int8")
 # What is fetched of a hub repository: no pickles, no code, no second copies of the weights in other formats.
-HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model"]
+TOKENIZER_FILES = ("*.json", "*.jinja", "*.txt", "tokenizer.model")
+MODEL_FILES = (*TOKENIZER_FILES, "*.safetensors")
 HUB_IGNORED = ["original/*", "consolidated*", "onnx/*"]
 
 
@@ -58,9 +59,10 @@ class BaseSettings:
             raise SettingError(f"depth = {self.depth!r} is not allowed: it must be a number of layers, or null.")
 
 
-def resolve_folder(name: str, revision: str | None = None) -> Path:
+def resolve_folder(name: str, revision: str | None = None, files: Sequence[str] = MODEL_FILES) -> Path:
     """The local folder of a base; a hub id is fetched into the hub cache unless it lies there.
 
+    files (Sequence[str]): What is fetched, as patterns: `MODEL_FILES`, or `TOKENIZER_FILES` for all but the weights.
     RAISES (BaseError): There is no such folder and the hub has no such model or cannot be reached.
     """
     path = Path(name).expanduser()
@@ -75,7 +77,7 @@ def resolve_folder(name: str, revision: str | None = None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = snapshot_download(name, revision=revision, allow_patterns=HUB_FILES, ignore_patterns=HUB_IGNORED)
+        folder = snapshot_download(name, revision=revision, allow_patterns=list(files), ignore_patterns=HUB_IGNORED)
     except Exception as error:
         # The hub's client raises errors of many libraries; whatever it is, the base is not to be had.
         raise BaseError(

@@ -1,13 +1,11 @@
 """`python -m spacy lsbillm debug-pieces`: how a base's tokenizer cuts a corpus."""
 
 import json
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-from huggingface_hub import snapshot_download
 from spacy.tokens import Doc, DocBin
 from spacy.util import load_config, registry
 from spacy.vocab import Vocab
@@ -17,9 +15,9 @@ from typer import Argument, Option
 from wasabi import msg, table
 
 from ..alignment import SpecialPieces
-from ..backbone import BaseSettings, longest_position
-from ..backbone.base import HUB_FILES, load_tokenizer, read_config, resolve_folder
-from ..errors import BaseError, SettingError
+from ..backbone import longest_position
+from ..backbone.base import TOKENIZER_FILES, load_tokenizer, read_config, resolve_folder
+from ..errors import SettingError
 from ..layers import backbone_shim
 from ..layers.billm_model import PASS_COST
 from ..piece_statistics import Cutting, count_pieces
@@ -113,7 +111,7 @@ def read_cutting(source: str, component: str | None = None) -> tuple[str, Cuttin
         batch_size = BATCH_SIZE
     model: Model = registry.resolve({"model": block["model"]})["model"]
     settings = backbone_shim(model).settings.backbone.base
-    folder = tokenizer_folder(settings)
+    folder = resolve_folder(settings.name, settings.revision, TOKENIZER_FILES)
     tokenizer = load_tokenizer(folder)
     special = SpecialPieces.of(tokenizer)
     longest = longest_position(read_config(folder, settings))
@@ -142,25 +140,6 @@ def find_component(config: dict[str, Any], path: str, name: str | None) -> dict[
     if name is not None and name not in blocks:
         raise SettingError(f"the config {path} has no billm_transformer {name!r}; it has: {', '.join(blocks)}.")
     return blocks[name or next(iter(blocks))]
-
-
-def tokenizer_folder(settings: BaseSettings) -> Path:
-    """The folder of a base; of a hub id all is fetched but the weights.
-
-    RAISES (BaseError): It is not to be had.
-    """
-    is_hub_id = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", settings.name)
-    if Path(settings.name).expanduser().exists() or not is_hub_id:
-        return resolve_folder(settings.name, settings.revision)
-    files = [pattern for pattern in HUB_FILES if "safetensors" not in pattern]
-    try:
-        return Path(snapshot_download(settings.name, revision=settings.revision, allow_patterns=files))
-    except Exception as error:
-        # The hub's client raises errors of many libraries; whatever it is, the base is not to be had.
-        raise BaseError(
-            f"the base {settings.name!r} is no folder here, and its tokenizer could not be had from the hub "
-            f"({type(error).__name__}). Check the name; where there is no network, name a folder that holds the model."
-        ) from error
 
 
 ROWS = (
