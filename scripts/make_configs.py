@@ -2,15 +2,18 @@
 
     python scripts/make_configs.py configs
 
-They are for the embedded base: a CPU, no dropout in the adapter of so small a model, and the base stored with the
-pipeline.
+Those of pipelines are for the embedded base: a CPU, no dropout in the adapter of so small a model, and the base stored
+with the pipeline. Those in pretraining/ are how that base and the encoder of the same shape were made.
 """
 
 import argparse
 from pathlib import Path
 
+from thinc.api import Config
+
 from spacy_lsbillm.architectures import DEFAULT_LORA
 from spacy_lsbillm.cli.output import write_text
+from spacy_lsbillm.pretraining import PretrainingSettings
 from spacy_lsbillm.training_config import training_config
 
 PIPELINES = {
@@ -22,7 +25,22 @@ PIPELINES = {
 }
 
 
-def config_text(name: str) -> str:
+PRETRAINING = {"base": "clm", "base_mlm": "mlm"}
+
+
+def config_texts() -> dict[str, str]:
+    """The text of each config, by its path."""
+    pipelines = {f"{name}.cfg": pipeline_config(name) for name in PIPELINES}
+    return pipelines | {f"pretraining/{name}.cfg": pretraining_config(name) for name in PRETRAINING}
+
+
+def pretraining_config(name: str) -> str:
+    """The text of configs/pretraining/NAME.cfg."""
+    settings = PretrainingSettings.read({"training": {"objective": PRETRAINING[name], "compile": True}})
+    return Config(settings.as_sections()).to_str() + "\n"
+
+
+def pipeline_config(name: str) -> str:
     """The text of configs/NAME.cfg."""
     config = training_config(
         "assets/base",
@@ -39,8 +57,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where to write the configs")
     folder = parser.parse_args().folder
-    for name in PIPELINES:
-        write_text(folder / f"{name}.cfg", config_text(name))
+    for path, text in config_texts().items():
+        write_text(folder / path, text)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,17 @@
+"""Where a command computes."""
+
+import torch
+
+from ..errors import SettingError
+
+HELP = "Number of the GPU, -1 for the CPU"
+
+
+def device_of(gpu_id: int) -> torch.device:
+    """RAISES (SettingError): There is no such GPU: nothing falls back to the CPU."""
+    if gpu_id < 0:
+        return torch.device("cpu")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpu_id >= count:
+        raise SettingError(f"--gpu-id {gpu_id}: torch sees {count} GPUs here. Use -1 for the CPU.")
+    return torch.device("cuda", gpu_id)

@@ -1,0 +1,50 @@
+"""The model card that is written beside the weights."""
+
+from typing import Any
+
+KINDS = {
+    "clm": "A LLaMA-architecture causal language model",
+    "mlm": 'An encoder: a LLaMA-architecture masked language model without a causal mask, for `unmask = "all"`',
+}
+
+CARD = """---
+library_name: transformers
+---
+
+# {name}
+
+{kind}.
+
+| | |
+|---|---|
+{table}
+
+`pretraining.json` holds all settings, the versions and the learning curve.
+"""
+
+
+def model_card(name: str, record: dict[str, Any]) -> str:
+    """What is known of a pre-trained model from its record; the text's licences are for its maker to add."""
+    shape, train = record["settings"]["model"], record["settings"]["training"]
+    held_out = record["held_out"]
+    if "bits_a_byte" in held_out:
+        result = (
+            f"{held_out['bits_a_byte']:.3f} bits a byte (random weights: {held_out['random_weights_bits_a_byte']:.3f})"
+        )
+    else:
+        result = f"{held_out['nats_a_hidden_token']:.3f} nats a hidden token, {train['mask_rate']:.0%} hidden"
+    hours = record["seconds"] / 3600
+    rows = [
+        (
+            "Shape",
+            f"{shape['layers']} layers, width {shape['width']}, {shape['heads']} heads, feed-forward "
+            f"{shape['feed_forward']}, tied embeddings, {shape['positions']} positions",
+        ),
+        ("Parameters", f"{record['parameters']:,}, stored in bfloat16"),
+        ("Pre-training", f"{record['tokens_seen']:,} tokens, objective {train['objective']}, seed {train['seed']}"),
+        ("Hardware and time", f"{record['hardware']}, {record['arithmetic']}, {hours:.2f} hours"),
+        ("Held-out text", result),
+        ("Text", f"trained on {', '.join(record['text'])}; held out {', '.join(record['valid'])}"),
+    ]
+    table = "\n".join(f"| {key} | {value} |" for key, value in rows)
+    return CARD.format(name=name, kind=KINDS[train["objective"]], table=table)

@@ -1,0 +1,131 @@
+"""How well a causal language model predicts text: nats a token, and bits a byte, whatever its tokenizer."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm  # type: ignore[import-untyped]
+from transformers import PreTrainedModel
+
+from ..errors import SettingError
+from .text import read_documents
+
+# Positions times vocabulary in a forward pass: logits are what takes memory here.
+LOGITS_A_PASS = 2**25
+
+
+@dataclass(frozen=True)
+class Score:
+    """nats (float): Of all tokens together.
+    tokens (int): How many were predicted, those that end a document among them.
+    bytes (int): Of UTF-8 in the text.
+    """
+
+    nats: float
+    tokens: int
+    bytes: int
+
+    @property
+    def nats_a_token(self) -> float:
+        """The mean loss."""
+        return self.nats / self.tokens
+
+    @property
+    def perplexity(self) -> float:
+        """Of a token; comparable between models with the same tokenizer alone."""
+        return math.exp(self.nats_a_token)
+
+    @property
+    def bits_a_byte(self) -> float:
+        """Comparable between all models."""
+        return self.nats / math.log(2) / self.bytes
+
+
+@dataclass(frozen=True)
+class Window:
+    """A piece of text that is read at once: tokens `start` to `end` of all, of which those from `first` are scored."""
+
+    start: int
+    first: int
+    end: int
+
+
+def windows(n_tokens: int, room: int, overlap: int, first: int) -> Iterator[Window]:
+    """Cover tokens `first` to the last, each scored once, with `overlap` tokens before it where there are so many.
+
+    room (int): Tokens a window.
+    """
+    start = 0
+    while first < n_tokens:
+        end = min(n_tokens, start + room)
+        yield Window(start, first, end)
+        first = end
+        start = max(0, end - overlap)
+
+
+def score_text(
+    model: PreTrainedModel,
+    tokenizer: Any,
+    files: Sequence[Path],
+    *,
+    length: int,
+    overlap: int = 0,
+    label: str = "scoring",
+) -> Score:
+    """Score documents, one after the other with the tokenizer's end token in between, in windows.
+
+    model (PreTrainedModel): A causal LM in evaluation mode.
+    tokenizer (PreTrainedTokenizerFast): Its tokenizer. A start token, if it has one, begins each window.
+    length (int): Positions a window.
+    overlap (int): Tokens of context that a window takes from the one before, and does not score.
+    RAISES (SettingError): The text is empty or the overlap leaves no room.
+    """
+    if length < 2 or not 0 <= overlap < length - 1:
+        raise SettingError(f"overlap = {overlap} is not allowed with windows of {length}: use 0 to {length - 2}.")
+    stream, n_bytes = _read(tokenizer, files)
+    device = next(model.parameters()).device
+    start, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+    if start is not None:
+        lead, context, first = [start], overlap, 0
+    else:
+        # The first token is predicted from the end of a document before it; others have the token before them.
+        stream = np.concatenate([np.array([] if end is None else [end], dtype=np.int64), stream])
+        lead, context, first = [], max(1, overlap), 1
+    room = length + 1 - len(lead)
+    nats, count = 0.0, 0
+    rows = max(1, LOGITS_A_PASS // (length * model.config.vocab_size))
+    with torch.inference_mode(), tqdm(total=len(stream) - first, desc=label, unit=" tokens", leave=False) as bar:
+        for batch in _alike(windows(len(stream), room, context, first), rows):
+            ids = torch.from_numpy(np.stack([[*lead, *stream[w.start : w.end]] for w in batch])).to(device)
+            scored = batch[0].end - batch[0].first
+            logits = model(input_ids=ids[:, :-1], use_cache=False).logits[:, -scored:].flatten(0, 1)
+            targets = ids[:, -scored:].flatten()
+            nats += nn.functional.cross_entropy(logits.float(), targets, reduction="sum").item()
+            count += len(targets)
+            bar.update(len(targets))
+    return Score(nats, count, n_bytes)
+
+
+def _alike(found: Iterator[Window], rows: int) -> Iterator[list[Window]]:
+    """Neighbours of one size and context, at most `rows` at once: they need no padding."""
+    for _, alike in groupby(found, lambda w: (w.end - w.start, w.first - w.start)):
+        while batch := list(islice(alike, rows)):
+            yield batch
+
+
+def _read(tokenizer: Any, files: Sequence[Path]) -> tuple[np.ndarray, int]:
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    parts, n_bytes = [], 0
+    for document in read_documents(files):
+        ids = tokenizer(document, add_special_tokens=False, verbose=False)["input_ids"]
+        parts.append(np.array([*ids, *end], dtype=np.int64))
+        n_bytes += len(document.encode("utf8"))
+    if not n_bytes:
+        raise SettingError(f"the text {', '.join(str(path) for path in files)} is empty: there is nothing to score.")
+    return np.concatenate(parts), n_bytes

@@ -1,0 +1,163 @@
+"""What decides a pre-training run. The defaults are those of the base that the project ships, but for `compile`."""
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from ..errors import SettingError
+
+OBJECTIVES = ("clm", "mlm")
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class TokenizerSettings:
+    """The byte-level BPE tokenizer that is trained on the text.
+
+    vocab_size (int): Entries, the 256 bytes and the two special ones among them.
+    every (int): Train on each n-th document.
+    """
+
+    vocab_size: int = 8192
+    every: int = 4
+
+    def __post_init__(self) -> None:
+        _at_least("tokenizer.vocab_size", self.vocab_size, 258)
+        _at_least("tokenizer.every", self.every, 1)
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The shape of a LLaMA-architecture model with tied embeddings.
+
+    layers (int), width (int), heads (int), key_value_heads (int), feed_forward (int): As usual.
+    positions (int): Tokens a block, in training and at most.
+    """
+
+    layers: int = 8
+    width: int = 192
+    heads: int = 6
+    key_value_heads: int = 6
+    feed_forward: int = 512
+    positions: int = 256
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            _at_least(f"model.{one.name}", getattr(self, one.name), 1)
+        if self.width % self.heads or (self.width // self.heads) % 2:
+            raise SettingError(
+                f"model.width = {self.width} does not divide into model.heads = {self.heads} heads of an even size."
+            )
+        if self.heads % self.key_value_heads:
+            raise SettingError(
+                f"model.heads = {self.heads} is not a multiple of model.key_value_heads = {self.key_value_heads}."
+            )
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How it is trained.
+
+    objective (str): "clm", the next token, causal; or "mlm", hidden tokens, every layer in both directions.
+    tokens (int): How many to train on. More than the text has are further rounds, each in another order.
+    batch (int): Blocks an optimizer step.
+    micro_batch (int): Blocks a forward pass; the gradients of the passes of a step are added up.
+    learn_rate (float): The highest, after `warmup_steps`; a cosine leads from there to `final_rate` times as much.
+    weight_decay (float): AdamW's, on matrices.
+    beta2 (float): AdamW's.
+    grad_clip (float): The largest norm of all gradients together.
+    mask_rate (float): Share of the tokens that "mlm" hides.
+    lowercase_every (int): Lower-case each n-th document, 0 for none: encyclopedias are not written as people type.
+    precision (str): Of the arithmetic; weights and optimizer are float32. "auto" is bfloat16 where the hardware has
+        it.
+    compile (bool): Use torch.compile: the first step takes a minute or more, each of the others less time.
+    checkpoint_every (int): Steps between checkpoints, which are also the points of the learning curve.
+    seed (int): Of the weights, the order of the blocks and the hidden tokens.
+    """
+
+    objective: str = "clm"
+    tokens: int = 25_000_000
+    batch: int = 16
+    micro_batch: int = 16
+    learn_rate: float = 3e-3
+    final_rate: float = 0.03
+    warmup_steps: int = 200
+    weight_decay: float = 0.1
+    beta2: float = 0.98
+    grad_clip: float = 1.0
+    mask_rate: float = 0.3
+    lowercase_every: int = 5
+    precision: str = "auto"
+    compile: bool = False
+    checkpoint_every: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _one_of("training.objective", self.objective, OBJECTIVES)
+        _one_of("training.precision", self.precision, PRECISIONS)
+        for name in ("tokens", "batch", "micro_batch", "checkpoint_every"):
+            _at_least(f"training.{name}", getattr(self, name), 1)
+        for name in ("warmup_steps", "lowercase_every", "seed"):
+            _at_least(f"training.{name}", getattr(self, name), 0)
+        for name, low, high in (
+            ("learn_rate", 0.0, 1.0),
+            ("final_rate", 0.0, 1.0),
+            ("weight_decay", 0.0, 10.0),
+            ("beta2", 0.0, 1.0),
+            ("mask_rate", 0.01, 0.99),
+            ("grad_clip", 1e-6, 1e6),
+        ):
+            value = getattr(self, name)
+            if type(value) not in (int, float) or not low <= value <= high:
+                raise SettingError(f"training.{name} = {value!r} is not allowed: it must be a number, {low} to {high}.")
+        if self.batch % self.micro_batch:
+            raise SettingError(
+                f"training.batch = {self.batch} is not a multiple of training.micro_batch = {self.micro_batch}."
+            )
+
+
+@dataclass(frozen=True)
+class PretrainingSettings:
+    """All settings of a run, in the sections of its config file."""
+
+    tokenizer: TokenizerSettings = field(default_factory=TokenizerSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+
+    @classmethod
+    def read(cls, sections: dict[str, dict[str, Any]]) -> "PretrainingSettings":
+        """From the sections of a config. What is left out has its default.
+
+        RAISES (SettingError): There is an unknown section or setting, or a value out of its range.
+        """
+        kinds = {one.name: one.default_factory for one in fields(cls)}
+        _known("section", sections, list(kinds), "")
+        for name, section in sections.items():
+            _known("setting", section, [one.name for one in fields(kinds[name])], f"{name}.")  # type: ignore[arg-type]
+        return cls(**{name: kinds[name](**section) for name, section in sections.items()})  # type: ignore[operator]
+
+    def as_sections(self) -> dict[str, dict[str, Any]]:
+        """For a config file or a record."""
+        return asdict(self)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the run."""
+        return self.training.tokens // (self.training.batch * self.model.positions)
+
+
+def _known(what: str, given: dict[str, Any], names: list[str], prefix: str) -> None:
+    unknown = sorted(set(given) - set(names))
+    if unknown:
+        raise SettingError(
+            f"there is no {what} {prefix}{unknown[0]}. Use: {', '.join(prefix + name for name in names)}."
+        )
+
+
+def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise SettingError(f"{name} = {value!r} is not allowed. Use one of: {', '.join(allowed)}.")
+
+
+def _at_least(name: str, value: object, least: int) -> None:
+    if type(value) is not int or value < least:
+        raise SettingError(f"{name} = {value!r} is not allowed: it must be a whole number of at least {least}.")

@@ -1,0 +1,135 @@
+"""Text as one array of token ids on disk, which is mapped and never read whole."""
+
+import json
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+from tqdm import tqdm  # type: ignore[import-untyped]
+from transformers import PreTrainedTokenizerFast
+
+from ..backbone.base import load_tokenizer
+from ..errors import SettingError
+
+END, MASK = "<|endoftext|>", "<|mask|>"
+DOCUMENTS_A_BATCH = 512
+
+
+def train_tokenizer(documents: Iterator[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer without a start token, as GPT-2 and Qwen have it.
+
+    RAISES (SettingError): The text is empty, or has too few different words for so many entries.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=[END, MASK], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    tokenizer.train_from_iterator(documents, trainer)
+    reached = tokenizer.get_vocab_size()
+    if reached < vocab_size:
+        raise SettingError(
+            f"tokenizer.vocab_size = {vocab_size} is more than the text supports: it gives {reached} entries. "
+            f"Use at most {reached}, or more text."
+        )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, mask_token=MASK)
+
+
+def take_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """An existing tokenizer, with a mask token added if it has none.
+
+    RAISES (BaseError, SettingError): There is none that can be read, or it has no end token.
+    """
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.eos_token_id is None:
+        raise SettingError(f"the tokenizer in {folder} has no end token, which separates documents. Set its eos_token.")
+    if tokenizer.mask_token_id is None:
+        tokenizer.add_special_tokens({"mask_token": MASK})
+    return tokenizer
+
+
+def write_tokens(documents: Iterator[str], tokenizer: PreTrainedTokenizerFast, path: Path, source: str) -> None:
+    """All documents as one array, each followed by the end token; the number of bytes of text goes into a file beside.
+
+    source (str): For the progress bar and the message.
+    RAISES (SettingError): There is no text.
+    """
+    dtype, end = token_dtype(tokenizer), tokenizer.eos_token_id
+    partial = path.with_name(path.name + ".partial")
+    n_bytes = 0
+    with partial.open("wb") as file, tqdm(desc=f"tokenising {source}", unit=" documents") as bar:
+        for batch in _batches(documents):
+            for ids in tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]:
+                np.array([*ids, end], dtype=dtype).tofile(file)
+            n_bytes += sum(len(document.encode("utf8")) for document in batch)
+            bar.update(len(batch))
+    if not n_bytes:
+        partial.unlink()
+        raise SettingError(f"the {source} text is empty.")
+    _bytes_file(path).write_text(json.dumps({"bytes": n_bytes}))
+    partial.replace(path)
+
+
+def token_dtype(tokenizer: PreTrainedTokenizerFast) -> type:
+    """The smallest integer that holds every id."""
+    return np.uint16 if len(tokenizer) <= 2**16 else np.uint32
+
+
+def _batches(documents: Iterator[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    for document in documents:
+        batch.append(document)
+        if len(batch) == DOCUMENTS_A_BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _bytes_file(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+class TokenArray:
+    """Token ids on disk, in blocks of equal length.
+
+    path (Path): What `write_tokens` wrote.
+    dtype (type): Of its entries.
+    length (int): Tokens a block.
+    source (str): For the message.
+    RAISES (SettingError): It has not one whole block.
+    """
+
+    def __init__(self, path: Path, dtype: type, length: int, source: str) -> None:
+        self.tokens = np.memmap(path, dtype=dtype, mode="r")
+        self.length = length
+        self.n_bytes = int(json.loads(_bytes_file(path).read_text())["bytes"])
+        # Each block is followed by the token that its last one predicts.
+        self.n_blocks = (len(self.tokens) - 1) // length
+        if self.n_blocks < 1:
+            raise SettingError(
+                f"the {source} text has {len(self.tokens)} tokens, less than one block of {length}. Give more text, or "
+                f"set model.positions lower."
+            )
+
+    def blocks(self, numbers: np.ndarray) -> Tensor:
+        """Blocks by number, each with the token after it: shape (len(numbers), length + 1)."""
+        rows = [self.tokens[i * self.length : (i + 1) * self.length + 1] for i in numbers]
+        return torch.from_numpy(np.stack(rows).astype(np.int64))
+
+    def batch(self, step: int, size: int, seed: int) -> Tensor:
+        """The blocks of an optimizer step: every block once in each round, in an order of that round's own."""
+        wanted = range(step * size, (step + 1) * size)
+        order = [round_order(self.n_blocks, seed, i // self.n_blocks)[i % self.n_blocks] for i in wanted]
+        return self.blocks(np.array(order))
+
+
+@lru_cache(maxsize=2)
+def round_order(n_blocks: int, seed: int, turn: int) -> np.ndarray:
+    """The order of the blocks in a round; it depends on nothing else, so a run can be taken up anywhere."""
+    return np.random.default_rng([seed, turn]).permutation(n_blocks)

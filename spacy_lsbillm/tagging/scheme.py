@@ -1,0 +1,150 @@
+"""Tagging schemes: spans of tokens written as one tag a token.
+
+A tag is a kind and a label: B (begin), I (inside), L (last), U (unit) and O (outside, without a label). IOB2 has B, I
+and O (Ratnaparkhi, 1998; Tjong Kim Sang and Veenstra, 1999); BILUO all five (Ratinov and Roth, 2009).
+
+Tags are numbered kind by kind: O is 0, then all labels with the first kind, all with the second, and so on. Scores of
+tags are arrays with that many columns.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import SettingError
+
+# The kinds of tags with a label, in the order of their numbers.
+SCHEMES = {"iob2": "BI", "biluo": "BILU"}
+# What a scheme without a kind has in its place.
+INSTEAD = {"L": "I", "U": "B"}
+OUTSIDE = "O"
+MISSING = -1
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Spans over tokens that are numbered through all documents: four arrays of one length, in order.
+
+    start (int64), end (int64): The first token, and the one after the last.
+    label (int64): Index of the label.
+    score (float32): Between 0 and 1: what the model gives the tags of the span, multiplied.
+    """
+
+    start: np.ndarray
+    end: np.ndarray
+    label: np.ndarray
+    score: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A tagging scheme over labels.
+
+    name (str): "iob2" or "biluo".
+    labels (tuple[str, ...]): In the order of their numbers.
+    RAISES (SettingError): There is no such scheme.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check_scheme(self.name)
+
+    @property
+    def kinds(self) -> str:
+        """The letters of the kinds with a label."""
+        return SCHEMES[self.name]
+
+    @property
+    def n_tags(self) -> int:
+        """How many tags there are, O counted."""
+        return 1 + len(self.kinds) * len(self.labels)
+
+    @property
+    def tags(self) -> list[str]:
+        """All tags by number, such as "O" and "B-city"."""
+        return [OUTSIDE, *(f"{kind}-{label}" for kind in self.kinds for label in self.labels)]
+
+    def columns(self, kind: str) -> slice:
+        """The numbers of all tags of a kind."""
+        first = 1 + self.kinds.index(kind) * len(self.labels)
+        return slice(first, first + len(self.labels))
+
+    def numbers(self, biluo: Iterable[str | None], labels: dict[str, int]) -> list[int]:
+        """The numbers of tags in BILUO notation, as spaCy gives them; -1 for None and for labels that are not known.
+
+        labels (dict): The number of each label.
+        """
+        as_kind = {kind: self.kinds.index(kind if kind in self.kinds else INSTEAD[kind]) for kind in "BILU"}
+        n_labels, numbers = len(self.labels), []
+        for tag in biluo:
+            if tag is None:
+                numbers.append(MISSING)
+            elif tag == OUTSIDE:
+                numbers.append(0)
+            else:
+                label = labels.get(tag[2:])
+                numbers.append(MISSING if label is None else 1 + as_kind[tag[0]] * n_labels + label)
+        return numbers
+
+    def spans(self, tags: np.ndarray, log_probs: np.ndarray) -> Spans:
+        """The spans of well-formed tags.
+
+        tags (ndarray[int]): Of all tokens of all documents, shape (tokens,).
+        log_probs (ndarray[float]): Of the chosen tags, shape (tokens,).
+        """
+        kind, label = self.split(tags)
+        if self.name == "iob2":
+            start = np.flatnonzero(kind == self.kinds.index("B"))
+            not_inside = np.append(np.flatnonzero(kind != self.kinds.index("I")), len(tags))
+            end = not_inside[np.searchsorted(not_inside, start, side="right")]
+        else:
+            begin, last, unit = (kind == self.kinds.index(letter) for letter in "BLU")
+            start = np.flatnonzero(begin | unit)
+            end = np.flatnonzero(last | unit) + 1
+        total = np.concatenate([[0.0], np.cumsum(log_probs, dtype=np.float64)])
+        return Spans(start, end, label[start], np.exp(total[end] - total[start]).astype(np.float32))
+
+    def split(self, tags: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The kind (-1 for O) and the label of each tag, by number."""
+        kind, label = np.divmod(tags - 1, max(1, len(self.labels)))
+        return kind, label
+
+    def well_formed(self, tags: np.ndarray, first: np.ndarray) -> np.ndarray:
+        """Whether each tag may stand behind the one before it, and at the end of a document if it is its last.
+
+        tags (ndarray[int]): Of all tokens of all documents, shape (tokens,).
+        first (ndarray[bool]): Whether a token is the first of its document.
+        RETURNS (ndarray[bool]): Shape (tokens,).
+        """
+        kind, label = self.split(tags)
+        opens = np.isin(kind, [self.kinds.index(letter) for letter in "BI"])
+        before_opens = np.append(False, opens[:-1]) & ~first
+        same = before_opens & (np.append(-1, label[:-1]) == label)
+        continues = np.isin(kind, [self.kinds.index(letter) for letter in self.kinds if letter in "IL"])
+        fine = ~continues | same
+        if self.name == "biluo":
+            # What is open must go on; at the end of a document nothing may be open.
+            fine &= continues | ~before_opens
+            last = np.append(first[1:], True)
+            fine &= ~(opens & last)
+        return fine
+
+
+def check_scheme(name: str) -> None:
+    """RAISES (SettingError): There is no such scheme."""
+    if name not in SCHEMES:
+        raise SettingError(f"scheme = {name!r} is not allowed. Use one of: {', '.join(map(repr, SCHEMES))}.")
+
+
+def check_labels(labels: Sequence[str]) -> None:
+    """RAISES (SettingError): There are none, an empty one or the same twice."""
+    if not labels:
+        raise SettingError("there are no labels: no document of the training corpus has a labelled span.")
+    if "" in labels or len(set(labels)) < len(labels):
+        raise SettingError(f"the labels {list(labels)} hold an empty one or the same twice.")
