@@ -9,7 +9,14 @@ from thinc.types import Floats2d, Ragged
 
 from .alignment.pieces import SpanGetter
 from .backbone import BackboneSettings, BaseSettings, LoraSettings
-from .layers import ModelSettings, ShimSettings, build_billm_model, build_tok2vec
+from .layers import (
+    ModelSettings,
+    ShimSettings,
+    build_billm_model,
+    build_pooled_textcat,
+    build_sequence_labeler,
+    build_tok2vec,
+)
 
 DEFAULT_LORA: dict[str, Any] = LoraSettings().as_block()
 
@@ -80,3 +87,31 @@ def create_tok2vec_billm_v1(
     grad_factor (float): By which gradients are multiplied on their way to the adapter.
     """
     return build_tok2vec(transformer, pooling, grad_factor)
+
+
+def create_sequence_labeler_v1(
+    tok2vec: Model[list[Doc], list[Floats2d]], nO: int | None = None
+) -> Model[list[Doc], list[Floats2d]]:
+    """Dropout and one linear layer over token vectors, for `sequence_labeler`. The rate is `training.dropout`.
+
+    tok2vec (Model): A listener, or any other layer that gives one vector a token.
+    nO (int | None): The number of tags; null: set by the component from its labels.
+    """
+    return build_sequence_labeler(tok2vec, nO)
+
+
+def create_pooled_textcat_v1(
+    tok2vec: Model[list[Doc], list[Floats2d]],
+    pooling: str = "mean",
+    exclusive_classes: bool = True,
+    nO: int | None = None,
+) -> Model[list[Doc], Floats2d]:
+    """One vector a document, dropout and one linear layer, for spaCy's `textcat` and `textcat_multilabel`.
+
+    tok2vec (Model): A listener, or any other layer that gives one vector a token.
+    pooling (str): "last", "mean", "max" or "attention".
+    exclusive_classes (bool): True for `textcat`, false for `textcat_multilabel`.
+    nO (int | None): The number of classes; null: set by the component from its labels.
+    RAISES (SettingError): There is no such pooling.
+    """
+    return build_pooled_textcat(tok2vec, pooling, exclusive_classes, nO)

@@ -1,0 +1,110 @@
+"""Classification of documents from one pooled vector, for spaCy's own `textcat` and `textcat_multilabel`."""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from spacy.tokens import Doc
+from thinc.api import (
+    Dropout,
+    Linear,
+    Model,
+    ParametricAttention,
+    chain,
+    reduce_last,
+    reduce_max,
+    reduce_mean,
+    reduce_sum,
+    zero_init,
+)
+from thinc.types import Floats2d, Ragged
+
+from ..errors import SettingError
+
+POOLINGS: dict[str, Callable[[], Model[Ragged, Floats2d]]] = {
+    "last": reduce_last,
+    "mean": reduce_mean,
+    "max": reduce_max,
+    "attention": lambda: chain(ParametricAttention(), reduce_sum()),
+}
+
+
+def build_pooled_textcat(
+    tok2vec: Model[list[Doc], list[Floats2d]],
+    pooling: str = "mean",
+    exclusive_classes: bool = True,
+    nO: int | None = None,
+) -> Model[list[Doc], Floats2d]:
+    """Token vectors pooled to one, dropout, and one linear layer.
+
+    tok2vec (Model): Documents to one array of token vectors each. All windows of a long document are in it.
+    pooling (str): "last" (the last token, as in LS-LLaMA: Li et al., 2023), "mean", "max", or "attention" (a mean whose
+        weights are learned). Tokens whose vector is zero, as they have no piece, are left out.
+    exclusive_classes (bool): Softmax over the classes, for `textcat`; else each on its own, for `textcat_multilabel`.
+    nO (int | None): The number of classes; None: set by the component.
+    RETURNS (Model): Documents to probabilities, shape (documents, classes). Its gradient is that of cross-entropy.
+    RAISES (SettingError): There is no such pooling.
+    """
+    if pooling not in POOLINGS:
+        raise SettingError(f"pooling = {pooling!r} is not allowed. Use one of: {', '.join(map(repr, POOLINGS))}.")
+    output: Model = Linear(nO, init_W=zero_init)
+    inner = chain(tok2vec, real_rows(), POOLINGS[pooling](), Dropout(0.0), output)
+    return Model(
+        "pooled_textcat",
+        forward,
+        init=init,
+        layers=[inner],
+        dims={"nO": nO},
+        attrs={"multi_label": not exclusive_classes},
+        refs={"tok2vec": tok2vec, "output_layer": output},
+    )
+
+
+def init(model: Model, X: list[Doc] | None = None, Y: Floats2d | None = None) -> None:
+    """Take the number of classes from a sample of the truth."""
+    output = model.get_ref("output_layer")
+    if Y is not None and not output.has_dim("nO"):
+        output.set_dim("nO", Y.shape[1])
+        model.set_dim("nO", Y.shape[1])
+    model.layers[0].initialize(X=X)
+
+
+def forward(model: Model, docs: list[Doc], is_train: bool) -> tuple[Floats2d, Callable[[Floats2d], Any]]:
+    """Probabilities of the classes.
+
+    spaCy hands back probabilities less the truth. That is the gradient of cross-entropy with regard to the scores
+    before softmax or sigmoid, so it goes there as it is.
+    """
+    scores, backprop = model.layers[0](docs, is_train)
+    activation = model.ops.sigmoid if model.attrs["multi_label"] else model.ops.softmax
+    return activation(scores), backprop
+
+
+def real_rows() -> Model[list[Floats2d], Ragged]:
+    """Leave out rows that are zero. A document that has no other gets one row of zeros, so that each has something to
+    pool."""
+    return Model("real_rows", real_rows_forward)
+
+
+def real_rows_forward(
+    model: Model, vectors: list[Floats2d], is_train: bool
+) -> tuple[Ragged, Callable[[Ragged], list[Floats2d]]]:
+    """See `real_rows`."""
+    xp = model.ops.xp
+    lengths = [len(rows) for rows in vectors]
+    joined = xp.concatenate(vectors)
+    document = xp.repeat(xp.arange(len(vectors)), xp.asarray(lengths))
+    kept = xp.flatnonzero(joined.any(axis=1))
+    counts = xp.bincount(document[kept], minlength=len(vectors))
+    # Each document's rows begin after those of the ones before it and after their rows of zeros.
+    empty = counts == 0
+    filled = counts + empty
+    target = xp.arange(len(kept)) + (xp.cumsum(empty) - empty)[document[kept]]
+    data = model.ops.alloc2f(int(filled.sum()), joined.shape[1])
+    data[target] = joined[kept]
+
+    def backprop(gradient: Ragged) -> list[Floats2d]:
+        d_joined = xp.zeros_like(joined)
+        d_joined[kept] = cast(Floats2d, gradient.data)[target]
+        return xp.split(d_joined, xp.cumsum(xp.asarray(lengths))[:-1].tolist())
+
+    return Ragged(data, model.ops.asarray1i(filled)), backprop

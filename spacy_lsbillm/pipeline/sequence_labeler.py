@@ -1,0 +1,334 @@
+"""The `sequence_labeler` component: spans from one tag a token, trained with cross-entropy."""
+
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from spacy.language import Language
+from spacy.pipeline import TrainablePipe
+from spacy.scorer import Scorer, get_ner_prf
+from spacy.tokens import Doc, Span, SpanGroup
+from spacy.training import Example, offsets_to_biluo_tags, validate_examples, validate_get_examples
+from spacy.vocab import Vocab
+from thinc.api import Config, Model
+from thinc.types import Floats2d
+
+from ..errors import SettingError
+from ..tagging import Scheme, Spans, best_tags
+from ..tagging.scheme import MISSING, check_labels, check_scheme
+
+DEFAULT_CONFIG = Config().from_str(
+    """
+[sequence_labeler]
+scheme = "biluo"
+spans_key = null
+
+[sequence_labeler.scorer]
+@scorers = "spacy-lsbillm.sequence_labeler_scorer.v1"
+
+[sequence_labeler.model]
+@architectures = "spacy-lsbillm.SequenceLabeler.v1"
+nO = null
+
+[sequence_labeler.model.tok2vec]
+@architectures = "spacy-transformers.TransformerListener.v1"
+grad_factor = 1.0
+upstream = "*"
+
+[sequence_labeler.model.tok2vec.pooling]
+@layers = "reduce_mean.v1"
+"""
+)["sequence_labeler"]
+
+# The scores of the entities, one of each; None for those that the model did not find.
+SCORES = "ent_scores"
+
+
+@Language.factory(
+    "sequence_labeler",
+    assigns=["doc.ents", "doc.spans", f"doc._.{SCORES}"],
+    default_config=DEFAULT_CONFIG,
+    default_score_weights={"ents_f": 1.0, "ents_p": 0.0, "ents_r": 0.0, "ents_per_type": None},
+)
+def make_sequence_labeler(
+    nlp: Language,
+    name: str,
+    model: Model[list[Doc], list[Floats2d]],
+    scheme: str,
+    spans_key: str | None,
+    scorer: Callable[..., dict[str, Any]] | None,
+) -> "SequenceLabeler":
+    """Make the component.
+
+    model (Model): From `spacy-lsbillm.SequenceLabeler.v1`.
+    scheme (str): "biluo" or "iob2".
+    spans_key (str | None): Write to and learn from `doc.spans[spans_key]`; None: `doc.ents`.
+    scorer (Callable | None): How `spacy evaluate` scores it.
+    """
+    return SequenceLabeler(nlp.vocab, model, name, scheme=scheme, spans_key=spans_key, scorer=scorer)
+
+
+def make_sequence_labeler_scorer() -> Callable[..., dict[str, Any]]:
+    """spaCy's own scores of entities or of spans, as the component writes them."""
+    return sequence_labeler_score
+
+
+def sequence_labeler_score(examples: Iterable[Example], spans_key: str | None = None, **kwargs: Any) -> dict[str, Any]:
+    """Precision, recall and F1 of spans with their labels, micro-averaged and per label."""
+    if spans_key is None:
+        return get_ner_prf(examples, **kwargs)
+    attr = f"spans_{spans_key}"
+    return Scorer.score_spans(
+        examples,
+        attr,
+        getter=lambda doc, key: doc.spans.get(key.removeprefix("spans_"), []),
+        has_annotation=lambda doc: spans_key in doc.spans,
+        allow_overlap=True,
+        labeled=True,
+        **kwargs,
+    )
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """The spans of some documents, whose tokens are numbered through.
+
+    first (ndarray[int64]): The number of each document's first token.
+    """
+
+    spans: Spans
+    first: np.ndarray
+
+
+class SequenceLabeler(TrainablePipe):
+    """Finds spans that do not overlap: each token gets a tag, and the tags of a document are the best well-formed
+    sequence.
+
+    The scores of spans are between 0 and 1: what the model gives the tags of the span, multiplied. They are in
+    `doc.spans[spans_key].attrs["scores"]`, or in `doc._.ent_scores`, one for each of `doc.ents`.
+    """
+
+    def __init__(
+        self,
+        vocab: Vocab,
+        model: Model[list[Doc], list[Floats2d]],
+        name: str = "sequence_labeler",
+        *,
+        scheme: str = "biluo",
+        spans_key: str | None = None,
+        scorer: Callable[..., dict[str, Any]] | None = sequence_labeler_score,
+    ) -> None:
+        check_scheme(scheme)
+        self.vocab = vocab
+        self.model = model
+        self.name = name
+        self.cfg: dict[str, Any] = {"labels": [], "scheme": scheme, "spans_key": spans_key}
+        self.scorer = scorer
+        self._unknown: set[str] = set()
+        if not Doc.has_extension(SCORES):
+            Doc.set_extension(SCORES, default=None)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels of spans."""
+        return tuple(self.cfg["labels"])
+
+    @property
+    def label_data(self) -> list[str]:
+        """What `spacy init labels` writes."""
+        return list(self.cfg["labels"])
+
+    @property
+    def scheme(self) -> Scheme:
+        """The tags, by number."""
+        return Scheme(self.cfg["scheme"], self.labels)
+
+    @property
+    def spans_key(self) -> str | None:
+        """Where spans are written: `doc.spans[spans_key]`, or `doc.ents` with None."""
+        return self.cfg["spans_key"]
+
+    def add_label(self, label: str) -> int:
+        """Add a label, before `initialize`.
+
+        RETURNS (int): 0 if it is there already, else 1.
+        RAISES (ValueError): The model's output has its size already.
+        """
+        if not isinstance(label, str):
+            raise SettingError(f"the label {label!r} of {self.name!r} is not a string.")
+        if label in self.labels:
+            return 0
+        if self.model.get_ref("output_layer").has_dim("nO"):
+            raise SettingError(
+                f"the label {label!r} cannot be added to {self.name!r}: its model has {len(self.labels)} labels and is "
+                f"trained. Train it again with all of them."
+            )
+        self.cfg["labels"].append(label)
+        self.vocab.strings.add(label)
+        return 1
+
+    def initialize(
+        self,
+        get_examples: Callable[[], Iterable[Example]],
+        *,
+        nlp: Language | None = None,
+        labels: Sequence[str] | None = None,
+    ) -> None:
+        """Collect the labels and give the model its size.
+
+        get_examples (Callable): The training corpus; it is read once to the end.
+        labels (Sequence[str] | None): The labels; None: those that the corpus has, sorted.
+        RAISES (SettingError): There are no labels, or spans of a document overlap.
+        """
+        validate_get_examples(get_examples, "SequenceLabeler.initialize")
+        found: set[str] = set()
+        for example in get_examples():
+            gold = self._gold(example.reference)
+            _check_overlap(gold or [], example.reference, self.name)
+            found.update(span.label_ for span in gold or [])
+        for label in sorted(found) if labels is None else labels:
+            self.add_label(label)
+        check_labels(self.labels)
+        sample = [example.predicted for example in islice(get_examples(), 10)]
+        self.model.get_ref("output_layer").set_dim("nO", self.scheme.n_tags)
+        self.model.initialize(X=sample)
+
+    def predict(self, docs: Sequence[Doc]) -> Predicted:
+        """The best well-formed tags of all documents, as spans."""
+        docs = list(docs)
+        lengths = np.array([len(doc) for doc in docs], dtype=np.int64)
+        first = np.cumsum(lengths) - lengths
+        if not lengths.sum():
+            nothing = np.zeros(0, dtype=np.int64)
+            return Predicted(Spans(nothing, nothing, nothing, nothing.astype("f")), first)
+        log_probs = self.model.ops.to_numpy(_log_softmax(self.model, self.model.predict(docs)))
+        scheme = self.scheme
+        tags = best_tags(log_probs, lengths, scheme)
+        return Predicted(scheme.spans(tags, log_probs[np.arange(len(tags)), tags]), first)
+
+    def set_annotations(self, docs: Sequence[Doc], predicted: Predicted) -> None:
+        """Write the spans. Entities that a document has already are kept, and what overlaps them is left out."""
+        spans, labels = predicted.spans, self.labels
+        where = np.searchsorted(predicted.first, spans.start, side="right") - 1
+        # Of documents that begin at the same token all but the last are empty.
+        offset = predicted.first[where]
+        rows = zip(
+            (spans.start - offset).tolist(),
+            (spans.end - offset).tolist(),
+            spans.label.tolist(),
+            spans.score.tolist(),
+            strict=True,
+        )
+        counts = np.bincount(where, minlength=len(docs)).tolist()
+        for doc, count in zip(docs, counts, strict=True):
+            chosen = list(islice(rows, count))
+            found = [Span(doc, start, end, label=labels[label]) for start, end, label, _ in chosen]
+            scores = [score for *_, score in chosen]
+            if self.spans_key is None:
+                _set_entities(doc, found, scores)
+            else:
+                doc.spans[self.spans_key] = SpanGroup(doc, name=self.spans_key, spans=found, attrs={"scores": scores})
+
+    def get_loss(self, examples: Iterable[Example], scores: list[Floats2d]) -> tuple[float, list[Floats2d]]:
+        """Cross-entropy. Tokens without annotation have none.
+
+        The gradient is that of the mean over tokens, times the documents: beside a component with one gradient a
+        document, such as `textcat`, neither drowns the other in their shared transformer.
+
+        examples (Iterable[Example]): The batch.
+        scores (list[Floats2d]): The model's output.
+        RETURNS (tuple[float, list[Floats2d]]): The mean loss of a token, and the gradient.
+        """
+        examples = list(examples)
+        validate_examples(examples, "SequenceLabeler.get_loss")
+        known = {label: i for i, label in enumerate(self.labels)}
+        scheme = self.scheme
+        numbers = [number for example in examples for number in scheme.numbers(self._aligned(example), known)]
+        xp = self.model.ops.xp
+        truth = xp.asarray(numbers, dtype="i")
+        rows = xp.flatnonzero(truth != MISSING)
+        log_probs = _log_softmax(self.model, scores)
+        gradient = xp.zeros_like(log_probs)
+        loss = 0.0
+        if len(rows):
+            gradient[rows] = xp.exp(log_probs[rows])
+            gradient[rows, truth[rows]] -= 1
+            gradient *= len(examples) / len(rows)
+            loss = -float(log_probs[rows, truth[rows]].mean())
+        ends = np.cumsum([len(rows) for rows in scores])[:-1]
+        return loss, xp.split(gradient, ends.tolist())
+
+    def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
+        """Score a batch of examples, and warn once of each gold label that the component cannot give."""
+        examples = list(examples)
+        for example in examples:
+            for span in self._gold(example.reference) or []:
+                if span.label_ not in self._unknown and span.label_ not in self.cfg["labels"]:
+                    self._unknown.add(span.label_)
+                    warnings.warn(
+                        f"the label {span.label_!r} of {span.text!r} in {_name(example.reference)} is not one that "
+                        f"{self.name!r} was trained with: it counts as missed. Labels: {', '.join(self.labels)}.",
+                        stacklevel=2,
+                    )
+        return super().score(examples, spans_key=self.spans_key, **kwargs)
+
+    def _gold(self, doc: Doc) -> list[Span] | None:
+        """The gold spans of a document; None where it has no annotation."""
+        if self.spans_key is None:
+            return list(doc.ents)
+        return list(doc.spans[self.spans_key]) if self.spans_key in doc.spans else None
+
+    def _aligned(self, example: Example) -> list[str | None]:
+        """BILUO tags of the predicted document's tokens; None where there is no annotation or tokens do not fit."""
+        if self.spans_key is None:
+            return example.get_aligned_ner()
+        gold = self._gold(example.reference)
+        if gold is None:
+            return [None] * len(example.predicted)
+        _check_overlap(gold, example.reference, self.name)
+        offsets = [(span.start_char, span.end_char, span.label_) for span in gold]
+        with warnings.catch_warnings():
+            # spaCy warns of each span that does not fit the tokens; as with entities, it has no part in the loss.
+            warnings.simplefilter("ignore", UserWarning)
+            tags = offsets_to_biluo_tags(example.predicted, offsets, missing="O")
+        return [None if tag == "-" else tag for tag in tags]
+
+
+def _log_softmax(model: Model, scores: list[Floats2d]) -> Floats2d:
+    """Of all documents' scores as one array."""
+    xp = model.ops.xp
+    joined = xp.concatenate(scores)
+    joined = joined - joined.max(axis=1, keepdims=True)
+    return joined - xp.log(xp.exp(joined).sum(axis=1, keepdims=True))
+
+
+def _set_entities(doc: Doc, found: list[Span], scores: list[float]) -> None:
+    before = doc.ents
+    if before:
+        taken = {i for ent in before for i in range(ent.start, ent.end)}
+        free = [i for i, span in enumerate(found) if taken.isdisjoint(range(span.start, span.end))]
+        found, scores = [found[i] for i in free], [scores[i] for i in free]
+    doc.set_ents([*before, *found])
+    by_start = dict(zip((span.start for span in found), scores, strict=True))
+    doc._.set(SCORES, [by_start.get(ent.start) for ent in doc.ents])
+
+
+def _check_overlap(spans: list[Span], doc: Doc, name: str) -> None:
+    """RAISES (SettingError): Two of them overlap."""
+    end, before = -1, None
+    for span in sorted(spans, key=lambda span: (span.start, span.end)):
+        if before is not None and span.start < end:
+            raise SettingError(
+                f"the gold spans {before.text!r} ({before.label_}) and {span.text!r} ({span.label_}) overlap in "
+                f"{_name(doc)}: {name!r} gives each token one label. Use one sequence_labeler a layer of spans, each "
+                f"with a spans_key of its own, or spancat."
+            )
+        end, before = span.end, span
+
+
+def _name(doc: Doc) -> str:
+    text = doc.text if len(doc.text) <= 60 else doc.text[:57] + "..."
+    return f"the document {text!r}"

@@ -1,0 +1,414 @@
+"""The label-supervised heads: `sequence_labeler`, and `PooledTextCat` under spaCy's own components."""
+
+import warnings
+
+import numpy as np
+import pytest
+import spacy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pipelines import GOLD, LISTENER, build
+from spacy.tokens import Doc, DocBin, Span
+from spacy.training import Example
+from spacy.util import fix_random_seed
+from thinc.api import Adam, Model, get_current_ops
+from tiny import TEXTS
+
+from spacy_lsbillm.errors import SettingError
+from spacy_lsbillm.layers import build_pooled_textcat
+
+CNN = {
+    "@architectures": "spacy.HashEmbedCNN.v2",
+    "pretrained_vectors": None,
+    "width": 32,
+    "depth": 2,
+    "embed_size": 300,
+    "window_size": 1,
+    "maxout_pieces": 2,
+    "subword_features": True,
+}
+
+
+def labeler(nlp, name="sequence_labeler", tok2vec=LISTENER, **config):
+    model = {"@architectures": "spacy-lsbillm.SequenceLabeler.v1", "tok2vec": tok2vec}
+    return nlp.add_pipe("sequence_labeler", name=name, config={"model": model, **config})
+
+
+def corpus(nlp, spans_key=None):
+    made = []
+    for text, (spans, intent) in zip(TEXTS, GOLD, strict=True):
+        reference = nlp.make_doc(text)
+        found = [reference.char_span(start, end, label=label) for start, end, label in spans]
+        if spans_key is None:
+            reference.set_ents(found)
+        else:
+            reference.spans[spans_key] = found
+        reference.cats = {name: float(name == intent) for name in ("book", "play", "weather")}
+        made.append(Example(nlp.make_doc(text), reference))
+    return made
+
+
+def fit(nlp, data, steps=80, rate=0.005):
+    fix_random_seed(0)
+    nlp.initialize(lambda: data)
+    optimizer = Adam(rate)
+    for _ in range(steps):
+        losses = nlp.update(data, sgd=optimizer, losses={})
+    return losses
+
+
+@pytest.fixture(scope="module")
+def trained(make_base):
+    nlp = build(make_base(), heads=())
+    labeler(nlp)
+    fit(nlp, corpus(nlp))
+    return nlp
+
+
+def found(doc):
+    return [(ent.start_char, ent.end_char, ent.label_) for ent in doc.ents]
+
+
+@pytest.mark.parametrize("scheme", ["iob2", "biluo"])
+@pytest.mark.parametrize("spans_key", [None, "slots"])
+def test_it_learns_spans_by_heart(make_base, scheme, spans_key):
+    nlp = build(make_base(), heads=())
+    labeler(nlp, scheme=scheme, spans_key=spans_key)
+    data = corpus(nlp, spans_key)
+    losses = fit(nlp, data)
+    assert losses["sequence_labeler"] < 0.1
+    for doc, (spans, _) in zip(nlp.pipe(TEXTS), GOLD, strict=True):
+        group = list(doc.ents) if spans_key is None else list(doc.spans["slots"])
+        assert [(span.start_char, span.end_char, span.label_) for span in group] == spans
+        scores = doc._.ent_scores if spans_key is None else doc.spans["slots"].attrs["scores"]
+        assert len(scores) == len(group)
+        assert all(0.5 < score <= 1 for score in scores)
+    result = nlp.evaluate(data)
+    key = "ents" if spans_key is None else "spans_slots"
+    assert result[f"{key}_f"] == result[f"{key}_p"] == result[f"{key}_r"] == 1.0
+    assert set(result[f"{key}_per_type"]) == {"city", "artist", "playlist"}
+
+
+def test_it_needs_no_transformer():
+    nlp = spacy.blank("en")
+    labeler(nlp, tok2vec=CNN)
+    fit(nlp, corpus(nlp))
+    assert [found(doc) for doc in nlp.pipe(TEXTS)] == [spans for spans, _ in GOLD]
+
+
+def test_several_labelers_share_a_transformer(make_base):
+    nlp = build(make_base(), heads=())
+    labeler(nlp)
+    labeler(nlp, name="second", spans_key="slots")
+    data = corpus(nlp)
+    for example in data:
+        example.reference.spans["slots"] = [Span(example.reference, 0, 1, label="verb")]
+    fit(nlp, data)
+    for doc, (spans, _) in zip(nlp.pipe(TEXTS), GOLD, strict=True):
+        assert found(doc) == spans
+        assert [(span.text, span.label_) for span in doc.spans["slots"]] == [(doc[0].text, "verb")]
+
+
+def test_it_saves_and_loads(trained, tmp_path):
+    before = [(found(doc), doc._.ent_scores) for doc in trained.pipe(TEXTS)]
+    trained.to_disk(tmp_path)
+    loaded = spacy.load(tmp_path)
+    assert loaded.get_pipe("sequence_labeler").labels == ("artist", "city", "playlist")
+    again = [(found(doc), doc._.ent_scores) for doc in loaded.pipe(TEXTS)]
+    assert [spans for spans, _ in again] == [spans for spans, _ in before]
+    for (_, one), (_, other) in zip(before, again, strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
+    data = spacy.blank("en").from_config(trained.config).from_bytes(trained.to_bytes())
+    assert [found(doc) for doc in data.pipe(TEXTS)] == [spans for spans, _ in before]
+
+
+def test_batches_and_empty_documents_do_not_matter(trained):
+    alone = [trained(text) for text in TEXTS]
+    mixed = [text for pair in zip(TEXTS, ["", " ", "", ""], strict=True) for text in pair]
+    for size in (1, 3, 100):
+        docs = list(trained.pipe(mixed, batch_size=size))
+        assert [found(doc) for doc in docs[::2]] == [found(doc) for doc in alone]
+        for doc, other in zip(docs[::2], alone, strict=True):
+            assert doc._.ent_scores == pytest.approx(other._.ent_scores, abs=1e-5)
+    assert [found(doc) for doc in trained.pipe(["", ""])] == [[], []]
+
+
+def test_entities_of_an_earlier_component_are_kept(trained):
+    doc = trained.make_doc(TEXTS[0])
+    doc.set_ents([Span(doc, 10, 12, label="rule")])
+    doc = trained(doc)
+    assert trained(TEXTS[0])[10].ent_type_ == "city"
+    assert [(ent.text, ent.label_) for ent in doc.ents] == [("boston tomorrow", "rule")]
+    assert doc._.ent_scores == [None]
+
+
+def test_tokens_without_annotation_are_not_learned(make_base):
+    """What stands in missing tokens must have no influence, whatever the model says of them."""
+    nlp = build(make_base(), heads=())
+    pipe = labeler(nlp)
+    data = corpus(nlp)
+    nlp.initialize(lambda: data)
+    reference = nlp.make_doc(TEXTS[0])
+    reference.set_ents([Span(reference, 9, 10, label="city")], missing=[Span(reference, 0, 9)], default="outside")
+    example = Example(nlp.make_doc(TEXTS[0]), reference)
+    scores = np.random.default_rng(0).normal(size=(len(reference), pipe.scheme.n_tags)).astype("f")
+    loss, (gradient,) = pipe.get_loss([example], [scores])
+    assert not gradient[:9].any()
+    assert gradient[9:].all()
+    changed = scores.copy()
+    changed[:9] += 100
+    assert pipe.get_loss([example], [changed])[0] == pytest.approx(loss)
+    nothing = Example(nlp.make_doc(TEXTS[0]), nlp.make_doc(TEXTS[0]))
+    loss, (gradient,) = pipe.get_loss([nothing], [scores])
+    assert loss == 0
+    assert not gradient.any()
+
+
+@pytest.mark.parametrize("scheme", ["iob2", "biluo"])
+def test_the_gradient_is_that_of_the_loss(make_base, scheme):
+    nlp = build(make_base(), heads=())
+    pipe = labeler(nlp, scheme=scheme)
+    data = corpus(nlp)
+    nlp.initialize(lambda: data)
+    rng = np.random.default_rng(0)
+    scores = [rng.normal(size=(len(example.predicted), pipe.scheme.n_tags)).astype("f") for example in data]
+    _, gradients = pipe.get_loss(data, scores)
+    for i, row, tag in ((0, 3, 0), (1, 4, 2), (3, 7, 5)):
+        losses = []
+        for sign in (1, -1):
+            moved = [array.copy() for array in scores]
+            moved[i][row, tag] += sign * 0.01
+            losses.append(pipe.get_loss(data, moved)[0])
+        assert gradients[i][row, tag] == pytest.approx(len(data) * (losses[0] - losses[1]) / 0.02, abs=2e-3)
+
+
+def test_tokens_that_do_not_fit_have_no_part_in_the_loss(make_base):
+    for key in (None, "slots"):
+        nlp = build(make_base(), heads=())
+        pipe = labeler(nlp, spans_key=key)
+        data = corpus(nlp, key)
+        nlp.initialize(lambda data=data: data)
+        # "italian place in boston" as one token covers the entity and more.
+        words = ["book", "a", "table", "for", "two", "at", "an", "italian place in boston", "tomorrow", "night"]
+        example = Example(Doc(nlp.vocab, words=words), data[0].reference)
+        scores = np.zeros((len(words), pipe.scheme.n_tags), "f")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            _, (gradient,) = pipe.get_loss([example], [scores])
+        assert [i for i, row in enumerate(gradient) if not row.any()] == [7]
+
+
+def test_labels_may_be_given(make_base):
+    nlp = build(make_base(), heads=())
+    pipe = labeler(nlp)
+    data = corpus(nlp)
+    nlp.config["initialize"]["components"]["sequence_labeler"] = {"labels": ["city", "planet"]}
+    nlp.initialize(lambda: data)
+    assert pipe.label_data == ["city", "planet"]
+    nlp.update(data, sgd=Adam(0.01))
+    with pytest.raises(SettingError, match="'moon' cannot be added to 'sequence_labeler'"):
+        pipe.add_label("moon")
+
+
+# Bad input
+
+
+def test_no_labels_at_all(make_base):
+    nlp = build(make_base(), heads=())
+    labeler(nlp)
+    empty = [Example(nlp.make_doc(text), nlp.make_doc(text)) for text in TEXTS]
+    with pytest.raises(SettingError, match="there are no labels: no document of the training corpus has"):
+        nlp.initialize(lambda: empty)
+
+
+def test_gold_spans_that_overlap_are_named(make_base):
+    nlp = build(make_base(), heads=())
+    labeler(nlp, spans_key="slots")
+    data = corpus(nlp, "slots")
+    reference = data[1].reference
+    reference.spans["slots"] = [Span(reference, 3, 5, label="a"), Span(reference, 4, 6, label="b")]
+    with pytest.raises(SettingError, match=r"'by miles' \(a\) and 'miles davis' \(b\) overlap in .*play some jazz"):
+        nlp.initialize(lambda: data)
+
+
+def test_labels_that_training_never_had_are_named_once(trained):
+    data = corpus(trained)
+    reference = data[2].reference
+    reference.set_ents([Span(reference, 4, 5, label="capital")])
+    with pytest.warns(UserWarning, match="'capital' of 'paris' in the document 'will it rain") as raised:
+        result = trained.evaluate(data)
+        trained.evaluate(data)
+    assert len(raised) == 1
+    assert result["ents_r"] == 0.75
+
+
+def test_bad_settings(make_base):
+    nlp = build(make_base(), heads=())
+    with pytest.raises(SettingError, match="scheme = 'bio'"):
+        labeler(nlp, scheme="bio")
+    with pytest.raises(SettingError, match="pooling = 'first' is not allowed"):
+        textcat(nlp, pooling="first")
+
+
+# PooledTextCat
+
+POOLINGS = ["last", "mean", "max", "attention"]
+
+
+def textcat(nlp, pooling, exclusive=True, tok2vec=LISTENER):
+    factory = "textcat" if exclusive else "textcat_multilabel"
+    model = {
+        "@architectures": "spacy-lsbillm.PooledTextCat.v1",
+        "pooling": pooling,
+        "exclusive_classes": exclusive,
+        "tok2vec": tok2vec,
+    }
+    return nlp.add_pipe(factory, name="textcat", config={"model": model})
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_it_learns_classes_by_heart(make_base, tmp_path, pooling, exclusive):
+    nlp = build(make_base(), heads=())
+    textcat(nlp, pooling, exclusive)
+    data = corpus(nlp)
+    fit(nlp, data)
+    for doc, (_, intent) in zip(nlp.pipe(TEXTS), GOLD, strict=True):
+        assert max(doc.cats, key=doc.cats.get) == intent
+        assert doc.cats[intent] > 0.8
+        if exclusive:
+            assert sum(doc.cats.values()) == pytest.approx(1)
+    nlp.to_disk(tmp_path)
+    loaded = spacy.load(tmp_path)
+    for doc, other in zip(nlp.pipe(TEXTS), loaded.pipe(TEXTS), strict=True):
+        assert doc.cats == pytest.approx(other.cats, abs=1e-5)
+
+
+def test_it_works_over_any_tok2vec():
+    nlp = spacy.blank("en")
+    textcat(nlp, "mean", tok2vec=CNN)
+    fit(nlp, corpus(nlp))
+    assert [max(doc.cats, key=doc.cats.get) for doc in nlp.pipe(TEXTS)] == [intent for _, intent in GOLD]
+
+
+def vectors_of(arrays):
+    """A model that gives these arrays, and collects the gradient."""
+    seen = []
+
+    def forward(model, docs, is_train):
+        def backprop(gradients):
+            seen.append(gradients)
+            return docs
+
+        return arrays, backprop
+
+    return Model("vectors", forward, dims={"nO": arrays[0].shape[1]}), seen
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+@pytest.mark.parametrize("pooling", POOLINGS)
+@settings(max_examples=20, deadline=None)
+@given(lengths=st.lists(st.integers(0, 4), min_size=1, max_size=4), seed=st.integers(0, 1000))
+def test_pooling_is_what_it_says_and_so_is_its_gradient(pooling, exclusive, lengths, seed):
+    """Against plain numpy, with rows of zeros in between, which have no part in it."""
+    rng = np.random.default_rng(seed)
+    arrays = [rng.normal(size=(length, 3)).astype("f") for length in lengths]
+    for array in arrays:
+        array[rng.random(len(array)) < 0.3] = 0
+    tok2vec, seen = vectors_of(arrays)
+    truth = rng.random((len(arrays), 2)).astype("f")
+    model = build_pooled_textcat(tok2vec, pooling, exclusive)
+    model.initialize(X=[None] * len(arrays), Y=truth)
+    linear = model.get_ref("output_layer")
+    linear.set_param("W", get_current_ops().asarray(rng.normal(size=(2, 3)).astype("f")))
+    weight = linear.get_param("W")
+    query = next((node.get_param("Q") for node in model.walk() if node.name == "para-attn"), None)
+
+    def by_hand():
+        pooled = []
+        for array in arrays:
+            rows = array[array.any(axis=1)]
+            if not len(rows):
+                rows = np.zeros((1, 3), "f")
+            if pooling == "attention":
+                shares = np.exp(rows @ query)
+                pooled.append((rows * (shares / shares.sum())[:, None]).sum(0))
+            else:
+                pooled.append({"last": rows[-1], "mean": rows.mean(0), "max": rows.max(0)}[pooling])
+        scores = np.array(pooled) @ weight.T
+        if exclusive:
+            powers = np.exp(scores - scores.max(1, keepdims=True))
+            return powers / powers.sum(1, keepdims=True)
+        return 1 / (1 + np.exp(-scores))
+
+    found, backprop = model.begin_update([None] * len(arrays))
+    assert np.allclose(found, by_hand(), atol=1e-5)
+    backprop(found - truth)
+    (gradients,) = seen
+    assert [gradient.shape for gradient in gradients] == [array.shape for array in arrays]
+    for gradient, array in zip(gradients, arrays, strict=True):
+        assert not gradient[~array.any(axis=1)].any()
+
+    # The gradient of cross-entropy, by differences; with a softmax, for truths that are distributions.
+    if exclusive:
+        truth /= truth.sum(1, keepdims=True)
+        seen.clear()
+        backprop(found - truth)
+        (gradients,) = seen
+
+    def loss():
+        probabilities = by_hand().astype("float64")
+        missed = 0 if exclusive else (1 - truth) * np.log(1 - probabilities)
+        return -(truth * np.log(probabilities) + missed).sum()
+
+    step = 1e-2
+    for gradient, array in zip(gradients, arrays, strict=True):
+        real = array.any(axis=1)
+        highest = np.sort(array[real][:, 0])[-2:]
+        tied = len(highest) == 2 and highest[1] - highest[0] < 2 * step
+        if not real.any() or (pooling == "max" and tied):
+            continue
+        row = np.flatnonzero(real)[0]
+        before, losses = array[row, 0], []
+        for sign in (1, -1):
+            array[row, 0] = before + sign * step
+            losses.append(loss())
+        array[row, 0] = before
+        assert gradient[row, 0] == pytest.approx((losses[0] - losses[1]) / (2 * step), abs=1e-2)
+
+
+def test_seqeval_gives_the_same_score(trained):
+    """Strict IOB2 micro F1 over noisy predictions and gold spans."""
+    import seqeval.metrics as seqeval
+    from seqeval.scheme import IOB2
+
+    rng = np.random.default_rng(0)
+    labels = ("artist", "city")
+
+    def noisy(doc):
+        spans, at = [], 0
+        while at < len(doc):
+            length = int(rng.integers(1, 3))
+            if rng.random() < 0.5:
+                spans.append(Span(doc, at, min(len(doc), at + length), label=str(rng.choice(labels))))
+            at += length
+        doc.set_ents(spans)
+        return doc
+
+    def tags(doc):
+        return [f"{token.ent_iob_}-{token.ent_type_}" if token.ent_type_ else "O" for token in doc]
+
+    data = [Example(noisy(trained.make_doc(t)), noisy(trained.make_doc(t))) for t in TEXTS * 25]
+    ours = trained.get_pipe("sequence_labeler").score(data)
+    gold, predicted = ([tags(getattr(example, side)) for example in data] for side in ("reference", "predicted"))
+    theirs = {"mode": "strict", "scheme": IOB2}
+    assert 0.05 < ours["ents_f"] < 0.9
+    assert ours["ents_f"] == pytest.approx(seqeval.f1_score(gold, predicted, **theirs))
+    assert ours["ents_p"] == pytest.approx(seqeval.precision_score(gold, predicted, **theirs))
+    assert ours["ents_r"] == pytest.approx(seqeval.recall_score(gold, predicted, **theirs))
+
+
+def test_scores_survive_in_a_docbin(trained):
+    docs = list(trained.pipe(TEXTS))
+    stored = DocBin().from_bytes(DocBin(docs=docs, store_user_data=True).to_bytes())
+    assert [list(doc._.ent_scores) for doc in stored.get_docs(trained.vocab)] == [doc._.ent_scores for doc in docs]
