@@ -8,6 +8,7 @@ with the pipeline. Those in pretraining/ are how that base and the encoder of th
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from thinc.api import Config
 
@@ -16,12 +17,18 @@ from spacy_lsbillm.cli.output import write_text
 from spacy_lsbillm.pretraining import PretrainingSettings
 from spacy_lsbillm.training_config import training_config
 
-PIPELINES = {
-    "default": ["ner", "textcat"],
-    "ner": ["ner"],
-    "textcat": ["textcat"],
-    "textcat_multilabel": ["textcat_multilabel"],
-    "spancat": ["spancat"],
+# The components of each, and what else `training_config` takes.
+PIPELINES: dict[str, tuple[list[str], dict[str, Any]]] = {
+    "default": (["ner", "textcat"], {}),
+    "ner": (["ner"], {}),
+    "textcat": (["textcat"], {}),
+    "textcat_multilabel": (["textcat_multilabel"], {}),
+    "spancat": (["spancat"], {}),
+    "sequence_labeler": (["sequence_labeler"], {}),
+    "sequence_labeler_textcat": (["sequence_labeler", "textcat"], {"pooling": "mean"}),
+    "pooled_textcat": (["textcat"], {"pooling": "mean"}),
+    "pooled_textcat_multilabel": (["textcat_multilabel"], {"pooling": "mean"}),
+    "multiple_choice": (["textcat"], {"pooling": "mean", "multiple_choice": True}),
 }
 
 
@@ -42,13 +49,15 @@ def pretraining_config(name: str) -> str:
 
 def pipeline_config(name: str) -> str:
     """The text of configs/NAME.cfg."""
+    pipeline, settings = PIPELINES[name]
     config = training_config(
         "assets/base",
-        pipeline=PIPELINES[name],
+        pipeline=pipeline,
         train="corpus/train.spacy",
         dev="corpus/dev.spacy",
         store_base="copy",
         lora={**DEFAULT_LORA, "dropout": 0.0},
+        **settings,
     )
     return config.to_str(interpolate=False) + "\n"
 

@@ -19,3 +19,7 @@ class StorageError(ValueError):
 
 class SettingError(ValueError):
     """Any other setting out of its range."""
+
+
+class DataError(ValueError):
+    """Annotated text that cannot be read or does not fit."""

@@ -72,6 +72,15 @@ def _textcat(exclusive: bool) -> dict[str, Any]:
     }
 
 
+def _pooled(exclusive: bool, pooling: str) -> dict[str, Any]:
+    return {
+        "@architectures": "spacy-lsbillm.PooledTextCat.v1",
+        "pooling": pooling,
+        "exclusive_classes": exclusive,
+        "nO": None,
+    }
+
+
 def _spancat(scorer: dict[str, Any]) -> dict[str, Any]:
     reducer = {"@layers": "spacy.mean_max_reducer.v1", "hidden_size": 128}
     return {"@architectures": "spacy.SpanCategorizer.v1", "reducer": reducer, "scorer": scorer}
@@ -83,6 +92,7 @@ LOGISTIC = {"@layers": "spacy.LinearLogistic.v1", "nO": None, "nI": None}
 # The model of each component, without its listener.
 MODELS: dict[str, dict[str, Any]] = {
     "ner": _parser("ner", 64, 2),
+    "sequence_labeler": {"@architectures": "spacy-lsbillm.SequenceLabeler.v1", "nO": None},
     "textcat": _textcat(True),
     "textcat_multilabel": _textcat(False),
     "tagger": TAGGER,
@@ -94,15 +104,22 @@ MODELS: dict[str, dict[str, Any]] = {
     "span_finder": {"@architectures": "spacy.SpanFinder.v1", "scorer": {**LOGISTIC, "nO": 2}},
 }
 KNOWN = tuple(MODELS)
+CLASSIFIERS = {"textcat", "textcat_multilabel"}
 
 # Components that write to the same place; only one of each group can be scored.
-EXCLUSIVE = (("textcat", "textcat_multilabel", "doc.cats"), ("spancat", "spancat_singlelabel", 'doc.spans["sc"]'))
+EXCLUSIVE = (
+    ("ner", "sequence_labeler", "doc.ents"),
+    ("textcat", "textcat_multilabel", "doc.cats"),
+    ("spancat", "spancat_singlelabel", 'doc.spans["sc"]'),
+)
 
+ENTITIES: dict[str, float | None] = {"ents_f": 1.0, "ents_p": 0.0, "ents_r": 0.0, "ents_per_type": None}
 SPANS: dict[str, float | None] = {"spans_sc_f": 1.0, "spans_sc_p": 0.0, "spans_sc_r": 0.0}
 # The score of each component that says which model is best, and those that are shown beside it. A component's weights
 # add up to 1 and are divided by the number of components.
 SCORES: dict[str, dict[str, float | None]] = {
-    "ner": {"ents_f": 1.0, "ents_p": 0.0, "ents_r": 0.0, "ents_per_type": None},
+    "ner": ENTITIES,
+    "sequence_labeler": ENTITIES,
     "textcat": {"cats_micro_f": 1.0, "cats_score": 0.0},
     "textcat_multilabel": {"cats_micro_f": 1.0, "cats_score": 0.0},
     "tagger": {"tag_acc": 1.0},
@@ -136,6 +153,8 @@ def training_config(
     device: str = "cpu",
     train: str | None = None,
     dev: str | None = None,
+    pooling: str | None = None,
+    multiple_choice: bool = False,
     **model: Any,
 ) -> Config:
     """A complete config for `spacy train`. Neither the base nor a corpus is looked for.
@@ -145,6 +164,9 @@ def training_config(
     pipeline (Sequence[str]): The components that listen, by their factory's name; see `KNOWN`.
     device (str): "cpu" or "gpu": decides the number type, the sizes of batches, the learning rate and the steps.
     train (str | None), dev (str | None): Paths of the corpora; None: to be given to `spacy train`.
+    pooling (str | None): "last", "mean", "max" or "attention": the classifier is `spacy-lsbillm.PooledTextCat.v1` with
+        that pooling. None: spaCy's own.
+    multiple_choice (bool): The documents are questions with choices: score the classifier by question.
     model: Further settings of `spacy-lsbillm.BiLLMModel.v1`, such as `unmask`.
     RAISES (ValueError): The language, a component, the device or a setting of the model is not allowed.
     """
@@ -157,11 +179,13 @@ def training_config(
         "paths": {"train": train, "dev": dev, "vectors": None, "init_tok2vec": None},
         "system": {"gpu_allocator": "pytorch", "seed": 0},
         "nlp": {"lang": lang, "pipeline": [TRANSFORMER, *pipeline], "batch_size": 256},
-        "components": {TRANSFORMER: _transformer(base, chosen, model), **_components(pipeline)},
+        "components": {TRANSFORMER: _transformer(base, chosen, model), **_components(pipeline, pooling)},
         "corpora": {name: _corpus(name) for name in ("train", "dev")},
         "training": _training(chosen, pipeline),
         "initialize": {"vectors": "${paths.vectors}", "init_tok2vec": "${paths.init_tok2vec}"},
     }
+    if multiple_choice:
+        _score_by_question(blocks, pipeline)
     # Read from a string, so that references to other sections are seen as such and stay in the result.
     config = Config().from_str(Config(blocks).to_str(interpolate=False), interpolate=False)
     return load_model_from_config(config, auto_fill=True).config
@@ -201,15 +225,27 @@ def _transformer(base: str, device: Device, model: dict[str, Any]) -> dict[str, 
     return {"factory": "billm_transformer", "max_batch_items": device.max_batch_items, "model": settings}
 
 
-def _components(pipeline: Sequence[str]) -> dict[str, Any]:
+def _components(pipeline: Sequence[str], pooling: str | None) -> dict[str, Any]:
+    models = dict(MODELS)
+    if pooling is not None:
+        if not CLASSIFIERS & set(pipeline):
+            raise SettingError(f"pooling = {pooling!r} is for {' or '.join(sorted(CLASSIFIERS))}, which is not there.")
+        models |= {name: _pooled(name == "textcat", pooling) for name in CLASSIFIERS}
     blocks: dict[str, dict[str, Any]] = {
-        name: {"factory": name, "model": {**MODELS[name], "tok2vec": LISTENER}} for name in pipeline
+        name: {"factory": name, "model": {**models[name], "tok2vec": LISTENER}} for name in pipeline
     }
     if "span_finder" in blocks:
         blocks["span_finder"]["max_length"] = 25
     for name in _after_span_finder(pipeline):
         blocks[name]["suggester"] = {"@misc": "spacy.preset_spans_suggester.v1", "spans_key": "sc"}
     return blocks
+
+
+def _score_by_question(blocks: dict[str, Any], pipeline: Sequence[str]) -> None:
+    if list(pipeline) != ["textcat"]:
+        raise SettingError(f"multiple choice needs the pipeline textcat, not {','.join(pipeline)}.")
+    blocks["components"]["textcat"]["scorer"] = {"@scorers": "spacy-lsbillm.choice_scorer.v1"}
+    blocks["training"]["score_weights"] = {"choice_acc": 1.0, "cats_micro_f": 0.0, "cats_score": 0.0}
 
 
 def _after_span_finder(pipeline: Sequence[str]) -> list[str]:

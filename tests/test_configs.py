@@ -18,6 +18,7 @@ CONFIGS = sorted((REPOSITORY / "configs").glob("*.cfg"))
 # One score of each component that is not zero after some steps on a corpus that is learned by heart.
 LEARNED = {
     "ner": "ents_f",
+    "sequence_labeler": "ents_f",
     "textcat": "cats_micro_f",
     "textcat_multilabel": "cats_macro_auc",
     "tagger": "tag_acc",
@@ -74,6 +75,9 @@ def test_each_config_trains_and_its_score_counts(make_base, corpus, tmp_path, pa
 def test_every_known_component_learns(make_base, corpus, tmp_path, component):
     config = write_config(tmp_path / "c.cfg", corpus, make_base(), [component], heads_first=1)
     overrides = {"training.max_steps": 40, "training.eval_frequency": 40}
+    if component == "sequence_labeler":
+        # One linear layer, from zero.
+        overrides["training.optimizer.learn_rate.initial_rate"] = 0.01
     train(config, tmp_path / "out", overrides=overrides)
     scores = spacy.load(tmp_path / "out" / "model-last").meta["performance"]
     assert scores[LEARNED[component]] > 0.3

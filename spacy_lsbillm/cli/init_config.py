@@ -38,6 +38,11 @@ UNMASK_HELP = (
     "input), from:8, layers:4-7,12"
 )
 Unmask = Annotated[str, Option("--unmask", "-u", help=UNMASK_HELP)]
+POOLING_HELP = (
+    "The head of a textcat is one linear layer over one pooled vector: last, mean, max or attention. Without it, the "
+    "head is spaCy's own"
+)
+Pooling = Annotated[str | None, Option("--pooling", help=POOLING_HELP)]
 Force = Annotated[bool, Option("--force", "-F", help="Write over an existing file")]
 
 
@@ -49,6 +54,7 @@ def init_config_cli(
     base: Base = "Qwen/Qwen2.5-0.5B",
     device: DeviceOption = DeviceName.cpu,
     unmask: Unmask = "all",
+    pooling: Pooling = None,
     force: Force = False,
 ) -> None:
     """Write a complete config for spacy train: a bidirectional LLM, and components that listen to it.
@@ -64,7 +70,7 @@ def init_config_cli(
     try:
         if not to_stdout and output.exists() and not force:
             raise ValueError(f"{output} exists. Use --force to write over it, or another name.")
-        text = config_text(lang, component_names(pipeline), base, device.value, unmask)
+        text = config_text(lang, component_names(pipeline), base, device.value, unmask, pooling)
         if not to_stdout:
             write_text(output, text)
     except (ValueError, OSError, ImportError) as error:
@@ -85,13 +91,13 @@ def component_names(pipeline: str) -> list[str]:
     return [name for name in names if name and name != TRANSFORMER]
 
 
-def config_text(lang: str, pipeline: list[str], base: str, device: str, unmask: str) -> str:
+def config_text(lang: str, pipeline: list[str], base: str, device: str, unmask: str, pooling: str | None = None) -> str:
     """The config as it is written.
 
     RAISES (ValueError): One of the arguments is not allowed.
     """
     notation = check_notation(unmask)
-    config = training_config(base, lang=lang, pipeline=pipeline, device=device, unmask=notation)
+    config = training_config(base, lang=lang, pipeline=pipeline, device=device, pooling=pooling, unmask=notation)
     return config.to_str(interpolate=False) + "\n"
 
 

@@ -281,7 +281,7 @@ class SequenceLabeler(TrainablePipe):
             return list(doc.ents)
         return list(doc.spans[self.spans_key]) if self.spans_key in doc.spans else None
 
-    def _aligned(self, example: Example) -> list[str | None]:
+    def _aligned(self, example: Example) -> Sequence[str | None]:
         """BILUO tags of the predicted document's tokens; None where there is no annotation or tokens do not fit."""
         if self.spans_key is None:
             return example.get_aligned_ner()

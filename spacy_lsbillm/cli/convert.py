@@ -1,0 +1,117 @@
+"""`python -m spacy lsbillm convert`: annotated text to spaCy's binary format."""
+
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+from spacy.language import Language
+from spacy.tokens import DocBin
+from spacy.util import get_lang_class
+from tqdm import tqdm  # type: ignore[import-untyped]
+from typer import Argument, Option
+from wasabi import msg
+
+from ..data import Labels, Record, choice_records, labels_of, make_doc, read_records
+from ..data.documents import classes
+from ..data.records import SUFFIXES, data_files
+from ..errors import DataError
+from . import app
+
+InputArgument = Annotated[list[Path], Argument(help=f"Files ({', '.join(SUFFIXES)}) or folders of them")]
+OutputArgument = Annotated[Path, Argument(help="Folder for the .spacy files, one for each file")]
+LangOption = Annotated[str, Option("--lang", "-l", help="Code of the language, for the tokenizer and the vocabulary")]
+SpansOption = Annotated[
+    str | None, Option("--spans-key", "-k", help="Put spans into doc.spans[KEY] rather than doc.ents; they may overlap")
+]
+ChoicesOption = Annotated[
+    str | None,
+    Option("--choices", "-c", help='Lines have "question", "choices" and "answer": joint or each, see docs/data.md'),
+]
+LabelsOption = Annotated[
+    Path | None, Option("--labels-from", help="The file with all classes; without it, train.* if there is one")
+]
+
+
+@app.command("convert")
+def convert_cli(
+    source: InputArgument,
+    output: OutputArgument,
+    lang: LangOption = "en",
+    spans_key: SpansOption = None,
+    choices: ChoicesOption = None,
+    labels_from: LabelsOption = None,
+) -> None:
+    """Convert IOB, CoNLL and JSONL files to .spacy files, tokens kept as given.
+
+    IOB and CoNLL: a token a line, its IOB2 tag in the last column, a blank line after each sentence. JSONL: "text" or
+    "tokens", and any of "label", "labels", "tags" (IOB2) and "spans" ("start", "end", "label") a line. Classes that a
+    document does not name count as 0; all files have the classes of train.*, or of --labels-from.
+
+    Each sentence or line becomes a document. What does not fit is refused with its file and line, before anything is
+    written; nothing is guessed.
+
+    Example: python -m spacy lsbillm convert data/wnut17 corpus
+    """
+    try:
+        files = [file for path in source for file in data_files(path)]
+        convert(files, output, get_lang_class(lang)(), spans_key, choices, labels_from)
+    except (ValueError, OSError, ImportError) as error:
+        msg.fail("Cannot convert", str(error), exits=1)
+
+
+def convert(
+    files: list[Path],
+    output: Path,
+    nlp: Language,
+    spans_key: str | None = None,
+    choices: str | None = None,
+    labels_from: Path | None = None,
+) -> list[Path]:
+    """See `convert_cli`. All files are read before the first is written.
+
+    RAISES (DataError): Something does not fit, or two files would be written under one name.
+    """
+    targets = [output / f"{file.stem}.spacy" for file in files]
+    for target in targets:
+        if targets.count(target) > 1:
+            raise DataError(f"two of the files would be written to {target}. Convert them one by one.")
+    labels = _labels(files, labels_from) if choices is None else Labels()
+    stores = []
+    for file in files:
+        docs = DocBin(store_user_data=True)
+        for record in tqdm(_records(file, choices), desc=file.name, unit=" documents", file=sys.stderr, leave=False):
+            _warn_of_new(record, labels)
+            docs.add(make_doc(nlp, record, labels, spans_key))
+        if not len(docs):
+            raise DataError(f"{file} is empty.")
+        stores.append(docs)
+    output.mkdir(parents=True, exist_ok=True)
+    for target, docs in zip(targets, stores, strict=True):
+        partial = target.with_name(target.name + ".partial")
+        docs.to_disk(partial)
+        partial.replace(target)
+        msg.good(f"{target}: {len(docs):,} documents")
+    return targets
+
+
+def _records(file: Path, choices: str | None) -> Iterator[Record]:
+    records = read_records(file)
+    return records if choices is None else choice_records(records, choices)
+
+
+def _labels(files: list[Path], labels_from: Path | None) -> Labels:
+    """The classes of one file if it says all, else of all together."""
+    train = [file for file in files if file.stem == "train"]
+    chosen = [labels_from] if labels_from is not None else train or files
+    return labels_of(record for file in chosen for record in read_records(file))
+
+
+def _warn_of_new(record: Record, labels: Labels) -> None:
+    new = set(classes(record) or []) - set(labels.names)
+    if new and "cats" not in record.content:
+        warnings.warn(
+            f"{record.where} has the class {min(new)!r}, which the training file does not have: no model can learn it.",
+            stacklevel=2,
+        )

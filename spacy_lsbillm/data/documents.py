@@ -1,0 +1,167 @@
+"""Records as spaCy's documents. Tokens are kept as given; a text without tokens is cut by the language's tokenizer."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from spacy.language import Language
+from spacy.tokens import Doc, Span
+from spacy.util import get_words_and_spaces
+
+from ..errors import DataError
+from .records import Record
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The classes of a corpus, each of which a document has or has not.
+
+    names (tuple[str, ...]): Sorted.
+    """
+
+    names: tuple[str, ...] = ()
+
+    def cats(self, chosen: Iterable[str]) -> dict[str, float]:
+        """For `doc.cats`: 1 for what a document has and 0 for what it has not."""
+        return dict.fromkeys(self.names, 0.0) | dict.fromkeys(chosen, 1.0)
+
+
+def labels_of(records: Iterable[Record]) -> Labels:
+    """The classes that occur in records."""
+    return Labels(tuple(sorted({label for record in records for label in classes(record) or []})))
+
+
+def classes(record: Record) -> list[str] | None:
+    """The classes of a record; None where it does not say.
+
+    RAISES (DataError): They are not strings.
+    """
+    label, several = record.get("label", str), record.get("labels", list)
+    if label is not None and several is not None:
+        raise DataError(f"{record.where} has 'label' and 'labels': leave out one of them.")
+    found = [label] if label is not None else several
+    if found is not None and not all(isinstance(name, str) and name for name in found):
+        raise DataError(f"{record.where}: the labels {found!r} are not all strings with something in them.")
+    return found
+
+
+def make_doc(nlp: Language, record: Record, labels: Labels, spans_key: str | None = None) -> Doc:
+    """A document with what a record says of it.
+
+    nlp (Language): For its tokenizer and vocabulary.
+    labels (Labels): Classes that count as 0 where a record does not name them.
+    spans_key (str | None): Put spans into `doc.spans[spans_key]`; None: `doc.ents`.
+    RAISES (DataError): Something does not fit; the message names the file and line.
+    """
+    doc = _text(nlp, record)
+    spans = _spans(doc, record)
+    if spans is not None and spans_key is not None:
+        doc.spans[spans_key] = spans
+    elif spans is not None:
+        _check_overlap(spans, record)
+        doc.set_ents(spans)
+    chosen, cats = classes(record), record.get("cats", dict)
+    if chosen is not None:
+        doc.cats = labels.cats(chosen)
+    elif cats is not None:
+        doc.cats = cats
+    user_data = record.get("user_data", dict)
+    if user_data:
+        doc.user_data.update(user_data)
+    return doc
+
+
+def _text(nlp: Language, record: Record) -> Doc:
+    text, tokens = record.get("text", str), record.get("tokens", list)
+    if tokens is None:
+        if text is None:
+            raise DataError(f"{record.where} has neither 'text' nor 'tokens'.")
+        return nlp.make_doc(text)
+    if not all(isinstance(token, str) and token for token in tokens):
+        raise DataError(f"{record.where}: 'tokens' holds something that is not a string with something in it.")
+    if text is None:
+        # Without spaces: spaCy's corpus reader then keeps the tokens, and does not cut the text again.
+        return Doc(nlp.vocab, words=tokens)
+    at = 0
+    for token in tokens:
+        # White space is the only thing that may stand between tokens.
+        start = text.find(token, at)
+        if start < 0 or text[at:start].strip():
+            raise DataError(
+                f"{record.where}: the tokens do not match the text: {token!r} is not what follows at character {at} of "
+                f"{text[:60]!r}."
+            )
+        at = start + len(token)
+    if text[at:].strip():
+        raise DataError(f"{record.where}: the tokens do not match the text: none covers {text[at : at + 40]!r}.")
+    words, spaces = get_words_and_spaces(tokens, text)
+    return Doc(nlp.vocab, words=words, spaces=spaces)
+
+
+def _spans(doc: Doc, record: Record) -> list[Span] | None:
+    tags, spans = record.get("tags", list), record.get("spans", list)
+    if tags is not None and spans is not None:
+        raise DataError(f"{record.where} has 'tags' and 'spans': leave out one of them.")
+    if spans is not None:
+        return [_char_span(doc, span, record) for span in spans]
+    if tags is None:
+        return None
+    if record.get("tokens", list) is None or len(tags) != len(record.content["tokens"]):
+        raise DataError(f"{record.where} has {len(tags)} tags, which is not the number of its 'tokens'.")
+    # White space in the text may have become tokens of their own, which have no tags.
+    places = [token.i for token in doc if not token.is_space] if len(doc) != len(tags) else range(len(doc))
+    return [
+        Span(doc, places[start], places[end - 1] + 1, label=label)
+        for start, end, label in iob_spans(tags, record.where, record.content["tokens"])
+    ]
+
+
+def iob_spans(tags: Sequence[Any], where: str, tokens: Sequence[str]) -> list[tuple[int, int, str]]:
+    """The spans of IOB2 tags as (first token, token after the last, label).
+
+    RAISES (DataError): A tag is not IOB2, or an I- follows nothing that it could continue. Such files are usually
+        IOB1, where B- stands only between neighbours, or damaged; which of them nobody can tell from one sentence.
+    """
+    found: list[tuple[int, int, str]] = []
+    for i, tag in enumerate(tags):
+        kind, dash, label = tag.partition("-") if isinstance(tag, str) else ("", "", "")
+        if tag == "O":
+            continue
+        if kind not in ("B", "I") or not dash or not label:
+            raise DataError(f"{where}: the tag {tag!r} of {tokens[i]!r} is not IOB2: use O, B-LABEL and I-LABEL.")
+        if kind == "B":
+            found.append((i, i + 1, label))
+        elif found and found[-1][1] == i and found[-1][2] == label:
+            found[-1] = (found[-1][0], i + 1, label)
+        else:
+            raise DataError(
+                f"{where}: {tag!r} of {tokens[i]!r} has no B-{label} before it. In IOB2 each span begins with B-: "
+                f"convert the file from IOB1, or mend it."
+            )
+    return found
+
+
+def _char_span(doc: Doc, span: Any, record: Record) -> Span:
+    try:
+        start, end, label = span["start"], span["end"], span["label"]
+    except (TypeError, KeyError) as error:
+        raise DataError(f"{record.where}: the span {span!r} does not have 'start', 'end' and 'label'.") from error
+    found = doc.char_span(start, end, label=label)
+    if found is None:
+        raise DataError(
+            f"{record.where}: the span {start}-{end} ({doc.text[start:end]!r}, {label}) does not begin and end with a "
+            f"token. Give 'tokens' that fit it, or move it."
+        )
+    return found
+
+
+def _check_overlap(spans: list[Span], record: Record) -> None:
+    taken: dict[int, Span] = {}
+    for span in spans:
+        for i in range(span.start, span.end):
+            if i in taken:
+                raise DataError(
+                    f"{record.where}: the spans {taken[i].text!r} ({taken[i].label_}) and {span.text!r} "
+                    f"({span.label_}) overlap. doc.ents cannot hold both: convert them with --spans-key."
+                )
+            taken[i] = span

@@ -1,0 +1,71 @@
+"""Corpus readers for `spacy train` that stream files as they are."""
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+from spacy.language import Language
+from spacy.tokens import Doc
+from spacy.training import Example
+
+from ..errors import DataError
+from .choices import choice_records
+from .documents import Labels, labels_of, make_doc
+from .records import Record, read_jsonl
+
+Reader = Callable[[Language], Iterator[Example]]
+
+
+def create_jsonl_corpus_v1(
+    path: Path | None, labels: list[str] | None = None, spans_key: str | None = None, limit: int = 0
+) -> Reader:
+    """Stream a JSONL file: "text" or "tokens", and any of "label", "labels", "tags" and "spans" a line.
+
+    path (Path): The file.
+    labels (list[str] | None): All classes, so that those a line does not name count as 0; null: those that occur in the
+        file, which is then read once more in the beginning.
+    spans_key (str | None): Put spans into `doc.spans[spans_key]`; null: `doc.ents`.
+    limit (int): Read at most so many lines, 0 for all.
+    RAISES (DataError): There is no such file.
+    """
+    file = _file(path)
+    known: list[Labels] = [Labels(tuple(labels))] if labels is not None else []
+
+    def read(nlp: Language) -> Iterator[Example]:
+        if not known:
+            known.append(labels_of(read_jsonl(file)))
+        for record in islice(read_jsonl(file), limit or None):
+            yield _example(nlp, make_doc(nlp, record, known[0], spans_key))
+
+    return read
+
+
+def create_multiple_choice_v1(path: Path | None, mode: str = "joint", limit: int = 0) -> Reader:
+    """Stream a JSONL file of "question", "choices" and "answer" (an index, from 0) for a `textcat`.
+
+    path (Path): The file.
+    mode (str): "joint": one document a question, with all choices behind letters. "each": one a choice.
+    limit (int): Read at most so many questions, 0 for all.
+    RAISES (DataError): There is no such file or mode.
+    """
+    file = _file(path)
+    list(choice_records([], mode))
+
+    def read(nlp: Language) -> Iterator[Example]:
+        records: Iterable[Record] = islice(read_jsonl(file), limit or None)
+        for record in choice_records(records, mode):
+            yield _example(nlp, make_doc(nlp, record, Labels()))
+
+    return read
+
+
+def _file(path: Path | None) -> Path:
+    if path is None or not Path(path).is_file():
+        raise DataError(f"there is no file {str(path)!r}. Name a JSONL file, with --paths.train for example.")
+    return Path(path)
+
+
+def _example(nlp: Language, reference: Doc) -> Example:
+    """The document to predict has the tokens of the gold one, and nothing else of it."""
+    spaces = None if reference.has_unknown_spaces else [bool(token.whitespace_) for token in reference]
+    return Example(Doc(nlp.vocab, words=[token.text for token in reference], spaces=spaces), reference)

@@ -1,0 +1,111 @@
+"""Records: one annotated text each, read one after the other from IOB, CoNLL and JSONL files."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError
+
+IOB_SUFFIXES = (".iob", ".iob2", ".conll", ".bio", ".tsv")
+SUFFIXES = (*IOB_SUFFIXES, ".jsonl")
+
+
+@dataclass(frozen=True)
+class Record:
+    """An annotated text as a file has it.
+
+    content (dict): "text", or "tokens", or both; and any of "tags" (IOB2, one a token), "spans" (a list of "start",
+        "end" in characters and "label"), "label" or "labels"; or "question", "choices" and "answer".
+    where (str): For messages: the file and the line.
+    """
+
+    content: dict[str, Any]
+    where: str
+
+    def get(self, key: str, kind: type | tuple[type, ...]) -> Any:
+        """An entry, or None where there is none.
+
+        RAISES (DataError): It is of another type.
+        """
+        value = self.content.get(key)
+        if value is not None and not isinstance(value, kind):
+            raise DataError(f"{self.where}: {key!r} is {value!r}, which is not what it should be.")
+        return value
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """The records of a file, by its suffix.
+
+    RAISES (DataError): The suffix is not known, or a line cannot be read.
+    """
+    if path.suffix == ".jsonl":
+        return read_jsonl(path)
+    if path.suffix in IOB_SUFFIXES:
+        return read_iob(path)
+    raise DataError(f"{path}: the suffix {path.suffix!r} is not known. Use one of: {', '.join(SUFFIXES)}.")
+
+
+def data_files(path: Path) -> list[Path]:
+    """A file, or the files of a folder that can be read.
+
+    RAISES (DataError): There are none.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise DataError(f"there is no file or folder {str(path)!r}.")
+    found = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
+    if not found:
+        raise DataError(f"the folder {str(path)!r} holds no file that ends in {', '.join(SUFFIXES)}.")
+    return found
+
+
+def read_jsonl(path: Path) -> Iterator[Record]:
+    """One JSON object a line; empty lines are left out."""
+    for number, line in _lines(path):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            content = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{where} is not JSON: {error}.") from error
+        if not isinstance(content, dict):
+            raise DataError(f"{where} is not a JSON object, but {str(content)[:40]!r}.")
+        yield Record(content, where)
+
+
+def read_iob(path: Path) -> Iterator[Record]:
+    """Columns, with a tab or, in files without any, white space between them: the token first, its tag last. Blank
+    lines separate sentences, and so do lines that begin with -DOCSTART-."""
+    tokens: list[str] = []
+    tags: list[str] = []
+    first = 1
+    for number, line in _lines(path):
+        line = line.rstrip("\r\n")
+        if line.strip() and not line.startswith("-DOCSTART-"):
+            columns = line.split("\t") if "\t" in line else line.split()
+            if len(columns) < 2 or not columns[0] or not columns[-1]:
+                raise DataError(f"{path}, line {number}: {line!r} does not have a token and a tag.")
+            if not tokens:
+                first = number
+            tokens.append(columns[0])
+            tags.append(columns[-1])
+        elif tokens:
+            yield Record({"tokens": tokens, "tags": tags}, f"{path}, line {first}")
+            tokens, tags = [], []
+    if tokens:
+        yield Record({"tokens": tokens, "tags": tags}, f"{path}, line {first}")
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    number = 0
+    try:
+        with path.open("rb") as file:
+            for raw in file:
+                number += 1
+                yield number, raw.decode("utf8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}, line {number} is not UTF-8. Convert the file, with iconv for example.") from error

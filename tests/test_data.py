@@ -1,0 +1,274 @@
+"""Annotated text in and out: records, conversion, readers, multiple choice."""
+
+import json
+import warnings
+
+import pytest
+import spacy
+from corpora import run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from spacy.tokens import Doc, DocBin
+from spacy.training import Corpus, Example
+from spacy.util import registry
+
+from spacy_lsbillm.data import Labels, Record, choice_records, make_doc, read_records
+from spacy_lsbillm.data.documents import iob_spans
+from spacy_lsbillm.data.scoring import choice_score
+from spacy_lsbillm.errors import DataError
+
+IOB = "play\tO\njazz\tB-genre\nby\tO\nmiles\tB-artist\ndavis\tI-artist\n\nit 's\tO\nParis\tB-city\n"
+
+
+@pytest.fixture
+def nlp():
+    return spacy.blank("en")
+
+
+def write(path, *rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf8")
+    return path
+
+
+def doc_of(nlp, content, labels=(), **options):
+    return make_doc(nlp, Record(content, "here"), Labels(tuple(labels)), **options)
+
+
+def stored(path, nlp):
+    return list(DocBin().from_disk(path).get_docs(nlp.vocab))
+
+
+def test_iob_keeps_the_tokens_as_given(tmp_path, nlp):
+    (tmp_path / "train.iob").write_text(IOB)
+    output = run("lsbillm", "convert", tmp_path / "train.iob", tmp_path / "corpus")
+    assert "train.spacy: 2 documents" in " ".join(output.split())
+    docs = stored(tmp_path / "corpus" / "train.spacy", nlp)
+    assert [[token.text for token in doc] for doc in docs] == [
+        ["play", "jazz", "by", "miles", "davis"],
+        ["it 's", "Paris"],
+    ]
+    assert [[(ent.text, ent.label_) for ent in doc.ents] for doc in docs] == [
+        [("jazz", "genre"), ("miles davis", "artist")],
+        [("Paris", "city")],
+    ]
+    # spaCy's own reader does not cut them again.
+    for example, doc in zip(Corpus(tmp_path / "corpus")(nlp), docs, strict=True):
+        assert [token.text for token in example.predicted] == [token.text for token in doc]
+
+
+def test_files_with_spaces_or_more_columns_or_docstart(tmp_path):
+    (tmp_path / "a.conll").write_text(
+        "-DOCSTART- -X- O O\n\nU.N. NNP I-NP B-ORG\nsaid VBD I-VP O\n\n-DOCSTART- -X- O O\na X X O"
+    )
+    assert [record.content for record in read_records(tmp_path / "a.conll")] == [
+        {"tokens": ["U.N.", "said"], "tags": ["B-ORG", "O"]},
+        {"tokens": ["a"], "tags": ["O"]},
+    ]
+
+
+def test_every_kind_of_line(nlp):
+    doc = doc_of(nlp, {"text": "I love it!", "label": "good"}, ["bad", "good"])
+    assert doc.cats == {"bad": 0.0, "good": 1.0}
+    assert [token.text for token in doc] == ["I", "love", "it", "!"]
+    assert doc_of(nlp, {"text": "no", "labels": []}, ["bad"]).cats == {"bad": 0.0}
+    assert doc_of(nlp, {"text": "no"}, ["bad"]).cats == {}
+    doc = doc_of(nlp, {"text": "to  New York.", "spans": [{"start": 4, "end": 12, "label": "city"}]})
+    assert [(ent.text, ent.label_) for ent in doc.ents] == [("New York", "city")]
+    doc = doc_of(nlp, {"text": "to\n New York.", "tokens": ["to", "New", "York."], "tags": ["O", "B-x", "I-x"]})
+    assert doc.text == "to\n New York."
+    assert [(ent.text, ent.label_) for ent in doc.ents] == [("New York.", "x")]
+
+
+def test_spans_that_overlap_go_under_a_key(nlp):
+    spans = [{"start": 0, "end": 8, "label": "a"}, {"start": 4, "end": 13, "label": "b"}]
+    doc = doc_of(nlp, {"text": "the very best", "spans": spans}, spans_key="sc")
+    assert [(span.text, span.label_) for span in doc.spans["sc"]] == [("the very", "a"), ("very best", "b")]
+    assert not doc.ents
+    with pytest.raises(DataError, match=r"here: the spans 'the very' \(a\) and 'very best' \(b\) overlap.*--spans-key"):
+        doc_of(nlp, {"text": "the very best", "spans": spans})
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.text("ab. é", min_size=1).filter(str.strip), st.text(" \n", max_size=2)), max_size=5))
+def test_tokens_are_found_in_any_text(pairs):
+    nlp = spacy.blank("xx")
+    tokens = [token.strip() for token, _ in pairs]
+    text = "".join(token + space for token, (_, space) in zip(tokens, pairs, strict=True))
+    doc = doc_of(nlp, {"text": text, "tokens": tokens, "tags": ["B-x"] * len(tokens)})
+    assert doc.text == text
+    assert [ent.text for ent in doc.ents] == tokens
+
+
+def test_classes_of_the_training_file_hold_for_all(tmp_path, nlp):
+    write(tmp_path / "train.jsonl", {"text": "a", "labels": ["x", "y"]}, {"text": "b", "labels": []})
+    write(tmp_path / "dev.jsonl", {"text": "c", "labels": ["y"]}, {"text": "d", "labels": ["z"]})
+    with pytest.warns(UserWarning, match="dev.jsonl, line 2 has the class 'z', which the training file does not have"):
+        run("lsbillm", "convert", tmp_path, tmp_path / "out")
+    assert [doc.cats for doc in stored(tmp_path / "out" / "train.spacy", nlp)] == [{"x": 1, "y": 1}, {"x": 0, "y": 0}]
+    assert [doc.cats for doc in stored(tmp_path / "out" / "dev.spacy", nlp)] == [
+        {"x": 0, "y": 1},
+        {"x": 0, "y": 0, "z": 1},
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dev = tmp_path / "dev.jsonl"
+        run("lsbillm", "convert", dev, tmp_path / "more", "--labels-from", dev)
+    assert stored(tmp_path / "more" / "dev.spacy", nlp)[0].cats == {"y": 1, "z": 0}
+
+
+def test_the_reader_streams_and_starts_over(tmp_path, nlp):
+    path = write(tmp_path / "a.jsonl", *({"text": f"text {i}", "label": "ab"[i % 2]} for i in range(5)))
+    create = registry.readers.get("spacy-lsbillm.JsonlCorpus.v1")
+    read = create(path)
+    for _ in range(2):
+        examples = list(read(nlp))
+        assert [example.text for example in examples] == [f"text {i}" for i in range(5)]
+        assert examples[1].reference.cats == {"a": 0.0, "b": 1.0}
+        assert examples[1].predicted.cats == {}
+    assert len(list(create(path, limit=2)(nlp))) == 2
+    assert next(create(path, labels=["a", "b", "c"])(nlp)).reference.cats == {"a": 1.0, "b": 0.0, "c": 0.0}
+    # It reads no further than it is asked to.
+    path.write_text('{"text": "a", "label": "a"}\nnot JSON\n')
+    assert next(create(path, labels=["a"])(nlp)).text == "a"
+
+
+# Multiple choice
+
+QUESTION = {"question": "Which is wet?", "choices": ["sand", "water", "wool"], "answer": 1}
+
+
+def test_a_question_as_one_document_or_as_one_a_choice(nlp):
+    (joint,) = choice_records([Record(QUESTION, "here")], "joint")
+    doc = make_doc(nlp, joint, Labels())
+    assert doc.text == "Which is wet?\nA. sand\nB. water\nC. wool"
+    assert doc.cats == {"A": 0.0, "B": 1.0, "C": 0.0}
+    each = [make_doc(nlp, record, Labels()) for record in choice_records([Record(QUESTION, "here")] * 2, "each")]
+    assert [doc.text for doc in each[:3]] == [f"Which is wet?\n{choice}" for choice in QUESTION["choices"]]
+    assert [doc.cats["right"] for doc in each] == [0, 1, 0] * 2
+    assert [doc.user_data["question"] for doc in each] == [0, 0, 0, 1, 1, 1]
+
+
+def test_the_reader_of_questions(tmp_path, nlp):
+    path = write(tmp_path / "q.jsonl", QUESTION, {**QUESTION, "answer": None})
+    create = registry.readers.get("spacy-lsbillm.MultipleChoice.v1")
+    assert [example.reference.cats for example in create(path)(nlp)] == [{"A": 0, "B": 1, "C": 0}, {}]
+    assert len(list(create(path, mode="each", limit=1)(nlp))) == 3
+
+
+@pytest.mark.parametrize("mode", ["joint", "each"])
+def test_accuracy_is_by_question(tmp_path, mode):
+    """Three questions, the second answered wrongly, also after a way through a file."""
+    nlp = spacy.blank("en")
+    write(tmp_path / "q.jsonl", *[QUESTION] * 3)
+    run("lsbillm", "convert", tmp_path / "q.jsonl", tmp_path, "--choices", mode)
+    examples = list(Corpus(tmp_path / "q.spacy")(nlp))
+    for example in examples:
+        right = example.reference.user_data["question"] != 1
+        if mode == "joint":
+            # A letter that is no choice here, however probable, is no answer.
+            example.predicted.cats = {"A": 0.2 if right else 0.5, "B": 0.3, "C": 0.1, "D": 0.9}
+        else:
+            chance = (0.3 if right else 0.05) if example.reference.cats["right"] else 0.1
+            example.predicted.cats = {"right": chance, "wrong": 1 - chance}
+    assert choice_score(examples)["choice_acc"] == pytest.approx(2 / 3)
+
+
+def test_documents_without_a_question_are_named(nlp):
+    doc = nlp.make_doc("stray")
+    doc.cats = {"A": 1.0}
+    with pytest.raises(DataError, match="'stray' does not say to which question"):
+        choice_score([Example(nlp.make_doc("stray"), doc)])
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({}, "neither 'text' nor 'tokens'"),
+        ({"text": 3}, "'text' is 3"),
+        ({"text": "a", "label": 1}, "'label' is 1"),
+        ({"text": "a", "labels": ["x", ""]}, "not all strings"),
+        ({"text": "a", "labels": ["x"], "label": "x"}, "leave out one"),
+        ({"tokens": ["a", ""]}, "'tokens' holds something"),
+        ({"tokens": ["a"], "tags": []}, "has 0 tags"),
+        ({"text": "a", "tags": ["O"]}, "has 1 tags, which is not the number of its 'tokens'"),
+        ({"tokens": ["a"], "tags": ["O"], "spans": []}, "leave out one"),
+        ({"tokens": ["a", "b"], "tags": ["O", "I-x"]}, "'I-x' of 'b' has no B-x before it"),
+        ({"tokens": ["a", "b"], "tags": ["B-x", "I-y"]}, "'I-y' of 'b' has no B-y before it"),
+        ({"tokens": ["a"], "tags": ["U-x"]}, "'U-x' of 'a' is not IOB2"),
+        ({"tokens": ["a"], "tags": ["B-"]}, "'B-' of 'a' is not IOB2"),
+        ({"text": "ab c", "tokens": ["ab", "d"]}, "do not match the text: 'd' is not what follows at character 2"),
+        ({"text": "ab x c", "tokens": ["ab", "c"]}, "do not match the text"),
+        ({"text": "ab c", "tokens": ["ab"]}, "none covers ' c'"),
+        ({"text": "ab c", "spans": [{"start": 0, "end": 1, "label": "x"}]}, "does not begin and end with a token"),
+        ({"text": "ab c", "spans": [{"start": 0, "label": "x"}]}, "'start', 'end' and 'label'"),
+    ],
+)
+def test_what_does_not_fit_is_named(nlp, content, message):
+    with pytest.raises(DataError, match=f"here.*{message}"):
+        doc_of(nlp, content)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"choices": ["one"]}, "not a list of 2 to 26 choices.*Which is wet"),
+        ({"choices": ["a", ""]}, "not a list of 2 to 26 choices"),
+        ({"answer": 3}, "the answer 3 is none of the 3 choices"),
+        ({"question": ""}, "does not have 'question'"),
+        ({"answer": "B"}, "'answer' is 'B'"),
+    ],
+)
+def test_questions_that_do_not_fit_are_named(changed, message):
+    with pytest.raises(DataError, match=f"here.*{message}"):
+        list(choice_records([Record({**QUESTION, **changed}, "here")], "joint"))
+    with pytest.raises(DataError, match="'both' is not known"):
+        list(choice_records([], "both"))
+
+
+def test_files_that_do_not_fit_are_named_and_nothing_is_written(tmp_path):
+    (tmp_path / "good.iob").write_text(IOB)
+    for name, content, message in (
+        ("bad.iob", b"one\n", "bad.iob, line 1: 'one' does not have a token and a tag"),
+        ("bad.iob", b"a\tO\n\nb\tI-x\n", "bad.iob, line 3: 'I-x' of 'b'"),
+        ("bad.iob", b"a\xff\tO\n", "bad.iob, line 1 is not UTF-8"),
+        ("bad.jsonl", b'{"text": "a"}\n{"text"\n', "bad.jsonl, line 2 is not JSON"),
+        ("bad.jsonl", b"[1]\n", "bad.jsonl, line 1 is not a JSON object"),
+        ("bad.jsonl", b"\n", "bad.jsonl is empty"),
+        ("bad.csv", b"a,b\n", "the suffix '.csv' is not known"),
+        ("good.tsv", b"a\tO\n", "two of the files would be written to"),
+    ):
+        path = tmp_path / name
+        path.write_bytes(content)
+        output = run("lsbillm", "convert", tmp_path / "good.iob", path, tmp_path / "out", code=1)
+        assert message in " ".join(output.split()).replace(f"{tmp_path}/", ""), output
+        assert not (tmp_path / "out").exists()
+        path.unlink()
+    (tmp_path / "empty").mkdir()
+    assert "holds no file that ends in .iob" in " ".join(
+        run("lsbillm", "convert", tmp_path / "empty", tmp_path / "out", code=1).split()
+    )
+    assert "no file or folder" in " ".join(run("lsbillm", "convert", tmp_path / "x", tmp_path / "out", code=1).split())
+    with pytest.raises(DataError, match="there is no file 'None'"):
+        registry.readers.get("spacy-lsbillm.JsonlCorpus.v1")(None)
+
+
+@given(st.lists(st.sampled_from(["O", "B-a", "I-a", "B-b", "I-b"]), max_size=8))
+def test_iob_tags_come_back_or_are_refused(tags):
+    tokens = [str(i) for i in range(len(tags))]
+    fine = all(tag[0] != "I" or (i and tags[i - 1] != "O" and tags[i - 1][1:] == tag[1:]) for i, tag in enumerate(tags))
+    if not fine:
+        with pytest.raises(DataError, match="has no B-"):
+            iob_spans(tags, "here", tokens)
+        return
+    again = ["O"] * len(tags)
+    for start, end, label in iob_spans(tags, "here", tokens):
+        again[start:end] = [f"B-{label}"] + [f"I-{label}"] * (end - start - 1)
+    assert again == tags
+
+
+def test_a_document_of_nothing(nlp):
+    assert len(doc_of(nlp, {"tokens": [], "tags": []})) == 0
+    assert isinstance(doc_of(nlp, {"text": ""}), Doc)
