@@ -1,0 +1,52 @@
+"""What every result file says beside its numbers."""
+
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("spacy-lsbillm", "spacy", "spacy-transformers", "thinc", "torch", "transformers", "peft", "numpy")
+
+
+def circumstances() -> dict[str, Any]:
+    """Versions, machine and commit."""
+    return {
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "machine": {
+            "cpu": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+        },
+        "commit": commit(),
+    }
+
+
+def commit() -> str:
+    """Of this repository, with a plus where files differ from it."""
+    told = subprocess.run(
+        ["git", "describe", "--always", "--abbrev=12", "--dirty=+"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return told.stdout.strip() or "unknown"
+
+
+def write_result(path: Path, result: dict[str, Any]) -> None:
+    """Under another name first, so that a kill leaves no half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
+    partial.replace(path)
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """What `write_result` wrote."""
+    return json.loads(path.read_text(encoding="utf8"))

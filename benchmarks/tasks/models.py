@@ -1,0 +1,134 @@
+"""The models that are compared, and their configs. All of a kind of task have the same budget, and the same head where
+they can have it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from spacy.cli.init_config import init_config
+from thinc.api import Config
+
+from spacy_lsbillm.architectures import DEFAULT_LORA
+from spacy_lsbillm.training_config import training_config
+
+BASE, ENCODER = "assets/base", "assets/base_mlm"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What all models have alike.
+
+    epochs (int): Rounds over the training examples; the model is scored on dev after each.
+    batch (int): Documents an optimizer step.
+    """
+
+    epochs: int = 4
+    batch: int = 16
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What was chosen on two development sets, see docs/results.md.
+
+    rate (float): The highest learning rate, of the heads and whatever else the optimizer has.
+    scale (float): The adapter's, in units of that.
+    pooling (str): Of a classifier.
+    """
+
+    rate: float
+    scale: float = 1.0
+    pooling: str = "mean"
+
+
+LLM = Tuned(rate=0.004, scale=0.5)
+CNN = Tuned(rate=0.001)
+
+# The components of each kind of task, and the score that chooses and counts.
+COMPONENT = {"sequence": "sequence_labeler", "single": "textcat", "multi": "textcat_multilabel", "choice": "textcat"}
+SCORE = {"sequence": "ents_f", "single": "cats_micro_f", "multi": "cats_micro_f", "choice": "choice_acc"}
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A column of the table.
+
+    words (str): What it is.
+    base (str | None): None for spaCy's own CNN.
+    unmask (str): The layers that attend in both directions.
+    component (str | None): In place of the kind's own.
+    kinds (tuple[str, ...]): Kinds of tasks that it is for.
+    """
+
+    words: str
+    base: str | None = BASE
+    unmask: str = "all"
+    component: str | None = None
+    kinds: tuple[str, ...] = tuple(COMPONENT)
+
+
+MODELS: dict[str, Compared] = {
+    "causal": Compared("the decoder, causal", unmask="none"),
+    "bidirectional": Compared("the decoder, all layers unmasked"),
+    "encoder": Compared("the encoder of the same shape, text and number of tokens", base=ENCODER),
+    "cnn": Compared("spaCy's tok2vec CNN", base=None),
+    "bidirectional_ner": Compared(
+        "the decoder, all layers unmasked, under spaCy's transition-based ner", component="ner", kinds=("sequence",)
+    ),
+}
+
+
+def make_config(
+    model: Compared, kind: str, paths: dict[str, str], n_examples: int, budget: Budget, tuned: Tuned, seed: int
+) -> Config:
+    """A complete config of a run.
+
+    paths (dict): Of the training and the development corpus.
+    n_examples (int): In the training corpus.
+    """
+    steps_an_epoch = -(-n_examples // budget.batch)
+    steps = steps_an_epoch * budget.epochs
+    if model.base is None:
+        config = _cnn(kind, paths)
+    else:
+        config = training_config(
+            model.base,
+            pipeline=[model.component or COMPONENT[kind]],
+            train=paths["train"],
+            dev=paths["dev"],
+            pooling=None if kind == "sequence" else tuned.pooling,
+            multiple_choice=kind == "choice",
+            unmask=model.unmask,
+            learn_rate_scale=tuned.scale,
+            lora={**DEFAULT_LORA, "dropout": 0.0},
+        )
+    training: dict[str, Any] = config["training"]
+    config["system"]["seed"] = seed
+    training |= {
+        "seed": seed,
+        "dropout": 0.1,
+        "accumulate_gradient": 1,
+        "patience": 0,
+        "max_epochs": 0,
+        "max_steps": steps,
+        "eval_frequency": steps_an_epoch,
+        "batcher": {"@batchers": "spacy.batch_by_sequence.v1", "size": budget.batch, "get_length": None},
+        "score_weights": {SCORE[kind]: 1.0},
+    }
+    training["optimizer"]["learn_rate"] = {
+        "@schedules": "warmup_linear.v1",
+        "warmup_steps": max(1, steps // 10),
+        "total_steps": steps,
+        "initial_rate": tuned.rate,
+    }
+    return config
+
+
+def _cnn(kind: str, paths: dict[str, str]) -> Config:
+    """What `spacy init config` gives for a CPU, without the static vectors that it would have to fetch."""
+    component = {"sequence": "ner"}.get(kind, COMPONENT[kind])
+    config = init_config(lang="en", pipeline=[component], optimize="accuracy", gpu=False)
+    config["paths"] |= {**paths, "vectors": None}
+    config["initialize"]["vectors"] = None
+    config["components"]["tok2vec"]["model"]["embed"]["include_static_vectors"] = False
+    if kind == "choice":
+        config["components"]["textcat"]["scorer"] = {"@scorers": "spacy-lsbillm.choice_scorer.v1"}
+    return config

@@ -1,0 +1,64 @@
+"""The table of tasks as Markdown and as a plot."""
+
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean, stdev
+
+from ..record import read_result
+from .models import MODELS
+from .sets import SETS
+
+Scores = dict[tuple[str, str], list[float]]
+
+
+def report(results: Path) -> None:
+    """One table a size of the training sets: a row a data set, a column a model, mean and standard deviation of the
+    test score over seeds."""
+    for folder in sorted(path for path in results.iterdir() if path.is_dir()):
+        scores: Scores = defaultdict(list)
+        for path in sorted(folder.glob("*/*/*.json")):
+            found = read_result(path)
+            scores[found["set"], found["model"]].append(100 * found["test"])
+        text = table(scores)
+        (folder / "table.md").write_text(text, encoding="utf8")
+        print(f"Training examples: {folder.name}\n\n{text}")
+        plot(scores, folder / "plot.svg")
+
+
+def table(scores: Scores) -> str:
+    """Markdown."""
+    sets = [name for name in SETS if any(key[0] == name for key in scores)]
+    models = [name for name in MODELS if any(key[1] == name for key in scores)]
+    lines = ["| data set | " + " | ".join(models) + " |", "|---|" + "---|" * len(models)]
+    lines += [f"| {name} | " + " | ".join(cell(scores[name, model]) for model in models) + " |" for name in sets]
+    return "\n".join(lines) + "\n"
+
+
+def cell(scores: list[float]) -> str:
+    """Mean, spread and, where it is not three, the number of seeds."""
+    if not scores:
+        return ""
+    spread = f" ± {stdev(scores):.1f}" if len(scores) > 1 else ""
+    return f"{mean(scores):.1f}{spread}" + ("" if len(scores) == 3 else f" ({len(scores)})")
+
+
+def plot(scores: Scores, path: Path) -> None:
+    """A dot a seed and a line at the mean, one column of dots a model."""
+    from matplotlib import pyplot
+
+    sets = [name for name in SETS if any(key[0] == name for key in scores)]
+    models = [name for name in MODELS if any(key[1] == name for key in scores)]
+    figure, axes = pyplot.subplots(figsize=(8, 0.45 * len(sets) + 1.5), layout="constrained")
+    # Okabe and Ito's colours, which people with any colour vision can tell apart.
+    colours = ["#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7"]
+    for m, (model, colour) in enumerate(zip(models, colours, strict=False)):
+        rows = [(i + 0.15 * (m - (len(models) - 1) / 2), scores[name, model]) for i, name in enumerate(sets)]
+        points = [(score, y) for y, found in rows for score in found]
+        axes.scatter(*zip(*points, strict=True), s=14, color=colour, label=model, marker="os^Dv"[m])
+    axes.set_yticks(range(len(sets)), sets)
+    axes.invert_yaxis()
+    axes.set_xlabel("test score (F1 or accuracy, in percent), a dot a seed")
+    axes.grid(axis="x", linewidth=0.4)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
+    figure.savefig(path)
+    pyplot.close(figure)

@@ -1,0 +1,90 @@
+"""The data sets: where they lie in the folder of data sets, and what kind of task each is."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from spacy import blank
+from spacy.tokens import DocBin
+
+from spacy_lsbillm.data import Labels, Record, choice_records, labels_of, make_doc, read_records
+
+SPLITS = ("train", "dev", "test")
+# What is drawn from a training set is the same for all models and seeds.
+SAMPLE_SEED = 0
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set of a task.
+
+    folder (str): In the folder of data sets.
+    kind (str): "sequence" (spans), "single" (one class), "multi" (any number of classes) or "choice" (a question).
+    """
+
+    folder: str
+    kind: str
+
+
+def _labelling(*names: str) -> dict[str, DataSet]:
+    return {name: DataSet(f"labelling/{name}", "sequence") for name in names}
+
+
+SETS: dict[str, DataSet] = {
+    **_labelling(
+        "snips_slots",
+        "restaurant8k_slots",
+        "nlupp_banking_slots",
+        "wnut17",
+        "crossner_ai",
+        "crossner_literature",
+        "crossner_music",
+        "crossner_politics",
+        "crossner_science",
+        "bc5cdr",
+        "mams_atsa",
+        "litbank_events",
+    ),
+    "snips_intents": DataSet("classification/snips_intents", "single"),
+    "nlupp_banking_intents": DataSet("classification/nlupp_banking_intents", "multi"),
+    "banking77": DataSet("classification/banking77", "single"),
+    "sentence_polarity": DataSet("classification/sentence_polarity", "single"),
+    "openbookqa": DataSet("multiple_choice/openbookqa", "choice"),
+    "arc_easy": DataSet("multiple_choice/arc_easy", "choice"),
+}
+
+
+def prepare(name: str, data: Path, work: Path, limits: dict[str, int]) -> dict[str, Path]:
+    """The splits of a data set as .spacy files, at most so many examples of each, 0 for all. They are made once.
+
+    Examples of the training set are drawn; of the others, which are read in order, the first ones are taken.
+    """
+    data_set = SETS[name]
+    folder = data / data_set.folder
+    if not folder.is_dir():
+        raise SystemExit(f"there is no {folder}: name the folder of data sets with --data.")
+    paths = {split: work / f"{name}-{split}-{limits[split] or 'all'}.spacy" for split in SPLITS}
+    if all(path.exists() for path in paths.values()):
+        return paths
+    nlp = blank("en")
+    suffix = ".iob" if data_set.kind == "sequence" else ".jsonl"
+    records = {split: list(read_records(folder / f"{split}{suffix}")) for split in SPLITS}
+    labels = Labels() if data_set.kind == "choice" else labels_of(records["train"])
+    work.mkdir(parents=True, exist_ok=True)
+    for split, path in paths.items():
+        chosen = _some(records[split], limits[split], draw=split == "train")
+        if data_set.kind == "choice":
+            chosen = list(choice_records(chosen, "joint"))
+        docs = DocBin(docs=[make_doc(nlp, record, labels) for record in chosen], store_user_data=True)
+        partial = path.with_suffix(".partial")
+        docs.to_disk(partial)
+        partial.replace(path)
+    return paths
+
+
+def _some(records: list[Record], limit: int, draw: bool) -> list[Record]:
+    if not limit or len(records) <= limit:
+        return records
+    if not draw:
+        return records[:limit]
+    return [records[i] for i in np.random.default_rng(SAMPLE_SEED).permutation(len(records))[:limit]]
