@@ -1,17 +1,16 @@
 """A cell of the table: one model trained on one data set with one seed, chosen on dev and scored on test."""
 
-import json
 import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 import spacy
-from spacy.cli.train import train
 from spacy.tokens import DocBin
 from spacy.training import Corpus
 
 from spacy_lsbillm.backbone import read_record
+from spacy_lsbillm.training_run import run_training
 
 from ..record import circumstances, write_result
 from .models import CNN, LLM, MODELS, SCORE, Budget, Tuned, make_config
@@ -42,32 +41,20 @@ def run_cell(
     sizes = {split: len(DocBin().from_disk(path)) for split, path in paths.items()}
     # One folder a process: several may work on the table.
     folder = work / "runs" / f"{set_name}-{model_name}-{seed}-{time.time_ns()}"
-    folder.mkdir(parents=True)
     corpora = {split: str(paths[split]) for split in ("train", "dev")}
     config = make_config(model, kind, corpora, sizes["train"], budget, tuned, seed)
-    config["training"]["logger"] = {
-        "@loggers": "spacy.ConsoleLogger.v3",
-        "progress_bar": None,
-        "console_output": False,
-        "output_file": str(folder / "log.jsonl"),
-    }
-    config.to_disk(folder / "config.cfg", interpolate=False)
-    begun = time.monotonic()
-    train(folder / "config.cfg", folder / "out")
-    seconds = time.monotonic() - begun
-    nlp = spacy.load(folder / "out" / "model-best")
-    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    curve = [(row["step"], row["score"]) for row in log]
-    base = read_record(folder / "out" / "model-best" / "transformer")["base"] if model.base is not None else None
+    run = run_training(config, folder)
+    nlp = spacy.load(run.best)
+    base = read_record(run.best / "transformer")["base"] if model.base is not None else None
     found: dict[str, Any] = {
         "set": set_name,
         "model": model_name,
         "seed": seed,
         "kind": kind,
         "metric": SCORE[kind],
-        "dev": max(score for _, score in curve),
-        "dev_by_step": curve,
-        "train_seconds": round(seconds, 1),
+        "dev": run.score,
+        "dev_by_step": run.curve,
+        "train_seconds": round(run.seconds, 1),
         "split": {"sizes": sizes, "limits": limits, "source": SETS[set_name].folder},
         "budget": vars(budget),
         "tuned": vars(tuned),

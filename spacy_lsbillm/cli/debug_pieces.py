@@ -22,6 +22,7 @@ from ..layers import backbone_shim
 from ..layers.billm_model import PASS_COST
 from ..piece_statistics import Cutting, count_pieces
 from ..pipeline.billm_transformer import DEFAULT_CONFIG
+from ..training_config import find_transformer
 from . import app
 from .output import write_text
 
@@ -104,7 +105,7 @@ def read_cutting(source: str, component: str | None = None) -> tuple[str, Cuttin
     """
     if Path(source).is_file():
         config = load_config(source, interpolate=True)
-        block = find_component(config, source, component)
+        _, block = find_transformer(config, component, source)
         batch_size = config.get("nlp", {}).get("batch_size") or BATCH_SIZE
     else:
         block = {"model": {**DEFAULT_CONFIG["model"], "name": source}}
@@ -121,25 +122,6 @@ def read_cutting(source: str, component: str | None = None) -> tuple[str, Cuttin
     return settings.name, Cutting(
         tokenizer, special, get_spans, window, overlap, batch_size, items, pass_cost=PASS_COST["cpu"]
     )
-
-
-def find_component(config: dict[str, Any], path: str, name: str | None) -> dict[str, Any]:
-    """The block of a config's billm_transformer.
-
-    RAISES (SettingError): There is none, none of that name, or several and no name.
-    """
-    components = config.get("components", {})
-    blocks = {key: block for key, block in components.items() if block.get("factory") == "billm_transformer"}
-    if not blocks:
-        raise SettingError(
-            f"the config {path} has no billm_transformer; it has: {', '.join(components) or 'nothing'}. One that is "
-            f"sourced from a trained pipeline has its settings in that pipeline's config.cfg."
-        )
-    if name is None and len(blocks) > 1:
-        raise SettingError(f"the config {path} has several: {', '.join(blocks)}. Choose one with --component.")
-    if name is not None and name not in blocks:
-        raise SettingError(f"the config {path} has no billm_transformer {name!r}; it has: {', '.join(blocks)}.")
-    return blocks[name or next(iter(blocks))]
 
 
 ROWS = (

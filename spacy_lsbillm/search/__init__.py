@@ -1,0 +1,1 @@
+"""The search for the layers to unmask."""

@@ -1,0 +1,235 @@
+"""A search from beginning to end: trials until the strategy is done, then the test set, once."""
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+from spacy.training import Corpus
+from spacy.util import load_model
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from ..training_run import TrainingRun
+from .significance import Difference, counts_for, paired_bootstrap
+from .space import Cell, same_layers
+from .strategies import Grid, Strategy
+from .study import Finished, Study
+from .trials import Subject
+
+MODELS = "models"
+# Seconds between looks at what other processes are doing.
+PATIENCE = 2.0
+BASELINES = ("none", "all")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A mask's scores at one length of training.
+
+    mask (str), steps (int): Which.
+    scores (list[float]): One a seed, on the development set.
+    seconds (float): Of all its trainings.
+    curves (list[list[tuple[int, float]]]): One a seed: step and score.
+    """
+
+    mask: str
+    steps: int
+    scores: list[float]
+    seconds: float
+    curves: list[list[tuple[int, float]]]
+
+    @property
+    def mean(self) -> float:
+        """Over seeds."""
+        return mean(self.scores)
+
+    @property
+    def spread(self) -> float:
+        """The standard deviation over seeds; 0 with one."""
+        return stdev(self.scores) if len(self.scores) > 1 else 0.0
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What the test set says of a mask.
+
+    mask (str): Which.
+    scores (list[float]): One a seed.
+    counts (ndarray | None): True and false positives and false negatives, shape (seeds, documents, 3).
+    """
+
+    mask: str
+    scores: list[float]
+    counts: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished search.
+
+    chosen (str): The mask that the development set chose.
+    rows (list[Row]): All masks, at each length.
+    steps (int): Of the trainings by which the mask was chosen, together.
+    grid_steps (int): Of the full grid over the same masks and seeds.
+    tested (list[Tested]): The chosen mask, "none" and "all"; empty without a test set.
+    differences (dict): Of the chosen mask to each of the others, on the test set.
+    """
+
+    chosen: str
+    rows: list[Row]
+    steps: int
+    grid_steps: int
+    tested: list[Tested]
+    differences: dict[str, Difference]
+
+
+def search(
+    subject: Subject,
+    strategy: Strategy,
+    study: Study,
+    folder: Path,
+    *,
+    masks: Sequence[str],
+    seeds: Sequence[int],
+    test: Path | None = None,
+    score: str | None = None,
+    threshold: float | None = None,
+    use_gpu: int = -1,
+) -> Outcome:
+    """Run a search, or go on with one.
+
+    folder (Path): Models of full trainings are kept in it.
+    masks (Sequence[str]): The masks that the strategy is about, in the order of the table.
+    test (Path | None): The test corpus, which is looked at once, in the end.
+    score (str | None): The score on it; None: the one with the highest weight in the config.
+    threshold (float | None): See `counts_for`.
+    """
+
+    def train(cell: Cell) -> tuple[float, dict[str, Any]]:
+        run = subject.run(cell, model_folder(folder, cell), use_gpu)
+        return run.score, _record(run, cell, subject.steps, folder)
+
+    def run_all(plan: Strategy, label: str) -> None:
+        _run_all(plan, study, train, label)
+
+    run_all(strategy, "trainings")
+    results = study.finished()
+    used = [cell for cell in results if cell.mask in masks and cell.seed in seeds]
+    chosen = strategy.chosen(_scores(results))
+    tested: list[Tested] = []
+    if test is not None:
+        compared = [chosen]
+        for baseline in BASELINES:
+            same = same_layers(baseline, [*compared, *masks], subject.n_layers) or baseline
+            if same not in compared:
+                compared.append(same)
+        run_all(Grid(compared, seeds, subject.steps), "trainings for the test")
+        results = study.finished()
+        name = score or _heaviest(subject)
+        tested = [_test(subject, mask, seeds, test, name, threshold, folder, results, use_gpu) for mask in compared]
+    first = tested[0].counts if tested else None
+    differences = {
+        one.mask: paired_bootstrap(first, one.counts)
+        for one in tested[1:]
+        if first is not None and one.counts is not None
+    }
+    return Outcome(
+        chosen,
+        _rows(results, masks, seeds),
+        sum(cell.steps for cell in used),
+        subject.steps * len(masks) * len(seeds),
+        tested,
+        differences,
+    )
+
+
+def model_folder(folder: Path, cell: Cell) -> Path:
+    """Where a trial works."""
+    return folder / MODELS / cell.mask.replace(":", "-").replace(",", "+") / f"{cell.seed}-{cell.steps}"
+
+
+def _run_all(plan: Strategy, study: Study, train: Callable[[Cell], tuple[float, dict[str, Any]]], label: str) -> None:
+    with tqdm(total=plan.trials, desc=label, unit=" trainings", smoothing=0.1) as bar:
+        while True:
+            results = _scores(study.finished())
+            stage = plan.stage(results)
+            if not stage:
+                bar.update(bar.total - bar.n)
+                return
+            study.submit(stage)
+            bar.n = sum(cell in results for cell in stage)
+            cell = study.do_one(train)
+            if cell is None:
+                # What is left is under way elsewhere.
+                time.sleep(PATIENCE)
+            else:
+                bar.set_postfix_str(f"{cell.mask} seed {cell.seed}: {study.finished()[cell].score:.4f}")
+
+
+def _record(run: TrainingRun, cell: Cell, steps: int, folder: Path) -> dict[str, Any]:
+    """Keep the best model of a full training, and nothing of a short one."""
+    shutil.rmtree(run.best.with_name("model-last"), ignore_errors=True)
+    if cell.steps < steps:
+        shutil.rmtree(run.best.parent)
+    numbers = {name: value for name, value in run.scores.items() if isinstance(value, int | float)}
+    return {"curve": run.curve, "seconds": round(run.seconds, 1), "scores": numbers}
+
+
+def _scores(results: dict[Cell, Finished]) -> dict[Cell, float]:
+    return {cell: finished.score for cell, finished in results.items()}
+
+
+def _rows(results: dict[Cell, Finished], masks: Sequence[str], seeds: Sequence[int]) -> list[Row]:
+    rows = []
+    lengths = sorted({cell.steps for cell in results}, reverse=True)
+    order = [*masks, *sorted({cell.mask for cell in results} - set(masks))]
+    for steps in lengths:
+        for mask in order:
+            found = [results[cell] for seed in seeds if (cell := Cell(mask, seed, steps)) in results]
+            if found:
+                rows.append(
+                    Row(
+                        mask,
+                        steps,
+                        [one.score for one in found],
+                        sum(one.record["seconds"] for one in found),
+                        [one.record["curve"] for one in found],
+                    )
+                )
+    return rows
+
+
+def _heaviest(subject: Subject) -> str:
+    weights = subject.config.interpolate()["training"]["score_weights"]
+    return max(weights, key=lambda name: weights[name] or 0.0)
+
+
+def _test(
+    subject: Subject,
+    mask: str,
+    seeds: Sequence[int],
+    test: Path,
+    score: str,
+    threshold: float | None,
+    folder: Path,
+    results: dict[Cell, Finished],
+    use_gpu: int,
+) -> Tested:
+    scores, counts = [], []
+    count = counts_for(score, threshold)
+    for seed in seeds:
+        cell = Cell(mask, seed, subject.steps)
+        best = model_folder(folder, cell) / "model-best"
+        if not best.is_dir():
+            # Trained on another machine, or removed.
+            subject.run(cell, model_folder(folder, cell), use_gpu)
+        nlp = load_model(best)
+        examples = list(Corpus(test)(nlp))
+        scores.append(float(nlp.evaluate(examples)[score]))
+        if count is not None:
+            counts.append([count(example) for example in examples])
+    return Tested(mask, scores, np.array(counts) if counts else None)

@@ -1,0 +1,44 @@
+"""The masks that a search looks at, and the trials that it makes of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..backbone import MaskPlan
+from ..errors import MaskError
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One training.
+
+    mask (str): In mask notation.
+    seed (int): Of the training.
+    steps (int): Its length.
+    """
+
+    mask: str
+    seed: int
+    steps: int
+
+
+def all_masks(n_groups: int) -> list[str]:
+    """All that are possible with groups of equal size: 2 to the power of their number. The first bit is the group next
+    to the input (Dukić and Šnajder, 2024, whose configurations these are)."""
+    return [f"bits:{number:0{n_groups}b}" for number in range(2**n_groups)]
+
+
+def check_masks(masks: Sequence[str], n_layers: int) -> list[MaskPlan]:
+    """RAISES (MaskError): One does not fit the model, or two are the same layers."""
+    plans = [MaskPlan.parse(mask, n_layers) for mask in masks]
+    seen: dict[tuple[bool, ...], str] = {}
+    for plan in plans:
+        if plan.unmasked in seen:
+            raise MaskError(f"the masks {seen[plan.unmasked]!r} and {plan.notation!r} are the same layers. Name one.")
+        seen[plan.unmasked] = plan.notation
+    return plans
+
+
+def same_layers(mask: str, masks: Sequence[str], n_layers: int) -> str | None:
+    """The one of some masks that unmasks the same layers, if there is one: "none" is "bits:0000"."""
+    wanted = MaskPlan.parse(mask, n_layers).unmasked
+    return next((other for other in masks if MaskPlan.parse(other, n_layers).unmasked == wanted), None)

@@ -1,0 +1,171 @@
+"""The results of a search in a database, through Optuna: trials that are shared by several processes, each done once,
+and kept when a process is killed."""
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from filelock import FileLock
+from optuna.trial import FrozenTrial, TrialState
+
+from ..errors import StorageError
+from .space import Cell
+
+CELL, RECORD, HOST, PROCESS, ALIVE = "cell", "record", "host", "process", "alive"
+# Seconds between signs of life of a running trial, and without one until somebody else may have it.
+HEARTBEAT, GRACE = 20.0, 120.0
+SQLITE = "sqlite:///"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished trial.
+
+    cell (Cell): What was trained.
+    score (float): The best on the development set.
+    record (dict): What the trial left beside it.
+    """
+
+    cell: Cell
+    score: float
+    record: dict[str, Any]
+
+
+class Study:
+    """The trials of one search.
+
+    url (str): A database, such as sqlite:///search.db.
+    identity (dict): What makes it this search and no other, such as the config.
+    RAISES (StorageError): The database holds another search, or cannot be used.
+    """
+
+    NAME = "search-mask"
+
+    def __init__(self, url: str, identity: dict[str, Any]) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        # SQLite locks no rows: without a lock of its own two processes could take the same trial.
+        self._lock = FileLock(url.removeprefix(SQLITE) + ".lock") if url.startswith(SQLITE) else None
+        try:
+            with self._alone():
+                storage = optuna.storages.RDBStorage(url)
+                self._study = optuna.create_study(
+                    storage=storage, study_name=self.NAME, direction="maximize", load_if_exists=True
+                )
+                stored = self._study.user_attrs.get("identity")
+                if stored is None:
+                    self._study.set_user_attr("identity", identity)
+        except Exception as error:
+            # SQLAlchemy and the databases' drivers have errors of their own.
+            raise StorageError(f"the storage {url!r} cannot be used: {str(error).splitlines()[0]}") from error
+        if stored is not None and stored != identity:
+            differing = sorted(key for key in {*identity, *stored} if stored.get(key) != identity.get(key))
+            raise StorageError(
+                f"the storage {url!r} belongs to another search; it differs in: {', '.join(differing)}. Name another "
+                f"storage or output folder, or remove it."
+            )
+
+    def finished(self) -> dict[Cell, Finished]:
+        """All finished trials."""
+        found = {}
+        for trial in self._trials(TrialState.COMPLETE):
+            cell, score = _cell_of(trial), trial.value
+            if cell is not None and score is not None:
+                found[cell] = Finished(cell, score, json.loads(trial.user_attrs[RECORD]))
+        return found
+
+    def submit(self, cells: Sequence[Cell]) -> None:
+        """Queue what is neither queued, running nor finished; before that, give up what dead processes have taken."""
+        with self._alone():
+            for trial in self._trials(TrialState.RUNNING):
+                if _is_dead(trial):
+                    self._study.tell(trial.number, state=TrialState.FAIL)
+            known = set(map(_cell_of, self._trials(TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)))
+            for cell in cells:
+                if cell not in known:
+                    self._study.enqueue_trial({}, user_attrs={CELL: json.dumps(asdict(cell))})
+
+    def do_one(self, train: Callable[[Cell], tuple[float, dict[str, Any]]]) -> Cell | None:
+        """Take one of the queued trials, if there is one, and do it. No other process gets it.
+
+        train (Callable): Cell to score and record.
+        RETURNS (Cell | None): What was done; None where nothing was left.
+        """
+        with self._alone():
+            if not self._trials(TrialState.WAITING):
+                return None
+            trial = self._study.ask()
+            cell = _cell_of(trial)
+            if cell is None or self._taken_before(trial.number, cell):
+                # Another process was faster, which a database elsewhere may allow.
+                self._study.tell(trial, state=TrialState.FAIL)
+                return None
+            trial.set_user_attr(HOST, socket.gethostname())
+            trial.set_user_attr(PROCESS, _born(os.getpid()))
+            trial.set_user_attr(ALIVE, time.time())
+        try:
+            with _signs_of_life(trial):
+                score, record = train(cell)
+        except BaseException:
+            self._study.tell(trial, state=TrialState.FAIL)
+            raise
+        trial.set_user_attr(RECORD, json.dumps(record))
+        self._study.tell(trial, score)
+        return cell
+
+    def _taken_before(self, number: int, cell: Cell) -> bool:
+        others = self._trials(TrialState.RUNNING, TrialState.COMPLETE)
+        return any(trial.number != number and _cell_of(trial) == cell for trial in others)
+
+    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False, states=states)
+
+    def _alone(self) -> contextlib.AbstractContextManager[Any]:
+        return self._lock if self._lock is not None else contextlib.nullcontext()
+
+
+def _cell_of(trial: Any) -> Cell | None:
+    text = trial.user_attrs.get(CELL)
+    return None if text is None else Cell(**json.loads(text))
+
+
+@contextlib.contextmanager
+def _signs_of_life(trial: optuna.Trial) -> Iterator[None]:
+    done = threading.Event()
+
+    def tell() -> None:
+        while not done.wait(HEARTBEAT):
+            trial.set_user_attr(ALIVE, time.time())
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _is_dead(trial: FrozenTrial) -> bool:
+    """A process of this machine is looked for; one of another has not been heard of for a while."""
+    attrs = trial.user_attrs
+    if attrs.get(HOST) == socket.gethostname():
+        number = int(str(attrs.get(PROCESS, "0")).partition(":")[0])
+        return _born(number) != attrs.get(PROCESS)
+    return time.time() - attrs.get(ALIVE, 0.0) > GRACE
+
+
+def _born(process: int) -> str:
+    """A process's number and, where the system tells, when it began: numbers are used again."""
+    stat = Path(f"/proc/{process}/stat")
+    try:
+        return f"{process}:{stat.read_text().rpartition(')')[2].split()[19]}"
+    except OSError:
+        return f"{process}:gone" if Path("/proc").is_dir() else f"{process}:"

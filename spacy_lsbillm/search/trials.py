@@ -1,0 +1,122 @@
+"""Trials on a config: what a cell of the search trains, and what is checked before the first one."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spacy.schemas import ConfigSchemaTraining
+from spacy.training import Example
+from spacy.training.initialize import init_nlp
+from spacy.util import registry, resolve_dot_names
+from thinc.api import Config
+
+from ..backbone import BaseSettings
+from ..backbone.base import read_config, resolve_folder
+from ..errors import SettingError
+from ..training_config import find_transformer
+from ..training_run import TrainingRun, run_training
+from .space import Cell
+
+# Examples of the development set that tell whether the scores are there.
+SAMPLE = 4
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a search is about.
+
+    config (Config): Complete, not interpolated.
+    component (str): The name of its billm_transformer.
+    n_layers (int): Of the base, as far as `depth` leaves them.
+    steps (int): Of a training in full.
+    """
+
+    config: Config
+    component: str
+    n_layers: int
+    steps: int
+
+    @classmethod
+    def of(cls, config: Config, component: str | None = None) -> "Subject":
+        """RAISES (ValueError): The config has no billm_transformer, no number of steps, or its base cannot be read."""
+        plain = config.interpolate()
+        name, block = find_transformer(plain, component)
+        steps = plain["training"]["max_steps"]
+        if not steps or steps < 1:
+            raise SettingError(
+                f"training.max_steps = {steps!r}: a search compares trainings of the same length, so it needs a number "
+                f"of steps. Set it, for example with --training.max_steps 1000."
+            )
+        model = block["model"]
+        base = BaseSettings(name=model["name"], revision=model.get("revision"), depth=model.get("depth"))
+        layers = read_config(resolve_folder(base.name, base.revision), base).num_hidden_layers
+        return cls(config, name, layers, steps)
+
+    def config_of(self, cell: Cell) -> Config:
+        """The config of a trial. The schedule of the learning rate and the distance between evaluations shrink with the
+        length; the base is stored by reference."""
+        config = self.config.copy()
+        model = config["components"][self.component]["model"]
+        model["unmask"], model["store_base"] = cell.mask, "reference"
+        config["system"]["seed"] = config["training"]["seed"] = cell.seed
+        share = cell.steps / self.steps
+        training = config["training"]
+        training["max_steps"] = cell.steps
+        training["eval_frequency"] = max(1, round(training["eval_frequency"] * share))
+        schedule = training["optimizer"].get("learn_rate")
+        if isinstance(schedule, dict):
+            for key in ("warmup_steps", "total_steps"):
+                if isinstance(schedule.get(key), int):
+                    schedule[key] = max(1, round(schedule[key] * share))
+        return config
+
+    def check_scores(self) -> None:
+        """Train nothing, but see that there is a development set and that the pipeline gives the scores by which the
+        best model is chosen: a weight on a score that nobody computes would count as 0.
+
+        RAISES (SettingError): One is missing.
+        """
+        plain = self.config.interpolate()
+        weights = {name: weight for name, weight in plain["training"]["score_weights"].items() if weight}
+        if not weights:
+            raise SettingError("training.score_weights gives no score any weight: there is nothing to choose by.")
+        nlp = init_nlp(self.config_of(Cell("none", 0, 1)))
+        training: dict[str, Any] = registry.resolve(plain["training"], schema=ConfigSchemaTraining)
+        (corpus,) = resolve_dot_names(plain, [training["dev_corpus"]])
+        sample: list[Example] = []
+        for example in corpus(nlp):
+            sample.append(example)
+            if len(sample) == SAMPLE:
+                break
+        if not sample:
+            raise SettingError(f"the development corpus {plain['training']['dev_corpus']!r} is empty.")
+        scores = nlp.evaluate(sample)
+        missing = sorted(set(weights) - set(scores))
+        if missing:
+            raise SettingError(
+                f"training.score_weights names {missing[0]!r}, which the pipeline does not give. It gives: "
+                f"{', '.join(sorted(scores))}."
+            )
+
+    def run(self, cell: Cell, folder: Path, use_gpu: int) -> TrainingRun:
+        """Train a cell. What a killed trial has left there is removed first."""
+        shutil.rmtree(folder, ignore_errors=True)
+        return run_training(self.config_of(cell), folder, use_gpu)
+
+
+def check_dev_corpus(config: Config) -> None:
+    """RAISES (SettingError): The config names no development corpus."""
+    plain = config.interpolate()
+    name = plain["training"].get("dev_corpus")
+    block = plain
+    for part in (name or "").split("."):
+        block = block.get(part) or {}
+    if not block or ("path" in block and not block["path"]):
+        raise SettingError(
+            "the config has no development corpus, by which masks are chosen. Name one, for example with "
+            "--paths.dev corpus/dev.spacy."
+        )
+    path = block.get("path")
+    if path and not Path(path).exists():
+        raise SettingError(f"there is no development corpus {str(path)!r}.")

@@ -1,0 +1,58 @@
+"""One training of a config in this process, quietly, and what became of it."""
+
+import io
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from spacy.language import Language
+from spacy.training.initialize import init_nlp
+from spacy.training.loop import train
+from thinc.api import Config
+
+LOG = "log.jsonl"
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A finished training.
+
+    best (Path): The folder of the pipeline with the highest score.
+    curve (list[tuple[int, float]]): Step and score of each evaluation, the score that the config's weights give.
+    scores (dict): All scores of the best evaluation.
+    seconds (float): With loading and evaluation.
+    """
+
+    best: Path
+    curve: list[tuple[int, float]]
+    scores: dict[str, float | None]
+    seconds: float
+
+    @property
+    def score(self) -> float:
+        """The highest."""
+        return max(score for _, score in self.curve)
+
+
+def run_training(config: Config, folder: Path, use_gpu: int = -1) -> TrainingRun:
+    """Train a config, as `spacy train` does but without its output.
+
+    folder (Path): For the pipelines and the log; it is made.
+    use_gpu (int): The number of the GPU, -1 for the CPU; the caller has set it up.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    config = config.copy()
+    config["training"]["logger"] = {
+        "@loggers": "spacy.ConsoleLogger.v3",
+        "progress_bar": None,
+        "console_output": False,
+        "output_file": str(folder / LOG),
+    }
+    begun = time.monotonic()
+    nlp: Language = init_nlp(config, use_gpu=use_gpu)
+    train(nlp, folder, use_gpu=use_gpu, stdout=io.StringIO(), stderr=io.StringIO())
+    seconds = time.monotonic() - begun
+    rows = [json.loads(line) for line in (folder / LOG).read_text(encoding="utf8").splitlines()]
+    best = max(rows, key=lambda row: row["score"])
+    return TrainingRun(folder / "model-best", [(row["step"], row["score"]) for row in rows], best["scores"], seconds)

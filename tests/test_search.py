@@ -1,0 +1,268 @@
+"""The search for a mask: strategies, the shared database, significance, and the command from end to end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from itertools import product
+
+import numpy as np
+import pytest
+from corpora import run, write_config, write_corpus
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spacy_lsbillm.errors import MaskError, StorageError
+from spacy_lsbillm.search.significance import f1, paired_bootstrap
+from spacy_lsbillm.search.space import Cell, all_masks, check_masks, same_layers
+from spacy_lsbillm.search.strategies import Greedy, Grid, Halving, halving_rungs
+from spacy_lsbillm.search.study import Study
+
+SEEDS = (0, 1)
+
+
+def follow(strategy, score):
+    """Do what a strategy asks for until it asks for nothing more."""
+    results = {}
+    while stage := strategy.stage(results):
+        missing = [cell for cell in stage if cell not in results]
+        assert missing, "a stage that is finished was asked for again"
+        results[missing[0]] = score(missing[0])
+    return results, strategy.chosen(results)
+
+
+def test_all_masks_in_their_order():
+    assert all_masks(2) == ["bits:00", "bits:01", "bits:10", "bits:11"]
+    assert len(set(all_masks(4))) == 16
+    assert same_layers("none", all_masks(2), 4) == "bits:00"
+    assert same_layers("layers:2-3", all_masks(2), 4) == "bits:01"
+    assert same_layers("layers:1", all_masks(2), 4) is None
+    with pytest.raises(MaskError, match="'bits:11' and 'all' are the same layers"):
+        check_masks(["bits:11", "all"], 4)
+
+
+@given(st.lists(st.floats(0, 1), min_size=16, max_size=16, unique=True))
+def test_a_grid_finds_the_best(scores):
+    masks = all_masks(4)
+    true = dict(zip(masks, scores, strict=True))
+    results, chosen = follow(Grid(masks, SEEDS, 100), lambda cell: true[cell.mask])
+    assert chosen == max(true, key=true.get)
+    assert len(results) == 32
+
+
+@given(st.lists(st.floats(0, 1), min_size=16, max_size=16, unique=True), st.floats(0, 1))
+def test_halving_takes_a_third_of_the_steps_and_finds_the_best_if_short_trainings_tell(scores, luck):
+    """Whatever short trainings say, the choice is the best of those that came through."""
+    masks = all_masks(4)
+    true = dict(zip(masks, scores, strict=True))
+    strategy = Halving(masks, SEEDS, halving_rungs(16, 800))
+    results, chosen = follow(strategy, lambda cell: true[cell.mask] * cell.steps / 800)
+    assert chosen == max(true, key=true.get)
+    assert sum(cell.steps for cell in results) <= 0.35 * 16 * 2 * 800
+    assert len(results) == strategy.trials
+    results, chosen = follow(strategy, lambda cell: true[cell.mask] if cell.steps == 800 else luck)
+    full = {cell.mask for cell in results if cell.steps == 800}
+    assert chosen == max(full, key=true.get)
+
+
+def test_greedy_goes_from_the_output_side_and_keeps_what_helps():
+    helps = {"0": 0.0, "1": 0.1, "2": -0.2, "3": 0.3}
+
+    def score(cell):
+        return sum(helps[str(i)] for i, bit in enumerate(cell.mask.removeprefix("bits:")) if bit == "1")
+
+    results, chosen = follow(Greedy(4, (0,), 10), score)
+    assert chosen == "bits:0101"
+    assert [cell.mask for cell in results] == ["bits:0000", "bits:0001", "bits:0011", "bits:0101", "bits:1101"]
+
+
+# The database
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"sqlite:///{tmp_path / 'search.db'}"
+
+
+def test_each_trial_is_done_once_by_several_threads_of_several_studies(url):
+    cells = [Cell(mask, seed, 1) for mask, seed in product(all_masks(2), SEEDS)]
+    done = []
+
+    def work():
+        study = Study(url, {"config": "a"})
+        study.submit(cells)
+        while len(study.finished()) < len(cells):
+            study.do_one(lambda cell: (done.append(cell), time.sleep(0.02))[1] or (0.5, {"n": 1}))
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert Counter(done) == Counter(cells)
+    assert set(Study(url, {"config": "a"}).finished()) == set(cells)
+
+
+KILLED = """
+import sys, time
+from spacy_lsbillm.search.space import Cell
+from spacy_lsbillm.search.study import Study
+study = Study(sys.argv[1], {"config": "a"})
+study.submit([Cell("all", seed, 1) for seed in range(4)])
+study.do_one(lambda cell: (0.1, {}))
+study.do_one(lambda cell: (print("begun", flush=True), time.sleep(600)))
+"""
+
+
+def test_what_a_killed_process_was_doing_is_done_again_and_nothing_else(url):
+    process = subprocess.Popen([sys.executable, "-c", KILLED, url], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "begun\n"
+    study = Study(url, {"config": "a"})
+    cells = [Cell("all", seed, 1) for seed in range(4)]
+    done = []
+    # As long as it lives, its trial is its own.
+    study.submit(cells)
+    while (cell := study.do_one(lambda _: (0.2, {}))) is not None:
+        done.append(cell.seed)
+    assert done == [2, 3]
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    study.submit(cells)
+    while (cell := study.do_one(lambda _: (0.2, {}))) is not None:
+        done.append(cell.seed)
+    assert done == [2, 3, 1]
+    assert {cell.seed: found.score for cell, found in study.finished().items()} == {0: 0.1, 1: 0.2, 2: 0.2, 3: 0.2}
+
+
+def test_a_trial_that_fails_may_be_tried_again(url):
+    study = Study(url, {"config": "a"})
+    study.submit([Cell("all", 0, 1)])
+    with pytest.raises(ZeroDivisionError):
+        study.do_one(lambda cell: 1 / 0)
+    assert study.do_one(lambda cell: (1.0, {})) is None
+    study.submit([Cell("all", 0, 1)])
+    assert study.do_one(lambda cell: (1.0, {})) == Cell("all", 0, 1)
+
+
+def test_a_storage_of_another_search_is_refused(url, tmp_path):
+    Study(url, {"config": "a", "paths.train": "x"})
+    with pytest.raises(StorageError, match="belongs to another search"):
+        Study(url, {"config": "a", "paths.train": "y"})
+    (tmp_path / "text.db").write_text("no database at all, but long enough to be looked at" * 10)
+    with pytest.raises(StorageError, match="cannot be used"):
+        Study(f"sqlite:///{tmp_path / 'text.db'}", {})
+
+
+# Significance
+
+
+def test_the_bootstrap_knows_the_difference():
+    rng = np.random.default_rng(0)
+    gold = rng.integers(1, 4, size=(3, 400))
+    weak, strong = (np.stack([hits := rng.binomial(gold, p), gold - hits, gold - hits], axis=-1) for p in (0.6, 0.8))
+    found = paired_bootstrap(strong, weak)
+    assert found.mean == pytest.approx(f1(strong.sum(1)).mean() - f1(weak.sum(1)).mean())
+    assert found.low < found.mean < found.high
+    assert found.p < 0.01
+    assert paired_bootstrap(weak, weak).p == 1.0
+    other = np.stack([hits := rng.binomial(gold, 0.6), gold - hits, gold - hits], axis=-1)
+    assert paired_bootstrap(weak, other).p > 0.05
+
+
+@settings(max_examples=30)
+@given(st.lists(st.tuples(*[st.integers(0, 9)] * 3), min_size=1, max_size=5))
+def test_f1_is_that_of_precision_and_recall(rows):
+    for (right, wrong, missed), score in zip(rows, f1(np.array(rows)), strict=True):
+        precision = right / (right + wrong) if right + wrong else 0.0
+        recall = right / (right + missed) if right + missed else 0.0
+        assert score == pytest.approx(2 * precision * recall / (precision + recall) if right else 0.0)
+
+
+# The command
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "corpus.spacy")
+
+
+@pytest.fixture
+def config(make_base, corpus, tmp_path):
+    return write_config(tmp_path / "c.cfg", corpus, make_base(), ["sequence_labeler"])
+
+
+QUICK = ["--training.max_steps", "8", "--training.eval_frequency", "8", "--seeds", "0"]
+
+
+def search(config, output, *more, code=0):
+    return " ".join(run("lsbillm", "search-mask", config, output, *QUICK, *more, code=code).split())
+
+
+def test_from_a_config_to_the_best_mask(config, corpus, tmp_path):
+    output = search(config, tmp_path / "out", "--groups", "2", "--strategy", "grid", "--test", corpus)
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert {row["mask"] for row in results["rows"]} == set(all_masks(2))
+    best = max(results["rows"], key=lambda row: row["mean"])
+    assert results["chosen"] == best["mask"]
+    assert f"{best['mask']} is best on dev" in output
+    assert {"layers 0-3 causal", "layers 0-1 causal, layers 2-3 bidirectional"} <= {
+        r["layers"] for r in results["rows"]
+    }
+    # The chosen mask, none and all were looked at on the test set.
+    tested = {one["mask"] for one in results["test"]}
+    assert {results["chosen"], "bits:00", "bits:11"} == tested
+    assert set(results["differences_on_test"]) == tested - {results["chosen"]}
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("<svg") == page.count("</svg>") == 2
+    assert "http" not in page.replace("http://www.w3.org", "").replace("https://matplotlib.org", "").replace(
+        "http://purl.org", ""
+    ).replace("http://creativecommons.org", "")
+    chosen = (tmp_path / "out" / "best.cfg").read_text()
+    assert f'unmask = "{results["chosen"]}"' in chosen
+    # Once more: nothing is trained again, and the table is the same.
+    table = (tmp_path / "out" / "table.md").read_text()
+    begun = time.monotonic()
+    search(config, tmp_path / "out", "--groups", "2", "--strategy", "grid", "--test", corpus)
+    assert (tmp_path / "out" / "table.md").read_text() == table
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["rows"] == results["rows"]
+    assert time.monotonic() - begun < sum(row["seconds"] for row in results["rows"]) + 10
+    # A search in the same folder shares the finished trainings.
+    search(config, tmp_path / "out", "--masks", "none layers:1 all")
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert {"none", "layers:1", "all"} <= {row["mask"] for row in results["rows"]}
+
+
+def test_halving_from_end_to_end(config, tmp_path):
+    search(config, tmp_path / "out", "--groups", "2")
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert Counter(row["steps"] for row in results["rows"]) == {1: 4, 2: 2, 8: 2}
+    assert results["steps"] < results["grid_steps"]
+    assert (tmp_path / "out" / "models").exists()
+
+
+def test_bad_input_is_refused_before_any_training(config, tmp_path):
+    for more, message in (
+        (("--groups", "3"), "3 bits do not divide 4 layers into groups of equal size"),
+        (("--groups", "two"), "--groups 'two': give whole numbers"),
+        (("--seeds", "1,1"), "give each number once"),
+        (("--masks", "from:9"), "there is no layer 9"),
+        (("--masks", "none bits:00"), "are the same layers"),
+        (("--groups", "1,2", "--strategy", "greedy"), "greedy takes one number of groups"),
+        (("--paths.dev", tmp_path / "none.spacy"), "there is no development corpus"),
+        (("--test", tmp_path / "none.spacy"), "there is no test corpus"),
+        (("--training.max_steps", "0"), "training.max_steps = 0"),
+        (("--training.max_steps", "4"), "4 steps cannot be divided for halving"),
+        (
+            ("--training.score_weights", '{"ents_g": 1.0}'),
+            "score_weights names 'ents_g', which the pipeline does not give",
+        ),
+        (("--gpu-id", "3"), ""),
+    ):
+        output = search(config, tmp_path / "out", *more, code=1)
+        assert message in output, output
+    assert not (tmp_path / "out").exists()
+    assert "there is no config" in search(tmp_path / "none.cfg", tmp_path / "out", code=1)
