@@ -1,0 +1,107 @@
+"""What a trained labeler makes of a token once nothing stands to its right any more."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from spacy.language import Language
+from spacy.tokens import Doc, Span
+
+from ..errors import SettingError
+
+BATCH = 64
+KINDS = INSIDE, OUTSIDE = "inside gold spans", "outside"
+
+
+@dataclass(frozen=True)
+class ContextChange:
+    """Over some tokens of a kind.
+
+    tokens (int): How many were looked at.
+    distance (float): Mean total variation distance of the tags' probabilities with and without what follows: 0 if
+        nothing changes, 1 if they have nothing in common.
+    whole (float): Mean probability of the gold label (of any tag of it, or of O) with the whole document.
+    cut (float): The same with the document cut off behind the token.
+    """
+
+    tokens: int
+    distance: float
+    whole: float
+    cut: float
+
+
+def right_context(
+    nlp: Language, examples: Sequence[tuple[Doc, Iterable[Span]]], sample: int = 2000, seed: int = 0
+) -> dict[str, ContextChange]:
+    """Compare a labeler's probabilities of a token in its document and at the end of the document cut off behind it.
+
+    nlp (Language): A trained pipeline with a `sequence_labeler`.
+    examples (Sequence): Documents, not yet labelled, and their gold spans.
+    sample (int): Tokens of each kind at most, drawn without replacement.
+    RETURNS (dict): By kind: "inside gold spans" and "outside".
+    RAISES (SettingError): The pipeline has no `sequence_labeler`, or there is no token.
+    """
+    name = next((name for name in nlp.pipe_names if nlp.get_pipe_meta(name).factory == "sequence_labeler"), None)
+    if name is None:
+        raise SettingError(
+            f"the pipeline has no sequence_labeler, whose probabilities could be compared; it has: "
+            f"{', '.join(nlp.pipe_names) or 'nothing'}."
+        )
+    labels = [_gold(doc, spans) for doc, spans in examples]
+    places = np.array([(d, t) for d, (doc, _) in enumerate(examples) for t in range(len(doc))]).reshape(-1, 2)
+    inside = np.array([labels[d][t] != "" for d, t in places], dtype=bool)
+    if not len(places):
+        raise SettingError("the corpus has no tokens: there is nothing to compare.")
+    rng = np.random.default_rng(seed)
+    chosen = {
+        kind: rng.permutation(np.flatnonzero(inside == wanted))[:sample]
+        for kind, wanted in zip(KINDS, (True, False), strict=True)
+    }
+    docs = [doc for doc, _ in examples]
+    needed = sorted({int(places[i, 0]) for rows in chosen.values() for i in rows})
+    whole = dict(zip(needed, _probabilities(nlp, name, [docs[d] for d in needed]), strict=True))
+    columns = _columns(nlp, name)
+    found = {}
+    for kind, rows in chosen.items():
+        picked = [(int(d), int(t)) for d, t in places[rows]]
+        cuts = _probabilities(nlp, name, [docs[d][: t + 1].as_doc() for d, t in picked])
+        before = [whole[d][t] for d, t in picked]
+        after = [probabilities[-1] for probabilities in cuts]
+        masks = [columns.get(labels[d][t]) for d, t in picked]
+        known = [i for i, mask in enumerate(masks) if mask is not None]
+        if known:
+            distances = [0.5 * float(np.abs(before[i] - after[i]).sum()) for i in known]
+            gold = [(float(before[i][masks[i]].sum()), float(after[i][masks[i]].sum())) for i in known]
+            mean_whole, mean_cut = np.mean(gold, axis=0)
+            found[kind] = ContextChange(len(known), float(np.mean(distances)), float(mean_whole), float(mean_cut))
+    return found
+
+
+def _gold(doc: Doc, spans: Iterable[Span]) -> list[str]:
+    labels = [""] * len(doc)
+    for span in spans:
+        labels[span.start : span.end] = [span.label_] * len(span)
+    return labels
+
+
+def _columns(nlp: Language, name: str) -> dict[str, np.ndarray]:
+    """The tags of each label; of "" it is O."""
+    scheme = nlp.get_pipe(name).scheme
+    label_of = np.array([tag[2:] for tag in scheme.tags])
+    return {label: label_of == label for label in ("", *scheme.labels)}
+
+
+def _probabilities(nlp: Language, name: str, docs: list[Doc]) -> list[np.ndarray]:
+    """Of all tags of all tokens, shape (tokens, tags) a document."""
+    found = []
+    labeler = nlp.get_pipe(name)
+    earlier = nlp.pipeline[: nlp.pipe_names.index(name)]
+    for start in range(0, len(docs), BATCH):
+        batch = docs[start : start + BATCH]
+        for _, pipe in earlier:
+            batch = list(pipe.pipe(iter(batch))) if hasattr(pipe, "pipe") else [pipe(doc) for doc in batch]
+        for scores in labeler.model.predict(batch):
+            rows = labeler.model.ops.to_numpy(scores)
+            powers = np.exp(rows - rows.max(axis=1, keepdims=True))
+            found.append(powers / powers.sum(axis=1, keepdims=True))
+    return found

@@ -1,0 +1,147 @@
+"""`python -m spacy lsbillm analyze`: how much the labels of a corpus lean on what stands to their right."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from spacy.language import Language
+from spacy.tokens import Doc, Span
+from spacy.util import load_model
+from typer import Argument, Option
+from wasabi import msg, table
+
+from ..analysis import ContextChange, RightSide, right_context, right_side
+from ..errors import SettingError
+from . import app
+from .debug_pieces import corpus_files, read_docs
+from .output import write_text
+
+# As Dukić and Šnajder (2024) report them; other parsers give other figures.
+PUBLISHED = (
+    ("NER, CoNLL-2003", 0.593),
+    ("chunking, CoNLL-2000", 0.518),
+    ("trigger classification, ACE 2005", 0.411),
+    ("aspect terms, restaurants", 0.396),
+)
+CorpusArgument = Annotated[Path, Argument(help="A corpus with labelled spans: a .spacy file or a folder of them")]
+ParserOption = Annotated[
+    str | None, Option("--parser", "-p", help="A spaCy pipeline with a parser, for a corpus without parses")
+]
+ModelOption = Annotated[
+    str | None, Option("--model", "-m", help="A trained pipeline with a sequence_labeler: cut off its right context")
+]
+SpansOption = Annotated[str | None, Option("--spans-key", "-k", help="Spans in doc.spans[KEY] rather than doc.ents")]
+SampleOption = Annotated[int, Option("--sample", help="Tokens inside and outside of spans that --model looks at")]
+JsonOption = Annotated[Path | None, Option("--json", "-j", help="Also write the numbers to this JSON file")]
+
+
+@app.command("analyze")
+def analyze_cli(
+    corpus: CorpusArgument,
+    parser: ParserOption = None,
+    model: ModelOption = None,
+    spans_key: SpansOption = None,
+    sample: SampleOption = 2000,
+    json_file: JsonOption = None,
+) -> None:
+    """Show how much the labelled tokens of a corpus lean on what stands to their right.
+
+    From parses (in the corpus, or by --parser): of the dependency arcs of tokens inside gold spans, to their head and
+    their children, the share that points right (Dukić and Šnajder, 2024). From a trained sequence_labeler (--model):
+    how its probabilities of a token change once the document is cut off behind it.
+
+    Example: python -m spacy lsbillm analyze corpus/dev.spacy --parser en_core_web_sm --model training/model-best
+    """
+    try:
+        found = analyze(corpus, parser, model, spans_key, sample)
+        if json_file is not None:
+            write_text(json_file, json.dumps(found, indent=2) + "\n")
+    except (ValueError, OSError) as error:
+        msg.fail("Cannot analyse the corpus", str(error), exits=1)
+    if "dependency" in found:
+        print_dependency(found["dependency"])
+    if "right_context" in found:
+        print_context(found["right_context"])
+
+
+def analyze(corpus: Path, parser: str | None, model: str | None, spans_key: str | None, sample: int) -> dict[str, Any]:
+    """The numbers of `analyze_cli`.
+
+    RAISES (ValueError): There are no spans, or neither parses nor a model.
+    """
+    if sample < 1:
+        raise SettingError(f"--sample {sample} is not allowed: it must be at least 1.")
+    pipeline = _load(parser, "parser") if parser is not None else None
+    labeler = _load(model, None) if model is not None else None
+    docs = [doc for file in corpus_files(corpus) for doc in read_docs(str(file), [file])]
+    gold = [(doc, spans_of(doc, spans_key)) for doc in docs]
+    if not any(spans for _, spans in gold):
+        where = "doc.ents" if spans_key is None else f"doc.spans[{spans_key!r}]"
+        raise SettingError(f"the corpus has no spans in {where}. Name others with --spans-key.")
+    parsed = all(doc.has_annotation("DEP") for doc in docs if len(doc) > 1)
+    if not parsed and pipeline is None and labeler is None:
+        raise SettingError(
+            "the corpus has no parses. Name a pipeline that makes them, such as --parser en_core_web_sm, or a trained "
+            "sequence_labeler with --model."
+        )
+    found: dict[str, Any] = {}
+    if parsed or pipeline is not None:
+        counted = right_side(gold if pipeline is None else parses(pipeline, gold))
+        found["dependency"] = _as_dict(counted)
+    if labeler is not None:
+        plain = [(_plain(labeler, doc), spans) for doc, spans in gold]
+        changes = right_context(labeler, plain, sample)
+        found["right_context"] = {kind: vars(change) for kind, change in changes.items()}
+    return found
+
+
+def spans_of(doc: Doc, spans_key: str | None) -> list[Span]:
+    """The gold spans of a document."""
+    return list(doc.ents) if spans_key is None else list(doc.spans.get(spans_key, []))
+
+
+def parses(nlp: Language, gold: list[tuple[Doc, list[Span]]]) -> Any:
+    """The documents parsed by a pipeline, token by token as they are."""
+    for doc, (_, spans) in zip(nlp.pipe(_plain(nlp, doc) for doc, _ in gold), gold, strict=True):
+        yield doc, spans
+
+
+def _plain(nlp: Language, doc: Doc) -> Doc:
+    """The tokens alone, in a pipeline's vocabulary."""
+    return Doc(nlp.vocab, words=[token.text for token in doc], spaces=[bool(token.whitespace_) for token in doc])
+
+
+def _load(name: str, needed: str | None) -> Language:
+    try:
+        nlp = load_model(name)
+    except OSError as error:
+        raise SettingError(f"there is no pipeline {name!r}: {error}") from error
+    if needed is not None and needed not in nlp.pipe_names:
+        raise SettingError(f"the pipeline {name!r} has no {needed}; it has: {', '.join(nlp.pipe_names)}.")
+    return nlp
+
+
+def _as_dict(found: RightSide) -> dict[str, Any]:
+    by_label = {label: _as_dict(one) for label, one in sorted(found.by_label.items())}
+    content = {"ratio": found.ratio, "right": found.right, "all": found.all}
+    return content | ({"by_label": by_label} if by_label else {})
+
+
+def print_dependency(found: dict[str, Any]) -> None:
+    """The ratio, its labels, and what was published of other corpora."""
+    msg.divider("right-side dependency ratio")
+    rows = [("all", found), *sorted(found["by_label"].items(), key=lambda pair: -pair[1]["all"])]
+    shown = [
+        (name, "-" if one["ratio"] is None else f"{one['ratio']:.3f}", one["right"], one["all"]) for name, one in rows
+    ]
+    print(table(shown, header=("label", "ratio", "right", "arcs"), divider=True, aligns=("l", "r", "r", "r")))
+    print("Published: " + ", ".join(f"{name} {ratio}" for name, ratio in PUBLISHED) + " (arXiv 2401.14556)\n")
+
+
+def print_context(found: dict[str, dict[str, Any]]) -> None:
+    """How probabilities change."""
+    msg.divider("what a cut right context changes")
+    changes = [(kind, ContextChange(**one)) for kind, one in found.items()]
+    rows = [(k, f"{c.tokens:,}", f"{c.distance:.3f}", f"{c.whole:.3f}", f"{c.cut:.3f}") for k, c in changes]
+    header = ("tokens", "number", "distance", "gold label, whole", "gold label, cut")
+    print(table(rows, header=header, divider=True, aligns=("l", "r", "r", "r", "r")))
