@@ -5,6 +5,7 @@ import math
 
 import pytest
 from corpora import run
+from pipelines import trained
 from tiny import TEXTS
 from transformers import AutoModelForCausalLM
 
@@ -48,6 +49,28 @@ def test_from_text_to_a_base_and_its_perplexity(text, tmp_path):
     assert record["held_out"]["bits_a_byte"] == pytest.approx(ours["bits_a_byte"], rel=1e-4)
     shown = run("lsbillm", "perplexity", tmp_path / "base", text, "--overlap", 8, "--length", 12, "--no-random")
     assert "random" not in shown
+
+
+@pytest.mark.parametrize("unmask", ["all", "bits:01"])
+def test_a_pipeline_is_its_base_again_once_adapter_and_mask_are_off(make_base, text, tmp_path, unmask):
+    nlp = trained(make_base(), steps=10, unmask=unmask)
+    nlp.to_disk(tmp_path / "pipeline")
+    found = tmp_path / "found.json"
+    shown = run("lsbillm", "perplexity", tmp_path / "pipeline", text, "--json", found, "--sample", "play some")
+    scores = json.loads(found.read_text())
+    base, tuned, off = (scores[name] for name in ("base", "tuned, read causally", "adapter off, mask restored"))
+    assert base == off
+    assert tuned["nats_a_token"] != base["nats_a_token"]
+    alone = tmp_path / "alone.json"
+    run("lsbillm", "perplexity", make_base(), text, "--json", alone, "--sample", "play some")
+    assert json.loads(alone.read_text())[str(make_base())] == base
+    assert f"play some|{base['continuation']}" in shown
+
+
+def test_a_merged_pipeline_has_nothing_to_switch_off(make_base, text, tmp_path):
+    trained(make_base(), steps=1, store_base="merged").to_disk(tmp_path / "pipeline")
+    message = flat(run("lsbillm", "perplexity", tmp_path / "pipeline", text, code=1))
+    assert "has no adapter that could be switched off: it was saved with store_base = merged" in message
 
 
 def test_an_encoder_has_no_perplexity(text, tmp_path):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from spacy.language import Language
@@ -86,7 +87,8 @@ def _gold(doc: Doc, spans: Iterable[Span]) -> list[str]:
 
 def _columns(nlp: Language, name: str) -> dict[str, np.ndarray]:
     """The tags of each label; of "" it is O."""
-    scheme = nlp.get_pipe(name).scheme
+    labeler: Any = nlp.get_pipe(name)
+    scheme = labeler.scheme
     label_of = np.array([tag[2:] for tag in scheme.tags])
     return {label: label_of == label for label in ("", *scheme.labels)}
 
@@ -94,7 +96,7 @@ def _columns(nlp: Language, name: str) -> dict[str, np.ndarray]:
 def _probabilities(nlp: Language, name: str, docs: list[Doc]) -> list[np.ndarray]:
     """Of all tags of all tokens, shape (tokens, tags) a document."""
     found = []
-    labeler = nlp.get_pipe(name)
+    labeler: Any = nlp.get_pipe(name)
     earlier = nlp.pipeline[: nlp.pipe_names.index(name)]
     for start in range(0, len(docs), BATCH):
         batch = docs[start : start + BATCH]

@@ -1,16 +1,17 @@
-"""`python -m spacy lsbillm perplexity`: how well a base predicts text."""
+"""`python -m spacy lsbillm perplexity`: how well a base, or a tuned pipeline's model, predicts text."""
 
 import json
 from pathlib import Path
 from typing import Annotated
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from typer import Argument, Option
 from wasabi import msg, table
 
+from ..analysis.readings import Reading, base_reading, continuation, pipeline_readings
 from ..backbone import BaseSettings, longest_position
-from ..backbone.base import load_causal_lm, load_tokenizer, read_config, resolve_folder
+from ..backbone.base import read_config, resolve_folder
 from ..errors import SettingError
 from ..pretraining import Score, score_text
 from ..pretraining.run import OBJECTIVE_KEY
@@ -21,10 +22,14 @@ from .output import write_text
 
 # Of a window, where the base allows longer ones: the loss changes little beyond, the time of attention grows.
 LONGEST = 2048
-BaseArgument = Annotated[str, Argument(help="The base: its folder or hub id")]
+RANDOM = "random weights"
+SourceArgument = Annotated[str, Argument(help="A base (its folder or hub id), or the folder of a trained pipeline")]
 TextArgument = Annotated[list[Path], Argument(help="Text: .txt or .txt.xz files, or folders of them")]
 RevisionOption = Annotated[str | None, Option("--revision", help="The hub revision of the base")]
-DtypeOption = Annotated[str, Option("--dtype", help="float32, bfloat16, float16, or auto for the stored one")]
+DtypeOption = Annotated[
+    str,
+    Option("--dtype", help="Of a base: float32, bfloat16, float16, or auto for the stored one. A pipeline has its own"),
+]
 LengthOption = Annotated[
     int | None, Option("--length", "-l", help=f"Positions a window; without it, all the base has, at most {LONGEST}")
 ]
@@ -34,37 +39,61 @@ OverlapOption = Annotated[
 RandomOption = Annotated[
     bool, Option("--random/--no-random", help="Also score a model of the same shape with random weights")
 ]
+SampleOption = Annotated[
+    str | None, Option("--sample", "-s", help="Also write on from this prompt, with each of the models")
+]
+TokensOption = Annotated[int, Option("--tokens", help="Tokens that --sample writes")]
+TemperatureOption = Annotated[float, Option("--temperature", help="Of --sample; 0 takes the most probable token")]
+SeedOption = Annotated[int, Option("--seed", help="Of --sample")]
+ComponentOption = Annotated[str | None, Option("--component", "-c", help="The billm_transformer, if there are several")]
 JsonOption = Annotated[Path | None, Option("--json", "-j", help="Also write the numbers to this JSON file")]
 GpuOption = Annotated[int, Option("--gpu-id", "-g", help=HELP)]
 
 
 @app.command("perplexity")
 def perplexity_cli(
-    base: BaseArgument,
+    source: SourceArgument,
     text: TextArgument,
     revision: RevisionOption = None,
     dtype: DtypeOption = "float32",
     length: LengthOption = None,
     overlap: OverlapOption = 0,
     random: RandomOption = True,
+    sample: SampleOption = None,
+    tokens: TokensOption = 40,
+    temperature: TemperatureOption = 0.8,
+    seed: SeedOption = 0,
+    component: ComponentOption = None,
     json_file: JsonOption = None,
     gpu_id: GpuOption = -1,
 ) -> None:
-    """Show how well a base predicts text: nats a token, perplexity, and bits a byte.
+    """Show how well a model predicts text: nats a token, perplexity, and bits a byte.
 
     Bits a byte do not depend on the tokenizer, so that all models can be compared by them; lower is better. Text is
     UTF-8, and blank lines separate documents. It is read in windows that, without --overlap, start without context:
     the figure is then an upper bound.
 
-    Example: python -m spacy lsbillm perplexity assets/base held_out.txt
+    Of a trained pipeline, three are shown: its base, the tuned model with every layer causal, and the same with the
+    adapter switched off, which is the base again.
+
+    Example: python -m spacy lsbillm perplexity assets/base held_out.txt --sample "The river"
     """
     try:
         device = device_of(gpu_id)
         files = text_files(text)
-        settings = BaseSettings(name=base, revision=revision, dtype=dtype)
-        scores = score_base(settings, files, length=length, overlap=overlap, random=random, device=device)
+        if tokens < 1 or temperature < 0:
+            raise SettingError(f"--tokens {tokens}, --temperature {temperature}: use at least 1, and at least 0.")
+        readings = readings_of(BaseSettings(name=source, revision=revision, dtype=dtype), component, device)
+        window = fitted_length(readings[0], length)
+        if random:
+            readings.append(random_reading(readings[0]))
+        scores = {one.name: score_reading(one, files, window, overlap) for one in readings}
+        written = {one.name: continuation(one, sample, tokens, seed, temperature) for one in readings} if sample else {}
         if json_file is not None:
-            write_text(json_file, json.dumps({name: as_dict(score) for name, score in scores.items()}, indent=2) + "\n")
+            content = {name: as_dict(score) for name, score in scores.items()}
+            if written:
+                content = {name: {**numbers, "continuation": written[name]} for name, numbers in content.items()}
+            write_text(json_file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     except (ValueError, OSError) as error:
         msg.fail("Cannot score the text", str(error), exits=1)
     header = ("", "bits a byte", "nats a token", "perplexity", "tokens", "bytes")
@@ -73,47 +102,57 @@ def perplexity_cli(
         for name, s in scores.items()
     ]
     print(table(rows, header=header, divider=True, aligns=("l", "r", "r", "r", "r", "r")))
+    for name, continued in written.items():
+        msg.divider(name)
+        print(f"{sample}|{continued}\n")
 
 
-def score_base(
-    settings: BaseSettings,
-    files: list[Path],
-    *,
-    length: int | None,
-    overlap: int,
-    random: bool,
-    device: torch.device,
-) -> dict[str, Score]:
-    """The scores of a base, and of random weights of its shape.
+def readings_of(settings: BaseSettings, component: str | None, device: torch.device) -> list[Reading]:
+    """What there is to read: a base alone, or what a pipeline holds.
 
-    RAISES (ValueError): The base cannot be had or is no causal language model, or a window does not fit it.
+    RAISES (ValueError): It cannot be had, or is no causal language model.
     """
-    folder = resolve_folder(settings.name, settings.revision)
-    config = read_config(folder, settings)
+    if (Path(settings.name) / "config.cfg").is_file():
+        found = pipeline_readings(Path(settings.name), device, component)
+        _check_decoder(found[0].model.config, settings.name)
+        return found
+    _check_decoder(read_config(resolve_folder(settings.name, settings.revision), settings), settings.name)
+    return [base_reading(settings, device, settings.name)]
+
+
+def random_reading(like: Reading) -> Reading:
+    """Random weights of the same shape, the same ones each time."""
+    weight = next(like.model.parameters())
+    torch.manual_seed(0)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(like.model.config)
+    return Reading(RANDOM, model.to(device=weight.device, dtype=weight.dtype).eval(), like.tokenizer)
+
+
+def fitted_length(reading: Reading, length: int | None) -> int:
+    """Positions a window.
+
+    RAISES (SettingError): The base has not so many.
+    """
+    longest = longest_position(reading.model.config) or LONGEST
+    if length is not None and not 2 <= length <= longest:
+        raise SettingError(f"--length {length} is not allowed: the base has 2 to {longest} positions.")
+    return length or min(longest, LONGEST)
+
+
+def score_reading(reading: Reading, files: list[Path], length: int, overlap: int) -> Score:
+    """The score of one of them."""
+    with reading.on() as model:
+        return score_text(model, reading.tokenizer, files, length=length, overlap=overlap, label=reading.name)
+
+
+def _check_decoder(config: object, name: str) -> None:
     if getattr(config, OBJECTIVE_KEY, "clm") == "mlm":
         raise SettingError(
-            f"{settings.name!r} is an encoder, trained to predict hidden tokens: it has no left-to-right perplexity."
+            f"{name!r} is an encoder, trained to predict hidden tokens: it has no left-to-right perplexity."
         )
-    longest = longest_position(config) or LONGEST
-    if length is not None and not 2 <= length <= longest:
-        raise SettingError(f"--length {length} is not allowed: {settings.name!r} has 2 to {longest} positions.")
-    tokenizer = load_tokenizer(folder)
-    window = length or min(longest, LONGEST)
-    scores = {}
-    model = load_causal_lm(folder, settings, device)
-    scores[settings.name] = score_text(model, tokenizer, files, length=window, overlap=overlap, label=settings.name)
-    if random:
-        dtype = next(model.parameters()).dtype
-        del model
-        torch.manual_seed(0)
-        untrained = AutoModelForCausalLM.from_config(config).to(device=device, dtype=dtype).eval()
-        scores["random weights"] = score_text(
-            untrained, tokenizer, files, length=window, overlap=overlap, label="random weights"
-        )
-    return scores
 
 
-def as_dict(score: Score) -> dict[str, float]:
+def as_dict(score: Score) -> dict[str, float | str]:
     """For a file."""
     return {
         "bits_a_byte": score.bits_a_byte,
