@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -292,7 +293,7 @@ def test_empty_text(tmp_path):
     for content in ("", "\n \n\n"):
         (tmp_path / "empty.txt").write_text(content)
         with refuses("supports|empty"):
-            pretrain(settings(), Places([tmp_path], [tmp_path], tmp_path / "o", tmp_path / "w"), CPU)
+            pretrain(settings(), Places([tmp_path / "empty.txt"], [tmp_path], tmp_path / "o", tmp_path / "w"), CPU)
     (tmp_path / "no_text").mkdir()
     for path in (tmp_path / "no_text", tmp_path / "nowhere"):
         with refuses("holds no file|there is no text"):
@@ -347,8 +348,45 @@ def test_checkpoints_of_other_runs(trained, text, tmp_path):
         with refuses(named, StorageError):
             pretrain(other, at, CPU, resume=True)
     assert (work / "checkpoint.pt").read_bytes() == before
-    with refuses("no checkpoint", StorageError):
+    with refuses("there is no run in", StorageError):
         pretrain(settings(), places(text, tmp_path), CPU, resume=True)
+
+
+def test_a_run_on_other_text_or_another_tokenizer_is_another_run(make_base, trained, text, tmp_path):
+    """Also where no checkpoint is there yet: its tokens are."""
+    work = tmp_path / "w"
+    shutil.copytree(trained["clm"].parent / "w", work)
+    other = tmp_path / "other.txt"
+    other.write_text("something else\n\n" * 50)
+    for changed in ({"text": [other]}, {"valid": [other]}, {"tokenizer": make_base()}):
+        with refuses(f"sources.{next(iter(changed))} was", StorageError):
+            pretrain(settings(), replace(places(text, tmp_path, work=work), **changed), CPU, resume=True)
+    (work / "checkpoint.pt").unlink()
+    with refuses("sources.text was", StorageError):
+        pretrain(settings(), replace(places(text, tmp_path, work=work), text=[other]), CPU)
+    # A run that ended before its first checkpoint goes on, whichever way it is called.
+    at = places(text, tmp_path, work=work)
+    pretrain(settings(), at, CPU, resume=True)
+    assert column(at.output, "loss") == column(trained["clm"], "loss")
+
+
+def test_output_and_work_lie_apart(text, tmp_path):
+    for work in (tmp_path / "out", tmp_path / "out" / "w", tmp_path):
+        with refuses("must lie apart", StorageError):
+            pretrain(settings(), places(text, tmp_path, work=work), CPU)
+
+
+def test_the_tokenizer_sees_both_cases(text, tmp_path):
+    """Whatever the two numbers that draw documents."""
+    (tmp_path / "t.txt").write_text("\n\n".join(["Boston Paris"] * 40))
+    for every in (2, 5):
+        sections = {
+            **settings(lowercase_every=5, tokens=16 * 8).as_sections(),
+            "tokenizer": {"vocab_size": 267, "every": every},
+        }
+        at = Places([tmp_path / "t.txt"], [text], tmp_path / f"o{every}", tmp_path / f"w{every}")
+        pretrain(PretrainingSettings.read(sections), at, CPU)
+        assert any("B" in piece and 1 < len(piece) < 8 for piece in load_tokenizer(at.output).get_vocab())
 
 
 def test_a_damaged_checkpoint(trained, text, tmp_path):
@@ -366,9 +404,12 @@ def test_a_folder_without_a_tokenizer(text, tmp_path):
 
 def test_a_run_that_diverges_is_stopped(text, tmp_path):
     at = places(text, tmp_path)
-    with refuses("the loss is nan.*learn_rate below 1"):
-        pretrain(settings(learn_rate=1.0, grad_clip=1e6, warmup_steps=0, weight_decay=10.0, beta2=0.0), at, CPU)
+    wild = {"learn_rate": 1.0, "grad_clip": 1e6, "warmup_steps": 0, "weight_decay": 10.0, "beta2": 0.0}
+    with refuses("the loss is .*nan.*learn_rate below 1"):
+        pretrain(settings(**wild, checkpoint_every=1), at, CPU)
     assert not at.output.exists()
+    state = torch.load(at.work / "checkpoint.pt", weights_only=True)
+    assert all(torch.isfinite(tensor).all() for tensor in state["model"].values())
 
 
 def test_the_defaults_are_a_model_of_twenty_megabytes():

@@ -91,7 +91,9 @@ def real_rows_forward(
     """See `real_rows`."""
     xp = model.ops.xp
     lengths = [len(rows) for rows in vectors]
-    joined = xp.concatenate(vectors)
+    # A listener gives an empty document an array without width.
+    filled_arrays = [rows for rows in vectors if len(rows)] or [rows for rows in vectors if rows.shape[1]][:1]
+    joined = xp.concatenate(filled_arrays or vectors)
     document = xp.repeat(xp.arange(len(vectors)), xp.asarray(lengths))
     kept = xp.flatnonzero(joined.any(axis=1))
     counts = xp.bincount(document[kept], minlength=len(vectors))

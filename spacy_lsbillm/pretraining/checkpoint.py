@@ -70,13 +70,13 @@ def load_checkpoint(
 def check_settings(path: Path, saved: dict[str, Any], settings: dict[str, Any]) -> None:
     """RAISES (StorageError): They differ, so that the run would not be the one that was begun."""
     differing = [
-        f"{section}.{name} was {saved[section][name]!r} and is {value!r}"
+        f"{section}.{name} was {saved.get(section, {}).get(name)!r} and is {value!r}"
         for section, values in settings.items()
         for name, value in values.items()
-        if saved[section][name] != value
+        if saved.get(section, {}).get(name) != value
     ]
     if differing:
         raise StorageError(
-            f"{path} belongs to a run with other settings: {'; '.join(differing)}. Use the same settings, or another "
-            f"work folder."
+            f"{path} belongs to a run with other settings: {'; '.join(differing)}. Use the same, or another work "
+            f"folder."
         )

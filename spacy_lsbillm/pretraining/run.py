@@ -1,11 +1,12 @@
 """A pre-training run: text to tokens, tokens to a model, and at any moment a checkpoint to go on from."""
 
+import hashlib
 import json
 import math
 import platform
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,12 @@ from .text import lowercased, read_documents, text_files
 from .tokens import TokenArray, take_tokenizer, token_dtype, train_tokenizer, write_tokens
 
 RECORD = "pretraining.json"
+# In the work folder: what the run was begun with.
+BEGUN = "settings.json"
 COLUMNS = ("step", "tokens", "loss", "held_out_nats", "seconds")
 # Blocks that are scored at each checkpoint. The number that counts is that of the whole held-out text, at the end.
 HELD_OUT_BLOCKS = 256
+HELD_OUT_BATCH = 16
 # The key in config.json that tells an encoder from a decoder.
 OBJECTIVE_KEY = "pretraining_objective"
 
@@ -68,11 +72,11 @@ def pretrain(
             f"training.tokens = {settings.training.tokens} is less than one step of "
             f"{settings.training.batch * settings.model.positions} tokens."
         )
-    _check_places(places, settings, resume)
+    _check_places(places, settings, _sources(text, valid, places.tokenizer), resume)
     tokenizer = _tokenizer(settings, places, text)
     arrays = _arrays(settings, places.work, tokenizer, text, valid)
     model, progress = _train(settings, places.work, tokenizer, arrays, device, precision)
-    return _finish(settings, places, tokenizer, model, progress, valid, device, precision)
+    return _finish(settings, places, tokenizer, model, progress, arrays[1], valid, device, precision)
 
 
 def arithmetic(precision: str, device: torch.device) -> torch.dtype:
@@ -89,21 +93,57 @@ def arithmetic(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if precision == "bfloat16" or (precision == "auto" and fast) else torch.float32
 
 
-def _check_places(places: Places, settings: PretrainingSettings, resume: bool) -> None:
+def _check_places(places: Places, settings: PretrainingSettings, sources: dict[str, Any], resume: bool) -> None:
     if places.output.exists() and (not places.output.is_dir() or any(places.output.iterdir())):
         done = " It holds a finished run." if (places.output / RECORD).is_file() else ""
         raise StorageError(f"the output folder {places.output} exists and is not empty.{done} Name another.")
-    checkpoint, begun = places.work / CHECKPOINT, places.work / "settings.json"
-    if resume and not checkpoint.is_file():
-        raise StorageError(f"there is no checkpoint {checkpoint} to resume from. Leave out --resume to start.")
+    output, work = places.output.resolve(), places.work.resolve()
+    if output == work or output in work.parents or work in output.parents:
+        raise StorageError(f"the output folder {places.output} and the work folder {places.work} must lie apart.")
+    checkpoint, begun = places.work / CHECKPOINT, places.work / BEGUN
     if not resume and checkpoint.is_file():
         raise StorageError(f"{checkpoint} is the checkpoint of a run. Use --resume to go on, or another work folder.")
-    if begun.is_file():
-        check_settings(begun, json.loads(begun.read_text(encoding="utf8")), settings.as_sections())
-    elif places.work.exists() and (not places.work.is_dir() or any(places.work.iterdir())):
+    wanted = {**settings.as_sections(), "sources": sources}
+    held = {path.name for path in places.work.iterdir()} if places.work.is_dir() else set()
+    if begun.is_file() and held != {BEGUN}:
+        check_settings(begun, read_begun(begun), wanted)
+        return
+    if resume and not held:
+        raise StorageError(f"there is no run in {places.work} to resume. Leave out --resume to start.")
+    if held - {BEGUN} or (places.work.exists() and not places.work.is_dir()):
         raise StorageError(f"the work folder {places.work} holds something else. Name another.")
     places.work.mkdir(parents=True, exist_ok=True)
-    begun.write_text(json.dumps(settings.as_sections(), indent=1) + "\n", encoding="utf8")
+    partial = begun.with_name(BEGUN + ".partial")
+    partial.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf8")
+    partial.replace(begun)
+
+
+def _sources(text: list[Path], valid: list[Path], tokenizer: Path | None) -> dict[str, Any]:
+    """What a run reads, to tell it from a run on something else."""
+    found = {name: [_described(path) for path in files] for name, files in (("text", text), ("valid", valid))}
+    return found | {"tokenizer": None if tokenizer is None else _described(tokenizer / "tokenizer.json")}
+
+
+def _described(path: Path) -> list[Any]:
+    """Name, size and a digest of the first megabyte: texts are large."""
+    if not path.is_file():
+        return [path.name, None, None]
+    with path.open("rb") as file:
+        return [path.name, path.stat().st_size, hashlib.sha256(file.read(2**20)).hexdigest()]
+
+
+def read_begun(path: Path) -> dict[str, Any]:
+    """The settings and sources that a run was begun with.
+
+    RAISES (StorageError): They cannot be read.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf8"))
+        if not all(isinstance(section, dict) for section in found.values()):
+            raise ValueError("it does not hold sections of settings")
+    except (ValueError, AttributeError) as error:
+        raise StorageError(f"{path} cannot be read ({error}). Name another work folder.") from error
+    return dict(found)
 
 
 def _tokenizer(settings: PretrainingSettings, places: Places, text: list[Path]) -> PreTrainedTokenizerFast:
@@ -115,7 +155,8 @@ def _tokenizer(settings: PretrainingSettings, places: Places, text: list[Path]) 
     else:
         documents = lowercased(read_documents(text), settings.training.lowercase_every)
         every = settings.tokenizer.every
-        sample = (document for i, document in enumerate(documents) if i % every == 0)
+        # Another offset than that of the lower-cased ones, so that neither kind is left out.
+        sample = (document for i, document in enumerate(documents) if i % every == every // 2)
         tokenizer = train_tokenizer(sample, settings.tokenizer.vocab_size)
     tokenizer.model_max_length = settings.model.positions
     partial = places.work / "tokenizer.partial"
@@ -199,7 +240,6 @@ def _train(
         with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
             return run(model, blocks.to(device, non_blocking=True), seed)
 
-    held_out = np.arange(min(HELD_OUT_BLOCKS, arrays[1].n_blocks))
     tokens_a_step = train.batch * settings.model.positions
     begun, since = time.monotonic() - progress.seconds, []
     model.train()
@@ -212,7 +252,7 @@ def _train(
             parts = arrays[0].batch(step, train.batch, train.seed).split(train.micro_batch)
             losses = []
             for i, part in enumerate(parts):
-                loss = loss_of(part, (train.seed << 40) + step * len(parts) + i) / len(parts)
+                loss = loss_of(part, (train.seed * 2**40 + step * len(parts) + i) % 2**63) / len(parts)
                 loss.backward()
                 losses.append(loss.detach())
             torch.nn.utils.clip_grad_norm_(model.parameters(), train.grad_clip)
@@ -224,20 +264,27 @@ def _train(
             if progress.step % train.checkpoint_every == 0 or progress.step == settings.steps:
                 mean = torch.stack(since).mean().item()
                 since.clear()
-                if not math.isfinite(mean):
+                held = held_out_nats(loss_of, arrays[1], HELD_OUT_BLOCKS)
+                if not math.isfinite(mean + held):
                     raise SettingError(
-                        f"the loss is {mean} after {progress.step} steps. The last checkpoint is whole; set "
-                        f"training.learn_rate below {train.learn_rate} in a run of its own."
+                        f"the loss is {mean} in training and {held} on held-out text after {progress.step} steps. The "
+                        f"last checkpoint is whole; set training.learn_rate below {train.learn_rate} in a run of its "
+                        f"own."
                     )
-                with torch.inference_mode():
-                    pieces = arrays[1].blocks(held_out).split(train.micro_batch)
-                    nats = [loss_of(part, i).item() * len(part) for i, part in enumerate(pieces)]
                 progress.seconds = time.monotonic() - begun
-                held = sum(nats) / len(held_out)
                 progress.curve.append([progress.step, progress.step * tokens_a_step, mean, held, progress.seconds])
                 bar.set_postfix(loss=f"{mean:.3f}", held_out=f"{held:.3f}")
                 save_checkpoint(work, settings.as_sections(), model, optimizer, progress)
     return model, progress
+
+
+def held_out_nats(loss_of: Callable[[Tensor, int], Tensor], array: TokenArray, limit: int | None = None) -> float:
+    """Mean loss on the first blocks of held-out text, at most `limit` of them. Tokens are hidden by the number of the
+    pass, so that the figure is the same whatever the batches of the training."""
+    numbers = np.arange(min(limit or array.n_blocks, array.n_blocks))
+    with torch.inference_mode():
+        parts = array.blocks(numbers).split(HELD_OUT_BATCH)
+        return sum(loss_of(part, i).item() * len(part) for i, part in enumerate(parts)) / len(numbers)
 
 
 def _finish(
@@ -246,6 +293,7 @@ def _finish(
     tokenizer: PreTrainedTokenizerFast,
     model: LlamaForCausalLM,
     progress: Progress,
+    array: TokenArray,
     valid: list[Path],
     device: torch.device,
     precision: torch.dtype,
@@ -270,7 +318,7 @@ def _finish(
         },
         "text": [path.name for path in text_files(places.text)],
         "valid": [path.name for path in valid],
-        "held_out": _held_out(settings, partial, tokenizer, progress, valid, device),
+        "held_out": _held_out(settings, partial, tokenizer, array, valid, device),
         "settings": settings.as_sections(),
         "curve_columns": COLUMNS,
         "curve": progress.curve,
@@ -287,14 +335,16 @@ def _held_out(
     settings: PretrainingSettings,
     folder: Path,
     tokenizer: PreTrainedTokenizerFast,
-    progress: Progress,
+    array: TokenArray,
     valid: list[Path],
     device: torch.device,
 ) -> dict[str, float]:
-    if settings.training.objective == "mlm":
-        return {"nats_a_hidden_token": progress.curve[-1][COLUMNS.index("held_out_nats")]}
     length = settings.model.positions
     stored = load_causal_lm(folder, BaseSettings(name=str(folder)), device)
+    if settings.training.objective == "mlm":
+        see_both_ways(stored)
+        objective = hidden_tokens(tokenizer.mask_token_id, settings.training.mask_rate)
+        return {"nats_a_hidden_token": held_out_nats(lambda part, i: objective(stored, part.to(device), i), array)}
     score = score_text(stored, tokenizer, valid, length=length, label="held-out text")
     random = build_model(settings, tokenizer).eval().to(device)
     score_random = score_text(random, tokenizer, valid, length=length, label="random weights")

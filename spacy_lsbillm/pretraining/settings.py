@@ -109,6 +109,8 @@ class TrainingSettings:
             value = getattr(self, name)
             if type(value) not in (int, float) or not low <= value <= high:
                 raise SettingError(f"training.{name} = {value!r} is not allowed: it must be a number, {low} to {high}.")
+        if type(self.compile) is not bool:
+            raise SettingError(f"training.compile = {self.compile!r} is not allowed: use true or false.")
         if self.batch % self.micro_batch:
             raise SettingError(
                 f"training.batch = {self.batch} is not a multiple of training.micro_batch = {self.micro_batch}."

@@ -1,6 +1,5 @@
 """Text as one array of token ids on disk, which is mapped and never read whole."""
 
-import json
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -54,24 +53,24 @@ def take_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def write_tokens(documents: Iterator[str], tokenizer: PreTrainedTokenizerFast, path: Path, source: str) -> None:
-    """All documents as one array, each followed by the end token; the number of bytes of text goes into a file beside.
+    """All documents as one array, each followed by the end token, and begun with the start token if there is one.
 
     source (str): For the progress bar and the message.
     RAISES (SettingError): There is no text.
     """
     dtype, end = token_dtype(tokenizer), tokenizer.eos_token_id
+    begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     partial = path.with_name(path.name + ".partial")
-    n_bytes = 0
+    written = 0
     with partial.open("wb") as file, tqdm(desc=f"tokenising {source}", unit=" documents") as bar:
         for batch in _batches(documents):
             for ids in tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]:
-                np.array([*ids, end], dtype=dtype).tofile(file)
-            n_bytes += sum(len(document.encode("utf8")) for document in batch)
+                np.array([*begin, *ids, end], dtype=dtype).tofile(file)
+            written += len(batch)
             bar.update(len(batch))
-    if not n_bytes:
+    if not written:
         partial.unlink()
         raise SettingError(f"the {source} text is empty.")
-    _bytes_file(path).write_text(json.dumps({"bytes": n_bytes}))
     partial.replace(path)
 
 
@@ -91,10 +90,6 @@ def _batches(documents: Iterator[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def _bytes_file(path: Path) -> Path:
-    return path.with_suffix(".json")
-
-
 class TokenArray:
     """Token ids on disk, in blocks of equal length.
 
@@ -108,7 +103,6 @@ class TokenArray:
     def __init__(self, path: Path, dtype: type, length: int, source: str) -> None:
         self.tokens = np.memmap(path, dtype=dtype, mode="r")
         self.length = length
-        self.n_bytes = int(json.loads(_bytes_file(path).read_text())["bytes"])
         # Each block is followed by the token that its last one predicts.
         self.n_blocks = (len(self.tokens) - 1) // length
         if self.n_blocks < 1:
