@@ -1,14 +1,14 @@
 """The table of tasks: a cell for each kind of task and model on a little data, and what is made of the results."""
 
 import json
-import os
 
 import pytest
+from filelock import FileLock
 from tiny import TEXTS
 
-from benchmarks.record import read_result
+from benchmarks.record import read_result, write_result
+from benchmarks.tasks import __main__ as command
 from benchmarks.tasks import models, sets
-from benchmarks.tasks.__main__ import claimed
 from benchmarks.tasks.cell import run_cell
 from benchmarks.tasks.models import MODELS, Budget, Compared
 from benchmarks.tasks.report import report
@@ -73,13 +73,52 @@ def test_the_table_has_means_and_spreads(tmp_path, capsys):
     assert "<svg" in (tmp_path / "2000" / "plot.svg").read_text()
 
 
-def test_a_cell_is_taken_once_and_given_back_by_a_process_that_died(tmp_path):
-    path = tmp_path / "a" / "0.claim"
-    assert claimed(path)
-    assert not claimed(path)
-    path.write_text("999999999")
-    assert claimed(path)
-    assert path.read_text() == str(os.getpid())
+def test_finished_cells_and_those_of_others_are_left_alone(make_base, data, tmp_path, monkeypatch):
+    monkeypatch.setitem(MODELS, "causal", Compared("", base=str(make_base()), unmask="none"))
+    ran = []
+    monkeypatch.setattr(command, "run_cell", lambda *given, result, **_: ran.append(given) or write(result))
+
+    def write(result):
+        found = {"dev": 0.5, "test": 0.5}
+        write_result(result, found)
+        return found
+
+    def run():
+        arguments = [
+            "--data",
+            data,
+            "--models",
+            "causal",
+            "--seeds",
+            "0",
+            "1",
+            "--results",
+            tmp_path,
+            "--examples",
+            "8",
+        ]
+        given = ["tasks", "run", "--sets", "snips_slots", *map(str, arguments)]
+        monkeypatch.setattr("sys.argv", given)
+        command.main()
+
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "8-examples-4-epochs-1000-dev" / "snips_slots" / "causal"
+    folder.mkdir(parents=True)
+    with FileLock(folder / "1.lock"):
+        run()
+    assert ran == [("snips_slots", "causal", 0)]
+    run()
+    assert ran == [("snips_slots", "causal", 0), ("snips_slots", "causal", 1)]
+
+
+def test_a_base_that_is_missing_is_named_before_the_first_cell(data, tmp_path, monkeypatch):
+    monkeypatch.setitem(MODELS, "causal", Compared("", base="assets/none"))
+    monkeypatch.setattr("sys.argv", ["tasks", "run", "--data", str(data), "--models", "causal"])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="there is no assets/none"):
+        command.main()
+    with pytest.raises(SystemExit, match="there are no results"):
+        report(tmp_path / "nothing")
 
 
 def test_every_set_and_model_is_named_in_the_table():

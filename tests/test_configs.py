@@ -131,7 +131,7 @@ def test_what_is_not_allowed_is_refused(settings, said):
 
 def test_the_project_file_is_valid_and_names_files_that_exist():
     config = load_project_config(REPOSITORY)
-    assert list(config["workflows"]) == ["all", "compare"]
+    assert list(config["workflows"]) == ["all", "compare", "task"]
     made = {output for command in config["commands"] for output in command.get("outputs", [])}
     needed = {path for command in config["commands"] for path in command.get("deps", [])}
     assert all((REPOSITORY / path).exists() for path in needed - made)

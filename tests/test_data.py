@@ -116,6 +116,19 @@ def test_classes_of_the_training_file_hold_for_all(tmp_path, nlp):
     assert stored(tmp_path / "more" / "dev.spacy", nlp)[0].cats == {"y": 1, "z": 0}
 
 
+def test_what_is_not_read_is_named_once(tmp_path, nlp):
+    path = write(tmp_path / "a.jsonl", {"text": "a", "lable": "x"}, {"text": "b", "lable": "y"})
+    with pytest.warns(UserWarning, match="line 1: lable is not read. Keys: text, tokens") as raised:
+        records = list(read_records(path))
+    assert len(raised) == 1
+    assert [record.content for record in records] == [{"text": "a"}, {"text": "b"}]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_token(tmp_path):
+    (tmp_path / "a.iob").write_bytes(b"\xef\xbb\xbfplay\tO\r\njazz\tB-x\r\n")
+    assert next(iter(read_records(tmp_path / "a.iob"))).content == {"tokens": ["play", "jazz"], "tags": ["O", "B-x"]}
+
+
 def test_the_reader_streams_and_starts_over(tmp_path, nlp):
     path = write(tmp_path / "a.jsonl", *({"text": f"text {i}", "label": "ab"[i % 2]} for i in range(5)))
     create = registry.readers.get("spacy-lsbillm.JsonlCorpus.v1")
@@ -142,10 +155,13 @@ def test_a_question_as_one_document_or_as_one_a_choice(nlp):
     doc = make_doc(nlp, joint, Labels())
     assert doc.text == "Which is wet?\nA. sand\nB. water\nC. wool"
     assert doc.cats == {"A": 0.0, "B": 1.0, "C": 0.0}
-    each = [make_doc(nlp, record, Labels()) for record in choice_records([Record(QUESTION, "here")] * 2, "each")]
+    each = [
+        make_doc(nlp, record, Labels())
+        for record in choice_records([Record(QUESTION, "a"), Record(QUESTION, "b")], "each")
+    ]
     assert [doc.text for doc in each[:3]] == [f"Which is wet?\n{choice}" for choice in QUESTION["choices"]]
     assert [doc.cats["right"] for doc in each] == [0, 1, 0] * 2
-    assert [doc.user_data["question"] for doc in each] == [0, 0, 0, 1, 1, 1]
+    assert [doc.user_data["question"] for doc in each] == ["a"] * 3 + ["b"] * 3
 
 
 def test_the_reader_of_questions(tmp_path, nlp):
@@ -157,13 +173,16 @@ def test_the_reader_of_questions(tmp_path, nlp):
 
 @pytest.mark.parametrize("mode", ["joint", "each"])
 def test_accuracy_is_by_question(tmp_path, mode):
-    """Three questions, the second answered wrongly, also after a way through a file."""
+    """Three questions in two files, the second answered wrongly, and one without an answer, which does not count."""
     nlp = spacy.blank("en")
-    write(tmp_path / "q.jsonl", *[QUESTION] * 3)
-    run("lsbillm", "convert", tmp_path / "q.jsonl", tmp_path, "--choices", mode)
-    examples = list(Corpus(tmp_path / "q.spacy")(nlp))
+    write(tmp_path / "a.jsonl", QUESTION)
+    write(tmp_path / "b.jsonl", QUESTION, QUESTION, {**QUESTION, "answer": None})
+    run("lsbillm", "convert", tmp_path / "a.jsonl", tmp_path / "b.jsonl", tmp_path / "c", "--choices", mode)
+    examples = list(Corpus(tmp_path / "c")(nlp))
     for example in examples:
-        right = example.reference.user_data["question"] != 1
+        if not example.reference.cats:
+            continue
+        right = not example.reference.user_data["question"].endswith("b.jsonl, line 1")
         if mode == "joint":
             # A letter that is no choice here, however probable, is no answer.
             example.predicted.cats = {"A": 0.2 if right else 0.5, "B": 0.3, "C": 0.1, "D": 0.9}
@@ -187,8 +206,14 @@ def test_documents_without_a_question_are_named(nlp):
     ("content", "message"),
     [
         ({}, "neither 'text' nor 'tokens'"),
-        ({"text": 3}, "'text' is 3"),
+        ({"text": 3}, "'text' is 3; it must be a string"),
         ({"text": "a", "label": 1}, "'label' is 1"),
+        ({"text": "a\ud800"}, "lone surrogate"),
+        ({"text": "a", "cats": {"x": "yes"}}, "each value must be a number from 0 to 1"),
+        ({"text": "a  b", "tokens": ["a", " ", "b"], "tags": ["O", "O", "B-x"]}, "holds white space alone"),
+        ({"text": "ab", "spans": [{"start": "0", "end": 2, "label": "x"}]}, "needs 'start' and 'end' as numbers"),
+        ({"text": "ab", "spans": [{"start": 0, "end": 9, "label": "x"}]}, "0 to 2"),
+        ({"text": "ab", "spans": [{"start": 0, "end": 2, "label": ""}]}, "a 'label' with something in it"),
         ({"text": "a", "labels": ["x", ""]}, "not all strings"),
         ({"text": "a", "labels": ["x"], "label": "x"}, "leave out one"),
         ({"tokens": ["a", ""]}, "'tokens' holds something"),
@@ -218,7 +243,8 @@ def test_what_does_not_fit_is_named(nlp, content, message):
         ({"choices": ["a", ""]}, "not a list of 2 to 26 choices"),
         ({"answer": 3}, "the answer 3 is none of the 3 choices"),
         ({"question": ""}, "does not have 'question'"),
-        ({"answer": "B"}, "'answer' is 'B'"),
+        ({"answer": "B"}, "'answer' is 'B'; it must be a whole number"),
+        ({"answer": True}, "'answer' is True"),
     ],
 )
 def test_questions_that_do_not_fit_are_named(changed, message):

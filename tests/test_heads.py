@@ -142,6 +142,46 @@ def test_entities_of_an_earlier_component_are_kept(trained):
     assert doc._.ent_scores == [None]
 
 
+def test_blocked_tokens_stay_blocked(trained):
+    doc = trained.make_doc(TEXTS[0])
+    doc.set_ents([], blocked=[doc[10:11]], default="unmodified")
+    doc = trained(doc)
+    assert not doc.ents
+    assert doc[10].ent_iob_ == "B"
+
+
+def test_scores_of_an_earlier_labeler_are_kept(make_base):
+    nlp = build(make_base(), heads=())
+    labeler(nlp)
+    labeler(nlp, name="second")
+    fit(nlp, corpus(nlp))
+    for doc in nlp.pipe(TEXTS):
+        assert doc.ents
+        assert None not in doc._.ent_scores
+
+
+def test_with_a_key_the_scores_that_choose_must_be_its_own(make_base):
+    for weights, fine in (({"ents_f": 1.0}, False), ({"spans_slots_f": 1.0, "ents_f": 0.0}, True)):
+        nlp = build(make_base(), heads=())
+        labeler(nlp, spans_key="slots")
+        nlp.config["training"]["score_weights"] = weights
+        data = corpus(nlp, "slots")
+        if fine:
+            nlp.initialize(lambda data=data: data)
+        else:
+            with pytest.raises(SettingError, match="spans_slots_f to 1"):
+                nlp.initialize(lambda data=data: data)
+
+
+def test_labels_that_were_not_given_are_named(make_base):
+    nlp = build(make_base(), heads=())
+    labeler(nlp)
+    data = corpus(nlp)
+    nlp.config["initialize"]["components"]["sequence_labeler"] = {"labels": ["city"]}
+    with pytest.warns(UserWarning, match="has the label 'artist', which is not among the given ones"):
+        nlp.initialize(lambda: data)
+
+
 def test_tokens_without_annotation_are_not_learned(make_base):
     """What stands in missing tokens must have no influence, whatever the model says of them."""
     nlp = build(make_base(), heads=())
@@ -202,9 +242,10 @@ def test_labels_may_be_given(make_base):
     nlp = build(make_base(), heads=())
     pipe = labeler(nlp)
     data = corpus(nlp)
-    nlp.config["initialize"]["components"]["sequence_labeler"] = {"labels": ["city", "planet"]}
+    given = ["artist", "city", "planet", "playlist"]
+    nlp.config["initialize"]["components"]["sequence_labeler"] = {"labels": given}
     nlp.initialize(lambda: data)
-    assert pipe.label_data == ["city", "planet"]
+    assert pipe.label_data == given
     nlp.update(data, sgd=Adam(0.01))
     with pytest.raises(SettingError, match="'moon' cannot be added to 'sequence_labeler'"):
         pipe.add_label("moon")
@@ -282,6 +323,22 @@ def test_it_learns_classes_by_heart(make_base, tmp_path, pooling, exclusive):
     loaded = spacy.load(tmp_path)
     for doc, other in zip(nlp.pipe(TEXTS), loaded.pipe(TEXTS), strict=True):
         assert doc.cats == pytest.approx(other.cats, abs=1e-5)
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_empty_documents_among_others(make_base, exclusive):
+    nlp = build(make_base(), heads=())
+    textcat(nlp, "mean", exclusive)
+    data = corpus(nlp)
+    empty = Example(nlp.make_doc(""), nlp.make_doc(""))
+    empty.reference.cats = dict.fromkeys(data[0].reference.cats, 0.0)
+    fit(nlp, [empty, *data, empty], steps=5)
+    alone = [nlp(text).cats for text in TEXTS]
+    docs = list(nlp.pipe(["", *TEXTS, "", " "]))
+    for doc, cats in zip(docs[1:5], alone, strict=True):
+        assert doc.cats == pytest.approx(cats, abs=1e-5)
+    assert docs[0].cats == pytest.approx(docs[5].cats)
+    assert [doc.cats for doc in nlp.pipe(["", ""])] == [dict.fromkeys(alone[0], 0.0)] * 2
 
 
 def test_it_works_over_any_tok2vec():

@@ -2,9 +2,11 @@
 
 import argparse
 import os
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from ..record import ROOT
@@ -34,46 +36,38 @@ def main() -> None:
     if args.command == "report":
         report(args.results)
         return
+    data, work, results = (path.resolve() for path in (args.data, args.work, args.results))
     os.chdir(ROOT)
+    missing = sorted({base for name in args.models if (base := MODELS[name].base) and not Path(base).is_dir()})
+    if missing:
+        raise SystemExit(f"there is no {missing[0]}: leave out the models that need it, with --models.")
     limits = {"train": args.examples, "dev": args.dev, "test": 0}
     cells = [
         (name, model, seed)
         for seed, name, model in product(args.seeds, args.sets, args.models)
         if SETS[name].kind in MODELS[model].kinds
     ]
-    size = str(args.examples or "all")
+    # What results may be compared with each other depends on all of these.
+    size = f"{args.examples or 'all'}-examples-{args.epochs}-epochs-{args.dev or 'all'}-dev"
     for name, model, seed in tqdm(cells, unit=" cells"):
-        result = args.results / size / name / model / f"{seed}.json"
-        claim = result.with_suffix(".claim")
-        if result.exists() or not claimed(claim):
-            continue
-        try:
+        result = results / size / name / model / f"{seed}.json"
+        result.parent.mkdir(parents=True, exist_ok=True)
+        # Several processes may work on one table; a lock goes with the process that holds it.
+        lock = FileLock(result.with_suffix(".lock"), blocking=False)
+        with suppress(Timeout), lock:
+            if result.exists():
+                continue
             found = run_cell(
                 name,
                 model,
                 seed,
-                data=args.data,
-                work=args.work,
+                data=data,
+                work=work,
                 limits=limits,
                 budget=Budget(epochs=args.epochs),
                 result=result,
             )
-        finally:
-            claim.unlink()
-        tqdm.write(f"{name} {model} {seed}: dev {found['dev']:.4f}, test {found['test']:.4f}")
-
-
-def claimed(path: Path) -> bool:
-    """Take a cell, unless a living process has it: several may work on one table."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and not Path(f"/proc/{path.read_text()}").exists():
-        path.unlink()
-    try:
-        with path.open("x") as file:
-            file.write(str(os.getpid()))
-    except FileExistsError:
-        return False
-    return True
+            tqdm.write(f"{name} {model} {seed}: dev {found['dev']:.4f}, test {found['test']:.4f}")
 
 
 if __name__ == "__main__":

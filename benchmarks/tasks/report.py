@@ -14,14 +14,17 @@ Scores = dict[tuple[str, str], list[float]]
 def report(results: Path) -> None:
     """One table a size of the training sets: a row a data set, a column a model, mean and standard deviation of the
     test score over seeds."""
-    for folder in sorted(path for path in results.iterdir() if path.is_dir()):
+    folders = sorted(path for path in results.iterdir() if path.is_dir()) if results.is_dir() else []
+    if not folders:
+        raise SystemExit(f"there are no results in {results}: make some with the command run.")
+    for folder in folders:
         scores: Scores = defaultdict(list)
         for path in sorted(folder.glob("*/*/*.json")):
             found = read_result(path)
             scores[found["set"], found["model"]].append(100 * found["test"])
         text = table(scores)
         (folder / "table.md").write_text(text, encoding="utf8")
-        print(f"Training examples: {folder.name}\n\n{text}")
+        print(f"{folder.name}\n\n{text}")
         plot(scores, folder / "plot.svg")
 
 

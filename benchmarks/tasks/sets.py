@@ -1,5 +1,7 @@
 """The data sets: where they lie in the folder of data sets, and what kind of task each is."""
 
+import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,7 +65,8 @@ def prepare(name: str, data: Path, work: Path, limits: dict[str, int]) -> dict[s
     folder = data / data_set.folder
     if not folder.is_dir():
         raise SystemExit(f"there is no {folder}: name the folder of data sets with --data.")
-    paths = {split: work / f"{name}-{split}-{limits[split] or 'all'}.spacy" for split in SPLITS}
+    source = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
+    paths = {split: work / f"{name}-{source}-{split}-{limits[split] or 'all'}.spacy" for split in SPLITS}
     if all(path.exists() for path in paths.values()):
         return paths
     nlp = blank("en")
@@ -76,7 +79,8 @@ def prepare(name: str, data: Path, work: Path, limits: dict[str, int]) -> dict[s
         if data_set.kind == "choice":
             chosen = list(choice_records(chosen, "joint"))
         docs = DocBin(docs=[make_doc(nlp, record, labels) for record in chosen], store_user_data=True)
-        partial = path.with_suffix(".partial")
+        # Several processes may make it at once.
+        partial = path.with_suffix(f".{os.getpid()}")
         docs.to_disk(partial)
         partial.replace(path)
     return paths

@@ -81,8 +81,9 @@ def convert(
     stores = []
     for file in files:
         docs = DocBin(store_user_data=True)
+        warned: set[str] = set()
         for record in tqdm(_records(file, choices), desc=file.name, unit=" documents", file=sys.stderr, leave=False):
-            _warn_of_new(record, labels)
+            _warn_of_new(record, labels, warned)
             docs.add(make_doc(nlp, record, labels, spans_key))
         if not len(docs):
             raise DataError(f"{file} is empty.")
@@ -108,9 +109,10 @@ def _labels(files: list[Path], labels_from: Path | None) -> Labels:
     return labels_of(record for file in chosen for record in read_records(file))
 
 
-def _warn_of_new(record: Record, labels: Labels) -> None:
-    new = set(classes(record) or []) - set(labels.names)
-    if new and "cats" not in record.content:
+def _warn_of_new(record: Record, labels: Labels, warned: set[str]) -> None:
+    new = set(classes(record) or []) - set(labels.names) - warned
+    if new:
+        warned |= new
         warnings.warn(
             f"{record.where} has the class {min(new)!r}, which the training file does not have: no model can learn it.",
             stacklevel=2,

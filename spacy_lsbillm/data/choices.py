@@ -27,9 +27,10 @@ def choice_records(records: Iterable[Record], mode: str) -> Iterator[Record]:
     """
     if mode not in MODES:
         raise DataError(f"the mode {mode!r} is not known. Use one of: {', '.join(MODES)}.")
-    for number, record in enumerate(records):
+    for record in records:
         question, choices, answer = check_choices(record)
-        user_data = {QUESTION: number}
+        # File and line: several files may be read together.
+        user_data = {QUESTION: record.where}
         if mode == JOINT:
             letters = ascii_uppercase[: len(choices)]
             lines = [f"{letter}. {choice}" for letter, choice in zip(letters, choices, strict=True)]

@@ -53,7 +53,10 @@ def make_doc(nlp: Language, record: Record, labels: Labels, spans_key: str | Non
     spans_key (str | None): Put spans into `doc.spans[spans_key]`; None: `doc.ents`.
     RAISES (DataError): Something does not fit; the message names the file and line.
     """
-    doc = _text(nlp, record)
+    try:
+        doc = _text(nlp, record)
+    except UnicodeEncodeError as error:
+        raise DataError(f"{record.where}: the text has a lone surrogate, which is no character: {error}.") from error
     spans = _spans(doc, record)
     if spans is not None and spans_key is not None:
         doc.spans[spans_key] = spans
@@ -64,6 +67,8 @@ def make_doc(nlp: Language, record: Record, labels: Labels, spans_key: str | Non
     if chosen is not None:
         doc.cats = labels.cats(chosen)
     elif cats is not None:
+        if not all(type(value) in (int, float) and 0 <= value <= 1 for value in cats.values()):
+            raise DataError(f"{record.where}: 'cats' is {cats!r}; each value must be a number from 0 to 1.")
         doc.cats = cats
     user_data = record.get("user_data", dict)
     if user_data:
@@ -79,6 +84,11 @@ def _text(nlp: Language, record: Record) -> Doc:
         return nlp.make_doc(text)
     if not all(isinstance(token, str) and token for token in tokens):
         raise DataError(f"{record.where}: 'tokens' holds something that is not a string with something in it.")
+    if text is not None and not all(token.strip() for token in tokens):
+        raise DataError(
+            f"{record.where}: 'tokens' holds white space alone. Leave such tokens out, as the 'text' has it anyway, or "
+            f"leave out the 'text'."
+        )
     if text is None:
         # Without spaces: spaCy's corpus reader then keeps the tokens, and does not cut the text again.
         return Doc(nlp.vocab, words=tokens)
@@ -146,6 +156,12 @@ def _char_span(doc: Doc, span: Any, record: Record) -> Span:
         start, end, label = span["start"], span["end"], span["label"]
     except (TypeError, KeyError) as error:
         raise DataError(f"{record.where}: the span {span!r} does not have 'start', 'end' and 'label'.") from error
+    fine = type(start) is int and type(end) is int and 0 <= start < end <= len(doc.text)
+    if not fine or not isinstance(label, str) or not label:
+        raise DataError(
+            f"{record.where}: the span {span!r} needs 'start' and 'end' as numbers of characters, 0 to "
+            f"{len(doc.text)}, and a 'label' with something in it."
+        )
     found = doc.char_span(start, end, label=label)
     if found is None:
         raise DataError(

@@ -1,6 +1,7 @@
 """Records: one annotated text each, read one after the other from IOB, CoNLL and JSONL files."""
 
 import json
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,9 @@ from ..errors import DataError
 
 IOB_SUFFIXES = (".iob", ".iob2", ".conll", ".bio", ".tsv")
 SUFFIXES = (*IOB_SUFFIXES, ".jsonl")
+# What is read of a JSONL line.
+KEYS = ("text", "tokens", "tags", "spans", "label", "labels", "cats", "question", "choices", "answer")
+NAMES: dict[type, str] = {str: "a string", list: "a list", int: "a whole number", dict: "an object"}
 
 
 @dataclass(frozen=True)
@@ -30,8 +34,9 @@ class Record:
         RAISES (DataError): It is of another type.
         """
         value = self.content.get(key)
-        if value is not None and not isinstance(value, kind):
-            raise DataError(f"{self.where}: {key!r} is {value!r}, which is not what it should be.")
+        if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+            names = " or ".join(NAMES[one] for one in (kind if isinstance(kind, tuple) else (kind,)))
+            raise DataError(f"{self.where}: {key!r} is {value!r}; it must be {names}.")
         return value
 
 
@@ -63,30 +68,36 @@ def data_files(path: Path) -> list[Path]:
 
 
 def read_jsonl(path: Path) -> Iterator[Record]:
-    """One JSON object a line; empty lines are left out."""
+    """One JSON object a line; empty lines are left out. Keys that are not read are named in a warning, once."""
+    ignored: set[str] = set()
     for number, line in _lines(path):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
         try:
             content = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise DataError(f"{where} is not JSON: {error}.") from error
         if not isinstance(content, dict):
             raise DataError(f"{where} is not a JSON object, but {str(content)[:40]!r}.")
-        yield Record(content, where)
+        new = set(content) - set(KEYS) - ignored
+        if new:
+            ignored |= new
+            warnings.warn(f"{where}: {', '.join(sorted(new))} is not read. Keys: {', '.join(KEYS)}.", stacklevel=2)
+        yield Record({key: value for key, value in content.items() if key in KEYS}, where)
 
 
 def read_iob(path: Path) -> Iterator[Record]:
-    """Columns, with a tab or, in files without any, white space between them: the token first, its tag last. Blank
+    """Columns with a tab between them, or white space as long as no tab was seen: the token first, its tag last. Blank
     lines separate sentences, and so do lines that begin with -DOCSTART-."""
     tokens: list[str] = []
     tags: list[str] = []
-    first = 1
+    first, tabbed = 1, False
     for number, line in _lines(path):
         line = line.rstrip("\r\n")
         if line.strip() and not line.startswith("-DOCSTART-"):
-            columns = line.split("\t") if "\t" in line else line.split()
+            tabbed = tabbed or "\t" in line
+            columns = line.split("\t") if tabbed else line.split()
             if len(columns) < 2 or not columns[0] or not columns[-1]:
                 raise DataError(f"{path}, line {number}: {line!r} does not have a token and a tag.")
             if not tokens:
@@ -106,6 +117,6 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         with path.open("rb") as file:
             for raw in file:
                 number += 1
-                yield number, raw.decode("utf8")
+                yield number, raw.decode("utf-8-sig" if number == 1 else "utf8")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}, line {number} is not UTF-8. Convert the file, with iconv for example.") from error

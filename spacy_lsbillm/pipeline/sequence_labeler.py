@@ -189,12 +189,39 @@ class SequenceLabeler(TrainablePipe):
             gold = self._gold(example.reference)
             _check_overlap(gold or [], example.reference, self.name)
             found.update(span.label_ for span in gold or [])
+        if isinstance(labels, str):
+            raise SettingError(f"the labels of {self.name!r} are {labels!r}, a string: give a list of them.")
         for label in sorted(found) if labels is None else labels:
             self.add_label(label)
         check_labels(self.labels)
+        missing = sorted(found - set(self.labels))
+        if missing:
+            warnings.warn(
+                f"the training corpus of {self.name!r} has the label {missing[0]!r}, which is not among the given ones "
+                f"({', '.join(self.labels)}): tokens with it are left out of the loss.",
+                stacklevel=2,
+            )
+        if nlp is not None:
+            self._check_weights(nlp)
         sample = [example.predicted for example in islice(get_examples(), 10)]
         self.model.get_ref("output_layer").set_dim("nO", self.scheme.n_tags)
         self.model.initialize(X=sample)
+
+    def _check_weights(self, nlp: Language) -> None:
+        """With a `spans_key` the scores have other names than those that count by default.
+
+        RAISES (SettingError): Only scores that it does not give would choose the best model.
+        """
+        weights = nlp.config.get("training", {}).get("score_weights") or {}
+        counted = {name for name, weight in weights.items() if weight}
+        alone = not any(pipe is not self and getattr(pipe, "scorer", None) for _, pipe in nlp.pipeline)
+        ours = f"spans_{self.spans_key}_f"
+        if self.spans_key is not None and counted and alone and not any(name.startswith("spans_") for name in counted):
+            raise SettingError(
+                f"{self.name!r} writes to doc.spans[{self.spans_key!r}] and scores {ours}, but "
+                f"training.score_weights counts {', '.join(sorted(counted))}: no model would be better than another. "
+                f"Set training.score_weights.{ours} to 1.0 and the others to null."
+            )
 
     def predict(self, docs: Sequence[Doc]) -> Predicted:
         """The best well-formed tags of all documents, as spans."""
@@ -273,7 +300,7 @@ class SequenceLabeler(TrainablePipe):
                         f"{self.name!r} was trained with: it counts as missed. Labels: {', '.join(self.labels)}.",
                         stacklevel=2,
                     )
-        return super().score(examples, spans_key=self.spans_key, **kwargs)
+        return super().score(examples, **{**kwargs, "spans_key": self.spans_key})
 
     def _gold(self, doc: Doc) -> list[Span] | None:
         """The gold spans of a document; None where it has no annotation."""
@@ -306,13 +333,16 @@ def _log_softmax(model: Model, scores: list[Floats2d]) -> Floats2d:
 
 
 def _set_entities(doc: Doc, found: list[Span], scores: list[float]) -> None:
+    """Entities that are there, and tokens where there may be none, stay as they are."""
     before = doc.ents
-    if before:
-        taken = {i for ent in before for i in range(ent.start, ent.end)}
-        free = [i for i, span in enumerate(found) if taken.isdisjoint(range(span.start, span.end))]
-        found, scores = [found[i] for i in free], [scores[i] for i in free]
-    doc.set_ents([*before, *found])
-    by_start = dict(zip((span.start for span in found), scores, strict=True))
+    iob, kinds = doc.to_array(["ENT_IOB", "ENT_TYPE"]).T if doc.has_annotation("ENT_IOB") else ((), ())
+    # "B" without a type: a token that was blocked.
+    blocked = [doc[i : i + 1] for i in np.flatnonzero((np.asarray(iob) == 3) & (np.asarray(kinds) == 0)).tolist()]
+    by_start = dict(zip((ent.start for ent in before), doc._.get(SCORES) or [None] * len(before), strict=False))
+    taken = {i for span in (*before, *blocked) for i in range(span.start, span.end)}
+    free = [i for i, span in enumerate(found) if not taken or taken.isdisjoint(range(span.start, span.end))]
+    doc.set_ents([*before, *(found[i] for i in free)], blocked=blocked)
+    by_start |= {found[i].start: scores[i] for i in free}
     doc._.set(SCORES, [by_start.get(ent.start) for ent in doc.ents])
 
 
