@@ -208,19 +208,18 @@ class SequenceLabeler(TrainablePipe):
         self.model.initialize(X=sample)
 
     def _check_weights(self, nlp: Language) -> None:
-        """With a `spans_key` the scores have other names than those that count by default.
-
-        RAISES (SettingError): Only scores that it does not give would choose the best model.
-        """
+        """With a `spans_key` the scores have other names than those that count by default: warn where only scores that
+        it does not give would choose the best model."""
         weights = nlp.config.get("training", {}).get("score_weights") or {}
         counted = {name for name, weight in weights.items() if weight}
         alone = not any(pipe is not self and getattr(pipe, "scorer", None) for _, pipe in nlp.pipeline)
         ours = f"spans_{self.spans_key}_f"
         if self.spans_key is not None and counted and alone and not any(name.startswith("spans_") for name in counted):
-            raise SettingError(
+            warnings.warn(
                 f"{self.name!r} writes to doc.spans[{self.spans_key!r}] and scores {ours}, but "
-                f"training.score_weights counts {', '.join(sorted(counted))}: no model would be better than another. "
-                f"Set training.score_weights.{ours} to 1.0 and the others to null."
+                f"training.score_weights counts {', '.join(sorted(counted))}: for spacy train no model would be better "
+                f"than another. Set training.score_weights.{ours} to 1.0 and the others to null.",
+                stacklevel=3,
             )
 
     def predict(self, docs: Sequence[Doc]) -> Predicted:
