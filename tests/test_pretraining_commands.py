@@ -92,7 +92,7 @@ def test_bad_input_is_an_error_that_says_what_to_do(text, tmp_path, make_base):
         (("--model.colour", "3"), "there is no setting model.colour"),
         (("--config", tmp_path / "none.cfg"), "there is no config file"),
         (("--gpu-id", "7"), "--gpu-id 7: torch sees 0 GPUs here. Use -1 for the CPU"),
-        (("--resume",), "there is no checkpoint"),
+        (("--resume",), "there is no run in"),
         (("--objective", "rtd"), "training.objective = 'rtd' is not allowed"),
     ):
         assert message in flat(pretrain(text, tmp_path / "base", *more, code=1))
