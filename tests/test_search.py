@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from spacy_lsbillm.errors import MaskError, StorageError
 from spacy_lsbillm.search.significance import f1, paired_bootstrap
 from spacy_lsbillm.search.space import Cell, all_masks, check_masks, same_layers
-from spacy_lsbillm.search.strategies import Greedy, Grid, Halving, halving_rungs
+from spacy_lsbillm.search.strategies import Greedy, Grid, Halving, cells_of, halving_rungs
 from spacy_lsbillm.search.study import Study
 
 SEEDS = (0, 1)
@@ -64,6 +64,9 @@ def test_halving_takes_a_third_of_the_steps_and_finds_the_best_if_short_training
     assert chosen == max(true, key=true.get)
     assert sum(cell.steps for cell in results) <= 0.35 * 16 * 2 * 800
     assert len(results) == strategy.trials
+    # What a grid has left in the same storage is not counted.
+    more = results | {Cell(mask, seed, 800): true[mask] for mask, seed in product(masks, SEEDS)}
+    assert set(cells_of(strategy, more)) == set(results)
     results, chosen = follow(strategy, lambda cell: true[cell.mask] if cell.steps == 800 else luck)
     full = {cell.mask for cell in results if cell.steps == 800}
     assert chosen == max(full, key=true.get)

@@ -9,6 +9,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
+from spacy.language import Language
 from spacy.training import Corpus
 from spacy.util import load_model
 from tqdm import tqdm  # type: ignore[import-untyped]
@@ -16,7 +17,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from ..training_run import TrainingRun
 from .significance import Difference, counts_for, paired_bootstrap
 from .space import Cell, same_layers
-from .strategies import Grid, Strategy
+from .strategies import Grid, Strategy, cells_of
 from .study import Finished, Study
 from .trials import Subject
 
@@ -97,7 +98,6 @@ def search(
     seeds: Sequence[int],
     test: Path | None = None,
     score: str | None = None,
-    threshold: float | None = None,
     use_gpu: int = -1,
 ) -> Outcome:
     """Run a search, or go on with one.
@@ -106,7 +106,6 @@ def search(
     masks (Sequence[str]): The masks that the strategy is about, in the order of the table.
     test (Path | None): The test corpus, which is looked at once, in the end.
     score (str | None): The score on it; None: the one with the highest weight in the config.
-    threshold (float | None): See `counts_for`.
     """
 
     def train(cell: Cell) -> tuple[float, dict[str, Any]]:
@@ -118,7 +117,7 @@ def search(
 
     run_all(strategy, "trainings")
     results = study.finished()
-    used = [cell for cell in results if cell.mask in masks and cell.seed in seeds]
+    used = cells_of(strategy, _scores(results))
     chosen = strategy.chosen(_scores(results))
     tested: list[Tested] = []
     if test is not None:
@@ -130,7 +129,7 @@ def search(
         run_all(Grid(compared, seeds, subject.steps), "trainings for the test")
         results = study.finished()
         name = score or _heaviest(subject)
-        tested = [_test(subject, mask, seeds, test, name, threshold, folder, results, use_gpu) for mask in compared]
+        tested = [_test(subject, mask, seeds, test, name, folder, use_gpu) for mask in compared]
     first = tested[0].counts if tested else None
     differences = {
         one.mask: paired_bootstrap(first, one.counts)
@@ -179,6 +178,15 @@ def _record(run: TrainingRun, cell: Cell, steps: int, folder: Path) -> dict[str,
     return {"curve": run.curve, "seconds": round(run.seconds, 1), "scores": numbers}
 
 
+def _threshold(nlp: Language) -> float | None:
+    """From where on a class counts in a pipeline whose classes do not exclude each other; None where they do."""
+    for name in nlp.pipe_names:
+        if nlp.get_pipe_meta(name).factory == "textcat_multilabel":
+            pipe: Any = nlp.get_pipe(name)
+            return float(pipe.cfg["threshold"])
+    return None
+
+
 def _scores(results: dict[Cell, Finished]) -> dict[Cell, float]:
     return {cell: finished.score for cell, finished in results.items()}
 
@@ -214,13 +222,10 @@ def _test(
     seeds: Sequence[int],
     test: Path,
     score: str,
-    threshold: float | None,
     folder: Path,
-    results: dict[Cell, Finished],
     use_gpu: int,
 ) -> Tested:
     scores, counts = [], []
-    count = counts_for(score, threshold)
     for seed in seeds:
         cell = Cell(mask, seed, subject.steps)
         best = model_folder(folder, cell) / "model-best"
@@ -230,6 +235,7 @@ def _test(
         nlp = load_model(best)
         examples = list(Corpus(test)(nlp))
         scores.append(float(nlp.evaluate(examples)[score]))
+        count = counts_for(score, _threshold(nlp))
         if count is not None:
             counts.append([count(example) for example in examples])
     return Tested(mask, scores, np.array(counts) if counts else None)

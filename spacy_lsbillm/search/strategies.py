@@ -31,6 +31,14 @@ def mean_score(mask: str, steps: int, seeds: Sequence[int], results: Results) ->
     return mean(results[Cell(mask, seed, steps)] for seed in seeds)
 
 
+def cells_of(strategy: Strategy, results: Results) -> list[Cell]:
+    """The trainings that a finished strategy has looked at. A storage may hold others, of another strategy."""
+    seen: dict[Cell, float] = {}
+    while stage := strategy.stage(seen):
+        seen |= {cell: results[cell] for cell in stage}
+    return list(seen)
+
+
 @dataclass(frozen=True)
 class Grid:
     """Every mask with every seed, in full: the protocol of Dukić and Šnajder (2024).
