@@ -10,7 +10,7 @@ from pathlib import Path
 from spacy.util import load_config
 from wasabi import table
 
-from spacy_lsbillm.backbone import read_plan
+from spacy_lsbillm.backbone import plan_of, read_record
 
 training = Path(sys.argv[1])
 ROWS = (
@@ -23,7 +23,7 @@ ROWS = (
 results = []
 for folder, metrics in (("model-best", "metrics.json"), ("causal/model-best", "metrics-causal.json")):
     config = load_config(training / folder / "config.cfg", interpolate=True)
-    plan = read_plan(training / folder / "transformer")
+    plan = plan_of(read_record(training / folder / "transformer"))
     results.append((plan, config["training"]["seed"], json.loads((training / metrics).read_text(encoding="utf8"))))
 
 rows = [(name, *(f"{100 * scores[key]:.2f}" for _, _, scores in results)) for name, key in ROWS]

@@ -308,6 +308,12 @@ def _score_weights(pipeline: Sequence[str]) -> dict[str, float | None]:
     return weights
 
 
+def billm_blocks(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The blocks of all billm_transformers in a config, by component name."""
+    components = config.get("components", {})
+    return {name: block for name, block in components.items() if block.get("factory") == "billm_transformer"}
+
+
 def find_transformer(config: dict[str, Any], name: str | None = None, where: str = "") -> tuple[str, dict[str, Any]]:
     """The billm_transformer of a config: its name and its block.
 
@@ -315,12 +321,12 @@ def find_transformer(config: dict[str, Any], name: str | None = None, where: str
     where (str): The config's file, for the message.
     RAISES (SettingError): There is none, none of that name, or several and no name.
     """
-    components = config.get("components", {})
-    blocks = {key: block for key, block in components.items() if block.get("factory") == "billm_transformer"}
+    blocks = billm_blocks(config)
+    present = ", ".join(config.get("components", {})) or "nothing"
     told = f"the config {where}".rstrip()
     if not blocks:
         raise SettingError(
-            f"{told} has no billm_transformer; it has: {', '.join(components) or 'nothing'}. One that is sourced from "
+            f"{told} has no billm_transformer; it has: {present}. One that is sourced from "
             f"a trained pipeline has its settings in that pipeline's config.cfg."
         )
     if name is None and len(blocks) > 1:

@@ -13,8 +13,10 @@ from thinc.api import Model
 from transformers import PreTrainedModel
 
 from ..backbone import Backbone, BaseSettings, load_stored
-from ..backbone.base import load_causal_lm, load_tokenizer, resolve_folder
+from ..backbone.base import load_causal_lm, load_tokenizer
+from ..backbone.location import resolve_folder
 from ..errors import SettingError
+from ..files import check_seal
 from ..layers import backbone_shim
 from ..training_config import find_transformer
 
@@ -68,6 +70,7 @@ def pipeline_readings(pipeline: Path, device: torch.device, component: str | Non
     name, block = find_transformer(config, component, str(pipeline / "config.cfg"))
     model: Model = registry.resolve({"model": block["model"]})["model"]
     settings = backbone_shim(model).settings.backbone
+    check_seal(pipeline / name)
     with warnings.catch_warnings():
         # That it is read under another mask than it was trained with is the point.
         warnings.filterwarnings("ignore", message="this pipeline was trained with")

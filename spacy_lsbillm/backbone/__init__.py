@@ -2,9 +2,19 @@
 
 from .adapter import LoraSettings
 from .base import BaseSettings, longest_position
+from .fingerprint import fingerprint, full_digest
 from .mask import MaskPlan, check_notation, word_for
 from .model import Backbone, BackboneSettings, load_backbone
-from .storage import RECORD, STORE_BASE, load_stored, read_plan, read_record, save_backbone
+from .storage import (
+    RECORD,
+    STORE_BASE,
+    convert_stored,
+    find_base,
+    load_stored,
+    plan_of,
+    read_record,
+    save_backbone,
+)
 
 __all__ = [
     "RECORD",
@@ -15,10 +25,14 @@ __all__ = [
     "LoraSettings",
     "MaskPlan",
     "check_notation",
+    "convert_stored",
+    "find_base",
+    "fingerprint",
+    "full_digest",
     "load_backbone",
     "load_stored",
     "longest_position",
-    "read_plan",
+    "plan_of",
     "read_record",
     "save_backbone",
     "word_for",

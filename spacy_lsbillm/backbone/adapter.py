@@ -1,6 +1,5 @@
 """LoRA adapters through peft: settings, adding them to a base, reading and writing peft's own format."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -11,7 +10,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -145,12 +144,13 @@ def read_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     weights = folder / WEIGHTS
     try:
         config = LoraConfig.from_pretrained(str(folder))
-        state = load_file(weights)
-    except (OSError, ValueError, TypeError, KeyError, SafetensorError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise AdapterError(f"the adapter in {folder} cannot be read: {error}. Copy the pipeline again.") from error
+    state = read_state(folder, next(model.parameters()).device)
     config.inference_mode = False
     # peft would warn where the base lies elsewhere; the caller compares fingerprints.
     config.base_model_name_or_path = None
+    # With peft's low_cpu_mem_usage the adapter would be rounded to the base's dtype.
     adapted = get_peft_model(model, config)
     try:
         result = set_peft_model_state_dict(adapted, state)
@@ -162,7 +162,12 @@ def read_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     return adapted
 
 
-def folded(model: PeftModel) -> PreTrainedModel:
-    """The base with the adapter folded into its weights. The model given is used up."""
-    with torch.no_grad():
-        return model.merge_and_unload(safe_merge=True)
+def read_state(folder: Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """The tensors of a stored adapter, by peft's names.
+
+    RAISES (AdapterError): They cannot be read.
+    """
+    try:
+        return load_file(folder / WEIGHTS, device=str(device))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise AdapterError(f"the adapter in {folder} cannot be read: {error}. Copy the pipeline again.") from error

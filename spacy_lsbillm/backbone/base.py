@@ -1,9 +1,9 @@
-"""Finding, checking and loading a base model: a Hugging Face folder, local or from the hub."""
+"""Checking and loading a base model from a Hugging Face folder."""
 
 import contextlib
 import importlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from ..errors import BaseError, SettingError
 from .families import ATTENTIONS, AUTO, FAMILIES, attention_for, family_of
-from .fingerprint import tensor_shapes
+from .tensor_files import StoredTensor, stored_tensors
 
 DTYPES = ("float32", "bfloat16", "float16", "auto")
 QUANTIZATIONS = (None, "nf4", "fp4", "int8")
-# What is fetched of a hub repository: no pickles, no code, no second copies of the weights in other formats.
-TOKENIZER_FILES = ("*.json", "*.jinja", "*.txt", "tokenizer.model")
-MODEL_FILES = (*TOKENIZER_FILES, "*.safetensors")
-HUB_IGNORED = ["original/*", "consolidated*", "onnx/*"]
+# transformers renamed it in 4.56.
+DTYPE_SETTING = (
+    "dtype" if tuple(int(part) for part in transformers.__version__.split(".")[:2]) >= (4, 56) else "torch_dtype"
+)
 
 
 @dataclass(frozen=True)
@@ -59,39 +59,6 @@ class BaseSettings:
             raise SettingError(f"depth = {self.depth!r} is not allowed: it must be a number of layers, or null.")
 
 
-def resolve_folder(name: str, revision: str | None = None, files: Sequence[str] = MODEL_FILES) -> Path:
-    """The local folder of a base; a hub id is fetched into the hub cache unless it lies there.
-
-    files (Sequence[str]): What is fetched, as patterns: `MODEL_FILES`, or `TOKENIZER_FILES` for all but the weights.
-    RAISES (BaseError): There is no such folder and the hub has no such model or cannot be reached.
-    """
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path.resolve()
-    if path.is_file():
-        raise BaseError(f"the base {name!r} is a file: name the folder that holds it.")
-    looks_like_path = path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1 or "\\" in name
-    if looks_like_path and "/" in name:
-        raise BaseError(f"there is no folder {name!r}{_seen_from(path)}. Name an existing folder or a hub id.")
-
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = snapshot_download(name, revision=revision, allow_patterns=list(files), ignore_patterns=HUB_IGNORED)
-    except Exception as error:
-        # The hub's client raises errors of many libraries; whatever it is, the base is not to be had.
-        raise BaseError(
-            f"the base {name!r} is no folder{_seen_from(path)}, and revision {revision or 'main'!r} of it could not be "
-            f"had from the hub ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no details'}). "
-            f"Check the name; where there is no network, name a folder that holds the model."
-        ) from error
-    return Path(folder)
-
-
-def _seen_from(path: Path) -> str:
-    return "" if path.is_absolute() else f" (looked for from {Path.cwd()})"
-
-
 def read_config(folder: Path, settings: BaseSettings) -> Any:
     """A base's config, checked to be a decoder that is known to work, and cut to the depth that is asked for.
 
@@ -106,12 +73,15 @@ def read_config(folder: Path, settings: BaseSettings) -> Any:
         raise BaseError(f"{folder / 'config.json'} cannot be read: {error}") from error
     attention_for(family_of(config, settings.name), settings.attention, settings.name)
     if settings.depth is not None:
-        _cut(config, settings.depth, settings.name)
+        cut_config(config, settings.depth, settings.name)
     return config
 
 
-def _cut(config: Any, depth: int, name: str) -> None:
-    """Leave out the upper layers, also of what a config lists layer by layer."""
+def cut_config(config: Any, depth: int, name: str) -> None:
+    """Leave out the upper layers, also of what a config lists layer by layer.
+
+    RAISES (BaseError): There are not so many.
+    """
     layers = config.num_hidden_layers
     if depth > layers:
         raise BaseError(f"depth = {depth} is more than the {layers} layers of {name!r}. Use at most {layers}.")
@@ -127,31 +97,41 @@ def skeleton(config: Any) -> PreTrainedModel:
         return AutoModelForCausalLM.from_config(config)
 
 
-def check_weights(folder: Path, config: Any) -> None:
-    """Compare the names and shapes of the stored tensors with those the model needs, before any is read.
+def matched_tensors(folder: Path, model: PreTrainedModel) -> dict[str, StoredTensor]:
+    """The stored tensors of a base by the names that its model has for them, without those it has no use for.
 
-    RAISES (BaseError): Some are missing, and would be initialised at random, or have another shape.
+    model (PreTrainedModel): Its `skeleton`.
     """
-    model = skeleton(config)
-    stored = tensor_shapes(folder)
-    needed = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    stored = stored_tensors(folder)
+    needed = model.state_dict()
     if not set(needed) & set(stored):
         # Saved without a head, as the original GPT-2 is.
-        stored = {f"{model.base_model_prefix}.{name}": shape for name, shape in stored.items()}
-    for old, new in FAMILIES[config.model_type].renamed.items():
+        stored = {f"{model.base_model_prefix}.{name}": tensor for name, tensor in stored.items()}
+    for old, new in FAMILIES[model.config.model_type].renamed.items():
         if old in stored and new in needed:
             stored[new] = stored.pop(old)
+    return {name: stored[name] for name in needed if name in stored}
+
+
+def check_weights(folder: Path, model: PreTrainedModel) -> None:
+    """Compare the names and shapes of the stored tensors with those the model needs, before any is read.
+
+    model (PreTrainedModel): Its `skeleton`.
+    RAISES (BaseError): Some are missing, and would be initialised at random, or have another shape.
+    """
+    stored = matched_tensors(folder, model)
+    needed = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     missing = sorted(set(needed) - _tied(model) - set(stored))
     if missing:
         shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         raise BaseError(
-            f"the base folder {folder} lacks weights that a {config.model_type} model has: {shown}. They would be "
-            f"random. Fetch the model again, or save it whole."
+            f"the base folder {folder} lacks weights that a {model.config.model_type} model has: {shown}. They would "
+            f"be random. Fetch the model again, or save it whole."
         )
-    for name in sorted(set(needed) & set(stored)):
-        if needed[name] != stored[name]:
+    for name, tensor in sorted(stored.items()):
+        if needed[name] != tensor.shape:
             raise BaseError(
-                f"the base folder {folder} has {name} in the shape {stored[name]}, its config needs {needed[name]}. "
+                f"the base folder {folder} has {name} in the shape {tensor.shape}, its config needs {needed[name]}. "
                 f"Fetch the model again, with the config that belongs to it."
             )
 
@@ -170,11 +150,11 @@ def load_causal_lm(folder: Path, settings: BaseSettings, device: torch.device) -
     attention = attention_for(family_of(config, settings.name), settings.attention, settings.name)
     options: dict[str, Any] = {"config": config, "attn_implementation": attention, "use_safetensors": True}
     dtype = settings.dtype if settings.dtype == "auto" else getattr(torch, settings.dtype)
-    # transformers renamed the argument in 4.56.
-    new_name = tuple(int(part) for part in transformers.__version__.split(".")[:2]) >= (4, 56)
-    options["dtype" if new_name else "torch_dtype"] = dtype
+    options[DTYPE_SETTING] = dtype
     if settings.quantization:
         options["quantization_config"] = _quantization_config(settings.quantization, dtype)
+    if settings.quantization or device.type != "cpu":
+        # Straight to the device, rather than by way of the CPU's memory.
         options["device_map"] = {"": device}
     try:
         with _quiet():
@@ -184,8 +164,6 @@ def load_causal_lm(folder: Path, settings: BaseSettings, device: torch.device) -
     missing = sorted(set(info["missing_keys"]) - _tied(model))
     if missing or info["mismatched_keys"]:
         raise BaseError(f"the base in {folder} does not fit its config: {missing or info['mismatched_keys']}.")
-    if not settings.quantization:
-        model.to(device)
     return model.eval().requires_grad_(False)
 
 
@@ -232,6 +210,9 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
             f"the tokenizer in {folder} ({type(tokenizer).__name__}) gives no character offsets, which the alignment "
             f"with spaCy's tokens needs. Save it as a fast tokenizer (tokenizer.json)."
         )
+    # Documents are cut into windows here. Turning these off at the first call would not be safe under threads.
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
     return tokenizer
 
 

@@ -15,17 +15,17 @@ from .adapter import LoraSettings, add_adapter, check_targets, read_adapter
 from .base import (
     BaseSettings,
     check_weights,
-    load_causal_lm,
     load_tokenizer,
     read_config,
-    resolve_folder,
     skeleton,
 )
 from .families import Family, decoder_of, family_of, layers_of
 from .fingerprint import fingerprint
 from .known import remember_folder
+from .location import Origin, commit_of, license_of, resolve_folder
 from .mask import MaskPlan, check_notation
 from .mix import ScalarMix, mixed_layers
+from .sharing import SharedBase, over_the_same_weights, shared_base
 from .unmask import unmask_layers
 
 
@@ -58,22 +58,24 @@ class Backbone:
     """Use `load_backbone`.
 
     model (PreTrainedModel | PeftModel): The causal LM, wrapped by peft where there is an adapter.
+    shared (SharedBase): Its frozen weights, which other backbones may use as well.
     mix (ScalarMix | None): The learned mix of layers, if the output is one.
     tokenizer (PreTrainedTokenizerFast): The base's.
     plan (MaskPlan): Which layers attend in both directions.
     settings (BackboneSettings): What was asked for.
     folder (Path): Where the base lies.
-    fingerprint (str): Of the base's files.
+    origin (Origin): What is known of the base.
     merged (bool): Whether an adapter was folded into the base before it was stored.
     """
 
     model: PreTrainedModel | PeftModel
+    shared: SharedBase
     mix: ScalarMix | None
     tokenizer: PreTrainedTokenizerFast
     plan: MaskPlan
     settings: BackboneSettings
     folder: Path
-    fingerprint: str
+    origin: Origin
     merged: bool = False
 
     @property
@@ -145,9 +147,7 @@ class Backbone:
 
     def twin(self) -> "Backbone":
         """A second backbone over the same base weights, which are shared, with its own copy of adapter and mix."""
-        shared = {id(value): value for value in self.model.parameters() if not value.requires_grad}
-        shared |= {id(value): value for value in self.model.buffers()}
-        return replace(self, model=copy.deepcopy(self.model, dict(shared)), mix=copy.deepcopy(self.mix))
+        return replace(self, model=over_the_same_weights(self.model), mix=copy.deepcopy(self.mix))
 
 
 def load_backbone(
@@ -176,9 +176,10 @@ def load_backbone(
     family = family_of(config, base.name)
     plan = MaskPlan.parse(settings.unmask, config.num_hidden_layers)
     layers = mixed_layers(settings.scalar_mix, config.num_hidden_layers)
-    check_weights(folder, config)
+    empty = skeleton(config)
+    check_weights(folder, empty)
     if lora is not None:
-        check_targets(skeleton(config), lora)
+        check_targets(empty, lora)
     tokenizer = load_tokenizer(tokenizer_folder or folder)
     found = fingerprint(folder)
     if expected_fingerprint is not None and found != expected_fingerprint:
@@ -186,7 +187,8 @@ def load_backbone(
             f"the base {base.name!r} (in {folder}) is not the one this pipeline was trained on: its fingerprint is "
             f"{found}, the pipeline's is {expected_fingerprint}. Name the right folder or revision."
         )
-    model: Any = load_causal_lm(folder, base, device)
+    shared = shared_base(folder, found, base, config.num_hidden_layers, device)
+    model: Any = shared.tree(config.num_hidden_layers, base.name)
     unmask_layers(layers_of(decoder_of(model, family), family), plan, family.causal_buffer)
     if settings.gradient_checkpointing:
         # transformers renamed the method in 5.x.
@@ -200,7 +202,8 @@ def load_backbone(
     if scalar_mix is not None and mix is not None:
         scalar_mix.read(mix)
     remember_folder(found, folder)
-    return Backbone(model, scalar_mix, tokenizer, plan, settings, folder, found)
+    origin = Origin(found, commit=commit_of(folder), license=license_of(folder))
+    return Backbone(model, shared, scalar_mix, tokenizer, plan, settings, folder, origin)
 
 
 def _normalised(output: Any, layers: tuple[int, ...], decoder: nn.Module, family: Family) -> list[Tensor]:

@@ -1,19 +1,17 @@
 """A backbone on disk: the adapter in peft's format, the tokenizer, a record of the base, and on request the base.
 
-billm.json      the record: base, mask, adapter settings, digests, versions
+billm.json      the record: base, mask, adapter settings, versions
 adapter/        adapter_config.json, adapter_model.safetensors (not with "merged")
 tokenizer/
-base/           with store_base = "copy": the base as it was
+base/           with store_base = "copy": the base as it was, but for layers above `depth`
 merged/         with store_base = "merged": a plain model with the adapter folded in
 mix.safetensors with scalar_mix: the learned mix of layers
 """
 
-import hashlib
 import json
 import shutil
 import warnings
-from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,18 +19,21 @@ from typing import Any
 import torch
 
 from ..errors import AdapterError, StorageError
-from .adapter import LoraSettings, folded, read_adapter, write_adapter
-from .base import load_causal_lm
-from .fingerprint import INDEX, fingerprint, weight_files
-from .known import known_folder
+from .adapter import LoraSettings, write_adapter
+from .base import BaseSettings
+from .fingerprint import fingerprint
+from .known import known_digest, known_folder
+from .location import Origin, resolve_folder
 from .mask import MaskPlan
-from .mix import FILE as MIX_FILE
+from .merge import write_model
 from .model import Backbone, BackboneSettings, load_backbone
 
 RECORD = "billm.json"
-FORMAT = 1
-STORE_BASE = ("reference", "copy", "merged")
-LARGEST_SHARD = "4GB"
+FORMAT = 2
+STORE_BASE = REFERENCE, COPY, MERGED = ("reference", "copy", "merged")
+# Where a stored base lies.
+FOLDERS = {COPY: "base", MERGED: "merged"}
+ADAPTER, TOKENIZER = "adapter", "tokenizer"
 VERSIONS_OF = ("spacy-lsbillm", "torch", "transformers", "peft")
 
 
@@ -41,52 +42,89 @@ def save_backbone(backbone: Backbone, folder: Path, store_base: str) -> None:
 
     RAISES (StorageError): A merged pipeline cannot be saved otherwise, as its adapter is gone.
     """
-    if backbone.merged and store_base != "merged":
-        raise StorageError(
-            f'this pipeline was saved with store_base = "merged": its adapter is part of the weights, so it cannot '
-            f'be saved with store_base = {store_base!r}. Set "merged", or start from the pipeline as it was trained.'
-        )
-    backbone.tokenizer.save_pretrained(str(folder / "tokenizer"))
-    if backbone.adapted and store_base != "merged":
-        write_adapter(backbone.model, folder / "adapter", backbone.base)
+    if backbone.merged:
+        _refuse_unmerging(store_base)
+    backbone.tokenizer.save_pretrained(str(folder / TOKENIZER))
+    if backbone.adapted:
+        write_adapter(backbone.model, folder / ADAPTER, backbone.base)
     if backbone.mix is not None:
         backbone.mix.write(folder)
-    base = {
-        "name": backbone.base.name,
-        "revision": backbone.base.revision,
-        "model_type": backbone.config.model_type,
-        "layers": backbone.config.num_hidden_layers,
-        "depth": backbone.base.depth,
-        "hidden_size": backbone.config.hidden_size,
-        "vocab_size": backbone.config.vocab_size,
-        "dtype": backbone.base.dtype,
-        "quantization": backbone.base.quantization,
-        "fingerprint": backbone.fingerprint,
-    }
-    if store_base == "copy":
-        _copy_model(backbone.folder, folder / "base")
-    elif store_base == "merged":
-        if backbone.merged or not backbone.adapted:
-            _copy_model(backbone.folder, folder / "merged")
-        else:
-            _merge_into(backbone, folder)
-        base["merged_fingerprint"] = fingerprint(folder / "merged")
-    lora = backbone.settings.lora
+    origin = backbone.origin
+    if origin.digest is None:
+        origin = replace(origin, digest=known_digest(backbone.folder, origin.fingerprint))
+    settings = backbone.settings
     record = {
         "format": FORMAT,
-        "base": base,
-        "store_base": store_base,
+        "base": {
+            "name": backbone.base.name,
+            "revision": backbone.base.revision,
+            "model_type": backbone.config.model_type,
+            "layers": backbone.config.num_hidden_layers,
+            "depth": backbone.base.depth,
+            "hidden_size": backbone.config.hidden_size,
+            "vocab_size": backbone.config.vocab_size,
+            "dtype": backbone.base.dtype,
+            "quantization": backbone.base.quantization,
+            **asdict(origin),
+        },
         "mask": {
             "unmask": backbone.plan.notation,
             "unmasked_layers": [i for i, unmasked in enumerate(backbone.plan.unmasked) if unmasked],
             "words": backbone.plan.words,
         },
-        "lora": lora.as_block() if lora else None,
-        "scalar_mix": backbone.settings.scalar_mix,
-        "files": {str(path.relative_to(folder)): _digest(path) for path in _small_files(folder)},
+        "lora": settings.lora.as_block() if settings.lora else None,
+        "scalar_mix": settings.scalar_mix,
         "versions": {name: version(name) for name in VERSIONS_OF},
     }
+    _store(folder, record, store_base, backbone.folder, backbone.base, settings.lora if backbone.adapted else None)
+
+
+def convert_stored(source: Path, target: Path, store_base: str, base: str | None = None) -> None:
+    """Write a stored backbone again, with another part of its base. No model is loaded.
+
+    source (Path): What `save_backbone` wrote.
+    target (Path): An existing, empty folder.
+    base (str | None): The folder or hub id of the base, if it is not under its recorded name.
+    RAISES (StorageError, BaseError): It is merged already, or its base cannot be found or is another one.
+    """
+    record = read_record(source)
+    stored, block = record["store_base"], record["base"]
+    if stored == MERGED:
+        _refuse_unmerging(store_base)
+    for path in source.iterdir():
+        if path.name not in (*FOLDERS.values(), RECORD):
+            (shutil.copytree if path.is_dir() else shutil.copy2)(path, target / path.name)
+    folder = source / FOLDERS[stored] if stored in FOLDERS else find_base(record, base)
+    settings = BaseSettings(block["name"], block["revision"], block["dtype"], None, depth=block["depth"])
+    lora = LoraSettings.read(record["lora"]) if record["lora"] and stored != MERGED else None
+    _store(target, record, store_base, folder, settings, lora)
+
+
+def _store(
+    folder: Path,
+    record: dict[str, Any],
+    store_base: str,
+    base: Path,
+    settings: BaseSettings,
+    lora: LoraSettings | None,
+) -> None:
+    """Write what is stored of the base, and the record."""
+    record = {**record, "store_base": store_base, "stored_fingerprint": None}
+    if store_base in FOLDERS:
+        adapter = (folder / ADAPTER, lora) if store_base == MERGED and lora is not None else None
+        write_model(base, settings, adapter, folder / FOLDERS[store_base])
+        record["stored_fingerprint"] = fingerprint(folder / FOLDERS[store_base])
+        if adapter is not None:
+            shutil.rmtree(folder / ADAPTER)
     (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf8")
+
+
+def _refuse_unmerging(store_base: str) -> None:
+    if store_base != MERGED:
+        raise StorageError(
+            f'this pipeline was saved with store_base = "merged": its adapter is part of the weights, so it cannot '
+            f'be saved with store_base = {store_base!r}. Set "merged", or start from the pipeline as it was trained.'
+        )
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -95,8 +133,11 @@ def read_record(folder: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf8"))
         if record["format"] != FORMAT:
-            raise StorageError(f"{path} has format {record['format']}; this version of spacy-lsbillm reads {FORMAT}.")
-        MaskPlan.parse(record["mask"]["unmask"], record["base"]["layers"])
+            raise StorageError(
+                f"{path} has format {record['format']}; this version of spacy-lsbillm reads {FORMAT}. Train the "
+                f'pipeline again, or load it with the version that it names under "versions".'
+            )
+        plan_of(record)
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, StorageError):
             raise
@@ -104,24 +145,34 @@ def read_record(folder: Path) -> dict[str, Any]:
     return record
 
 
-def read_plan(folder: Path) -> MaskPlan:
-    """The mask of a stored backbone, without loading it."""
-    record = read_record(folder)
+def plan_of(record: dict[str, Any]) -> MaskPlan:
+    """The mask of a stored backbone."""
     return MaskPlan.parse(record["mask"]["unmask"], record["base"]["layers"])
+
+
+def find_base(record: dict[str, Any], name: str | None = None, revision: str | None = None) -> Path:
+    """The folder of a stored backbone's base, which a "reference" does not hold.
+
+    name (str | None): A folder or hub id in place of the recorded one.
+    revision (str | None): Of that on the hub; of the recorded one it is by default the commit that was trained on.
+    RAISES (BaseError): It cannot be found.
+    """
+    block = record["base"]
+    known = known_folder(block["fingerprint"])
+    if name is None and known is not None:
+        return known
+    if name is None and revision in (None, block["revision"]):
+        revision = block["commit"] or block["revision"]
+    return resolve_folder(name or block["name"], revision)
 
 
 def load_stored(folder: Path, settings: BackboneSettings, device: torch.device) -> Backbone:
     """Read a stored backbone back. A base under another name than the record's is an override: it is loaded from there
-    if its fingerprint is the recorded one.
+    if its fingerprint is the recorded one. `dtype` and `quantization` may be others than in training.
 
-    RAISES (StorageError, AdapterError, BaseError): A file is damaged, or does not fit.
+    RAISES (StorageError, AdapterError, BaseError): Something is damaged, or does not fit.
     """
     record = read_record(folder)
-    for name, digest in record["files"].items():
-        path = folder / name
-        if not path.is_file() or _digest(path) != digest:
-            state = "altered" if path.is_file() else "missing"
-            raise StorageError(f"{path} is {state} since the pipeline was saved: copy the pipeline again.")
     base = settings.base
     _check_lora(record["lora"], settings.lora, folder)
     for setting, value, stored in (
@@ -133,37 +184,39 @@ def load_stored(folder: Path, settings: BackboneSettings, device: torch.device) 
                 f"the config has {setting} = {value!r}, but the pipeline in {folder} was trained with {stored!r}. "
                 f"Set the config to that."
             )
-    recorded = MaskPlan.parse(record["mask"]["unmask"], record["base"]["layers"])
+    recorded = plan_of(record)
     asked = MaskPlan.parse(settings.unmask, record["base"]["layers"])
     if asked.unmasked != recorded.unmasked:
         warnings.warn(
             f"this pipeline was trained with {recorded.words}, and is loaded with {asked.words}: results will differ.",
             stacklevel=2,
         )
+    store_base = record["store_base"]
     overridden = base.name != record["base"]["name"]
-    merged = record["store_base"] == "merged"
+    merged = store_base == MERGED
     if merged and overridden:
         raise StorageError(
             f"the base cannot be overridden by {base.name!r}: {folder} holds one with the adapter folded in. "
             f"Leave name = {record['base']['name']!r}."
         )
-    if overridden:
-        at = None
-    elif record["store_base"] == "reference":
-        at = known_folder(record["base"]["fingerprint"])
-    else:
-        at = folder / ("merged" if merged else "base")
+    inside = store_base in FOLDERS and not overridden
+    at = folder / FOLDERS[store_base] if inside else find_base(record, base.name if overridden else None, base.revision)
     backbone = load_backbone(
         # The adapter of a merged pipeline is in its weights.
         replace(settings, lora=None) if merged else settings,
         device=device,
-        adapter=folder / "adapter" if record["lora"] and not merged else None,
+        adapter=folder / ADAPTER if record["lora"] and not merged else None,
         mix=folder,
-        expected_fingerprint=record["base"]["merged_fingerprint" if merged else "fingerprint"],
+        expected_fingerprint=record["stored_fingerprint"] if inside else record["base"]["fingerprint"],
         at=at,
-        tokenizer_folder=folder / "tokenizer",
+        tokenizer_folder=folder / TOKENIZER,
     )
-    return replace(backbone, settings=settings, merged=merged and bool(record["lora"]))
+    return replace(backbone, settings=settings, merged=merged and bool(record["lora"]), origin=origin_of(record))
+
+
+def origin_of(record: dict[str, Any]) -> Origin:
+    """What a record says of the base."""
+    return Origin(**{name: record["base"][name] for name in Origin.__dataclass_fields__})
 
 
 def _check_lora(recorded: dict[str, Any] | None, asked: LoraSettings | None, folder: Path) -> None:
@@ -176,32 +229,3 @@ def _check_lora(recorded: dict[str, Any] | None, asked: LoraSettings | None, fol
             f"the config has lora = {asked and asked.as_block()}, but the adapter in {folder} was trained with "
             f"{recorded}. Set the config to that."
         )
-
-
-def _copy_model(source: Path, target: Path) -> None:
-    target.mkdir()
-    names = ["config.json", "generation_config.json", INDEX]
-    for path in [*(source / name for name in names if (source / name).is_file()), *weight_files(source)]:
-        shutil.copyfile(path, target / path.name)
-
-
-def _merge_into(backbone: Backbone, folder: Path) -> None:
-    """Fold the adapter into a second copy of the base, unquantised, so that the running one stays as it is."""
-    plain = replace(backbone.base, quantization=None)
-    write_adapter(backbone.model, folder / "adapter", backbone.base)
-    model = folded(read_adapter(load_causal_lm(backbone.folder, plain, torch.device("cpu")), folder / "adapter"))
-    model.save_pretrained(str(folder / "merged"), max_shard_size=LARGEST_SHARD)
-    shutil.rmtree(folder / "adapter")
-
-
-def _small_files(folder: Path) -> Iterator[Path]:
-    """The files whose whole content is digested. Base weights have a fingerprint instead."""
-    for part in ("adapter", "tokenizer"):
-        yield from sorted(path for path in (folder / part).rglob("*") if path.is_file())
-    if (folder / MIX_FILE).exists():
-        yield folder / MIX_FILE
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

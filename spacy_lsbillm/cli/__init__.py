@@ -13,4 +13,15 @@ def lsbillm() -> None:
 
 spacy_app.add_typer(app)
 
-from . import analyze, convert, debug_pieces, init_config, masks, perplexity, pretrain, search_mask  # noqa: E402, F401
+from . import (  # noqa: E402, F401
+    analyze,
+    convert,
+    debug_pieces,
+    init_config,
+    masks,
+    merge,
+    perplexity,
+    pretrain,
+    search_mask,
+    verify,
+)

@@ -16,7 +16,8 @@ from wasabi import msg, table
 
 from ..alignment import SpecialPieces
 from ..backbone import longest_position
-from ..backbone.base import TOKENIZER_FILES, load_tokenizer, read_config, resolve_folder
+from ..backbone.base import load_tokenizer, read_config
+from ..backbone.location import TOKENIZER_FILES, resolve_folder
 from ..errors import SettingError
 from ..layers import backbone_shim
 from ..layers.billm_model import PASS_COST

@@ -11,7 +11,8 @@ from wasabi import msg, table
 
 from ..analysis.readings import Reading, base_reading, continuation, pipeline_readings
 from ..backbone import BaseSettings, longest_position
-from ..backbone.base import read_config, resolve_folder
+from ..backbone.base import read_config
+from ..backbone.location import resolve_folder
 from ..errors import SettingError
 from ..pretraining import Score, score_text
 from ..pretraining.run import OBJECTIVE_KEY

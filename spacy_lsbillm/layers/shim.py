@@ -23,6 +23,7 @@ from ..backbone import (
     save_backbone,
 )
 from ..errors import SettingError, StorageError
+from ..files import check_seal, write_seal
 
 # msgpack takes at most 4 GiB an item.
 CHUNK_BYTES = 1 << 30
@@ -179,7 +180,9 @@ class BackboneShim(Shim):
     def to_bytes(self) -> bytes:
         """The files that `save` writes, as one message."""
         with tempfile.TemporaryDirectory() as name:
-            self.save(Path(name))
+            if self.loaded:
+                self.save(Path(name))
+                write_seal(Path(name))
             files = {str(path.relative_to(name)): _in_chunks(path) for path in Path(name).rglob("*") if path.is_file()}
         return srsly.msgpack_dumps(files)
 
@@ -197,6 +200,7 @@ class BackboneShim(Shim):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with path.open("wb") as file:
                     file.writelines(chunks)
+            check_seal(root)
             self.load(root)
         return self
 

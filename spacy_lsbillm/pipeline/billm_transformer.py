@@ -1,6 +1,5 @@
 """The `billm_transformer` component: spacy-transformers' `Transformer` over a bidirectional LLM."""
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from thinc.api import Config, Model, Optimizer
 
 from ..backbone import RECORD, MaskPlan
 from ..errors import SettingError
+from ..files import check_seal, replaced_folder, write_seal
 from ..layers import backbone_shim, fit
 from .pending import PendingUpdate
 
@@ -131,6 +131,21 @@ class BiLLMTransformer(Transformer):
         super().initialize(get_examples, nlp=nlp)
         if nlp is not None:
             self._check_order(nlp)
+            self._name_source(nlp)
+
+    def _name_source(self, nlp: Language) -> None:
+        """Have `meta.json` list the base, where `spacy package` looks for what a pipeline is made from."""
+        backbone = backbone_shim(self.model).backbone
+        revision = backbone.origin.commit or backbone.base.revision
+        source = {
+            "name": backbone.base.name,
+            "url": f"https://huggingface.co/{backbone.base.name}" if backbone.origin.commit else "",
+            "license": backbone.origin.license or "",
+            **({"revision": revision} if revision else {}),
+        }
+        sources = nlp.meta.get("sources") or []
+        if source not in sources:
+            nlp.meta["sources"] = [*sources, source]
 
     def _check_order(self, nlp: Language) -> None:
         """When a pipeline is run, `doc._.trf_data` holds the vectors of the last transformer that has run."""
@@ -202,24 +217,19 @@ class BiLLMTransformer(Transformer):
                 self.model.finish_update(pending.optimizer)
 
     def to_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> None:
-        """Write the component to a folder, which is replaced as a whole once everything is written.
+        """Write the component to a folder, which is replaced as a whole once everything is written and synced.
 
-        exclude (Iterable[str]): "cfg", "vocab" or "model".
+        exclude (Iterable[str]): "vocab" or "model".
+        RAISES (StorageError): The folder exists and is no component's, or another process is writing it.
         """
-        path = Path(path)
-        partial, old = path.with_name(path.name + ".partial"), path.with_name(path.name + ".old")
-        shutil.rmtree(partial, ignore_errors=True)
         serialize = {
             "cfg": lambda p: srsly.write_json(p, {**self.cfg, INITIALIZED: backbone_shim(self.model).loaded}),
             "vocab": lambda p: self.vocab.to_disk(p),
             "model": lambda p: backbone_shim(self.model).save(p.parent),
         }
-        util.to_disk(partial, serialize, exclude)
-        if path.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            path.rename(old)
-        partial.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
+        with replaced_folder(Path(path), known_by="cfg") as folder:
+            util.to_disk(folder, serialize, exclude)
+            write_seal(folder)
 
     def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> "BiLLMTransformer":
         """Read the component from a folder, and the base from where the config says.
@@ -231,6 +241,7 @@ class BiLLMTransformer(Transformer):
             "vocab": self.vocab.from_disk,
             "model": lambda p: self._load(p.parent),
         }
+        check_seal(Path(path))
         util.from_disk(path, deserialize, exclude)
         return self
 

@@ -12,7 +12,8 @@ from spacy.util import registry, resolve_dot_names
 from thinc.api import Config
 
 from ..backbone import BaseSettings
-from ..backbone.base import read_config, resolve_folder
+from ..backbone.base import read_config
+from ..backbone.location import resolve_folder
 from ..errors import SettingError
 from ..training_config import find_transformer
 from ..training_run import TrainingRun, run_training

@@ -1,0 +1,127 @@
+"""Where a base model lies: a folder, a folder that a map names, or the hub's cache; and what is known of its origin."""
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import BaseError, SettingError
+
+# A JSON file {"name of a base": "folder"}; relative folders are seen from the file.
+MAP_VARIABLE = "SPACY_LSBILLM_BASES"
+COMMIT = re.compile(r"[0-9a-f]{40}")
+# What is fetched of a hub repository: no pickles, no code, no second copies of the weights in other formats. Its card
+# names the licence.
+TOKENIZER_FILES = ("*.json", "*.jinja", "*.txt", "tokenizer.model", "README.md")
+MODEL_FILES = (*TOKENIZER_FILES, "*.safetensors")
+HUB_IGNORED = ["original/*", "consolidated*", "onnx/*"]
+
+
+def resolve_folder(name: str, revision: str | None = None, files: Sequence[str] = MODEL_FILES) -> Path:
+    """The local folder of a base. In this order: where the map in the environment variable `SPACY_LSBILLM_BASES` says,
+    a folder of that name, the hub's cache, the hub.
+
+    files (Sequence[str]): What is fetched, as patterns: `MODEL_FILES`, or `TOKENIZER_FILES` for all but the weights.
+    RAISES (BaseError): There is no such folder and the hub has no such model or cannot be reached.
+    RAISES (SettingError): The map cannot be read.
+    """
+    mapped = _mapped(name)
+    if mapped is not None:
+        return mapped
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path.resolve()
+    if path.is_file():
+        raise BaseError(f"the base {name!r} is a file: name the folder that holds it.")
+    looks_like_path = path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1 or "\\" in name
+    if looks_like_path and "/" in name:
+        raise BaseError(
+            f"there is no folder {name!r}{_seen_from(path)}. Name an existing folder or a hub id, or say where it is "
+            f"with {MAP_VARIABLE}."
+        )
+    return _from_hub(name, revision, files)
+
+
+def _from_hub(name: str, revision: str | None, files: Sequence[str]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    patterns = {"allow_patterns": list(files), "ignore_patterns": HUB_IGNORED}
+    try:
+        if revision is not None and COMMIT.fullmatch(revision):
+            # A commit never changes: what is in the cache need not be asked for.
+            with contextlib.suppress(FileNotFoundError):
+                found = Path(snapshot_download(name, revision=revision, local_files_only=True, **patterns))
+                if "*.safetensors" not in files or any(found.glob("*.safetensors")):
+                    return found
+        return Path(snapshot_download(name, revision=revision, **patterns))
+    except Exception as error:
+        # The hub's client raises errors of many libraries; whatever it is, the base is not to be had.
+        raise BaseError(
+            f"the base {name!r} is no folder{_seen_from(Path(name))}, and revision {revision or 'main'!r} of it could "
+            f"not be had from the hub ({type(error).__name__}: "
+            f"{str(error).splitlines()[0] if str(error) else 'no details'}). Check the name; where there is no "
+            f"network, name a folder that holds the model, or say where it is with {MAP_VARIABLE}."
+        ) from error
+
+
+def _mapped(name: str) -> Path | None:
+    file = os.environ.get(MAP_VARIABLE)
+    if not file:
+        return None
+    path = Path(file).expanduser()
+    try:
+        folders = json.loads(path.read_text(encoding="utf8"))
+        folder = folders.get(name)
+        if folder is None:
+            return None
+        mapped = path.parent / Path(folder).expanduser()
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise SettingError(
+            f"{MAP_VARIABLE} = {file!r} cannot be read ({error}): it must name a JSON file such as "
+            f'{{"Qwen/Qwen2.5-0.5B": "/models/qwen2.5-0.5b"}}.'
+        ) from error
+    if not mapped.is_dir():
+        raise BaseError(f"{file} says that the base {name!r} is in {mapped}, but there is no such folder.")
+    return mapped.resolve()
+
+
+def _seen_from(path: Path) -> str:
+    return "" if path.is_absolute() else f" (looked for from {Path.cwd()})"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a stored pipeline says of its base.
+
+    fingerprint (str): See `fingerprint`.
+    digest (str | None): See `full_digest`; None if not yet computed.
+    commit (str | None): Of the hub, if it is from there.
+    license (str | None): As the base's card names it.
+    """
+
+    fingerprint: str
+    digest: str | None = None
+    commit: str | None = None
+    license: str | None = None
+
+
+def commit_of(folder: Path) -> str | None:
+    """The hub's commit that a folder of its cache holds."""
+    return folder.name if folder.parent.name == "snapshots" and COMMIT.fullmatch(folder.name) else None
+
+
+def license_of(folder: Path) -> str | None:
+    """The licence that a base's card names in its front matter; None without one."""
+    from huggingface_hub import metadata_load
+
+    card = folder / "README.md"
+    try:
+        metadata = metadata_load(card) if card.is_file() else None
+    except ValueError:
+        # Front matter that is no YAML.
+        return None
+    named = (metadata or {}).get("license")
+    return str(named) if named else None

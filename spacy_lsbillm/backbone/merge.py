@@ -1,0 +1,106 @@
+"""A plain model with an adapter folded in, made from files: tensor by tensor, never the whole model in memory."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .adapter import LINEAR, LoraSettings, read_state
+from .base import DTYPE_SETTING, BaseSettings, matched_tensors, read_config, skeleton
+from .tensor_files import NewTensor, StoredTensor, write_tensors
+
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+# What belongs to a base beside its weights: a licence has to travel with them.
+BESIDE = ("generation_config.json", "README.md", "LICENSE*", "NOTICE*")
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+def write_model(folder: Path, settings: BaseSettings, adapter: tuple[Path, LoraSettings] | None, target: Path) -> None:
+    """Write a base into a new folder, in files of at most 4 GB, cut to the layers that are used.
+
+    folder (Path): The base.
+    settings (BaseSettings): With an adapter, `dtype` is that of the result. Quantisation is of no interest: the
+        adapter is added to the base as it is stored.
+    adapter (tuple | None): The folder of an adapter to fold in, and its settings.
+    RAISES (BaseError, AdapterError): The base or the adapter cannot be read.
+    """
+    config = read_config(folder, settings)
+    model = skeleton(config)
+    tensors = {
+        name: NewTensor(stored.dtype, stored.shape, stored.chunks)
+        for name, stored in matched_tensors(folder, model).items()
+    }
+    if adapter is not None:
+        updates = _updates(*adapter)
+        weights = {f"{name}.weight": module for name, module in model.named_modules() if isinstance(module, LINEAR)}
+        for name, stored in matched_tensors(folder, model).items():
+            dtype = DTYPES[stored.dtype] if settings.dtype == "auto" else getattr(torch, settings.dtype)
+            update = updates.get(name.removesuffix(".weight")) if name in weights else None
+            transposed = update is not None and not isinstance(weights[name], nn.Linear)
+            tensors[name] = _changed(stored, dtype, update, transposed)
+        if settings.dtype != "auto":
+            setattr(config, DTYPE_SETTING, getattr(torch, settings.dtype))
+    target.mkdir()
+    config.save_pretrained(target)
+    for pattern in BESIDE:
+        for path in folder.glob(pattern):
+            shutil.copyfile(path, target / path.name)
+    write_tensors(target, tensors)
+
+
+class _Update:
+    """What an adapter does to one weight (LoRA: arXiv 2106.09685; DoRA: arXiv 2402.09353, section 4.1).
+
+    down (Tensor), up (Tensor): Shapes (r, in) and (out, r).
+    scale (float): Of their product.
+    magnitude (Tensor | None): With DoRA, the length of each row of the result, shape (out,).
+    """
+
+    def __init__(self, down: Tensor, up: Tensor, scale: float, magnitude: Tensor | None):
+        self._down, self._up, self._scale, self._magnitude = down, up, scale, magnitude
+
+    def __call__(self, weight: Tensor) -> Tensor:
+        """weight (Tensor): float32, shape (out, in). It is changed in place."""
+        weight.addmm_(self._up.float(), self._down.float(), alpha=self._scale)
+        if self._magnitude is not None:
+            weight *= (self._magnitude.float() / weight.norm(dim=1))[:, None]
+        return weight
+
+
+def _updates(folder: Path, lora: LoraSettings) -> dict[str, _Update]:
+    """By the name of the module that is changed."""
+    state = read_state(folder)
+    scale = lora.alpha / (lora.r**0.5 if lora.use_rslora else lora.r)
+    end = ".lora_A.weight"
+    updates = {}
+    for key in state:
+        if key.endswith(end):
+            full = key.removesuffix(end)
+            updates[full.removeprefix("base_model.model.")] = _Update(
+                state[key], state[f"{full}.lora_B.weight"], scale, state.get(f"{full}.lora_magnitude_vector")
+            )
+    return updates
+
+
+def _changed(stored: StoredTensor, dtype: torch.dtype, update: _Update | None, transposed: bool) -> NewTensor:
+    source = DTYPES[stored.dtype]
+
+    def converted() -> Iterator[bytes]:
+        for chunk in stored.chunks():
+            yield _bytes(torch.frombuffer(bytearray(chunk), dtype=source).to(dtype))
+
+    def folded() -> Iterator[bytes]:
+        whole = bytearray().join(stored.chunks())
+        weight = torch.frombuffer(whole, dtype=source).reshape(stored.shape).to(torch.float32)
+        assert update is not None
+        yield _bytes(update(weight.T).T.to(dtype) if transposed else update(weight).to(dtype))
+
+    chunks: Callable[[], Iterator[bytes]] = converted if update is None else folded
+    return NewTensor(NAMES[dtype], stored.shape, chunks)
+
+
+def _bytes(values: Tensor) -> bytes:
+    # numpy has no bfloat16.
+    return values.contiguous().view(torch.uint8).numpy().tobytes()

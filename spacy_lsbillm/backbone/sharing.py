@@ -1,0 +1,136 @@
+"""One copy of a base's weights in a process, however many pipelines use it.
+
+Each pipeline has a tree of modules of its own, so that its hooks, its adapter and its training mode concern nobody
+else; the frozen tensors in the trees are the same memory. Nothing ever writes to them.
+"""
+
+import copy
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from .base import BaseSettings, cut_config, load_causal_lm
+from .families import decoder_of, family_of, layers_of
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What decides whether two pipelines can share weights."""
+
+    folder: Path
+    fingerprint: str
+    dtype: str
+    quantization: str | None
+    attention: str
+    device: torch.device
+
+
+class SharedBase:
+    """A base in memory. It lives for as long as someone holds it, and is never run itself.
+
+    model (PreTrainedModel): The causal LM as it was loaded.
+    """
+
+    def __init__(self, model: PreTrainedModel):
+        self._model = model
+
+    @property
+    def layers(self) -> int:
+        """How many layers of the base it has."""
+        return int(self._model.config.num_hidden_layers)
+
+    def tree(self, layers: int, name: str) -> PreTrainedModel:
+        """A causal LM over the same weights, with its first layers alone.
+
+        layers (int): How many.
+        name (str): The base's, for messages.
+        """
+        model = over_the_same_weights(self._model)
+        if layers < self.layers:
+            family = family_of(model.config, name)
+            decoder = decoder_of(model, family)
+            cut_config(model.config, layers, name)
+            place, _, last = family.layers.rpartition(".")
+            setattr(decoder.get_submodule(place), last, nn.ModuleList(layers_of(decoder, family)[:layers]))
+        return model
+
+    def adopt(self, other: "SharedBase") -> None:
+        """Use another's tensors where both have the same."""
+        for path, module in other._model.named_modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                self._model.get_submodule(path)._parameters[name] = parameter
+
+
+_lock = threading.RLock()
+_live: dict[_Held, "WeakSet[SharedBase]"] = {}
+
+
+def shared_base(
+    folder: Path, fingerprint: str, settings: BaseSettings, layers: int, device: torch.device
+) -> SharedBase:
+    """The base in memory; loaded if no pipeline holds it, or none with that many layers.
+
+    folder (Path), fingerprint (str): Where it lies, and what it is.
+    layers (int): How many of its layers are needed.
+    RAISES (BaseError): It cannot be loaded.
+    """
+    held = _Held(folder, fingerprint, settings.dtype, settings.quantization, settings.attention, device)
+    with _lock:
+        bases = _live.setdefault(held, WeakSet())
+        largest = max(bases, key=lambda base: base.layers, default=None)
+        if largest is not None and largest.layers >= layers:
+            return largest
+        loaded = SharedBase(load_causal_lm(folder, settings, device))
+        if largest is not None:
+            loaded.adopt(largest)
+        bases.add(loaded)
+        return loaded
+
+
+def over_the_same_weights(model: Any) -> Any:
+    """A copy of a model's modules in which everything frozen is the same memory. What is trained is copied.
+
+    model (Module): With or without an adapter, quantised or not.
+    """
+    memo: dict[int, Any] = {}
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            memo[id(parameter)] = _alias(parameter, memo)
+    for buffer in model.buffers():
+        memo[id(buffer)] = buffer
+    for module in model.modules():
+        # bitsandbytes moves the tensors of an 8-bit weight here when it is first used.
+        state = getattr(module, "state", None)
+        if hasattr(state, "SCB"):
+            memo |= {id(tensor): tensor for tensor in vars(state).values() if isinstance(tensor, torch.Tensor)}
+    copied = copy.deepcopy(model, memo)
+    for module in copied.modules():
+        weight = module._parameters.get("weight")
+        if getattr(weight, "module", None) is not None:
+            # A 4-bit weight knows the module it belongs to.
+            weight.module = module
+    return copied
+
+
+def _alias(parameter: Any, memo: dict[int, Any]) -> nn.Parameter:
+    """Another parameter over the same memory: what is done to the one, such as moving it, is not done to the other."""
+    if type(parameter) is nn.Parameter:
+        return nn.Parameter(parameter.data, requires_grad=False)
+    if hasattr(parameter, "quant_state"):
+        alias = copy.copy(parameter)
+        alias.quant_state = copy.copy(parameter.quant_state)
+        memo[id(parameter.quant_state)] = alias.quant_state
+        return alias
+    return type(parameter)(
+        parameter.data,
+        requires_grad=False,
+        has_fp16_weights=parameter.has_fp16_weights, 
+        CB=parameter.CB,
+        SCB=parameter.SCB,
+    )

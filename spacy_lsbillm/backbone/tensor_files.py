@@ -1,0 +1,163 @@
+"""The safetensors files of a Hugging Face folder: what lies where, and writing new ones without holding a model in
+memory. (safetensors' own writer wants all tensors of a file at once.)"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ..errors import BaseError
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+LARGEST_SHARD = 4 * 10**9
+CHUNK_BYTES = 1 << 24
+# Bytes a number, by safetensors' names of dtypes.
+SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor in a file.
+
+    path (Path): The file.
+    begin (int), end (int): Its bytes there.
+    dtype (str): By safetensors' name, such as "BF16".
+    shape (tuple[int, ...]): Its shape.
+    """
+
+    path: Path
+    begin: int
+    end: int
+    dtype: str
+    shape: tuple[int, ...]
+
+    def chunks(self) -> Iterator[bytes]:
+        """Its bytes, a part at a time. Parts end between numbers."""
+        with self.path.open("rb") as file:
+            file.seek(self.begin)
+            for start in range(self.begin, self.end, CHUNK_BYTES):
+                yield file.read(min(CHUNK_BYTES, self.end - start))
+
+
+@dataclass(frozen=True)
+class NewTensor:
+    """A tensor to be written.
+
+    dtype (str): By safetensors' name.
+    shape (tuple[int, ...]): Its shape.
+    chunks (Callable): Gives its bytes, a part at a time.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    chunks: Callable[[], Iterable[bytes]]
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return prod(self.shape) * SIZES[self.dtype]
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a Hugging Face folder: those its index names, or the single one.
+
+    RAISES (BaseError): There are none, or one that the index names is missing.
+    """
+    index = folder / INDEX
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text(encoding="utf8"))["weight_map"].values()))
+    else:
+        names = [SINGLE]
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        others = [path.name for path in folder.glob("*.bin")]
+        advice = f" It has {', '.join(others)}: save it again as safetensors." if others else ""
+        raise BaseError(f"the base folder {folder} lacks the weight file {missing[0]!r}.{advice}")
+    return [folder / name for name in names]
+
+
+def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
+    """All tensors in a folder's weight files, by name. Their values are not read.
+
+    RAISES (BaseError): A weight file is missing, or is not a whole safetensors file.
+    """
+    tensors: dict[str, StoredTensor] = {}
+    for path in weight_files(folder):
+        with path.open("rb") as file:
+            start, header = _read_header(file, path)
+        for name, entry in header.items():
+            begin, end = entry["data_offsets"]
+            tensors[name] = StoredTensor(path, start + begin, start + end, entry["dtype"], tuple(entry["shape"]))
+    return tensors
+
+
+def _read_header(file: BinaryIO, path: Path) -> tuple[int, dict[str, Any]]:
+    """Where the data starts, and the entries by tensor name (format: eight bytes of length, JSON, data)."""
+    size = path.stat().st_size
+    length = int.from_bytes(file.read(8), "little")
+    try:
+        if not 0 < length <= size - 8:
+            raise ValueError(f"a header of {length} bytes in a file of {size}")
+        header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        ends = [entry["data_offsets"][1] for entry in header.values()]
+        if max(ends, default=0) != size - 8 - length:
+            raise ValueError("its data do not end where the header says")
+    except (ValueError, KeyError, TypeError) as error:
+        raise BaseError(f"{path} is not a whole safetensors file: {error}. Fetch or copy it again.") from error
+    return 8 + length, header
+
+
+def write_tensors(folder: Path, tensors: Mapping[str, NewTensor], largest: int = LARGEST_SHARD) -> None:
+    """Write tensors into a folder, one after the other, in files of limited size with an index if there are several.
+
+    largest (int): Bytes a file holds; a single tensor that is larger has a file of its own.
+    """
+    shards = _sharded(tensors, largest)
+    names = [f"model-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, len(shards) + 1)]
+    if len(shards) == 1:
+        names = [SINGLE]
+    for file_name, shard in zip(names, shards, strict=True):
+        _write_file(folder / file_name, {name: tensors[name] for name in shard})
+    if len(shards) > 1:
+        index = {
+            "metadata": {"total_size": sum(tensor.size for tensor in tensors.values())},
+            "weight_map": {name: file for file, shard in zip(names, shards, strict=True) for name in shard},
+        }
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf8")
+
+
+def _sharded(tensors: Mapping[str, NewTensor], largest: int) -> list[list[str]]:
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for name, tensor in tensors.items():
+        if shards[-1] and filled + tensor.size > largest:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += tensor.size
+    return shards
+
+
+def _write_file(path: Path, tensors: Mapping[str, NewTensor]) -> None:
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for name, tensor in tensors.items():
+        header[name] = {
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, offset + tensor.size],
+        }
+        offset += tensor.size
+    encoded = json.dumps(header, separators=(",", ":")).encode()
+    # The data start at a multiple of eight bytes.
+    encoded += b" " * (-len(encoded) % 8)
+    with path.open("wb") as file:
+        file.write(len(encoded).to_bytes(8, "little") + encoded)
+        for tensor in tensors.values():
+            file.writelines(tensor.chunks())
+        if file.tell() != 8 + len(encoded) + offset:
+            raise BaseError(f"{path} was not written whole: its tensors have other sizes than announced.")

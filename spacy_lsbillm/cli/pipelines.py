@@ -1,0 +1,40 @@
+"""Pipelines as the commands are given them."""
+
+import importlib
+from pathlib import Path
+from typing import Annotated
+
+from spacy.util import load_config, load_meta
+from typer import Argument
+
+from ..training_config import billm_blocks
+
+PipelineArgument = Annotated[str, Argument(help="A trained pipeline: its folder, or the name of its installed package")]
+
+
+def pipeline_folder(pipeline: str) -> Path:
+    """The folder of a trained pipeline that has a billm_transformer.
+
+    pipeline (str): A folder, or the name of an installed package.
+    RAISES (ValueError): There is none.
+    """
+    path = Path(pipeline)
+    folder = path if path.is_dir() else _package_folder(pipeline)
+    if not (folder / "config.cfg").is_file():
+        raise ValueError(f"{folder} holds no config.cfg: it is not a pipeline.")
+    config = load_config(folder / "config.cfg")
+    if not billm_blocks(config):
+        raise ValueError(
+            f"the pipeline {pipeline!r} has no billm_transformer; "
+            f"it has: {', '.join(config.get('components', {})) or 'nothing'}."
+        )
+    return folder
+
+
+def _package_folder(name: str) -> Path:
+    try:
+        package = Path(importlib.import_module(name).__file__ or "").parent
+    except (ImportError, ValueError) as error:
+        raise ValueError(f"there is neither a folder nor an installed package {name!r}.") from error
+    meta = load_meta(package / "meta.json")
+    return package / f"{meta['lang']}_{meta['name']}-{meta['version']}"

@@ -1,0 +1,108 @@
+"""Replacing a folder as a whole: written beside, synced, then exchanged in one step."""
+
+import contextlib
+import ctypes
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ..errors import StorageError
+
+# <linux/fs.h> and <sys/stdio.h> of macOS.
+AT_FDCWD = -100
+RENAME_EXCHANGE = 2
+RENAME_SWAP = 2
+
+
+@contextlib.contextmanager
+def replaced_folder(path: Path, known_by: str) -> Iterator[Path]:
+    """Write a folder beside another that takes its place in the end. Killed at any moment, there is the old folder or
+    the new one, whole; what a killed write has left is removed by the next one. After an error the old one stays.
+
+    path (Path): The folder to replace, or a new one.
+    known_by (str): A file that an existing folder must hold, so that none is replaced by mistake.
+    YIELDS (Path): An empty folder to write into.
+    RAISES (StorageError): There is something else at the path, or another process is writing there.
+    """
+    path = path.resolve()
+    if path.exists() and not (path / known_by).is_file() and not (path.is_dir() and not any(path.iterdir())):
+        raise StorageError(
+            f"{path} exists and is not what is written there: it holds no {known_by!r}. Name another folder."
+        )
+    partial = path.with_name(f".{path.name}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(path):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        try:
+            yield partial
+            _sync(partial)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        if path.exists():
+            _exchange(partial, path)
+        else:
+            partial.rename(path)
+        _sync_one(path.parent)
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    name = hashlib.sha256(str(path).encode()).hexdigest()[:32]
+    lock = FileLock(Path(tempfile.gettempdir()) / f"spacy-lsbillm-{name}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise StorageError(f"another process is writing {path}. Wait for it, or name another folder.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Exchange two folders; in one step where the system and the file system have it."""
+    if sys.platform == "linux":
+        rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+        arguments = (AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE)
+    elif sys.platform == "darwin":
+        rename = getattr(ctypes.CDLL(None, use_errno=True), "renamex_np", None)
+        arguments = (os.fsencode(one), os.fsencode(other), RENAME_SWAP)  # type: ignore[assignment]
+    else:
+        rename, arguments = None, ()  # type: ignore[assignment]
+    if rename is None or rename(*arguments) != 0:
+        warnings.warn(
+            f"this file system cannot exchange two folders in one step: for a moment {other} is not there.",
+            stacklevel=4,
+        )
+        aside = one.with_name(f"{one.name}.old")
+        other.rename(aside)
+        one.rename(other)
+        aside.rename(one)
+
+
+def _sync(folder: Path) -> None:
+    """Have everything in a folder on the disk."""
+    for path in folder.rglob("*"):
+        _sync_one(path)
+    _sync_one(folder)
+
+
+def _sync_one(path: Path) -> None:
+    # Windows cannot open folders.
+    if os.name == "nt" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,97 @@
+"""Writing whole pipelines so that a stop at any moment leaves the old one or the new one."""
+
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import srsly
+from spacy.language import Language
+from spacy.util import load_config
+from thinc.api import Config
+
+from .backbone import convert_stored
+from .errors import StorageError
+from .files import check_seal, replaced_folder, write_seal
+from .training_config import billm_blocks
+
+META, CONFIG = "meta.json", "config.cfg"
+
+
+def save(nlp: Language, path: str | Path) -> None:
+    """Write a pipeline beside the one that is there, then exchange them in one step. (`nlp.to_disk` overwrites a
+    pipeline file by file.) Files in the folder that are no part of the old pipeline are kept.
+
+    path (str | Path): A pipeline's folder, or a new one.
+    RAISES (StorageError): There is something else at the path, or another process is writing there.
+    """
+    path = Path(path)
+    with replaced_folder(path, known_by=META) as folder:
+        # Not nlp.to_disk, in whose place `save_whole` puts this function.
+        type(nlp).to_disk(nlp, folder)
+        _keep_others(path, folder)
+
+
+def _keep_others(old: Path, new: Path) -> None:
+    """Take over what is no part of the old pipeline, such as notes that somebody has put there."""
+    if not (old / META).is_file():
+        return
+    try:
+        parts = {META, CONFIG, "vocab", "tokenizer", *srsly.read_json(old / META).get("components", ())}
+    except ValueError:
+        # A pipeline that was written half: nothing is known of it, so nothing is dropped.
+        parts = set()
+    for path in old.iterdir():
+        if path.name not in parts and not (new / path.name).exists():
+            if path.is_dir():
+                shutil.copytree(path, new / path.name)
+            else:
+                shutil.copy2(path, new / path.name)
+
+
+def create_save_whole_v1() -> Callable[[Language], Language]:
+    """For `[training.before_to_disk]`: the pipelines that a training writes are written with `save`."""
+
+    def save_whole(nlp: Language) -> Language:
+        nlp.to_disk = partial(_as_to_disk, nlp)  # type: ignore[method-assign]
+        return nlp
+
+    return save_whole
+
+
+def _as_to_disk(nlp: Language, path: str | Path, **arguments: Any) -> None:
+    if any(arguments.values()):
+        raise StorageError(f"save_whole writes whole pipelines: {', '.join(arguments)} cannot be given.")
+    save(nlp, path)
+
+
+def rewrite(source: Path, target: Path, store_base: str | None = None, base: str | None = None) -> None:
+    """Write a stored pipeline again, with another part of its base if asked for. No model is loaded.
+
+    store_base (str | None): "reference", "copy" or "merged"; None leaves it as it is.
+    base (str | None): The folder or hub id of the base, if it is not under its recorded name.
+    RAISES (StorageError, ...): It is damaged, or cannot be changed into that.
+    """
+    config = load_config(source / CONFIG)
+    names = list(billm_blocks(config))
+    for name in names:
+        check_seal(source / name)
+    with replaced_folder(target, known_by=META) as folder:
+        for path in source.iterdir():
+            if store_base is not None and path.name in names:
+                (folder / path.name).mkdir()
+                convert_stored(path, folder / path.name, store_base, base)
+                write_seal(folder / path.name)
+            elif path.is_dir():
+                shutil.copytree(path, folder / path.name)
+            else:
+                shutil.copy2(path, folder / path.name)
+        if store_base is not None:
+            _set_store_base(config, names, store_base, folder / CONFIG)
+
+
+def _set_store_base(config: Config, names: list[str], store_base: str, path: Path) -> None:
+    for name in names:
+        config["components"][name]["model"]["store_base"] = store_base
+    config.to_disk(path)

@@ -1,0 +1,76 @@
+"""Is a stored pipeline whole, and is its base the one it was trained on, to the last byte?"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from spacy.util import load_config, load_model_from_path
+
+from .backbone import find_base, fingerprint, full_digest, read_record
+from .errors import BaseError, SettingError, StorageError
+from .files import check_seal
+from .training_config import billm_blocks
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check has found.
+
+    what (str): That was looked at.
+    problem (str | None): None if it is in order.
+    """
+
+    what: str
+    problem: str | None = None
+
+
+def verify(folder: Path, base: str | None = None, progress: bool = False) -> Iterator[Finding]:
+    """Check a stored pipeline and the whole of its bases.
+
+    folder (Path): The pipeline.
+    base (str | None): A folder or hub id in place of the one that the pipeline names.
+    progress (bool): Show a bar while a base is read.
+    YIELDS (Finding): One a check, in order.
+    RAISES (ValueError): It is no pipeline with a billm_transformer.
+    """
+    names = list(billm_blocks(load_config(folder / "config.cfg")))
+    for name in names:
+        yield from _verify_component(folder / name, name, base, progress)
+    what = "the rest of the pipeline loads"
+    try:
+        load_model_from_path(folder, exclude=names)
+    except Exception as error:
+        # Each component reads its files in its own way.
+        yield Finding(what, f"{type(error).__name__}: {error}. Copy the pipeline again.")
+    else:
+        yield Finding(what)
+
+
+def _verify_component(folder: Path, name: str, base: str | None, progress: bool) -> Iterator[Finding]:
+    try:
+        check_seal(folder)
+        record = read_record(folder)
+    except StorageError as error:
+        yield Finding(f"component {name}", str(error))
+        return
+    yield Finding(f"component {name}: every file is as it was saved")
+    block = record["base"]
+    if record["store_base"] != "reference":
+        yield Finding(f"component {name}: its base is inside ({record['store_base']})")
+        return
+    what = f"base {base or block['name']} of {name}"
+    try:
+        found = find_base(record, base)
+        if fingerprint(found) != block["fingerprint"]:
+            raise BaseError(
+                f"{found} holds another base: its fingerprint is {fingerprint(found)}, the pipeline was trained on "
+                f"{block['fingerprint']}."
+            )
+        digest = full_digest(found, progress)
+    except (BaseError, SettingError) as error:
+        yield Finding(what, str(error))
+        return
+    if digest != block["digest"]:
+        yield Finding(what, f"the weights in {found} are altered: their digest is {digest}, not {block['digest']}.")
+    else:
+        yield Finding(f"{what}: every byte of {found} is as it was in training")

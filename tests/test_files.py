@@ -1,0 +1,202 @@
+"""Folders that are replaced as a whole, and seals."""
+
+import os
+import random
+import signal
+import time
+
+import numpy as np
+import pytest
+import spacy
+from pipelines import backbone, build, examples, train, trained, vectors
+from spacy.tokens import DocBin
+from spacy.training.initialize import init_nlp
+from spacy.training.loop import train as training_loop
+from spacy.util import fix_random_seed
+
+import spacy_lsbillm
+from spacy_lsbillm.errors import StorageError
+from spacy_lsbillm.files import replaced_folder
+
+
+def read(folder):
+    return {path.name: path.read_text(encoding="utf8") for path in folder.iterdir()}
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path):
+    target = tmp_path / "pipeline"
+    for content in ("one", "two"):
+        with replaced_folder(target, "cfg") as folder:
+            assert list(folder.iterdir()) == []
+            (folder / "cfg").write_text(content, encoding="utf8")
+            (folder / content).write_text(content, encoding="utf8")
+        assert read(target) == {"cfg": content, content: content}
+    assert os.listdir(tmp_path) == ["pipeline"]
+
+
+def test_after_an_error_the_old_folder_is_there(tmp_path):
+    target = tmp_path / "pipeline"
+    with replaced_folder(target, "cfg") as folder:
+        (folder / "cfg").write_text("one", encoding="utf8")
+    with pytest.raises(RuntimeError), replaced_folder(target, "cfg") as folder:
+        (folder / "cfg").write_text("two", encoding="utf8")
+        raise RuntimeError
+    assert read(target) == {"cfg": "one"}
+    assert os.listdir(tmp_path) == ["pipeline"]
+
+
+def test_a_folder_of_something_else_is_not_replaced(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf8")
+    with pytest.raises(StorageError, match="holds no 'cfg'"), replaced_folder(tmp_path, "cfg"):
+        pass
+    with pytest.raises(StorageError, match="holds no 'cfg'"), replaced_folder(tmp_path / "notes.txt", "cfg"):
+        pass
+    assert read(tmp_path) == {"notes.txt": "mine"}
+
+
+def test_one_writer_at_a_time(tmp_path):
+    with (
+        replaced_folder(tmp_path / "pipeline", "cfg") as folder,
+        pytest.raises(StorageError, match="another process"),
+        replaced_folder(tmp_path / "pipeline", "cfg"),
+    ):
+        pass
+    assert not folder.exists()
+
+
+def test_a_file_system_without_exchange_is_told_of(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.platform", "other")
+    for content in ("one", "two"):
+        if content == "one":
+            with replaced_folder(tmp_path / "pipeline", "cfg") as folder:
+                (folder / "cfg").write_text(content, encoding="utf8")
+        else:
+            with (
+                pytest.warns(UserWarning, match="cannot exchange"),
+                replaced_folder(tmp_path / "pipeline", "cfg") as folder,
+            ):
+                (folder / "cfg").write_text(content, encoding="utf8")
+    assert read(tmp_path / "pipeline") == {"cfg": "two"}
+    assert os.listdir(tmp_path) == ["pipeline"]
+
+
+def test_files_of_others_stay_in_a_saved_pipeline(make_base, tmp_path):
+    nlp = trained(make_base())
+    spacy_lsbillm.save(nlp, tmp_path / "pipeline")
+    (tmp_path / "pipeline" / "NOTES.md").write_text("mine", encoding="utf8")
+    nlp.remove_pipe("textcat")
+    spacy_lsbillm.save(nlp, str(tmp_path / "pipeline"))
+    assert (tmp_path / "pipeline" / "NOTES.md").read_text(encoding="utf8") == "mine"
+    assert not (tmp_path / "pipeline" / "textcat").exists()
+    assert spacy.load(tmp_path / "pipeline").pipe_names == ["transformer", "ner"]
+
+
+def set_weights(nlp, value):
+    """Mark all weights of a pipeline, so that a mixture of two of its states would be seen."""
+    for parameter in backbone(nlp).trainable().values():
+        parameter.data.fill_(value)
+    for head in ("ner", "textcat"):
+        for node in nlp.get_pipe(head).model.walk():
+            for name in node.param_names:
+                if node.has_param(name):
+                    node.set_param(name, np.full_like(node.get_param(name), value))
+
+
+def marks(nlp):
+    found = {float(value) for p in backbone(nlp).trainable().values() for value in p.detach().unique()}
+    for head in ("ner", "textcat"):
+        for node in nlp.get_pipe(head).model.walk():
+            for name in node.param_names:
+                if node.has_param(name):
+                    found |= set(np.unique(node.get_param(name)).tolist())
+    return found
+
+
+def test_a_save_that_is_killed_leaves_a_whole_pipeline(make_base, tmp_path):
+    nlp = trained(make_base())
+    set_weights(nlp, 0.0)
+    begun = time.monotonic()
+    spacy_lsbillm.save(nlp, tmp_path / "pipeline")
+    duration = time.monotonic() - begun
+    rng = random.Random(0)
+    seen = set()
+    for kill in range(12):
+        child = os.fork()
+        if child == 0:
+            # Other weights at each save, until the kill.
+            for turn in range(1000):
+                set_weights(nlp, kill + turn / 1024)
+                spacy_lsbillm.save(nlp, tmp_path / "pipeline")
+            os._exit(1)
+        time.sleep(rng.uniform(0, 3 * duration))
+        os.kill(child, signal.SIGKILL)
+        assert os.waitpid(child, 0)[1] == signal.SIGKILL
+        found = marks(spacy.load(tmp_path / "pipeline"))
+        assert len(found) == 1, "a mixture of two pipelines"
+        seen |= found
+    assert len(seen) > 3
+    # What the last kill has left goes with the next save.
+    spacy_lsbillm.save(nlp, tmp_path / "pipeline")
+    assert os.listdir(tmp_path) == ["pipeline"]
+
+
+@pytest.mark.parametrize("store_base", ["reference", "copy", "merged"])
+def test_every_changed_byte_of_the_component_is_refused(make_base, tmp_path, store_base):
+    nlp = trained(make_base(), store_base=store_base)
+    component = tmp_path / "pipeline" / "transformer"
+    nlp.to_disk(tmp_path / "pipeline")
+    files = sorted(path for path in component.rglob("*") if path.is_file())
+    fresh = nlp.get_pipe("transformer")
+    rng = random.Random(store_base)
+    for number in range(40):
+        # Each file in turn, as most bytes are in a few.
+        path = files[number % len(files)]
+        content = path.read_bytes()
+        if not content:
+            continue
+        place = rng.randrange(len(content))
+        changed = bytearray(content)
+        changed[place] ^= 1 << rng.randrange(8)
+        path.write_bytes(content[:place] if number % 3 == 0 else bytes(changed))
+        with pytest.raises(StorageError, match=path.name):
+            fresh.from_disk(component, exclude=["vocab"])
+        path.write_bytes(content)
+    fresh.from_disk(component, exclude=["vocab"])
+
+
+def test_training_can_write_whole_pipelines(make_base, tmp_path):
+    fix_random_seed(0)
+    nlp = build(make_base())
+    docs = DocBin(docs=[example.reference for example in examples(nlp)], store_user_data=True)
+    docs.to_disk(tmp_path / "data.spacy")
+    config = nlp.config.copy()
+    for name in ("train", "dev"):
+        config["corpora"][name] = {"@readers": "spacy.Corpus.v1", "path": str(tmp_path / "data.spacy")}
+    config["training"] |= {
+        "max_steps": 2,
+        "eval_frequency": 1,
+        "before_to_disk": {"@callbacks": "spacy-lsbillm.save_whole.v1"},
+    }
+    saved = []
+    original = spacy_lsbillm.saving.replaced_folder
+
+    def watched(path, known_by):
+        saved.append(path.name)
+        return original(path, known_by)
+
+    with pytest.MonkeyPatch.context() as patch, (tmp_path / "log").open("w") as log:
+        patch.setattr("spacy_lsbillm.saving.replaced_folder", watched)
+        training_loop(init_nlp(config), tmp_path / "training", stdout=log, stderr=log)
+    assert set(saved) == {"model-last"}
+    assert [len(v) for v in vectors(spacy.load(tmp_path / "training" / "model-best"))]
+
+
+def test_a_component_alone_is_replaced_as_a_whole(make_base, tmp_path):
+    nlp = build(make_base())
+    train(nlp)
+    component = nlp.get_pipe("transformer")
+    component.to_disk(tmp_path / "transformer")
+    component.to_disk(tmp_path / "transformer")
+    assert os.listdir(tmp_path) == ["transformer"]
+    with pytest.raises(StorageError, match="Name another folder"):
+        component.to_disk(tmp_path)
