@@ -15,6 +15,7 @@ from spacy.training.loop import train as training_loop
 from spacy.util import fix_random_seed
 
 import spacy_lsbillm
+from spacy_lsbillm import saving
 from spacy_lsbillm.errors import StorageError
 from spacy_lsbillm.files import replaced_folder
 
@@ -178,7 +179,7 @@ def test_training_can_write_whole_pipelines(make_base, tmp_path):
         "before_to_disk": {"@callbacks": "spacy-lsbillm.save_whole.v1"},
     }
     saved = []
-    original = spacy_lsbillm.saving.replaced_folder
+    original = saving.replaced_folder
 
     def watched(path, known_by):
         saved.append(path.name)

@@ -130,7 +130,7 @@ def _alias(parameter: Any, memo: dict[int, Any]) -> nn.Parameter:
     return type(parameter)(
         parameter.data,
         requires_grad=False,
-        has_fp16_weights=parameter.has_fp16_weights, 
+        has_fp16_weights=parameter.has_fp16_weights,
         CB=parameter.CB,
         SCB=parameter.SCB,
     )

@@ -1,0 +1,280 @@
+"""What a stored pipeline holds of its base, and where it finds what it does not hold."""
+
+import json
+import shutil
+
+import pytest
+import spacy
+import torch
+from backbones import batch
+from peft import PeftModel
+from pipelines import backbone, build, same, train, trained, vectors
+from safetensors.torch import load_file
+from spacy.util import fix_random_seed
+from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
+
+from spacy_lsbillm.backbone import BaseSettings
+from spacy_lsbillm.backbone import tensor_files as files
+from spacy_lsbillm.backbone.fingerprint import fingerprint, full_digest
+from spacy_lsbillm.backbone.merge import write_model
+from spacy_lsbillm.backbone.storage import save_backbone
+from spacy_lsbillm.cli import app
+from spacy_lsbillm.errors import BaseError, SettingError
+
+run = CliRunner()
+
+
+def call(*arguments):
+    return run.invoke(app, [*map(str, arguments)])
+
+
+def said(result):
+    return " ".join(result.output.split())
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "gpt2", "gpt_neox", "gemma3_text"])
+@pytest.mark.parametrize(
+    "lora",
+    [
+        {},
+        {"use_rslora": True},
+        {"use_dora": True},
+        {"target_modules": r".*\.(1|2)\..*(q_proj|o_proj|c_proj|dense|query_key_value)"},
+    ],
+)
+def test_folding_from_files_is_what_peft_folds(make_base, tmp_path, family, lora):
+    nlp = trained(make_base(family), lora=lora)
+    held = backbone(nlp)
+    save_backbone(held, tmp_path, "reference")
+    write_model(held.folder, held.base, (tmp_path / "adapter", held.settings.lora), tmp_path / "merged")
+    base = AutoModelForCausalLM.from_pretrained(held.folder)
+    expected = PeftModel.from_pretrained(base, str(tmp_path / "adapter")).merge_and_unload().state_dict()
+    found = load_file(tmp_path / "merged" / "model.safetensors")
+    for name, tensor in found.items():
+        assert torch.allclose(tensor, expected[name], atol=1e-6), name
+    tied = {"lm_head.weight"} if held.config.tie_word_embeddings else set()
+    assert set(expected) - set(found) <= tied
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    assert torch.allclose(loaded(batch(False)[0]).logits, base(batch(False)[0]).logits, atol=1e-4)
+
+
+def test_large_models_are_written_in_parts(make_base, tmp_path, monkeypatch):
+    base = make_base("llama")
+    monkeypatch.setattr("spacy_lsbillm.backbone.merge.write_tensors", lambda *a: files.write_tensors(*a, 30_000))
+    write_model(base, BaseSettings(str(base)), None, tmp_path / "parts")
+    parts = sorted(path.name for path in (tmp_path / "parts").glob("*.safetensors"))
+    assert len(parts) > 3 and parts[0] == f"model-00001-of-{len(parts):05}.safetensors"
+    assert all((tmp_path / "parts" / name).stat().st_size < 60_000 for name in parts)
+    assert fingerprint(tmp_path / "parts") == fingerprint(base)
+    assert full_digest(tmp_path / "parts") == full_digest(base)
+    one, other = (AutoModelForCausalLM.from_pretrained(folder) for folder in (base, tmp_path / "parts"))
+    assert torch.equal(one(batch(False)[0]).logits, other(batch(False)[0]).logits)
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "fp4", "int8"])
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2"])
+def test_quantised_bases_train_save_and_load(make_base, tmp_path, family, quantization):
+    nlp = trained(make_base(family), steps=3, quantization=quantization)
+    fresh = build(make_base(family), quantization=quantization)
+    train(fresh, 0)
+    assert not same(vectors(nlp), vectors(fresh), 1e-3), "it has not learned"
+    nlp.to_disk(tmp_path / "reference")
+    assert call("merge", tmp_path / "reference", tmp_path / "copy", "--store-base", "copy").exit_code == 0
+    for stored in ("reference", "copy"):
+        loaded = spacy.load(tmp_path / stored)
+        assert backbone(loaded).base.quantization == quantization
+        assert same(vectors(loaded), vectors(nlp), 1e-4)
+    # The adapter goes into the unquantised base; what remains is the quantisation's own error.
+    assert call("merge", tmp_path / "reference", tmp_path / "merged").exit_code == 0
+    plain = {"components": {"transformer": {"model": {"quantization": None}}}}
+    merged, unquantised = (
+        spacy.load(tmp_path / "merged", config=plain),
+        spacy.load(tmp_path / "reference", config=plain),
+    )
+    assert same(vectors(merged), vectors(unquantised), 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("trained_with", "loaded_with"), [(None, "nf4"), (None, "int8"), ("nf4", None), ("int8", "fp4")]
+)
+def test_quantisation_is_chosen_at_load(make_base, tmp_path, trained_with, loaded_with):
+    nlp = trained(make_base(), quantization=trained_with)
+    nlp.to_disk(tmp_path / "pipeline")
+    loaded = spacy.load(
+        tmp_path / "pipeline", config={"components": {"transformer": {"model": {"quantization": loaded_with}}}}
+    )
+    kinds = {type(module).__name__ for module in backbone(loaded).causal_lm.modules()}
+    assert ("Linear4bit" in kinds) == (loaded_with in ("nf4", "fp4")), kinds
+    assert ("Linear8bitLt" in kinds) == (loaded_with == "int8"), kinds
+    for (name, one), (_, other) in zip(
+        backbone(nlp).trainable().items(), backbone(loaded).trainable().items(), strict=True
+    ):
+        assert torch.equal(one, other), name
+    correlation = torch.corrcoef(torch.stack([torch.tensor(vectors(one)[0]).flatten() for one in (nlp, loaded)]))
+    assert correlation[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("depth", [None, 2])
+def test_a_pipeline_is_converted_without_loading_a_model(make_base, tmp_path, depth):
+    nlp = trained(make_base(), depth=depth)
+    nlp.to_disk(tmp_path / "reference")
+    expected = vectors(nlp)
+    for source, target in (("reference", "copy"), ("copy", "reference"), ("reference", "merged"), ("copy", "merged")):
+        output = tmp_path / f"{source} to {target}"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(AutoModelForCausalLM, "from_pretrained", None)
+            result = call("merge", tmp_path / source, output, "--store-base", target)
+        assert result.exit_code == 0, result.output
+        loaded = spacy.load(output)
+        assert loaded.config["components"]["transformer"]["model"]["store_base"] == target
+        assert same(vectors(loaded), expected, 1e-4)
+        if target == "copy":
+            shutil.copytree(output, tmp_path / "copy")
+    record = json.loads((tmp_path / "reference" / "transformer" / "billm.json").read_text(encoding="utf8"))
+    back = json.loads((tmp_path / "copy to reference" / "transformer" / "billm.json").read_text(encoding="utf8"))
+    assert back == record
+    if depth:
+        stored = load_file(tmp_path / "copy" / "transformer" / "base" / "model.safetensors")
+        assert not any(".2." in name or ".3." in name for name in stored)
+
+
+def test_a_shallow_copy_names_the_whole_base_when_it_is_saved_again(make_base, tmp_path):
+    nlp = trained(make_base(), depth=2, store_base="copy")
+    nlp.to_disk(tmp_path / "one")
+    spacy.load(tmp_path / "one").to_disk(tmp_path / "two")
+    assert call("merge", tmp_path / "two", tmp_path / "reference", "--store-base", "reference").exit_code == 0
+    assert same(vectors(spacy.load(tmp_path / "reference")), vectors(nlp), 1e-5)
+
+
+def test_merge_says_what_it_cannot_do(make_base, tmp_path):
+    trained(make_base(), store_base="merged").to_disk(tmp_path / "merged")
+    assert "its adapter is part of the weights" in said(
+        call("merge", tmp_path / "merged", tmp_path / "x", "--store-base", "copy")
+    )
+    assert "Use one of: reference, copy, merged" in said(
+        call("merge", tmp_path / "merged", tmp_path / "x", "--store-base", "both")
+    )
+    assert "neither a folder nor an installed package" in said(call("merge", "no_such", tmp_path / "x"))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").touch()
+    assert "Name another folder" in said(call("save", tmp_path / "merged", tmp_path / "mine"))
+    assert not (tmp_path / "x").exists()
+
+
+def test_save_copies_what_is_whole(make_base, tmp_path):
+    nlp = trained(make_base())
+    nlp.to_disk(tmp_path / "pipeline")
+    assert call("save", tmp_path / "pipeline", tmp_path / "safe").exit_code == 0
+    assert same(vectors(spacy.load(tmp_path / "safe")), vectors(nlp))
+    weights = tmp_path / "pipeline" / "transformer" / "adapter" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    result = call("save", tmp_path / "pipeline", tmp_path / "safe")
+    assert result.exit_code == 1 and "adapter_model.safetensors is altered" in said(result)
+    assert same(vectors(spacy.load(tmp_path / "safe")), vectors(nlp))
+
+
+def moved(make_base, tmp_path):
+    """A reference whose base is no longer where it was."""
+    shutil.copytree(make_base("llama", seed=9), tmp_path / "base")
+    nlp = trained(tmp_path / "base")
+    nlp.to_disk(tmp_path / "pipeline")
+    (tmp_path / "base").rename(tmp_path / "elsewhere")
+    return nlp
+
+
+def test_a_map_says_where_bases_are(make_base, tmp_path, monkeypatch):
+    nlp = moved(make_base, tmp_path)
+    with pytest.raises(BaseError, match="SPACY_LSBILLM_BASES"):
+        spacy.load(tmp_path / "pipeline")
+    places = tmp_path / "bases.json"
+    monkeypatch.setenv("SPACY_LSBILLM_BASES", str(places))
+    with pytest.raises(SettingError, match=r"SPACY_LSBILLM_BASES = .* cannot be read"):
+        spacy.load(tmp_path / "pipeline")
+    # Relative folders are seen from the file.
+    places.write_text(json.dumps({str(tmp_path / "base"): "elsewhere"}), encoding="utf8")
+    assert same(vectors(spacy.load(tmp_path / "pipeline")), vectors(nlp))
+    places.write_text(json.dumps({str(tmp_path / "base"): "nowhere"}), encoding="utf8")
+    monkeypatch.setattr("spacy_lsbillm.backbone.known._folders", {})
+    with pytest.raises(BaseError, match="there is no such folder"):
+        spacy.load(tmp_path / "pipeline")
+    places.write_text(json.dumps({str(tmp_path / "base"): str(make_base("llama"))}), encoding="utf8")
+    with pytest.raises(BaseError, match="is not the one this pipeline was trained on"):
+        spacy.load(tmp_path / "pipeline")
+
+
+def test_verify_reads_the_whole_base(make_base, tmp_path):
+    moved(make_base, tmp_path)
+    (tmp_path / "elsewhere").rename(tmp_path / "base")
+    result = call("verify", tmp_path / "pipeline")
+    assert result.exit_code == 0 and "every byte of" in said(result) and "every file is as it was" in said(result)
+    # A byte that no sampled block holds.
+    weights = tmp_path / "base" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    tensor = max(files.stored_tensors(tmp_path / "base").values(), key=lambda tensor: tensor.end - tensor.begin)
+    content[tensor.begin + 5000] ^= 1
+    weights.write_bytes(content)
+    assert spacy.load(tmp_path / "pipeline"), "the fingerprint cannot see it"
+    result = call("verify", tmp_path / "pipeline")
+    assert result.exit_code == 1 and "are altered" in said(result)
+    assert call("verify", tmp_path / "pipeline", "--base", make_base("llama", seed=9)).exit_code == 0
+    result = call("verify", tmp_path / "pipeline", "--base", make_base("llama"))
+    assert result.exit_code == 1 and "holds another base" in said(result)
+
+
+@pytest.mark.parametrize("damaged", ["transformer/billm.json", "ner/model", "meta.json"])
+def test_verify_names_what_is_damaged(make_base, tmp_path, damaged):
+    trained(make_base(), store_base="copy").to_disk(tmp_path / "pipeline")
+    assert "its base is inside (copy)" in said(call("verify", tmp_path / "pipeline"))
+    path = tmp_path / "pipeline" / damaged
+    path.write_bytes(path.read_bytes()[:20])
+    assert call("verify", tmp_path / "pipeline").exit_code == 1
+
+
+def test_meta_lists_the_base_and_its_licence(make_base, tmp_path):
+    base = shutil.copytree(make_base("llama"), tmp_path / "licensed")
+    (base / "README.md").write_text("---\nlicense: apache-2.0\n---\nA model.\n", encoding="utf8")
+    fix_random_seed(0)
+    nlp = build(base, store_base="copy")
+    train(nlp)
+    nlp.to_disk(tmp_path / "pipeline")
+    meta = json.loads((tmp_path / "pipeline" / "meta.json").read_text(encoding="utf8"))
+    assert meta["sources"] == [{"name": str(base), "url": "", "license": "apache-2.0"}]
+    # The card travels with a copy of the weights.
+    assert (tmp_path / "pipeline" / "transformer" / "base" / "README.md").is_file()
+
+
+def test_a_base_of_the_hub_is_named_by_its_commit(make_base, tmp_path, monkeypatch):
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    snapshots = tmp_path / "hub" / "models--org--tiny" / "snapshots"
+    shutil.copytree(make_base("llama"), snapshots / commit)
+    (snapshots.parent / "refs").mkdir()
+    (snapshots.parent / "refs" / "main").write_text(commit, encoding="utf8")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    nlp = trained("org/tiny")
+    nlp.to_disk(tmp_path / "pipeline")
+    source = nlp.meta["sources"][0]
+    assert source["revision"] == commit and source["url"] == "https://huggingface.co/org/tiny"
+    # The branch has moved on; the pipeline has not.
+    other = commit[::-1]
+    shutil.copytree(make_base("llama", seed=1), snapshots / other)
+    (snapshots.parent / "refs" / "main").write_text(other, encoding="utf8")
+    monkeypatch.setattr("spacy_lsbillm.backbone.known._folders", {})
+    assert same(vectors(spacy.load(tmp_path / "pipeline")), vectors(nlp))
+
+
+def test_upper_layers_are_not_read(make_base, tmp_path):
+    """A base whose upper layers are zeroed bytes on disk gives the same at a depth below."""
+    base = shutil.copytree(make_base("llama"), tmp_path / "base")
+    nlp = trained(base, depth=2)
+    whole = vectors(nlp)
+    for name, tensor in files.stored_tensors(base).items():
+        if ".2." in name or ".3." in name:
+            with tensor.path.open("r+b") as file:
+                file.seek(tensor.begin)
+                file.write(b"\xff" * (tensor.end - tensor.begin))
+    again = trained(base, depth=2)
+    assert same(vectors(again), whole)
+    assert len(backbone(again).causal_lm.model.layers) == 2
