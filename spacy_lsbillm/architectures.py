@@ -38,6 +38,7 @@ def create_billm_model_v1(
     learn_rate_scale: float = 1.0,
     heads_first: int = 0,
     output: str = "tokens",
+    adapter_optimizer: str | None = None,
     store_base: str = "reference",
 ) -> Model[list[Doc], Any]:
     """A decoder-only language model, its causal mask removed from all or some layers, tuned with LoRA; one vector a
@@ -62,6 +63,8 @@ def create_billm_model_v1(
     heads_first (int): Updates in the beginning that change the heads alone.
     output (str): "tokens": one vector a token, the mean of its pieces. "pieces": one a piece, for listeners that pool
         them otherwise and for whatever reads `doc._.trf_data` as spacy-transformers fills it.
+    adapter_optimizer (str | None): Optimizer states of the adapter that take less memory: "adamw_8bit",
+        "paged_adamw_32bit" or "paged_adamw_8bit". None: as the config's optimizer has them.
     store_base (str): What of the base a saved pipeline holds: "reference" (its name and fingerprint), "copy", or
         "merged" (with the adapter folded in).
     RAISES (ValueError): A value that is not allowed, whatever the base.
@@ -73,7 +76,7 @@ def create_billm_model_v1(
         scalar_mix=scalar_mix,
         gradient_checkpointing=gradient_checkpointing,
     )
-    settings = ShimSettings(backbone, store_base, learn_rate_scale, heads_first, output)
+    settings = ShimSettings(backbone, store_base, learn_rate_scale, heads_first, output, adapter_optimizer)
     return build_billm_model(settings, ModelSettings(get_spans or get_doc_spans, window, overlap))
 
 

@@ -103,7 +103,9 @@ MODELS: dict[str, dict[str, Any]] = {
     "spancat_singlelabel": _spancat({"@layers": "Softmax.v2"}),
     "span_finder": {"@architectures": "spacy.SpanFinder.v1", "scorer": {**LOGISTIC, "nO": 2}},
 }
-KNOWN = tuple(MODELS)
+# spaCy's own: it sets `doc._.trf_data` to None.
+CLEANER = "doc_cleaner"
+KNOWN = (*MODELS, CLEANER)
 CLASSIFIERS = {"textcat", "textcat_multilabel"}
 
 # Components that write to the same place; only one of each group can be scored.
@@ -208,13 +210,15 @@ def check_pipeline(pipeline: Sequence[str]) -> None:
     if not pipeline:
         raise SettingError(f"the pipeline names no component. Name at least one of: {known}.")
     for name in pipeline:
-        if name not in MODELS:
+        if name not in KNOWN:
             raise SettingError(
                 f"there is no component {name!r} that can be put into a config here. Use some of: {known}. The "
                 f"transformer is always there and need not be named. Anything else can be added to the config by hand."
             )
         if pipeline.count(name) > 1:
             raise SettingError(f"the pipeline names {name!r} more than once. Name each component once.")
+    if CLEANER in pipeline and (pipeline[-1] != CLEANER or len(pipeline) == 1):
+        raise SettingError(f"{CLEANER!r} drops the token vectors: name it last, behind a component that listens.")
     for one, other, place in EXCLUSIVE:
         if one in pipeline and other in pipeline:
             raise SettingError(f"{one!r} and {other!r} both write to {place}. Choose one of them.")
@@ -232,8 +236,10 @@ def _components(pipeline: Sequence[str], pooling: str | None) -> dict[str, Any]:
             raise SettingError(f"pooling = {pooling!r} is for {' or '.join(sorted(CLASSIFIERS))}, which is not there.")
         models |= {name: _pooled(name == "textcat", pooling) for name in CLASSIFIERS}
     blocks: dict[str, dict[str, Any]] = {
-        name: {"factory": name, "model": {**models[name], "tok2vec": LISTENER}} for name in pipeline
+        name: {"factory": name, "model": {**models[name], "tok2vec": LISTENER}} for name in _trained(pipeline)
     }
+    if CLEANER in pipeline:
+        blocks[CLEANER] = {"factory": CLEANER, "attrs": {"_.trf_data": None}, "silent": True}
     if "span_finder" in blocks:
         blocks["span_finder"]["max_length"] = 25
     for name in _after_span_finder(pipeline):
@@ -246,6 +252,11 @@ def _score_by_question(blocks: dict[str, Any], pipeline: Sequence[str]) -> None:
         raise SettingError(f"multiple choice needs the pipeline textcat, not {','.join(pipeline)}.")
     blocks["components"]["textcat"]["scorer"] = {"@scorers": "spacy-lsbillm.choice_scorer.v1"}
     blocks["training"]["score_weights"] = {"choice_acc": 1.0, "cats_micro_f": 0.0, "cats_score": 0.0}
+
+
+def _trained(pipeline: Sequence[str]) -> list[str]:
+    """The components of a pipeline that have something to learn."""
+    return [name for name in pipeline if name != CLEANER]
 
 
 def _after_span_finder(pipeline: Sequence[str]) -> list[str]:
@@ -301,10 +312,11 @@ def _training(device: Device, pipeline: Sequence[str]) -> dict[str, Any]:
 
 def _score_weights(pipeline: Sequence[str]) -> dict[str, float | None]:
     weights: dict[str, float | None] = {}
-    for name in pipeline:
+    trained = _trained(pipeline)
+    for name in trained:
         for score, weight in SCORES[name].items():
             # Two components may have a score in common.
-            weights[score] = None if weight is None else round((weights.get(score) or 0) + weight / len(pipeline), 2)
+            weights[score] = None if weight is None else round((weights.get(score) or 0) + weight / len(trained), 2)
     return weights
 
 

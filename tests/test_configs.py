@@ -71,7 +71,7 @@ def test_each_config_trains_and_its_score_counts(make_base, corpus, tmp_path, pa
     assert nlp.config["components"]["transformer"]["model"]["store_base"] == "copy"
 
 
-@pytest.mark.parametrize("component", KNOWN)
+@pytest.mark.parametrize("component", [name for name in KNOWN if name != "doc_cleaner"])
 def test_every_known_component_learns(make_base, corpus, tmp_path, component):
     config = write_config(tmp_path / "c.cfg", corpus, make_base(), [component], heads_first=1)
     overrides = {"training.max_steps": 40, "training.eval_frequency": 40}
@@ -119,6 +119,8 @@ def test_settings_of_the_model_reach_the_config():
         ({"pipeline": ["ner", "ner"]}, "more than once"),
         ({"pipeline": ["textcat", "textcat_multilabel"]}, "doc.cats"),
         ({"pipeline": ["spancat", "spancat_singlelabel"]}, "doc.spans"),
+        ({"pipeline": ["doc_cleaner", "ner"]}, "name it last"),
+        ({"pipeline": ["doc_cleaner"]}, "name it last"),
         ({"device": "tpu"}, "'cpu', 'gpu'"),
         ({"unmask": "some"}, "unmask = 'some'"),
         ({"store_base": "no"}, "store_base"),
@@ -127,6 +129,13 @@ def test_settings_of_the_model_reach_the_config():
 def test_what_is_not_allowed_is_refused(settings, said):
     with pytest.raises(ValueError, match=said):
         training_config("base", **settings)
+
+
+def test_a_doc_cleaner_is_put_behind_what_listens():
+    config = training_config("base", pipeline=["ner", "doc_cleaner"])
+    assert config["nlp"]["pipeline"] == ["transformer", "ner", "doc_cleaner"]
+    assert "_.trf_data" in config["components"]["doc_cleaner"]["attrs"]
+    assert config["training"]["score_weights"]["ents_f"] == 1.0
 
 
 def test_the_project_file_is_valid_and_names_files_that_exist():

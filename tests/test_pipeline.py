@@ -477,3 +477,42 @@ def test_the_record_says_what_was_used(make_base, tmp_path):
     assert record["base"]["name"] == str(make_base())
     assert record["base"]["layers"] == 4
     assert set(record["versions"]) >= {"torch", "transformers", "peft", "spacy-lsbillm"}
+
+
+def test_eight_bit_optimizer_states_train_the_adapter(make_base):
+    # Smaller tensors keep their states in float32.
+    wide = {"hidden_size": 128, "intermediate_size": 256}
+    fix_random_seed(0)
+    nlp = build(make_base("llama", **wide), lora={"r": 32}, adapter_optimizer="adamw_8bit", learn_rate_scale=0.5)
+    first = train(nlp, 1, Adam(0.002, use_averages=False))
+    last = train(nlp, 20, Adam(0.002, use_averages=False))
+    assert last["ner"] < first["ner"]
+
+
+def test_the_adapters_first_step_is_thincs(make_base):
+    moved, base = [], make_base()
+    for adapter_optimizer in (None, "adamw_8bit"):
+        fix_random_seed(0)
+        nlp = build(base, adapter_optimizer=adapter_optimizer, learn_rate_scale=0.5, lora={"dropout": 0})
+        train(nlp, 1, Adam(0.002, use_averages=False, L2=0.01, grad_clip=1.0))
+        moved.append(backbone(nlp).trainable())
+    for name in moved[0]:
+        assert torch.allclose(moved[0][name], moved[1][name], atol=2e-5), name
+
+
+def test_adapter_optimizer_says_what_it_cannot_do(make_base):
+    nlp = build(make_base(), adapter_optimizer="adamw_8bit")
+    with pytest.raises(SettingError, match="use_averages = false"):
+        train(nlp, 1, Adam(0.002))
+    with pytest.raises(SettingError, match="needs a GPU"):
+        train(build(make_base(), adapter_optimizer="paged_adamw_8bit"), 1, Adam(0.002, use_averages=False))
+    with pytest.raises(SettingError, match="adapter_optimizer = 'sgd' is not allowed"):
+        build(make_base(), adapter_optimizer="sgd")
+
+
+def test_a_doc_cleaner_drops_the_vectors_behind_the_last_listener(make_base):
+    nlp = build(make_base())
+    nlp.add_pipe("doc_cleaner", config={"attrs": {"_.trf_data": None}})
+    train(nlp)
+    docs = list(nlp.pipe(TEXTS))
+    assert all(doc._.trf_data is None and doc.cats for doc in docs)

@@ -146,3 +146,13 @@ def test_training_one_pipeline_leaves_the_other(make_base):
     train(one, steps=5)
     assert same(vectors(other), before, 0)
     assert not same(vectors(one), before)
+
+
+def test_chance_does_not_depend_on_whether_the_base_was_there(make_base):
+    folder = make_base("llama", seed=6)
+    torch.manual_seed(0)
+    first = load(folder, lora=LoraSettings())
+    torch.manual_seed(0)
+    second = load(folder, lora=LoraSettings())
+    for one, other in zip(first.trainable().values(), second.trainable().values(), strict=True):
+        assert torch.equal(one, other)

@@ -86,7 +86,9 @@ def shared_base(
         largest = max(bases, key=lambda base: base.layers, default=None)
         if largest is not None and largest.layers >= layers:
             return largest
-        loaded = SharedBase(load_causal_lm(folder, settings, device))
+        # Loading draws random numbers, sharing does not: what follows must not depend on which of the two it was.
+        with torch.random.fork_rng(devices=[]):
+            loaded = SharedBase(load_causal_lm(folder, settings, device))
         if largest is not None:
             loaded.adopt(largest)
         bases.add(loaded)

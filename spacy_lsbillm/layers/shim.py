@@ -24,6 +24,7 @@ from ..backbone import (
 )
 from ..errors import SettingError, StorageError
 from ..files import check_seal, write_seal
+from .adapter_optimizer import CHOICES, AdapterOptimizer
 
 # msgpack takes at most 4 GiB an item.
 CHUNK_BYTES = 1 << 30
@@ -39,6 +40,7 @@ class ShimSettings:
     learn_rate_scale (float): The adapter's learning rate in units of the optimizer's, which the heads use as it is.
     heads_first (int): Updates in the beginning that change the heads alone.
     output (str): "tokens" or "pieces": of what there is one vector.
+    adapter_optimizer (str | None): Where the adapter's optimizer states are, see `AdapterOptimizer`; None: thinc's.
     """
 
     backbone: BackboneSettings
@@ -46,6 +48,7 @@ class ShimSettings:
     learn_rate_scale: float = 1.0
     heads_first: int = 0
     output: str = TOKENS
+    adapter_optimizer: str | None = None
 
     def __post_init__(self) -> None:
         if self.store_base not in STORE_BASE:
@@ -56,6 +59,11 @@ class ShimSettings:
             raise SettingError(f"learn_rate_scale = {self.learn_rate_scale!r} is not allowed: it must be above 0.")
         if self.output not in OUTPUTS:
             raise SettingError(f"output = {self.output!r} is not allowed. Use one of: {', '.join(map(repr, OUTPUTS))}.")
+        if self.adapter_optimizer not in CHOICES:
+            raise SettingError(
+                f"adapter_optimizer = {self.adapter_optimizer!r} is not allowed. Use one of: "
+                f"{', '.join(map(repr, CHOICES))}."
+            )
         if self.heads_first < 0:
             raise SettingError(f"heads_first = {self.heads_first!r} is not allowed: it must be a number of updates.")
 
@@ -67,6 +75,7 @@ class BackboneShim(Shim):
         super().__init__(None)
         self.settings = settings
         self._updates = 0
+        self._optimizer: AdapterOptimizer | None = None
         self._special: SpecialPieces | None = None
         self._backbone: Backbone | None = None
         self._unpacked: tempfile.TemporaryDirectory[str] | None = None
@@ -99,6 +108,7 @@ class BackboneShim(Shim):
 
     def initialize(self) -> None:
         """Load the base and put a fresh adapter on it."""
+        self._optimizer = None
         self._backbone = load_backbone(self.settings.backbone, device=get_torch_default_device())
 
     def __call__(self, inputs: Batch, is_train: bool) -> tuple[Tensor, Callable[[Tensor], None]]:
@@ -135,10 +145,17 @@ class BackboneShim(Shim):
     def finish_update(self, optimizer: Optimizer) -> None:
         """Let thinc's optimizer change the adapter, and the mix of layers if there is one."""
         self._updates += 1
-        for parameters, scale in (
-            (self.backbone.adapter_parameters(), self.settings.learn_rate_scale),
-            (self.backbone.mix_parameters(), 1.0),
-        ):
+        scaled = [(self.backbone.mix_parameters(), 1.0)]
+        adapter = self.backbone.adapter_parameters()
+        if self.settings.adapter_optimizer is None:
+            scaled.append((adapter, self.settings.learn_rate_scale))
+        elif any(parameter.grad is not None for parameter in adapter.values()):
+            if self._optimizer is None:
+                self._optimizer = AdapterOptimizer(
+                    self.settings.adapter_optimizer, adapter, self.settings.learn_rate_scale
+                )
+            self._optimizer.step(optimizer)
+        for parameters, scale in scaled:
             for name, parameter in parameters.items():
                 if parameter.grad is not None:
                     key = (self.id, name)
@@ -175,6 +192,7 @@ class BackboneShim(Shim):
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote."""
+        self._optimizer = None
         self._backbone = load_stored(folder, self.settings.backbone, get_torch_default_device())
 
     def to_bytes(self) -> bytes:

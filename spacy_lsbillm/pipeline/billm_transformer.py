@@ -48,6 +48,7 @@ overlap = null
 learn_rate_scale = 1.0
 heads_first = 0
 output = "tokens"
+adapter_optimizer = null
 store_base = "reference"
 
 [transformer.model.get_spans]

@@ -1,0 +1,67 @@
+"""Optimizer states of the adapter that take less memory than thinc's: 8-bit, or paged to the host."""
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from thinc.api import Optimizer
+from torch import nn
+
+from ..errors import SettingError
+
+# By the names that transformers' `Trainer` has for them; null is thinc's own, in float32 on the device.
+CLASSES = {
+    "adamw_8bit": "AdamW8bit",
+    "paged_adamw_32bit": "PagedAdamW32bit",
+    "paged_adamw_8bit": "PagedAdamW8bit",
+}
+CHOICES = (None, *CLASSES)
+
+
+class AdapterOptimizer:
+    """AdamW of bitsandbytes (arXiv 2110.02861), with the rates and settings of a thinc optimizer.
+
+    name (str): One of `CLASSES`.
+    parameters (Mapping): What it changes, by name.
+    scale (float): Of the learning rate.
+    RAISES (SettingError): It cannot be had here.
+    """
+
+    def __init__(self, name: str, parameters: Mapping[str, nn.Parameter], scale: float):
+        devices = {parameter.device.type for parameter in parameters.values()}
+        if name.startswith("paged") and devices != {"cuda"}:
+            raise SettingError(f'adapter_optimizer = "{name}" needs a GPU to page from. Use "adamw_8bit" or null.')
+        try:
+            optimizers = importlib.import_module("bitsandbytes").optim
+        except (ImportError, RuntimeError, OSError) as error:
+            raise SettingError(f'adapter_optimizer = "{name}" needs a working bitsandbytes: {error}') from error
+        self._scale = scale
+        self._parameters = list(parameters.values())
+        self._optimizer: Any = getattr(optimizers, CLASSES[name])(self._parameters)
+
+    def step(self, settings: Optimizer) -> None:
+        """Change the parameters by their gradients, as a thinc optimizer would at its present rate: gradients clipped
+        one by one, weight decay apart from them.
+
+        RAISES (SettingError): The optimizer asks for what this one has not.
+        """
+        if settings.averages is not None:
+            raise SettingError(
+                "adapter_optimizer keeps no averages, which would take the memory that it saves. "
+                "Set training.optimizer.use_averages = false."
+            )
+        if settings.L2 and not settings.L2_is_weight_decay:
+            raise SettingError("adapter_optimizer needs training.optimizer.L2_is_weight_decay = true.")
+        if settings.grad_clip:
+            for parameter in self._parameters:
+                if parameter.grad is not None:
+                    nn.utils.clip_grad_norm_(parameter, settings.grad_clip, foreach=False)
+        for group in self._optimizer.param_groups:
+            group["lr"] = settings.learn_rate * self._scale
+            group["betas"] = (settings.b1, settings.b2)
+            group["eps"] = settings.eps
+            group["weight_decay"] = settings.L2
+        with torch.no_grad():
+            self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
