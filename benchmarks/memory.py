@@ -1,0 +1,295 @@
+"""What large bases cost in memory, time and disk: training and prediction, loading, many pipelines over one base, saving.
+
+    python -m benchmarks.memory --shape 100m
+    python -m benchmarks.memory --shape 8b --gpu-id 0
+
+The weights are random: nothing is fetched. Each measurement has a process of its own; memory is that of the GPU, or
+without one the resident memory of the process.
+"""
+
+import argparse
+import gc
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import spacy
+import torch
+from spacy.language import Language
+from spacy.training import Example
+from thinc.api import Adam, require_gpu
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+import spacy_lsbillm
+from spacy_lsbillm.backbone.base import skeleton
+from spacy_lsbillm.backbone.tensor_files import NewTensor, write_tensors
+
+from .record import ROOT, circumstances, write_result
+
+# LLaMA's, by parameters. The largest is LLaMA-3-8B's (arXiv 2407.21783, table 3).
+SHAPES: dict[str, dict[str, Any]] = {
+    "10m": {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 8, "num_attention_heads": 4},
+    "100m": {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 12},
+    "8b": {
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 128256,
+        "rope_theta": 500000.0,
+    },
+}
+VOCABULARY = {"10m": 8192, "100m": 16384}
+WORDS = "book a table for two at an italian place in boston tomorrow night".split()
+MEBIBYTE = 2**20
+PIPELINES = 10
+
+
+def make_base(folder: Path, shape: str) -> None:
+    """A base with random weights in bfloat16, written a part at a time, and the embedded base's tokenizer."""
+    config = LlamaConfig(**{"vocab_size": VOCABULARY.get(shape), **SHAPES[shape], "tie_word_embeddings": False})
+    config.architectures = ["LlamaForCausalLM"]
+    config.save_pretrained(folder)
+    tensors = {
+        name: NewTensor("BF16", tuple(tensor.shape), _random(name, tensor.numel()))
+        for name, tensor in skeleton(config).state_dict().items()
+    }
+    write_tensors(folder, tensors)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(ROOT / "assets" / "base" / name, folder / name)
+
+
+def _random(name: str, size: int) -> Callable[[], Iterator[bytes]]:
+    def chunks() -> Iterator[bytes]:
+        for start in range(0, size, 1 << 22):
+            values = torch.ones if name.endswith("norm.weight") else torch.randn
+            scale = 1.0 if name.endswith("norm.weight") else 0.02
+            part = values(min(1 << 22, size - start), dtype=torch.float32) * scale
+            yield part.to(torch.bfloat16).view(torch.uint8).numpy().tobytes()
+
+    return chunks
+
+
+def pipeline(base: Path, **model: Any) -> Language:
+    """A blank pipeline with a labeler over a base."""
+    nlp = spacy.blank("en")
+    settings = {"@architectures": "spacy-lsbillm.BiLLMModel.v1", "name": str(base), **model}
+    nlp.add_pipe("billm_transformer", name="transformer", config={"model": settings})
+    nlp.add_pipe("sequence_labeler", config={"model": {"tok2vec": {"@architectures": LISTENER, "pooling": POOLING}}})
+    return nlp
+
+
+LISTENER = "spacy-transformers.TransformerListener.v1"
+POOLING = {"@layers": "reduce_mean.v1"}
+
+
+def examples(nlp: Language, tokens: int) -> list[Example]:
+    """One step's documents: about so many tokens."""
+    docs = [nlp.make_doc(" ".join(WORDS * 10)) for _ in range(max(1, tokens // (10 * len(WORDS))))]
+    return [Example.from_dict(doc, {"entities": [(17, 20, "count")]}) for doc in docs]
+
+
+def initialized(base: Path, **model: Any) -> Language:
+    nlp = pipeline(base, **model)
+    nlp.initialize(lambda: examples(nlp, 130))
+    return nlp
+
+
+class Memory:
+    """The most memory since the last `reset`, and what is held now, in bytes."""
+
+    def __init__(self, gpu: bool):
+        self._gpu = gpu
+
+    def reset(self) -> None:
+        gc.collect()
+        if self._gpu:
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            # Sets VmHWM back (proc(5)).
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+    def peak(self) -> int:
+        return torch.cuda.max_memory_allocated() if self._gpu else self._status("VmHWM")
+
+    def held(self) -> int:
+        gc.collect()
+        return torch.cuda.memory_allocated() if self._gpu else self._status("VmRSS")
+
+    @staticmethod
+    def _status(field: str) -> int:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+
+def train(base: Path, work: Path, memory: Memory, quantization: str | None, tokens: int) -> dict[str, float]:
+    """Steps of so many tokens with LoRA, r = 16 on all linear layers, and gradient checkpointing; then prediction."""
+    before = memory.held()
+    memory.reset()
+    nlp = initialized(base, dtype="bfloat16", quantization=quantization, gradient_checkpointing=True, window=512)
+    batch = examples(nlp, tokens)
+    optimizer = Adam(1e-4, use_averages=False)
+    nlp.update(batch, sgd=optimizer)
+    n_tokens = sum(len(example.reference) for example in batch)
+    begun = time.monotonic()
+    steps = 3
+    for _ in range(steps):
+        nlp.update(batch, sgd=optimizer)
+    seconds = time.monotonic() - begun
+    trained_peak = memory.peak() - before
+    del optimizer
+    memory.reset()
+    begun = time.monotonic()
+    for _ in nlp.pipe([example.reference.text for example in batch]):
+        pass
+    predict_seconds = time.monotonic() - begun
+    spacy_lsbillm.save(nlp, work / f"trained-{quantization}")
+    size = sum(path.stat().st_size for path in (work / f"trained-{quantization}").rglob("*") if path.is_file())
+    base_size = sum(path.stat().st_size for path in base.glob("*.safetensors"))
+    return {
+        "peak in training, GiB": trained_peak / 2**30,
+        "peak in prediction, GiB": (memory.peak() - before) / 2**30,
+        "tokens a second in training": steps * n_tokens / seconds,
+        "tokens a second in prediction": n_tokens / predict_seconds,
+        "package, share of the base": size / base_size,
+    }
+
+
+def load(base: Path, work: Path, memory: Memory) -> dict[str, float]:
+    """`spacy.load` of a reference package against `from_pretrained` of its base, by turns."""
+    initialized(base, dtype="bfloat16").to_disk(work / "reference")
+    gc.collect()
+    times: dict[str, list[float]] = {"package": [], "base": []}
+    for _ in range(4):
+        for what in times:
+            begun = time.monotonic()
+            if what == "package":
+                held: Any = spacy.load(work / "reference")
+            else:
+                held = AutoModelForCausalLM.from_pretrained(base, torch_dtype=torch.bfloat16)
+            # Pages that were only mapped are read when they are used.
+            for parameter in _parameters(held):
+                parameter.sum()
+            times[what].append(time.monotonic() - begun)
+            del held, parameter
+            gc.collect()
+    # The first of each has the imports in it.
+    seconds = {what: min(found[1:]) for what, found in times.items()}
+    return {
+        "from_pretrained, seconds": seconds["base"],
+        "spacy.load, seconds": seconds["package"],
+        "ratio": seconds["package"] / seconds["base"],
+    }
+
+
+def _parameters(held: Any) -> list[Any]:
+    model = held.get_pipe("transformer").model.shims[0].backbone.model if isinstance(held, Language) else held
+    return [parameter.detach() for parameter in model.parameters()]
+
+
+def share(base: Path, work: Path, memory: Memory) -> dict[str, float]:
+    """Pipelines with adapters of r = 8 over one base, loaded and used one after the other."""
+    initialized(base, dtype="bfloat16", lora={"r": 8}).to_disk(work / "small")
+    gc.collect()
+    held: list[Language] = []
+    after = [memory.held()]
+    for _ in range(PIPELINES):
+        held.append(spacy.load(work / "small"))
+        list(held[-1].pipe([" ".join(WORDS)] * 4))
+        after.append(memory.held())
+    size = sum(path.stat().st_size for path in base.glob("*.safetensors"))
+    further = [(b - a) / size for a, b in zip(after[1:], after[2:], strict=False)]
+    return {
+        "first pipeline, share of the base": (after[1] - after[0]) / size,
+        "a further one, mean share": sum(further) / len(further),
+        "a further one, largest share": max(further),
+    }
+
+
+def save(base: Path, work: Path, memory: Memory, store_base: str) -> dict[str, float]:
+    """How much the resident memory grows while a pipeline is saved with its base, in units of the 16-bit base."""
+    nlp = initialized(base, dtype="bfloat16", store_base=store_base)
+    list(nlp.pipe([" ".join(WORDS)] * 4))
+    size = sum(path.stat().st_size for path in base.glob("*.safetensors"))
+    resident = Memory(gpu=False)
+    resident.reset()
+    before = resident.held()
+    begun = time.monotonic()
+    nlp.to_disk(work / store_base)
+    return {
+        "growth, share of the base": (resident.peak() - before) / size,
+        "seconds": time.monotonic() - begun,
+    }
+
+
+def measure(what: str, base: Path, work: Path, gpu_id: int, tokens: int) -> dict[str, float]:
+    """One measurement, in this process."""
+    if gpu_id >= 0:
+        require_gpu(gpu_id)
+    memory = Memory(gpu=gpu_id >= 0)
+    name, _, detail = what.partition(" ")
+    if name == "train":
+        return train(base, work, memory, None if detail == "bfloat16" else detail, tokens)
+    if name == "save":
+        return save(base, work, memory, detail)
+    return {"load": load, "share": share}[name](base, work, memory)
+
+
+MEASUREMENTS = ("train bfloat16", "train nf4", "load", "share", "save copy", "save merged")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.memory", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--shape", choices=SHAPES, default="100m")
+    parser.add_argument("--gpu-id", type=int, default=-1)
+    parser.add_argument("--tokens", type=int, default=4096, help="a step of training (default %(default)s)")
+    parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, default=MEASUREMENTS, metavar="WHAT")
+    parser.add_argument("--output", type=Path, help="a JSON file for the figures")
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        what, base, work = args.one
+        print(json.dumps(measure(what, Path(base), Path(work), args.gpu_id, args.tokens)))
+        return
+    found: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder) / "base"
+        base.mkdir()
+        make_base(base, args.shape)
+        size = sum(path.stat().st_size for path in base.glob("*.safetensors"))
+        print(f"a base of LLaMA's shape, {size / 2 / 1e6:,.0f} million random parameters, {size / MEBIBYTE:,.0f} MiB\n")
+        for what in args.only:
+            found[what] = _in_process(what, base, Path(folder), args)
+            print("\n".join(f"| {what} | {name} | {value:,.3f} |" for name, value in found[what].items()), flush=True)
+    if args.output is not None:
+        device = torch.cuda.get_device_name(args.gpu_id) if args.gpu_id >= 0 else "cpu"
+        write_result(args.output, {"shape": args.shape, "device": device, "figures": found, **circumstances()})
+
+
+def _in_process(what: str, base: Path, work: Path, args: argparse.Namespace) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.memory", "--gpu-id", str(args.gpu_id), "--tokens", str(args.tokens)]
+    done = subprocess.run(
+        [*command, "--one", what, str(base), str(work)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"the measurement {what!r} failed, see above.")
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+if __name__ == "__main__":
+    main()
