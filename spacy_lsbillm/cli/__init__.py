@@ -13,4 +13,4 @@ def lsbillm() -> None:
 
 spacy_app.add_typer(app)
 
-from . import analyze, convert, debug_pieces, init_config, masks, perplexity, pretrain, search_mask  # noqa: E402, F401
+from . import analyze, convert, debug_pieces, init_config, masks, perplexity, predict_mask, pretrain, search_mask  # noqa: E402, F401
