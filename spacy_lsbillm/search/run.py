@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from spacy.language import Language
+from spacy.scorer import Scorer
 from spacy.training import Corpus
 from spacy.util import load_model
 from tqdm import tqdm  # type: ignore[import-untyped]
@@ -256,7 +257,10 @@ def on_test(
             subject.run(cell, model_folder(folder, cell), use_gpu)
         nlp = load_model(best)
         examples = list(Corpus(test)(nlp))
-        scores.append(float(nlp.evaluate(examples)[score]))
+        # nlp.evaluate would annotate copies, and there would be nothing to count.
+        for example, doc in zip(examples, nlp.pipe([example.predicted for example in examples]), strict=True):
+            example.predicted = doc
+        scores.append(float(Scorer(nlp).score(examples)[score]))
         count = counts_for(score, _threshold(nlp))
         if count is not None:
             counts.append([count(example) for example in examples])
