@@ -21,12 +21,14 @@ class TrainingRun:
     best (Path): The folder of the pipeline with the highest score.
     curve (list[tuple[int, float]]): Step and score of each evaluation, the score that the config's weights give.
     scores (dict): All scores of the best evaluation.
+    losses (dict): Of each component, added up over all steps as far as the last evaluation.
     seconds (float): With loading and evaluation.
     """
 
     best: Path
     curve: list[tuple[int, float]]
     scores: dict[str, float | None]
+    losses: dict[str, float]
     seconds: float
 
     @property
@@ -55,4 +57,6 @@ def run_training(config: Config, folder: Path, use_gpu: int = -1) -> TrainingRun
     seconds = time.monotonic() - begun
     rows = [json.loads(line) for line in (folder / LOG).read_text(encoding="utf8").splitlines()]
     best = max(rows, key=lambda row: row["score"])
-    return TrainingRun(folder / "model-best", [(row["step"], row["score"]) for row in rows], best["scores"], seconds)
+    curve = [(row["step"], row["score"]) for row in rows]
+    # spaCy does not begin anew with the sums after an evaluation.
+    return TrainingRun(folder / "model-best", curve, best["scores"], rows[-1]["losses"], seconds)

@@ -1,17 +1,24 @@
-"""The table of tasks: a cell for each kind of task and model on a little data, and what is made of the results."""
+"""The benchmarks on a little data, and what is made of their results: the table of tasks, the experiment on masks."""
 
 import json
 
+import numpy as np
 import pytest
 from filelock import FileLock
 from tiny import TEXTS
 
+from benchmarks.masks import __main__ as masks_command
+from benchmarks.masks.analysis import Chosen, analyse
+from benchmarks.masks.report import report as masks_report
 from benchmarks.record import read_result, write_result
 from benchmarks.tasks import __main__ as command
 from benchmarks.tasks import models, sets
 from benchmarks.tasks.cell import run_cell
 from benchmarks.tasks.models import MODELS, Budget, Compared
 from benchmarks.tasks.report import report
+from spacy_lsbillm.search import run as search_run
+from spacy_lsbillm.search.prediction import Prediction
+from spacy_lsbillm.search.space import all_masks
 
 LIMITS = {"train": 8, "dev": 4, "test": 0}
 
@@ -124,3 +131,89 @@ def test_a_base_that_is_missing_is_named_before_the_first_cell(data, tmp_path, m
 def test_every_set_and_model_is_named_in_the_table():
     assert all(set(model.kinds) <= set(models.COMPONENT) for model in MODELS.values())
     assert {one.kind for one in sets.SETS.values()} <= set(models.SCORE)
+
+
+# The experiment on masks
+
+
+def run_masks(monkeypatch, data, tmp_path, base, *more):
+    arguments = ["--data", data, "--sets", "snips_slots", "--base", base, "--groups", "2", "--seeds", "0"]
+    sizes = ["--examples", "16", "--dev", "8", "--test", "8", "--epochs", "8", "--share", "0.25"]
+    folders = ["--work", tmp_path / "work", "--results", tmp_path / "results"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["masks", "run", *map(str, [*arguments, *sizes, *folders, *more])])
+    masks_command.main()
+
+
+def test_the_experiment_on_masks(make_base, data, tmp_path, monkeypatch, capsys):
+    run_masks(monkeypatch, data, tmp_path, make_base())
+    (path,) = (tmp_path / "results").glob("*/snips_slots.json")
+    found = read_result(path)
+    assert list(found["dev"]) == list(found["test"]) == found["masks"] == all_masks(2)
+    assert found["grid"]["steps"] == 4 * 8
+    assert found["grid"]["chosen"] == max(found["dev"], key=lambda mask: found["dev"][mask][0])
+    # Of 8 steps: one for each mask, two for two, eight for two.
+    assert found["halving"]["steps"] == 4 + 2 * 2 + 2 * 8
+    steps = {one["predictor"]: one["steps"] for one in found["predictors"]}
+    assert steps == {"probe": 0, "one-shot": 8, "first-steps": 8, "first-loss": 8}
+    for one in found["predictors"]:
+        assert one["on_dev"]["share"] == one["steps"] / 32
+        assert one["on_dev"]["regret_first"] >= one["on_dev"]["regret_best_of_three"] >= 0
+    assert found["base"]["name"] == str(make_base())
+    assert {"versions", "machine", "commit", "config", "seeds", "split", "settings"} <= set(found)
+    # Once more: nothing is trained or scored again.
+    monkeypatch.setattr("spacy_lsbillm.search.trials.run_training", None)
+    monkeypatch.setattr("spacy_lsbillm.search.one_shot.run_training", None)
+    monkeypatch.setattr("benchmarks.masks.experiment.on_test", None)
+    run_masks(monkeypatch, data, tmp_path, make_base())
+    assert read_result(path) == found
+    capsys.readouterr()
+    masks_report(tmp_path / "results")
+    tables = capsys.readouterr().out
+    assert "| snips_slots | probe | 0.0% |" in tables
+    assert "| bits:01 | layers 0-1 causal, layers 2-3 bidirectional |" in tables
+    for name in ("scores.svg", "predictors.svg", "tables.md"):
+        assert path.with_name(name).stat().st_size > 0
+
+
+def test_what_is_made_of_the_scores_of_all_masks():
+    """Four masks with scores as they would be: the best on dev is only second on test."""
+    masks = all_masks(2)
+    dev = dict(zip(masks, [[0.50, 0.52], [0.60, 0.64], [0.54, 0.58], [0.61, 0.61]], strict=True))
+    hits = dict(zip(masks, [50, 62, 54, 70], strict=True))
+    counts = {
+        mask: np.array([[[hits[mask] // 10, 10 - hits[mask] // 10, 10 - hits[mask] // 10]] * 10] * 2) for mask in masks
+    }
+    tested = {mask: search_run.Tested(mask, [hits[mask] / 100] * 2, counts[mask]) for mask in masks}
+    guess = Prediction("probe", dict(zip(masks, [0.1, 0.2, 0.9, 0.8], strict=True)), 40, 1.0)
+    found = analyse(dev, tested, Chosen("bits:10", 300), [guess], n_layers=4, steps=100)
+    grid, halving, (predicted,) = found["grid"], found["halving"], found["predictors"]
+    assert (grid["chosen"], grid["best_on_test"], grid["rank_on_test"]) == ("bits:01", "bits:11", 2)
+    assert grid["regret_on_test"] == pytest.approx(0.08)
+    assert grid["standard_error_on_dev"] == pytest.approx(0.02)
+    assert set(grid["to"]) == {"bits:00", "bits:11"}
+    assert halving["share"] == 300 / 800
+    assert halving["regret_on_dev"] == pytest.approx(0.06)
+    assert not halving["within_one_standard_error"]
+    assert halving["significantly_worse"]
+    assert predicted["on_dev"]["regret_first"] == pytest.approx(0.06)
+    assert predicted["on_dev"]["regret_best_of_three"] == pytest.approx(0.0)
+    assert predicted["on_dev"]["share"] == 40 / 800
+    same = analyse(dev, tested, Chosen("bits:11", 300), [], n_layers=4, steps=100)["halving"]
+    assert same["within_one_standard_error"]
+    assert not same["significantly_worse"]
+
+
+def test_bad_settings_of_the_experiment_are_named_before_any_work(make_base, data, tmp_path, monkeypatch):
+    for more, message in (
+        (("--base", "assets/none"), "there is no base assets/none"),
+        (("--sets", "snips_slots", "bc5cdr"), "labelling/bc5cdr: name the folder of data sets with --data"),
+        (("--seeds", "1", "1"), "give each once"),
+        (("--share", "2"), "--share 2.0 is not allowed"),
+        (("--epochs", "0"), "--epochs 0 is not allowed"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            run_masks(monkeypatch, data, tmp_path, make_base(), *more)
+    assert not (tmp_path / "work").exists()
+    with pytest.raises(SystemExit, match="there are no results"):
+        masks_report(tmp_path / "nothing")

@@ -127,6 +127,26 @@ def test_causal_layers_below_unmasked_ones_are_not_touched(make_base, family, at
     assert torch.equal(one, other)
 
 
+@cases
+def test_a_mask_used_for_a_while_computes_what_a_backbone_that_was_loaded_with_it_does(
+    make_base, loaded, family, attention
+):
+    switched = load(make_base(family), "none", attention)
+    ids, mask = batch(padded=True)
+    for unmask in ("all", "0011", "layers:2", "none", "1000", None):
+        switched.use_mask(unmask)
+        fresh = loaded(family, attention, unmask or "none")
+        fresh.model.eval()
+        real = mask.bool()
+        torch.testing.assert_close(switched.states(ids, mask)[real], fresh.states(ids, mask)[real], rtol=0, atol=1e-6)
+    # A copy over the same weights has a mask of its own.
+    twin = switched.twin()
+    before = switched.states(ids, mask)
+    twin.use_mask("all")
+    assert not torch.equal(twin.states(ids, mask), before)
+    assert torch.equal(switched.states(ids, mask), before)
+
+
 def test_an_attention_that_leaves_something_out_is_refused(make_base):
     with pytest.raises(BaseError, match=r"sdpa.*'auto', 'eager'"):
         load(make_base("gemma2"), attention="sdpa")

@@ -15,12 +15,16 @@ import pytest
 from corpora import run, write_config, write_corpus
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from spacy.util import load_config
 
 from spacy_lsbillm.errors import MaskError, StorageError
+from spacy_lsbillm.search.extension import extension_test, pairs_of
+from spacy_lsbillm.search.run import on_test, trainer
 from spacy_lsbillm.search.significance import f1, paired_bootstrap
 from spacy_lsbillm.search.space import Cell, all_masks, check_masks, same_layers
 from spacy_lsbillm.search.strategies import Greedy, Grid, Halving, cells_of, halving_rungs
 from spacy_lsbillm.search.study import Study
+from spacy_lsbillm.search.trials import Subject
 
 SEEDS = (0, 1)
 
@@ -114,6 +118,7 @@ KILLED = """
 import sys, time
 from spacy_lsbillm.search.space import Cell
 from spacy_lsbillm.search.study import Study
+from spacy_lsbillm.search.trials import Subject
 study = Study(sys.argv[1], {"config": "a"})
 study.submit([Cell("all", seed, 1) for seed in range(4)])
 study.do_one(lambda cell: (0.1, {}))
@@ -176,6 +181,55 @@ def test_the_bootstrap_knows_the_difference():
     assert paired_bootstrap(weak, other).p > 0.05
 
 
+PAPER = {
+    "0010": "0011",
+    "0100": "0101 0110 0111",
+    "0110": "0111",
+    "1000": "1001 1010 1011 1100 1101 1110 1111",
+    "1010": "1011",
+    "1100": "1101 1110 1111",
+    "1110": "1111",
+}
+
+
+def test_the_pairs_are_those_of_the_paper():
+    expected = [(f"bits:{one}", f"bits:{other}") for one, others in PAPER.items() for other in others.split()]
+    for n_layers in (4, 8, 32):
+        assert pairs_of(all_masks(4), n_layers) == expected
+    assert pairs_of(["none", "layers:0", "from:3", "layers:0,3", "all"], 4) == [
+        ("layers:0", "layers:0,3"),
+        ("layers:0", "all"),
+    ]
+
+
+def test_extending_masks_to_the_right():
+    rng = np.random.default_rng(0)
+    noise = {mask: rng.normal(0, 0.01, 3).tolist() for mask in all_masks(4)}
+    # Each group is worth the more, the nearer to the output it is.
+    worth = {mask: 0.02 * int(mask.removeprefix("bits:")[::-1], 2) for mask in all_masks(4)}
+    helps = extension_test({mask: [worth[mask] + one for one in noise[mask]] for mask in noise}, 8)
+    assert len(helps.pairs) == 17
+    assert helps.mean == pytest.approx(np.mean([pair.gain for pair in helps.pairs]))
+    assert helps.p < 0.01
+    assert helps.p_permuted < 0.01
+    hurts = extension_test({mask: [one - worth[mask] for one in noise[mask]] for mask in noise}, 8)
+    assert hurts.p > 0.99
+    assert hurts.p_permuted > 0.95
+    same = extension_test({mask: [0.5, 0.5] for mask in noise}, 8)
+    assert (same.mean, same.p, same.p_permuted) == (0.0, 1.0, 1.0)
+    # One pair is no test.
+    assert extension_test({mask: noise[mask] for mask in ("bits:0000", "bits:1000", "bits:1001")}, 8) is None
+
+
+def test_chance_is_not_taken_for_help():
+    """Masks that make no difference: the permutations reject in 5% of cases at their level of 5%; the t-test, whose
+    pairs are not independent, in more."""
+    rng = np.random.default_rng(1)
+    found = [extension_test({mask: rng.normal(0, 1, 1).tolist() for mask in all_masks(4)}, 4) for _ in range(100)]
+    assert sum(one.p_permuted < 0.05 for one in found) <= 11
+    assert sum(one.p < 0.05 for one in found) > sum(one.p_permuted < 0.05 for one in found)
+
+
 @settings(max_examples=30)
 @given(st.lists(st.tuples(*[st.integers(0, 9)] * 3), min_size=1, max_size=5))
 def test_f1_is_that_of_precision_and_recall(rows):
@@ -219,6 +273,8 @@ def test_from_a_config_to_the_best_mask(config, corpus, tmp_path):
     tested = {one["mask"] for one in results["test"]}
     assert {results["chosen"], "bits:00", "bits:11"} == tested
     assert set(results["differences_on_test"]) == tested - {results["chosen"]}
+    # With two groups there is one pair, and no test of it; with three masks that are extended there is.
+    assert results["extension"] is None
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("<svg") == page.count("</svg>") == 2
     assert "http" not in page.replace("http://www.w3.org", "").replace("https://matplotlib.org", "").replace(
@@ -237,6 +293,31 @@ def test_from_a_config_to_the_best_mask(config, corpus, tmp_path):
     search(config, tmp_path / "out", "--masks", "none layers:1 all")
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert {"none", "layers:1", "all"} <= {row["mask"] for row in results["rows"]}
+
+
+@pytest.mark.parametrize(("heads", "score"), [("sequence_labeler", "ents_f"), ("textcat", "cats_micro_f")])
+def test_what_is_counted_on_the_test_set_is_what_is_scored(make_base, corpus, tmp_path, heads, score):
+    path = write_config(tmp_path / "c.cfg", corpus, make_base(), [heads])
+    subject = Subject.of(load_config(path, overrides={"training.max_steps": 60}, interpolate=False))
+    trainer(subject, tmp_path)(Cell("all", 0, 60))
+    tested = on_test(subject, "all", [0], corpus, score, tmp_path)
+    assert tested.scores[0] > 0
+    assert f1(tested.counts.sum(axis=1)).tolist() == pytest.approx(tested.scores)
+
+
+def test_the_paired_test_is_in_every_report(config, tmp_path):
+    output = search(config, tmp_path / "out", "--masks", "layers:0 layers:0,2 layers:0,3")
+    found = json.loads((tmp_path / "out" / "results.json").read_text())["extension"]
+    assert [(pair["before"], pair["after"]) for pair in found["pairs"]] == [
+        ("layers:0", "layers:0,2"),
+        ("layers:0", "layers:0,3"),
+    ]
+    assert found["pairs"][0]["layers_before"] == "layer 0 bidirectional, layers 1-3 causal"
+    assert 0 <= found["p"] <= 1
+    line = f"| layers:0 | {found['pairs'][0]['layers_before']} | 2 |"
+    assert line in (tmp_path / "out" / "table.md").read_text()
+    assert "Of 2 pairs of a mask and one that extends it" in output
+    assert "extends it" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_halving_from_end_to_end(config, tmp_path):

@@ -139,6 +139,16 @@ class Backbone:
             return output.last_hidden_state
         return self.mix(_normalised(output, self.mix.layers, decoder, family))
 
+    def use_mask(self, notation: str | None) -> None:
+        """Compute with other layers unmasked from now on. What is stored stays what was asked for, `plan`.
+
+        notation (str | None): In mask notation; None goes back to `plan`.
+        RAISES (MaskError): It cannot be read or does not fit the number of layers.
+        """
+        plan = self.plan if notation is None else MaskPlan.parse(notation, len(self.plan.unmasked))
+        family = family_of(self.config, self.base.name)
+        unmask_layers(layers_of(decoder_of(self.causal_lm, family), family), plan, family.causal_buffer)
+
     def to(self, device: torch.device) -> None:
         """Move the weights."""
         self.model.to(device)

@@ -2,7 +2,7 @@
 
 A hook in front of each chosen decoder layer replaces the attention mask that the model has built for it. Nothing else
 of the layer is touched, and a layer that stays causal is not touched at all: it keeps the model's own mask, sliding
-windows included.
+windows included. A layer that was unmasked before and no longer is has a hook that does nothing.
 """
 
 import inspect
@@ -20,6 +20,8 @@ from .mask import MaskPlan
 # The layers of one forward pass share one mask tensor, so its symmetric form is made once. The entry goes with the
 # mask; threads have masks of their own.
 _symmetric: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+# Attributes of a layer: whether it attends in both directions, and what it has hidden the future with.
+BOTH_WAYS, OWN_BUFFER = "lsbillm_both_ways", "lsbillm_causal_buffer"
 
 
 def symmetric_mask(mask: Tensor) -> Tensor:
@@ -42,7 +44,8 @@ def symmetric_mask(mask: Tensor) -> Tensor:
 
 
 def unmask_layers(layers: Sequence[nn.Module], plan: MaskPlan, causal_buffer: str | None = None) -> None:
-    """Make the layers that the plan names attend in both directions.
+    """Make the layers that the plan names attend in both directions, and the others causally. A later call with another
+    plan takes the place of this one.
 
     layers (Sequence[Module]): The decoder layers, the first is next to the input.
     causal_buffer (str | None): A tensor of each layer's own that hides the future where it is false.
@@ -50,30 +53,41 @@ def unmask_layers(layers: Sequence[nn.Module], plan: MaskPlan, causal_buffer: st
     """
     if len(layers) != len(plan.unmasked):
         raise BaseError(f"the mask plan is for {len(plan.unmasked)} layers, the model has {len(layers)}.")
-    chosen = [layer for layer, unmasked in zip(layers, plan.unmasked, strict=True) if unmasked]
-    for layer in chosen:
-        parameters = list(inspect.signature(layer.forward).parameters)
-        if "attention_mask" not in parameters:
-            raise BaseError(f"{type(layer).__name__} takes no attention mask and cannot be unmasked.")
-        swap = partial(_swap_mask, position=parameters.index("attention_mask"))
-        layer.register_forward_pre_hook(swap, with_kwargs=True)
+    for layer, unmasked in zip(layers, plan.unmasked, strict=True):
+        if unmasked == getattr(layer, BOTH_WAYS, False):
+            continue
+        if not hasattr(layer, BOTH_WAYS):
+            parameters = list(inspect.signature(layer.forward).parameters)
+            if "attention_mask" not in parameters:
+                raise BaseError(f"{type(layer).__name__} takes no attention mask and cannot be unmasked.")
+            swap = partial(_swap_mask, position=parameters.index("attention_mask"))
+            layer.register_forward_pre_hook(swap, with_kwargs=True)
+        # On the layer itself, so that a copy of the model has its own.
+        setattr(layer, BOTH_WAYS, unmasked)
         if causal_buffer is not None:
-            _open_buffer(layer, causal_buffer)
+            _switch_buffer(layer, causal_buffer, unmasked)
 
 
-def _open_buffer(layer: nn.Module, name: str) -> None:
+def _switch_buffer(layer: nn.Module, name: str, unmasked: bool) -> None:
     """Newer versions of transformers have no such buffer, and need nothing."""
     place, _, last = name.rpartition(".")
     module = layer.get_submodule(place)
     buffer = getattr(module, last, None)
-    if buffer is not None:
+    if buffer is None:
+        return
+    if unmasked:
+        setattr(layer, OWN_BUFFER, buffer)
         setattr(module, last, torch.ones_like(buffer))
+    else:
+        setattr(module, last, getattr(layer, OWN_BUFFER).to(buffer.device))
 
 
 def _swap_mask(
     layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, position: int
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     """Replace a layer's attention mask, which it gets by name or at a position."""
+    if not getattr(layer, BOTH_WAYS):
+        return None
     by_name = "attention_mask" in kwargs
     if not by_name and len(args) <= position:
         raise BaseError(f"{type(layer).__name__} was called without an attention mask: it would have stayed causal.")

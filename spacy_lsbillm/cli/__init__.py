@@ -21,6 +21,7 @@ from . import (  # noqa: E402, F401
     masks,
     merge,
     perplexity,
+    predict_mask,
     pretrain,
     search_mask,
     verify,

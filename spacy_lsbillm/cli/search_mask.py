@@ -1,11 +1,10 @@
 """`python -m spacy lsbillm search-mask`: which layers to unmask for a task."""
 
-import hashlib
 import platform
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from spacy.cli._util import parse_config_overrides, setup_gpu
 from spacy.util import load_config
@@ -15,6 +14,11 @@ from wasabi import msg
 
 from ..errors import SettingError
 from . import app
+
+if TYPE_CHECKING:
+    from ..search.strategies import Strategy
+    from ..search.study import Study
+    from ..search.trials import Subject
 
 EXTRA = "python -m pip install 'spacy-lsbillm[search]'"
 
@@ -76,7 +80,8 @@ def search_mask_cli(
     processes may work on it at once: no training is done twice. Settings of the config can be given as options, as
     with spacy train.
 
-    The output folder gets table.md, results.json, report.html to look at, and best.cfg to train with.
+    The output folder gets table.md, results.json, report.html to look at, and best.cfg to train with. For a ranking at
+    a small part of the price see predict-mask.
 
     Example: python -m spacy lsbillm search-mask configs/sequence_labeler.cfg search --test corpus/test.spacy
     """
@@ -86,9 +91,9 @@ def search_mask_cli(
             config_path,
             output,
             strategy=strategy.value,
-            groups=_numbers("--groups", groups),
+            groups=numbers("--groups", groups),
             masks=masks.split() if masks else None,
-            seeds=_numbers("--seeds", seeds),
+            seeds=numbers("--seeds", seeds),
             test=test,
             storage=storage,
             component=component,
@@ -125,23 +130,9 @@ def folder_of_search(
 
     RAISES (ValueError): Something does not fit.
     """
-    try:
-        from ..search.study import Study
-    except ImportError as error:
-        raise SettingError(f"a search needs Optuna ({error}): {EXTRA}") from error
-    from ..search.report import check_plots, write_report
-    from ..search.run import search
-    from ..search.space import all_masks, check_masks
+    subject, wanted = prepared(config, component, groups, masks, test)
     from ..search.strategies import Greedy, Grid, Halving, Strategy, halving_rungs
-    from ..search.trials import Subject, check_dev_corpus
 
-    check_plots()
-    if test is not None and not test.exists():
-        raise SettingError(f"there is no test corpus {str(test)!r}.")
-    check_dev_corpus(config)
-    subject = Subject.of(config, component)
-    wanted = masks or _distinct([mask for number in groups for mask in all_masks(number)], subject.n_layers)
-    check_masks(wanted, subject.n_layers)
     plan: Strategy
     if masks is not None or strategy == "grid":
         plan = Grid(wanted, seeds, subject.steps)
@@ -153,36 +144,76 @@ def folder_of_search(
         plan = Greedy(groups[0], seeds, subject.steps)
     setup_gpu(gpu_id)
     subject.check_scores()
-    output.mkdir(parents=True, exist_ok=True)
-    study = Study(storage or f"sqlite:///{output.resolve() / 'search.db'}", _identity(config))
+    study = opened(output, storage, subject)
     msg.info(
         f"{len(wanted)} masks of {subject.n_layers} layers, seeds {', '.join(map(str, seeds))}, "
         f"at most {plan.trials} trainings of up to {subject.steps} steps"
     )
-    outcome = search(subject, plan, study, output, masks=wanted, seeds=seeds, test=test, use_gpu=gpu_id)
-    about = {
+    about = about_run(config_path, strategy if masks is None else "list", seeds, test)
+    searched(subject, plan, study, output, about, masks=wanted, seeds=seeds, test=test, use_gpu=gpu_id)
+
+
+def prepared(
+    config: Config, component: str | None, groups: list[int], masks: list[str] | None, test: Path | None
+) -> tuple["Subject", list[str]]:
+    """What a search is about, and its masks.
+
+    RAISES (ValueError): Something is not installed or does not fit.
+    """
+    try:
+        from ..search.report import check_plots
+        from ..search.trials import Subject, check_dev_corpus
+    except ImportError as error:
+        raise SettingError(f"a search needs Optuna and SciPy ({error}): {EXTRA}") from error
+    from ..search.space import all_masks, check_masks
+
+    check_plots()
+    if test is not None and not test.exists():
+        raise SettingError(f"there is no test corpus {str(test)!r}.")
+    check_dev_corpus(config)
+    subject = Subject.of(config, component)
+    wanted = masks or _distinct([mask for number in groups for mask in all_masks(number)], subject.n_layers)
+    check_masks(wanted, subject.n_layers)
+    return subject, wanted
+
+
+def opened(output: Path, storage: str | None, subject: "Subject") -> "Study":
+    """The storage of a search.
+
+    RAISES (StorageError): It belongs to another one, or cannot be used.
+    """
+    from ..search.study import Study
+
+    output.mkdir(parents=True, exist_ok=True)
+    return Study(storage or f"sqlite:///{output.resolve() / 'search.db'}", subject.identity)
+
+
+def about_run(config_path: Path, strategy: str, seeds: list[int], test: Path | None) -> dict[str, Any]:
+    """What a result file says beside the results."""
+    return {
         "config": str(config_path),
-        "strategy": strategy if masks is None else "list",
+        "strategy": strategy,
         "seeds": seeds,
         "test_corpus": str(test) if test else None,
         "versions": {name: version(name) for name in ("spacy-lsbillm", "spacy", "torch", "transformers", "peft")},
         "python": platform.python_version(),
     }
-    paths = write_report(output, outcome, subject, about)
+
+
+def searched(
+    subject: "Subject", plan: "Strategy", study: "Study", output: Path, about: dict[str, Any], **settings: Any
+) -> None:
+    """Search, write the report and show the table.
+
+    settings: Of `search.run.search`.
+    """
+    from ..search.report import write_report
+    from ..search.run import search
+
+    outcome = search(subject, plan, study, output, **settings)
+    paths = write_report(output, outcome, subject, about | {"base": subject.identity["base"]})
     print("\n" + paths["table"].read_text(encoding="utf8"))
     msg.good(f"{outcome.chosen} is best on dev. Look at {paths['report']}; train with {paths['config']}.")
-
-
-def _identity(config: Config) -> dict[str, Any]:
-    """What a stored result depends on, beside mask, seed and steps: the settings and the corpora's contents."""
-    plain = config.interpolate()
-    found: dict[str, Any] = {}
-    for section in ("nlp", "components", "training", "initialize"):
-        found[section] = hashlib.sha256(Config({section: plain.get(section, {})}).to_str().encode()).hexdigest()
-    for name, path in plain.get("paths", {}).items():
-        if path and Path(path).is_file():
-            found[f"paths.{name}"] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    return found
 
 
 def _distinct(masks: list[str], n_layers: int) -> list[str]:
@@ -193,11 +224,12 @@ def _distinct(masks: list[str], n_layers: int) -> list[str]:
     return [mask for mask in masks if by_layers[MaskPlan.parse(mask, n_layers).unmasked] == mask]
 
 
-def _numbers(option: str, text: str) -> list[int]:
+def numbers(option: str, text: str) -> list[int]:
+    """RAISES (SettingError): The text is no list of different whole numbers with commas between."""
     try:
-        numbers = [int(part) for part in text.split(",")]
+        found = [int(part) for part in text.split(",")]
     except ValueError as error:
         raise SettingError(f"{option} {text!r}: give whole numbers with commas between them.") from error
-    if len(set(numbers)) < len(numbers) or min(numbers) < 0:
+    if len(set(found)) < len(found) or min(found) < 0:
         raise SettingError(f"{option} {text!r}: give each number once, none below 0.")
-    return numbers
+    return found

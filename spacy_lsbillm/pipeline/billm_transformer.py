@@ -110,8 +110,20 @@ class BiLLMTransformer(Transformer):
 
     @property
     def mask(self) -> MaskPlan:
-        """Which layers attend in both directions: `mask.unmasked`, one entry a layer, and `mask.words`."""
+        """Which layers attend in both directions, as the config has it: `mask.unmasked`, one entry a layer, and
+        `mask.words`."""
         return backbone_shim(self.model).backbone.plan
+
+    def use_mask(self, notation: str | None) -> None:
+        """Compute with other layers unmasked from now on, to compare masks on one set of weights or to train under
+        several. What is saved has the mask of the config.
+
+        notation (str | None): In mask notation; None goes back to the config's.
+        RAISES (MaskError): It cannot be read or does not fit the number of layers.
+        """
+        # A backward pass that is still to come belongs to the mask of its forward pass.
+        self._settle()
+        backbone_shim(self.model).backbone.use_mask(notation)
 
     def pipe(self, stream: Iterable[Doc], *, batch_size: int = 128) -> Iterator[Doc]:
         """Apply the component to a stream of documents. The model sorts what it gets by length itself.

@@ -8,6 +8,8 @@ from typing import Any
 
 from ..backbone import MaskPlan
 from ..errors import SettingError
+from .extension import LEVEL, Extension
+from .prediction import Prediction
 from .run import Outcome, Row
 from .trials import Subject
 
@@ -26,13 +28,15 @@ def as_json(outcome: Outcome, subject: Subject, about: dict[str, Any]) -> str:
         "steps": outcome.steps,
         "grid_steps": outcome.grid_steps,
         "rows": [
-            {**vars(row), "mean": row.mean, "spread": row.spread, "layers": _words(row.mask, subject)}
+            {**vars(row), "mean": row.mean, "spread": row.spread, "layers": words_for(row.mask, subject.n_layers)}
             for row in outcome.rows
         ],
         "test": [
-            {"mask": one.mask, "scores": one.scores, "layers": _words(one.mask, subject)} for one in outcome.tested
+            {"mask": one.mask, "scores": one.scores, "layers": words_for(one.mask, subject.n_layers)}
+            for one in outcome.tested
         ],
         "differences_on_test": {mask: vars(one) for mask, one in outcome.differences.items()},
+        "extension": extension_as_dict(outcome.extension, subject.n_layers),
         **about,
     }
     return json.dumps(content, indent=1) + "\n"
@@ -45,8 +49,8 @@ def as_markdown(outcome: Outcome, subject: Subject) -> str:
         mark = " (chosen)" if row.mask == outcome.chosen and row.steps == subject.steps else ""
         seeds = ", ".join(f"{100 * score:.2f}" for score in row.scores)
         lines.append(
-            f"| {row.mask}{mark} | {_words(row.mask, subject)} | {row.steps} | {_percent(row.mean, row.spread)} "
-            f"| {seeds} | {row.seconds:.0f} |"
+            f"| {row.mask}{mark} | {words_for(row.mask, subject.n_layers)} | {row.steps} "
+            f"| {_percent(row.mean, row.spread)} | {seeds} | {row.seconds:.0f} |"
         )
     lines += ["", f"Steps of training: {outcome.steps:,}, {outcome.steps / outcome.grid_steps:.0%} of the full grid's."]
     if outcome.tested:
@@ -62,7 +66,53 @@ def as_markdown(outcome: Outcome, subject: Subject) -> str:
             lines.append(f"| {one.mask} | {100 * mean:.2f} | {seeds} | {told[0]} | {told[1]} |")
         if not outcome.differences and len(outcome.tested) > 1:
             lines += ["", "No paired test: this score has no counts a document."]
+    lines += extension_lines(outcome.extension, subject.n_layers)
     return "\n".join([*lines, "", LAYERS_AS, ""])
+
+
+def extension_as_dict(extension: Extension | None, n_layers: int) -> dict[str, Any] | None:
+    """The paired test for the result file."""
+    if extension is None:
+        return None
+    pairs = [
+        {
+            **vars(pair),
+            "layers_before": words_for(pair.before, n_layers),
+            "layers_after": words_for(pair.after, n_layers),
+        }
+        for pair in extension.pairs
+    ]
+    return {"mean": extension.mean, "p": extension.p, "p_permuted": extension.p_permuted, "pairs": pairs}
+
+
+def extension_lines(extension: Extension | None, n_layers: int, where: str = "dev") -> list[str]:
+    """The paired test in Markdown; nothing where there is none.
+
+    where (str): On what the scores are.
+    """
+    if extension is None:
+        return []
+    by_mask: dict[str, list[float]] = {}
+    for pair in extension.pairs:
+        by_mask.setdefault(pair.before, []).append(100 * pair.gain)
+    better = sum(pair.gain > 0 for pair in extension.pairs)
+    verdict = "It helps" if extension.p < LEVEL else "It does not help significantly"
+    return [
+        "",
+        f"Does it help to unmask more towards the output? Of {len(extension.pairs)} pairs of a mask and one that "
+        f"extends it the second is better in {better} on {where}, by {100 * extension.mean:+.2f} in the mean of all. "
+        f"{verdict}: p = {extension.p:.4f} (one-sided paired t-test, level {LEVEL}, as Dukić and Šnajder have it; "
+        f"pairs have masks in common, which it does not allow for), p = {extension.p_permuted:.4f} with scores dealt "
+        f"out to the masks at random.",
+        "",
+        "| mask | layers | extended by | better | mean gain |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {mask} | {words_for(mask, n_layers)} | {len(gains)} | {sum(gain > 0 for gain in gains)} "
+            f"| {sum(gains) / len(gains):+.2f} |"
+            for mask, gains in by_mask.items()
+        ),
+    ]
 
 
 def as_html(outcome: Outcome, subject: Subject, about: dict[str, Any]) -> str:
@@ -72,7 +122,7 @@ def as_html(outcome: Outcome, subject: Subject, about: dict[str, Any]) -> str:
     parts = [
         f"<h1>Which layers to unmask: {html.escape(str(about['config']))}</h1>",
         f"<p>Chosen on the development set: <b>{html.escape(outcome.chosen)}</b>, "
-        f"{_words(outcome.chosen, subject)}. {outcome.steps:,} steps of training, "
+        f"{words_for(outcome.chosen, subject.n_layers)}. {outcome.steps:,} steps of training, "
         f"{outcome.steps / outcome.grid_steps:.0%} of those of the full grid.</p>",
         f"<h2>Masks, {rows[0].steps} steps a training</h2>",
         _picture(rows, outcome.chosen, subject),
@@ -114,8 +164,9 @@ pre {{ overflow-x: auto; background: #f6f6f6; padding: 1rem; }}
 """
 
 
-def _words(mask: str, subject: Subject) -> str:
-    return MaskPlan.parse(mask, subject.n_layers).words.removesuffix(" (layer 0 is next to the input)")
+def words_for(mask: str, n_layers: int) -> str:
+    """The layers of a mask; where layer 0 is has been said."""
+    return MaskPlan.parse(mask, n_layers).words.removesuffix(" (layer 0 is next to the input)")
 
 
 def _percent(mean: float, spread: float) -> str:
@@ -207,14 +258,75 @@ def write_report(folder: Path, outcome: Outcome, subject: Subject, about: dict[s
 
     RETURNS (dict): Where: "table", "results", "config", "report".
     """
-    config = subject.config.copy()
-    config["components"][subject.component]["model"]["unmask"] = outcome.chosen
-    contents = {
-        "table": ("table.md", as_markdown(outcome, subject)),
-        "results": ("results.json", as_json(outcome, subject, about)),
-        "config": ("best.cfg", config.to_str(interpolate=False) + "\n"),
-        "report": ("report.html", as_html(outcome, subject, about)),
+    return _write(
+        folder,
+        {
+            "table": ("table.md", as_markdown(outcome, subject)),
+            "results": ("results.json", as_json(outcome, subject, about)),
+            "config": ("best.cfg", _config_with(outcome.chosen, subject)),
+            "report": ("report.html", as_html(outcome, subject, about)),
+        },
+    )
+
+
+def write_ranking(
+    folder: Path, prediction: Prediction, subject: Subject, n_seeds: int, about: dict[str, Any]
+) -> dict[str, Path]:
+    """Write what a predictor says; each file as a whole.
+
+    n_seeds (int): Of the full search that it is to replace.
+    RETURNS (dict): Where: "ranking", "results", "config".
+    """
+    ranking = prediction.ranking
+    grid_steps = subject.steps * len(ranking) * n_seeds
+    lines = ["| | mask | layers | score | a seed |", "|---|---|---|---|---|"]
+    for place, mask in enumerate(ranking, start=1):
+        seeds = ", ".join(f"{score:.4f}" for score in prediction.by_seed.get(mask, []))
+        words = words_for(mask, subject.n_layers)
+        lines.append(f"| {place} | {mask} | {words} | {prediction.scores[mask]:.4f} | {seeds} |")
+    lines += [
+        "",
+        f"Predicted by {prediction.predictor}. Scores are for the ranking alone. Steps of training: "
+        f"{prediction.steps:,}, {prediction.steps / grid_steps:.1%} of the full grid's; "
+        f"{prediction.seconds:.0f} seconds.",
+        "",
+        LAYERS_AS,
+        "",
+    ]
+    content = {
+        "predictor": prediction.predictor,
+        "steps": prediction.steps,
+        "grid_steps": grid_steps,
+        "seconds": prediction.seconds,
+        "ranking": [
+            {
+                "mask": mask,
+                "layers": words_for(mask, subject.n_layers),
+                "score": prediction.scores[mask],
+                "by_seed": prediction.by_seed.get(mask, []),
+            }
+            for mask in ranking
+        ],
+        "base": subject.identity["base"],
+        **about,
     }
+    return _write(
+        folder,
+        {
+            "ranking": ("ranking.md", "\n".join(lines)),
+            "results": ("ranking.json", json.dumps(content, indent=1) + "\n"),
+            "config": ("predicted.cfg", _config_with(ranking[0], subject)),
+        },
+    )
+
+
+def _config_with(mask: str, subject: Subject) -> str:
+    config = subject.config.copy()
+    config["components"][subject.component]["model"]["unmask"] = mask
+    return config.to_str(interpolate=False) + "\n"
+
+
+def _write(folder: Path, contents: dict[str, tuple[str, str]]) -> dict[str, Path]:
     paths = {}
     for kind, (name, text) in contents.items():
         paths[kind] = folder / name

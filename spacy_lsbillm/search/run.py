@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 from spacy.language import Language
+from spacy.scorer import Scorer
 from spacy.training import Corpus
 from spacy.util import load_model
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from ..training_run import TrainingRun
+from .extension import Extension, extension_test
 from .significance import Difference, counts_for, paired_bootstrap
-from .space import Cell, same_layers
+from .space import Cell, file_name, same_layers
 from .strategies import Grid, Strategy, cells_of
 from .study import Finished, Study
 from .trials import Subject
@@ -74,10 +76,12 @@ class Outcome:
 
     chosen (str): The mask that the development set chose.
     rows (list[Row]): All masks, at each length.
-    steps (int): Of the trainings by which the mask was chosen, together.
-    grid_steps (int): Of the full grid over the same masks and seeds.
+    steps (int): Of the trainings by which the mask was chosen, together, those of a prediction counted.
+    grid_steps (int): Of the full grid over all masks that were considered, with the same seeds.
     tested (list[Tested]): The chosen mask, "none" and "all"; empty without a test set.
     differences (dict): Of the chosen mask to each of the others, on the test set.
+    extension (Extension | None): Of the masks that were trained in full, on the development set: whether it helps to
+        unmask more towards the output; None where there are no pairs that could tell.
     """
 
     chosen: str
@@ -86,6 +90,7 @@ class Outcome:
     grid_steps: int
     tested: list[Tested]
     differences: dict[str, Difference]
+    extension: Extension | None = None
 
 
 def search(
@@ -99,6 +104,8 @@ def search(
     test: Path | None = None,
     score: str | None = None,
     use_gpu: int = -1,
+    spent: int = 0,
+    considered: int | None = None,
 ) -> Outcome:
     """Run a search, or go on with one.
 
@@ -106,16 +113,11 @@ def search(
     masks (Sequence[str]): The masks that the strategy is about, in the order of the table.
     test (Path | None): The test corpus, which is looked at once, in the end.
     score (str | None): The score on it; None: the one with the highest weight in the config.
+    spent (int): Steps of training by which these masks were chosen from others before.
+    considered (int | None): How many masks those were, together with these; None: there were no others.
     """
-
-    def train(cell: Cell) -> tuple[float, dict[str, Any]]:
-        run = subject.run(cell, model_folder(folder, cell), use_gpu)
-        return run.score, _record(run, cell, subject.steps, folder)
-
-    def run_all(plan: Strategy, label: str) -> None:
-        _run_all(plan, study, train, label)
-
-    run_all(strategy, "trainings")
+    train = trainer(subject, folder, use_gpu)
+    run_all(strategy, study, train, "trainings")
     results = study.finished()
     used = cells_of(strategy, _scores(results))
     chosen = strategy.chosen(_scores(results))
@@ -126,32 +128,54 @@ def search(
             same = same_layers(baseline, [*compared, *masks], subject.n_layers) or baseline
             if same not in compared:
                 compared.append(same)
-        run_all(Grid(compared, seeds, subject.steps), "trainings for the test")
+        run_all(Grid(compared, seeds, subject.steps), study, train, "trainings for the test")
         results = study.finished()
-        name = score or _heaviest(subject)
-        tested = [_test(subject, mask, seeds, test, name, folder, use_gpu) for mask in compared]
+        name = score or subject.heaviest_score
+        tested = [on_test(subject, mask, seeds, test, name, folder, use_gpu) for mask in compared]
     first = tested[0].counts if tested else None
     differences = {
         one.mask: paired_bootstrap(first, one.counts)
         for one in tested[1:]
         if first is not None and one.counts is not None
     }
+    rows = rows_of(results, masks, seeds)
+    full = {row.mask: row.scores for row in rows if row.steps == subject.steps and len(row.scores) == len(seeds)}
     return Outcome(
         chosen,
-        _rows(results, masks, seeds),
-        sum(cell.steps for cell in used),
-        subject.steps * len(masks) * len(seeds),
+        rows,
+        spent + sum(cell.steps for cell in used),
+        subject.steps * (considered or len(masks)) * len(seeds),
         tested,
         differences,
+        extension_test(full, subject.n_layers),
     )
+
+
+def trainer(subject: Subject, folder: Path, use_gpu: int = -1) -> Callable[[Cell], tuple[float, dict[str, Any]]]:
+    """What trains a cell of a study.
+
+    folder (Path): Models of full trainings are kept in it.
+    RETURNS (Callable): Cell to score and record.
+    """
+
+    def train(cell: Cell) -> tuple[float, dict[str, Any]]:
+        run = subject.run(cell, model_folder(folder, cell), use_gpu)
+        return run.score, _record(run, cell, subject, folder)
+
+    return train
 
 
 def model_folder(folder: Path, cell: Cell) -> Path:
     """Where a trial works."""
-    return folder / MODELS / cell.mask.replace(":", "-").replace(",", "+") / f"{cell.seed}-{cell.steps}"
+    return folder / MODELS / file_name(cell.mask) / f"{cell.seed}-{cell.steps}"
 
 
-def _run_all(plan: Strategy, study: Study, train: Callable[[Cell], tuple[float, dict[str, Any]]], label: str) -> None:
+def run_all(plan: Strategy, study: Study, train: Callable[[Cell], tuple[float, dict[str, Any]]], label: str) -> None:
+    """Do what a strategy asks for until it asks for nothing more, or others have done it.
+
+    train (Callable): See `trainer`.
+    label (str): Of the progress bar.
+    """
     with tqdm(total=plan.trials, desc=label, unit=" trainings", smoothing=0.1) as bar:
         while True:
             results = _scores(study.finished())
@@ -169,13 +193,15 @@ def _run_all(plan: Strategy, study: Study, train: Callable[[Cell], tuple[float, 
                 bar.set_postfix_str(f"{cell.mask} seed {cell.seed}: {study.finished()[cell].score:.4f}")
 
 
-def _record(run: TrainingRun, cell: Cell, steps: int, folder: Path) -> dict[str, Any]:
+def _record(run: TrainingRun, cell: Cell, subject: Subject, folder: Path) -> dict[str, Any]:
     """Keep the best model of a full training, and nothing of a short one."""
     shutil.rmtree(run.best.with_name("model-last"), ignore_errors=True)
-    if cell.steps < steps:
+    if cell.steps < subject.steps:
         shutil.rmtree(run.best.parent)
     numbers = {name: value for name, value in run.scores.items() if isinstance(value, int | float)}
-    return {"curve": run.curve, "seconds": round(run.seconds, 1), "scores": numbers}
+    # The transformer's own is the size of its gradients.
+    loss = sum(value for name, value in run.losses.items() if name != subject.component)
+    return {"curve": run.curve, "seconds": round(run.seconds, 1), "scores": numbers, "loss": loss}
 
 
 def _threshold(nlp: Language) -> float | None:
@@ -191,7 +217,11 @@ def _scores(results: dict[Cell, Finished]) -> dict[Cell, float]:
     return {cell: finished.score for cell, finished in results.items()}
 
 
-def _rows(results: dict[Cell, Finished], masks: Sequence[str], seeds: Sequence[int]) -> list[Row]:
+def rows_of(results: dict[Cell, Finished], masks: Sequence[str], seeds: Sequence[int]) -> list[Row]:
+    """The table of a search, longest trainings first.
+
+    masks (Sequence[str]): In this order; others that the storage holds follow.
+    """
     rows = []
     lengths = sorted({cell.steps for cell in results}, reverse=True)
     order = [*masks, *sorted({cell.mask for cell in results} - set(masks))]
@@ -211,20 +241,13 @@ def _rows(results: dict[Cell, Finished], masks: Sequence[str], seeds: Sequence[i
     return rows
 
 
-def _heaviest(subject: Subject) -> str:
-    weights = subject.config.interpolate()["training"]["score_weights"]
-    return max(weights, key=lambda name: weights[name] or 0.0)
-
-
-def _test(
-    subject: Subject,
-    mask: str,
-    seeds: Sequence[int],
-    test: Path,
-    score: str,
-    folder: Path,
-    use_gpu: int,
+def on_test(
+    subject: Subject, mask: str, seeds: Sequence[int], test: Path, score: str, folder: Path, use_gpu: int = -1
 ) -> Tested:
+    """Score the models of a mask's full trainings on a test set.
+
+    folder (Path): Where the trainings have left them.
+    """
     scores, counts = [], []
     for seed in seeds:
         cell = Cell(mask, seed, subject.steps)
@@ -234,7 +257,10 @@ def _test(
             subject.run(cell, model_folder(folder, cell), use_gpu)
         nlp = load_model(best)
         examples = list(Corpus(test)(nlp))
-        scores.append(float(nlp.evaluate(examples)[score]))
+        # nlp.evaluate would annotate copies, and there would be nothing to count.
+        for example, doc in zip(examples, nlp.pipe([example.predicted for example in examples]), strict=True):
+            example.predicted = doc
+        scores.append(float(Scorer(nlp).score(examples)[score]))
         count = counts_for(score, _threshold(nlp))
         if count is not None:
             counts.append([count(example) for example in examples])

@@ -42,3 +42,8 @@ def same_layers(mask: str, masks: Sequence[str], n_layers: int) -> str | None:
     """The one of some masks that unmasks the same layers, if there is one: "none" is "bits:0000"."""
     wanted = MaskPlan.parse(mask, n_layers).unmasked
     return next((other for other in masks if MaskPlan.parse(other, n_layers).unmasked == wanted), None)
+
+
+def file_name(mask: str) -> str:
+    """A mask as a part of a path: "bits:0011" is "bits-0011"."""
+    return mask.replace(":", "-").replace(",", "+")

@@ -1,10 +1,14 @@
 """Trials on a config: what a cell of the search trains, and what is checked before the first one."""
 
+import hashlib
 import shutil
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from spacy.language import Language
 from spacy.schemas import ConfigSchemaTraining
 from spacy.training import Example
 from spacy.training.initialize import init_nlp
@@ -13,12 +17,14 @@ from thinc.api import Config
 
 from ..backbone import BaseSettings
 from ..backbone.base import read_config
+from ..backbone.fingerprint import fingerprint
 from ..backbone.location import resolve_folder
 from ..errors import SettingError
 from ..training_config import find_transformer
 from ..training_run import TrainingRun, run_training
 from .space import Cell
 
+Reader = Callable[[Language], Iterable[Example]]
 # Examples of the development set that tell whether the scores are there.
 SAMPLE = 4
 
@@ -31,12 +37,14 @@ class Subject:
     component (str): The name of its billm_transformer.
     n_layers (int): Of the base, as far as `depth` leaves them.
     steps (int): Of a training in full.
+    base (Path): The folder of the base.
     """
 
     config: Config
     component: str
     n_layers: int
     steps: int
+    base: Path
 
     @classmethod
     def of(cls, config: Config, component: str | None = None) -> "Subject":
@@ -51,8 +59,26 @@ class Subject:
             )
         model = block["model"]
         base = BaseSettings(name=model["name"], revision=model.get("revision"), depth=model.get("depth"))
-        layers = read_config(resolve_folder(base.name, base.revision), base).num_hidden_layers
-        return cls(config, name, layers, steps)
+        folder = resolve_folder(base.name, base.revision)
+        return cls(config, name, read_config(folder, base).num_hidden_layers, steps, folder)
+
+    @property
+    def heaviest_score(self) -> str:
+        """The score that counts most in the choice of the best model."""
+        weights = self.config.interpolate()["training"]["score_weights"]
+        return max(weights, key=lambda name: weights[name] or 0.0)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a result depends on, beside mask, seed and steps: the settings, the corpora and the base, as digests."""
+        plain = self.config.interpolate()
+        found: dict[str, Any] = {"base": fingerprint(self.base)}
+        for section in ("nlp", "components", "training", "initialize"):
+            found[section] = hashlib.sha256(Config({section: plain.get(section, {})}).to_str().encode()).hexdigest()
+        for name, path in plain.get("paths", {}).items():
+            if path and Path(path).is_file():
+                found[f"paths.{name}"] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        return found
 
     def config_of(self, cell: Cell) -> Config:
         """The config of a trial. The schedule of the learning rate and the distance between evaluations shrink with the
@@ -72,6 +98,13 @@ class Subject:
                     schedule[key] = max(1, round(schedule[key] * share))
         return config
 
+    def corpora(self) -> tuple[Reader, Reader]:
+        """The readers of the training and of the development corpus."""
+        plain = self.config.interpolate()
+        training: dict[str, Any] = registry.resolve(plain["training"], schema=ConfigSchemaTraining)
+        train, dev = resolve_dot_names(plain, [training["train_corpus"], training["dev_corpus"]])
+        return train, dev
+
     def check_scores(self) -> None:
         """Train nothing, but see that there is a development set and that the pipeline gives the scores by which the
         best model is chosen: a weight on a score that nobody computes would count as 0.
@@ -83,13 +116,8 @@ class Subject:
         if not weights:
             raise SettingError("training.score_weights gives no score any weight: there is nothing to choose by.")
         nlp = init_nlp(self.config_of(Cell("none", 0, 1)))
-        training: dict[str, Any] = registry.resolve(plain["training"], schema=ConfigSchemaTraining)
-        (corpus,) = resolve_dot_names(plain, [training["dev_corpus"]])
-        sample: list[Example] = []
-        for example in corpus(nlp):
-            sample.append(example)
-            if len(sample) == SAMPLE:
-                break
+        _, dev = self.corpora()
+        sample = list(islice(dev(nlp), SAMPLE))
         if not sample:
             raise SettingError(f"the development corpus {plain['training']['dev_corpus']!r} is empty.")
         scores = nlp.evaluate(sample)

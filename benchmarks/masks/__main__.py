@@ -1,0 +1,77 @@
+"""The commands of the experiment on masks, see `benchmarks.masks`."""
+
+import argparse
+import os
+from pathlib import Path
+
+from ..record import ROOT, write_result
+from ..tasks.models import BASE
+from ..tasks.sets import SETS
+from .experiment import Settings, run_set
+from .report import report
+
+RESULTS = ROOT / "benchmarks" / "results" / "masks"
+DEFAULT_SETS = ["snips_slots", "restaurant8k_slots", "mams_atsa"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.masks", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser(
+        "run",
+        help="train and score what is missing",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    run.add_argument("--data", type=Path, required=True, help="the folder of data sets")
+    run.add_argument("--sets", nargs="+", choices=SETS, default=DEFAULT_SETS, metavar="SET", help="data sets")
+    run.add_argument("--base", default=BASE, help="the base, from the root of the repository")
+    run.add_argument("--groups", type=int, default=Settings.groups, help="groups of layers, of equal size")
+    run.add_argument("--seeds", nargs="+", type=int, default=list(Settings.seeds), help="of each training")
+    run.add_argument("--examples", type=int, default=Settings.examples, help="of the training set, 0 for all")
+    run.add_argument("--dev", type=int, default=Settings.dev, help="of the development set, 0 for all")
+    run.add_argument("--test", type=int, default=Settings.test, help="of the test set, 0 for all")
+    run.add_argument("--epochs", type=int, default=Settings.epochs, help="of a training in full")
+    run.add_argument("--share", type=float, default=Settings.share, help="of a training, for the short ones")
+    run.add_argument("--work", type=Path, default=ROOT / "benchmarks" / "work", help="for data and trainings")
+    for command in (run, commands.add_parser("report", help="print the tables and write them, with plots")):
+        command.add_argument("--results", type=Path, default=RESULTS, help="folder of result files")
+    args = parser.parse_args()
+    if args.command == "report":
+        report(args.results)
+        return
+    data, work, results = (path.resolve() for path in (args.data, args.work, args.results))
+    os.chdir(ROOT)
+    check(args, data)
+    settings = Settings(
+        args.base, args.groups, tuple(args.seeds), args.examples, args.dev, args.test, args.epochs, args.share
+    )
+    for name in args.sets:
+        found = run_set(name, settings, data, work)
+        write_result(results / settings.name / f"{name}.json", found)
+        grid, halving = found["grid"], found["halving"]
+        print(
+            f"{name}: the grid chose {grid['chosen']} (dev {grid['dev']:.4f}, test {grid['test']:.4f}), halving "
+            f"{halving['chosen']} after {halving['share']:.0%} of the steps"
+        )
+
+
+def check(args: argparse.Namespace, data: Path) -> None:
+    """Before the first data set, for all of them."""
+    if not Path(args.base).is_dir():
+        raise SystemExit(f"there is no base {args.base}: name the folder of one with --base.")
+    for name in args.sets:
+        if not (data / SETS[name].folder).is_dir():
+            raise SystemExit(f"there is no {data / SETS[name].folder}: name the folder of data sets with --data.")
+    if len(set(args.seeds)) < len(args.seeds) or min(args.seeds) < 0:
+        raise SystemExit(f"--seeds {' '.join(map(str, args.seeds))}: give each once, none below 0.")
+    for option, least in (("groups", 1), ("epochs", 1), ("examples", 0), ("dev", 0), ("test", 0)):
+        if getattr(args, option) < least:
+            raise SystemExit(f"--{option} {getattr(args, option)} is not allowed: it must be at least {least}.")
+    if not 0 < args.share < 1:
+        raise SystemExit(f"--share {args.share} is not allowed: it must be above 0 and below 1.")
+
+
+if __name__ == "__main__":
+    main()

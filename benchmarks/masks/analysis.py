@@ -1,0 +1,105 @@
+"""What the scores of all masks say: was the choice right, and could it have been had for less?"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import Any
+
+from spacy_lsbillm.search.extension import extension_test
+from spacy_lsbillm.search.prediction import Prediction, agreement
+from spacy_lsbillm.search.report import extension_as_dict
+from spacy_lsbillm.search.run import BASELINES, Tested
+from spacy_lsbillm.search.significance import paired_bootstrap
+from spacy_lsbillm.search.space import same_layers
+
+# Below this a difference counts as real.
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a search that is cheaper than the grid has chosen.
+
+    mask (str), steps (int): Which, and after how many steps of training.
+    """
+
+    mask: str
+    steps: int
+
+
+def analyse(
+    dev: Mapping[str, Sequence[float]],
+    tested: Mapping[str, Tested],
+    halving: Chosen,
+    predictions: Sequence[Prediction],
+    n_layers: int,
+    steps: int,
+) -> dict[str, Any]:
+    """All comparisons.
+
+    dev (Mapping): Scores of each mask, one a seed.
+    tested (Mapping): The same on the test set.
+    halving (Chosen): On the same trainings.
+    steps (int): Of a training in full.
+    """
+    grid_steps = steps * sum(map(len, dev.values()))
+    on_dev = {mask: mean(scores) for mask, scores in dev.items()}
+    on_test = {mask: mean(one.scores) for mask, one in tested.items()}
+    best = max(on_dev, key=lambda mask: on_dev[mask])
+    best_on_test = max(on_test, key=lambda mask: on_test[mask])
+    error = stdev(dev[best]) / len(dev[best]) ** 0.5 if len(dev[best]) > 1 else 0.0
+    # The development set as a predictor of the test set: of the same trainings, so that it costs the whole grid.
+    carried = agreement(Prediction("dev", on_dev, grid_steps, 0.0), on_test, grid_steps)
+    baselines = [same_layers(name, list(dev), n_layers) for name in BASELINES]
+    to_halving = _difference(tested, best, halving.mask)
+    return {
+        "grid": {
+            "chosen": best,
+            "dev": on_dev[best],
+            "test": on_test[best],
+            "steps": grid_steps,
+            "standard_error_on_dev": error,
+            "best_on_test": best_on_test,
+            "regret_on_test": on_test[best_on_test] - on_test[best],
+            "rank_on_test": 1 + sum(score > on_test[best] for score in on_test.values()),
+            "dev_to_test": vars(carried),
+            "to_best_on_test": _difference(tested, best_on_test, best),
+            "to": {mask: _difference(tested, best, mask) for mask in baselines if mask not in (None, best)},
+        },
+        "halving": {
+            "chosen": halving.mask,
+            "dev": on_dev[halving.mask],
+            "test": on_test[halving.mask],
+            "steps": halving.steps,
+            "share": halving.steps / grid_steps,
+            "regret_on_dev": on_dev[best] - on_dev[halving.mask],
+            "within_one_standard_error": on_dev[best] - on_dev[halving.mask] <= error,
+            "grid_less_halving_on_test": to_halving,
+            "significantly_worse": to_halving is not None and to_halving["mean"] > 0 and to_halving["p"] < LEVEL,
+        },
+        "predictors": [
+            {
+                "predictor": one.predictor,
+                "ranking": one.ranking,
+                "scores": one.scores,
+                "by_seed": one.by_seed,
+                "steps": one.steps,
+                "seconds": one.seconds,
+                "on_dev": vars(agreement(one, on_dev, grid_steps)),
+                "on_test": vars(agreement(one, on_test, grid_steps)),
+            }
+            for one in predictions
+        ],
+        "extension": {
+            "dev": extension_as_dict(extension_test(dev, n_layers), n_layers),
+            "test": extension_as_dict(
+                extension_test({mask: one.scores for mask, one in tested.items()}, n_layers), n_layers
+            ),
+        },
+    }
+
+
+def _difference(tested: Mapping[str, Tested], one: str, other: str) -> dict[str, float] | None:
+    """Of two masks on the test set; None where the score has no counts a document."""
+    first, second = tested[one].counts, tested[other].counts
+    return None if first is None or second is None else vars(paired_bootstrap(first, second))

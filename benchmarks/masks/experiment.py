@@ -1,0 +1,140 @@
+"""The experiment on one data set: everything is trained that has not been, and one result file says what came of it."""
+
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from spacy.tokens import DocBin
+from tqdm import tqdm
+
+from spacy_lsbillm.search.first_steps import first_steps
+from spacy_lsbillm.search.one_shot import one_shot
+from spacy_lsbillm.search.prediction import Prediction, kept
+from spacy_lsbillm.search.probe import probe
+from spacy_lsbillm.search.run import Tested, on_test, rows_of, run_all, trainer
+from spacy_lsbillm.search.space import Cell, all_masks, check_masks, file_name
+from spacy_lsbillm.search.strategies import Grid, Halving, cells_of, halving_rungs
+from spacy_lsbillm.search.study import Study
+from spacy_lsbillm.search.trials import Subject
+
+from ..record import circumstances
+from ..tasks.models import BASE, LLM, SCORE, Budget, Compared, make_config
+from ..tasks.sets import SETS, prepare
+from .analysis import Chosen, analyse
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the results depend on, beside the data set.
+
+    base (str): The base.
+    groups (int): Of layers, of equal size.
+    seeds (tuple[int, ...]): Of each training.
+    examples (int), dev (int), test (int): Of each split at most, 0 for all.
+    epochs (int): Of a training in full.
+    share (float): Of a training's steps, for the predictors that train briefly.
+    """
+
+    base: str = BASE
+    groups: int = 4
+    seeds: tuple[int, ...] = (0, 1, 2)
+    examples: int = 1500
+    dev: int = 500
+    test: int = 0
+    epochs: int = 4
+    share: float = 0.1
+
+    @property
+    def name(self) -> str:
+        """Of the folder of results that may be compared with each other."""
+        size = "-".join(str(number or "all") for number in (self.examples, self.dev, self.test))
+        seeds = "+".join(map(str, self.seeds))
+        return f"{size}-examples-{self.epochs}-epochs-{self.groups}-groups-seeds-{seeds}-share-{self.share:g}"
+
+
+def run_set(name: str, settings: Settings, data: Path, work: Path) -> dict[str, Any]:
+    """Do what is left to do on a data set.
+
+    data (Path): The folder of data sets.
+    work (Path): For trainings and what is known so far.
+    RETURNS (dict): The content of the result file.
+    """
+    limits = {"train": settings.examples, "dev": settings.dev, "test": settings.test}
+    paths = prepare(name, data, work / "data", limits)
+    sizes = {split: len(DocBin().from_disk(path)) for split, path in paths.items()}
+    kind, seeds = SETS[name].kind, settings.seeds
+    corpora = {split: str(paths[split]) for split in ("train", "dev")}
+    model = Compared("", base=settings.base, unmask="none")
+    config = make_config(model, kind, corpora, sizes["train"], Budget(epochs=settings.epochs), LLM, seed=0)
+    subject = Subject.of(config)
+    masks = all_masks(settings.groups)
+    check_masks(masks, subject.n_layers)
+    subject.check_scores()
+    place = work / settings.name / name
+    place.mkdir(parents=True, exist_ok=True)
+    study = Study(f"sqlite:///{place / 'search.db'}", subject.identity)
+    train = trainer(subject, place)
+
+    grid = Grid(masks, seeds, subject.steps)
+    run_all(grid, study, train, f"{name}: grid")
+    # Its trainings in full are those of the grid, so that the two differ in the choice alone.
+    halving = Halving(masks, seeds, halving_rungs(len(masks), subject.steps))
+    run_all(halving, study, train, f"{name}: halving")
+    finished = study.finished()
+    scores = {cell: one.score for cell, one in finished.items()}
+    chosen = Chosen(halving.chosen(scores), sum(cell.steps for cell in cells_of(halving, scores)))
+    predictions = predict(subject, masks, seeds, study, place, settings.share)
+    tested = score_on_test(subject, masks, seeds, paths["test"], SCORE[kind], place)
+    dev = {mask: [scores[Cell(mask, seed, subject.steps)] for seed in seeds] for mask in masks}
+    return {
+        "set": name,
+        "metric": SCORE[kind],
+        "masks": masks,
+        "layers": subject.n_layers,
+        "steps": subject.steps,
+        "dev": dev,
+        "test": {mask: tested[mask].scores for mask in masks},
+        **analyse(dev, tested, chosen, predictions, subject.n_layers, subject.steps),
+        "seconds": {row.mask: row.seconds for row in rows_of(finished, masks, seeds) if row.steps == subject.steps},
+        "settings": asdict(settings),
+        "split": {"sizes": sizes, "limits": limits, "source": SETS[name].folder},
+        "seeds": list(seeds),
+        "base": {"name": settings.base, "fingerprint": subject.identity["base"]},
+        "config": config.to_str(interpolate=False),
+        **circumstances(),
+    }
+
+
+def predict(
+    subject: Subject, masks: list[str], seeds: tuple[int, ...], study: Study, place: Path, share: float
+) -> list[Prediction]:
+    """Ask all predictors. The two that train briefly share their trainings."""
+    return [
+        probe(subject, masks, place),
+        one_shot(subject, masks, seeds, place),
+        first_steps(subject, masks, seeds, study, place, share=share),
+        first_steps(subject, masks, seeds, study, place, share=share, by_loss=True),
+    ]
+
+
+def score_on_test(
+    subject: Subject, masks: list[str], seeds: tuple[int, ...], test: Path, score: str, place: Path
+) -> dict[str, Tested]:
+    """The test set under every mask: for the analysis, never for a choice."""
+    with tqdm(total=len(masks), desc="masks on the test set", unit=" masks") as bar:
+
+        def run(mask: str) -> dict[str, Any]:
+            tested = on_test(subject, mask, seeds, test, score, place)
+            bar.update()
+            counts = None if tested.counts is None else tested.counts.tolist()
+            return {"scores": tested.scores, "counts": counts}
+
+        # The corpus' name holds its limit; another one is scored anew.
+        folder = place / "tested" / test.stem
+        found = kept({folder / f"{file_name(mask)}.json": partial(run, mask) for mask in masks})
+    return {
+        mask: Tested(mask, one["scores"], None if one["counts"] is None else np.array(one["counts"]))
+        for mask, one in zip(masks, found, strict=True)
+    }

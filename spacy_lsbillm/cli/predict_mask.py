@@ -1,0 +1,193 @@
+"""`python -m spacy lsbillm predict-mask`: a ranking of masks without the full search."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from spacy.cli._util import parse_config_overrides, setup_gpu
+from thinc.api import Config
+from typer import Argument, Context, Option
+from wasabi import msg
+
+from ..errors import SettingError
+from . import app
+from .search_mask import (
+    ComponentOption,
+    ConfigArgument,
+    GpuOption,
+    GroupsOption,
+    MasksOption,
+    SeedsOption,
+    StorageOption,
+    TestOption,
+    about_run,
+    load_overridden,
+    numbers,
+    opened,
+    prepared,
+    searched,
+)
+
+if TYPE_CHECKING:
+    from ..search.prediction import Prediction
+    from ..search.study import Study
+    from ..search.trials import Subject
+
+
+class PredictorName(StrEnum):
+    """What typer offers for --predictor."""
+
+    one_shot = "one-shot"
+    probe = "probe"
+    first_steps = "first-steps"
+    first_loss = "first-loss"
+
+
+OutputArgument = Annotated[Path, Argument(help="Folder for the results; what lies there is not done again")]
+PredictorOption = Annotated[
+    PredictorName,
+    Option(
+        "--predictor",
+        "-p",
+        help="one-shot: one training a seed whose mask changes from step to step, then a score for each mask. probe: a "
+        "linear model over the frozen base's vectors under each mask. first-steps: a short training of each mask. "
+        "first-loss: the same, ranked by the training loss",
+    ),
+]
+ShareOption = Annotated[float, Option("--share", help="Of a training's steps, for first-steps and first-loss")]
+ThenOption = Annotated[int, Option("--then", help="Train so many of the first masks in full, as search-mask does")]
+
+
+@app.command("predict-mask", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def predict_mask_cli(
+    ctx: Context,
+    config_path: ConfigArgument,
+    output: OutputArgument,
+    predictor: PredictorOption = PredictorName.one_shot,
+    groups: GroupsOption = "4",
+    masks: MasksOption = None,
+    seeds: SeedsOption = "0,1,2",
+    share: ShareOption = 0.1,
+    then: ThenOption = 0,
+    test: TestOption = None,
+    storage: StorageOption = None,
+    component: ComponentOption = None,
+    gpu_id: GpuOption = -1,
+) -> None:
+    """Rank the masks of a task without training each of them in full.
+
+    A guess at a tenth or less of the price of search-mask --strategy grid; how good the guesses are is told in
+    docs/search.md. With --then 3 the first three are trained in full, and the best of them on dev is chosen. A command
+    that was stopped goes on when it is given again.
+
+    The output folder gets ranking.md, ranking.json and predicted.cfg, the config with the first mask; with --then also
+    what search-mask writes: table.md, results.json, report.html and best.cfg.
+
+    Example: python -m spacy lsbillm predict-mask configs/sequence_labeler.cfg search --then 3
+    """
+    try:
+        folder_of_prediction(
+            load_overridden(config_path, parse_config_overrides(ctx.args)),
+            config_path,
+            output,
+            predictor=predictor.value,
+            groups=numbers("--groups", groups),
+            masks=masks.split() if masks else None,
+            seeds=numbers("--seeds", seeds),
+            share=share,
+            then=then,
+            test=test,
+            storage=storage,
+            component=component,
+            gpu_id=gpu_id,
+        )
+    except (ValueError, OSError) as error:
+        msg.fail("Cannot predict", str(error), exits=1)
+    except KeyboardInterrupt:
+        msg.warn("Stopped. The same command goes on from here.", exits=130)
+
+
+def folder_of_prediction(
+    config: Config,
+    config_path: Path,
+    output: Path,
+    *,
+    predictor: str,
+    groups: list[int],
+    masks: list[str] | None,
+    seeds: list[int],
+    share: float,
+    then: int,
+    test: Path | None,
+    storage: str | None,
+    component: str | None,
+    gpu_id: int,
+) -> None:
+    """See `predict_mask_cli`. All that can be checked is checked before the first training.
+
+    RAISES (ValueError): Something does not fit.
+    """
+    if test is not None and not then:
+        raise SettingError("--test needs trained models: say with --then how many masks to train.")
+    subject, wanted = prepared(config, component, groups, masks, test)
+    from ..search.first_steps import short_length
+    from ..search.one_shot import check_one_shot
+    from ..search.probe import task_of
+    from ..search.report import write_ranking
+    from ..search.strategies import Grid
+
+    if not 0 <= then <= len(wanted):
+        raise SettingError(f"--then {then} is not allowed: there are {len(wanted)} masks. Use 0 to {len(wanted)}.")
+    if predictor == PredictorName.one_shot:
+        check_one_shot(subject)
+    elif predictor == PredictorName.probe:
+        task_of(subject)
+    else:
+        short_length(subject.steps, share)
+    setup_gpu(gpu_id)
+    subject.check_scores()
+    study = opened(output, storage, subject)
+    prediction = predicted(predictor, subject, wanted, seeds, study, output, share, gpu_id)
+    about = about_run(config_path, predictor, seeds, test)
+    paths = write_ranking(output, prediction, subject, len(seeds), about)
+    print("\n" + paths["ranking"].read_text(encoding="utf8"))
+    if not then:
+        msg.good(f"{prediction.ranking[0]} is thought to be best. Train with {paths['config']}, or see with --then 3.")
+        return
+    first = [mask for mask in wanted if mask in prediction.ranking[:then]]
+    searched(
+        subject,
+        Grid(first, seeds, subject.steps),
+        study,
+        output,
+        about,
+        masks=first,
+        seeds=seeds,
+        test=test,
+        use_gpu=gpu_id,
+        spent=prediction.steps,
+        considered=len(wanted),
+    )
+
+
+def predicted(
+    predictor: str,
+    subject: "Subject",
+    masks: list[str],
+    seeds: list[int],
+    study: "Study",
+    output: Path,
+    share: float,
+    gpu_id: int,
+) -> "Prediction":
+    """Ask a predictor."""
+    from ..search.first_steps import first_steps
+    from ..search.one_shot import one_shot
+    from ..search.probe import probe
+
+    if predictor == PredictorName.one_shot:
+        return one_shot(subject, masks, seeds, output, use_gpu=gpu_id)
+    if predictor == PredictorName.probe:
+        return probe(subject, masks, output, use_gpu=gpu_id)
+    by_loss = predictor == PredictorName.first_loss
+    return first_steps(subject, masks, seeds, study, output, share=share, use_gpu=gpu_id, by_loss=by_loss)

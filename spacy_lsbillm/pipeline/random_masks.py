@@ -1,0 +1,43 @@
+"""Training under many masks at once: another one before each update."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from spacy.language import Language
+
+from ..backbone import check_notation
+from ..errors import SettingError
+from .billm_transformer import BiLLMTransformer
+
+
+def create_random_masks_v1(
+    masks: Sequence[str], seed: int = 0, component: str = "transformer"
+) -> Callable[[Language, dict[str, Any]], None]:
+    """For `training.before_update`: one set of weights that has seen all masks, each equally often, so that masks can
+    be compared on it without a training each (one path sampled a step: Guo et al., 2020, "Single Path One-Shot Neural
+    Architecture Search with Uniform Sampling"; all of them in each round, in random order: Chu et al., 2021,
+    "FairNAS").
+
+    masks (Sequence[str]): In mask notation.
+    seed (int): Of their order.
+    component (str): The name of the billm_transformer.
+    RAISES (ValueError): There are no masks, or one cannot be read.
+    """
+    if not masks:
+        raise SettingError("random_masks: masks names none. Name those to train under, such as ['none', 'all'].")
+    for mask in masks:
+        check_notation(mask, "a mask of random_masks")
+
+    def before_update(nlp: Language, progress: dict[str, Any]) -> None:
+        pipe = nlp.get_pipe(component) if component in nlp.pipe_names else None
+        if not isinstance(pipe, BiLLMTransformer):
+            raise SettingError(
+                f"random_masks: {component!r} is no billm_transformer of this pipeline, which has: "
+                f"{', '.join(nlp.pipe_names)}."
+            )
+        # From the step alone: a training that goes on has the masks that it would have had.
+        number, place = divmod(progress["step"], len(masks))
+        pipe.use_mask(masks[np.random.default_rng([seed, number]).permutation(len(masks))[place]])
+
+    return before_update

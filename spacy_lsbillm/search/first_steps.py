@@ -1,0 +1,59 @@
+"""A ranking of masks by the first steps: every mask is trained, but briefly."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+
+from ..errors import SettingError
+from .prediction import Prediction
+from .run import run_all, trainer
+from .space import Cell
+from .strategies import Grid
+from .study import Study
+from .trials import Subject
+
+
+def short_length(steps: int, share: float) -> int:
+    """The steps of a short training.
+
+    steps (int): Of one in full.
+    share (float): Of those.
+    RAISES (SettingError): The share is not one, or leaves no step.
+    """
+    if not 0 < share < 1:
+        raise SettingError(f"--share {share} is not allowed: it must be above 0 and below 1.")
+    short = int(share * steps)
+    if not short:
+        raise SettingError(f"--share {share} of {steps} steps is less than one step. Use at least {1 / steps:.3g}.")
+    return short
+
+
+def first_steps(
+    subject: Subject,
+    masks: Sequence[str],
+    seeds: Sequence[int],
+    study: Study,
+    folder: Path,
+    *,
+    share: float,
+    use_gpu: int = -1,
+    by_loss: bool = False,
+) -> Prediction:
+    """Train each mask for a share of the steps, as a training of its own with the learning rate's whole schedule.
+
+    study (Study), folder (Path): Where the trainings go; finished ones are not done again.
+    by_loss (bool): Rank by the training loss, the lowest first, rather than by the score on the development set, which
+        may still be 0 everywhere.
+    """
+    steps = short_length(subject.steps, share)
+    run_all(Grid(masks, seeds, steps), study, trainer(subject, folder, use_gpu), "short trainings")
+    found = study.finished()
+    runs = {mask: [found[Cell(mask, seed, steps)] for seed in seeds] for mask in masks}
+    by_seed = {mask: [-one.record["loss"] if by_loss else one.score for one in runs[mask]] for mask in masks}
+    return Prediction(
+        "first-loss" if by_loss else "first-steps",
+        {mask: mean(scores) for mask, scores in by_seed.items()},
+        steps * len(masks) * len(seeds),
+        sum(one.record["seconds"] for ones in runs.values() for one in ones),
+        by_seed,
+    )

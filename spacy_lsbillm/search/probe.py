@@ -1,0 +1,249 @@
+"""A ranking of masks without any tuning: how well a linear model reads the labels from the frozen base's vectors under
+each mask."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from spacy.language import Language
+from spacy.tokens import Doc, Span
+from spacy.training import Example
+from spacy.training.initialize import init_nlp
+from spacy.util import filter_spans, minibatch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from ..errors import SettingError
+from ..layers import VectorBatch
+from ..pipeline.billm_transformer import BiLLMTransformer
+from ..tagging import Scheme, best_tags
+from .prediction import Prediction, kept
+from .significance import counts_for, f1
+from .space import Cell, file_name
+from .trials import Subject
+
+# Of the training corpus; the development corpus is read to its end.
+DOCUMENTS = 2000
+# The weight of the squared coefficients beside the mean cross-entropy, and rounds of the optimizer. Not tuned.
+PENALTY, ROUNDS = 1e-3, 100
+BATCH = 256
+# From where on a class that excludes no other counts.
+THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is read from the vectors.
+
+    score (str): What counts: "ents_f", "spans_KEY_f" or "cats_micro_f".
+    scheme (str): Of the tags, for spans.
+    exclusive (bool): Whether each document has one class.
+    """
+
+    score: str
+    scheme: str = "biluo"
+    exclusive: bool = True
+
+    @property
+    def spans_key(self) -> str | None:
+        """Where the spans are: `doc.spans[spans_key]`; None: `doc.ents`."""
+        return None if self.score == "ents_f" else self.score.removeprefix("spans_").removesuffix("_f")
+
+    @property
+    def of_classes(self) -> bool:
+        """Whether documents have classes, rather than spans."""
+        return self.score.startswith("cats_")
+
+
+def task_of(subject: Subject) -> Task:
+    """What a config is about, by the score that counts most in it.
+
+    RAISES (SettingError): Something that a linear model over vectors is not made for here.
+    """
+    score = subject.heaviest_score
+    blocks = subject.config.interpolate()["components"].values()
+    factories = {block.get("factory"): block for block in blocks}
+    if score.startswith("cats_"):
+        return Task("cats_micro_f", exclusive="textcat_multilabel" not in factories)
+    if score != "ents_f" and not (score.startswith("spans_") and score.endswith("_f")):
+        raise SettingError(
+            f"the probe knows labelled spans and classes of documents: ents_f, spans_KEY_f and cats_…. "
+            f"training.score_weights counts {score!r} most. Use the predictor one-shot or first-steps."
+        )
+    return Task(score, factories.get("sequence_labeler", {}).get("scheme", Task.scheme))
+
+
+def probe(subject: Subject, masks: Sequence[str], folder: Path, *, use_gpu: int = -1) -> Prediction:
+    """Take the token vectors of the base without an adapter, once under each mask, fit a multinomial logistic
+    regression on those of the training corpus and score it on the development corpus.
+
+    Spans are read as tags of tokens, as by a `sequence_labeler`, and the best well-formed sequence counts; classes from
+    the mean over a document's tokens. The same documents, vectors and start for every mask, so that there are no seeds.
+
+    folder (Path): Where the results go; what is there is not done again.
+    """
+    task = task_of(subject)
+    place = folder / "predictions" / "probe"
+    with tqdm(total=len(masks), desc="masks probed", unit=" masks") as bar:
+        load = cache(partial(_load, subject, task, use_gpu))
+
+        def run(mask: str) -> dict[str, Any]:
+            begun = time.monotonic()
+            data = load()
+            data.transformer.use_mask(mask)
+            score = _score(task, data)
+            bar.update()
+            bar.set_postfix_str(f"{mask}: {score:.4f}")
+            return {"score": score, "seconds": round(time.monotonic() - begun, 1)}
+
+        found = kept({place / f"{file_name(mask)}.json": partial(run, mask) for mask in masks})
+    scores = {mask: one["score"] for mask, one in zip(masks, found, strict=True)}
+    return Prediction("probe", scores, 0, sum(one["seconds"] for one in found))
+
+
+@dataclass(frozen=True)
+class Data:
+    """Gold documents of both corpora, and what makes vectors of them.
+
+    train (list[Doc]), dev (list[Doc]): Without empty ones.
+    labels (tuple[str, ...]): Of the training corpus.
+    """
+
+    transformer: BiLLMTransformer
+    train: list[Doc]
+    dev: list[Doc]
+    labels: tuple[str, ...]
+
+
+def _load(subject: Subject, task: Task, use_gpu: int) -> Data:
+    config = subject.config_of(Cell("none", 0, subject.steps))
+    model = config["components"][subject.component]["model"]
+    model["lora"], model["output"] = None, "tokens"
+    nlp: Language = init_nlp(config, use_gpu=use_gpu)
+    transformer = nlp.get_pipe(subject.component)
+    assert isinstance(transformer, BiLLMTransformer)
+    readers = subject.corpora()
+    train, dev = ([example.reference for example in reader(nlp) if len(example.reference)] for reader in _cut(readers))
+    labels = sorted({label for doc in train for label in _labels(doc, task)})
+    if not labels:
+        raise SettingError(
+            f"the training corpus has no labels that {task.score} would count: there is nothing to read."
+        )
+    return Data(transformer, train, dev, tuple(labels))
+
+
+def _cut(readers: Sequence[Callable[[Language], Iterable[Example]]]) -> list[Callable[[Language], Iterable[Example]]]:
+    train, dev = readers
+    return [lambda nlp: islice(train(nlp), DOCUMENTS), dev]
+
+
+def _spans(doc: Doc, task: Task) -> list[Span]:
+    spans = doc.ents if task.spans_key is None else doc.spans.get(task.spans_key, [])
+    # Of overlapping ones the longest: a token has one tag.
+    return filter_spans(list(spans))
+
+
+def _labels(doc: Doc, task: Task) -> set[str]:
+    return set(doc.cats) if task.of_classes else {span.label_ for span in _spans(doc, task)}
+
+
+def _score(task: Task, data: Data) -> float:
+    train, dev = (_vectors(data.transformer, docs) for docs in (data.train, data.dev))
+    if task.of_classes:
+        gold = np.array([[doc.cats.get(label, 0.0) for label in data.labels] for doc in data.train], dtype="f")
+        targets = torch.from_numpy(gold.argmax(axis=1) if task.exclusive else gold)
+        read = fit(_means(train), targets, len(data.labels))
+        predicted = _with_classes(data, task, read(_means(dev)))
+    else:
+        scheme = Scheme(task.scheme, data.labels)
+        tags = np.concatenate([_tags(doc, task, scheme) for doc in data.train])
+        read = fit(torch.cat(train), torch.from_numpy(tags), scheme.n_tags)
+        predicted = _with_spans(data, task, scheme, read(torch.cat(dev)).log_softmax(1).numpy())
+    count = counts_for(task.score, None if task.exclusive else THRESHOLD)
+    assert count is not None
+    counts = [count(Example(guess, gold)) for guess, gold in zip(predicted, data.dev, strict=True)]
+    return float(f1(np.sum(counts, axis=0)))
+
+
+def _vectors(transformer: BiLLMTransformer, docs: Sequence[Doc]) -> list[Tensor]:
+    """Of each document's tokens, shape (tokens, width)."""
+    found = []
+    for batch in minibatch(docs, BATCH):
+        output = transformer.model.predict(list(batch))
+        assert isinstance(output, VectorBatch)
+        arrays = [data.model_output.last_hidden_state[0] for data in output.doc_data]
+        found += [torch.from_numpy(transformer.model.ops.to_numpy(array)) for array in arrays]
+    return found
+
+
+def _means(vectors: Sequence[Tensor]) -> Tensor:
+    return torch.stack([rows.mean(dim=0) for rows in vectors])
+
+
+def _tags(doc: Doc, task: Task, scheme: Scheme) -> np.ndarray:
+    biluo = ["O"] * len(doc)
+    for span in _spans(doc, task):
+        inside = len(span) - 2
+        kinds = "U" if inside < 0 else "B" + "I" * inside + "L"
+        biluo[span.start : span.end] = [f"{kind}-{span.label_}" for kind in kinds]
+    return np.array(scheme.numbers(biluo, {label: i for i, label in enumerate(scheme.labels)}))
+
+
+def _plain(doc: Doc) -> Doc:
+    return Doc(doc.vocab, words=[token.text for token in doc], spaces=[bool(token.whitespace_) for token in doc])
+
+
+def _with_classes(data: Data, task: Task, logits: Tensor) -> list[Doc]:
+    values = logits.softmax(1) if task.exclusive else logits.sigmoid()
+    predicted = [_plain(doc) for doc in data.dev]
+    for doc, row in zip(predicted, values.tolist(), strict=True):
+        doc.cats = dict(zip(data.labels, row, strict=True))
+    return predicted
+
+
+def _with_spans(data: Data, task: Task, scheme: Scheme, log_probs: np.ndarray) -> list[Doc]:
+    predicted = [_plain(doc) for doc in data.dev]
+    lengths = np.array([len(doc) for doc in predicted])
+    tags = best_tags(log_probs, lengths, scheme)
+    ends = np.cumsum(lengths)
+    for doc, first, end in zip(predicted, ends - lengths, ends, strict=True):
+        own = scheme.spans(tags[first:end], log_probs[np.arange(first, end), tags[first:end]])
+        rows = zip(own.start.tolist(), own.end.tolist(), own.label.tolist(), strict=True)
+        spans = [Span(doc, start, stop, label=scheme.labels[label]) for start, stop, label in rows]
+        if task.spans_key is None:
+            doc.set_ents(spans)
+        else:
+            doc.spans[task.spans_key] = spans
+    return predicted
+
+
+def fit(vectors: Tensor, targets: Tensor, n_outputs: int) -> Callable[[Tensor], Tensor]:
+    """A logistic regression over standardised vectors with a penalty on its coefficients, by L-BFGS from zero: the same
+    each time.
+
+    vectors (Tensor): Shape (rows, width).
+    targets (Tensor): The class of each row, shape (rows,), or whether it has each class, shape (rows, outputs).
+    RETURNS (Callable): Vectors to logits, shape (rows, outputs).
+    """
+    mean, scale = vectors.mean(dim=0), vectors.std(dim=0, correction=0).clamp_min(1e-6)
+    inputs = (vectors - mean) / scale
+    weight = torch.zeros(n_outputs, vectors.shape[1], requires_grad=True)
+    bias = torch.zeros(n_outputs, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=ROUNDS, line_search_fn="strong_wolfe")
+    lost = cross_entropy if targets.ndim == 1 else binary_cross_entropy_with_logits
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = lost(inputs @ weight.T + bias, targets) + PENALTY / 2 * (weight**2).sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return lambda rows: ((rows - mean) / scale @ weight.T + bias).detach()
