@@ -40,6 +40,7 @@ def create_billm_model_v1(
     output: str = "tokens",
     adapter_optimizer: str | None = None,
     store_base: str = "reference",
+    store_adapter: str = "float32",
 ) -> Model[list[Doc], Any]:
     """A decoder-only language model, its causal mask removed from all or some layers, tuned with LoRA; one vector a
     spaCy token. Nothing is loaded before `initialize` or `from_disk`.
@@ -67,6 +68,8 @@ def create_billm_model_v1(
         "paged_adamw_32bit" or "paged_adamw_8bit". None: as the config's optimizer has them.
     store_base (str): What of the base a saved pipeline holds: "reference" (its name and fingerprint), "copy", or
         "merged" (with the adapter folded in).
+    store_adapter (str): In what the adapter is saved: "float32", as it was trained, or "bfloat16" or "float16", which
+        takes half the space and rounds it.
     RAISES (ValueError): A value that is not allowed, whatever the base.
     """
     backbone = BackboneSettings(
@@ -76,7 +79,9 @@ def create_billm_model_v1(
         scalar_mix=scalar_mix,
         gradient_checkpointing=gradient_checkpointing,
     )
-    settings = ShimSettings(backbone, store_base, learn_rate_scale, heads_first, output, adapter_optimizer)
+    settings = ShimSettings(
+        backbone, store_base, learn_rate_scale, heads_first, output, adapter_optimizer, store_adapter
+    )
     return build_billm_model(settings, ModelSettings(get_spans or get_doc_spans, window, overlap))
 
 

@@ -59,6 +59,20 @@ def test_folding_from_files_is_what_peft_folds(make_base, tmp_path, family, lora
     assert torch.allclose(loaded(batch(False)[0]).logits, base(batch(False)[0]).logits, atol=1e-4)
 
 
+def test_the_adapter_can_be_stored_in_half_the_space(make_base, tmp_path):
+    sizes = {}
+    for dtype in ("float32", "bfloat16"):
+        nlp = trained(make_base(), store_adapter=dtype)
+        nlp.to_disk(tmp_path / dtype)
+        loaded = spacy.load(tmp_path / dtype)
+        assert same(vectors(loaded), vectors(nlp), 0 if dtype == "float32" else 0.05)
+        assert {parameter.dtype for parameter in backbone(loaded).trainable().values()} == {torch.float32}
+        sizes[dtype] = (tmp_path / dtype / "transformer" / "adapter" / "adapter_model.safetensors").stat().st_size
+    assert 0.45 < sizes["bfloat16"] / sizes["float32"] < 0.65
+    with pytest.raises(SettingError, match="store_adapter = 'int8' is not allowed"):
+        build(make_base(), store_adapter="int8")
+
+
 def test_large_models_are_written_in_parts(make_base, tmp_path, monkeypatch):
     base = make_base("llama")
     monkeypatch.setattr("spacy_lsbillm.backbone.merge.write_tensors", lambda *a: files.write_tensors(*a, 30_000))

@@ -1,6 +1,6 @@
 """The backbone: PyTorch, transformers, peft and bitsandbytes, and no spaCy."""
 
-from .adapter import LoraSettings
+from .adapter import ADAPTER_DTYPES, LoraSettings
 from .base import BaseSettings, longest_position
 from .fingerprint import fingerprint, full_digest
 from .mask import MaskPlan, check_notation, word_for
@@ -17,6 +17,7 @@ from .storage import (
 )
 
 __all__ = [
+    "ADAPTER_DTYPES",
     "RECORD",
     "STORE_BASE",
     "Backbone",

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -19,6 +19,8 @@ from .base import BaseSettings
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
+# The adapter is trained in float32 whatever the base is.
+ADAPTER_DTYPES = ("float32", "bfloat16", "float16")
 LINEAR = (nn.Linear, Conv1D)
 
 
@@ -124,8 +126,11 @@ def add_adapter(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:
     return get_peft_model(model, settings.to_peft(model))
 
 
-def write_adapter(model: PeftModel, folder: Path, base: BaseSettings) -> None:
-    """Write the adapter in peft's format, with the keys of the causal-LM class, and the base under its own name."""
+def write_adapter(model: PeftModel, folder: Path, base: BaseSettings, dtype: str = "float32") -> None:
+    """Write the adapter in peft's format, with the keys of the causal-LM class, and the base under its own name.
+
+    dtype (str): Of what is written, one of `ADAPTER_DTYPES`.
+    """
     config = model.peft_config["default"]
     config.base_model_name_or_path, config.revision = base.name, base.revision
     if base.depth is not None and not isinstance(config.target_modules, str):
@@ -134,6 +139,9 @@ def write_adapter(model: PeftModel, folder: Path, base: BaseSettings) -> None:
     # Without this peft asks the hub whether the embeddings were resized.
     model.save_pretrained(str(folder), save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
+    if dtype != "float32":
+        state = {name: tensor.to(getattr(torch, dtype)) for name, tensor in read_state(folder).items()}
+        save_file(state, folder / WEIGHTS, {"format": "pt"})
 
 
 def read_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:

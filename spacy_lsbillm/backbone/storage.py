@@ -37,16 +37,18 @@ ADAPTER, TOKENIZER = "adapter", "tokenizer"
 VERSIONS_OF = ("spacy-lsbillm", "torch", "transformers", "peft")
 
 
-def save_backbone(backbone: Backbone, folder: Path, store_base: str) -> None:
+def save_backbone(backbone: Backbone, folder: Path, store_base: str, adapter_dtype: str = "float32") -> None:
     """Write a backbone into an existing, empty folder.
 
+    store_base (str): One of `STORE_BASE`.
+    adapter_dtype (str): The adapter's on disk, one of `ADAPTER_DTYPES`.
     RAISES (StorageError): A merged pipeline cannot be saved otherwise, as its adapter is gone.
     """
     if backbone.merged:
         _refuse_unmerging(store_base)
     backbone.tokenizer.save_pretrained(str(folder / TOKENIZER))
     if backbone.adapted:
-        write_adapter(backbone.model, folder / ADAPTER, backbone.base)
+        write_adapter(backbone.model, folder / ADAPTER, backbone.base, adapter_dtype)
     if backbone.mix is not None:
         backbone.mix.write(folder)
     origin = backbone.origin

@@ -15,6 +15,7 @@ from torch.nn.functional import embedding_bag
 
 from ..alignment import Batch, SpecialPieces
 from ..backbone import (
+    ADAPTER_DTYPES,
     STORE_BASE,
     Backbone,
     BackboneSettings,
@@ -41,6 +42,7 @@ class ShimSettings:
     heads_first (int): Updates in the beginning that change the heads alone.
     output (str): "tokens" or "pieces": of what there is one vector.
     adapter_optimizer (str | None): Where the adapter's optimizer states are, see `AdapterOptimizer`; None: thinc's.
+    store_adapter (str): The adapter's dtype on disk.
     """
 
     backbone: BackboneSettings
@@ -49,6 +51,7 @@ class ShimSettings:
     heads_first: int = 0
     output: str = TOKENS
     adapter_optimizer: str | None = None
+    store_adapter: str = "float32"
 
     def __post_init__(self) -> None:
         if self.store_base not in STORE_BASE:
@@ -59,6 +62,11 @@ class ShimSettings:
             raise SettingError(f"learn_rate_scale = {self.learn_rate_scale!r} is not allowed: it must be above 0.")
         if self.output not in OUTPUTS:
             raise SettingError(f"output = {self.output!r} is not allowed. Use one of: {', '.join(map(repr, OUTPUTS))}.")
+        if self.store_adapter not in ADAPTER_DTYPES:
+            raise SettingError(
+                f"store_adapter = {self.store_adapter!r} is not allowed. Use one of: "
+                f"{', '.join(map(repr, ADAPTER_DTYPES))}."
+            )
         if self.adapter_optimizer not in CHOICES:
             raise SettingError(
                 f"adapter_optimizer = {self.adapter_optimizer!r} is not allowed. Use one of: "
@@ -188,7 +196,7 @@ class BackboneShim(Shim):
     def save(self, folder: Path) -> None:
         """Write the backbone into an empty folder; nothing if there is none yet."""
         if self._backbone is not None:
-            save_backbone(self._backbone, folder, self.settings.store_base)
+            save_backbone(self._backbone, folder, self.settings.store_base, self.settings.store_adapter)
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote."""

@@ -50,6 +50,7 @@ heads_first = 0
 output = "tokens"
 adapter_optimizer = null
 store_base = "reference"
+store_adapter = "float32"
 
 [transformer.model.get_spans]
 @span_getters = "spacy-transformers.doc_spans.v1"
