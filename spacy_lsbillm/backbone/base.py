@@ -16,6 +16,12 @@ from ..errors import BaseError, SettingError
 from .families import ATTENTIONS, AUTO, FAMILIES, attention_for, family_of
 from .tensor_files import StoredTensor, stored_tensors
 
+try:
+    # transformers 5.
+    from transformers.initialization import no_init_weights
+except ImportError:
+    from transformers.modeling_utils import no_init_weights
+
 DTYPES = ("float32", "bfloat16", "float16", "auto")
 QUANTIZATIONS = (None, "nf4", "fp4", "int8")
 # transformers renamed it in 4.56.
@@ -93,7 +99,7 @@ def cut_config(config: Any, depth: int, name: str) -> None:
 
 def skeleton(config: Any) -> PreTrainedModel:
     """The causal LM of a config without weights (on the meta device), to check settings against."""
-    with torch.device("meta"):
+    with torch.device("meta"), no_init_weights():
         return AutoModelForCausalLM.from_config(config)
 
 

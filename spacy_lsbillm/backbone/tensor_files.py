@@ -13,7 +13,7 @@ from ..errors import BaseError
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 LARGEST_SHARD = 4 * 10**9
-CHUNK_BYTES = 1 << 24
+CHUNK_BYTES = 1 << 22
 # Bytes a number, by safetensors' names of dtypes.
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
