@@ -39,6 +39,7 @@ def create_billm_model_v1(
     heads_first: int = 0,
     output: str = "tokens",
     store_base: str = "reference",
+    fold_adapter: str = "auto",
 ) -> Model[list[Doc], Any]:
     """A decoder-only language model, its causal mask removed from all or some layers, tuned with LoRA; one vector a
     spaCy token. Nothing is loaded before `initialize` or `from_disk`.
@@ -64,6 +65,8 @@ def create_billm_model_v1(
         them otherwise and for whatever reads `doc._.trf_data` as spacy-transformers fills it.
     store_base (str): What of the base a saved pipeline holds: "reference" (its name and fingerprint), "copy", or
         "merged" (with the adapter folded in).
+    fold_adapter (str): Whether prediction uses a second copy of the weights that the adapter changes, with the adapter
+        in it: "always", "never", or "auto": where the base is neither quantised nor shared and memory allows it.
     RAISES (ValueError): A value that is not allowed, whatever the base.
     """
     backbone = BackboneSettings(
@@ -73,7 +76,7 @@ def create_billm_model_v1(
         scalar_mix=scalar_mix,
         gradient_checkpointing=gradient_checkpointing,
     )
-    settings = ShimSettings(backbone, store_base, learn_rate_scale, heads_first, output)
+    settings = ShimSettings(backbone, store_base, learn_rate_scale, heads_first, output, fold_adapter)
     return build_billm_model(settings, ModelSettings(get_spans or get_doc_spans, window, overlap))
 
 

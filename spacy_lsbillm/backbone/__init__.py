@@ -2,6 +2,7 @@
 
 from .adapter import LoraSettings
 from .base import BaseSettings, longest_position
+from .fold import Folded, check_fold, may_fold
 from .mask import MaskPlan, check_notation, word_for
 from .model import Backbone, BackboneSettings, load_backbone
 from .storage import RECORD, STORE_BASE, load_stored, read_plan, read_record, save_backbone
@@ -12,12 +13,15 @@ __all__ = [
     "Backbone",
     "BackboneSettings",
     "BaseSettings",
+    "Folded",
     "LoraSettings",
     "MaskPlan",
+    "check_fold",
     "check_notation",
     "load_backbone",
     "load_stored",
     "longest_position",
+    "may_fold",
     "read_plan",
     "read_record",
     "save_backbone",

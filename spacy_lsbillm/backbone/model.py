@@ -65,6 +65,7 @@ class Backbone:
     folder (Path): Where the base lies.
     fingerprint (str): Of the base's files.
     merged (bool): Whether an adapter was folded into the base before it was stored.
+    shared (bool): Whether other backbones hold the same weights.
     """
 
     model: PreTrainedModel | PeftModel
@@ -75,6 +76,7 @@ class Backbone:
     folder: Path
     fingerprint: str
     merged: bool = False
+    shared: bool = False
 
     @property
     def base(self) -> BaseSettings:
@@ -118,18 +120,27 @@ class Backbone:
         """The parameters that training changes, by name: those of the adapter and of the mix."""
         return self.adapter_parameters() | self.mix_parameters()
 
-    def states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    @property
+    def packs(self) -> bool:
+        """Whether several sequences may share a row of `states`, told apart by their positions."""
+        return family_of(self.config, self.base.name).packs
+
+    def states(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor | None = None) -> Tensor:
         """The last layer's states, normalised as the language-model head would get them; or a mix of several layers'.
 
         input_ids (Tensor): Padded on the right, shape (batch, length); what stands in padding has no influence.
         attention_mask (Tensor): 1 for a piece, 0 for padding, shape (batch, length).
+        position_ids (Tensor | None): Where rows hold several sequences, the place of each piece in its own; a new one
+            begins wherever the next place is not the next number. 0 for padding. Shape (batch, length).
         RETURNS (Tensor): Shape (batch, length, width), in the base's dtype.
         """
         family = family_of(self.config, self.base.name)
         decoder = decoder_of(self.causal_lm, family)
         output = decoder(
             input_ids=input_ids,
-            attention_mask=attention_mask,
+            # transformers looks for packed sequences where it is given no mask.
+            attention_mask=attention_mask if position_ids is None else None,
+            position_ids=position_ids,
             use_cache=False,
             output_hidden_states=self.mix is not None,
         )
@@ -147,7 +158,8 @@ class Backbone:
         """A second backbone over the same base weights, which are shared, with its own copy of adapter and mix."""
         shared = {id(value): value for value in self.model.parameters() if not value.requires_grad}
         shared |= {id(value): value for value in self.model.buffers()}
-        return replace(self, model=copy.deepcopy(self.model, dict(shared)), mix=copy.deepcopy(self.mix))
+        model = copy.deepcopy(self.model, dict(shared))
+        return replace(self, model=model, mix=copy.deepcopy(self.mix), shared=True)
 
 
 def load_backbone(

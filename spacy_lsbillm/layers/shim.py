@@ -18,8 +18,11 @@ from ..backbone import (
     STORE_BASE,
     Backbone,
     BackboneSettings,
+    Folded,
+    check_fold,
     load_backbone,
     load_stored,
+    may_fold,
     save_backbone,
 )
 from ..errors import SettingError, StorageError
@@ -38,6 +41,8 @@ class ShimSettings:
     learn_rate_scale (float): The adapter's learning rate in units of the optimizer's, which the heads use as it is.
     heads_first (int): Updates in the beginning that change the heads alone.
     output (str): "tokens" or "pieces": of what there is one vector.
+    fold_adapter (str): "auto", "always" or "never": whether prediction uses a second copy of the weights, with the
+        adapter in them.
     """
 
     backbone: BackboneSettings
@@ -45,12 +50,14 @@ class ShimSettings:
     learn_rate_scale: float = 1.0
     heads_first: int = 0
     output: str = TOKENS
+    fold_adapter: str = "auto"
 
     def __post_init__(self) -> None:
         if self.store_base not in STORE_BASE:
             raise SettingError(
                 f"store_base = {self.store_base!r} is not allowed. Use one of: {', '.join(map(repr, STORE_BASE))}."
             )
+        check_fold(self.fold_adapter, self.backbone.base.quantization)
         if not self.learn_rate_scale > 0:
             raise SettingError(f"learn_rate_scale = {self.learn_rate_scale!r} is not allowed: it must be above 0.")
         if self.output not in OUTPUTS:
@@ -68,6 +75,7 @@ class BackboneShim(Shim):
         self._updates = 0
         self._special: SpecialPieces | None = None
         self._backbone: Backbone | None = None
+        self._folded: Folded | None = None
         self._unpacked: tempfile.TemporaryDirectory[str] | None = None
 
     @property
@@ -105,9 +113,23 @@ class BackboneShim(Shim):
 
     def predict(self, inputs: Batch) -> Tensor:
         """RETURNS (Tensor): Vectors in float32, shape (tokens or pieces, width), on the backbone's device."""
-        self.backbone.model.eval()
+        backbone = self._predictor()
+        backbone.model.eval()
         with torch.inference_mode():
-            return vectors_of(self.backbone, inputs, self.settings.output)
+            return vectors_of(backbone, inputs, self.settings.output)
+
+    def _predictor(self) -> Backbone:
+        """The backbone, or its double with the adapter folded in, made anew whenever the adapter has changed."""
+        backbone = self.backbone
+        folded = self._folded
+        if folded is not None and folded.fits(backbone):
+            return folded.backbone
+        # Its memory is free again before the next one is made.
+        self._folded = folded = None
+        if not may_fold(backbone, self.settings.fold_adapter):
+            return backbone
+        self._folded = folded = Folded(backbone)
+        return folded.backbone
 
     def begin_update(self, inputs: Batch) -> tuple[Tensor, Callable[[Tensor], None]]:
         """RETURNS (tuple): Vectors, and a callback that takes their gradient through the backbone.
@@ -122,6 +144,8 @@ class BackboneShim(Shim):
             )
         if not backbone.trainable() or self._updates < self.settings.heads_first:
             return self.predict(inputs), lambda gradient: None
+        # Training needs the memory, and will change the adapter.
+        self._folded = None
         backbone.model.train()
         vectors = vectors_of(backbone, inputs, self.settings.output)
 
@@ -165,6 +189,7 @@ class BackboneShim(Shim):
     def to_device(self, device_type: str, device_id: int) -> None:
         """Move the weights. thinc calls this when a model changes hands between threads or devices."""
         if self._backbone is not None and self._backbone.base.quantization is None:
+            self._folded = None
             self._backbone.to(torch.device("cuda", device_id) if device_type == "gpu" else torch.device("cpu"))
 
     def save(self, folder: Path) -> None:
@@ -202,25 +227,29 @@ class BackboneShim(Shim):
 
 
 def vectors_of(backbone: Backbone, batch: Batch, output: str) -> Tensor:
-    """Run the backbone and collect the pieces' states, in one operation on the device; for tokens, their means.
+    """Run the backbone and collect the pieces' states, in one operation a micro-batch, on the device; for tokens, their
+    means.
 
     output (str): "tokens" or "pieces".
     RETURNS (Tensor): float32, shape (tokens or pieces, width); zeros for tokens without pieces.
     """
     device = backbone.device
-    if not batch.micro_batches:
-        size = len(batch.pieces_a_token) if output == TOKENS else 0
-        return torch.zeros((size, backbone.width), device=device)
-    states = [
-        backbone.states(torch.from_numpy(part.ids).to(device), torch.from_numpy(part.mask).to(device)).flatten(0, 1)
-        for part in batch.micro_batches
-    ]
-    rows = torch.cat(states).float()
-    if output == PIECES:
-        return rows.index_select(0, torch.from_numpy(batch.slot_of_piece).to(device))
+    of_tokens = output == TOKENS
+    size = len(batch.pieces_a_token if of_tokens else batch.ids)
+    rows = torch.zeros((size, backbone.width), device=device)
+    shares = batch.shares_of_tokens() if of_tokens else batch.shares_of_pieces()
+    # States go into the result as they come, so that a long document needs no room for all of them.
+    for part, share in zip(batch.micro_batches, shares, strict=True):
+        positions = None if part.positions is None else torch.from_numpy(part.positions).to(device)
+        ids, mask = torch.from_numpy(part.ids).to(device), torch.from_numpy(part.mask).to(device)
+        states = backbone.states(ids, mask, positions).flatten(0, 1).float()
+        slots, sizes, targets = (torch.from_numpy(x).to(device) for x in (share.slots, share.sizes, share.targets))
+        sums = embedding_bag(slots, states, sizes.cumsum(0) - sizes, mode="sum")
+        rows.index_add_(0, targets, sums)
+    if not of_tokens:
+        return rows
     counts = torch.from_numpy(batch.pieces_a_token).to(device)
-    slots = torch.from_numpy(batch.slots).to(device)
-    return embedding_bag(slots, rows, counts.cumsum(0) - counts, mode="mean")
+    return rows.div_(counts.clamp(min=1)[:, None])
 
 
 def _in_chunks(path: Path) -> list[bytes]:

@@ -49,6 +49,7 @@ learn_rate_scale = 1.0
 heads_first = 0
 output = "tokens"
 store_base = "reference"
+fold_adapter = "auto"
 
 [transformer.model.get_spans]
 @span_getters = "spacy-transformers.doc_spans.v1"
