@@ -127,8 +127,8 @@ def test_when_an_adapter_is_folded(make_base, monkeypatch):
     backbone = adapted(make_base("llama"))
     assert may_fold(backbone, "auto") and may_fold(backbone, "always") and not may_fold(backbone, "never")
     assert not may_fold(load(make_base("llama")), "always")
-    twin = backbone.twin()
-    assert not may_fold(twin, "auto") and may_fold(twin, "always")
+    shared = replace(backbone, shared=True)
+    assert not may_fold(shared, "auto") and may_fold(shared, "always")
     with backbone.model.disable_adapter():
         assert not may_fold(backbone, "always")
     monkeypatch.setattr("spacy_lsbillm.backbone.fold._free_memory", lambda device: 1000)

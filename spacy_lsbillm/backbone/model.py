@@ -65,7 +65,7 @@ class Backbone:
     folder (Path): Where the base lies.
     fingerprint (str): Of the base's files.
     merged (bool): Whether an adapter was folded into the base before it was stored.
-    shared (bool): Whether other backbones hold the same weights.
+    shared (bool): Whether other pipelines hold the same weights.
     """
 
     model: PreTrainedModel | PeftModel
@@ -159,7 +159,7 @@ class Backbone:
         shared = {id(value): value for value in self.model.parameters() if not value.requires_grad}
         shared |= {id(value): value for value in self.model.buffers()}
         model = copy.deepcopy(self.model, dict(shared))
-        return replace(self, model=model, mix=copy.deepcopy(self.mix), shared=True)
+        return replace(self, model=model, mix=copy.deepcopy(self.mix))
 
 
 def load_backbone(
