@@ -58,7 +58,8 @@ def create_billm_model_v1(
     scalar_mix (str | None): The layers whose learned mix is the output, in the notation of `unmask`. None: the last.
     gradient_checkpointing (bool): Less memory and more time in training; the result is the same.
     window (int | None): Pieces that the model sees at once. None: 512, or what the base was made for if that is less.
-    overlap (int | None): Pieces that neighbouring windows share at the least. None: a quarter of the window.
+    overlap (int | None): Pieces that neighbouring windows share at the least. None: 16, or a quarter of the window if
+        that is less.
     learn_rate_scale (float): The adapter's learning rate in units of the optimizer's.
     heads_first (int): Updates in the beginning that change the heads alone.
     output (str): "tokens": one vector a token, the mean of its pieces. "pieces": one a piece, for listeners that pool

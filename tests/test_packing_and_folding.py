@@ -23,9 +23,7 @@ packing = pytest.mark.parametrize(
 
 def adapted(folder, unmask="all", seed=0, dtype="float32", attention="auto", **lora):
     """A backbone whose adapter does something."""
-    backbone = load(
-        folder, unmask, attention, LoraSettings.read({"r": 4, "dropout": 0.0, **lora}), dtype=dtype
-    )
+    backbone = load(folder, unmask, attention, LoraSettings.read({"r": 4, "dropout": 0.0, **lora}), dtype=dtype)
     shake(backbone, seed)
     backbone.model.eval()
     return backbone

@@ -29,7 +29,7 @@ LOOP_BATCH = 32
 LABELS = 40
 
 
-def transformer_alone(nlp: Language, base: Path, merged: Merged, corpus: Corpus, dtype: str) -> dict[str, Contestant]:
+def transformer_alone(nlp: Language, merged: Merged, corpus: Corpus, dtype: str) -> dict[str, Contestant]:
     """The component over documents that are tokenised by spaCy already, and what there is beside it.
 
     nlp (Language): Ours, with the transformer alone.

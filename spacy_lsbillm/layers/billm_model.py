@@ -16,6 +16,9 @@ from .tok2vec import replace_listener, replace_listener_cfg
 from .vector_batch import VectorBatch
 
 LONGEST_DEFAULT_WINDOW = 512
+# What a piece lacks in context beside the edge of a window is local: more than this changes little, and each piece of
+# the overlap is computed twice (docs/speed.md).
+LONGEST_DEFAULT_OVERLAP = 16
 MAX_BATCH_ITEMS = 4096
 # What one pass of the model costs beside its pieces, in pieces: short windows are padded to longer ones rather than
 # given a pass of their own where that is cheaper. An accelerator is idle for longer while a pass starts.
@@ -36,8 +39,8 @@ class ModelSettings:
     get_spans (SpanGetter): The parts of documents that are tokenised on their own; usually whole documents.
     window (int | None): Pieces that the model sees at once, special ones counted. None: 512, or the longest position
         of the base if that is less.
-    overlap (int | None): Pieces that neighbouring windows of a long document share at the least. None: a quarter of
-        the window.
+    overlap (int | None): Pieces that neighbouring windows of a long document share at the least. None: 16, or a
+        quarter of the window if that is less.
     """
 
     get_spans: SpanGetter
@@ -63,7 +66,7 @@ class ModelSettings:
                 f"window = {window} is longer than the base's {longest} positions. Use at most {longest}."
             )
         room = window - n_special
-        overlap = room // 4 if self.overlap is None else self.overlap
+        overlap = min(room // 4, LONGEST_DEFAULT_OVERLAP) if self.overlap is None else self.overlap
         if not 0 <= overlap < room:
             raise SettingError(
                 f"overlap = {overlap} is not allowed with window = {window}: it must be below {room} "
