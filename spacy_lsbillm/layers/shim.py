@@ -9,7 +9,7 @@ from typing import Any
 
 import srsly
 import torch
-from thinc.api import Optimizer, Shim, get_torch_default_device, torch2xp, xp2torch
+from thinc.api import Optimizer, Shim, get_torch_default_device, xp2torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
@@ -26,6 +26,7 @@ from ..backbone import (
     save_backbone,
 )
 from ..errors import SettingError, StorageError
+from .step import step_all
 
 # msgpack takes at most 4 GiB an item.
 CHUNK_BYTES = 1 << 30
@@ -158,17 +159,11 @@ class BackboneShim(Shim):
     def finish_update(self, optimizer: Optimizer) -> None:
         """Let thinc's optimizer change the adapter, and the mix of layers if there is one."""
         self._updates += 1
-        for parameters, scale in (
-            (self.backbone.adapter_parameters(), self.settings.learn_rate_scale),
-            (self.backbone.mix_parameters(), 1.0),
+        for group, parameters, scale in (
+            ("adapter", self.backbone.adapter_parameters(), self.settings.learn_rate_scale),
+            ("mix", self.backbone.mix_parameters(), 1.0),
         ):
-            for name, parameter in parameters.items():
-                if parameter.grad is not None:
-                    key = (self.id, name)
-                    value, gradient = torch2xp(parameter.data), torch2xp(parameter.grad)
-                    changed, _ = optimizer(key, value, gradient, lr_scale=scale)
-                    parameter.data.copy_(xp2torch(changed))
-                    parameter.grad = None
+            step_all(optimizer, (self.id, group), parameters, scale)
 
     @contextlib.contextmanager
     def use_params(self, params: dict[Any, Any]) -> Iterator[None]:
