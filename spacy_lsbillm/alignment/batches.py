@@ -162,14 +162,13 @@ def _micro_batches(
         block[cell[behind]] = special.suffix[(column - inner[window])[behind]]
         mask = np.zeros_like(block)
         mask[cell] = 1
-        positions = None
-        if len(chosen) > end - start:
-            positions = np.zeros_like(block)
-            positions[cell] = place
-            positions = positions.reshape(-1, width)
+        positions = np.zeros_like(block)
+        positions[cell] = place
+        shared = len(chosen) > end - start
         kept = inside & (piece >= windows.keep_starts[window]) & (piece < windows.keep_ends[window])
         slot_of[piece[kept]] = base + cell[kept]
-        micro_batches.append(MicroBatch(block.reshape(-1, width), mask.reshape(-1, width), positions))
+        ids_of, mask_of, positions_of = (cells.reshape(-1, width) for cells in (block, mask, positions))
+        micro_batches.append(MicroBatch(ids_of, mask_of, positions_of if shared else None))
         base += block.size
     return micro_batches, slot_of
 

@@ -44,7 +44,7 @@ def _step(optimizer: Optimizer, key: tuple[int, str], values: list[nn.Parameter]
     weights = [value.data for value in values]
     with torch.no_grad():
         if optimizer.L2 and not optimizer.L2_is_weight_decay:
-            gradients = torch._foreach_add(gradients, torch._foreach_mul(weights, optimizer.L2))
+            gradients = list(torch._foreach_add(gradients, torch._foreach_mul(weights, optimizer.L2)))
         if optimizer.grad_clip:
             _clip(gradients, optimizer.grad_clip)
         row, gradient = (torch.cat([part.flatten() for part in parts]) for parts in (weights, gradients))
