@@ -41,6 +41,7 @@ def create_billm_model_v1(
     adapter_optimizer: str | None = None,
     store_base: str = "reference",
     store_adapter: str = "float32",
+    fold_adapter: str = "auto",
 ) -> Model[list[Doc], Any]:
     """A decoder-only language model, its causal mask removed from all or some layers, tuned with LoRA; one vector a
     spaCy token. Nothing is loaded before `initialize` or `from_disk`.
@@ -59,7 +60,8 @@ def create_billm_model_v1(
     scalar_mix (str | None): The layers whose learned mix is the output, in the notation of `unmask`. None: the last.
     gradient_checkpointing (bool): Less memory and more time in training; the result is the same.
     window (int | None): Pieces that the model sees at once. None: 512, or what the base was made for if that is less.
-    overlap (int | None): Pieces that neighbouring windows share at the least. None: a quarter of the window.
+    overlap (int | None): Pieces that neighbouring windows share at the least. None: 16, or a quarter of the window if
+        that is less.
     learn_rate_scale (float): The adapter's learning rate in units of the optimizer's.
     heads_first (int): Updates in the beginning that change the heads alone.
     output (str): "tokens": one vector a token, the mean of its pieces. "pieces": one a piece, for listeners that pool
@@ -70,6 +72,8 @@ def create_billm_model_v1(
         "merged" (with the adapter folded in).
     store_adapter (str): In what the adapter is saved: "float32", as it was trained, or "bfloat16" or "float16", which
         takes half the space and rounds it.
+    fold_adapter (str): Whether prediction uses a second copy of the weights that the adapter changes, with the adapter
+        in it: "always", "never", or "auto": where the base is neither quantised nor shared and memory allows it.
     RAISES (ValueError): A value that is not allowed, whatever the base.
     """
     backbone = BackboneSettings(
@@ -80,7 +84,7 @@ def create_billm_model_v1(
         gradient_checkpointing=gradient_checkpointing,
     )
     settings = ShimSettings(
-        backbone, store_base, learn_rate_scale, heads_first, output, adapter_optimizer, store_adapter
+        backbone, store_base, learn_rate_scale, heads_first, output, adapter_optimizer, store_adapter, fold_adapter
     )
     return build_billm_model(settings, ModelSettings(get_spans or get_doc_spans, window, overlap))
 

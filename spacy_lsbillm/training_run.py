@@ -1,5 +1,6 @@
 """One training of a config in this process, quietly, and what became of it."""
 
+import gc
 import io
 import json
 import time
@@ -51,6 +52,8 @@ def run_training(config: Config, folder: Path, use_gpu: int = -1) -> TrainingRun
         "console_output": False,
         "output_file": str(folder / LOG),
     }
+    # Earlier pipelines that only cycles keep alive would count as users of the same base.
+    gc.collect()
     begun = time.monotonic()
     nlp: Language = init_nlp(config, use_gpu=use_gpu)
     train(nlp, folder, use_gpu=use_gpu, stdout=io.StringIO(), stderr=io.StringIO())

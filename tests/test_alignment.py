@@ -12,7 +12,7 @@ from spacy_transformers.span_getters import get_doc_spans, get_strided_spans
 from tiny import make_tokenizer
 
 from spacy_lsbillm.alignment import SpecialPieces, align, cut_pieces, cut_windows, make_batch
-from spacy_lsbillm.alignment.batches import group_by_length
+from spacy_lsbillm.alignment.batches import group_by_length, pack
 
 NLP = spacy.blank("en")
 TOKENIZER = make_tokenizer()
@@ -47,15 +47,23 @@ def test_each_token_gets_exactly_the_pieces_that_share_a_character_with_it(strin
 
 
 @settings(max_examples=200, deadline=None)
-@given(documents, st.integers(3, 12), st.integers(0, 6), st.sampled_from([8, 64]))
-def test_a_batch_brings_every_token_its_own_pieces(strings, window, overlap, pass_cost):
+@given(documents, st.integers(3, 12), st.integers(0, 6), st.sampled_from([8, 64]), st.sampled_from([0, 10, 24]))
+def test_a_batch_brings_every_token_its_own_pieces(strings, window, overlap, pass_cost, row):
     """The ids themselves stand in for the states: through windows, sorting and padding each token must find its own."""
     docs = [NLP.make_doc(string) for string in strings]
     if not docs:
         return
     overlap = min(overlap, window - len(SPECIAL) - 1)
     batch = make_batch(
-        TOKENIZER, SPECIAL, docs, get_doc_spans, window=window, overlap=overlap, max_items=40, pass_cost=pass_cost
+        TOKENIZER,
+        SPECIAL,
+        docs,
+        get_doc_spans,
+        window=window,
+        overlap=overlap,
+        max_items=40,
+        pass_cost=pass_cost,
+        row=row,
     )
     rows = np.concatenate([part.ids.ravel() for part in batch.micro_batches] or [np.zeros(0, dtype=int)])
     real = np.concatenate([part.mask.ravel() for part in batch.micro_batches] or [np.zeros(0, dtype=int)])
@@ -67,8 +75,32 @@ def test_a_batch_brings_every_token_its_own_pieces(strings, window, overlap, pas
     assert batch.tokens_a_doc == [len(doc) for doc in docs]
     for part in batch.micro_batches:
         assert part.ids.size <= max(40, part.ids.shape[1])
-        assert part.ids.shape[1] <= window
+        assert part.ids.shape[1] <= max(window, row)
         assert (part.ids[:, 0] == SPECIAL.prefix[0]).all()
+        if part.positions is not None:
+            # Each window begins with the special piece, and nothing else is at place 0 but padding.
+            first = (part.positions == 0) & (part.mask == 1)
+            assert (part.ids[first] == SPECIAL.prefix[0]).all()
+            assert (part.positions[part.mask == 0] == 0).all()
+            assert (part.positions < window).all()
+    sums = np.zeros(len(counts), dtype=int)
+    for part, share in zip(batch.micro_batches, batch.shares_of_tokens(), strict=True):
+        np.add.at(sums, np.repeat(share.targets, share.sizes), part.ids.ravel()[share.slots])
+    groups = np.split(pieces.ids[of_piece], np.cumsum(counts)[:-1]) if len(counts) else []
+    assert sums.tolist() == [int(group.sum()) for group in groups]
+
+
+@given(st.lists(st.integers(1, 30), max_size=30), st.integers(0, 40))
+def test_packed_windows_do_not_overlap_and_fill_their_rows(lengths, row):
+    row_of, offsets = pack(np.array(lengths, dtype=np.int64), row)
+    used = {}
+    for number, offset, length in sorted(zip(row_of.tolist(), offsets.tolist(), lengths, strict=True)):
+        assert offset == used.get(number, 0)
+        used[number] = offset + length
+    for number, total in used.items():
+        assert total <= max(row, max(lengths[i] for i in np.flatnonzero(row_of == number)))
+    if row >= 2 * max(lengths, default=0):
+        assert sum(total <= row // 2 for total in used.values()) <= 1
 
 
 @given(st.lists(st.integers(0, 40), max_size=8), st.integers(1, 12), st.integers(0, 11))
@@ -84,7 +116,7 @@ def test_windows_cover_every_piece_once_and_share_the_overlap(lengths, size, ove
     for i in range(1, len(windows.starts)):
         if span_of[windows.starts[i]] == span_of[windows.starts[i - 1]]:
             assert windows.ends[i - 1] - windows.starts[i] >= overlap
-            assert windows.ends[i] - windows.starts[i] == size
+            assert windows.ends[i] - windows.starts[i] == windows.ends[i - 1] - windows.starts[i - 1]
             # A kept piece has context on the inner side: at least half of the overlap.
             assert windows.keep_starts[i] - windows.starts[i] >= overlap // 2
             assert windows.ends[i - 1] - windows.keep_ends[i - 1] >= overlap // 2

@@ -1,7 +1,9 @@
-"""Windows of similar length in padded micro-batches, and the way back from their states to tokens."""
+"""Windows packed into rows, rows of similar length in micro-batches, and the way back from their states to tokens."""
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from spacy.tokens import Doc
@@ -15,12 +17,30 @@ from .windows import Windows, cut_windows
 class MicroBatch:
     """What goes through the model at once.
 
-    ids (ndarray): Padded on the right, shape (windows, length).
-    mask (ndarray): 1 for a piece, 0 for padding, shape (windows, length).
+    ids (ndarray): Padded on the right, shape (rows, length).
+    mask (ndarray): 1 for a piece, 0 for padding, shape (rows, length).
+    positions (ndarray | None): The place of each piece in its window, which is how the windows of a row are told
+        apart; 0 for padding, shape (rows, length). None: each row holds one window.
     """
 
     ids: np.ndarray
     mask: np.ndarray
+    positions: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one micro-batch gives to the rows of the result.
+
+    slots (ndarray): Rows of the micro-batch's states, laid one after the other as (rows * length, width); shape
+        (pairs,).
+    sizes (ndarray): How many of them go into each of `targets`, shape (targets,).
+    targets (ndarray): Rows of the result, each once, shape (targets,).
+    """
+
+    slots: np.ndarray
+    sizes: np.ndarray
+    targets: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -49,6 +69,25 @@ class Batch:
         """For each token in turn the rows of its pieces in the states, shape (pairs,)."""
         return self.slot_of_piece[self.of_piece]
 
+    def shares_of_tokens(self) -> Iterator[Share]:
+        """What each micro-batch gives to the tokens' sums, in turn."""
+        return self._shares(self.slots, np.repeat(np.arange(len(self.pieces_a_token)), self.pieces_a_token))
+
+    def shares_of_pieces(self) -> Iterator[Share]:
+        """What each micro-batch gives to the pieces, in turn."""
+        return self._shares(self.slot_of_piece, np.arange(len(self.ids)))
+
+    def _shares(self, slots: np.ndarray, targets: np.ndarray) -> Iterator[Share]:
+        """slots (ndarray), targets (ndarray): Pairs of a row of all states and a row of the result, sorted by that."""
+        ends = np.cumsum([part.ids.size for part in self.micro_batches])
+        part_of = np.searchsorted(ends, slots, side="right")
+        order = np.argsort(part_of, kind="stable")
+        bounds = np.searchsorted(part_of[order], np.arange(len(ends) + 1))
+        for part, (first, last) in enumerate(pairwise(bounds.tolist())):
+            chosen = order[first:last]
+            found, sizes = np.unique(targets[chosen], return_counts=True)
+            yield Share(slots[chosen] - (ends[part] - self.micro_batches[part].ids.size), sizes, found)
+
 
 def make_batch(
     tokenizer: PreTrainedTokenizerFast,
@@ -60,17 +99,20 @@ def make_batch(
     overlap: int,
     max_items: int,
     pass_cost: int,
+    row: int = 0,
 ) -> Batch:
-    """Cut documents into pieces, the pieces into windows, and sort the windows into micro-batches by length.
+    """Cut documents into pieces, the pieces into windows, pack these into rows, and sort the rows into micro-batches by
+    length.
 
     window (int): Pieces a window, special ones counted.
     overlap (int): Pieces that neighbouring windows share at the least.
     max_items (int): Pieces a micro-batch, padding counted; a single window may exceed it.
     pass_cost (int): What a pass through the model costs beside its pieces, in pieces.
+    row (int): Windows share a row up to this many pieces. 0: each has a row of its own.
     """
     pieces = cut_pieces(tokenizer, docs, get_spans)
     windows = cut_windows(pieces.lengths, window - len(special), overlap)
-    micro_batches, slot_of = _micro_batches(pieces.ids, windows, special, max_items, pass_cost)
+    micro_batches, slot_of = _micro_batches(pieces.ids, windows, special, max_items, pass_cost, row)
     of_piece, counts = align(docs, pieces)
     of_doc = np.searchsorted(doc_bases(docs), pieces.starts, side="right") - 1
     return Batch(
@@ -85,49 +127,94 @@ def make_batch(
 
 
 def _micro_batches(
-    ids: np.ndarray, windows: Windows, special: SpecialPieces, max_items: int, pass_cost: int
+    ids: np.ndarray, windows: Windows, special: SpecialPieces, max_items: int, pass_cost: int, row: int
 ) -> tuple[list[MicroBatch], np.ndarray]:
-    """The micro-batches, longest windows first, and the row of each piece in their states."""
+    """The micro-batches, longest rows first, and the row of each piece in their states."""
     head = len(special.prefix)
-    lengths = windows.ends - windows.starts
-    order = np.argsort(-lengths, kind="stable")
+    inner = windows.ends - windows.starts
+    lengths = inner + len(special)
+    row_of, offsets = pack(lengths, row)
+    n_rows = int(row_of.max()) + 1 if len(row_of) else 0
+    row_lengths = np.zeros(n_rows, dtype=np.int64)
+    np.maximum.at(row_lengths, row_of, offsets + lengths)
+    # Windows in the order of their rows, and rows by length.
+    rank = np.empty(n_rows, dtype=np.int64)
+    rank[np.argsort(-row_lengths, kind="stable")] = np.arange(n_rows)
+    order = np.argsort(rank[row_of], kind="stable")
+    firsts = np.searchsorted(rank[row_of][order], np.arange(n_rows + 1))
     slot_of = np.zeros(len(ids), dtype=np.int64)
     micro_batches = []
     base = 0
-    for rows in _rows(order, lengths + len(special), max_items, pass_cost):
-        width = int(lengths[rows[0]]) + len(special)
-        size = lengths[rows, None]
-        column = np.arange(width) - head
-        inside = (column >= 0) & (column < size)
-        piece = np.where(inside, windows.starts[rows, None] + column, 0)
-        block = np.where(inside, ids[piece], 0)
-        block[:, :head] = special.prefix
-        tail = head + size + np.arange(len(special.suffix))
-        np.put_along_axis(block, tail, np.broadcast_to(special.suffix, tail.shape), axis=1)
-        kept = inside & (piece >= windows.keep_starts[rows, None]) & (piece < windows.keep_ends[rows, None])
-        slot_of[piece[kept]] = base + np.flatnonzero(kept)
-        micro_batches.append(MicroBatch(block, (np.arange(width) < size + len(special)).astype(np.int64)))
+    for start, end in _passes(-np.sort(-row_lengths), max_items, pass_cost):
+        chosen = order[firsts[start] : firsts[end]]
+        width = int(row_lengths[row_of[chosen[0]]])
+        sizes = lengths[chosen]
+        place = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        window = np.repeat(chosen, sizes)
+        cell = (rank[row_of[window]] - start) * width + offsets[window] + place
+        column = place - head
+        inside = (column >= 0) & (column < inner[window])
+        piece = windows.starts[window] + column
+        block = np.zeros((end - start) * width, dtype=np.int64)
+        block[cell[inside]] = ids[piece[inside]]
+        block[cell[column < 0]] = special.prefix[place[column < 0]]
+        behind = column >= inner[window]
+        block[cell[behind]] = special.suffix[(column - inner[window])[behind]]
+        mask = np.zeros_like(block)
+        mask[cell] = 1
+        positions = np.zeros_like(block)
+        positions[cell] = place
+        shared = len(chosen) > end - start
+        kept = inside & (piece >= windows.keep_starts[window]) & (piece < windows.keep_ends[window])
+        slot_of[piece[kept]] = base + cell[kept]
+        ids_of, mask_of, positions_of = (cells.reshape(-1, width) for cells in (block, mask, positions))
+        micro_batches.append(MicroBatch(ids_of, mask_of, positions_of if shared else None))
         base += block.size
     return micro_batches, slot_of
 
 
-def _rows(order: np.ndarray, lengths: np.ndarray, max_items: int, pass_cost: int) -> Iterator[np.ndarray]:
-    """The windows of each micro-batch. `order` has the longest first."""
-    if not len(order):
+def pack(lengths: np.ndarray, row: int) -> tuple[np.ndarray, np.ndarray]:
+    """Put windows into rows: into what is left of a row goes the longest window that fits.
+
+    lengths (ndarray): Of the windows, shape (windows,).
+    row (int): Pieces a row. A longer window has one of its own, which is as long as it is.
+    RETURNS (tuple): The row of each window and where it begins in that, both of shape (windows,).
+    """
+    short = np.flatnonzero(2 * lengths <= row) if row else np.zeros(0, dtype=np.int64)
+    if not len(short):
+        return np.arange(len(lengths)), np.zeros(len(lengths), dtype=np.int64)
+    row_of, offsets = np.empty(len(lengths), dtype=np.int64), np.zeros(len(lengths), dtype=np.int64)
+    order = np.argsort(lengths, kind="stable")
+    waiting, sizes = order.tolist(), lengths[order].tolist()
+    number = 0
+    while waiting:
+        used = 0
+        room = max(row, sizes[-1])
+        while (found := bisect_right(sizes, room - used)) > 0:
+            window = waiting.pop(found - 1)
+            row_of[window], offsets[window] = number, used
+            used += sizes.pop(found - 1)
+        number += 1
+    return row_of, offsets
+
+
+def _passes(lengths: np.ndarray, max_items: int, pass_cost: int) -> Iterator[tuple[int, int]]:
+    """The rows of each micro-batch: start and end in `lengths`, which has the longest first."""
+    if not len(lengths):
         return
-    sizes, counts = np.unique(-lengths[order], return_counts=True)
+    sizes, counts = np.unique(-lengths, return_counts=True)
     for start, end in group_by_length(-sizes, counts, pass_cost):
-        for first in range(start, end, most := max(1, int(max_items // lengths[order[start]]))):
-            yield order[first : min(first + most, end)]
+        for first in range(start, end, most := max(1, int(max_items // lengths[start]))):
+            yield first, min(first + most, end)
 
 
 def group_by_length(sizes: np.ndarray, counts: np.ndarray, pass_cost: int) -> list[tuple[int, int]]:
-    """Split windows, sorted by length, into groups that are padded to their longest, at the least total cost: padded
+    """Split rows, sorted by length, into groups that are padded to their longest, at the least total cost: padded
     pieces, and `pass_cost` for each group. Dynamic programming over the different lengths.
 
     sizes (ndarray): Different lengths, the largest first, shape (sizes,).
-    counts (ndarray): Windows of each, shape (sizes,).
-    RETURNS (list): Start and end of each group, counted in windows.
+    counts (ndarray): Rows of each, shape (sizes,).
+    RETURNS (list): Start and end of each group, counted in rows.
     """
     before = np.concatenate([[0], np.cumsum(counts)])
     best = np.zeros(len(sizes) + 1)

@@ -21,7 +21,8 @@ class Windows:
 
 
 def cut_windows(lengths: np.ndarray, size: int, overlap: int) -> Windows:
-    """Cover spans of pieces with windows. The last window of a span is moved back so that it is full, too.
+    """Cover spans of pieces with windows: as few as will do, of equal length, so that no piece is in two of them that
+    need not be.
 
     lengths (ndarray): Pieces a span, shape (spans,).
     size (int): Pieces a window, special ones not counted.
@@ -33,10 +34,12 @@ def cut_windows(lengths: np.ndarray, size: int, overlap: int) -> Windows:
     number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     length = np.repeat(lengths, counts)
     base = np.repeat(span_starts, counts)
-    starts = np.maximum(np.minimum(number * step, length - size), 0)
-    ends = np.minimum(starts + size, length)
+    of = np.repeat(counts, counts)
+    even = -(-(length + (of - 1) * overlap) // np.maximum(of, 1))
+    starts = number * (length - even) // np.maximum(of - 1, 1)
+    ends = starts + even
     first = number == 0
-    last = number == np.repeat(counts, counts) - 1
+    last = number == of - 1
     before = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
     middle = (starts + before) // 2
     keep_starts = np.where(first, 0, middle)

@@ -3,6 +3,7 @@
 from .adapter import ADAPTER_DTYPES, LoraSettings
 from .base import BaseSettings, longest_position
 from .fingerprint import fingerprint, full_digest
+from .fold import Folded, check_fold, may_fold, room_to_fold
 from .mask import MaskPlan, check_notation, word_for
 from .model import Backbone, BackboneSettings, load_backbone
 from .storage import (
@@ -23,8 +24,10 @@ __all__ = [
     "Backbone",
     "BackboneSettings",
     "BaseSettings",
+    "Folded",
     "LoraSettings",
     "MaskPlan",
+    "check_fold",
     "check_notation",
     "convert_stored",
     "find_base",
@@ -33,8 +36,10 @@ __all__ = [
     "load_backbone",
     "load_stored",
     "longest_position",
+    "may_fold",
     "plan_of",
     "read_record",
+    "room_to_fold",
     "save_backbone",
     "word_for",
 ]

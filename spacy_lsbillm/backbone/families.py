@@ -21,6 +21,7 @@ class Family:
     layers (str), norm (str): Where that keeps its layers, and the norm after the last one.
     attentions (tuple[str, ...]): The implementations that compute what the model was trained with, the best first.
     causal_buffer (str | None): A tensor of a layer's own with which it hides the future, whatever mask it is given.
+    packs (bool): Whether the causal LM tells sequences that share a row apart by their positions.
     renamed (dict[str, str]): Names of stored tensors that newer versions of transformers read under another name.
     """
 
@@ -29,25 +30,26 @@ class Family:
     norm: str = "norm"
     attentions: tuple[str, ...] = ATTENTIONS
     causal_buffer: str | None = None
+    packs: bool = True
     renamed: dict[str, str] = field(default_factory=dict)
 
 
 # By the `model_type` of a Hugging Face config.
 FAMILIES: dict[str, Family] = {
     "cohere": Family(),
-    "falcon": Family(decoder="transformer", layers="h", norm="ln_f"),
+    "falcon": Family(decoder="transformer", layers="h", norm="ln_f", packs=False),
     "gemma": Family(),
     # SDPA leaves out the cap on its attention logits.
     "gemma2": Family(attentions=("eager",)),
     "gemma3_text": Family(),
-    "gpt2": Family(decoder="transformer", layers="h", norm="ln_f", causal_buffer="attn.bias"),
+    "gpt2": Family(decoder="transformer", layers="h", norm="ln_f", causal_buffer="attn.bias", packs=False),
     "gpt_neox": Family(decoder="gpt_neox", norm="final_layer_norm", renamed={"embed_out.weight": "lm_head.weight"}),
     "granite": Family(),
     "llama": Family(),
     "mistral": Family(),
     "olmo": Family(),
     "olmo2": Family(),
-    "opt": Family(decoder="model.decoder", norm="final_layer_norm"),
+    "opt": Family(decoder="model.decoder", norm="final_layer_norm", packs=False),
     "phi": Family(norm="final_layernorm"),
     "phi3": Family(),
     "qwen2": Family(),

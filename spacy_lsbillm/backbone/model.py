@@ -120,18 +120,27 @@ class Backbone:
         """The parameters that training changes, by name: those of the adapter and of the mix."""
         return self.adapter_parameters() | self.mix_parameters()
 
-    def states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    @property
+    def packs(self) -> bool:
+        """Whether several sequences may share a row of `states`, told apart by their positions."""
+        return family_of(self.config, self.base.name).packs
+
+    def states(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor | None = None) -> Tensor:
         """The last layer's states, normalised as the language-model head would get them; or a mix of several layers'.
 
         input_ids (Tensor): Padded on the right, shape (batch, length); what stands in padding has no influence.
         attention_mask (Tensor): 1 for a piece, 0 for padding, shape (batch, length).
+        position_ids (Tensor | None): Where rows hold several sequences, the place of each piece in its own; a new one
+            begins wherever the next place is not the next number. 0 for padding. Shape (batch, length).
         RETURNS (Tensor): Shape (batch, length, width), in the base's dtype.
         """
         family = family_of(self.config, self.base.name)
         decoder = decoder_of(self.causal_lm, family)
         output = decoder(
             input_ids=input_ids,
-            attention_mask=attention_mask,
+            # transformers looks for packed sequences where it is given no mask.
+            attention_mask=attention_mask if position_ids is None else None,
+            position_ids=position_ids,
             use_cache=False,
             output_hidden_states=self.mix is not None,
         )
@@ -158,6 +167,11 @@ class Backbone:
     def twin(self) -> "Backbone":
         """A second backbone over the same base weights, which are shared, with its own copy of adapter and mix."""
         return replace(self, model=over_the_same_weights(self.model), mix=copy.deepcopy(self.mix))
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other pipeline holds the same weights. (Twins belong to the same pipeline.)"""
+        return self.shared.users == 1
 
 
 def load_backbone(

@@ -39,6 +39,12 @@ class SharedBase:
 
     def __init__(self, model: PreTrainedModel):
         self._model = model
+        self._trees: WeakSet[PreTrainedModel] = WeakSet()
+
+    @property
+    def users(self) -> int:
+        """How many trees over it are in use."""
+        return len(self._trees)
 
     @property
     def layers(self) -> int:
@@ -58,6 +64,7 @@ class SharedBase:
             cut_config(model.config, layers, name)
             place, _, last = family.layers.rpartition(".")
             setattr(decoder.get_submodule(place), last, nn.ModuleList(layers_of(decoder, family)[:layers]))
+        self._trees.add(model)
         return model
 
     def adopt(self, other: "SharedBase") -> None:

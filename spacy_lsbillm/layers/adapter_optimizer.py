@@ -9,6 +9,7 @@ from thinc.api import Optimizer
 from torch import nn
 
 from ..errors import SettingError
+from .step import clip_each
 
 # By the names that transformers' `Trainer` has for them; null is thinc's own, in float32 on the device.
 CLASSES = {
@@ -54,9 +55,7 @@ class AdapterOptimizer:
         if settings.L2 and not settings.L2_is_weight_decay:
             raise SettingError("adapter_optimizer needs training.optimizer.L2_is_weight_decay = true.")
         if settings.grad_clip:
-            for parameter in self._parameters:
-                if parameter.grad is not None:
-                    nn.utils.clip_grad_norm_(parameter, settings.grad_clip, foreach=False)
+            clip_each([one.grad for one in self._parameters if one.grad is not None], settings.grad_clip)
         for group in self._optimizer.param_groups:
             group["lr"] = settings.learn_rate * self._scale
             group["betas"] = (settings.b1, settings.b2)

@@ -16,11 +16,20 @@ from .tok2vec import replace_listener, replace_listener_cfg
 from .vector_batch import VectorBatch
 
 LONGEST_DEFAULT_WINDOW = 512
+# What a piece lacks in context beside the edge of a window is local: more than this changes little, and each piece of
+# the overlap is computed twice (docs/speed.md).
+LONGEST_DEFAULT_OVERLAP = 16
 MAX_BATCH_ITEMS = 4096
 # What one pass of the model costs beside its pieces, in pieces: short windows are padded to longer ones rather than
 # given a pass of their own where that is cheaper. An accelerator is idle for longer while a pass starts.
 PASS_COST = {"cpu": 64}
 PASS_COST_ELSEWHERE = 1024
+# Short windows share rows of this many pieces: nothing is padded, and attention looks no further. Measured on a CPU
+# between 16 and 256; an accelerator is better off with fewer, longer rows.
+ROW = {"cpu": 64}
+ROW_ELSEWHERE = 256
+# More pieces at once than this do not fit a CPU's caches, and are slower by up to a half.
+MOST_ITEMS = {"cpu": 1024}
 
 
 @dataclass(frozen=True)
@@ -30,8 +39,8 @@ class ModelSettings:
     get_spans (SpanGetter): The parts of documents that are tokenised on their own; usually whole documents.
     window (int | None): Pieces that the model sees at once, special ones counted. None: 512, or the longest position
         of the base if that is less.
-    overlap (int | None): Pieces that neighbouring windows of a long document share at the least. None: a quarter of
-        the window.
+    overlap (int | None): Pieces that neighbouring windows of a long document share at the least. None: 16, or a
+        quarter of the window if that is less.
     """
 
     get_spans: SpanGetter
@@ -57,7 +66,7 @@ class ModelSettings:
                 f"window = {window} is longer than the base's {longest} positions. Use at most {longest}."
             )
         room = window - n_special
-        overlap = room // 4 if self.overlap is None else self.overlap
+        overlap = min(room // 4, LONGEST_DEFAULT_OVERLAP) if self.overlap is None else self.overlap
         if not 0 <= overlap < room:
             raise SettingError(
                 f"overlap = {overlap} is not allowed with window = {window}: it must be below {room} "
@@ -119,6 +128,8 @@ def forward(model: Model, docs: Sequence[Doc], is_train: bool) -> tuple[VectorBa
     """One pass of the backbone over all documents; long ones in overlapping windows."""
     shim = backbone_shim(model)
     window, overlap = fitted_window(model)
+    device = shim.backbone.device.type
+    most: int = model.attrs["max_batch_items"]
     batch = make_batch(
         shim.backbone.tokenizer,
         shim.special,
@@ -126,8 +137,9 @@ def forward(model: Model, docs: Sequence[Doc], is_train: bool) -> tuple[VectorBa
         model.attrs["cutting"].get_spans,
         window=window,
         overlap=overlap,
-        max_items=model.attrs["max_batch_items"],
-        pass_cost=PASS_COST.get(shim.backbone.device.type, PASS_COST_ELSEWHERE),
+        max_items=min(most, MOST_ITEMS.get(device, most)),
+        pass_cost=PASS_COST.get(device, PASS_COST_ELSEWHERE),
+        row=min(ROW.get(device, ROW_ELSEWHERE), most) if shim.backbone.packs else 0,
     )
     vectors, backprop_vectors = shim(batch, is_train)
     if shim.settings.output == PIECES:

@@ -9,7 +9,7 @@ from typing import Any
 
 import srsly
 import torch
-from thinc.api import Optimizer, Shim, get_torch_default_device, torch2xp, xp2torch
+from thinc.api import Optimizer, Shim, get_torch_default_device, xp2torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
@@ -19,13 +19,18 @@ from ..backbone import (
     STORE_BASE,
     Backbone,
     BackboneSettings,
+    Folded,
+    check_fold,
     load_backbone,
     load_stored,
+    may_fold,
+    room_to_fold,
     save_backbone,
 )
 from ..errors import SettingError, StorageError
 from ..files import check_seal, write_seal
 from .adapter_optimizer import CHOICES, AdapterOptimizer
+from .step import step_all
 
 # msgpack takes at most 4 GiB an item.
 CHUNK_BYTES = 1 << 30
@@ -43,6 +48,8 @@ class ShimSettings:
     output (str): "tokens" or "pieces": of what there is one vector.
     adapter_optimizer (str | None): Where the adapter's optimizer states are, see `AdapterOptimizer`; None: thinc's.
     store_adapter (str): The adapter's dtype on disk.
+    fold_adapter (str): "auto", "always" or "never": whether prediction uses a second copy of the weights, with the
+        adapter in them.
     """
 
     backbone: BackboneSettings
@@ -52,12 +59,14 @@ class ShimSettings:
     output: str = TOKENS
     adapter_optimizer: str | None = None
     store_adapter: str = "float32"
+    fold_adapter: str = "auto"
 
     def __post_init__(self) -> None:
         if self.store_base not in STORE_BASE:
             raise SettingError(
                 f"store_base = {self.store_base!r} is not allowed. Use one of: {', '.join(map(repr, STORE_BASE))}."
             )
+        check_fold(self.fold_adapter, self.backbone.base.quantization)
         if not self.learn_rate_scale > 0:
             raise SettingError(f"learn_rate_scale = {self.learn_rate_scale!r} is not allowed: it must be above 0.")
         if self.output not in OUTPUTS:
@@ -86,6 +95,7 @@ class BackboneShim(Shim):
         self._optimizer: AdapterOptimizer | None = None
         self._special: SpecialPieces | None = None
         self._backbone: Backbone | None = None
+        self._folded: Folded | None = None
         self._unpacked: tempfile.TemporaryDirectory[str] | None = None
 
     @property
@@ -124,9 +134,25 @@ class BackboneShim(Shim):
 
     def predict(self, inputs: Batch) -> Tensor:
         """RETURNS (Tensor): Vectors in float32, shape (tokens or pieces, width), on the backbone's device."""
-        self.backbone.model.eval()
+        backbone = self._predictor()
+        backbone.model.eval()
         with torch.inference_mode():
-            return vectors_of(self.backbone, inputs, self.settings.output)
+            return vectors_of(backbone, inputs, self.settings.output)
+
+    def _predictor(self) -> Backbone:
+        """The backbone, or its double with the adapter folded in, made anew whenever the adapter has changed."""
+        backbone, folded, setting = self.backbone, self._folded, self.settings.fold_adapter
+        if not may_fold(backbone, setting):
+            self._folded = None
+            return backbone
+        if folded is not None and folded.fits(backbone):
+            return folded.backbone
+        # Its memory is free again before the next one is made.
+        self._folded = folded = None
+        if not room_to_fold(backbone, setting):
+            return backbone
+        self._folded = folded = Folded(backbone)
+        return folded.backbone
 
     def begin_update(self, inputs: Batch) -> tuple[Tensor, Callable[[Tensor], None]]:
         """RETURNS (tuple): Vectors, and a callback that takes their gradient through the backbone.
@@ -141,6 +167,8 @@ class BackboneShim(Shim):
             )
         if not backbone.trainable() or self._updates < self.settings.heads_first:
             return self.predict(inputs), lambda gradient: None
+        # Training needs the memory, and will change the adapter.
+        self._folded = None
         backbone.model.train()
         vectors = vectors_of(backbone, inputs, self.settings.output)
 
@@ -153,24 +181,16 @@ class BackboneShim(Shim):
     def finish_update(self, optimizer: Optimizer) -> None:
         """Let thinc's optimizer change the adapter, and the mix of layers if there is one."""
         self._updates += 1
-        scaled = [(self.backbone.mix_parameters(), 1.0)]
         adapter = self.backbone.adapter_parameters()
         if self.settings.adapter_optimizer is None:
-            scaled.append((adapter, self.settings.learn_rate_scale))
+            step_all(optimizer, (self.id, "adapter"), adapter, self.settings.learn_rate_scale)
         elif any(parameter.grad is not None for parameter in adapter.values()):
             if self._optimizer is None:
                 self._optimizer = AdapterOptimizer(
                     self.settings.adapter_optimizer, adapter, self.settings.learn_rate_scale
                 )
             self._optimizer.step(optimizer)
-        for parameters, scale in scaled:
-            for name, parameter in parameters.items():
-                if parameter.grad is not None:
-                    key = (self.id, name)
-                    value, gradient = torch2xp(parameter.data), torch2xp(parameter.grad)
-                    changed, _ = optimizer(key, value, gradient, lr_scale=scale)
-                    parameter.data.copy_(xp2torch(changed))
-                    parameter.grad = None
+        step_all(optimizer, (self.id, "mix"), self.backbone.mix_parameters(), 1.0)
 
     @contextlib.contextmanager
     def use_params(self, params: dict[Any, Any]) -> Iterator[None]:
@@ -191,6 +211,7 @@ class BackboneShim(Shim):
     def to_device(self, device_type: str, device_id: int) -> None:
         """Move the weights. thinc calls this when a model changes hands between threads or devices."""
         if self._backbone is not None and self._backbone.base.quantization is None:
+            self._folded = None
             self._backbone.to(torch.device("cuda", device_id) if device_type == "gpu" else torch.device("cpu"))
 
     def save(self, folder: Path) -> None:
@@ -232,25 +253,29 @@ class BackboneShim(Shim):
 
 
 def vectors_of(backbone: Backbone, batch: Batch, output: str) -> Tensor:
-    """Run the backbone and collect the pieces' states, in one operation on the device; for tokens, their means.
+    """Run the backbone and collect the pieces' states, in one operation a micro-batch, on the device; for tokens, their
+    means.
 
     output (str): "tokens" or "pieces".
     RETURNS (Tensor): float32, shape (tokens or pieces, width); zeros for tokens without pieces.
     """
     device = backbone.device
-    if not batch.micro_batches:
-        size = len(batch.pieces_a_token) if output == TOKENS else 0
-        return torch.zeros((size, backbone.width), device=device)
-    states = [
-        backbone.states(torch.from_numpy(part.ids).to(device), torch.from_numpy(part.mask).to(device)).flatten(0, 1)
-        for part in batch.micro_batches
-    ]
-    rows = torch.cat(states).float()
-    if output == PIECES:
-        return rows.index_select(0, torch.from_numpy(batch.slot_of_piece).to(device))
+    of_tokens = output == TOKENS
+    size = len(batch.pieces_a_token if of_tokens else batch.ids)
+    rows = torch.zeros((size, backbone.width), device=device)
+    shares = batch.shares_of_tokens() if of_tokens else batch.shares_of_pieces()
+    # States go into the result as they come, so that a long document needs no room for all of them.
+    for part, share in zip(batch.micro_batches, shares, strict=True):
+        positions = None if part.positions is None else torch.from_numpy(part.positions).to(device)
+        ids, mask = torch.from_numpy(part.ids).to(device), torch.from_numpy(part.mask).to(device)
+        states = backbone.states(ids, mask, positions).flatten(0, 1).float()
+        slots, sizes, targets = (torch.from_numpy(x).to(device) for x in (share.slots, share.sizes, share.targets))
+        sums = embedding_bag(slots, states, sizes.cumsum(0) - sizes, mode="sum")
+        rows.index_add_(0, targets, sums)
+    if not of_tokens:
+        return rows
     counts = torch.from_numpy(batch.pieces_a_token).to(device)
-    slots = torch.from_numpy(batch.slots).to(device)
-    return embedding_bag(slots, rows, counts.cumsum(0) - counts, mode="mean")
+    return rows.div_(counts.clamp(min=1)[:, None])
 
 
 def _in_chunks(path: Path) -> list[bytes]:

@@ -51,6 +51,7 @@ output = "tokens"
 adapter_optimizer = null
 store_base = "reference"
 store_adapter = "float32"
+fold_adapter = "auto"
 
 [transformer.model.get_spans]
 @span_getters = "spacy-transformers.doc_spans.v1"

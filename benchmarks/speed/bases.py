@@ -1,0 +1,81 @@
+"""The weights that are compared: a base with an adapter, and the same folded into one plain model for the others."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from spacy_lsbillm.backbone import Backbone, read_record, save_backbone
+
+from ..record import ROOT
+
+EMBEDDED = ROOT / "assets" / "base"
+# Of models whose weights are random: the shapes of Qwen2.5-0.5B and of Llama 3 8B, without their vocabularies.
+SHAPES: dict[str, dict[str, Any]] = {
+    "0.5b": {
+        "model_type": "qwen2",
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        "tie_word_embeddings": True,
+    },
+    "8b": {
+        "model_type": "llama",
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "tie_word_embeddings": True,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A plain model for whoever knows no adapters.
+
+    folder (Path): A Hugging Face folder, whose tokenizer has a padding token.
+    fingerprint (str): Of the base that it was made of.
+    """
+
+    folder: Path
+    fingerprint: str
+
+
+def make_random(shape: str, folder: Path, device: torch.device) -> Path:
+    """A base of a known shape with random weights in bfloat16 and the embedded base's tokenizer."""
+    settings = dict(SHAPES[shape])
+    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED)
+    config = AutoConfig.for_model(settings.pop("model_type"), **settings, vocab_size=len(tokenizer))
+    config.max_position_embeddings = 2048
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(config, torch_dtype=torch.bfloat16)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def wake(backbone: Backbone) -> None:
+    """Give the adapter, which starts as zero, an update that no one can leave out."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, value in backbone.adapter_parameters().items():
+            if "lora_B" in name:
+                value.copy_(torch.randn(value.shape, generator=generator) * 0.02)
+
+
+def merge(backbone: Backbone, folder: Path) -> Merged:
+    """Write base and adapter as one plain model."""
+    folder.mkdir(parents=True)
+    save_backbone(backbone, folder, "merged")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    # Neither spacy-transformers nor a padded loop does without.
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.save_pretrained(folder / "merged")
+    return Merged(folder / "merged", read_record(folder)["base"]["fingerprint"])

@@ -1,0 +1,55 @@
+"""Measuring by turns: what disturbs the machine for a while disturbs all that are compared."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+# Processor time is the steadier one on a machine that others use, if everything runs in one thread.
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """What is measured.
+
+    run (Callable): Takes what `prepare` gave. Only this is timed.
+    prepare (Callable): Called before each run.
+    """
+
+    run: Callable[[Any], Any]
+    prepare: Callable[[], Any] = lambda: None
+
+
+def by_turns(contestants: Mapping[str, Contestant], rounds: int, clock: str) -> dict[str, list[float]]:
+    """Run all of them in each round, after a round that does not count.
+
+    clock (str): "wall" or "cpu".
+    RETURNS (dict): For each its seconds, one entry a round.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for number in range(rounds + 1):
+        for name, contestant in contestants.items():
+            given = contestant.prepare()
+            begun = _now(clock)
+            kept = contestant.run(given)
+            taken = _now(clock) - begun
+            del kept
+            if number:
+                seconds[name].append(taken)
+    return seconds
+
+
+def _now(clock: str) -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return CLOCKS[clock]()
+
+
+def ratios(one: list[float], other: list[float]) -> dict[str, float]:
+    """How many times as fast the one is as the other: the median over rounds, the lowest and the highest."""
+    found = [b / a for a, b in zip(one, other, strict=True)]
+    return {"median": statistics.median(found), "low": min(found), "high": max(found)}

@@ -1,0 +1,139 @@
+"""The adapter folded into a second copy of the weights that it changes, for prediction.
+
+peft computes an adapter's update as small products beside each linear layer. Folded in, it costs nothing. The base's
+tensors are never written, as other pipelines may share them: the layers that the adapter changes have weights of their
+own, everything else is shared with the backbone.
+"""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from ..errors import SettingError
+from .model import Backbone
+
+AUTO, ALWAYS, NEVER = "auto", "always", "never"
+FOLD = (AUTO, ALWAYS, NEVER)
+# The share of the free memory that a second copy may take when nobody has asked for it.
+LARGEST_SHARE = 0.5
+# What differs between a module and its double.
+OWN = {"_modules", "training"}
+
+
+def check_fold(setting: object, quantization: str | None) -> None:
+    """RAISES (SettingError): It is not allowed, or not with that quantisation."""
+    if setting not in FOLD:
+        raise SettingError(f"fold_adapter = {setting!r} is not allowed. Use one of: {', '.join(map(repr, FOLD))}.")
+    if setting == ALWAYS and quantization is not None:
+        raise SettingError(
+            f'fold_adapter = "always" is not allowed with quantization = {quantization!r}: the sum of base and adapter '
+            f'would be rounded to that. Use "auto" or "never", or save with store_base = "merged" and load that.'
+        )
+
+
+def may_fold(backbone: Backbone, setting: str) -> bool:
+    """Whether to fold the adapter of a backbone, if there is one. With "auto": where the base is neither quantised nor
+    shared with another pipeline, and where there is `room_to_fold`."""
+    if not backbone.adapted or setting == NEVER:
+        return False
+    # Somebody looks at the base without the adapter.
+    if any(layer.disable_adapters for layer in _adapted_layers(backbone)):
+        return False
+    return setting == ALWAYS or (backbone.base.quantization is None and backbone.alone)
+
+
+def room_to_fold(backbone: Backbone, setting: str) -> bool:
+    """Whether there is memory for the second copy. With "auto": if it takes no more than half of what is free."""
+    if setting == ALWAYS:
+        return True
+    free = _free_memory(backbone.device)
+    return free is None or _copy_bytes(backbone) <= free * LARGEST_SHARE
+
+
+class Folded:
+    """A backbone for prediction alone, with the adapter in its weights. It is worth something for as long as it `fits`.
+
+    backbone (Backbone): The double.
+    """
+
+    def __init__(self, source: Backbone):
+        self._source = source
+        self._adapter = _adapter_values(source)
+        self._doubles: dict[nn.Module, nn.Module] = {}
+        with torch.no_grad():
+            double: Any = self._double(source.causal_lm)
+        self.backbone = replace(source, model=double)
+
+    def fits(self, source: Backbone) -> bool:
+        """Whether it still computes what the source does: the adapter has the same values, and no module was changed,
+        such as by another mask or by moving weights."""
+        return (
+            source is self._source
+            and torch.equal(_adapter_values(source), self._adapter)
+            and all(_same(module, double) for module, double in self._doubles.items())
+        )
+
+    def _double(self, module: nn.Module) -> nn.Module:
+        """A module that shares all tensors and hooks with the given one, but for what the adapter changes."""
+        if isinstance(module, LoraLayer):
+            return _merged(module)
+        if module in self._doubles:
+            return self._doubles[module]
+        double = module.__class__.__new__(module.__class__)
+        self._doubles[module] = double
+        double.__dict__.update(vars(module))
+        double.__dict__["_modules"] = {
+            name: None if child is None else self._double(child) for name, child in module._modules.items()
+        }
+        double.training = False
+        # peft leaves its config on the model, by which an adapted one is told.
+        double.__dict__.pop("peft_config", None)
+        return double
+
+
+def _same(module: nn.Module, double: nn.Module) -> bool:
+    theirs = vars(double)
+    return all(
+        name in OWN or name == "peft_config" or theirs.get(name, OWN) is value for name, value in vars(module).items()
+    )
+
+
+def _merged(layer: Any) -> nn.Module:
+    """The linear layer inside a layer of peft's, with the adapter in its weight: added in float32, rounded once."""
+    weight = layer.get_base_layer().weight
+    alone = copy.deepcopy(layer).float()
+    alone.merge(safe_merge=True)
+    return alone.get_base_layer().to(weight.dtype).requires_grad_(False).eval()
+
+
+def _adapted_layers(backbone: Backbone) -> Iterator[Any]:
+    return (module for module in backbone.causal_lm.modules() if isinstance(module, LoraLayer))
+
+
+def _adapter_values(backbone: Backbone) -> Tensor:
+    """All of the adapter in one row."""
+    values = [value.detach().flatten() for value in backbone.adapter_parameters().values()]
+    return torch.cat(values)
+
+
+def _copy_bytes(backbone: Backbone) -> int:
+    weights = [layer.get_base_layer().weight for layer in _adapted_layers(backbone)]
+    return sum(weight.numel() * weight.element_size() for weight in weights)
+
+
+def _free_memory(device: torch.device) -> int | None:
+    """Bytes; None where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    kilobytes = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    return kilobytes[0] * 1024 if kilobytes else None

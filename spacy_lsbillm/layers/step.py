@@ -1,0 +1,85 @@
+"""One step of thinc's optimizer over many parameters at once, with the result of one step for each.
+
+An adapter has hundreds of small tensors. Each call of the optimizer costs about as much for one of them as for all, and
+on a GPU waits for the device each time.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from thinc.api import Optimizer, torch2xp, xp2torch
+from torch import Tensor, nn
+
+
+def step_all(
+    optimizer: Optimizer, key: tuple[int, str], parameters: Mapping[str, nn.Parameter], lr_scale: float
+) -> None:
+    """Change the parameters by their gradients, and clear these.
+
+    The optimizer sees one long row under `key`. Clipping, which thinc does for each tensor on its own, is done so here.
+    Averages are kept under (key[0], name) too, where each is a view of its part of the row.
+
+    key (tuple[int, str]): Of the optimizer's state; its number goes with the names of the parameters.
+    parameters (Mapping): By name. Those without a gradient stay as they are.
+    lr_scale (float): In units of the optimizer's learning rate.
+    """
+    chosen = {name: value for name, value in parameters.items() if value.grad is not None}
+    if not chosen:
+        return
+    if len(chosen) < len(parameters):
+        # Which state belongs to whom would change from step to step.
+        for name, value in chosen.items():
+            _step(optimizer, (key[0], name), [value], lr_scale)
+        return
+    values = list(chosen.values())
+    _step(optimizer, key, values, lr_scale)
+    if optimizer.averages is not None and (key[0], next(iter(chosen))) not in optimizer.averages:
+        _name_averages(optimizer.averages, key, chosen)
+
+
+def _step(optimizer: Optimizer, key: tuple[int, str], values: list[nn.Parameter], lr_scale: float) -> None:
+    gradients: list[Tensor] = [value.grad for value in values]  # type: ignore[misc]
+    weights = [value.data for value in values]
+    with torch.no_grad():
+        if optimizer.L2 and not optimizer.L2_is_weight_decay:
+            gradients = list(torch._foreach_add(gradients, torch._foreach_mul(weights, optimizer.L2)))
+        if optimizer.grad_clip:
+            clip_each(gradients, optimizer.grad_clip)
+        row, gradient = (torch.cat([part.flatten() for part in parts]) for parts in (weights, gradients))
+        with _already_done(optimizer):
+            changed, _ = optimizer(key, torch2xp(row), torch2xp(gradient), lr_scale=lr_scale)
+        parts = xp2torch(changed).split([value.numel() for value in values])
+        torch._foreach_copy_(weights, [part.view_as(value) for part, value in zip(parts, values, strict=True)])
+    for value in values:
+        value.grad = None
+
+
+def clip_each(gradients: list[Tensor], most: float) -> None:
+    """Scale each to a norm of at most `most`, in place and without waiting for the device."""
+    norms = torch.stack(torch._foreach_norm(gradients))
+    factors = torch.where(norms >= most, most / norms, 1.0)
+    torch._foreach_mul_(gradients, list(factors.unbind()))
+
+
+@contextmanager
+def _already_done(optimizer: Optimizer) -> Iterator[None]:
+    """Keep the optimizer from clipping, and from adding an L2 penalty before that: both are done."""
+    clip, penalty = optimizer.grad_clip, optimizer.L2
+    optimizer.grad_clip = 0.0
+    if not optimizer.L2_is_weight_decay:
+        optimizer.L2 = 0.0
+    try:
+        yield
+    finally:
+        optimizer.grad_clip, optimizer.L2 = clip, penalty
+
+
+def _name_averages(averages: dict[Any, Any], key: tuple[int, str], parameters: Mapping[str, nn.Parameter]) -> None:
+    """The optimizer changes the row of averages in place, so that views of it stay true."""
+    start = 0
+    for name, value in parameters.items():
+        end = start + value.numel()
+        averages[key[0], name] = averages[key][start:end].reshape(tuple(value.shape))
+        start = end
