@@ -7,6 +7,7 @@ import pytest
 from filelock import FileLock
 from tiny import TEXTS
 
+from benchmarks import depth as depth_command
 from benchmarks.masks import __main__ as masks_command
 from benchmarks.masks.analysis import Chosen, analyse
 from benchmarks.masks.report import report as masks_report
@@ -14,7 +15,7 @@ from benchmarks.record import read_result, write_result
 from benchmarks.tasks import __main__ as command
 from benchmarks.tasks import models, sets
 from benchmarks.tasks.cell import run_cell
-from benchmarks.tasks.models import MODELS, Budget, Compared
+from benchmarks.tasks.models import DEPTHS, MODELS, Budget, Compared
 from benchmarks.tasks.report import report
 from spacy_lsbillm.search import run as search_run
 from spacy_lsbillm.search.prediction import Prediction
@@ -83,7 +84,12 @@ def test_the_table_has_means_and_spreads(tmp_path, capsys):
 def test_finished_cells_and_those_of_others_are_left_alone(make_base, data, tmp_path, monkeypatch):
     monkeypatch.setitem(MODELS, "causal", Compared("", base=str(make_base()), unmask="none"))
     ran = []
-    monkeypatch.setattr(command, "run_cell", lambda *given, result, **_: ran.append(given) or write(result))
+
+    def note(*given, result, **_):
+        ran.append(given)
+        return write(result)
+
+    monkeypatch.setattr("benchmarks.tasks.cell.run_cell", note)
 
     def write(result):
         found = {"dev": 0.5, "test": 0.5}
@@ -217,3 +223,31 @@ def test_bad_settings_of_the_experiment_are_named_before_any_work(make_base, dat
     assert not (tmp_path / "work").exists()
     with pytest.raises(SystemExit, match="there are no results"):
         masks_report(tmp_path / "nothing")
+
+
+def test_depths_are_trained_and_shown(make_base, data, tmp_path, monkeypatch, capsys):
+    for depth in (1, 3):
+        monkeypatch.setitem(DEPTHS, f"depth{depth}", Compared("", base=str(make_base()), depth=depth))
+    options = [
+        "--data",
+        data,
+        "--work",
+        tmp_path / "w",
+        "--results",
+        tmp_path / "r",
+        "--examples",
+        "8",
+        "--epochs",
+        "1",
+    ]
+    chosen = ["--sets", "snips_slots", "--depths", "depth1", "depth3", "--seeds", "0"]
+    for command_line in (["run", *options, *chosen], ["report", "--results", tmp_path / "r"]):
+        monkeypatch.setattr("sys.argv", ["depth", *map(str, command_line)])
+        depth_command.main()
+    shown = capsys.readouterr().out
+    assert "| layers | snips_slots: dev | snips_slots: test | snips_slots: words a second |" in shown
+    assert "\n| 1 | " in shown and "\n| 3 | " in shown and "\n| 2 | " not in shown
+    folder = tmp_path / "r" / "8-examples-1-epochs-1000-dev"
+    found = read_result(folder / "snips_slots" / "depth3" / "0.json")
+    assert found["base"]["depth"] == 3 and found["test_words"] > 0
+    assert (folder / "plot.svg").stat().st_size > 1000

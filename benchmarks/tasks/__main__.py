@@ -2,15 +2,11 @@
 
 import argparse
 import os
-from contextlib import suppress
 from itertools import product
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-from tqdm import tqdm
-
 from ..record import ROOT
-from .cell import run_cell
+from .cell import Run
 from .models import MODELS, Budget
 from .report import report
 from .sets import SETS
@@ -47,27 +43,7 @@ def main() -> None:
         for seed, name, model in product(args.seeds, args.sets, args.models)
         if SETS[name].kind in MODELS[model].kinds
     ]
-    # What results may be compared with each other depends on all of these.
-    size = f"{args.examples or 'all'}-examples-{args.epochs}-epochs-{args.dev or 'all'}-dev"
-    for name, model, seed in tqdm(cells, unit=" cells"):
-        result = results / size / name / model / f"{seed}.json"
-        result.parent.mkdir(parents=True, exist_ok=True)
-        # Several processes may work on one table; a lock goes with the process that holds it.
-        lock = FileLock(result.with_suffix(".lock"), blocking=False)
-        with suppress(Timeout), lock:
-            if result.exists():
-                continue
-            found = run_cell(
-                name,
-                model,
-                seed,
-                data=data,
-                work=work,
-                limits=limits,
-                budget=Budget(epochs=args.epochs),
-                result=result,
-            )
-            tqdm.write(f"{name} {model} {seed}: dev {found['dev']:.4f}, test {found['test']:.4f}")
+    Run(data, work, results, limits, Budget(epochs=args.epochs)).cells(cells)
 
 
 if __name__ == "__main__":

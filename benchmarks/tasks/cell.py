@@ -2,19 +2,69 @@
 
 import shutil
 import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import spacy
+from filelock import FileLock, Timeout
 from spacy.tokens import DocBin
 from spacy.training import Corpus
+from tqdm import tqdm
 
 from spacy_lsbillm.backbone import read_record
 from spacy_lsbillm.training_run import run_training
 
 from ..record import circumstances, write_result
-from .models import CNN, LLM, MODELS, SCORE, Budget, Tuned, make_config
+from .models import ALL_MODELS, CNN, LLM, SCORE, Budget, Tuned, make_config
 from .sets import SETS, prepare
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a table's cells have in common.
+
+    data (Path): The folder of data sets.
+    work (Path): For prepared data and trainings in progress.
+    results (Path): For result files.
+    limits (dict): Examples of each split at most, 0 for all.
+    budget (Budget): Of each training.
+    """
+
+    data: Path
+    work: Path
+    results: Path
+    limits: dict[str, int]
+    budget: Budget
+
+    @property
+    def folder(self) -> Path:
+        """Of the results that may be compared with each other."""
+        train, dev = (self.limits[split] or "all" for split in ("train", "dev"))
+        return self.results / f"{train}-examples-{self.budget.epochs}-epochs-{dev}-dev"
+
+    def cells(self, cells: Sequence[tuple[str, str, int]]) -> None:
+        """Run those of a data set, a model and a seed that have no result yet. Several processes may work on one table;
+        a lock goes with the process that holds it."""
+        for name, model, seed in tqdm(cells, unit=" cells"):
+            result = self.folder / name / model / f"{seed}.json"
+            result.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(Timeout), FileLock(result.with_suffix(".lock"), blocking=False):
+                if result.exists():
+                    continue
+                found = run_cell(
+                    name,
+                    model,
+                    seed,
+                    data=self.data,
+                    work=self.work,
+                    limits=self.limits,
+                    budget=self.budget,
+                    result=result,
+                )
+                tqdm.write(f"{name} {model} {seed}: dev {found['dev']:.4f}, test {found['test']:.4f}")
 
 
 def run_cell(
@@ -35,7 +85,7 @@ def run_cell(
     tuned (Tuned | None): None: what was chosen for the model.
     with_test (bool): False while settings are tuned.
     """
-    model, kind = MODELS[model_name], SETS[set_name].kind
+    model, kind = ALL_MODELS[model_name], SETS[set_name].kind
     tuned = tuned or (CNN if model.base is None else LLM)
     paths = prepare(set_name, data, work / "data", limits)
     sizes = {split: len(DocBin().from_disk(path)) for split, path in paths.items()}
@@ -63,12 +113,14 @@ def run_cell(
         **circumstances(),
     }
     if with_test:
+        examples = list(Corpus(paths["test"])(nlp))
         begun = time.monotonic()
-        scores = nlp.evaluate(list(Corpus(paths["test"])(nlp)))
+        scores = nlp.evaluate(examples)
         found |= {
             "test": scores[SCORE[kind]],
             "test_scores": {key: scores[key] for key in ("ents_p", "ents_r", "cats_macro_f") if key in scores},
-            "test_seconds": round(time.monotonic() - begun, 1),
+            "test_seconds": round(time.monotonic() - begun, 2),
+            "test_words": sum(len(example.reference) for example in examples),
         }
     write_result(result, found)
     shutil.rmtree(folder)

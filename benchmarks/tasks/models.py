@@ -1,6 +1,7 @@
 """The models that are compared, and their configs. All of a kind of task have the same budget, and the same head where
 they can have it."""
 
+from collections import ChainMap
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +56,7 @@ class Compared:
     base (str | None): None for spaCy's own CNN.
     unmask (str): The layers that attend in both directions.
     component (str | None): In place of the kind's own.
+    depth (int | None): How many of the base's layers are used; None: all.
     kinds (tuple[str, ...]): Kinds of tasks that it is for.
     """
 
@@ -62,6 +64,7 @@ class Compared:
     base: str | None = BASE
     unmask: str = "all"
     component: str | None = None
+    depth: int | None = None
     kinds: tuple[str, ...] = tuple(COMPONENT)
 
 
@@ -74,6 +77,9 @@ MODELS: dict[str, Compared] = {
         "the decoder, all layers unmasked, under spaCy's transition-based ner", component="ner", kinds=("sequence",)
     ),
 }
+# Rows of another table: what is left of a score with fewer layers, see `benchmarks.depth`.
+DEPTHS = {f"depth{depth}": Compared(f"its first {depth} layers", depth=depth) for depth in range(1, 9)}
+ALL_MODELS = ChainMap(MODELS, DEPTHS)
 
 
 def make_config(
@@ -97,6 +103,7 @@ def make_config(
             pooling=None if kind == "sequence" else tuned.pooling,
             multiple_choice=kind == "choice",
             unmask=model.unmask,
+            depth=model.depth,
             learn_rate_scale=tuned.scale,
             lora={**DEFAULT_LORA, "dropout": 0.0},
         )
