@@ -1,0 +1,117 @@
+"""What is left of a score with fewer layers, and how much faster it is.
+
+    python -m benchmarks.depth run --data DATA
+    python -m benchmarks.depth report
+
+Each depth of the embedded base is a training of its own, with every layer unmasked: at most 1,500 sentences, the same
+settings as in `benchmarks.tasks`. A run that was stopped goes on with the same command. Words a second are those of
+evaluation on the test set, on the machine of the run and beside whatever else it did: compare them within a run.
+"""
+
+import argparse
+import os
+from collections import defaultdict
+from itertools import product
+from pathlib import Path
+from statistics import mean
+
+from .record import ROOT, read_result
+from .tasks.cell import Run
+from .tasks.models import DEPTHS, Budget
+from .tasks.report import cell
+from .tasks.sets import SETS
+
+RESULTS = ROOT / "benchmarks" / "results" / "depth"
+# Okabe and Ito's colours, which people with any colour vision can tell apart.
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7"]
+Found = dict[tuple[str, str], dict[str, list[float]]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.depth", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="train and score the depths that have no result yet")
+    run.add_argument("--data", type=Path, required=True, help="the folder of data sets")
+    run.add_argument("--sets", nargs="+", choices=SETS, default=["snips_slots", "restaurant8k_slots"], metavar="SET")
+    run.add_argument("--depths", nargs="+", choices=DEPTHS, default=list(DEPTHS), metavar="DEPTH")
+    run.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    run.add_argument("--examples", type=int, default=1500, help="of the training set, 0 for all (default %(default)s)")
+    run.add_argument("--dev", type=int, default=1000, help="of the development set, 0 for all (default %(default)s)")
+    run.add_argument("--epochs", type=int, default=4)
+    run.add_argument("--work", type=Path, default=ROOT / "benchmarks" / "work", help="for data and runs in progress")
+    for command in (run, commands.add_parser("report", help="print the table and write it, with a plot")):
+        command.add_argument("--results", type=Path, default=RESULTS, help="folder of result files")
+    args = parser.parse_args()
+    if args.command == "report":
+        report(args.results)
+        return
+    data, work, results = (path.resolve() for path in (args.data, args.work, args.results))
+    os.chdir(ROOT)
+    limits = {"train": args.examples, "dev": args.dev, "test": 0}
+    cells = [(name, depth, seed) for seed, name, depth in product(args.seeds, args.sets, args.depths)]
+    Run(data, work, results, limits, Budget(epochs=args.epochs)).cells(cells)
+
+
+def report(results: Path) -> None:
+    """A table and a plot for each size of the training sets."""
+    folders = sorted(path for path in results.iterdir() if path.is_dir()) if results.is_dir() else []
+    if not folders:
+        raise SystemExit(f"there are no results in {results}: make some with the command run.")
+    for folder in folders:
+        found: Found = defaultdict(lambda: defaultdict(list))
+        for path in sorted(folder.glob("*/*/*.json")):
+            result = read_result(path)
+            scores = found[result["set"], result["model"]]
+            scores["dev"].append(100 * result["dev"])
+            scores["test"].append(100 * result["test"])
+            scores["speed"].append(result["test_words"] / result["test_seconds"])
+        text = table(found)
+        (folder / "table.md").write_text(text, encoding="utf8")
+        print(f"{folder.name}\n\n{text}")
+        plot(found, folder / "plot.svg")
+
+
+def table(found: Found) -> str:
+    """Markdown: a row a depth; for each data set dev, test and words a second, mean and standard deviation."""
+    sets = [name for name in SETS if any(key[0] == name for key in found)]
+    columns = [f"{name}: {what}" for name in sets for what in ("dev", "test", "words a second")]
+    lines = ["| layers | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
+    for depth, model in DEPTHS.items():
+        cells = []
+        for name in sets:
+            scores = found.get((name, depth), {})
+            speed = scores.get("speed", [])
+            cells += [cell(scores.get("dev", [])), cell(scores.get("test", [])), f"{mean(speed):,.0f}" if speed else ""]
+        if any(cells):
+            lines.append(f"| {model.depth} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def plot(found: Found, path: Path) -> None:
+    """Score over words a second: a dot a depth, a line a data set."""
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
+    sets = [name for name in SETS if any(key[0] == name for key in found)]
+    for name, colour, marker in zip(sets, COLOURS, "os^D", strict=False):
+        points = [
+            (mean(scores["speed"]), mean(scores["test"]), model.depth)
+            for depth, model in DEPTHS.items()
+            if (scores := found.get((name, depth)))
+        ]
+        speeds, tests, depths = zip(*points, strict=True)
+        axes.plot(speeds, tests, color=colour, marker=marker, markersize=5, linewidth=1, label=name)
+        for speed, test, number in zip(speeds, tests, depths, strict=True):
+            axes.annotate(str(number), (speed, test), textcoords="offset points", xytext=(4, 4), fontsize=8)
+    axes.set_xlabel("words a second in evaluation")
+    axes.set_ylabel("test F1 in percent, mean over seeds")
+    axes.grid(linewidth=0.4)
+    axes.legend(title="numbers: layers used")
+    figure.savefig(path)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    main()
