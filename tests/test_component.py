@@ -260,9 +260,11 @@ def test_replaced_listeners_share_the_base_and_store_it_once(make_base, tmp_path
     )
     assert stored < 2 * weights
     again = spacy.load(tmp_path / "pipeline")
-    assert labelled(again) == expected
     again.to_disk(tmp_path / "again")
-    assert labelled(spacy.load(tmp_path / "again")) == expected
+    # Adapters over a base that several pipelines share are not folded in: the last digits differ.
+    for other in (again, spacy.load(tmp_path / "again")):
+        for (cats, ents), (expected_cats, expected_ents) in zip(labelled(other), expected, strict=True):
+            assert ents == expected_ents and cats == pytest.approx(expected_cats, abs=1e-4)
 
 
 def test_replaced_listeners_learn_on_their_own(make_base):
