@@ -67,6 +67,13 @@ def test_processes_give_the_same(make_base, n_process):
         assert cats_found == pytest.approx(cats, abs=1e-5)
 
 
+def test_several_processes_on_one_gpu_are_told_so(make_base, monkeypatch):
+    nlp = trained(make_base())
+    monkeypatch.setattr("spacy_lsbillm.backbone.Backbone.device", torch.device("cuda", 0))
+    with pytest.raises(ValueError, match="leave n_process = 1"):
+        list(nlp.pipe(TEXTS * 4, n_process=2, batch_size=2))
+
+
 def test_prediction_leaves_nothing_with_the_listeners(make_base):
     nlp = trained(make_base())
     list(nlp.pipe(TEXTS))

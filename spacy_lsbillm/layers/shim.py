@@ -1,6 +1,7 @@
 """The shim between thinc and the backbone. It trains, averages and saves the adapter alone."""
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -96,6 +97,7 @@ class BackboneShim(Shim):
         self._special: SpecialPieces | None = None
         self._backbone: Backbone | None = None
         self._folded: Folded | None = None
+        self._process = os.getpid()
         self._unpacked: tempfile.TemporaryDirectory[str] | None = None
 
     @property
@@ -133,7 +135,16 @@ class BackboneShim(Shim):
         return self.begin_update(inputs) if is_train else (self.predict(inputs), lambda gradient: None)
 
     def predict(self, inputs: Batch) -> Tensor:
-        """RETURNS (Tensor): Vectors in float32, shape (tokens or pieces, width), on the backbone's device."""
+        """RETURNS (Tensor): Vectors in float32, shape (tokens or pieces, width), on the backbone's device.
+
+        RAISES (SettingError): The backbone is on a GPU, and was loaded by the process that this one was forked from.
+        """
+        if self.backbone.device.type == "cuda" and os.getpid() != self._process:
+            # CUDA cannot be used after a fork: without this there are errors of its own, or none and no end.
+            raise SettingError(
+                "a pipeline on a GPU cannot be used by several processes: leave n_process = 1, and raise batch_size "
+                "instead, which is how many documents the GPU gets at once."
+            )
         backbone = self._predictor()
         backbone.model.eval()
         with torch.inference_mode():
