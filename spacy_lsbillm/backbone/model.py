@@ -19,6 +19,7 @@ from .base import (
     read_config,
     skeleton,
 )
+from .blocks import causal_blocks, has_windows
 from .families import Family, decoder_of, family_of, layers_of
 from .fingerprint import fingerprint
 from .known import remember_folder
@@ -136,10 +137,15 @@ class Backbone:
         """
         family = family_of(self.config, self.base.name)
         decoder = decoder_of(self.causal_lm, family)
+        mask: Tensor | None = attention_mask
+        if position_ids is not None:
+            # Without a mask transformers looks for packed sequences itself, and makes one for each kind of layer.
+            mask = None
+            if not has_windows(self.config):
+                mask = causal_blocks(position_ids, self.config._attn_implementation, self.causal_lm.dtype)
         output = decoder(
             input_ids=input_ids,
-            # transformers looks for packed sequences where it is given no mask.
-            attention_mask=attention_mask if position_ids is None else None,
+            attention_mask=mask,
             position_ids=position_ids,
             use_cache=False,
             output_hidden_states=self.mix is not None,
