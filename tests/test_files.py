@@ -121,7 +121,7 @@ def test_a_save_that_is_killed_leaves_a_whole_pipeline(make_base, tmp_path):
     duration = time.monotonic() - begun
     rng = random.Random(0)
     seen = set()
-    for kill in range(12):
+    for kill in range(50):
         child = os.fork()
         if child == 0:
             # Other weights at each save, until the kill.
@@ -149,7 +149,7 @@ def test_every_changed_byte_of_the_component_is_refused(make_base, tmp_path, sto
     files = sorted(path for path in component.rglob("*") if path.is_file())
     fresh = nlp.get_pipe("transformer")
     rng = random.Random(store_base)
-    for number in range(40):
+    for number in range(100):
         # Each file in turn, as most bytes are in a few.
         path = files[number % len(files)]
         content = path.read_bytes()
