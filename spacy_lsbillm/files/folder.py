@@ -57,7 +57,9 @@ def replaced_folder(path: Path, known_by: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    name = hashlib.sha256(str(path).encode()).hexdigest()[:32]
+    # A lock file stays, and another user could not open it.
+    user = os.getuid() if hasattr(os, "getuid") else ""
+    name = hashlib.sha256(f"{user} {path}".encode()).hexdigest()[:32]
     lock = FileLock(Path(tempfile.gettempdir()) / f"spacy-lsbillm-{name}.lock", timeout=0)
     try:
         lock.acquire()
