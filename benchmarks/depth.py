@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import mean
 
 from .record import ROOT, read_result
+from .tasks.arguments import add_run_arguments
 from .tasks.cell import Run
 from .tasks.models import DEPTHS, Budget
 from .tasks.report import cell
@@ -32,15 +33,13 @@ def main() -> None:
         prog="python -m benchmarks.depth", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="train and score the depths that have no result yet")
-    run.add_argument("--data", type=Path, required=True, help="the folder of data sets")
-    run.add_argument("--sets", nargs="+", choices=SETS, default=["snips_slots", "restaurant8k_slots"], metavar="SET")
-    run.add_argument("--depths", nargs="+", choices=DEPTHS, default=list(DEPTHS), metavar="DEPTH")
-    run.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    run.add_argument("--examples", type=int, default=1500, help="of the training set, 0 for all (default %(default)s)")
-    run.add_argument("--dev", type=int, default=1000, help="of the development set, 0 for all (default %(default)s)")
-    run.add_argument("--epochs", type=int, default=4)
-    run.add_argument("--work", type=Path, default=ROOT / "benchmarks" / "work", help="for data and runs in progress")
+    run = commands.add_parser(
+        "run",
+        help="train and score the depths that have no result yet",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add_run_arguments(run, ["snips_slots", "restaurant8k_slots"], examples=1500)
+    run.add_argument("--depths", nargs="+", choices=DEPTHS, default=list(DEPTHS), metavar="DEPTH", help="rows")
     for command in (run, commands.add_parser("report", help="print the table and write it, with a plot")):
         command.add_argument("--results", type=Path, default=RESULTS, help="folder of result files")
     args = parser.parse_args()

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from ..record import ROOT, write_result
+from ..tasks.arguments import add_run_arguments
 from ..tasks.models import BASE
 from ..tasks.sets import SETS
 from .experiment import Settings, run_set
@@ -24,17 +25,18 @@ def main() -> None:
         help="train and score what is missing",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    run.add_argument("--data", type=Path, required=True, help="the folder of data sets")
-    run.add_argument("--sets", nargs="+", choices=SETS, default=DEFAULT_SETS, metavar="SET", help="data sets")
+    add_run_arguments(
+        run,
+        DEFAULT_SETS,
+        seeds=Settings.seeds,
+        examples=Settings.examples,
+        dev=Settings.dev,
+        epochs=Settings.epochs,
+    )
+    run.add_argument("--test", type=int, default=Settings.test, help="of the test set, 0 for all")
     run.add_argument("--base", default=BASE, help="the base, from the root of the repository")
     run.add_argument("--groups", type=int, default=Settings.groups, help="groups of layers, of equal size")
-    run.add_argument("--seeds", nargs="+", type=int, default=list(Settings.seeds), help="of each training")
-    run.add_argument("--examples", type=int, default=Settings.examples, help="of the training set, 0 for all")
-    run.add_argument("--dev", type=int, default=Settings.dev, help="of the development set, 0 for all")
-    run.add_argument("--test", type=int, default=Settings.test, help="of the test set, 0 for all")
-    run.add_argument("--epochs", type=int, default=Settings.epochs, help="of a training in full")
     run.add_argument("--share", type=float, default=Settings.share, help="of a training, for the short ones")
-    run.add_argument("--work", type=Path, default=ROOT / "benchmarks" / "work", help="for data and trainings")
     for command in (run, commands.add_parser("report", help="print the tables and write them, with plots")):
         command.add_argument("--results", type=Path, default=RESULTS, help="folder of result files")
     args = parser.parse_args()

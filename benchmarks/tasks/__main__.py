@@ -6,6 +6,7 @@ from itertools import product
 from pathlib import Path
 
 from ..record import ROOT
+from .arguments import add_run_arguments
 from .cell import Run
 from .models import MODELS, Budget
 from .report import report
@@ -15,17 +16,12 @@ RESULTS = ROOT / "benchmarks" / "results" / "tasks"
 
 
 def main() -> None:
+    shown = argparse.ArgumentDefaultsHelpFormatter
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tasks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="train and score the cells that have no result yet")
-    run.add_argument("--data", type=Path, required=True, help="the folder of data sets")
-    run.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS), metavar="SET")
-    run.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="MODEL")
-    run.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    run.add_argument("--examples", type=int, default=2000, help="of the training set, 0 for all (default %(default)s)")
-    run.add_argument("--dev", type=int, default=1000, help="of the development set, 0 for all (default %(default)s)")
-    run.add_argument("--epochs", type=int, default=4)
-    run.add_argument("--work", type=Path, default=ROOT / "benchmarks" / "work", help="for data and runs in progress")
+    run = commands.add_parser("run", help="train and score the cells that have no result yet", formatter_class=shown)
+    add_run_arguments(run, list(SETS))
+    run.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="MODEL", help="columns")
     for command in (run, commands.add_parser("report", help="print the table and write it, with a plot")):
         command.add_argument("--results", type=Path, default=RESULTS, help="folder of result files")
     args = parser.parse_args()
