@@ -8,6 +8,7 @@ from filelock import FileLock
 from tiny import TEXTS
 
 from benchmarks import depth as depth_command
+from benchmarks import pretrained as pretrained_command
 from benchmarks.masks import __main__ as masks_command
 from benchmarks.masks.analysis import Chosen, analyse
 from benchmarks.masks.report import report as masks_report
@@ -15,7 +16,7 @@ from benchmarks.record import read_result, write_result
 from benchmarks.tasks import __main__ as command
 from benchmarks.tasks import models, sets
 from benchmarks.tasks.cell import run_cell
-from benchmarks.tasks.models import DEPTHS, MODELS, Budget, Compared
+from benchmarks.tasks.models import DEPTHS, MODELS, PRETRAINED, Budget, Compared, Tuned
 from benchmarks.tasks.report import report
 from spacy_lsbillm.search import run as search_run
 from spacy_lsbillm.search.prediction import Prediction
@@ -225,25 +226,61 @@ def test_bad_settings_of_the_experiment_are_named_before_any_work(make_base, dat
         masks_report(tmp_path / "nothing")
 
 
+def small(tmp_path, data):
+    """Arguments for a small run."""
+    places = ["--data", data, "--work", tmp_path / "w", "--results", tmp_path / "r"]
+    return [*places, "--examples", "8", "--epochs", "1", "--seeds", "0"]
+
+
+def command_line(monkeypatch, main, *given):
+    monkeypatch.setattr("sys.argv", ["benchmark", *map(str, given)])
+    main()
+
+
+def test_settings_are_tried_on_development_sets_alone(make_base, data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(MODELS, "causal", Compared("", base=str(make_base()), unmask="none"))
+    monkeypatch.setattr("benchmarks.tasks.tune.LLM_GRID", [Tuned(0.002, 0.5), Tuned(0.004, 0.5)])
+    chosen = ["--sets", "snips_slots", "snips_intents", "--models", "causal"]
+    command_line(monkeypatch, command.main, "tune", *small(tmp_path, data), *chosen)
+    command_line(monkeypatch, command.main, "show-tuning", "--results", tmp_path / "r")
+    shown = capsys.readouterr().out
+    assert "| rate | adapter's scale | pooling | snips_intents, causal | snips_slots, causal | mean |" in shown
+    assert "\n| 0.002 | 0.5 | mean |" in shown and "\n| 0.004 | 0.5 | attention |" in shown
+    found = [read_result(path) for path in (tmp_path / "r").rglob("*.json")]
+    # Poolings are a matter of classifiers.
+    assert sorted((one["set"], one["tuned"]["rate"], one["tuned"]["pooling"]) for one in found) == sorted(
+        [("snips_slots", 0.002, "mean"), ("snips_slots", 0.004, "mean"), ("snips_intents", 0.002, "mean")]
+        + [("snips_intents", 0.004, pooling) for pooling in ("last", "mean", "max", "attention")]
+    )
+    assert not any("test" in one for one in found)
+
+
+def test_the_base_is_compared_with_random_weights(make_base, data, tmp_path, monkeypatch, capsys):
+    random = tmp_path / "random"
+    monkeypatch.setattr(pretrained_command, "BASE", str(make_base()))
+    monkeypatch.setattr(pretrained_command, "RANDOM", str(random))
+    for name, model in (
+        ("pretrained", Compared("", base=str(make_base()))),
+        ("random", Compared("", base=str(random))),
+        ("random_full_rank", Compared("", base=str(random), rank=64)),
+    ):
+        monkeypatch.setitem(PRETRAINED, name, model)
+    command_line(monkeypatch, pretrained_command.main, "run", *small(tmp_path, data), "--sets", "snips_slots")
+    command_line(monkeypatch, pretrained_command.main, "report", "--results", tmp_path / "r")
+    assert "| data set | pretrained | random | random_full_rank |" in capsys.readouterr().out
+    found = {path.parent.name: read_result(path) for path in (tmp_path / "r").rglob("0.json")}
+    assert "r = 64\n" in found["random_full_rank"]["config"]
+    # Updates of the same size at another rank: alpha / sqrt(r) is that of 32 / sqrt(16).
+    assert "alpha = 64\n" in found["random_full_rank"]["config"]
+    assert not any("test" in one for one in found.values())
+
+
 def test_depths_are_trained_and_shown(make_base, data, tmp_path, monkeypatch, capsys):
     for depth in (1, 3):
         monkeypatch.setitem(DEPTHS, f"depth{depth}", Compared("", base=str(make_base()), depth=depth))
-    options = [
-        "--data",
-        data,
-        "--work",
-        tmp_path / "w",
-        "--results",
-        tmp_path / "r",
-        "--examples",
-        "8",
-        "--epochs",
-        "1",
-    ]
-    chosen = ["--sets", "snips_slots", "--depths", "depth1", "depth3", "--seeds", "0"]
-    for command_line in (["run", *options, *chosen], ["report", "--results", tmp_path / "r"]):
-        monkeypatch.setattr("sys.argv", ["depth", *map(str, command_line)])
-        depth_command.main()
+    chosen = ["--sets", "snips_slots", "--depths", "depth1", "depth3"]
+    command_line(monkeypatch, depth_command.main, "run", *small(tmp_path, data), *chosen)
+    command_line(monkeypatch, depth_command.main, "report", "--results", tmp_path / "r")
     shown = capsys.readouterr().out
     assert "| layers | snips_slots: dev | snips_slots: test | snips_slots: words a second |" in shown
     assert "\n| 1 | " in shown and "\n| 3 | " in shown and "\n| 2 | " not in shown

@@ -11,8 +11,10 @@ from .cell import Run
 from .models import MODELS, Budget
 from .report import report
 from .sets import SETS
+from .tune import SEED, TUNED_ON, show, tune
 
 RESULTS = ROOT / "benchmarks" / "results" / "tasks"
+TUNING = ROOT / "benchmarks" / "results" / "tuning"
 
 
 def main() -> None:
@@ -21,12 +23,25 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="train and score the cells that have no result yet", formatter_class=shown)
     add_run_arguments(run, list(SETS))
-    run.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="MODEL", help="columns")
-    for command in (run, commands.add_parser("report", help="print the table and write it, with a plot")):
-        command.add_argument("--results", type=Path, default=RESULTS, help="folder of result files")
+    tuning = commands.add_parser("tune", help="try the settings that are chosen for all", formatter_class=shown)
+    add_run_arguments(tuning, TUNED_ON, seeds=(SEED,))
+    for command in (run, tuning):
+        command.add_argument(
+            "--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="MODEL", help="columns"
+        )
+    for command, folder in (
+        (run, RESULTS),
+        (commands.add_parser("report", help="print the table and write it, with a plot"), RESULTS),
+        (tuning, TUNING),
+        (commands.add_parser("show-tuning", help="print what was tried in tuning"), TUNING),
+    ):
+        command.add_argument("--results", type=Path, default=folder, help="folder of result files")
     args = parser.parse_args()
     if args.command == "report":
         report(args.results)
+        return
+    if args.command == "show-tuning":
+        show(args.results)
         return
     data, work, results = (path.resolve() for path in (args.data, args.work, args.results))
     os.chdir(ROOT)
@@ -34,12 +49,16 @@ def main() -> None:
     if missing:
         raise SystemExit(f"there is no {missing[0]}: leave out the models that need it, with --models.")
     limits = {"train": args.examples, "dev": args.dev, "test": 0}
+    table = Run(data, work, results, limits, Budget(epochs=args.epochs), with_test=args.command == "run")
     cells = [
         (name, model, seed)
         for seed, name, model in product(args.seeds, args.sets, args.models)
         if SETS[name].kind in MODELS[model].kinds
     ]
-    Run(data, work, results, limits, Budget(epochs=args.epochs)).cells(cells)
+    if args.command == "tune":
+        tune(table, cells)
+    else:
+        table.cells(cells)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ class Run:
     results (Path): For result files.
     limits (dict): Examples of each split at most, 0 for all.
     budget (Budget): Of each training.
+    with_test (bool): Score on the test set as well; not where something is chosen.
     """
 
     data: Path
@@ -38,6 +39,7 @@ class Run:
     results: Path
     limits: dict[str, int]
     budget: Budget
+    with_test: bool = True
 
     @property
     def folder(self) -> Path:
@@ -46,25 +48,34 @@ class Run:
         return self.results / f"{train}-examples-{self.budget.epochs}-epochs-{dev}-dev"
 
     def cells(self, cells: Sequence[tuple[str, str, int]]) -> None:
-        """Run those of a data set, a model and a seed that have no result yet. Several processes may work on one table;
-        a lock goes with the process that holds it."""
+        """Run those of a data set, a model and a seed that have no result yet."""
         for name, model, seed in tqdm(cells, unit=" cells"):
-            result = self.folder / name / model / f"{seed}.json"
-            result.parent.mkdir(parents=True, exist_ok=True)
-            with suppress(Timeout), FileLock(result.with_suffix(".lock"), blocking=False):
-                if result.exists():
-                    continue
-                found = run_cell(
-                    name,
-                    model,
-                    seed,
-                    data=self.data,
-                    work=self.work,
-                    limits=self.limits,
-                    budget=self.budget,
-                    result=result,
-                )
-                tqdm.write(f"{name} {model} {seed}: dev {found['dev']:.4f}, test {found['test']:.4f}")
+            self.cell(name, model, seed, self.folder / name / model / f"{seed}.json")
+
+    def cell(self, name: str, model: str, seed: int, result: Path, tuned: Tuned | None = None) -> None:
+        """Run one unless its result is there. Several processes may work on one table; a lock goes with the process
+        that holds it.
+
+        tuned (Tuned | None): None: what was chosen for the model.
+        """
+        result.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(Timeout), FileLock(result.with_suffix(".lock"), blocking=False):
+            if result.exists():
+                return
+            found = run_cell(
+                name,
+                model,
+                seed,
+                data=self.data,
+                work=self.work,
+                limits=self.limits,
+                budget=self.budget,
+                result=result,
+                tuned=tuned,
+                with_test=self.with_test,
+            )
+            scores = ", ".join(f"{split} {found[split]:.4f}" for split in ("dev", "test") if split in found)
+            tqdm.write(f"{name} {model} {result.stem}: {scores}")
 
 
 def run_cell(
@@ -83,7 +94,7 @@ def run_cell(
     """Train, score and write the result file.
 
     tuned (Tuned | None): None: what was chosen for the model.
-    with_test (bool): False while settings are tuned.
+    with_test (bool): False while something is chosen.
     """
     model, kind = ALL_MODELS[model_name], SETS[set_name].kind
     tuned = tuned or (CNN if model.base is None else LLM)

@@ -3,6 +3,7 @@ they can have it."""
 
 from collections import ChainMap
 from dataclasses import dataclass
+from math import sqrt
 from typing import Any
 
 from spacy.cli.init_config import init_config
@@ -12,6 +13,8 @@ from spacy_lsbillm.architectures import DEFAULT_LORA
 from spacy_lsbillm.training_config import training_config
 
 BASE, ENCODER = "assets/base", "assets/base_mlm"
+# The same shape with random weights, made when it is wanted, see `benchmarks.pretrained`.
+RANDOM = "benchmarks/work/random_base"
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Compared:
     unmask (str): The layers that attend in both directions.
     component (str | None): In place of the kind's own.
     depth (int | None): How many of the base's layers are used; None: all.
+    rank (int | None): Of the adapter; None: the default.
     kinds (tuple[str, ...]): Kinds of tasks that it is for.
     """
 
@@ -65,6 +69,7 @@ class Compared:
     unmask: str = "all"
     component: str | None = None
     depth: int | None = None
+    rank: int | None = None
     kinds: tuple[str, ...] = tuple(COMPONENT)
 
 
@@ -79,7 +84,14 @@ MODELS: dict[str, Compared] = {
 }
 # Rows of another table: what is left of a score with fewer layers, see `benchmarks.depth`.
 DEPTHS = {f"depth{depth}": Compared(f"its first {depth} layers", depth=depth) for depth in range(1, 9)}
-ALL_MODELS = ChainMap(MODELS, DEPTHS)
+# Columns of a third: what pre-training is worth, see `benchmarks.pretrained`. An adapter of full rank can turn the
+# random weights of all linear layers into any others.
+PRETRAINED = {
+    "pretrained": Compared("the embedded base"),
+    "random": Compared("the same architecture from random weights", base=RANDOM),
+    "random_full_rank": Compared("the same, with an adapter of full rank", base=RANDOM, rank=192),
+}
+ALL_MODELS = ChainMap(MODELS, DEPTHS, PRETRAINED)
 
 
 def make_config(
@@ -105,7 +117,7 @@ def make_config(
             unmask=model.unmask,
             depth=model.depth,
             learn_rate_scale=tuned.scale,
-            lora={**DEFAULT_LORA, "dropout": 0.0},
+            lora=_lora(model.rank),
         )
     training: dict[str, Any] = config["training"]
     config["system"]["seed"] = seed
@@ -127,6 +139,15 @@ def make_config(
         "initial_rate": tuned.rate,
     }
     return config
+
+
+def _lora(rank: int | None) -> dict[str, Any]:
+    """The default without dropout. At another rank, updates are scaled as rsLoRA does it (Kalajdzievski, 2023), so that
+    they are of the same size: alpha / sqrt(r) stays the same."""
+    lora = {**DEFAULT_LORA, "dropout": 0.0}
+    if rank is not None:
+        lora |= {"r": rank, "alpha": round(lora["alpha"] * sqrt(rank / lora["r"]))}
+    return lora
 
 
 def _cnn(kind: str, paths: dict[str, str]) -> Config:

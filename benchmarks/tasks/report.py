@@ -5,15 +5,18 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from ..record import read_result
-from .models import MODELS
+from .models import ALL_MODELS
 from .sets import SETS
 
 Scores = dict[tuple[str, str], list[float]]
 
 
-def report(results: Path) -> None:
+def report(results: Path, split: str = "test") -> None:
     """One table a size of the training sets: a row a data set, a column a model, mean and standard deviation of the
-    test score over seeds."""
+    score over seeds.
+
+    split (str): Of which the scores are.
+    """
     folders = sorted(path for path in results.iterdir() if path.is_dir()) if results.is_dir() else []
     if not folders:
         raise SystemExit(f"there are no results in {results}: make some with the command run.")
@@ -21,17 +24,17 @@ def report(results: Path) -> None:
         scores: Scores = defaultdict(list)
         for path in sorted(folder.glob("*/*/*.json")):
             found = read_result(path)
-            scores[found["set"], found["model"]].append(100 * found["test"])
+            scores[found["set"], found["model"]].append(100 * found[split])
         text = table(scores)
         (folder / "table.md").write_text(text, encoding="utf8")
         print(f"{folder.name}\n\n{text}")
-        plot(scores, folder / "plot.svg")
+        plot(scores, folder / "plot.svg", split)
 
 
 def table(scores: Scores) -> str:
     """Markdown."""
     sets = [name for name in SETS if any(key[0] == name for key in scores)]
-    models = [name for name in MODELS if any(key[1] == name for key in scores)]
+    models = [name for name in ALL_MODELS if any(key[1] == name for key in scores)]
     lines = ["| data set | " + " | ".join(models) + " |", "|---|" + "---|" * len(models)]
     lines += [f"| {name} | " + " | ".join(cell(scores[name, model]) for model in models) + " |" for name in sets]
     return "\n".join(lines) + "\n"
@@ -45,12 +48,12 @@ def cell(scores: list[float]) -> str:
     return f"{mean(scores):.1f}{spread}" + ("" if len(scores) == 3 else f" ({len(scores)})")
 
 
-def plot(scores: Scores, path: Path) -> None:
+def plot(scores: Scores, path: Path, split: str) -> None:
     """A dot a seed and a line at the mean, one column of dots a model."""
     from matplotlib import pyplot
 
     sets = [name for name in SETS if any(key[0] == name for key in scores)]
-    models = [name for name in MODELS if any(key[1] == name for key in scores)]
+    models = [name for name in ALL_MODELS if any(key[1] == name for key in scores)]
     figure, axes = pyplot.subplots(figsize=(8, 0.45 * len(sets) + 1.5), layout="constrained")
     # Okabe and Ito's colours, which people with any colour vision can tell apart.
     colours = ["#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7"]
@@ -60,7 +63,7 @@ def plot(scores: Scores, path: Path) -> None:
         axes.scatter(*zip(*points, strict=True), s=14, color=colour, label=model, marker="os^Dv"[m])
     axes.set_yticks(range(len(sets)), sets)
     axes.invert_yaxis()
-    axes.set_xlabel("test score (F1 or accuracy, in percent), a dot a seed")
+    axes.set_xlabel(f"{split} score (F1 or accuracy, in percent), a dot a seed")
     axes.grid(axis="x", linewidth=0.4)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
     figure.savefig(path)
