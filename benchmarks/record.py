@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from thinc.api import Config
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("spacy-lsbillm", "spacy", "spacy-transformers", "thinc", "torch", "transformers", "peft", "numpy")
@@ -25,6 +26,11 @@ def circumstances() -> dict[str, Any]:
         },
         "commit": commit(),
     }
+
+
+def told(config: Config) -> str:
+    """A config as a result file says it: files of this repository are named from its root."""
+    return config.to_str(interpolate=False).replace(f"{ROOT}{os.sep}", "")
 
 
 def commit() -> str:

@@ -19,7 +19,7 @@ from spacy_lsbillm.search.strategies import Grid, Halving, cells_of, halving_run
 from spacy_lsbillm.search.study import Study
 from spacy_lsbillm.search.trials import Subject
 
-from ..record import circumstances
+from ..record import circumstances, told
 from ..tasks.models import BASE, LLM, SCORE, Budget, Compared, make_config
 from ..tasks.sets import SETS, prepare
 from .analysis import Chosen, analyse
@@ -102,7 +102,7 @@ def run_set(name: str, settings: Settings, data: Path, work: Path) -> dict[str, 
         "split": {"sizes": sizes, "limits": limits, "source": SETS[name].folder},
         "seeds": list(seeds),
         "base": {"name": settings.base, "fingerprint": subject.identity["base"]},
-        "config": config.to_str(interpolate=False),
+        "config": told(config),
         **circumstances(),
     }
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from spacy_lsbillm.backbone import read_record
 from spacy_lsbillm.training_run import run_training
 
-from ..record import circumstances, write_result
+from ..record import circumstances, told, write_result
 from .models import ALL_MODELS, CNN, LLM, SCORE, Budget, Tuned, make_config
 from .sets import SETS, prepare
 
@@ -120,7 +120,7 @@ def run_cell(
         "budget": vars(budget),
         "tuned": vars(tuned),
         "base": base,
-        "config": config.to_str(interpolate=False),
+        "config": told(config),
         **circumstances(),
     }
     if with_test:

@@ -18,8 +18,12 @@ from .models import LLM, MODELS, Tuned
 from .sets import SETS
 
 TUNED_ON = ("wnut17", "banking77")
-# The rate at one scale, then the scale at one rate.
-LLM_GRID = [*(Tuned(rate, 0.5) for rate in (0.002, 0.004, 0.008)), *(Tuned(0.004, scale) for scale in (0.25, 1.0))]
+# The rate at one scale, the scale at one rate, and what lies around the best of those.
+LLM_GRID = [
+    *(Tuned(rate, 0.5) for rate in (0.002, 0.004, 0.008, 0.016)),
+    *(Tuned(0.004, scale) for scale in (0.25, 1.0)),
+    *(Tuned(rate, 0.25) for rate in (0.008, 0.016)),
+]
 CNN_GRID = [Tuned(rate) for rate in (0.0005, 0.001, 0.002, 0.004)]
 POOLINGS = ("last", "mean", "max", "attention")
 # One seed: a choice among settings, not a result.

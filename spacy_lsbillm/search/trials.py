@@ -29,6 +29,24 @@ Reader = Callable[[Language], Iterable[Example]]
 SAMPLE = 4
 
 
+def _digest(path: Path) -> str | None:
+    """Of a corpus' content, wherever it lies; None where there is nothing."""
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        parts = [f"{file.relative_to(path).as_posix()} {_digest(file)}" for file in files]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _without_paths(corpora: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The settings of the corpora, and their paths: the same corpus may lie elsewhere on another machine."""
+    settings = {name: {k: v for k, v in block.items() if k != "path"} for name, block in corpora.items()}
+    return settings, {f"corpora.{name}": block["path"] for name, block in corpora.items() if block.get("path")}
+
+
 @dataclass(frozen=True)
 class Subject:
     """What a search is about.
@@ -73,11 +91,13 @@ class Subject:
         """What a result depends on, beside mask, seed and steps: the settings, the corpora and the base, as digests."""
         plain = self.config.interpolate()
         found: dict[str, Any] = {"base": fingerprint(self.base)}
-        for section in ("nlp", "components", "training", "initialize"):
-            found[section] = hashlib.sha256(Config({section: plain.get(section, {})}).to_str().encode()).hexdigest()
-        for name, path in plain.get("paths", {}).items():
-            if path and Path(path).is_file():
-                found[f"paths.{name}"] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        corpora, contents = _without_paths(plain.get("corpora", {}))
+        sections = {name: plain.get(name, {}) for name in ("nlp", "components", "training", "initialize")}
+        for section, content in {**sections, "corpora": corpora}.items():
+            found[section] = hashlib.sha256(Config({section: content}).to_str().encode()).hexdigest()
+        for name, path in {**contents, **plain.get("paths", {})}.items():
+            if path and (digest := _digest(Path(path))):
+                found[f"paths.{name}"] = digest
         return found
 
     def config_of(self, cell: Cell) -> Config:
