@@ -43,7 +43,7 @@ class Tuned:
     pooling: str = "mean"
 
 
-LLM = Tuned(rate=0.004, scale=0.5)
+LLM = Tuned(rate=0.008, scale=0.5)
 CNN = Tuned(rate=0.001)
 
 # The components of each kind of task, and the score that chooses and counts.

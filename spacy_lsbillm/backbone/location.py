@@ -14,8 +14,8 @@ from ..errors import BaseError, SettingError
 MAP_VARIABLE = "SPACY_LSBILLM_BASES"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 # What is fetched of a hub repository: no pickles, no code, no second copies of the weights in other formats. Its card
-# names the licence.
-TOKENIZER_FILES = ("*.json", "*.jinja", "*.txt", "tokenizer.model", "README.md")
+# and licence travel with a copy.
+TOKENIZER_FILES = ("*.json", "*.jinja", "*.txt", "tokenizer.model", "README.md", "LICENSE*", "NOTICE*")
 MODEL_FILES = (*TOKENIZER_FILES, "*.safetensors")
 HUB_IGNORED = ["original/*", "consolidated*", "onnx/*"]
 

@@ -46,8 +46,8 @@ def convert_cli(
     """Convert IOB, CoNLL and JSONL files to .spacy files, tokens kept as given.
 
     IOB and CoNLL: a token a line, its IOB2 tag in the last column, a blank line after each sentence. JSONL: "text" or
-    "tokens", and any of "label", "labels", "tags" (IOB2) and "spans" ("start", "end", "label") a line. Classes that a
-    document does not name count as 0; all files have the classes of train.*, or of --labels-from.
+    "tokens", and any of "label", "labels" or "cats", "tags" (IOB2) and "spans" ("start", "end", "label") a line. With
+    "label" or "labels", classes that a document does not name count as 0; all files have the classes of train.*, or of --labels-from.
 
     Each sentence or line becomes a document. What does not fit is refused with its file and line, before anything is
     written; nothing is guessed.

@@ -20,7 +20,7 @@ TextOption = Annotated[
 ]
 ValidOption = Annotated[list[Path], Option("--valid", "-v", help="Held-out text, likewise")]
 ConfigOption = Annotated[
-    Path | None, Option("--config", "-c", help="A config file; without one, the settings of the shipped base")
+    Path | None, Option("--config", "-c", help="A config file; without one, the shipped base's settings, uncompiled")
 ]
 ObjectiveOption = Annotated[
     str | None,
