@@ -25,8 +25,9 @@ class Cutting:
     get_spans (SpanGetter): The parts of documents that are tokenised on their own.
     window (int), overlap (int): In pieces, the special ones counted in `window`.
     batch_size (int): Documents a batch.
-    max_batch_items (int): Pieces that go through the model at once.
+    max_items (int): Pieces that go through the model at once.
     pass_cost (int): What a pass of the model costs beside its pieces, in pieces.
+    row (int): Short windows share rows of this many pieces; 0: each has one of its own.
     """
 
     tokenizer: PreTrainedTokenizerFast
@@ -35,8 +36,9 @@ class Cutting:
     window: int
     overlap: int
     batch_size: int
-    max_batch_items: int
+    max_items: int
     pass_cost: int
+    row: int
 
 
 @dataclass
@@ -166,8 +168,9 @@ class PieceStatistics:
             cutting.get_spans,
             window=cutting.window,
             overlap=cutting.overlap,
-            max_items=cutting.max_batch_items,
+            max_items=cutting.max_items,
             pass_cost=cutting.pass_cost,
+            row=cutting.row,
         )
         self.items += sum(part.mask.size for part in batch.micro_batches)
         self.padding += sum(int((part.mask == 0).sum()) for part in batch.micro_batches)

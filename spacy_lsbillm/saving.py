@@ -67,8 +67,8 @@ def _as_to_disk(nlp: Language, path: str | Path, **arguments: Any) -> None:
 
 
 def rewrite(source: Path, target: Path, store_base: str | None = None, base: str | None = None) -> None:
-    """Write a stored pipeline again, with another part of its base if asked for. No model is loaded. Files at the target
-    that are no part of the old pipeline there are kept.
+    """Write a stored pipeline again, with another part of its base if asked for. No model is loaded. Files at the
+    target that are no part of the old pipeline there are kept.
 
     store_base (str | None): "reference", "copy" or "merged"; None leaves it as it is.
     base (str | None): The folder or hub id of the base, if it is not under its recorded name.

@@ -4,6 +4,7 @@ import gc
 import io
 import json
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,5 +62,8 @@ def run_training(config: Config, folder: Path, use_gpu: int = -1) -> TrainingRun
     rows = [json.loads(line) for line in (folder / LOG).read_text(encoding="utf8").splitlines()]
     best = max(rows, key=lambda row: row["score"])
     curve = [(row["step"], row["score"]) for row in rows]
-    # spaCy does not begin anew with the sums after an evaluation.
-    return TrainingRun(folder / "model-best", curve, best["scores"], rows[-1]["losses"], seconds)
+    # spaCy's sums begin anew after each evaluation.
+    losses: Counter[str] = Counter()
+    for row in rows:
+        losses.update(row["losses"])
+    return TrainingRun(folder / "model-best", curve, best["scores"], dict(losses), seconds)

@@ -189,7 +189,7 @@ def test_numbers_do_not_depend_on_batches_but_padding_does(make_base):
     for batch_size, pass_cost in ((1, 0), (5, 0), (len(docs), 10**6)):
         special = SpecialPieces.of(tokenizer)
         cutting = Cutting(
-            tokenizer, special, lambda docs: [[doc[:]] for doc in docs], 4096, 0, batch_size, 10**6, pass_cost
+            tokenizer, special, lambda docs: [[doc[:]] for doc in docs], 4096, 0, batch_size, 10**6, pass_cost, row=0
         )
         found.append(count_pieces(docs, cutting).as_dict())
     padding = [numbers.pop("padding_share") for numbers in found]

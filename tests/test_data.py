@@ -210,6 +210,7 @@ def test_documents_without_a_question_are_named(nlp):
         ({"text": "a", "label": 1}, "'label' is 1"),
         ({"text": "a\ud800"}, "lone surrogate"),
         ({"text": "a", "cats": {"x": "yes"}}, "each value must be a number from 0 to 1"),
+        ({"text": "a", "cats": {"x": 1}, "labels": ["y"]}, "'cats' beside 'label' or 'labels'"),
         ({"text": "a  b", "tokens": ["a", " ", "b"], "tags": ["O", "O", "B-x"]}, "holds white space alone"),
         ({"text": "ab", "spans": [{"start": "0", "end": 2, "label": "x"}]}, "needs 'start' and 'end' as numbers"),
         ({"text": "ab", "spans": [{"start": 0, "end": 9, "label": "x"}]}, "0 to 2"),

@@ -47,7 +47,8 @@ def convert_cli(
 
     IOB and CoNLL: a token a line, its IOB2 tag in the last column, a blank line after each sentence. JSONL: "text" or
     "tokens", and any of "label", "labels" or "cats", "tags" (IOB2) and "spans" ("start", "end", "label") a line. With
-    "label" or "labels", classes that a document does not name count as 0; all files have the classes of train.*, or of --labels-from.
+    "label" or "labels", classes that a document does not name count as 0; all files have the classes of train.*, or of
+    --labels-from.
 
     Each sentence or line becomes a document. What does not fit is refused with its file and line, before anything is
     written; nothing is guessed.

@@ -17,10 +17,11 @@ from wasabi import msg, table
 from ..alignment import SpecialPieces
 from ..backbone import longest_position
 from ..backbone.base import load_tokenizer, read_config
+from ..backbone.families import family_of
 from ..backbone.location import TOKENIZER_FILES, resolve_folder
 from ..errors import SettingError
 from ..layers import backbone_shim
-from ..layers.billm_model import PASS_COST
+from ..layers.billm_model import rows_for
 from ..piece_statistics import Cutting, count_pieces
 from ..pipeline.billm_transformer import DEFAULT_CONFIG
 from ..training_config import find_transformer
@@ -116,13 +117,13 @@ def read_cutting(source: str, component: str | None = None) -> tuple[str, Cuttin
     folder = resolve_folder(settings.name, settings.revision, TOKENIZER_FILES)
     tokenizer = load_tokenizer(folder)
     special = SpecialPieces.of(tokenizer)
-    longest = longest_position(read_config(folder, settings))
+    base_config = read_config(folder, settings)
+    longest = longest_position(base_config)
     window, overlap = model.attrs["cutting"].fitted(longest, len(special))
     items = block.get("max_batch_items", DEFAULT_CONFIG["max_batch_items"])
     get_spans = model.attrs["cutting"].get_spans
-    return settings.name, Cutting(
-        tokenizer, special, get_spans, window, overlap, batch_size, items, pass_cost=PASS_COST["cpu"]
-    )
+    rows = rows_for("cpu", items, family_of(base_config, settings.name).packs)
+    return settings.name, Cutting(tokenizer, special, get_spans, window, overlap, batch_size, **rows)
 
 
 ROWS = (

@@ -64,6 +64,8 @@ def make_doc(nlp: Language, record: Record, labels: Labels, spans_key: str | Non
         _check_overlap(spans, record)
         doc.set_ents(spans)
     chosen, cats = classes(record), record.get("cats", dict)
+    if chosen is not None and cats is not None:
+        raise DataError(f"{record.where} has 'cats' beside 'label' or 'labels': leave out one of them.")
     if chosen is not None:
         doc.cats = labels.cats(chosen)
     elif cats is not None:

@@ -124,12 +124,25 @@ def fitted_window(model: Model) -> tuple[int, int]:
     return cutting.fitted(longest_position(shim.backbone.config), len(shim.special))
 
 
+def rows_for(device: str, max_batch_items: int, packs: bool) -> dict[str, int]:
+    """How windows are put into rows and passes: what `make_batch` takes by these names.
+
+    device (str): "cpu", "cuda" …
+    max_batch_items (int): The setting.
+    packs (bool): Whether the base allows several windows in a row.
+    """
+    return {
+        "max_items": min(max_batch_items, MOST_ITEMS.get(device, max_batch_items)),
+        "pass_cost": PASS_COST.get(device, PASS_COST_ELSEWHERE),
+        "row": min(ROW.get(device, ROW_ELSEWHERE), max_batch_items) if packs else 0,
+    }
+
+
 def forward(model: Model, docs: Sequence[Doc], is_train: bool) -> tuple[VectorBatch, Callable[[Any], Sequence[Doc]]]:
     """One pass of the backbone over all documents; long ones in overlapping windows."""
     shim = backbone_shim(model)
     window, overlap = fitted_window(model)
-    device = shim.backbone.device.type
-    most: int = model.attrs["max_batch_items"]
+    rows = rows_for(shim.backbone.device.type, model.attrs["max_batch_items"], shim.backbone.packs)
     batch = make_batch(
         shim.backbone.tokenizer,
         shim.special,
@@ -137,9 +150,7 @@ def forward(model: Model, docs: Sequence[Doc], is_train: bool) -> tuple[VectorBa
         model.attrs["cutting"].get_spans,
         window=window,
         overlap=overlap,
-        max_items=min(most, MOST_ITEMS.get(device, most)),
-        pass_cost=PASS_COST.get(device, PASS_COST_ELSEWHERE),
-        row=min(ROW.get(device, ROW_ELSEWHERE), most) if shim.backbone.packs else 0,
+        **rows,
     )
     vectors, backprop_vectors = shim(batch, is_train)
     if shim.settings.output == PIECES:

@@ -146,7 +146,7 @@ class BackboneShim(Shim):
                 "instead, which is how many documents the GPU gets at once."
             )
         backbone = self._predictor()
-        backbone.model.eval()
+        backbone.set_training(False)
         with torch.inference_mode():
             return vectors_of(backbone, inputs, self.settings.output)
 
@@ -180,7 +180,7 @@ class BackboneShim(Shim):
             return self.predict(inputs), lambda gradient: None
         # Training needs the memory, and will change the adapter.
         self._folded = None
-        backbone.model.train()
+        backbone.set_training(True)
         vectors = vectors_of(backbone, inputs, self.settings.output)
 
         def backprop(gradient: Tensor) -> None:

@@ -73,6 +73,8 @@ def _train_and_score(subject: Subject, masks: Sequence[str], seed: int, folder: 
     }
     # What the development set says under the mask of the moment is of no use: the last weights count.
     config["training"]["eval_frequency"] = subject.steps
+    # spaCy would count it from the evaluation before the first step.
+    config["training"]["patience"] = 0
     shutil.rmtree(folder, ignore_errors=True)
     run = run_training(config, folder, use_gpu)
     nlp = load_model(run.best.with_name("model-last"))

@@ -20,13 +20,24 @@ from ..backbone.base import read_config
 from ..backbone.fingerprint import fingerprint
 from ..backbone.location import resolve_folder
 from ..errors import SettingError
-from ..training_config import find_transformer
+from ..training_config import billm_blocks, find_transformer
 from ..training_run import TrainingRun, run_training
 from .space import Cell
 
 Reader = Callable[[Language], Iterable[Example]]
+# What thinc's schedules call a number of steps.
+LENGTHS = {"warmup_steps", "total_steps", "num_steps", "steps", "period"}
 # Examples of the development set that tell whether the scores are there.
 SAMPLE = 4
+
+
+def _shorten(schedule: Any, share: float) -> None:
+    """Scale the lengths in a schedule, and in those inside it."""
+    if isinstance(schedule, dict):
+        for key, value in schedule.items():
+            if key in LENGTHS and type(value) is int:
+                schedule[key] = max(1, round(value * share))
+            _shorten(value, share)
 
 
 def _digest(path: Path) -> str | None:
@@ -91,6 +102,8 @@ class Subject:
         """What a result depends on, beside mask, seed and steps: the settings, the corpora and the base, as digests."""
         plain = self.config.interpolate()
         found: dict[str, Any] = {"base": fingerprint(self.base)}
+        if len(billm_blocks(plain)) > 1:
+            found["component"] = self.component
         corpora, contents = _without_paths(plain.get("corpora", {}))
         sections = {name: plain.get(name, {}) for name in ("nlp", "components", "training", "initialize")}
         for section, content in {**sections, "corpora": corpora}.items():
@@ -111,11 +124,9 @@ class Subject:
         training = config["training"]
         training["max_steps"] = cell.steps
         training["eval_frequency"] = max(1, round(training["eval_frequency"] * share))
-        schedule = training["optimizer"].get("learn_rate")
-        if isinstance(schedule, dict):
-            for key in ("warmup_steps", "total_steps"):
-                if isinstance(schedule.get(key), int):
-                    schedule[key] = max(1, round(schedule[key] * share))
+        if model.get("heads_first"):
+            model["heads_first"] = round(model["heads_first"] * share)
+        _shorten(training["optimizer"].get("learn_rate"), share)
         return config
 
     def corpora(self) -> tuple[Reader, Reader]:
