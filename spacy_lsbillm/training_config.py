@@ -285,7 +285,8 @@ def _training(device: Device, pipeline: Sequence[str]) -> dict[str, Any]:
         "train_corpus": "corpora.train",
         "dev_corpus": "corpora.dev",
         "frozen_components": [],
-        "annotating_components": ["span_finder"] if _after_span_finder(pipeline) else [],
+        # A component that annotates listens to what the transformer has left on the documents.
+        "annotating_components": [TRANSFORMER, "span_finder"] if _after_span_finder(pipeline) else [],
         "batcher": {
             "@batchers": "spacy.batch_by_words.v1",
             "size": device.batch_words,

@@ -87,7 +87,7 @@ def test_every_known_component_learns(make_base, corpus, tmp_path, component):
 
 def test_span_finder_suggests_to_a_later_spancat(make_base, corpus, tmp_path):
     config = write_config(tmp_path / "c.cfg", corpus, make_base(), ["span_finder", "spancat"])
-    assert load_config(config)["training"]["annotating_components"] == ["span_finder"]
+    assert load_config(config)["training"]["annotating_components"] == ["transformer", "span_finder"]
     train(config, tmp_path / "out", overrides={"training.max_steps": 50, "training.eval_frequency": 50})
     assert spacy.load(tmp_path / "out" / "model-last").meta["performance"]["spans_sc_f"] > 0.3
 

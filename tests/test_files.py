@@ -81,12 +81,34 @@ def test_a_file_system_without_exchange_is_told_of(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["pipeline"]
 
 
+@pytest.mark.parametrize("moment", ["before", "between", "after"])
+def test_a_kill_between_renames_is_mended_by_the_next_write(tmp_path, monkeypatch, moment):
+    """Where folders cannot be exchanged, a kill may leave the old one under another name."""
+    monkeypatch.setattr("sys.platform", "other")
+    monkeypatch.setattr("warnings.warn", lambda *a, **k: None)
+    pipeline, partial, aside = (tmp_path / name for name in ("pipeline", ".pipeline.partial", ".pipeline.partial.old"))
+    left = {"before": (pipeline, partial), "between": (aside, partial), "after": (pipeline, aside)}[moment]
+    for folder in left:
+        folder.mkdir()
+        (folder / "cfg").write_text("old", encoding="utf8")
+    with pytest.raises(ZeroDivisionError), replaced_folder(pipeline, "cfg"):
+        raise ZeroDivisionError
+    assert read(pipeline) == {"cfg": "old"}
+    with replaced_folder(pipeline, "cfg") as folder:
+        (folder / "cfg").write_text("new", encoding="utf8")
+    assert read(pipeline) == {"cfg": "new"}
+    assert os.listdir(tmp_path) == ["pipeline"]
+
+
 def test_files_of_others_stay_in_a_saved_pipeline(make_base, tmp_path):
     nlp = trained(make_base())
     spacy_lsbillm.save(nlp, tmp_path / "pipeline")
     (tmp_path / "pipeline" / "NOTES.md").write_text("mine", encoding="utf8")
     nlp.remove_pipe("textcat")
     spacy_lsbillm.save(nlp, str(tmp_path / "pipeline"))
+    assert (tmp_path / "pipeline" / "NOTES.md").read_text(encoding="utf8") == "mine"
+    nlp.to_disk(tmp_path / "other")
+    saving.rewrite(tmp_path / "other", tmp_path / "pipeline")
     assert (tmp_path / "pipeline" / "NOTES.md").read_text(encoding="utf8") == "mine"
     assert not (tmp_path / "pipeline" / "textcat").exists()
     assert spacy.load(tmp_path / "pipeline").pipe_names == ["transformer", "ner"]

@@ -69,6 +69,34 @@ def found(doc):
     return [(ent.start_char, ent.end_char, ent.label_) for ent in doc.ents]
 
 
+@st.composite
+def annotated(draw):
+    """A document with entities, tokens that are missing or blocked, and white space."""
+    words = draw(st.lists(st.sampled_from(["a", "New", "york", "\n", " ", "\t\n"]), max_size=8))
+    doc = Doc(spacy.blank("en").vocab, words, draw(st.lists(st.booleans(), min_size=len(words), max_size=len(words))))
+    parts = {"entity": [], "missing": [], "blocked": [], "outside": []}
+    start = 0
+    while start < len(doc):
+        end = min(len(doc), start + draw(st.integers(1, 3)))
+        kind = draw(st.sampled_from(sorted(parts)))
+        parts[kind].append(Span(doc, start, end, label="X" if kind == "entity" else ""))
+        start = end
+    if draw(st.booleans()):
+        doc.set_ents(parts["entity"], missing=parts["missing"], blocked=parts["blocked"], default="outside")
+    return doc
+
+
+@given(annotated())
+@settings(deadline=None)
+def test_tags_are_those_that_spacy_aligns(doc):
+    predicted = Doc(doc.vocab, [token.text for token in doc], [bool(token.whitespace_) for token in doc])
+    example = Example(predicted, doc)
+    component = labeler(spacy.blank("en"), tok2vec=CNN)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert list(component._aligned(example)) == example.get_aligned_ner()
+
+
 @pytest.mark.parametrize("scheme", ["iob2", "biluo"])
 @pytest.mark.parametrize("spans_key", [None, "slots"])
 def test_it_learns_spans_by_heart(make_base, scheme, spans_key):

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from spacy_lsbillm.backbone import BaseSettings
 from spacy_lsbillm.backbone import tensor_files as files
 from spacy_lsbillm.backbone.fingerprint import fingerprint, full_digest
+from spacy_lsbillm.backbone.location import resolve_folder
 from spacy_lsbillm.backbone.merge import write_model
 from spacy_lsbillm.backbone.storage import save_backbone
 from spacy_lsbillm.cli import app
@@ -277,6 +278,67 @@ def test_a_base_of_the_hub_is_named_by_its_commit(make_base, tmp_path, monkeypat
     (snapshots.parent / "refs" / "main").write_text(other, encoding="utf8")
     monkeypatch.setattr("spacy_lsbillm.backbone.known._folders", {})
     assert same(vectors(spacy.load(tmp_path / "pipeline")), vectors(nlp))
+
+
+def test_an_interrupted_download_is_taken_up_again(make_base, tmp_path, monkeypatch):
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    snapshot = tmp_path / "hub" / "models--org--tiny" / "snapshots" / commit
+    shutil.copytree(make_base("llama"), snapshot)
+    asked = []
+
+    def download(name, local_files_only=False, **more):
+        asked.append(local_files_only)
+        if not local_files_only:
+            shutil.copy(make_base("llama") / "model.safetensors", snapshot)
+        return str(snapshot)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert resolve_folder("org/tiny", commit) == snapshot
+    assert asked == [True]
+    (snapshot / "model.safetensors").unlink()
+    assert resolve_folder("org/tiny", commit) == snapshot
+    assert asked == [True, True, False] and (snapshot / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("store_base", ["copy", "merged"])
+def test_a_pipeline_never_takes_up_another_base(make_base, tmp_path, store_base):
+    nlp = trained(make_base("llama"))
+    nlp.to_disk(tmp_path / "pipeline")
+    other = make_base("llama", seed=1)
+    result = call("merge", tmp_path / "pipeline", tmp_path / "out", "--store-base", store_base, "--base", other)
+    assert result.exit_code == 1 and "is not the one this pipeline was trained on" in said(result)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_base_that_was_replaced_while_in_use_is_not_stored(make_base, tmp_path):
+    nlp = trained(shutil.copytree(make_base("llama"), tmp_path / "base"), store_base="copy")
+    shutil.copy(make_base("llama", seed=1) / "model.safetensors", tmp_path / "base")
+    with pytest.raises(BaseError, match="where it is no longer"):
+        nlp.to_disk(tmp_path / "pipeline")
+    assert not (tmp_path / "pipeline" / "transformer").exists()
+
+
+def test_a_pipeline_outlives_the_folder_it_was_loaded_from(make_base, tmp_path):
+    """`spacy train` empties its output folder, where the pipeline may lie that training goes on from."""
+    nlp = trained(make_base("llama"), store_base="copy")
+    nlp.to_disk(tmp_path / "pipeline")
+    loaded = spacy.load(tmp_path / "pipeline")
+    shutil.rmtree(tmp_path / "pipeline")
+    loaded.to_disk(tmp_path / "pipeline")
+    assert same(vectors(spacy.load(tmp_path / "pipeline")), vectors(nlp))
+
+
+def test_a_folder_that_holds_another_base_by_now_is_not_taken(make_base, tmp_path):
+    name = shutil.copytree(make_base("llama"), tmp_path / "base")
+    nlp = trained(name)
+    nlp.to_disk(tmp_path / "pipeline")
+    before = vectors(nlp)
+    # Loaded from elsewhere, which is then overwritten.
+    elsewhere = shutil.copytree(name, tmp_path / "elsewhere")
+    settings = {"components": {"transformer": {"model": {"name": str(elsewhere)}}}}
+    spacy.load(tmp_path / "pipeline", config=settings)
+    shutil.copy(make_base("llama", seed=1) / "model.safetensors", elsewhere)
+    assert same(vectors(spacy.load(tmp_path / "pipeline")), before)
 
 
 def test_upper_layers_are_not_read(make_base, tmp_path):

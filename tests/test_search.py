@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +27,7 @@ from spacy_lsbillm.search.space import Cell, all_masks, check_masks, same_layers
 from spacy_lsbillm.search.strategies import Greedy, Grid, Halving, cells_of, halving_rungs
 from spacy_lsbillm.search.study import Study
 from spacy_lsbillm.search.trials import Subject
+from spacy_lsbillm.training_run import run_training
 
 SEEDS = (0, 1)
 
@@ -154,6 +157,102 @@ def test_a_trial_that_fails_may_be_tried_again(url):
     assert study.do_one(lambda cell: (1.0, {})) is None
     study.submit([Cell("all", 0, 1)])
     assert study.do_one(lambda cell: (1.0, {})) == Cell("all", 0, 1)
+
+
+def test_what_another_process_has_given_up_still_counts(url, monkeypatch):
+    """A database may be out of reach for longer than the others wait."""
+    monkeypatch.setattr("spacy_lsbillm.search.study._is_dead", lambda trial: True)
+    study = Study(url, {"config": "a"})
+    cell = Cell("all", 0, 1)
+    study.submit([cell])
+
+    def train(_):
+        Study(url, {"config": "a"}).submit([cell])
+        return 0.5, {"seconds": 1}
+
+    assert study.do_one(train) == cell
+    assert study.finished()[cell].score == 0.5 and study.finished()[cell].record == {"seconds": 1}
+
+
+@pytest.mark.parametrize("proc", ["", "/proc"])
+def test_a_trial_without_signs_of_life_is_given_up(url, monkeypatch, proc, tmp_path):
+    """With and without a way to look for a process; a zombie is none."""
+    monkeypatch.setattr("spacy_lsbillm.search.study.PROC", Path(proc or tmp_path / "none"))
+    monkeypatch.setattr("spacy_lsbillm.search.study.GRACE", 0.5)
+    process = subprocess.Popen([sys.executable, "-c", KILLED, url], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "begun\n"
+    os.kill(process.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    time.sleep(0.6)
+    study = Study(url, {"config": "a"})
+    study.submit([Cell("all", seed, 1) for seed in range(2)])
+    done = []
+    while (cell := study.do_one(lambda _: (0.2, {}))) is not None:
+        done.append(cell.seed)
+    assert 1 in done
+    process.wait()
+
+
+def test_a_search_knows_its_corpora_by_content(config, corpus, tmp_path):
+    def identity(path, **overrides):
+        return Subject.of(load_config(path, overrides=overrides, interpolate=False)).identity
+
+    first = identity(config)
+    moved = shutil.copy(corpus, tmp_path / "moved.spacy")
+    assert identity(config, **{"paths.dev": str(moved)}) == first
+    (tmp_path / "folder").mkdir()
+    shutil.copy(corpus, tmp_path / "folder" / "a.spacy")
+    in_folder = identity(config, **{"paths.dev": str(tmp_path / "folder")})
+    assert in_folder != first
+    shutil.copy(corpus, tmp_path / "folder" / "b.spacy")
+    assert identity(config, **{"paths.dev": str(tmp_path / "folder")}) != in_folder
+    assert identity(config, **{"corpora.train.limit": 3}) != first
+
+
+def test_a_folder_of_another_search_is_refused(config, tmp_path):
+    search(config, tmp_path / "out", "--masks", "none all")
+    other = ("--storage", f"sqlite:///{tmp_path / 'other.db'}", "--training.dropout", "0.3")
+    output = search(config, tmp_path / "out", "--masks", "none all", *other, code=1)
+    assert "belongs to another search; it differs in: training" in output
+
+
+def test_short_trainings_are_whole_ones_in_little(config):
+    changes = {"components.transformer.model.heads_first": 8, "training.max_steps": 16}
+    subject = Subject.of(load_config(config, overrides=changes, interpolate=False))
+    schedule = {"@schedules": "constant_then.v1", "rate": 0.1, "steps": 8}
+    schedule["schedule"] = {"@schedules": "slanted_triangular.v1", "max_rate": 0.1, "num_steps": 16}
+    subject.config["training"]["optimizer"]["learn_rate"] = schedule
+    short = subject.config_of(Cell("all", 0, 4))
+    assert short["components"]["transformer"]["model"]["heads_first"] == 2
+    rate = short["training"]["optimizer"]["learn_rate"]
+    assert rate["steps"] == 2 and rate["schedule"]["num_steps"] == 4
+    assert subject.config["training"]["optimizer"]["learn_rate"]["steps"] == 8
+
+
+def test_the_loss_of_a_training_is_that_of_all_its_steps(config, tmp_path):
+    found = {}
+    for every in (1, 8):
+        changes = {"training.max_steps": 8, "training.eval_frequency": every}
+        run = run_training(load_config(config, overrides=changes, interpolate=False), tmp_path / str(every))
+        found[every] = run.losses["sequence_labeler"]
+    assert found[1] == pytest.approx(found[8], rel=1e-3)
+
+
+def test_a_test_uses_no_model_of_a_killed_training(config, corpus, tmp_path, monkeypatch):
+    subject = Subject.of(load_config(config, overrides={"training.max_steps": 8}, interpolate=False))
+    cell = Cell("all", 0, 8)
+
+    def killed(run_config, folder, use_gpu=-1):
+        (folder / "model-best").mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("spacy_lsbillm.search.trials.run_training", killed)
+        with pytest.raises(KeyboardInterrupt):
+            trainer(subject, tmp_path)(cell)
+    tested = on_test(subject, "all", [0], corpus, "ents_f", tmp_path)
+    trainer(subject, tmp_path / "again")(cell)
+    assert tested.scores == on_test(subject, "all", [0], corpus, "ents_f", tmp_path / "again").scores
 
 
 def test_a_storage_of_another_search_is_refused(url, tmp_path):

@@ -16,7 +16,7 @@ from spacy_lsbillm.search.probe import probe
 from spacy_lsbillm.search.run import Tested, on_test, rows_of, run_all, trainer
 from spacy_lsbillm.search.space import Cell, all_masks, check_masks, file_name
 from spacy_lsbillm.search.strategies import Grid, Halving, cells_of, halving_rungs
-from spacy_lsbillm.search.study import Study
+from spacy_lsbillm.search.study import Study, claim_folder
 from spacy_lsbillm.search.trials import Subject
 
 from ..record import circumstances, told
@@ -75,6 +75,7 @@ def run_set(name: str, settings: Settings, data: Path, work: Path) -> dict[str, 
     place = work / settings.name / name
     place.mkdir(parents=True, exist_ok=True)
     study = Study(f"sqlite:///{place / 'search.db'}", subject.identity)
+    claim_folder(place, subject.identity)
     train = trainer(subject, place)
 
     grid = Grid(masks, seeds, subject.steps)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from ..errors import BaseError
 from .tensor_files import StoredTensor, stored_tensors
 
 # Bytes a sample; three are read of a tensor, however large it is.
@@ -24,6 +25,22 @@ def fingerprint(folder: Path) -> str:
     """
     tensors = sorted(stored_tensors(folder).items())
     return "sha256-blocks:" + _over(hashlib.sha256(_described(*item) + _samples(item[1])).digest() for item in tensors)
+
+
+def checked_fingerprint(folder: Path, name: str, expected: str | None) -> str:
+    """The fingerprint of a base.
+
+    name (str): The base's, for the message.
+    expected (str | None): What it must be, if that is known.
+    RAISES (BaseError): It is another one, or the base cannot be read.
+    """
+    found = fingerprint(folder)
+    if expected is not None and found != expected:
+        raise BaseError(
+            f"the base {name!r} (in {folder}) is not the one this pipeline was trained on: its fingerprint is "
+            f"{found}, the pipeline's is {expected}. Name the right folder or revision."
+        )
+    return found
 
 
 def full_digest(folder: Path, progress: bool = False) -> str:

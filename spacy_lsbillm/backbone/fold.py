@@ -5,6 +5,7 @@ tensors are never written, as other pipelines may share them: the layers that th
 own, everything else is shared with the backbone.
 """
 
+import contextlib
 import copy
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,6 +23,12 @@ AUTO, ALWAYS, NEVER = "auto", "always", "never"
 FOLD = (AUTO, ALWAYS, NEVER)
 # The share of the free memory that a second copy may take when nobody has asked for it.
 LARGEST_SHARE = 0.5
+# Of a container's limit and use of memory, versions 2 and 1.
+CGROUP = Path("/sys/fs/cgroup")
+CGROUP_FILES = (
+    (CGROUP / "memory.max", CGROUP / "memory.current"),
+    (CGROUP / "memory/memory.limit_in_bytes", CGROUP / "memory/memory.usage_in_bytes"),
+)
 # What differs between a module and its double.
 OWN = {"_modules", "training"}
 
@@ -136,4 +143,16 @@ def _free_memory(device: torch.device) -> int | None:
     except OSError:
         return None
     kilobytes = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
-    return kilobytes[0] * 1024 if kilobytes else None
+    found = [*(number * 1024 for number in kilobytes[:1]), *_left_in_container()]
+    return min(found, default=None)
+
+
+def _left_in_container() -> Iterator[int]:
+    """Bytes up to the limit of a control group, where there is one; what files have in the cache counts as free."""
+    for limit, used in CGROUP_FILES:
+        with contextlib.suppress(OSError, ValueError):
+            folder = limit.parent
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
+            cached = int(stat.get("inactive_file", 0))
+            # Without a limit version 2 says "max".
+            yield int(limit.read_text(encoding="ascii")) - int(used.read_text(encoding="ascii")) + cached

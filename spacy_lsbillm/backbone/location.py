@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BaseError, SettingError
+from .tensor_files import weight_files
 
 # A JSON file {"name of a base": "folder"}; relative folders are seen from the file.
 MAP_VARIABLE = "SPACY_LSBILLM_BASES"
@@ -54,7 +55,7 @@ def _from_hub(name: str, revision: str | None, files: Sequence[str]) -> Path:
             # A commit never changes: what is in the cache need not be asked for.
             with contextlib.suppress(FileNotFoundError):
                 found = Path(snapshot_download(name, revision=revision, local_files_only=True, **patterns))
-                if "*.safetensors" not in files or any(found.glob("*.safetensors")):
+                if _is_whole(found, files):
                     return found
         return Path(snapshot_download(name, revision=revision, **patterns))
     except Exception as error:
@@ -65,6 +66,15 @@ def _from_hub(name: str, revision: str | None, files: Sequence[str]) -> Path:
             f"{str(error).splitlines()[0] if str(error) else 'no details'}). Check the name; where there is no "
             f"network, name a folder that holds the model, or say where it is with {MAP_VARIABLE}."
         ) from error
+
+
+def _is_whole(folder: Path, files: Sequence[str]) -> bool:
+    """Whether a folder of the hub's cache has what is wanted of it; an interrupted download leaves a part."""
+    if "*.safetensors" in files:
+        with contextlib.suppress(BaseError):
+            return bool(weight_files(folder))
+        return False
+    return any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json"))
 
 
 def _mapped(name: str) -> Path | None:

@@ -11,7 +11,6 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from ..errors import BaseError
 from .adapter import LoraSettings, add_adapter, check_targets, read_adapter
 from .base import (
     BaseSettings,
@@ -22,7 +21,7 @@ from .base import (
 )
 from .blocks import causal_blocks, has_windows
 from .families import Family, decoder_of, family_of, layers_of
-from .fingerprint import fingerprint
+from .fingerprint import checked_fingerprint
 from .known import remember_folder
 from .location import Origin, commit_of, license_of, resolve_folder
 from .mask import MaskPlan, check_notation
@@ -67,6 +66,7 @@ class Backbone:
     settings (BackboneSettings): What was asked for.
     folder (Path): Where the base lies.
     origin (Origin): What is known of the base.
+    fingerprint (str): Of the files that were loaded; a pipeline may hold a part of its base, or a merged one.
     merged (bool): Whether an adapter was folded into the base before it was stored.
     """
 
@@ -78,6 +78,7 @@ class Backbone:
     settings: BackboneSettings
     folder: Path
     origin: Origin
+    fingerprint: str
     merged: bool = False
 
     @property
@@ -224,12 +225,7 @@ def load_backbone(
     if lora is not None:
         check_targets(empty, lora)
     tokenizer = load_tokenizer(tokenizer_folder or folder)
-    found = fingerprint(folder)
-    if expected_fingerprint is not None and found != expected_fingerprint:
-        raise BaseError(
-            f"the base {base.name!r} (in {folder}) is not the one this pipeline was trained on: its fingerprint is "
-            f"{found}, the pipeline's is {expected_fingerprint}. Name the right folder or revision."
-        )
+    found = checked_fingerprint(folder, base.name, expected_fingerprint)
     shared = shared_base(folder, found, base, config.num_hidden_layers, device)
     model: Any = shared.tree(config.num_hidden_layers, base.name)
     unmask_layers(layers_of(decoder_of(model, family), family), plan, family.causal_buffer)
@@ -248,7 +244,7 @@ def load_backbone(
         scalar_mix.read(mix)
     remember_folder(found, folder)
     origin = Origin(found, commit=commit_of(folder), license=license_of(folder))
-    return Backbone(model, shared, scalar_mix, tokenizer, plan, settings, folder, origin)
+    return Backbone(model, shared, scalar_mix, tokenizer, plan, settings, folder, origin, found)
 
 
 def _normalised(output: Any, layers: tuple[int, ...], decoder: nn.Module, family: Family) -> list[Tensor]:

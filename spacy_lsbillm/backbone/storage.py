@@ -8,6 +8,7 @@ merged/         with store_base = "merged": a plain model with the adapter folde
 mix.safetensors with scalar_mix: the learned mix of layers
 """
 
+import contextlib
 import json
 import shutil
 import warnings
@@ -18,10 +19,10 @@ from typing import Any
 
 import torch
 
-from ..errors import AdapterError, StorageError
+from ..errors import AdapterError, BaseError, StorageError
 from .adapter import LoraSettings, write_adapter
 from .base import BaseSettings
-from .fingerprint import fingerprint
+from .fingerprint import checked_fingerprint, fingerprint
 from .known import known_digest, known_folder
 from .location import Origin, resolve_folder
 from .mask import MaskPlan
@@ -43,6 +44,7 @@ def save_backbone(backbone: Backbone, folder: Path, store_base: str, adapter_dty
     store_base (str): One of `STORE_BASE`.
     adapter_dtype (str): The adapter's on disk, one of `ADAPTER_DTYPES`.
     RAISES (StorageError): A merged pipeline cannot be saved otherwise, as its adapter is gone.
+    RAISES (BaseError): The base's files, of which a part is to be stored, are no longer to be found.
     """
     if backbone.merged:
         _refuse_unmerging(store_base)
@@ -78,7 +80,32 @@ def save_backbone(backbone: Backbone, folder: Path, store_base: str, adapter_dty
         "scalar_mix": settings.scalar_mix,
         "versions": {name: version(name) for name in VERSIONS_OF},
     }
-    _store(folder, record, store_base, backbone.folder, backbone.base, settings.lora if backbone.adapted else None)
+    base = _files_of(backbone) if store_base in FOLDERS else backbone.folder
+    _store(folder, record, store_base, base, backbone.base, settings.lora if backbone.adapted else None)
+
+
+def _files_of(backbone: Backbone) -> Path:
+    """Where the files of a base in memory are now: `spacy train` empties its output folder, from which a pipeline may
+    have been loaded.
+
+    RAISES (BaseError): Nowhere.
+    """
+    with contextlib.suppress(BaseError, OSError):
+        if fingerprint(backbone.folder) == backbone.fingerprint:
+            return backbone.folder
+    known = known_folder(backbone.fingerprint)
+    if known is not None:
+        return known
+    base, origin = backbone.base, backbone.origin
+    if not backbone.merged:
+        with contextlib.suppress(BaseError, OSError):
+            found = resolve_folder(base.name, origin.commit or base.revision)
+            if fingerprint(found) == origin.fingerprint:
+                return found
+    raise BaseError(
+        f"the base was loaded from {backbone.folder}, where it is no longer, and there is no other copy of it under "
+        f'{base.name!r}. Bring it back, or save with store_base = "reference".'
+    )
 
 
 def convert_stored(source: Path, target: Path, store_base: str, base: str | None = None) -> None:
@@ -96,7 +123,10 @@ def convert_stored(source: Path, target: Path, store_base: str, base: str | None
     for path in source.iterdir():
         if path.name not in (*FOLDERS.values(), RECORD):
             (shutil.copytree if path.is_dir() else shutil.copy2)(path, target / path.name)
-    folder = source / FOLDERS[stored] if stored in FOLDERS else find_base(record, base)
+    inside = stored in FOLDERS
+    folder = source / FOLDERS[stored] if inside else find_base(record, base)
+    if store_base in FOLDERS:
+        checked_fingerprint(folder, block["name"], record["stored_fingerprint"] if inside else block["fingerprint"])
     settings = BaseSettings(block["name"], block["revision"], block["dtype"], None, depth=block["depth"])
     lora = LoraSettings.read(record["lora"]) if record["lora"] and stored != MERGED else None
     _store(target, record, store_base, folder, settings, lora)

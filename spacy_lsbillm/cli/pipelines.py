@@ -34,7 +34,8 @@ def pipeline_folder(pipeline: str) -> Path:
 def _package_folder(name: str) -> Path:
     try:
         package = Path(importlib.import_module(name).__file__ or "").parent
-    except (ImportError, ValueError) as error:
-        raise ValueError(f"there is neither a folder nor an installed package {name!r}.") from error
-    meta = load_meta(package / "meta.json")
+        meta = load_meta(package / "meta.json")
+    except (ImportError, ValueError, TypeError, OSError) as error:
+        # A relative path, or a package that is no pipeline.
+        raise ValueError(f"there is neither a folder nor an installed pipeline {name!r}.") from error
     return package / f"{meta['lang']}_{meta['name']}-{meta['version']}"

@@ -178,14 +178,17 @@ def prepared(
 
 
 def opened(output: Path, storage: str | None, subject: "Subject") -> "Study":
-    """The storage of a search.
+    """The storage of a search. Models and rankings lie in the output folder, wherever the storage is.
 
-    RAISES (StorageError): It belongs to another one, or cannot be used.
+    RAISES (StorageError): One of them belongs to another search, or cannot be used.
     """
-    from ..search.study import Study
+    from ..search.study import Study, claim_folder
 
     output.mkdir(parents=True, exist_ok=True)
-    return Study(storage or f"sqlite:///{output.resolve() / 'search.db'}", subject.identity)
+    identity = subject.identity
+    study = Study(storage or f"sqlite:///{output.resolve() / 'search.db'}", identity)
+    claim_folder(output, identity)
+    return study
 
 
 def about_run(config_path: Path, strategy: str, seeds: list[int], test: Path | None) -> dict[str, Any]:

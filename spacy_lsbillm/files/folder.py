@@ -39,7 +39,12 @@ def replaced_folder(path: Path, known_by: str) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     with _alone(path):
-        shutil.rmtree(partial, ignore_errors=True)
+        aside = _aside(partial)
+        if aside.exists() and not path.exists():
+            # Killed between the renames of a file system that cannot exchange.
+            aside.rename(path)
+        for left in (aside, partial):
+            shutil.rmtree(left, ignore_errors=True)
         partial.mkdir()
         try:
             yield partial
@@ -86,10 +91,14 @@ def _exchange(one: Path, other: Path) -> None:
             f"this file system cannot exchange two folders in one step: for a moment {other} is not there.",
             stacklevel=4,
         )
-        aside = one.with_name(f"{one.name}.old")
+        aside = _aside(one)
         other.rename(aside)
         one.rename(other)
         aside.rename(one)
+
+
+def _aside(partial: Path) -> Path:
+    return partial.with_name(f"{partial.name}.old")
 
 
 def _sync(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, cast
 
+import numpy as np
 from spacy.tokens import Doc
 from thinc.api import (
     Dropout,
@@ -94,7 +95,8 @@ def real_rows_forward(
     # A listener gives an empty document an array without width.
     filled_arrays = [rows for rows in vectors if len(rows)] or [rows for rows in vectors if rows.shape[1]][:1]
     joined = xp.concatenate(filled_arrays or vectors)
-    document = xp.repeat(xp.arange(len(vectors)), xp.asarray(lengths))
+    # On the CPU: CuPy cannot repeat by an array.
+    document = xp.asarray(np.repeat(np.arange(len(vectors)), lengths))
     kept = xp.flatnonzero(joined.any(axis=1))
     counts = xp.bincount(document[kept], minlength=len(vectors))
     # Each document's rows begin after those of the ones before it and after their rows of zeros.
@@ -107,6 +109,6 @@ def real_rows_forward(
     def backprop(gradient: Ragged) -> list[Floats2d]:
         d_joined = xp.zeros_like(joined)
         d_joined[kept] = cast(Floats2d, gradient.data)[target]
-        return xp.split(d_joined, xp.cumsum(xp.asarray(lengths))[:-1].tolist())
+        return xp.split(d_joined, np.cumsum(lengths)[:-1].tolist())
 
     return Ragged(data, model.ops.asarray1i(filled)), backprop

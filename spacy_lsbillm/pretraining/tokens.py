@@ -1,5 +1,6 @@
 """Text as one array of token ids on disk, which is mapped and never read whole."""
 
+import os
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -68,6 +69,8 @@ def write_tokens(documents: Iterator[str], tokenizer: PreTrainedTokenizerFast, p
                 np.array([*begin, *ids, end], dtype=dtype).tofile(file)
             written += len(batch)
             bar.update(len(batch))
+        file.flush()
+        os.fsync(file.fileno())
     if not written:
         partial.unlink()
         raise SettingError(f"the {source} text is empty.")

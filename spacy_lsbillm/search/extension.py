@@ -73,7 +73,9 @@ def extension_test(scores: Mapping[str, Sequence[float]], n_layers: int, seed: i
     seed (int): Of the permutations.
     RETURNS (Extension | None): None with fewer than two pairs, of which there is no test.
     """
-    pairs = pairs_of(list(scores), n_layers)
+    # The same layers under several names, such as "all" and "bits:1111", count once.
+    of_layers = {MaskPlan.parse(mask, n_layers).unmasked: mask for mask in reversed(scores)}
+    pairs = pairs_of([mask for mask in scores if mask in of_layers.values()], n_layers)
     if len(pairs) < 2:
         return None
     masks = sorted({mask for pair in pairs for mask in pair})

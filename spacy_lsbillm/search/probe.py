@@ -31,6 +31,8 @@ from .trials import Subject
 
 # Of the training corpus; the development corpus is read to its end.
 DOCUMENTS = 2000
+# Documents of the training corpus from which those are drawn.
+READ = 100_000
 # The weight of the squared coefficients beside the mean cross-entropy, and rounds of the optimizer. Not tuned.
 PENALTY, ROUNDS = 1e-3, 100
 BATCH = 256
@@ -141,7 +143,14 @@ def _load(subject: Subject, task: Task, use_gpu: int) -> Data:
 
 def _cut(readers: Sequence[Callable[[Language], Iterable[Example]]]) -> list[Callable[[Language], Iterable[Example]]]:
     train, dev = readers
-    return [lambda nlp: islice(train(nlp), DOCUMENTS), dev]
+
+    def some(nlp: Language) -> list[Example]:
+        # Drawn, as a corpus may be sorted by its labels.
+        examples = list(islice(train(nlp), READ))
+        chosen = np.random.default_rng(0).permutation(len(examples))[:DOCUMENTS]
+        return [examples[i] for i in sorted(chosen.tolist())]
+
+    return [some, dev]
 
 
 def _spans(doc: Doc, task: Task) -> list[Span]:

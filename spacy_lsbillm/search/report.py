@@ -3,6 +3,7 @@
 import html
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -330,7 +331,8 @@ def _write(folder: Path, contents: dict[str, tuple[str, str]]) -> dict[str, Path
     paths = {}
     for kind, (name, text) in contents.items():
         paths[kind] = folder / name
-        partial = paths[kind].with_name(name + ".partial")
+        # Several processes may finish at once.
+        partial = paths[kind].with_name(f"{name}.{os.getpid()}")
         partial.write_text(text, encoding="utf8")
         partial.replace(paths[kind])
     return paths

@@ -9,6 +9,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from spacy.language import Language
 from spacy.scorer import Scorer
 from spacy.training import Corpus
@@ -251,11 +252,13 @@ def on_test(
     scores, counts = [], []
     for seed in seeds:
         cell = Cell(mask, seed, subject.steps)
-        best = model_folder(folder, cell) / "model-best"
-        if not best.is_dir():
-            # Trained on another machine, or removed.
-            subject.run(cell, model_folder(folder, cell), use_gpu)
-        nlp = load_model(best)
+        place = model_folder(folder, cell)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(place.with_name(f"{place.name}.lock")):
+            if not place.is_dir():
+                # Trained on another machine, or removed.
+                subject.run(cell, place, use_gpu)
+        nlp = load_model(place / "model-best")
         examples = list(Corpus(test)(nlp))
         # nlp.evaluate would annotate copies, and there would be nothing to count.
         for example, doc in zip(examples, nlp.pipe([example.predicted for example in examples]), strict=True):

@@ -9,6 +9,8 @@ from spacy.tokens import Doc
 from spacy.training import Example
 
 RESAMPLES = 5000
+# Documents times resamples that are drawn at once.
+DRAWN_AT_ONCE = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,15 @@ def paired_bootstrap(first: np.ndarray, second: np.ndarray, seed: int = 0) -> Di
     """
     rng = np.random.default_rng(seed)
     n_seeds, n_docs, _ = first.shape
-    docs = rng.multinomial(n_docs, np.full(n_docs, 1 / n_docs), size=RESAMPLES).astype("float32")
     seeds = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=RESAMPLES) / n_seeds
-    scores = []
-    for counts in (first, second):
+    parts = []
+    # Some at a time: a large test set would need gigabytes.
+    for drawn in np.array_split(seeds, -(-RESAMPLES * n_docs // DRAWN_AT_ONCE)):
+        docs = rng.multinomial(n_docs, np.full(n_docs, 1 / n_docs), size=len(drawn)).astype("float32")
         # (resamples, seeds, 3)
-        totals = np.einsum("rd,sdk->rsk", docs, counts.astype("float32"), optimize=True)
-        scores.append((f1(totals) * seeds).sum(axis=1))
-    differences = scores[0] - scores[1]
+        totals = [np.einsum("rd,sdk->rsk", docs, counts.astype("float32"), optimize=True) for counts in (first, second)]
+        parts.append(((f1(totals[0]) - f1(totals[1])) * drawn).sum(axis=1))
+    differences = np.concatenate(parts)
     low, high = np.quantile(differences, [0.025, 0.975])
     beyond = min((differences <= 0).mean(), (differences >= 0).mean())
     mean = f1(first.sum(axis=1)).mean() - f1(second.sum(axis=1)).mean()

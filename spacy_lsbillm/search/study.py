@@ -23,6 +23,8 @@ CELL, RECORD, HOST, PROCESS, ALIVE = "cell", "record", "host", "process", "alive
 # Seconds between signs of life of a running trial, and without one until somebody else may have it.
 HEARTBEAT, GRACE = 20.0, 120.0
 SQLITE = "sqlite:///"
+IDENTITY = "search.json"
+PROC = Path("/proc")
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,8 @@ class Study:
         except Exception as error:
             # SQLAlchemy and the databases' drivers have errors of their own.
             raise StorageError(f"the storage {url!r} cannot be used: {str(error).splitlines()[0]}") from error
-        if stored is not None and stored != identity:
-            differing = sorted(key for key in {*identity, *stored} if stored.get(key) != identity.get(key))
-            raise StorageError(
-                f"the storage {url!r} belongs to another search; it differs in: {', '.join(differing)}. Name another "
-                f"storage or output folder, or remove it."
-            )
+        if stored is not None:
+            _refuse_another(stored, identity, f"the storage {url!r}")
 
     def finished(self) -> dict[Cell, Finished]:
         """All finished trials."""
@@ -107,7 +105,7 @@ class Study:
                 # Another process was faster, which a database elsewhere may allow.
                 self._study.tell(trial, state=TrialState.FAIL)
                 return None
-            trial.set_user_attr(HOST, socket.gethostname())
+            trial.set_user_attr(HOST, _here())
             trial.set_user_attr(PROCESS, _born(os.getpid()))
             trial.set_user_attr(ALIVE, time.time())
         try:
@@ -116,8 +114,13 @@ class Study:
         except BaseException:
             self._study.tell(trial, state=TrialState.FAIL)
             raise
-        trial.set_user_attr(RECORD, json.dumps(record))
-        self._study.tell(trial, score)
+        attributes = {CELL: json.dumps(asdict(cell)), RECORD: json.dumps(record)}
+        try:
+            trial.set_user_attr(RECORD, attributes[RECORD])
+            self._study.tell(trial, score)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            # Given up by another process, which has not heard of this one for too long: what was trained still counts.
+            self._study.add_trial(optuna.trial.create_trial(value=score, user_attrs=attributes))
         return cell
 
     def _taken_before(self, number: int, cell: Cell) -> bool:
@@ -131,6 +134,29 @@ class Study:
         return self._lock if self._lock is not None else contextlib.nullcontext()
 
 
+def claim_folder(folder: Path, identity: dict[str, Any]) -> None:
+    """Say in a folder whose results are in it.
+
+    RAISES (StorageError): Those of another search are.
+    """
+    path = folder / IDENTITY
+    with FileLock(folder / f".{IDENTITY}.lock"):
+        if not path.exists():
+            partial = path.with_name(f"{IDENTITY}.partial")
+            partial.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf8")
+            partial.replace(path)
+    _refuse_another(json.loads(path.read_text(encoding="utf8")), identity, f"the folder {folder}")
+
+
+def _refuse_another(stored: dict[str, Any], identity: dict[str, Any], what: str) -> None:
+    differing = sorted(key for key in {*identity, *stored} if stored.get(key) != identity.get(key))
+    if differing:
+        raise StorageError(
+            f"{what} belongs to another search; it differs in: {', '.join(differing)}. Name another output folder or "
+            f"storage, or remove it."
+        )
+
+
 def _cell_of(trial: Any) -> Cell | None:
     text = trial.user_attrs.get(CELL)
     return None if text is None else Cell(**json.loads(text))
@@ -142,7 +168,9 @@ def _signs_of_life(trial: optuna.Trial) -> Iterator[None]:
 
     def tell() -> None:
         while not done.wait(HEARTBEAT):
-            trial.set_user_attr(ALIVE, time.time())
+            # A database may be out of reach for a while.
+            with contextlib.suppress(Exception):
+                trial.set_user_attr(ALIVE, time.time())
 
     thread = threading.Thread(target=tell, daemon=True)
     thread.start()
@@ -154,18 +182,26 @@ def _signs_of_life(trial: optuna.Trial) -> Iterator[None]:
 
 
 def _is_dead(trial: FrozenTrial) -> bool:
-    """A process of this machine is looked for; one of another has not been heard of for a while."""
+    """A process that can be looked for is; any other has not been heard of for a while."""
     attrs = trial.user_attrs
-    if attrs.get(HOST) == socket.gethostname():
-        number = int(str(attrs.get(PROCESS, "0")).partition(":")[0])
-        return _born(number) != attrs.get(PROCESS)
-    return time.time() - attrs.get(ALIVE, 0.0) > GRACE
+    if attrs.get(HOST) == _here() and PROCESS in attrs and PROC.is_dir():
+        return _born(int(str(attrs[PROCESS]).partition(":")[0])) != attrs[PROCESS]
+    begun = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
+    return time.time() - attrs.get(ALIVE, begun) > GRACE
+
+
+def _here() -> str:
+    """This machine; containers on it that do not see each other's processes are others."""
+    with contextlib.suppress(OSError):
+        return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
+    return socket.gethostname()
 
 
 def _born(process: int) -> str:
     """A process's number and, where the system tells, when it began: numbers are used again."""
-    stat = Path(f"/proc/{process}/stat")
     try:
-        return f"{process}:{stat.read_text().rpartition(')')[2].split()[19]}"
+        fields = (PROC / str(process) / "stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return f"{process}:gone" if Path("/proc").is_dir() else f"{process}:"
+        return f"{process}:gone"
+    # A zombie waits for its parent to take note; it does nothing any more.
+    return f"{process}:gone" if fields[0] == "Z" else f"{process}:{fields[19]}"

@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -160,9 +160,13 @@ class Subject:
             )
 
     def run(self, cell: Cell, folder: Path, use_gpu: int) -> TrainingRun:
-        """Train a cell. What a killed trial has left there is removed first."""
-        shutil.rmtree(folder, ignore_errors=True)
-        return run_training(self.config_of(cell), folder, use_gpu)
+        """Train a cell. The folder is there when the training is finished; what a killed one has left is removed."""
+        partial = folder.with_name(f"{folder.name}.partial")
+        for left in (partial, folder):
+            shutil.rmtree(left, ignore_errors=True)
+        run = run_training(self.config_of(cell), partial, use_gpu)
+        partial.rename(folder)
+        return replace(run, best=folder / run.best.name)
 
 
 def check_dev_corpus(config: Config) -> None:
