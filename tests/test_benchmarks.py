@@ -18,6 +18,7 @@ from benchmarks.tasks import models, sets
 from benchmarks.tasks.cell import run_cell
 from benchmarks.tasks.models import DEPTHS, MODELS, PRETRAINED, Budget, Compared, Tuned
 from benchmarks.tasks.report import report
+from spacy_lsbillm.backbone import fingerprint
 from spacy_lsbillm.search import run as search_run
 from spacy_lsbillm.search.prediction import Prediction
 from spacy_lsbillm.search.space import all_masks
@@ -93,7 +94,8 @@ def test_finished_cells_and_those_of_others_are_left_alone(make_base, data, tmp_
     monkeypatch.setattr("benchmarks.tasks.cell.run_cell", note)
 
     def write(result):
-        found = {"dev": 0.5, "test": 0.5}
+        base = {"fingerprint": fingerprint(make_base())}
+        found = {"dev": 0.5, "test": 0.5, "tuned": vars(models.LLM), "base": base}
         write_result(result, found)
         return found
 
@@ -123,6 +125,9 @@ def test_finished_cells_and_those_of_others_are_left_alone(make_base, data, tmp_
     assert ran == [("snips_slots", "causal", 0)]
     run()
     assert ran == [("snips_slots", "causal", 0), ("snips_slots", "causal", 1)]
+    monkeypatch.setattr("benchmarks.tasks.cell.LLM", Tuned(0.5))
+    with pytest.raises(SystemExit, match=r"0\.json was made with tuned = "):
+        run()
 
 
 def test_a_base_that_is_missing_is_named_before_the_first_cell(data, tmp_path, monkeypatch):
@@ -239,18 +244,18 @@ def command_line(monkeypatch, main, *given):
 
 def test_settings_are_tried_on_development_sets_alone(make_base, data, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(MODELS, "causal", Compared("", base=str(make_base()), unmask="none"))
-    monkeypatch.setattr("benchmarks.tasks.tune.LLM_GRID", [Tuned(0.002, 0.5), Tuned(0.004, 0.5)])
+    monkeypatch.setattr("benchmarks.tasks.tune.LLM_GRID", [Tuned(0.002, 0.5), Tuned(0.008, 0.5)])
     chosen = ["--sets", "snips_slots", "snips_intents", "--models", "causal"]
     command_line(monkeypatch, command.main, "tune", *small(tmp_path, data), *chosen)
     command_line(monkeypatch, command.main, "show-tuning", "--results", tmp_path / "r")
     shown = capsys.readouterr().out
     assert "| rate | adapter's scale | pooling | snips_intents, causal | snips_slots, causal | mean |" in shown
-    assert "\n| 0.002 | 0.5 | mean |" in shown and "\n| 0.004 | 0.5 | attention |" in shown
+    assert "\n| 0.008 | 0.5 | mean |" in shown and "\n| 0.004 | 0.5 | attention |" in shown
     found = [read_result(path) for path in (tmp_path / "r").rglob("*.json")]
     # Poolings are a matter of classifiers.
     assert sorted((one["set"], one["tuned"]["rate"], one["tuned"]["pooling"]) for one in found) == sorted(
-        [("snips_slots", 0.002, "mean"), ("snips_slots", 0.004, "mean"), ("snips_intents", 0.002, "mean")]
-        + [("snips_intents", 0.004, pooling) for pooling in ("last", "mean", "max", "attention")]
+        [(name, rate, "mean") for name in ("snips_slots", "snips_intents") for rate in (0.002, 0.008)]
+        + [("snips_intents", 0.004, pooling) for pooling in ("last", "max", "attention")]
     )
     assert not any("test" in one for one in found)
 

@@ -14,10 +14,10 @@ from spacy.tokens import DocBin
 from spacy.training import Corpus
 from tqdm import tqdm
 
-from spacy_lsbillm.backbone import read_record
+from spacy_lsbillm.backbone import fingerprint, read_record
 from spacy_lsbillm.training_run import run_training
 
-from ..record import circumstances, told, write_result
+from ..record import circumstances, read_result, told, write_result
 from .models import ALL_MODELS, CNN, LLM, SCORE, Budget, Tuned, make_config
 from .sets import SETS, prepare
 
@@ -61,6 +61,7 @@ class Run:
         result.parent.mkdir(parents=True, exist_ok=True)
         with suppress(Timeout), FileLock(result.with_suffix(".lock"), blocking=False):
             if result.exists():
+                check_made_with(result, model, tuned)
                 return
             found = run_cell(
                 name,
@@ -76,6 +77,27 @@ class Run:
             )
             scores = ", ".join(f"{split} {found[split]:.4f}" for split in ("dev", "test") if split in found)
             tqdm.write(f"{name} {model} {result.stem}: {scores}")
+
+
+def check_made_with(path: Path, model_name: str, tuned: Tuned | None) -> None:
+    """RAISES (SystemExit): A result is of other settings or of another base than it would be now."""
+    found, base = read_result(path), ALL_MODELS[model_name].base
+    expected = {
+        "tuned": vars(tuned or chosen_for(model_name)),
+        "base": fingerprint(Path(base)) if base is not None else None,
+    }
+    made_with = {"tuned": found["tuned"], "base": found["base"] and found["base"]["fingerprint"]}
+    for what, now in expected.items():
+        if made_with[what] != now:
+            raise SystemExit(
+                f"{path} was made with {what} = {made_with[what]}, which is now {now}: remove it, or name another "
+                f"folder with --results."
+            )
+
+
+def chosen_for(model_name: str) -> Tuned:
+    """What was tuned for a model."""
+    return CNN if ALL_MODELS[model_name].base is None else LLM
 
 
 def run_cell(
@@ -97,7 +119,7 @@ def run_cell(
     with_test (bool): False while something is chosen.
     """
     model, kind = ALL_MODELS[model_name], SETS[set_name].kind
-    tuned = tuned or (CNN if model.base is None else LLM)
+    tuned = tuned or chosen_for(model_name)
     paths = prepare(set_name, data, work / "data", limits)
     sizes = {split: len(DocBin().from_disk(path)) for split, path in paths.items()}
     # One folder a process: several may work on the table.

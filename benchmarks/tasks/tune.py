@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ..record import read_result
 from .cell import Run
-from .models import LLM, MODELS, Tuned
+from .models import MODELS, Tuned
 from .sets import SETS
 
 TUNED_ON = ("wnut17", "banking77")
@@ -25,15 +25,15 @@ LLM_GRID = [
     *(Tuned(rate, 0.25) for rate in (0.008, 0.016)),
 ]
 CNN_GRID = [Tuned(rate) for rate in (0.0005, 0.001, 0.002, 0.004)]
-POOLINGS = ("last", "mean", "max", "attention")
+POOLINGS = [Tuned(0.004, 0.5, pooling) for pooling in ("last", "max", "attention")]
 # One seed: a choice among settings, not a result.
 SEED = 0
-# Scores of each data set and model under one setting.
-Row = dict[tuple[str, str], list[float]]
+# Scores of each data set and model under one setting, by seed.
+Row = dict[tuple[str, str], dict[int, float]]
 
 
 def tune(run: Run, cells: Sequence[tuple[str, str, int]]) -> None:
-    """Train what has no result yet: each model's grid on each set, then the poolings at the rates that were chosen."""
+    """Train what has no result yet: each model's grid on each set, then the poolings at one rate."""
     tried = [(*cell, tuned) for cell in cells for tuned in settings(*cell[:2])]
     for name, model, seed, tuned in tqdm(tried, unit=" cells"):
         run.cell(name, model, seed, run.folder / name / model / f"{_label(tuned)}-{seed}.json", tuned)
@@ -43,8 +43,7 @@ def settings(name: str, model: str) -> list[Tuned]:
     """What is tried of a model on a data set."""
     if MODELS[model].base is None:
         return CNN_GRID
-    poolings = [Tuned(LLM.rate, LLM.scale, pooling) for pooling in POOLINGS]
-    return LLM_GRID + [tuned for tuned in poolings if SETS[name].kind != "sequence" and tuned not in LLM_GRID]
+    return LLM_GRID + [tuned for tuned in POOLINGS if SETS[name].kind != "sequence"]
 
 
 def _label(tuned: Tuned) -> str:
@@ -61,7 +60,8 @@ def show(results: Path) -> None:
         for path in sorted(folder.glob("*/*/*.json")):
             found = read_result(path)
             rows = scores[MODELS[found["model"]].base is None]
-            rows[Tuned(**found["tuned"])].setdefault((found["set"], found["model"]), []).append(100 * found["dev"])
+            row = rows[Tuned(**found["tuned"])]
+            row.setdefault((found["set"], found["model"]), {})[found["seed"]] = 100 * found["dev"]
         text = "\n".join(_table(rows) for rows in scores.values() if rows)
         (folder / "table.md").write_text(text, encoding="utf8")
         print(f"{folder.name}\n\n{text}")
@@ -69,16 +69,23 @@ def show(results: Path) -> None:
 
 def _table(rows: dict[Tuned, Row]) -> str:
     columns = sorted({key for row in rows.values() for key in row})
-    best = {key: max(mean(row[key]) for row in rows.values() if key in row) for key in columns}
+    means: dict[Tuned, dict[tuple[str, str], float]] = {tuned: {} for tuned in rows}
+    for key in columns:
+        # Of the seeds that all settings have had.
+        seeds = set.intersection(*(set(row[key]) for row in rows.values() if key in row))
+        for tuned, row in rows.items():
+            if key in row and seeds:
+                means[tuned][key] = mean(row[key][seed] for seed in seeds)
+    best = {key: max(found[key] for found in means.values() if key in found) for key in columns}
     heads = ["rate", "adapter's scale", "pooling", *(", ".join(key) for key in columns), "mean"]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for tuned in sorted(rows, key=lambda t: (t.pooling != Tuned.pooling, t.pooling, t.rate, t.scale)):
-        means = {key: mean(found) for key, found in rows[tuned].items()}
+        found = means[tuned]
         cells = [f"{tuned.rate}", f"{tuned.scale}", tuned.pooling]
         for key in columns:
-            shown = f"{means[key]:.1f}" if key in means else ""
-            cells.append(f"**{shown}**" if means.get(key) == best[key] else shown)
+            shown = f"{found[key]:.1f}" if key in found else ""
+            cells.append(f"**{shown}**" if found.get(key) == best[key] else shown)
         # A mean over other columns could not be compared.
-        cells.append(f"{mean(means.values()):.2f}" if len(means) == len(columns) else "")
+        cells.append(f"{mean(found.values()):.2f}" if len(found) == len(columns) else "")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
