@@ -337,7 +337,7 @@ def _own_tags(example: Example) -> list[str | None]:
     if not doc.has_annotation("ENT_IOB"):
         return [None] * len(doc)
     outside = (doc.to_array("ENT_IOB") == OUTSIDE) | doc.to_array("IS_SPACE").astype(bool)
-    tags: list[str | None] = np.where(outside, "O", None).tolist()
+    tags: list[str | None] = ["O" if is_outside else None for is_outside in outside.tolist()]
     for span in doc.ents:
         tags[span.start : span.end] = _biluo(span.end - span.start, span.label_)
     return tags

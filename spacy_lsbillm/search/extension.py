@@ -74,7 +74,7 @@ def extension_test(scores: Mapping[str, Sequence[float]], n_layers: int, seed: i
     RETURNS (Extension | None): None with fewer than two pairs, of which there is no test.
     """
     # The same layers under several names, such as "all" and "bits:1111", count once.
-    of_layers = {MaskPlan.parse(mask, n_layers).unmasked: mask for mask in reversed(scores)}
+    of_layers = {MaskPlan.parse(mask, n_layers).unmasked: mask for mask in reversed(list(scores))}
     pairs = pairs_of([mask for mask in scores if mask in of_layers.values()], n_layers)
     if len(pairs) < 2:
         return None
