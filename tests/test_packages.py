@@ -170,7 +170,8 @@ def test_merge_says_what_it_cannot_do(make_base, tmp_path):
     assert "Use one of: reference, copy, merged" in said(
         call("merge", tmp_path / "merged", tmp_path / "x", "--store-base", "both")
     )
-    assert "neither a folder nor an installed package" in said(call("merge", "no_such", tmp_path / "x"))
+    for name in ("no_such", "./no/such", "numpy"):
+        assert f"neither a folder nor an installed pipeline '{name}'" in said(call("merge", name, tmp_path / "x"))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "file").touch()
     assert "Name another folder" in said(call("save", tmp_path / "merged", tmp_path / "mine"))
