@@ -1,30 +1,40 @@
 """What is left of a score with fewer layers, and how much faster it is.
 
     python -m benchmarks.depth run --data DATA
+    python -m benchmarks.depth time --data DATA
     python -m benchmarks.depth report
 
 Each depth of the embedded base is a training of its own, with every layer unmasked: at most 1,500 sentences, the same
-settings as in `benchmarks.tasks`. A run that was stopped goes on with the same command. Words a second are those of
-evaluation on the test set, on the machine of the run and beside whatever else it did: compare them within a run.
+settings as in `benchmarks.tasks`. A run that was stopped goes on with the same command. `time` measures how many words
+a second go through pipelines of all depths, by turns, on the test sets, in processor time.
 """
 
 import argparse
 import os
+import time
 from collections import defaultdict
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
+from typing import Any
 
-from .record import ROOT, read_result
+from spacy.tokens import DocBin
+from spacy.training.initialize import init_nlp
+from spacy.vocab import Vocab
+
+from .record import ROOT, circumstances, read_result, write_result
 from .tasks.arguments import add_run_arguments
 from .tasks.cell import Run
-from .tasks.models import DEPTHS, Budget
+from .tasks.models import DEPTHS, LLM, Budget, make_config
 from .tasks.report import cell
-from .tasks.sets import SETS
+from .tasks.sets import SETS, prepare
 
 RESULTS = ROOT / "benchmarks" / "results" / "depth"
 # Okabe and Ito's colours, which people with any colour vision can tell apart.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7"]
+# Of `time`.
+ROUNDS = 5
 Found = dict[tuple[str, str], dict[str, list[float]]]
 
 
@@ -40,7 +50,12 @@ def main() -> None:
     )
     add_run_arguments(run, ["snips_slots", "restaurant8k_slots"], examples=1500)
     run.add_argument("--depths", nargs="+", choices=DEPTHS, default=list(DEPTHS), metavar="DEPTH", help="rows")
-    for command in (run, commands.add_parser("report", help="print the table and write it, with a plot")):
+    timed = commands.add_parser(
+        "time", help="measure words a second", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add_run_arguments(timed, ["snips_slots", "restaurant8k_slots"], examples=1500)
+    timed.add_argument("--depths", nargs="+", choices=DEPTHS, default=list(DEPTHS), metavar="DEPTH", help="rows")
+    for command in (run, timed, commands.add_parser("report", help="print the table and write it, with a plot")):
         command.add_argument("--results", type=Path, default=RESULTS, help="folder of result files")
     args = parser.parse_args()
     if args.command == "report":
@@ -50,7 +65,37 @@ def main() -> None:
     os.chdir(ROOT)
     limits = {"train": args.examples, "dev": args.dev, "test": 0}
     cells = [(name, depth, seed) for seed, name, depth in product(args.seeds, args.sets, args.depths)]
-    Run(data, work, results, limits, Budget(epochs=args.epochs)).cells(cells)
+    table = Run(data, work, results, limits, Budget(epochs=args.epochs))
+    if args.command == "run":
+        table.cells(cells)
+        return
+    for name in args.sets:
+        found = time_depths(name, args.depths, prepare(name, data, work / "data", limits))
+        write_result(table.folder / f"{name}.speed.json", {"set": name, **found, **circumstances()})
+
+
+def time_depths(name: str, depths: Sequence[str], paths: dict[str, Path]) -> dict[str, Any]:
+    """Words a second of processor time through untrained pipelines, a round of all depths after the other."""
+    pipelines, kind = {}, SETS[name].kind
+    corpora = {split: str(paths[split]) for split in ("train", "dev")}
+    for depth in depths:
+        config = make_config(DEPTHS[depth], kind, corpora, 1, Budget(), LLM, seed=0)
+        # A trained pipeline that is loaded alone folds its adapter in; these share their base.
+        config["components"]["transformer"]["model"]["fold_adapter"] = "always"
+        pipelines[depth] = init_nlp(config)
+    texts = [doc.text for doc in DocBin().from_disk(paths["test"]).get_docs(Vocab())]
+    words = sum(len(text.split()) for text in texts)
+    rounds: dict[str, list[float]] = {depth: [] for depth in depths}
+    for number in range(ROUNDS + 1):
+        for depth, nlp in pipelines.items():
+            docs = [nlp.make_doc(text) for text in texts]
+            begun = time.process_time()
+            for _ in nlp.pipe(docs):
+                pass
+            # The first round loads and folds.
+            if number:
+                rounds[depth].append(words / (time.process_time() - begun))
+    return {"words": words, "words_a_second": rounds}
 
 
 def report(results: Path) -> None:
@@ -65,7 +110,10 @@ def report(results: Path) -> None:
             scores = found[result["set"], result["model"]]
             scores["dev"].append(100 * result["dev"])
             scores["test"].append(100 * result["test"])
-            scores["speed"].append(result["test_words"] / result["test_seconds"])
+        for path in sorted(folder.glob("*.speed.json")):
+            result = read_result(path)
+            for depth, rounds in result["words_a_second"].items():
+                found[result["set"], depth]["speed"] = rounds
         text = table(found)
         (folder / "table.md").write_text(text, encoding="utf8")
         print(f"{folder.name}\n\n{text}")
@@ -82,7 +130,11 @@ def table(found: Found) -> str:
         for name in sets:
             scores = found.get((name, depth), {})
             speed = scores.get("speed", [])
-            cells += [cell(scores.get("dev", [])), cell(scores.get("test", [])), f"{mean(speed):,.0f}" if speed else ""]
+            cells += [
+                cell(scores.get("dev", [])),
+                cell(scores.get("test", [])),
+                f"{median(speed):,.0f}" if speed else "",
+            ]
         if any(cells):
             lines.append(f"| {model.depth} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
@@ -96,15 +148,17 @@ def plot(found: Found, path: Path) -> None:
     sets = [name for name in SETS if any(key[0] == name for key in found)]
     for name, colour, marker in zip(sets, COLOURS, "os^D", strict=False):
         points = [
-            (mean(scores["speed"]), mean(scores["test"]), model.depth)
+            (median(scores["speed"]), mean(scores["test"]), model.depth)
             for depth, model in DEPTHS.items()
-            if (scores := found.get((name, depth)))
+            if (scores := found.get((name, depth), {})).get("speed") and scores["test"]
         ]
+        if not points:
+            continue
         speeds, tests, depths = zip(*points, strict=True)
         axes.plot(speeds, tests, color=colour, marker=marker, markersize=5, linewidth=1, label=name)
         for speed, test, number in zip(speeds, tests, depths, strict=True):
             axes.annotate(str(number), (speed, test), textcoords="offset points", xytext=(4, 4), fontsize=8)
-    axes.set_xlabel("words a second in evaluation")
+    axes.set_xlabel("words a second of processor time")
     axes.set_ylabel("test F1 in percent, mean over seeds")
     axes.grid(linewidth=0.4)
     axes.legend(title="numbers: layers used")

@@ -285,6 +285,7 @@ def test_depths_are_trained_and_shown(make_base, data, tmp_path, monkeypatch, ca
         monkeypatch.setitem(DEPTHS, f"depth{depth}", Compared("", base=str(make_base()), depth=depth))
     chosen = ["--sets", "snips_slots", "--depths", "depth1", "depth3"]
     command_line(monkeypatch, depth_command.main, "run", *small(tmp_path, data), *chosen)
+    command_line(monkeypatch, depth_command.main, "time", *small(tmp_path, data), *chosen)
     command_line(monkeypatch, depth_command.main, "report", "--results", tmp_path / "r")
     shown = capsys.readouterr().out
     assert "| layers | snips_slots: dev | snips_slots: test | snips_slots: words a second |" in shown
