@@ -24,6 +24,7 @@ packing = pytest.mark.parametrize(
 
 def adapted(folder, unmask="all", seed=0, dtype="float32", attention="auto", **lora):
     """A backbone whose adapter does something."""
+    torch.manual_seed(seed)
     backbone = load(folder, unmask, attention, LoraSettings.read({"r": 4, "dropout": 0.0, **lora}), dtype=dtype)
     shake(backbone, seed)
     backbone.model.eval()
@@ -139,6 +140,16 @@ def test_when_an_adapter_is_folded(make_base, monkeypatch):
     quantised = load(make_base("llama"), lora=LoraSettings(), quantization="nf4")
     assert not may_fold(quantised, "auto")
     assert quantised.device == CPU
+
+
+@pytest.mark.parametrize("limit", ["max", "1000000"])
+def test_the_limit_of_a_container_counts(make_base, tmp_path, monkeypatch, limit):
+    for name, content in (("max", limit), ("current", "999000"), ("stat", "anon 5\ninactive_file 500")):
+        (tmp_path / f"memory.{name}").write_text(content, encoding="ascii")
+    none = tmp_path / "none"
+    files = ((tmp_path / "memory.max", tmp_path / "memory.current"), (none, none))
+    monkeypatch.setattr("spacy_lsbillm.backbone.fold.CGROUP_FILES", files)
+    assert room_to_fold(adapted(make_base("llama", seed=8)), "auto") == (limit == "max")
 
 
 @pytest.mark.parametrize(

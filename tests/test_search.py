@@ -320,6 +320,16 @@ def test_extending_masks_to_the_right():
     assert extension_test({mask: noise[mask] for mask in ("bits:0000", "bits:1000", "bits:1001")}, 8) is None
 
 
+def test_the_same_layers_under_two_names_count_once():
+    scores = {"bits:10": [0.5, 0.6], "bits:11": [0.7, 0.8], "all": [0.7, 0.8], "layers:0-2": [0.6, 0.7]}
+    found = extension_test(scores, 4)
+    assert [(pair.before, pair.after) for pair in found.pairs] == [
+        ("bits:10", "bits:11"),
+        ("bits:10", "layers:0-2"),
+        ("layers:0-2", "bits:11"),
+    ]
+
+
 def test_chance_is_not_taken_for_help():
     """Masks that make no difference: the permutations reject in 5% of cases at their level of 5%; the t-test, whose
     pairs are not independent, in more."""
