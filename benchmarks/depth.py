@@ -43,18 +43,12 @@ def main() -> None:
         prog="python -m benchmarks.depth", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser(
-        "run",
-        help="train and score the depths that have no result yet",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add_run_arguments(run, ["snips_slots", "restaurant8k_slots"], examples=1500)
-    run.add_argument("--depths", nargs="+", choices=DEPTHS, default=list(DEPTHS), metavar="DEPTH", help="rows")
-    timed = commands.add_parser(
-        "time", help="measure words a second", formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    add_run_arguments(timed, ["snips_slots", "restaurant8k_slots"], examples=1500)
-    timed.add_argument("--depths", nargs="+", choices=DEPTHS, default=list(DEPTHS), metavar="DEPTH", help="rows")
+    shown = argparse.ArgumentDefaultsHelpFormatter
+    run = commands.add_parser("run", help="train and score the depths that have no result yet", formatter_class=shown)
+    timed = commands.add_parser("time", help="measure words a second", formatter_class=shown)
+    for command in (run, timed):
+        add_run_arguments(command, ["snips_slots", "restaurant8k_slots"], examples=1500)
+        command.add_argument("--depths", nargs="+", choices=DEPTHS, default=list(DEPTHS), metavar="DEPTH", help="rows")
     for command in (run, timed, commands.add_parser("report", help="print the table and write it, with a plot")):
         command.add_argument("--results", type=Path, default=RESULTS, help="folder of result files")
     args = parser.parse_args()

@@ -173,9 +173,9 @@ def load(base: Path, work: Path, memory: Memory) -> dict[str, float]:
     initialized(base, dtype="bfloat16").to_disk(work / "reference")
     gc.collect()
     times: dict[str, list[float]] = {"package": [], "base": []}
-    for number in range(5):
+    for on_disk in (False, False, False, False, True):
         for what in times:
-            if number == 4:
+            if on_disk:
                 _forget(base)
             begun = time.monotonic()
             if what == "package":
@@ -188,8 +188,9 @@ def load(base: Path, work: Path, memory: Memory) -> dict[str, float]:
             times[what].append(time.monotonic() - begun)
             del held, parameter
             gc.collect()
-    # The first of each has the imports in it.
-    cached, read = ({what: choose(found) for what, found in times.items()} for choose in (_best, lambda all: all[-1]))
+    # The first of each has the imports in it, and the last one reads the disk.
+    cached = {what: min(found[1:-1]) for what, found in times.items()}
+    read = {what: found[-1] for what, found in times.items()}
     return {
         "from_pretrained, seconds": cached["base"],
         "spacy.load, seconds": cached["package"],
@@ -198,10 +199,6 @@ def load(base: Path, work: Path, memory: Memory) -> dict[str, float]:
         "spacy.load from the disk, seconds": read["package"],
         "ratio from the disk": read["package"] / read["base"],
     }
-
-
-def _best(times: list[float]) -> float:
-    return min(times[1:-1])
 
 
 def _forget(folder: Path) -> None:
