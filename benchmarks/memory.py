@@ -168,37 +168,46 @@ def train(
 
 
 def load(base: Path, work: Path, memory: Memory) -> dict[str, float]:
-    """`spacy.load` of a reference package against `from_pretrained` of its base, by turns; at last once each with the
-    base's files on the disk alone."""
+    """`spacy.load` of a reference package against `from_pretrained` of its base, by turns: with the base's files in the
+    page cache, and with its files on the disk alone, each first as often as second."""
     initialized(base, dtype="bfloat16").to_disk(work / "reference")
     gc.collect()
-    times: dict[str, list[float]] = {"package": [], "base": []}
-    for on_disk in (False, False, False, False, True):
-        for what in times:
-            if on_disk:
-                _forget(base)
-            begun = time.monotonic()
-            if what == "package":
-                held: Any = spacy.load(work / "reference")
-            else:
-                held = AutoModelForCausalLM.from_pretrained(base, torch_dtype=torch.bfloat16)
-            # Pages that were only mapped are read when they are used.
-            for parameter in _parameters(held):
-                parameter.flatten()[::2048].sum()
-            times[what].append(time.monotonic() - begun)
-            del held, parameter
-            gc.collect()
-    # The first of each has the imports in it, and the last one reads the disk.
-    cached = {what: min(found[1:-1]) for what, found in times.items()}
-    read = {what: found[-1] for what, found in times.items()}
-    return {
-        "from_pretrained, seconds": cached["base"],
-        "spacy.load, seconds": cached["package"],
-        "ratio": cached["package"] / cached["base"],
-        "from_pretrained from the disk, seconds": read["base"],
-        "spacy.load from the disk, seconds": read["package"],
-        "ratio from the disk": read["package"] / read["base"],
+    loaders: dict[str, Callable[[], Any]] = {
+        "spacy.load": lambda: spacy.load(work / "reference"),
+        "from_pretrained": lambda: AutoModelForCausalLM.from_pretrained(base, torch_dtype=torch.bfloat16),
     }
+    both = list(loaders)
+    # The first of each has the imports in it.
+    for name in both:
+        _seconds(loaders[name])
+    cached: dict[str, list[float]] = {name: [] for name in both}
+    read: dict[str, list[float]] = {name: [] for name in both}
+    for name in both * 3:
+        cached[name].append(_seconds(loaders[name]))
+    for name in both + both[::-1]:
+        _forget(base)
+        read[name].append(_seconds(loaders[name]))
+    figures = {}
+    for where, times in (("", cached), (" from the disk", read)):
+        found = {name: sum(values) / len(values) for name, values in times.items()}
+        figures |= {f"{name}{where}, seconds": value for name, value in found.items()}
+        for name, values in times.items():
+            figures |= {f"{name}{where}, turn {turn}, seconds": value for turn, value in enumerate(values, 1)}
+        figures[f"ratio{where}"] = found["spacy.load"] / found["from_pretrained"]
+    return figures
+
+
+def _seconds(loader: Callable[[], Any]) -> float:
+    """How long it takes until every weight is in memory."""
+    begun = time.monotonic()
+    held = loader()
+    # Pages that were only mapped are read when they are used.
+    for parameter in _parameters(held):
+        parameter.flatten()[::2048].sum()
+    seconds = time.monotonic() - begun
+    del held, parameter
+    gc.collect()
+    return seconds
 
 
 def _forget(folder: Path) -> None:

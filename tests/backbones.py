@@ -7,11 +7,20 @@ from spacy_lsbillm.backbone import BackboneSettings, BaseSettings, load_backbone
 CPU = torch.device("cpu")
 
 
-def load(folder, unmask="all", attention="auto", lora=None, scalar_mix=None, gradient_checkpointing=False, **base):
+def load(
+    folder,
+    unmask="all",
+    attention="auto",
+    lora=None,
+    scalar_mix=None,
+    gradient_checkpointing=False,
+    adapter=None,
+    **base,
+):
     settings = BackboneSettings(
         BaseSettings(str(folder), attention=attention, **base), unmask, lora, scalar_mix, gradient_checkpointing
     )
-    return load_backbone(settings, device=CPU)
+    return load_backbone(settings, device=CPU, adapter=adapter)
 
 
 def batch(padded: bool):

@@ -15,6 +15,8 @@ from thinc.api import Adam
 from tiny import TEXTS
 
 from spacy_lsbillm.backbone import LoraSettings
+from spacy_lsbillm.backbone.adapter import write_adapter
+from spacy_lsbillm.backbone.base import BaseSettings
 from spacy_lsbillm.backbone.sharing import _live
 
 
@@ -156,3 +158,33 @@ def test_chance_does_not_depend_on_whether_the_base_was_there(make_base):
     second = load(folder, lora=LoraSettings())
     for one, other in zip(first.trainable().values(), second.trainable().values(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_pipelines_are_made_and_loaded_in_several_threads(make_base, tmp_path):
+    """transformers exchanges torch's initialising functions, for all threads, while it makes a model."""
+    folder = make_base("llama")
+    before = {name: function for name, function in vars(torch.nn.init).items() if callable(function)}
+    stored = load(folder, lora=LoraSettings())
+    write_adapter(stored.model, tmp_path, BaseSettings(str(folder)))
+
+    def make(number):
+        made = load(folder, lora=LoraSettings(), adapter=tmp_path if number % 2 else None)
+        return [value.detach() for name, value in made.trainable().items() if "lora_A" in name]
+
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(make, range(32)))
+    assert {name: vars(torch.nn.init)[name] for name in before} == before
+    for adapter in made[::2]:
+        # peft's initial values are uniform: of about this size, and in no two layers the same.
+        assert all(0.1 < value.std() * value.shape[1] ** 0.5 < 1 for value in adapter)
+    expected = [value.detach() for name, value in stored.trainable().items() if "lora_A" in name]
+    assert all(torch.equal(a, b) for adapter in made[1::2] for a, b in zip(adapter, expected, strict=True))
+
+
+def test_loading_an_adapter_draws_no_random_numbers(make_base, tmp_path):
+    folder = make_base("llama")
+    stored = load(folder, lora=LoraSettings())
+    write_adapter(stored.model, tmp_path, BaseSettings(str(folder)))
+    before = torch.get_rng_state()
+    load(folder, lora=LoraSettings(), adapter=tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)

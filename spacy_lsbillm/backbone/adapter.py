@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from ..errors import AdapterError
-from .base import BaseSettings
+from .base import BaseSettings, making_modules, uninitialised
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -123,7 +123,8 @@ def check_targets(model: nn.Module, settings: LoraSettings) -> None:
 def add_adapter(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:
     """Put a fresh adapter on a base; its update is zero until it is trained. It is in float32 whatever the base is."""
     check_targets(model, settings)
-    return get_peft_model(model, settings.to_peft(model))
+    with making_modules:
+        return get_peft_model(model, settings.to_peft(model))
 
 
 def write_adapter(model: PeftModel, folder: Path, base: BaseSettings, dtype: str = "float32") -> None:
@@ -159,7 +160,8 @@ def read_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     # peft would warn where the base lies elsewhere; the caller compares fingerprints.
     config.base_model_name_or_path = None
     # With peft's low_cpu_mem_usage the adapter would be rounded to the base's dtype.
-    adapted = get_peft_model(model, config)
+    with uninitialised():
+        adapted = get_peft_model(model, config)
     try:
         result = set_peft_model_state_dict(adapted, state)
     except RuntimeError as error:

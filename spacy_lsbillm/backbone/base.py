@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import math
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,9 @@ QUANTIZATIONS = (None, "nf4", "fp4", "int8")
 DTYPE_SETTING = (
     "dtype" if tuple(int(part) for part in transformers.__version__.split(".")[:2]) >= (4, 56) else "torch_dtype"
 )
+# To leave weights as they are allocated, transformers exchanges torch's own initialising functions, for all threads:
+# two at a time would put them back in the wrong order, and what another thread makes meanwhile would hold rubbish.
+making_modules = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -99,8 +103,15 @@ def cut_config(config: Any, depth: int, name: str) -> None:
 
 def skeleton(config: Any) -> PreTrainedModel:
     """The causal LM of a config without weights (on the meta device), to check settings against."""
-    with torch.device("meta"), no_init_weights():
+    with torch.device("meta"), uninitialised():
         return AutoModelForCausalLM.from_config(config)
+
+
+@contextlib.contextmanager
+def uninitialised() -> Iterator[None]:
+    """What is made inside has weights that are allocated and not set."""
+    with making_modules, no_init_weights():
+        yield
 
 
 def matched_tensors(folder: Path, model: PreTrainedModel) -> dict[str, StoredTensor]:
@@ -163,7 +174,7 @@ def load_causal_lm(folder: Path, settings: BaseSettings, device: torch.device) -
         # Straight to the device, rather than by way of the CPU's memory.
         options["device_map"] = {"": device}
     try:
-        with _quiet():
+        with making_modules, _quiet():
             model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
     except (OSError, RuntimeError, ValueError, ImportError) as error:
         raise BaseError(f"the base in {folder} cannot be loaded with {settings}: {error}") from error
