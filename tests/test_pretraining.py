@@ -24,6 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from spacy_lsbillm.backbone import BackboneSettings, BaseSettings, load_backbone
 from spacy_lsbillm.backbone.base import load_causal_lm, load_tokenizer
 from spacy_lsbillm.errors import BaseError, SettingError, StorageError
+from spacy_lsbillm.files import sole_writer
 from spacy_lsbillm.pretraining import PretrainingSettings, pretrain, score_text
 from spacy_lsbillm.pretraining.objectives import hidden_tokens
 from spacy_lsbillm.pretraining.run import COLUMNS, OBJECTIVE_KEY, Places, build_model, learn_rate
@@ -368,6 +369,13 @@ def test_a_run_on_other_text_or_another_tokenizer_is_another_run(make_base, trai
     at = places(text, tmp_path, work=work)
     pretrain(settings(), at, CPU, resume=True)
     assert column(at.output, "loss") == column(trained["clm"], "loss")
+
+
+def test_a_work_folder_that_another_run_is_in(text, tmp_path):
+    at = places(text, tmp_path)
+    with sole_writer(at.work), refuses("another process is writing", StorageError):
+        pretrain(settings(), at, CPU)
+    assert not at.work.exists()
 
 
 def test_output_and_work_lie_apart(text, tmp_path):

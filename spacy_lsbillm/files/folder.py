@@ -38,7 +38,7 @@ def replaced_folder(path: Path, known_by: str) -> Iterator[Path]:
         )
     partial = path.with_name(f".{path.name}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(path):
+    with sole_writer(path):
         aside = _aside(partial)
         if aside.exists() and not path.exists():
             # Killed between the renames of a file system that cannot exchange.
@@ -61,7 +61,12 @@ def replaced_folder(path: Path, known_by: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def sole_writer(path: Path) -> Iterator[None]:
+    """Keep other processes of this user on this machine out of a folder while they do the same.
+
+    RAISES (StorageError): Another process is in it.
+    """
+    path = path.resolve()
     # A lock file stays, and another user could not open it.
     user = os.getuid() if hasattr(os, "getuid") else ""
     name = hashlib.sha256(f"{user} {path}".encode()).hexdigest()[:32]

@@ -21,6 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from ..about import __version__
 from ..backbone.base import BaseSettings, load_causal_lm
 from ..errors import SettingError, StorageError
+from ..files import sole_writer
 from .card import model_card
 from .checkpoint import FILE as CHECKPOINT
 from .checkpoint import Progress, check_settings, load_checkpoint, save_checkpoint
@@ -72,11 +73,12 @@ def pretrain(
             f"training.tokens = {settings.training.tokens} is less than one step of "
             f"{settings.training.batch * settings.model.positions} tokens."
         )
-    _check_places(places, settings, _sources(text, valid, places.tokenizer), resume)
-    tokenizer = _tokenizer(settings, places, text)
-    arrays = _arrays(settings, places.work, tokenizer, text, valid)
-    model, progress = _train(settings, places.work, tokenizer, arrays, device, precision)
-    return _finish(settings, places, tokenizer, model, progress, arrays[1], valid, device, precision)
+    with sole_writer(places.work):
+        _check_places(places, settings, _sources(text, valid, places.tokenizer), resume)
+        tokenizer = _tokenizer(settings, places, text)
+        arrays = _arrays(settings, places.work, tokenizer, text, valid)
+        model, progress = _train(settings, places.work, tokenizer, arrays, device, precision)
+        return _finish(settings, places, tokenizer, model, progress, arrays[1], valid, device, precision)
 
 
 def arithmetic(precision: str, device: torch.device) -> torch.dtype:
