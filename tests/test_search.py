@@ -74,6 +74,9 @@ def test_halving_takes_a_third_of_the_steps_and_finds_the_best_if_short_training
     # What a grid has left in the same storage is not counted.
     more = results | {Cell(mask, seed, 800): true[mask] for mask, seed in product(masks, SEEDS)}
     assert set(cells_of(strategy, more)) == set(results)
+    # In the middle of the second rung: the first and the whole of that one.
+    begun = {cell: score for cell, score in results.items() if cell.steps == 100 or cell == list(results)[32]}
+    assert [cell.steps for cell in cells_of(strategy, begun)] == [100] * 32 + [200] * 8
     results, chosen = follow(strategy, lambda cell: true[cell.mask] if cell.steps == 800 else luck)
     full = {cell.mask for cell in results if cell.steps == 800}
     assert chosen == max(full, key=true.get)

@@ -185,7 +185,7 @@ def run_all(plan: Strategy, study: Study, train: Callable[[Cell], tuple[float, d
                 bar.update(bar.total - bar.n)
                 return
             study.submit(stage)
-            bar.n = sum(cell in results for cell in stage)
+            bar.n = sum(cell in results for cell in cells_of(plan, results))
             cell = study.do_one(train)
             if cell is None:
                 # What is left is under way elsewhere.

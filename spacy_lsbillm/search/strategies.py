@@ -32,9 +32,11 @@ def mean_score(mask: str, steps: int, seeds: Sequence[int], results: Results) ->
 
 
 def cells_of(strategy: Strategy, results: Results) -> list[Cell]:
-    """The trainings that a finished strategy has looked at. A storage may hold others, of another strategy."""
+    """The trainings that a strategy has asked for so far. A storage may hold others, of another strategy."""
     seen: dict[Cell, float] = {}
     while stage := strategy.stage(seen):
+        if any(cell not in results for cell in stage):
+            return [*seen, *stage]
         seen |= {cell: results[cell] for cell in stage}
     return list(seen)
 
