@@ -173,6 +173,9 @@ def test_the_experiment_on_masks(make_base, data, tmp_path, monkeypatch, capsys)
         assert one["on_dev"]["regret_first"] >= one["on_dev"]["regret_best_of_three"] >= 0
     assert found["base"]["name"] == str(make_base())
     assert {"versions", "machine", "commit", "config", "seeds", "split", "settings"} <= set(found)
+    page = path.with_suffix(".html").read_text(encoding="utf8")
+    assert f"<b>{found['grid']['chosen']}</b>" in page
+    assert all(f"<td>{mask}" in page for mask in found["masks"])
     # Once more: nothing is trained or scored again.
     monkeypatch.setattr("spacy_lsbillm.search.trials.run_training", None)
     monkeypatch.setattr("spacy_lsbillm.search.one_shot.run_training", None)

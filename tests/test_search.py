@@ -232,6 +232,15 @@ def test_short_trainings_are_whole_ones_in_little(config):
     assert subject.config["training"]["optimizer"]["learn_rate"]["steps"] == 8
 
 
+def test_a_short_training_is_judged_where_it_ends(config, tmp_path):
+    overrides = {"training.max_steps": 16, "training.eval_frequency": 4}
+    subject = Subject.of(load_config(config, overrides=overrides, interpolate=False))
+    run = subject.run(Cell("all", 0, 5), tmp_path / "short", -1)
+    # spaCy evaluates after the first step in any case.
+    assert [step for step, _ in run.curve] == [0, 5]
+    assert subject.config_of(Cell("all", 0, 16))["training"]["eval_frequency"] == 4
+
+
 def test_the_loss_of_a_training_is_that_of_all_its_steps(config, tmp_path):
     found = {}
     for every in (1, 8):

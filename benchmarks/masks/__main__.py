@@ -50,8 +50,10 @@ def main() -> None:
         args.base, args.groups, tuple(args.seeds), args.examples, args.dev, args.test, args.epochs, args.share
     )
     for name in args.sets:
-        found = run_set(name, settings, data, work)
-        write_result(results / settings.name / f"{name}.json", found)
+        found, page = run_set(name, settings, data, work)
+        place = results / settings.name / f"{name}.json"
+        write_result(place, found)
+        place.with_suffix(".html").write_text(page, encoding="utf8")
         grid, halving = found["grid"], found["halving"]
         print(
             f"{name}: the grid chose {grid['chosen']} (dev {grid['dev']:.4f}, test {grid['test']:.4f}), halving "

@@ -13,7 +13,8 @@ from spacy_lsbillm.search.first_steps import first_steps
 from spacy_lsbillm.search.one_shot import one_shot
 from spacy_lsbillm.search.prediction import Prediction, kept
 from spacy_lsbillm.search.probe import probe
-from spacy_lsbillm.search.run import Tested, on_test, rows_of, run_all, trainer
+from spacy_lsbillm.search.report import as_html
+from spacy_lsbillm.search.run import Tested, compared_on_test, on_test, outcome_of, run_all, trainer
 from spacy_lsbillm.search.space import Cell, all_masks, check_masks, file_name
 from spacy_lsbillm.search.strategies import Grid, Halving, cells_of, halving_rungs
 from spacy_lsbillm.search.study import Study, claim_folder
@@ -54,12 +55,12 @@ class Settings:
         return f"{size}-examples-{self.epochs}-epochs-{self.groups}-groups-seeds-{seeds}-share-{self.share:g}"
 
 
-def run_set(name: str, settings: Settings, data: Path, work: Path) -> dict[str, Any]:
+def run_set(name: str, settings: Settings, data: Path, work: Path) -> tuple[dict[str, Any], str]:
     """Do what is left to do on a data set.
 
     data (Path): The folder of data sets.
     work (Path): For trainings and what is known so far.
-    RETURNS (dict): The content of the result file.
+    RETURNS (tuple[dict, str]): The content of the result file, and the page that `search-mask` would write.
     """
     limits = {"train": settings.examples, "dev": settings.dev, "test": settings.test}
     paths = prepare(name, data, work / "data", limits)
@@ -89,7 +90,22 @@ def run_set(name: str, settings: Settings, data: Path, work: Path) -> dict[str, 
     predictions = predict(subject, masks, seeds, study, place, settings.share)
     tested = score_on_test(subject, masks, seeds, paths["test"], SCORE[kind], place)
     dev = {mask: [scores[Cell(mask, seed, subject.steps)] for seed in seeds] for mask in masks}
-    return {
+    outcome = outcome_of(
+        subject,
+        grid,
+        finished,
+        [tested[mask] for mask in compared_on_test(grid.chosen(scores), masks, subject)],
+        masks=masks,
+        seeds=seeds,
+    )
+    about = {
+        "settings": asdict(settings),
+        "split": {"sizes": sizes, "limits": limits, "source": SETS[name].folder},
+        "seeds": list(seeds),
+        "base": {"name": settings.base, "fingerprint": subject.identity["base"]},
+        **circumstances(),
+    }
+    found = {
         "set": name,
         "metric": SCORE[kind],
         "masks": masks,
@@ -98,14 +114,11 @@ def run_set(name: str, settings: Settings, data: Path, work: Path) -> dict[str, 
         "dev": dev,
         "test": {mask: tested[mask].scores for mask in masks},
         **analyse(dev, tested, chosen, predictions, subject.n_layers, subject.steps),
-        "seconds": {row.mask: row.seconds for row in rows_of(finished, masks, seeds) if row.steps == subject.steps},
-        "settings": asdict(settings),
-        "split": {"sizes": sizes, "limits": limits, "source": SETS[name].folder},
-        "seeds": list(seeds),
-        "base": {"name": settings.base, "fingerprint": subject.identity["base"]},
+        "seconds": {row.mask: row.seconds for row in outcome.rows if row.steps == subject.steps},
         "config": told(config),
-        **circumstances(),
+        **about,
     }
+    return found, as_html(outcome, subject, {"config": name, **about})
 
 
 def predict(

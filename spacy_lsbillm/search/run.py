@@ -119,20 +119,45 @@ def search(
     """
     train = trainer(subject, folder, use_gpu)
     run_all(strategy, study, train, "trainings")
-    results = study.finished()
-    used = cells_of(strategy, _scores(results))
-    chosen = strategy.chosen(_scores(results))
     tested: list[Tested] = []
     if test is not None:
-        compared = [chosen]
-        for baseline in BASELINES:
-            same = same_layers(baseline, [*compared, *masks], subject.n_layers) or baseline
-            if same not in compared:
-                compared.append(same)
+        compared = compared_on_test(strategy.chosen(_scores(study.finished())), masks, subject)
         run_all(Grid(compared, seeds, subject.steps), study, train, "trainings for the test")
-        results = study.finished()
         name = score or subject.heaviest_score
         tested = [on_test(subject, mask, seeds, test, name, folder, use_gpu) for mask in compared]
+    return outcome_of(
+        subject, strategy, study.finished(), tested, masks=masks, seeds=seeds, spent=spent, considered=considered
+    )
+
+
+def compared_on_test(chosen: str, masks: Sequence[str], subject: Subject) -> list[str]:
+    """The chosen mask and the baselines, as they are called among the masks of a search."""
+    compared = [chosen]
+    for baseline in BASELINES:
+        same = same_layers(baseline, [*compared, *masks], subject.n_layers) or baseline
+        if same not in compared:
+            compared.append(same)
+    return compared
+
+
+def outcome_of(
+    subject: Subject,
+    strategy: Strategy,
+    results: dict[Cell, Finished],
+    tested: list[Tested],
+    *,
+    masks: Sequence[str],
+    seeds: Sequence[int],
+    spent: int = 0,
+    considered: int | None = None,
+) -> Outcome:
+    """What a finished search has found.
+
+    results (dict): Its trainings, and whatever else the storage holds.
+    tested (list[Tested]): The chosen mask first.
+    masks (Sequence[str]), seeds (Sequence[int]), spent (int), considered (int | None): See `search`.
+    """
+    scores = _scores(results)
     first = tested[0].counts if tested else None
     differences = {
         one.mask: paired_bootstrap(first, one.counts)
@@ -142,9 +167,9 @@ def search(
     rows = rows_of(results, masks, seeds)
     full = {row.mask: row.scores for row in rows if row.steps == subject.steps and len(row.scores) == len(seeds)}
     return Outcome(
-        chosen,
+        strategy.chosen(scores),
         rows,
-        spent + sum(cell.steps for cell in used),
+        spent + sum(cell.steps for cell in cells_of(strategy, scores)),
         subject.steps * (considered or len(masks)) * len(seeds),
         tested,
         differences,

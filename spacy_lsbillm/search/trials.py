@@ -114,8 +114,8 @@ class Subject:
         return found
 
     def config_of(self, cell: Cell) -> Config:
-        """The config of a trial. The schedule of the learning rate and the distance between evaluations shrink with the
-        length; the base is stored by reference."""
+        """The config of a trial. The schedule of the learning rate shrinks with the length, and a short training is
+        judged where it ends; the base is stored by reference."""
         config = self.config.copy()
         model = config["components"][self.component]["model"]
         model["unmask"], model["store_base"] = cell.mask, "reference"
@@ -123,7 +123,9 @@ class Subject:
         share = cell.steps / self.steps
         training = config["training"]
         training["max_steps"] = cell.steps
-        training["eval_frequency"] = max(1, round(training["eval_frequency"] * share))
+        if cell.steps < self.steps:
+            # The rate has come down only there, and evaluations would take longer than the training.
+            training["eval_frequency"] = cell.steps
         if model.get("heads_first"):
             model["heads_first"] = round(model["heads_first"] * share)
         _shorten(training["optimizer"].get("learn_rate"), share)
