@@ -3,6 +3,7 @@
 import gc
 import io
 import json
+import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -13,21 +14,17 @@ from spacy.training.initialize import init_nlp
 from spacy.training.loop import train
 from thinc.api import Config
 
-LOG = "log.jsonl"
-
 
 @dataclass(frozen=True)
 class TrainingRun:
     """A finished training.
 
-    best (Path): The folder of the pipeline with the highest score.
     curve (list[tuple[int, float]]): Step and score of each evaluation, the score that the config's weights give.
     scores (dict): All scores of the best evaluation.
     losses (dict): Of each component, added up over all steps as far as the last evaluation.
     seconds (float): With loading and evaluation.
     """
 
-    best: Path
     curve: list[tuple[int, float]]
     scores: dict[str, float | None]
     losses: dict[str, float]
@@ -39,31 +36,34 @@ class TrainingRun:
         return max(score for _, score in self.curve)
 
 
-def run_training(config: Config, folder: Path, use_gpu: int = -1) -> TrainingRun:
+def run_training(config: Config, output: Path | None, use_gpu: int = -1) -> TrainingRun:
     """Train a config, as `spacy train` does but without its output.
 
-    folder (Path): For the pipelines and the log; it is made.
+    output (Path | None): For `model-best` and `model-last`; None to keep no model.
     use_gpu (int): The number of the GPU, -1 for the CPU; the caller has set it up.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
     config = config.copy()
-    config["training"]["logger"] = {
-        "@loggers": "spacy.ConsoleLogger.v3",
-        "progress_bar": None,
-        "console_output": False,
-        "output_file": str(folder / LOG),
-    }
     # Earlier pipelines that only cycles keep alive would count as users of the same base.
     gc.collect()
     begun = time.monotonic()
-    nlp: Language = init_nlp(config, use_gpu=use_gpu)
-    train(nlp, folder, use_gpu=use_gpu, stdout=io.StringIO(), stderr=io.StringIO())
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log.jsonl"
+        config["training"]["logger"] = {
+            "@loggers": "spacy.ConsoleLogger.v3",
+            "progress_bar": None,
+            "console_output": False,
+            "output_file": str(log),
+        }
+        nlp: Language = init_nlp(config, use_gpu=use_gpu)
+        train(nlp, output, use_gpu=use_gpu, stdout=io.StringIO(), stderr=io.StringIO())
+        rows = [json.loads(line) for line in log.read_text(encoding="utf8").splitlines()]
     seconds = time.monotonic() - begun
-    rows = [json.loads(line) for line in (folder / LOG).read_text(encoding="utf8").splitlines()]
     best = max(rows, key=lambda row: row["score"])
     curve = [(row["step"], row["score"]) for row in rows]
     # spaCy's sums begin anew after each evaluation.
     losses: Counter[str] = Counter()
     for row in rows:
         losses.update(row["losses"])
-    return TrainingRun(folder / "model-best", curve, best["scores"], dict(losses), seconds)
+    return TrainingRun(curve, best["scores"], dict(losses), seconds)

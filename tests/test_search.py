@@ -238,6 +238,7 @@ def test_a_short_training_is_judged_where_it_ends(config, tmp_path):
     run = subject.run(Cell("all", 0, 5), tmp_path / "short", -1)
     # spaCy evaluates after the first step in any case.
     assert [step for step, _ in run.curve] == [0, 5]
+    assert not (tmp_path / "short").exists()
     assert subject.config_of(Cell("all", 0, 16))["training"]["eval_frequency"] == 4
 
 
@@ -245,7 +246,7 @@ def test_the_loss_of_a_training_is_that_of_all_its_steps(config, tmp_path):
     found = {}
     for every in (1, 8):
         changes = {"training.max_steps": 8, "training.eval_frequency": every}
-        run = run_training(load_config(config, overrides=changes, interpolate=False), tmp_path / str(every))
+        run = run_training(load_config(config, overrides=changes, interpolate=False), None)
         found[every] = run.losses["sequence_labeler"]
     assert found[1] == pytest.approx(found[8], rel=1e-3)
 

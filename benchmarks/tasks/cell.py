@@ -12,6 +12,7 @@ import spacy
 from filelock import FileLock, Timeout
 from spacy.tokens import DocBin
 from spacy.training import Corpus
+from spacy.training.loop import DIR_MODEL_BEST
 from tqdm import tqdm
 
 from spacy_lsbillm.backbone import fingerprint, read_record
@@ -127,8 +128,9 @@ def run_cell(
     corpora = {split: str(paths[split]) for split in ("train", "dev")}
     config = make_config(model, kind, corpora, sizes["train"], budget, tuned, seed)
     run = run_training(config, folder)
-    nlp = spacy.load(run.best)
-    base = read_record(run.best / "transformer")["base"] if model.base is not None else None
+    best = folder / DIR_MODEL_BEST
+    nlp = spacy.load(best)
+    base = read_record(best / "transformer")["base"] if model.base is not None else None
     found: dict[str, Any] = {
         "set": set_name,
         "model": model_name,

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from spacy.training.loop import create_evaluation_callback
+from spacy.training.loop import DIR_MODEL_LAST, create_evaluation_callback
 from spacy.util import load_model
 from tqdm import tqdm  # type: ignore[import-untyped]
 
@@ -76,8 +76,8 @@ def _train_and_score(subject: Subject, masks: Sequence[str], seed: int, folder: 
     # spaCy would count it from the evaluation before the first step.
     config["training"]["patience"] = 0
     shutil.rmtree(folder, ignore_errors=True)
-    run = run_training(config, folder, use_gpu)
-    nlp = load_model(run.best.with_name("model-last"))
+    run_training(config, folder, use_gpu)
+    nlp = load_model(folder / DIR_MODEL_LAST)
     transformer = nlp.get_pipe(subject.component)
     assert isinstance(transformer, BiLLMTransformer)
     _, dev = subject.corpora()

@@ -1,6 +1,5 @@
 """A search from beginning to end: trials until the strategy is done, then the test set, once."""
 
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from filelock import FileLock
 from spacy.language import Language
 from spacy.scorer import Scorer
 from spacy.training import Corpus
+from spacy.training.loop import DIR_MODEL_BEST
 from spacy.util import load_model
 from tqdm import tqdm  # type: ignore[import-untyped]
 
@@ -186,7 +186,7 @@ def trainer(subject: Subject, folder: Path, use_gpu: int = -1) -> Callable[[Cell
 
     def train(cell: Cell) -> tuple[float, dict[str, Any]]:
         run = subject.run(cell, model_folder(folder, cell), use_gpu)
-        return run.score, _record(run, cell, subject, folder)
+        return run.score, _record(run, subject.component)
 
     return train
 
@@ -219,14 +219,10 @@ def run_all(plan: Strategy, study: Study, train: Callable[[Cell], tuple[float, d
                 bar.set_postfix_str(f"{cell.mask} seed {cell.seed}: {study.finished()[cell].score:.4f}")
 
 
-def _record(run: TrainingRun, cell: Cell, subject: Subject, folder: Path) -> dict[str, Any]:
-    """Keep the best model of a full training, and nothing of a short one."""
-    shutil.rmtree(run.best.with_name("model-last"), ignore_errors=True)
-    if cell.steps < subject.steps:
-        shutil.rmtree(run.best.parent)
+def _record(run: TrainingRun, component: str) -> dict[str, Any]:
     numbers = {name: value for name, value in run.scores.items() if isinstance(value, int | float)}
     # The transformer's own is the size of its gradients.
-    loss = sum(value for name, value in run.losses.items() if name != subject.component)
+    loss = sum(value for name, value in run.losses.items() if name != component)
     return {"curve": run.curve, "seconds": round(run.seconds, 1), "scores": numbers, "loss": loss}
 
 
@@ -283,7 +279,7 @@ def on_test(
             if not place.is_dir():
                 # Trained on another machine, or removed.
                 subject.run(cell, place, use_gpu)
-        nlp = load_model(place / "model-best")
+        nlp = load_model(place / DIR_MODEL_BEST)
         examples = list(Corpus(test)(nlp))
         # nlp.evaluate would annotate copies, and there would be nothing to count.
         for example, doc in zip(examples, nlp.pipe([example.predicted for example in examples]), strict=True):

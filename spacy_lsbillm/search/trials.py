@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from spacy.language import Language
 from spacy.schemas import ConfigSchemaTraining
 from spacy.training import Example
 from spacy.training.initialize import init_nlp
+from spacy.training.loop import DIR_MODEL_LAST
 from spacy.util import registry, resolve_dot_names
 from thinc.api import Config
 
@@ -162,13 +163,20 @@ class Subject:
             )
 
     def run(self, cell: Cell, folder: Path, use_gpu: int) -> TrainingRun:
-        """Train a cell. The folder is there when the training is finished; what a killed one has left is removed."""
+        """Train a cell. Of a full training the best model is kept.
+
+        folder (Path): For `model-best`. It is there when the training is finished; what a killed one has left is
+            removed.
+        """
+        if cell.steps < self.steps:
+            return run_training(self.config_of(cell), None, use_gpu)
         partial = folder.with_name(f"{folder.name}.partial")
         for left in (partial, folder):
             shutil.rmtree(left, ignore_errors=True)
         run = run_training(self.config_of(cell), partial, use_gpu)
+        shutil.rmtree(partial / DIR_MODEL_LAST)
         partial.rename(folder)
-        return replace(run, best=folder / run.best.name)
+        return run
 
 
 def check_dev_corpus(config: Config) -> None:
