@@ -164,8 +164,9 @@ def test_the_experiment_on_masks(make_base, data, tmp_path, monkeypatch, capsys)
     assert list(found["dev"]) == list(found["test"]) == found["masks"] == all_masks(2)
     assert found["grid"]["steps"] == 4 * 8
     assert found["grid"]["chosen"] == max(found["dev"], key=lambda mask: found["dev"][mask][0])
-    # Of 8 steps: one for each mask, two for two, eight for two.
-    assert found["halving"]["steps"] == 4 + 2 * 2 + 2 * 8
+    # Of 8 steps: one training that all share, and one of each of two masks.
+    assert found["cheaper"]["halving"]["steps"] == 8 + 2 * 8
+    assert found["cheaper"]["greedy"]["steps"] == 3 * 8
     steps = {one["predictor"]: one["steps"] for one in found["predictors"]}
     assert steps == {"probe": 0, "one-shot": 8, "first-steps": 8, "first-loss": 8}
     for one in found["predictors"]:
@@ -178,7 +179,7 @@ def test_the_experiment_on_masks(make_base, data, tmp_path, monkeypatch, capsys)
     assert all(f"<td>{mask}" in page for mask in found["masks"])
     # Once more: nothing is trained or scored again.
     monkeypatch.setattr("spacy_lsbillm.search.trials.run_training", None)
-    monkeypatch.setattr("spacy_lsbillm.search.one_shot.run_training", None)
+    monkeypatch.setattr("spacy_lsbillm.search.shared.run_training", None)
     monkeypatch.setattr("benchmarks.masks.experiment.on_test", None)
     run_masks(monkeypatch, data, tmp_path, make_base())
     assert read_result(path) == found
@@ -201,8 +202,8 @@ def test_what_is_made_of_the_scores_of_all_masks():
     }
     tested = {mask: search_run.Tested(mask, [hits[mask] / 100] * 2, counts[mask]) for mask in masks}
     guess = Prediction("probe", dict(zip(masks, [0.1, 0.2, 0.9, 0.8], strict=True)), 40, 1.0)
-    found = analyse(dev, tested, Chosen("bits:10", 300), [guess], n_layers=4, steps=100)
-    grid, halving, (predicted,) = found["grid"], found["halving"], found["predictors"]
+    found = analyse(dev, tested, {"halving": Chosen("bits:10", 300)}, [guess], n_layers=4, steps=100)
+    grid, halving, (predicted,) = found["grid"], found["cheaper"]["halving"], found["predictors"]
     assert (grid["chosen"], grid["best_on_test"], grid["rank_on_test"]) == ("bits:01", "bits:11", 2)
     assert grid["regret_on_test"] == pytest.approx(0.08)
     assert grid["standard_error_on_dev"] == pytest.approx(0.02)
@@ -214,7 +215,7 @@ def test_what_is_made_of_the_scores_of_all_masks():
     assert predicted["on_dev"]["regret_first"] == pytest.approx(0.06)
     assert predicted["on_dev"]["regret_best_of_three"] == pytest.approx(0.0)
     assert predicted["on_dev"]["share"] == 40 / 800
-    same = analyse(dev, tested, Chosen("bits:11", 300), [], n_layers=4, steps=100)["halving"]
+    same = analyse(dev, tested, {"greedy": Chosen("bits:11", 300)}, [], n_layers=4, steps=100)["cheaper"]["greedy"]
     assert same["within_one_standard_error"]
     assert not same["significantly_worse"]
 

@@ -223,7 +223,7 @@ def test_bad_input_is_refused_before_any_training(config, corpus, tmp_path):
         (
             config,
             ("--training.before_update", '{"@callbacks": "spacy-lsbillm.random_masks.v1", "masks": ["all"]}'),
-            "one-shot changes the mask by training.before_update",
+            "changes the mask by training.before_update",
         ),
     ):
         output = predict(given_config, tmp_path / "out", *more, code=2 if "oracle" in more else 1)

@@ -24,7 +24,7 @@ from spacy_lsbillm.search.extension import extension_test, pairs_of
 from spacy_lsbillm.search.run import on_test, trainer
 from spacy_lsbillm.search.significance import f1, paired_bootstrap
 from spacy_lsbillm.search.space import Cell, all_masks, check_masks, same_layers
-from spacy_lsbillm.search.strategies import Greedy, Grid, Halving, cells_of, halving_rungs
+from spacy_lsbillm.search.strategies import Greedy, Grid, Halving, cells_of
 from spacy_lsbillm.search.study import Study
 from spacy_lsbillm.search.trials import Subject
 from spacy_lsbillm.training_run import run_training
@@ -56,37 +56,52 @@ def test_all_masks_in_their_order():
 def test_a_grid_finds_the_best(scores):
     masks = all_masks(4)
     true = dict(zip(masks, scores, strict=True))
-    results, chosen = follow(Grid(masks, SEEDS, 100), lambda cell: true[cell.mask])
+    results, chosen = follow(Grid(masks, SEEDS, 100), lambda cell: {cell.mask: true[cell.mask]})
     assert chosen == max(true, key=true.get)
     assert len(results) == 32
 
 
-@given(st.lists(st.floats(0, 1), min_size=16, max_size=16, unique=True), st.floats(0, 1))
-def test_halving_takes_a_third_of_the_steps_and_finds_the_best_if_short_trainings_tell(scores, luck):
-    """Whatever short trainings say, the choice is the best of those that came through."""
-    masks = all_masks(4)
+@given(st.lists(st.floats(0, 1), min_size=16, max_size=16, unique=True), st.permutations(range(16)))
+def test_halving_takes_a_third_of_the_steps_and_finds_the_best_if_shared_trainings_tell(scores, order):
+    masks, seeds = all_masks(4), (0, 1, 2)
     true = dict(zip(masks, scores, strict=True))
-    strategy = Halving(masks, SEEDS, halving_rungs(16, 800))
-    results, chosen = follow(strategy, lambda cell: true[cell.mask] * cell.steps / 800)
+    strategy = Halving(masks, seeds, 800)
+    results, chosen = follow(strategy, lambda cell: {mask: true[mask] for mask in cell.masks})
     assert chosen == max(true, key=true.get)
-    assert sum(cell.steps for cell in results) <= 0.35 * 16 * 2 * 800
+    assert sum(cell.steps for cell in results) <= 0.35 * 16 * 3 * 800
     assert len(results) == strategy.trials
     # What a grid has left in the same storage is not counted.
-    more = results | {Cell(mask, seed, 800): true[mask] for mask, seed in product(masks, SEEDS)}
+    more = results | {Cell(mask, seed, 800): {mask: true[mask]} for mask, seed in product(masks, seeds)}
     assert set(cells_of(strategy, more)) == set(results)
-    # In the middle of the second rung: the first and the whole of that one.
-    begun = {cell: score for cell, score in results.items() if cell.steps == 100 or cell == list(results)[32]}
-    assert [cell.steps for cell in cells_of(strategy, begun)] == [100] * 32 + [200] * 8
-    results, chosen = follow(strategy, lambda cell: true[cell.mask] if cell.steps == 800 else luck)
-    full = {cell.mask for cell in results if cell.steps == 800}
-    assert chosen == max(full, key=true.get)
+    # In the middle of the second stage: the first, and the whole of that one.
+    begun = dict(list(results.items())[:5])
+    assert [len(cell.masks) for cell in cells_of(strategy, begun)] == [16] * 3 + [1] * 6
+    # Whatever shared trainings say, the choice is the best of those that came through.
+    luck = {mask: float(place) for mask, place in zip(masks, order, strict=True)}
+    results, chosen = follow(
+        strategy, lambda cell: luck if len(cell.masks) > 1 else {cell.mask: true[cell.mask] + cell.seed}
+    )
+    first = {cell.mask for cell in results if len(cell.masks) == 1}
+    assert first == set(sorted(masks, key=lambda mask: -luck[mask])[:6])
+    assert chosen == max(first, key=true.get)
+    assert Counter(cell.mask for cell in results)[chosen] == 3
+
+
+@pytest.mark.parametrize(("n_groups", "seeds"), [(0, (0,)), (1, (0,)), (1, (0, 1)), (2, (5, 3, 1))])
+def test_halving_with_few_masks_or_seeds(n_groups, seeds):
+    masks = all_masks(n_groups) if n_groups else ["all"]
+    strategy = Halving(masks, seeds, 10)
+    results, chosen = follow(strategy, lambda cell: {mask: masks.index(mask) for mask in cell.masks})
+    assert chosen == masks[-1]
+    assert len(results) <= strategy.trials
 
 
 def test_greedy_goes_from_the_output_side_and_keeps_what_helps():
     helps = {"0": 0.0, "1": 0.1, "2": -0.2, "3": 0.3}
 
     def score(cell):
-        return sum(helps[str(i)] for i, bit in enumerate(cell.mask.removeprefix("bits:")) if bit == "1")
+        gained = sum(helps[str(i)] for i, bit in enumerate(cell.mask.removeprefix("bits:")) if bit == "1")
+        return {cell.mask: gained}
 
     results, chosen = follow(Greedy(4, (0,), 10), score)
     assert chosen == "bits:0101"
@@ -443,11 +458,27 @@ def test_the_paired_test_is_in_every_report(config, tmp_path):
 
 
 def test_halving_from_end_to_end(config, tmp_path):
-    search(config, tmp_path / "out", "--groups", "2")
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert Counter(row["steps"] for row in results["rows"]) == {1: 4, 2: 2, 8: 2}
-    assert results["steps"] < results["grid_steps"]
-    assert (tmp_path / "out" / "models").exists()
+    out = tmp_path / "out"
+    search(config, out, "--groups", "2")
+    results = json.loads((out / "results.json").read_text())
+    # One training that all four share, and one of their own for the best two.
+    assert Counter(row["steps"] for row in results["rows"]) == {8: 2}
+    assert (results["steps"], results["grid_steps"]) == (8 + 2 * 8, 4 * 8)
+    assert [row["mask"] for row in results["shared"]] == all_masks(2)
+    ranking = sorted(results["shared"], key=lambda row: -row["mean"])
+    assert {row["mask"] for row in results["rows"]} == {row["mask"] for row in ranking[:2]}
+    assert results["chosen"] == max(results["rows"], key=lambda row: row["mean"])["mask"]
+    table, page = (out / "table.md").read_text(), (out / "report.html").read_text()
+    assert "Trainings that all masks share: 1 of 8 steps" in table
+    assert "trainings score them that all share" in page
+    # The predictor needs no training of its own any more.
+    trained = sorted(out.glob("models/*/*"))
+    shown = run("lsbillm", "predict-mask", config, out, "--groups", "2", *QUICK)
+    assert f"| 1 | {ranking[0]['mask']} |" in " ".join(shown.split())
+    assert [one["mask"] for one in json.loads((out / "ranking.json").read_text())["ranking"]] == [
+        row["mask"] for row in ranking
+    ]
+    assert sorted(out.glob("models/*/*")) == trained
 
 
 def test_bad_input_is_refused_before_any_training(config, tmp_path):
@@ -461,7 +492,6 @@ def test_bad_input_is_refused_before_any_training(config, tmp_path):
         (("--paths.dev", tmp_path / "none.spacy"), "there is no development corpus"),
         (("--test", tmp_path / "none.spacy"), "there is no test corpus"),
         (("--training.max_steps", "0"), "training.max_steps = 0"),
-        (("--training.max_steps", "4"), "4 steps cannot be divided for halving"),
         (
             ("--training.score_weights", '{"ents_g": 1.0}'),
             "score_weights names 'ents_g', which the pipeline does not give",

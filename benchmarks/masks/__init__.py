@@ -1,4 +1,4 @@
-"""Which layers to unmask, on three tasks: the full grid, halving, and predictors of the ranking.
+"""Which layers to unmask, on three tasks: the full grid, halving and greedy, and predictors of the ranking.
 
 python -m benchmarks.masks run --data DATA     train and score what is missing; stop and start it as you like, and start
                                                it several times at once

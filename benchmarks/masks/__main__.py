@@ -54,11 +54,11 @@ def main() -> None:
         place = results / settings.name / f"{name}.json"
         write_result(place, found)
         place.with_suffix(".html").write_text(page, encoding="utf8")
-        grid, halving = found["grid"], found["halving"]
-        print(
-            f"{name}: the grid chose {grid['chosen']} (dev {grid['dev']:.4f}, test {grid['test']:.4f}), halving "
-            f"{halving['chosen']} after {halving['share']:.0%} of the steps"
+        grid = found["grid"]
+        cheaper = "; ".join(
+            f"{label} {one['chosen']} after {one['share']:.0%} of the steps" for label, one in found["cheaper"].items()
         )
+        print(f"{name}: the grid chose {grid['chosen']} (dev {grid['dev']:.4f}, test {grid['test']:.4f}); {cheaper}")
 
 
 def check(args: argparse.Namespace, data: Path) -> None:

@@ -30,7 +30,7 @@ class Chosen:
 def analyse(
     dev: Mapping[str, Sequence[float]],
     tested: Mapping[str, Tested],
-    halving: Chosen,
+    cheaper: Mapping[str, Chosen],
     predictions: Sequence[Prediction],
     n_layers: int,
     steps: int,
@@ -39,7 +39,7 @@ def analyse(
 
     dev (Mapping): Scores of each mask, one a seed.
     tested (Mapping): The same on the test set.
-    halving (Chosen): On the same trainings.
+    cheaper (Mapping): What each cheaper strategy has chosen, on the same trainings.
     steps (int): Of a training in full.
     """
     grid_steps = steps * sum(map(len, dev.values()))
@@ -51,7 +51,6 @@ def analyse(
     # The development set as a predictor of the test set: of the same trainings, so that it costs the whole grid.
     carried = agreement(Prediction("dev", on_dev, grid_steps, 0.0), on_test, grid_steps)
     baselines = [same_layers(name, list(dev), n_layers) for name in BASELINES]
-    to_halving = _difference(tested, best, halving.mask)
     return {
         "grid": {
             "chosen": best,
@@ -66,16 +65,9 @@ def analyse(
             "to_best_on_test": _difference(tested, best_on_test, best),
             "to": {mask: _difference(tested, best, mask) for mask in baselines if mask not in (None, best)},
         },
-        "halving": {
-            "chosen": halving.mask,
-            "dev": on_dev[halving.mask],
-            "test": on_test[halving.mask],
-            "steps": halving.steps,
-            "share": halving.steps / grid_steps,
-            "regret_on_dev": on_dev[best] - on_dev[halving.mask],
-            "within_one_standard_error": on_dev[best] - on_dev[halving.mask] <= error,
-            "grid_less_halving_on_test": to_halving,
-            "significantly_worse": to_halving is not None and to_halving["mean"] > 0 and to_halving["p"] < LEVEL,
+        "cheaper": {
+            name: _beside_the_grid(one, best, error, on_dev, on_test, tested, grid_steps)
+            for name, one in cheaper.items()
         },
         "predictors": [
             {
@@ -96,6 +88,30 @@ def analyse(
                 extension_test({mask: one.scores for mask, one in tested.items()}, n_layers), n_layers
             ),
         },
+    }
+
+
+def _beside_the_grid(
+    chosen: Chosen,
+    best: str,
+    error: float,
+    on_dev: Mapping[str, float],
+    on_test: Mapping[str, float],
+    tested: Mapping[str, Tested],
+    grid_steps: int,
+) -> dict[str, Any]:
+    """A strategy's choice beside the best of the grid, whose standard error on dev is `error`."""
+    difference = None if chosen.mask == best else _difference(tested, best, chosen.mask)
+    return {
+        "chosen": chosen.mask,
+        "dev": on_dev[chosen.mask],
+        "test": on_test[chosen.mask],
+        "steps": chosen.steps,
+        "share": chosen.steps / grid_steps,
+        "regret_on_dev": on_dev[best] - on_dev[chosen.mask],
+        "within_one_standard_error": on_dev[best] - on_dev[chosen.mask] <= error,
+        "grid_less_this_on_test": difference,
+        "significantly_worse": difference is not None and difference["mean"] > 0 and difference["p"] < LEVEL,
     }
 
 

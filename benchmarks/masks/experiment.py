@@ -14,9 +14,9 @@ from spacy_lsbillm.search.one_shot import one_shot
 from spacy_lsbillm.search.prediction import Prediction, kept
 from spacy_lsbillm.search.probe import probe
 from spacy_lsbillm.search.report import as_html
-from spacy_lsbillm.search.run import Tested, compared_on_test, on_test, outcome_of, run_all, trainer
+from spacy_lsbillm.search.run import Tested, compared_on_test, on_test, outcome_of, run_all, scores_of, trainer
 from spacy_lsbillm.search.space import Cell, all_masks, check_masks, file_name
-from spacy_lsbillm.search.strategies import Grid, Halving, cells_of, halving_rungs
+from spacy_lsbillm.search.strategies import Greedy, Grid, Halving, Strategy, cells_of
 from spacy_lsbillm.search.study import Study, claim_folder
 from spacy_lsbillm.search.trials import Subject
 
@@ -81,15 +81,22 @@ def run_set(name: str, settings: Settings, data: Path, work: Path) -> tuple[dict
 
     grid = Grid(masks, seeds, subject.steps)
     run_all(grid, study, train, f"{name}: grid")
-    # Its trainings in full are those of the grid, so that the two differ in the choice alone.
-    halving = Halving(masks, seeds, halving_rungs(len(masks), subject.steps))
-    run_all(halving, study, train, f"{name}: halving")
+    # Their own trainings are those of the grid, so that they differ in the choice alone.
+    strategies: dict[str, Strategy] = {
+        "halving": Halving(masks, seeds, subject.steps),
+        "greedy": Greedy(settings.groups, seeds, subject.steps),
+    }
+    for label, strategy in strategies.items():
+        run_all(strategy, study, train, f"{name}: {label}")
     finished = study.finished()
-    scores = {cell: one.score for cell, one in finished.items()}
-    chosen = Chosen(halving.chosen(scores), sum(cell.steps for cell in cells_of(halving, scores)))
+    scores = scores_of(finished)
+    cheaper = {
+        label: Chosen(strategy.chosen(scores), sum(cell.steps for cell in cells_of(strategy, scores)))
+        for label, strategy in strategies.items()
+    }
     predictions = predict(subject, masks, seeds, study, place, settings.share)
     tested = score_on_test(subject, masks, seeds, paths["test"], SCORE[kind], place)
-    dev = {mask: [scores[Cell(mask, seed, subject.steps)] for seed in seeds] for mask in masks}
+    dev = {mask: [finished[Cell(mask, seed, subject.steps)].score for seed in seeds] for mask in masks}
     outcome = outcome_of(
         subject,
         grid,
@@ -113,7 +120,7 @@ def run_set(name: str, settings: Settings, data: Path, work: Path) -> tuple[dict
         "steps": subject.steps,
         "dev": dev,
         "test": {mask: tested[mask].scores for mask in masks},
-        **analyse(dev, tested, chosen, predictions, subject.n_layers, subject.steps),
+        **analyse(dev, tested, cheaper, predictions, subject.n_layers, subject.steps),
         "seconds": {row.mask: row.seconds for row in outcome.rows if row.steps == subject.steps},
         "config": told(config),
         **about,
@@ -127,7 +134,7 @@ def predict(
     """Ask all predictors. The two that train briefly share their trainings."""
     return [
         probe(subject, masks, place),
-        one_shot(subject, masks, seeds, place),
+        one_shot(subject, masks, seeds, study, place),
         first_steps(subject, masks, seeds, study, place, share=share),
         first_steps(subject, masks, seeds, study, place, share=share, by_loss=True),
     ]

@@ -131,15 +131,15 @@ def folder_of_prediction(
         raise SettingError("--test needs trained models: say with --then how many masks to train.")
     subject, wanted = prepared(config, component, groups, masks, test)
     from ..search.first_steps import short_length
-    from ..search.one_shot import check_one_shot
     from ..search.probe import task_of
     from ..search.report import write_ranking
+    from ..search.shared import check_shared
     from ..search.strategies import Grid
 
     if not 0 <= then <= len(wanted):
         raise SettingError(f"--then {then} is not allowed: there are {len(wanted)} masks. Use 0 to {len(wanted)}.")
     if predictor == PredictorName.one_shot:
-        check_one_shot(subject)
+        check_shared(subject)
     elif predictor == PredictorName.probe:
         task_of(subject)
     else:
@@ -186,7 +186,7 @@ def predicted(
     from ..search.probe import probe
 
     if predictor == PredictorName.one_shot:
-        return one_shot(subject, masks, seeds, output, use_gpu=gpu_id)
+        return one_shot(subject, masks, seeds, study, output, use_gpu=gpu_id)
     if predictor == PredictorName.probe:
         return probe(subject, masks, output, use_gpu=gpu_id)
     by_loss = predictor == PredictorName.first_loss

@@ -38,8 +38,8 @@ StrategyOption = Annotated[
     Option(
         "--strategy",
         "-s",
-        help="grid: every mask in full. halving: all with short trainings, the best with longer ones. greedy: group by "
-        "group from the output, each kept if it helps",
+        help="grid: every mask in full. halving: one training that all share, the best with trainings of their own. "
+        "greedy: group by group from the output, each kept if it helps",
     ),
 ]
 GroupsOption = Annotated[
@@ -131,13 +131,15 @@ def folder_of_search(
     RAISES (ValueError): Something does not fit.
     """
     subject, wanted = prepared(config, component, groups, masks, test)
-    from ..search.strategies import Greedy, Grid, Halving, Strategy, halving_rungs
+    from ..search.shared import check_shared
+    from ..search.strategies import Greedy, Grid, Halving, Strategy
 
     plan: Strategy
     if masks is not None or strategy == "grid":
         plan = Grid(wanted, seeds, subject.steps)
     elif strategy == "halving":
-        plan = Halving(wanted, seeds, halving_rungs(len(wanted), subject.steps))
+        check_shared(subject)
+        plan = Halving(wanted, seeds, subject.steps)
     else:
         if len(groups) != 1:
             raise SettingError(f"--strategy greedy takes one number of groups, not {groups}.")

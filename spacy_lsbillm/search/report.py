@@ -28,10 +28,8 @@ def as_json(outcome: Outcome, subject: Subject, about: dict[str, Any]) -> str:
         "chosen_layers": MaskPlan.parse(outcome.chosen, subject.n_layers).words,
         "steps": outcome.steps,
         "grid_steps": outcome.grid_steps,
-        "rows": [
-            {**vars(row), "mean": row.mean, "spread": row.spread, "layers": words_for(row.mask, subject.n_layers)}
-            for row in outcome.rows
-        ],
+        "rows": _rows_as_dicts(outcome.rows, subject),
+        "shared": _rows_as_dicts(outcome.shared, subject),
         "test": [
             {"mask": one.mask, "scores": one.scores, "layers": words_for(one.mask, subject.n_layers)}
             for one in outcome.tested
@@ -43,16 +41,36 @@ def as_json(outcome: Outcome, subject: Subject, about: dict[str, Any]) -> str:
     return json.dumps(content, indent=1) + "\n"
 
 
+def _rows_as_dicts(rows: list[Row], subject: Subject) -> list[dict[str, Any]]:
+    return [
+        {**vars(row), "mean": row.mean, "spread": row.spread, "layers": words_for(row.mask, subject.n_layers)}
+        for row in rows
+    ]
+
+
 def as_markdown(outcome: Outcome, subject: Subject) -> str:
-    """The table, best mask first within a length of training."""
+    """The tables, best mask first among those with as many and as long trainings."""
     lines = ["| mask | layers | steps | dev | a seed | seconds |", "|---|---|---|---|---|---|"]
-    for row in sorted(outcome.rows, key=lambda row: (-row.steps, -row.mean)):
+    for row in sorted(outcome.rows, key=lambda row: (-row.steps, -len(row.scores), -row.mean)):
         mark = " (chosen)" if row.mask == outcome.chosen and row.steps == subject.steps else ""
         seeds = ", ".join(f"{100 * score:.2f}" for score in row.scores)
         lines.append(
             f"| {row.mask}{mark} | {words_for(row.mask, subject.n_layers)} | {row.steps} "
-            f"| {_percent(row.mean, row.spread)} | {seeds} | {row.seconds:.0f} |"
+            f"| {_percent(row)} | {seeds} | {row.seconds:.0f} |"
         )
+    if outcome.shared:
+        first = outcome.shared[0]
+        lines += [
+            "",
+            f"Trainings that all masks share: {len(first.scores)} of {first.steps} steps, {first.seconds:.0f} seconds.",
+            "",
+            "| mask | layers | dev | a seed |",
+            "|---|---|---|---|",
+        ]
+        for row in sorted(outcome.shared, key=lambda row: -row.mean):
+            seeds = ", ".join(f"{100 * score:.2f}" for score in row.scores)
+            layers = words_for(row.mask, subject.n_layers)
+            lines.append(f"| {row.mask} | {layers} | {_percent(row)} | {seeds} |")
     lines += ["", f"Steps of training: {outcome.steps:,}, {outcome.steps / outcome.grid_steps:.0%} of the full grid's."]
     if outcome.tested:
         lines += ["", "| test | mean | a seed | chosen less this (95%) | p |", "|---|---|---|---|---|"]
@@ -135,6 +153,14 @@ def as_html(outcome: Outcome, subject: Subject, about: dict[str, Any]) -> str:
                 _picture([row for row in outcome.rows if row.steps == steps], outcome.chosen, subject),
             )
         ),
+        *(
+            (
+                f"<h2>Masks, as trainings score them that all share ({outcome.shared[0].steps} steps)</h2>",
+                _picture(outcome.shared, outcome.chosen, subject),
+            )
+            if outcome.shared
+            else ()
+        ),
         "<h2>Learning curves</h2>",
         _curves(rows, outcome.chosen),
         "<h2>Numbers</h2>",
@@ -170,8 +196,8 @@ def words_for(mask: str, n_layers: int) -> str:
     return MaskPlan.parse(mask, n_layers).words.removesuffix(" (layer 0 is next to the input)")
 
 
-def _percent(mean: float, spread: float) -> str:
-    return f"{100 * mean:.2f} ± {100 * spread:.2f}"
+def _percent(row: Row) -> str:
+    return f"{100 * row.mean:.2f}" + (f" ± {100 * row.spread:.2f}" if len(row.scores) > 1 else "")
 
 
 def _picture(rows: list[Row], chosen: str, subject: Subject) -> str:

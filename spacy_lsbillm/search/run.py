@@ -18,9 +18,10 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from ..training_run import TrainingRun
 from .extension import Extension, extension_test
+from .shared import train_shared
 from .significance import Difference, counts_for, paired_bootstrap
 from .space import Cell, file_name, same_layers
-from .strategies import Grid, Strategy, cells_of
+from .strategies import Grid, Results, Shared, Strategy, cells_of
 from .study import Finished, Study
 from .trials import Subject
 
@@ -76,7 +77,8 @@ class Outcome:
     """A finished search.
 
     chosen (str): The mask that the development set chose.
-    rows (list[Row]): All masks, at each length.
+    rows (list[Row]): All masks that had a training of their own, at each length.
+    shared (list[Row]): All masks as the shared trainings score them; empty where there were none.
     steps (int): Of the trainings by which the mask was chosen, together, those of a prediction counted.
     grid_steps (int): Of the full grid over all masks that were considered, with the same seeds.
     tested (list[Tested]): The chosen mask, "none" and "all"; empty without a test set.
@@ -87,6 +89,7 @@ class Outcome:
 
     chosen: str
     rows: list[Row]
+    shared: list[Row]
     steps: int
     grid_steps: int
     tested: list[Tested]
@@ -121,7 +124,7 @@ def search(
     run_all(strategy, study, train, "trainings")
     tested: list[Tested] = []
     if test is not None:
-        compared = compared_on_test(strategy.chosen(_scores(study.finished())), masks, subject)
+        compared = compared_on_test(strategy.chosen(scores_of(study.finished())), masks, subject)
         run_all(Grid(compared, seeds, subject.steps), study, train, "trainings for the test")
         name = score or subject.heaviest_score
         tested = [on_test(subject, mask, seeds, test, name, folder, use_gpu) for mask in compared]
@@ -157,7 +160,7 @@ def outcome_of(
     tested (list[Tested]): The chosen mask first.
     masks (Sequence[str]), seeds (Sequence[int]), spent (int), considered (int | None): See `search`.
     """
-    scores = _scores(results)
+    scores = scores_of(results)
     first = tested[0].counts if tested else None
     differences = {
         one.mask: paired_bootstrap(first, one.counts)
@@ -169,6 +172,7 @@ def outcome_of(
     return Outcome(
         strategy.chosen(scores),
         rows,
+        shared_rows(results, masks, seeds, subject.steps),
         spent + sum(cell.steps for cell in cells_of(strategy, scores)),
         subject.steps * (considered or len(masks)) * len(seeds),
         tested,
@@ -185,6 +189,8 @@ def trainer(subject: Subject, folder: Path, use_gpu: int = -1) -> Callable[[Cell
     """
 
     def train(cell: Cell) -> tuple[float, dict[str, Any]]:
+        if len(cell.masks) > 1:
+            return train_shared(subject, cell, use_gpu)
         run = subject.run(cell, model_folder(folder, cell), use_gpu)
         return run.score, _record(run, subject.component)
 
@@ -204,7 +210,7 @@ def run_all(plan: Strategy, study: Study, train: Callable[[Cell], tuple[float, d
     """
     with tqdm(total=plan.trials, desc=label, unit=" trainings", smoothing=0.1) as bar:
         while True:
-            results = _scores(study.finished())
+            results = scores_of(study.finished())
             stage = plan.stage(results)
             if not stage:
                 bar.update(bar.total - bar.n)
@@ -216,7 +222,8 @@ def run_all(plan: Strategy, study: Study, train: Callable[[Cell], tuple[float, d
                 # What is left is under way elsewhere.
                 time.sleep(PATIENCE)
             else:
-                bar.set_postfix_str(f"{cell.mask} seed {cell.seed}: {study.finished()[cell].score:.4f}")
+                which = cell.mask if len(cell.masks) == 1 else f"{len(cell.masks)} masks"
+                bar.set_postfix_str(f"{which} seed {cell.seed}: {study.finished()[cell].score:.4f}")
 
 
 def _record(run: TrainingRun, component: str) -> dict[str, Any]:
@@ -235,8 +242,20 @@ def _threshold(nlp: Language) -> float | None:
     return None
 
 
-def _scores(results: dict[Cell, Finished]) -> dict[Cell, float]:
-    return {cell: finished.score for cell, finished in results.items()}
+def scores_of(results: dict[Cell, Finished]) -> Results:
+    """As strategies see them."""
+    return {cell: finished.by_mask for cell, finished in results.items()}
+
+
+def shared_rows(results: dict[Cell, Finished], masks: Sequence[str], seeds: Sequence[int], steps: int) -> list[Row]:
+    """The table of the shared trainings of all masks; empty where they were not done. Seconds are those of all masks
+    together."""
+    cells = Shared(masks, seeds, steps).cells
+    if len(masks) < 2 or any(cell not in results for cell in cells):
+        return []
+    found = [results[cell] for cell in cells]
+    seconds = sum(one.record["seconds"] for one in found)
+    return [Row(mask, steps, [one.by_mask[mask] for one in found], seconds, []) for mask in masks]
 
 
 def rows_of(results: dict[Cell, Finished], masks: Sequence[str], seeds: Sequence[int]) -> list[Row]:
@@ -245,8 +264,9 @@ def rows_of(results: dict[Cell, Finished], masks: Sequence[str], seeds: Sequence
     masks (Sequence[str]): In this order; others that the storage holds follow.
     """
     rows = []
-    lengths = sorted({cell.steps for cell in results}, reverse=True)
-    order = [*masks, *sorted({cell.mask for cell in results} - set(masks))]
+    own = [cell for cell in results if len(cell.masks) == 1]
+    lengths = sorted({cell.steps for cell in own}, reverse=True)
+    order = [*masks, *sorted({cell.mask for cell in own} - set(masks))]
     for steps in lengths:
         for mask in order:
             found = [results[cell] for seed in seeds if (cell := Cell(mask, seed, steps)) in results]

@@ -11,7 +11,8 @@ from ..errors import MaskError
 class Cell:
     """One training.
 
-    mask (str): In mask notation.
+    mask (str): In mask notation. Several with spaces between: a shared training, in which the mask changes from step to
+        step, and which gives each of them a score.
     seed (int): Of the training.
     steps (int): Its length.
     """
@@ -19,6 +20,16 @@ class Cell:
     mask: str
     seed: int
     steps: int
+
+    @classmethod
+    def shared(cls, masks: Sequence[str], seed: int, steps: int) -> "Cell":
+        """One training under several masks."""
+        return cls(" ".join(masks), seed, steps)
+
+    @property
+    def masks(self) -> list[str]:
+        """One, or those of a shared training."""
+        return self.mask.split()
 
 
 def all_masks(n_groups: int) -> list[str]:

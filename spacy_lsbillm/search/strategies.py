@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Protocol
 
-from ..errors import SettingError
 from .space import Cell
 
-Results = Mapping[Cell, float]
+# Of each finished training the score of its mask, or of each of its masks.
+Results = Mapping[Cell, Mapping[str, float]]
 
 
 class Strategy(Protocol):
@@ -28,12 +28,12 @@ class Strategy(Protocol):
 
 def mean_score(mask: str, steps: int, seeds: Sequence[int], results: Results) -> float:
     """Over the seeds."""
-    return mean(results[Cell(mask, seed, steps)] for seed in seeds)
+    return mean(results[Cell(mask, seed, steps)][mask] for seed in seeds)
 
 
 def cells_of(strategy: Strategy, results: Results) -> list[Cell]:
     """The trainings that a strategy has asked for so far. A storage may hold others, of another strategy."""
-    seen: dict[Cell, float] = {}
+    seen: dict[Cell, Mapping[str, float]] = {}
     while stage := strategy.stage(seen):
         if any(cell not in results for cell in stage):
             return [*seen, *stage]
@@ -69,68 +69,95 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Rung:
-    """A stage of successive halving.
+class Shared:
+    """One training a seed for all masks: the mask changes from step to step, and every mask is then scored on the
+    weights that have seen them all. The idea is that of one-shot architecture search (Bender et al., 2018,
+    "Understanding and Simplifying One-Shot Architecture Search"; Guo et al., 2020).
 
-    steps (int): Of each training.
-    keep (int): How many masks are in it.
-    """
-
-    steps: int
-    keep: int
-
-
-@dataclass(frozen=True)
-class Halving:
-    """Successive halving (Jamieson and Talwalkar, 2016): all masks with short trainings, the best of them with longer
-    ones, the last few in full. Each training is one of its own, with the learning rate's whole schedule in it, so that
-    short ones are no broken-off long ones, and a killed one costs no more than itself.
-
-    masks (Sequence[str]), seeds (Sequence[int]): As in a grid.
-    rungs (Sequence[Rung]): From the first stage to the last; the first keeps all.
+    masks (Sequence[str]), seeds (Sequence[int]), steps (int): As in a grid.
     """
 
     masks: Sequence[str]
     seeds: Sequence[int]
-    rungs: Sequence[Rung]
+    steps: int
+
+    @property
+    def cells(self) -> list[Cell]:
+        """One a seed."""
+        return [Cell.shared(self.masks, seed, self.steps) for seed in self.seeds]
 
     def stage(self, results: Results) -> list[Cell]:
-        """The rung that is not finished."""
-        masks = list(self.masks)
-        for rung in self.rungs:
-            masks = masks[: rung.keep]
-            cells = [Cell(mask, seed, rung.steps) for seed in self.seeds for mask in masks]
-            if any(cell not in results for cell in cells):
-                return cells
-            masks = self._ranked(masks, rung, results)
-        return []
+        """One stage."""
+        return self.cells if any(cell not in results for cell in self.cells) else []
+
+    def ranking(self, results: Results) -> list[str]:
+        """The masks, best first; of equal ones the first."""
+        return sorted(self.masks, key=lambda mask: -mean(results[cell][mask] for cell in self.cells))
 
     def chosen(self, results: Results) -> str:
-        """The best of the last rung."""
-        masks = list(self.masks)
-        for rung in self.rungs:
-            masks = self._ranked(masks[: rung.keep], rung, results)
-        return masks[0]
-
-    def _ranked(self, masks: list[str], rung: Rung, results: Results) -> list[str]:
-        return sorted(masks, key=lambda mask: -mean_score(mask, rung.steps, self.seeds, results))
+        """The first."""
+        return self.ranking(results)[0]
 
     @property
     def trials(self) -> int:
-        """Of all rungs."""
-        return sum(rung.keep for rung in self.rungs) * len(self.seeds)
+        """One a seed."""
+        return len(self.seeds)
 
 
-def halving_rungs(n_masks: int, steps: int) -> list[Rung]:
-    """An eighth of the steps for all masks, a quarter for the best quarter of them, all steps for the best two: 31% of
-    the grid's steps with 16 masks.
+@dataclass(frozen=True)
+class Halving:
+    """Successive halving (Jamieson and Talwalkar, 2016): all masks on little, the best of them on more. What a mask
+    gets is at first its part of the trainings that all share, then a training of its own with the first seed, then one
+    with each seed. With 16 masks and three seeds these are 16, 6 and 3 masks, and 31% of the grid's steps.
 
-    RAISES (SettingError): There are too few steps to divide.
+    The usual first stage, short trainings, ranks masks by how little they disturb the base rather than by what they
+    earn once it has adapted to them (docs/search.md has figures).
+
+    masks (Sequence[str]), seeds (Sequence[int]), steps (int): As in a grid.
     """
-    if steps < 8:
-        raise SettingError(f"{steps} steps cannot be divided for halving: use at least 8, or the strategy grid.")
-    quarter = max(2, -(-n_masks // 4))
-    return [Rung(steps // 8, n_masks), Rung(steps // 4, min(quarter, n_masks)), Rung(steps, min(2, n_masks))]
+
+    masks: Sequence[str]
+    seeds: Sequence[int]
+    steps: int
+
+    def stage(self, results: Results) -> list[Cell]:
+        """The stage that is not finished."""
+        shared = self._shared.stage(results)
+        if shared:
+            return shared
+        first = [Cell(mask, self.seeds[0], self.steps) for mask in self._second(results)]
+        if any(cell not in results for cell in first):
+            return first
+        rest = [Cell(mask, seed, self.steps) for seed in self.seeds[1:] for mask in self._third(results)]
+        return rest if any(cell not in results for cell in rest) else []
+
+    def chosen(self, results: Results) -> str:
+        """The best of the last stage."""
+        return max(self._third(results), key=lambda mask: mean_score(mask, self.steps, self.seeds, results))
+
+    @property
+    def trials(self) -> int:
+        """Of all stages."""
+        second, third = self._kept
+        return self._shared.trials + second + third * (len(self.seeds) - 1)
+
+    @property
+    def _shared(self) -> Shared:
+        return Shared(self.masks, self.seeds, self.steps)
+
+    @property
+    def _kept(self) -> tuple[int, int]:
+        """How many masks are in the second and in the third stage."""
+        second, third = (max(2, -(-3 * len(self.masks) // parts)) for parts in (8, 16))
+        return min(second, len(self.masks)), min(third, len(self.masks))
+
+    def _second(self, results: Results) -> list[str]:
+        return self._shared.ranking(results)[: self._kept[0]]
+
+    def _third(self, results: Results) -> list[str]:
+        """Best first by the first seed."""
+        masks = self._second(results)
+        return sorted(masks, key=lambda mask: -mean_score(mask, self.steps, self.seeds[:1], results))[: self._kept[1]]
 
 
 @dataclass(frozen=True)

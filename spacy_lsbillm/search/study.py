@@ -32,13 +32,18 @@ class Finished:
     """A finished trial.
 
     cell (Cell): What was trained.
-    score (float): The best on the development set.
-    record (dict): What the trial left beside it.
+    score (float): The best on the development set; of a shared training the mean over its masks.
+    record (dict): What the trial left beside it; of a shared training with the score `by_mask`.
     """
 
     cell: Cell
     score: float
     record: dict[str, Any]
+
+    @property
+    def by_mask(self) -> dict[str, float]:
+        """The score of its mask, or of each of its masks."""
+        return dict(self.record.get("by_mask") or {self.cell.mask: self.score})
 
 
 class Study:

@@ -1,0 +1,58 @@
+"""One training under many masks: the mask changes from step to step, and every mask is then scored on the weights that
+have seen them all."""
+
+import tempfile
+import time
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from spacy.training.loop import DIR_MODEL_LAST, create_evaluation_callback
+from spacy.util import load_model
+
+from ..errors import SettingError
+from ..pipeline.billm_transformer import BiLLMTransformer
+from ..training_run import run_training
+from .space import Cell
+from .trials import Subject
+
+
+def check_shared(subject: Subject) -> None:
+    """RAISES (SettingError): The config needs the place of the callback that changes the mask."""
+    if subject.config["training"].get("before_update"):
+        raise SettingError(
+            "a training under several masks changes the mask by training.before_update, which the config has set "
+            "already. Set that to null, or use --strategy grid of search-mask or another --predictor of predict-mask."
+        )
+
+
+def train_shared(subject: Subject, cell: Cell, use_gpu: int = -1) -> tuple[float, dict[str, Any]]:
+    """Train once under all masks of a cell and score each on the development set. No model is kept.
+
+    RETURNS (tuple[float, dict]): The mean of the scores, and the record with the score `by_mask`.
+    """
+    begun = time.monotonic()
+    config = subject.config_of(Cell("none", cell.seed, cell.steps))
+    config["training"]["before_update"] = {
+        "@callbacks": "spacy-lsbillm.random_masks.v1",
+        "masks": cell.masks,
+        "seed": cell.seed,
+        "component": subject.component,
+    }
+    # What the development set says under the mask of the moment is of no use: the last weights count.
+    config["training"]["eval_frequency"] = cell.steps
+    # spaCy would count it from the evaluation before the first step.
+    config["training"]["patience"] = 0
+    with tempfile.TemporaryDirectory() as folder:
+        run = run_training(config, Path(folder), use_gpu)
+        nlp = load_model(Path(folder) / DIR_MODEL_LAST)
+    transformer = nlp.get_pipe(subject.component)
+    assert isinstance(transformer, BiLLMTransformer)
+    _, dev = subject.corpora()
+    evaluate = create_evaluation_callback(nlp, dev, config.interpolate()["training"]["score_weights"])
+    scores = {}
+    for mask in cell.masks:
+        transformer.use_mask(mask)
+        scores[mask], _ = evaluate()
+    seconds = round(time.monotonic() - begun, 1)
+    return mean(scores.values()), {"by_mask": scores, "curve": run.curve, "seconds": seconds}
