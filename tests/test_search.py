@@ -470,7 +470,7 @@ def test_halving_from_end_to_end(config, tmp_path):
     assert results["chosen"] == max(results["rows"], key=lambda row: row["mean"])["mask"]
     table, page = (out / "table.md").read_text(), (out / "report.html").read_text()
     assert "Trainings that all masks share: 1 of 8 steps" in table
-    assert "trainings score them that all share" in page
+    assert "Masks in trainings that all share, 8 steps" in page
     # The predictor needs no training of its own any more.
     trained = sorted(out.glob("models/*/*"))
     shown = run("lsbillm", "predict-mask", config, out, "--groups", "2", *QUICK)
@@ -492,11 +492,12 @@ def test_bad_input_is_refused_before_any_training(config, tmp_path):
         (("--paths.dev", tmp_path / "none.spacy"), "there is no development corpus"),
         (("--test", tmp_path / "none.spacy"), "there is no test corpus"),
         (("--training.max_steps", "0"), "training.max_steps = 0"),
+        (("--training.max_steps", "4"), "training.max_steps = 4 is too short for a training under 16 masks"),
         (
-            ("--training.score_weights", '{"ents_g": 1.0}'),
+            ("--groups", "2", "--training.score_weights", '{"ents_g": 1.0}'),
             "score_weights names 'ents_g', which the pipeline does not give",
         ),
-        (("--gpu-id", "3"), ""),
+        (("--groups", "2", "--gpu-id", "3"), ""),
     ):
         output = search(config, tmp_path / "out", *more, code=1)
         assert message in output, output

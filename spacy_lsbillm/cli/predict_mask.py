@@ -139,7 +139,7 @@ def folder_of_prediction(
     if not 0 <= then <= len(wanted):
         raise SettingError(f"--then {then} is not allowed: there are {len(wanted)} masks. Use 0 to {len(wanted)}.")
     if predictor == PredictorName.one_shot:
-        check_shared(subject)
+        check_shared(subject, wanted)
     elif predictor == PredictorName.probe:
         task_of(subject)
     else:

@@ -43,7 +43,10 @@ StrategyOption = Annotated[
     ),
 ]
 GroupsOption = Annotated[
-    str, Option("--groups", "-g", help="Groups of layers of equal size; several numbers with commas between for a grid")
+    str,
+    Option(
+        "--groups", "-g", help="Groups of layers of equal size; several numbers with commas between: the masks of all"
+    ),
 ]
 MasksOption = Annotated[
     str | None, Option("--masks", "-m", help="These masks alone, with spaces between them, such as 'none from:4 all'")
@@ -138,7 +141,7 @@ def folder_of_search(
     if masks is not None or strategy == "grid":
         plan = Grid(wanted, seeds, subject.steps)
     elif strategy == "halving":
-        check_shared(subject)
+        check_shared(subject, wanted)
         plan = Halving(wanted, seeds, subject.steps)
     else:
         if len(groups) != 1:

@@ -155,7 +155,7 @@ def as_html(outcome: Outcome, subject: Subject, about: dict[str, Any]) -> str:
         ),
         *(
             (
-                f"<h2>Masks, as trainings score them that all share ({outcome.shared[0].steps} steps)</h2>",
+                f"<h2>Masks in trainings that all share, {outcome.shared[0].steps} steps</h2>",
                 _picture(outcome.shared, outcome.chosen, subject),
             )
             if outcome.shared
@@ -227,6 +227,8 @@ def _curves(rows: list[Row], chosen: str) -> str:
     for row in sorted(rows, key=lambda row: row.mask == chosen):
         for i, curve in enumerate(row.curves):
             marked = row.mask == chosen
+            # spaCy evaluates after the first step in any case, where nothing is learned yet: it would flatten the rest.
+            curve = curve[1:] if len(curve) > 2 else curve
             axes.plot(
                 [step for step, _ in curve],
                 [100 * score for _, score in curve],

@@ -3,6 +3,7 @@ have seen them all."""
 
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -17,12 +18,17 @@ from .space import Cell
 from .trials import Subject
 
 
-def check_shared(subject: Subject) -> None:
-    """RAISES (SettingError): The config needs the place of the callback that changes the mask."""
+def check_shared(subject: Subject, masks: Sequence[str]) -> None:
+    """RAISES (SettingError): The config needs the place of the callback that changes the mask, or has too few steps."""
     if subject.config["training"].get("before_update"):
         raise SettingError(
             "a training under several masks changes the mask by training.before_update, which the config has set "
             "already. Set that to null, or use --strategy grid of search-mask or another --predictor of predict-mask."
+        )
+    if subject.steps < len(masks):
+        raise SettingError(
+            f"training.max_steps = {subject.steps} is too short for a training under {len(masks)} masks, each of which "
+            f"needs a step. Raise it, or use --strategy grid of search-mask or another --predictor of predict-mask."
         )
 
 
