@@ -189,7 +189,7 @@ def test_the_experiment_on_masks(make_base, data, tmp_path, monkeypatch, capsys)
     assert "| snips_slots | probe | 0.0% |" in tables
     assert "| bits:01 | layers 0-1 causal, layers 2-3 bidirectional |" in tables
     for name in ("scores.svg", "predictors.svg", "tables.md"):
-        assert path.with_name(name).stat().st_size > 0
+        assert (tmp_path / "results" / "2-groups" / name).stat().st_size > 0
 
 
 def test_what_is_made_of_the_scores_of_all_masks():

@@ -1,5 +1,6 @@
 """What the experiment found, as Markdown and as plots."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -20,18 +21,26 @@ PREDICTORS = {"probe": "o", "one-shot": "s", "first-steps": "^", "first-loss": "
 
 
 def report(results: Path) -> None:
-    """Tables and plots of each folder of results that may be compared with each other."""
-    folders = sorted(path for path in results.iterdir() if path.is_dir()) if results.is_dir() else []
-    found = {folder: [read_result(path) for path in sorted(folder.glob("*.json"))] for folder in folders}
-    if not any(found.values()):
+    """Tables and plots of all results over the same masks. Tasks are not compared with each other: sizes may differ."""
+    found = [read_result(path) for path in sorted(results.glob("*/*.json"))]
+    if not found:
         raise SystemExit(f"there are no results in {results}: make some with the command run.")
-    for folder, sets in found.items():
-        if sets:
-            text = tables(sets)
-            (folder / "tables.md").write_text(text, encoding="utf8")
-            plot_scores(sets, folder / "scores.svg")
-            plot_predictors(sets, folder / "predictors.svg")
-            print(f"{folder.name}\n\n{text}")
+    times = Counter(one["set"] for one in found)
+    named = [one | {"set": _label(one)} if times[one["set"]] > 1 else one for one in found]
+    for groups in sorted({one["settings"]["groups"] for one in named}):
+        sets = [one for one in named if one["settings"]["groups"] == groups]
+        folder = results / f"{groups}-groups"
+        folder.mkdir(exist_ok=True)
+        text = tables(sets)
+        (folder / "tables.md").write_text(text, encoding="utf8")
+        plot_scores(sets, folder / "scores.svg")
+        plot_predictors(sets, folder / "predictors.svg")
+        print(f"{groups} groups\n\n{text}")
+
+
+def _label(one: dict[str, Any]) -> str:
+    """Of a task that was run at several sizes."""
+    return f"{one['set']}, {one['split']['sizes']['train']:,} sentences"
 
 
 def tables(sets: Sequence[dict[str, Any]]) -> str:
@@ -287,6 +296,7 @@ def plot_predictors(sets: Sequence[dict[str, Any]], path: Path) -> None:
             panel.plot(range(1, len(scores) + 1), scores, marker, color=DEV, markersize=4)
             panel.axhline(max(scores), color=TEST, linewidth=0.9, linestyle="--")
             panel.set_title(f"{one['set']}, {name}: Spearman {_number(entry['on_dev']['spearman'])}", fontsize=9)
+            panel.set_xticks(range(1, len(scores) + 1, 5))
             panel.grid(linewidth=0.4)
             if not column:
                 panel.set_ylabel("dev score in percent")
