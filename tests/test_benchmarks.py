@@ -1,6 +1,7 @@
 """The benchmarks on a little data, and what is made of their results: the table of tasks, the experiment on masks."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -125,7 +126,7 @@ def test_finished_cells_and_those_of_others_are_left_alone(make_base, data, tmp_
     assert ran == [("snips_slots", "causal", 0)]
     run()
     assert ran == [("snips_slots", "causal", 0), ("snips_slots", "causal", 1)]
-    monkeypatch.setattr("benchmarks.tasks.cell.LLM", Tuned(0.5))
+    monkeypatch.setitem(MODELS, "causal", replace(MODELS["causal"], tuned=Tuned(0.5)))
     with pytest.raises(SystemExit, match=r"0\.json was made with tuned = "):
         run()
 

@@ -19,7 +19,7 @@ from spacy_lsbillm.backbone import fingerprint, read_record
 from spacy_lsbillm.training_run import run_training
 
 from ..record import circumstances, read_result, told, write_result
-from .models import ALL_MODELS, CNN, LLM, SCORE, Budget, Tuned, make_config
+from .models import ALL_MODELS, SCORE, Budget, Tuned, make_config
 from .sets import SETS, prepare
 
 
@@ -84,7 +84,7 @@ def check_made_with(path: Path, model_name: str, tuned: Tuned | None) -> None:
     """RAISES (SystemExit): A result is of other settings or of another base than it would be now."""
     found, base = read_result(path), ALL_MODELS[model_name].base
     expected = {
-        "tuned": vars(tuned or chosen_for(model_name)),
+        "tuned": vars(tuned or ALL_MODELS[model_name].tuned),
         "base": fingerprint(Path(base)) if base is not None else None,
     }
     made_with = {"tuned": found["tuned"], "base": found["base"] and found["base"]["fingerprint"]}
@@ -94,11 +94,6 @@ def check_made_with(path: Path, model_name: str, tuned: Tuned | None) -> None:
                 f"{path} was made with {what} = {made_with[what]}, which is now {now}: remove it, or name another "
                 f"folder with --results."
             )
-
-
-def chosen_for(model_name: str) -> Tuned:
-    """What was tuned for a model."""
-    return CNN if ALL_MODELS[model_name].base is None else LLM
 
 
 def run_cell(
@@ -120,7 +115,7 @@ def run_cell(
     with_test (bool): False while something is chosen.
     """
     model, kind = ALL_MODELS[model_name], SETS[set_name].kind
-    tuned = tuned or chosen_for(model_name)
+    tuned = tuned or ALL_MODELS[model_name].tuned
     paths = prepare(set_name, data, work / "data", limits)
     sizes = {split: len(DocBin().from_disk(path)) for split, path in paths.items()}
     # One folder a process: several may work on the table.

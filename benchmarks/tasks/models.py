@@ -62,6 +62,7 @@ class Compared:
     depth (int | None): How many of the base's layers are used; None: all.
     rank (int | None): Of the adapter; None: the default.
     kinds (tuple[str, ...]): Kinds of tasks that it is for.
+    tuned (Tuned): What was chosen for it.
     """
 
     words: str
@@ -71,13 +72,14 @@ class Compared:
     depth: int | None = None
     rank: int | None = None
     kinds: tuple[str, ...] = tuple(COMPONENT)
+    tuned: Tuned = LLM
 
 
 MODELS: dict[str, Compared] = {
     "causal": Compared("the decoder, causal", unmask="none"),
     "bidirectional": Compared("the decoder, all layers unmasked"),
     "encoder": Compared("the encoder of the same shape, text and number of tokens", base=ENCODER),
-    "cnn": Compared("spaCy's tok2vec CNN", base=None),
+    "cnn": Compared("spaCy's tok2vec CNN", base=None, tuned=CNN),
     "bidirectional_ner": Compared(
         "the decoder, all layers unmasked, under spaCy's transition-based ner", component="ner", kinds=("sequence",)
     ),
@@ -85,11 +87,13 @@ MODELS: dict[str, Compared] = {
 # Rows of another table: what is left of a score with fewer layers, see `benchmarks.depth`.
 DEPTHS = {f"depth{depth}": Compared(f"its first {depth} layers", depth=depth) for depth in range(1, 9)}
 # Columns of a third: what pre-training is worth, see `benchmarks.pretrained`. An adapter of full rank can turn the
-# random weights of all linear layers into any others.
+# random weights of all linear layers into any others. With the settings of the others random weights learn nothing.
 PRETRAINED = {
     "pretrained": Compared("the embedded base"),
-    "random": Compared("the same architecture from random weights", base=RANDOM),
-    "random_full_rank": Compared("the same, with an adapter of full rank", base=RANDOM, rank=192),
+    "random": Compared("the same architecture from random weights", base=RANDOM, tuned=Tuned(0.008, 0.125)),
+    "random_full_rank": Compared(
+        "the same, with an adapter of full rank", base=RANDOM, rank=192, tuned=Tuned(0.008, 0.0625)
+    ),
 }
 ALL_MODELS = ChainMap(MODELS, DEPTHS, PRETRAINED)
 
