@@ -5,8 +5,8 @@
 
 Every layer is unmasked; the random weights are tuned a second time with an adapter of full rank, as a small one cannot
 make much of them. The base has the settings of `benchmarks.tasks`, with which random weights learn nothing: theirs were
-chosen on SNIPS by `tune`. Scores are those of the best epoch on the development set. A run that was stopped goes on with
-the same command.
+chosen on SNIPS by `tune`. Scores are those of the best epoch on the development set. What was stopped goes on with the
+same command.
 """
 
 import argparse
