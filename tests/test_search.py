@@ -255,6 +255,9 @@ def test_a_short_training_is_judged_where_it_ends(config, tmp_path):
     assert [step for step, _ in run.curve] == [0, 5]
     assert not (tmp_path / "short").exists()
     assert subject.config_of(Cell("all", 0, 16))["training"]["eval_frequency"] == 4
+    overrides["training.eval_frequency"] = 100
+    subject = Subject.of(load_config(config, overrides=overrides, interpolate=False))
+    assert subject.config_of(Cell("all", 0, 16))["training"]["eval_frequency"] == 16
 
 
 def test_the_loss_of_a_training_is_that_of_all_its_steps(config, tmp_path):

@@ -124,8 +124,9 @@ class Subject:
         share = cell.steps / self.steps
         training = config["training"]
         training["max_steps"] = cell.steps
-        if cell.steps < self.steps:
-            # The rate has come down only there, and evaluations would take longer than the training.
+        if cell.steps < self.steps or training["eval_frequency"] > cell.steps:
+            # The rate has come down only there, and evaluations would take longer than a short training. One that is
+            # shorter than the distance between two evaluations would have none after its first step.
             training["eval_frequency"] = cell.steps
         if model.get("heads_first"):
             model["heads_first"] = round(model["heads_first"] * share)
