@@ -110,8 +110,8 @@ class Halving:
     gets is at first its part of the trainings that all share, then a training of its own with the first seed, then one
     with each seed. With 16 masks and three seeds these are 16, 6 and 3 masks, and 31% of the grid's steps.
 
-    The usual first stage, short trainings, ranks masks by how little they disturb the base rather than by what they
-    earn once it has adapted to them (docs/search.md has figures).
+    The usual first stage, short trainings, ranks masks otherwise than trainings in full do (docs/search.md has
+    figures).
 
     masks (Sequence[str]), seeds (Sequence[int]), steps (int): As in a grid.
     """
