@@ -122,13 +122,16 @@ def test_the_same_seed_gives_the_same_pipeline(config, tmp_path):
     found = []
     for name in ("one", "two"):
         more = ["--components.transformer.model.unmask", "bits:0101", "--training.max_steps", "6"]
-        run("train", config, "--output", tmp_path / name, *more)
-        nlp = spacy.load(tmp_path / name / "model-last")
-        found.append((nlp.meta["performance"], vectors(nlp)))
-    assert found[0][0] == found[1][0]
-    assert same(found[0][1], found[1][1], tolerance=0)
+        # Whether an adapter is folded depends on what else uses the base at the moment, and with it the last digits.
+        run("train", config, "--output", tmp_path / name, *more, "--components.transformer.model.fold_adapter", "never")
+        folder = tmp_path / name / "model-last"
+        nlp = spacy.load(folder)
+        stored = ("transformer/adapter/adapter_model.safetensors", "ner/model", "textcat/model")
+        found.append((nlp.meta["performance"], [(folder / path).read_bytes() for path in stored], vectors(nlp)))
+    assert found[0][:2] == found[1][:2]
+    assert same(found[0][2], found[1][2], tolerance=0)
     assert nlp.get_pipe("transformer").mask.notation == "bits:0101"
-    assert len(found[0][1]) == len(TEXTS)
+    assert len(found[0][2]) == len(TEXTS)
 
 
 def test_train_refuses_a_gpu_that_is_not_there(config, tmp_path):
