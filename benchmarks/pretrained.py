@@ -61,11 +61,14 @@ def main() -> None:
 
 def make_random_base(base: Path, folder: Path) -> None:
     """The same configuration and tokenizer with the weights that transformers begins with, of seed 0."""
+    config = AutoConfig.from_pretrained(base)
     if folder.is_dir():
+        if AutoConfig.from_pretrained(folder).to_diff_dict() != config.to_diff_dict():
+            raise SystemExit(f"{folder} has another shape than {base}: remove it.")
         return
     partial = folder.with_name(f"{folder.name}.{os.getpid()}")
     torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base)).save_pretrained(partial)
+    AutoModelForCausalLM.from_config(config).save_pretrained(partial)
     AutoTokenizer.from_pretrained(base).save_pretrained(partial)
     try:
         partial.rename(folder)

@@ -116,6 +116,10 @@ def test_agreement_where_there_is_nothing_to_rank():
     flat = agreement(prediction({"none": 0.0, "all": 0.0}), grid, 100)
     # The first of equal ones is its choice.
     assert (flat.spearman, flat.kendall, flat.regret_first) == (None, None, pytest.approx(0.2))
+    # The loss of a training that has gone astray.
+    astray = prediction({"layers:1": float("nan"), "none": 0.2, "all": 0.3})
+    assert astray.ranking == ["all", "none", "layers:1"]
+    assert agreement(astray, {"layers:1": 0.1, "none": 0.2, "all": 0.3}, 100).spearman == pytest.approx(1.0)
     with pytest.raises(SettingError, match="only one has 'all'"):
         agreement(prediction({"none": 0.0, "layers:1": 1.0}), grid, 100)
 

@@ -378,6 +378,14 @@ def test_a_work_folder_that_another_run_is_in(text, tmp_path):
     assert not at.work.exists()
 
 
+def test_a_run_that_was_killed_before_it_began_is_begun_again(text, tmp_path):
+    at = places(text, tmp_path)
+    at.work.mkdir()
+    (at.work / "settings.json.partial").write_text("{")
+    pretrain(settings(tokens=512), at, CPU)
+    assert at.output.is_dir()
+
+
 def test_output_and_work_lie_apart(text, tmp_path):
     for work in (tmp_path / "out", tmp_path / "out" / "w", tmp_path):
         with refuses("must lie apart", StorageError):

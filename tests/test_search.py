@@ -19,9 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from spacy.util import load_config
 
-from spacy_lsbillm.errors import MaskError, StorageError
+from spacy_lsbillm.errors import MaskError, SettingError, StorageError
 from spacy_lsbillm.search.extension import extension_test, pairs_of
-from spacy_lsbillm.search.run import on_test, trainer
+from spacy_lsbillm.search.run import on_test, run_all, trainer
 from spacy_lsbillm.search.significance import f1, paired_bootstrap
 from spacy_lsbillm.search.space import Cell, all_masks, check_masks, same_layers
 from spacy_lsbillm.search.strategies import Greedy, Grid, Halving, cells_of
@@ -122,9 +122,8 @@ def test_each_trial_is_done_once_by_several_threads_of_several_studies(url):
 
     def work():
         study = Study(url, {"config": "a"})
-        study.submit(cells)
         while len(study.finished()) < len(cells):
-            study.do_one(lambda cell: (done.append(cell), time.sleep(0.02))[1] or (0.5, {"n": 1}))
+            study.do_one(cells, lambda cell: (done.append(cell), time.sleep(0.02))[1] or (0.5, {"n": 1}))
 
     threads = [threading.Thread(target=work) for _ in range(3)]
     for thread in threads:
@@ -141,9 +140,9 @@ from spacy_lsbillm.search.space import Cell
 from spacy_lsbillm.search.study import Study
 from spacy_lsbillm.search.trials import Subject
 study = Study(sys.argv[1], {"config": "a"})
-study.submit([Cell("all", seed, 1) for seed in range(4)])
-study.do_one(lambda cell: (0.1, {}))
-study.do_one(lambda cell: (print("begun", flush=True), time.sleep(600)))
+cells = [Cell("all", seed, 1) for seed in range(4)]
+study.do_one(cells, lambda cell: (0.1, {}))
+study.do_one(cells, lambda cell: (print("begun", flush=True), time.sleep(600)))
 """
 
 
@@ -154,14 +153,12 @@ def test_what_a_killed_process_was_doing_is_done_again_and_nothing_else(url):
     cells = [Cell("all", seed, 1) for seed in range(4)]
     done = []
     # As long as it lives, its trial is its own.
-    study.submit(cells)
-    while (cell := study.do_one(lambda _: (0.2, {}))) is not None:
+    while (cell := study.do_one(cells, lambda _: (0.2, {}))) is not None:
         done.append(cell.seed)
     assert done == [2, 3]
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    study.submit(cells)
-    while (cell := study.do_one(lambda _: (0.2, {}))) is not None:
+    while (cell := study.do_one(cells, lambda _: (0.2, {}))) is not None:
         done.append(cell.seed)
     assert done == [2, 3, 1]
     assert {cell.seed: found.score for cell, found in study.finished().items()} == {0: 0.1, 1: 0.2, 2: 0.2, 3: 0.2}
@@ -169,12 +166,28 @@ def test_what_a_killed_process_was_doing_is_done_again_and_nothing_else(url):
 
 def test_a_trial_that_fails_may_be_tried_again(url):
     study = Study(url, {"config": "a"})
-    study.submit([Cell("all", 0, 1)])
+    cell = Cell("all", 0, 1)
     with pytest.raises(ZeroDivisionError):
-        study.do_one(lambda cell: 1 / 0)
-    assert study.do_one(lambda cell: (1.0, {})) is None
-    study.submit([Cell("all", 0, 1)])
-    assert study.do_one(lambda cell: (1.0, {})) == Cell("all", 0, 1)
+        study.do_one([cell], lambda cell: 1 / 0)
+    with pytest.raises(SettingError, match="score nan"):
+        study.do_one([cell], lambda cell: (float("nan"), {}))
+    assert study.do_one([cell], lambda cell: (1.0, {})) == cell
+    assert study.do_one([cell], lambda cell: (0.5, {})) is None
+    assert study.finished()[cell].score == 1.0
+
+
+def test_what_another_plan_has_left_is_not_done(url):
+    """A search was stopped and goes on with another strategy."""
+    cells = [Cell("all", seed, 1) for seed in range(4)]
+    with pytest.raises(KeyboardInterrupt):
+        run_all(Grid(["none", "all"], (0, 1), 1), Study(url, {}), interrupted, "trainings")
+    done = []
+    run_all(Grid(["all"], (1,), 1), Study(url, {}), lambda cell: (done.append(cell), (1.0, {}))[1], "trainings")
+    assert done == [cells[1]]
+
+
+def interrupted(cell):
+    raise KeyboardInterrupt
 
 
 def test_what_another_process_has_given_up_still_counts(url, monkeypatch):
@@ -182,13 +195,13 @@ def test_what_another_process_has_given_up_still_counts(url, monkeypatch):
     monkeypatch.setattr("spacy_lsbillm.search.study._is_dead", lambda trial: True)
     study = Study(url, {"config": "a"})
     cell = Cell("all", 0, 1)
-    study.submit([cell])
 
     def train(_):
-        Study(url, {"config": "a"}).submit([cell])
+        # Taking one gives up what it believes dead.
+        Study(url, {"config": "a"}).do_one([Cell("none", 0, 1)], lambda _: (0.1, {}))
         return 0.5, {"seconds": 1}
 
-    assert study.do_one(train) == cell
+    assert study.do_one([cell], train) == cell
     assert study.finished()[cell].score == 0.5 and study.finished()[cell].record == {"seconds": 1}
 
 
@@ -203,9 +216,9 @@ def test_a_trial_without_signs_of_life_is_given_up(url, monkeypatch, proc, tmp_p
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     time.sleep(0.6)
     study = Study(url, {"config": "a"})
-    study.submit([Cell("all", seed, 1) for seed in range(2)])
+    cells = [Cell("all", seed, 1) for seed in range(2)]
     done = []
-    while (cell := study.do_one(lambda _: (0.2, {}))) is not None:
+    while (cell := study.do_one(cells, lambda _: (0.2, {}))) is not None:
         done.append(cell.seed)
     assert 1 in done
     process.wait()
@@ -255,9 +268,12 @@ def test_a_short_training_is_judged_where_it_ends(config, tmp_path):
     assert [step for step, _ in run.curve] == [0, 5]
     assert not (tmp_path / "short").exists()
     assert subject.config_of(Cell("all", 0, 16))["training"]["eval_frequency"] == 4
-    overrides["training.eval_frequency"] = 100
+    # A training shorter than the distance between evaluations; numbers may be variables.
+    overrides |= {"training.eval_frequency": "${paths.every}", "paths.every": 100, "training.patience": 8}
     subject = Subject.of(load_config(config, overrides=overrides, interpolate=False))
-    assert subject.config_of(Cell("all", 0, 16))["training"]["eval_frequency"] == 16
+    assert [step for step, _ in subject.run(Cell("all", 0, 16), tmp_path / "full", -1).curve] == [0, 16]
+    with pytest.raises(SettingError, match=r"training\.max_epochs = 2: a search compares"):
+        Subject.of(load_config(config, overrides={"training.max_epochs": 2}, interpolate=False))
 
 
 def test_the_loss_of_a_training_is_that_of_all_its_steps(config, tmp_path):
@@ -471,6 +487,7 @@ def test_halving_from_end_to_end(config, tmp_path):
     ranking = sorted(results["shared"], key=lambda row: -row["mean"])
     assert {row["mask"] for row in results["rows"]} == {row["mask"] for row in ranking[:2]}
     assert results["chosen"] == max(results["rows"], key=lambda row: row["mean"])["mask"]
+    assert results["extension"] is None
     table, page = (out / "table.md").read_text(), (out / "report.html").read_text()
     assert "Trainings that all masks share: 1 of 8 steps" in table
     assert "Masks in trainings that all share, 8 steps" in page
@@ -485,6 +502,8 @@ def test_halving_from_end_to_end(config, tmp_path):
 
 
 def test_bad_input_is_refused_before_any_training(config, tmp_path):
+    unlabelled = tmp_path / "texts.jsonl"
+    unlabelled.write_text('{"text": "book a table"}\n')
     for more, message in (
         (("--groups", "3"), "3 bits do not divide 4 layers into groups of equal size"),
         (("--groups", "two"), "--groups 'two': give whole numbers"),
@@ -494,6 +513,7 @@ def test_bad_input_is_refused_before_any_training(config, tmp_path):
         (("--groups", "1,2", "--strategy", "greedy"), "greedy takes one number of groups"),
         (("--paths.dev", tmp_path / "none.spacy"), "there is no development corpus"),
         (("--test", tmp_path / "none.spacy"), "there is no test corpus"),
+        (("--groups", "2", "--test", unlabelled), "has no annotation that ents_f could be computed from"),
         (("--training.max_steps", "0"), "training.max_steps = 0"),
         (("--training.max_steps", "4"), "training.max_steps = 4 is too short for a training under 16 masks"),
         (

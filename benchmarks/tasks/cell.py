@@ -13,13 +13,15 @@ from filelock import FileLock, Timeout
 from spacy.tokens import DocBin
 from spacy.training import Corpus
 from spacy.training.loop import DIR_MODEL_BEST
+from thinc.api import Config
 from tqdm import tqdm
 
 from spacy_lsbillm.backbone import fingerprint, read_record
+from spacy_lsbillm.training_config import find_transformer
 from spacy_lsbillm.training_run import run_training
 
 from ..record import circumstances, read_result, told, write_result
-from .models import ALL_MODELS, SCORE, Budget, Tuned, make_config
+from .models import ALL_MODELS, SCORE, Budget, Tuned, lora_of, make_config
 from .sets import SETS, prepare
 
 
@@ -82,12 +84,14 @@ class Run:
 
 def check_made_with(path: Path, model_name: str, tuned: Tuned | None) -> None:
     """RAISES (SystemExit): A result is of other settings or of another base than it would be now."""
-    found, base = read_result(path), ALL_MODELS[model_name].base
-    expected = {
-        "tuned": vars(tuned or ALL_MODELS[model_name].tuned),
-        "base": fingerprint(Path(base)) if base is not None else None,
-    }
-    made_with = {"tuned": found["tuned"], "base": found["base"] and found["base"]["fingerprint"]}
+    found, model = read_result(path), ALL_MODELS[model_name]
+    expected: dict[str, Any] = {"tuned": vars(tuned or model.tuned), "base": None}
+    made_with: dict[str, Any] = {"tuned": found["tuned"], "base": found["base"] and found["base"]["fingerprint"]}
+    if model.base is not None:
+        expected |= {"base": fingerprint(Path(model.base)), "unmask": model.unmask, "depth": model.depth}
+        expected["lora"] = lora_of(model.rank)
+        _, transformer = find_transformer(Config().from_str(found["config"], interpolate=False))
+        made_with |= {name: transformer["model"].get(name) for name in ("unmask", "depth", "lora")}
     for what, now in expected.items():
         if made_with[what] != now:
             raise SystemExit(

@@ -121,7 +121,7 @@ def make_config(
             unmask=model.unmask,
             depth=model.depth,
             learn_rate_scale=tuned.scale,
-            lora=_lora(model.rank),
+            lora=lora_of(model.rank),
         )
     training: dict[str, Any] = config["training"]
     config["system"]["seed"] = seed
@@ -136,6 +136,8 @@ def make_config(
         "batcher": {"@batchers": "spacy.batch_by_sequence.v1", "size": budget.batch, "get_length": None},
         "score_weights": {SCORE[kind]: 1.0},
     }
+    # In spaCy's own default config they are not used.
+    training["optimizer"]["use_averages"] = True
     training["optimizer"]["learn_rate"] = {
         "@schedules": "warmup_linear.v1",
         "warmup_steps": max(1, steps // 10),
@@ -145,7 +147,7 @@ def make_config(
     return config
 
 
-def _lora(rank: int | None) -> dict[str, Any]:
+def lora_of(rank: int | None) -> dict[str, Any]:
     """The default without dropout. At another rank, updates are scaled as rsLoRA does it (Kalajdzievski, 2023), so that
     they are of the same size: alpha / sqrt(r) stays the same."""
     lora = {**DEFAULT_LORA, "dropout": 0.0}

@@ -10,6 +10,7 @@ from spacy import blank
 from spacy.tokens import DocBin
 
 from spacy_lsbillm.data import Labels, Record, choice_records, labels_of, make_doc, read_records
+from spacy_lsbillm.files import digest
 
 SPLITS = ("train", "dev", "test")
 # What is drawn from a training set is the same for all models and seeds.
@@ -65,13 +66,18 @@ def prepare(name: str, data: Path, work: Path, limits: dict[str, int]) -> dict[s
     folder = data / data_set.folder
     if not folder.is_dir():
         raise SystemExit(f"there is no {folder}: name the folder of data sets with --data.")
-    source = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
+    suffix = ".iob" if data_set.kind == "sequence" else ".jsonl"
+    sources = {split: folder / f"{split}{suffix}" for split in SPLITS}
+    for path in sources.values():
+        if not path.is_file():
+            raise SystemExit(f"there is no {path}.")
+    content = "".join(digest(path) for path in sources.values())
+    source = hashlib.sha256(content.encode()).hexdigest()[:8]
     paths = {split: work / f"{name}-{source}-{split}-{limits[split] or 'all'}.spacy" for split in SPLITS}
     if all(path.exists() for path in paths.values()):
         return paths
     nlp = blank("en")
-    suffix = ".iob" if data_set.kind == "sequence" else ".jsonl"
-    records = {split: list(read_records(folder / f"{split}{suffix}")) for split in SPLITS}
+    records = {split: list(read_records(path)) for split, path in sources.items()}
     labels = Labels() if data_set.kind == "choice" else labels_of(records["train"])
     work.mkdir(parents=True, exist_ok=True)
     for split, path in paths.items():

@@ -76,7 +76,7 @@ def _table(rows: dict[Tuned, Row]) -> str:
         for tuned, row in rows.items():
             if key in row and seeds:
                 means[tuned][key] = mean(row[key][seed] for seed in seeds)
-    best = {key: max(found[key] for found in means.values() if key in found) for key in columns}
+    best = {key: max((found[key] for found in means.values() if key in found), default=None) for key in columns}
     heads = ["rate", "adapter's scale", "pooling", *(", ".join(key) for key in columns), "mean"]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for tuned in sorted(rows, key=lambda t: (t.pooling != Tuned.pooling, t.pooling, t.rate, t.scale)):

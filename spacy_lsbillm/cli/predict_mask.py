@@ -145,7 +145,7 @@ def folder_of_prediction(
     else:
         short_length(subject.steps, share)
     setup_gpu(gpu_id)
-    subject.check_scores()
+    subject.check_scores(test)
     study = opened(output, storage, subject)
     prediction = predicted(predictor, subject, wanted, seeds, study, output, share, gpu_id)
     about = about_run(config_path, predictor, seeds, test)

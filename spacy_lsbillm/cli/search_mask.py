@@ -49,7 +49,13 @@ GroupsOption = Annotated[
     ),
 ]
 MasksOption = Annotated[
-    str | None, Option("--masks", "-m", help="These masks alone, with spaces between them, such as 'none from:4 all'")
+    str | None,
+    Option(
+        "--masks",
+        "-m",
+        help="These masks alone, with spaces between them, such as 'none from:4 all'; "
+        "search-mask trains each in full, whatever the strategy",
+    ),
 ]
 SeedsOption = Annotated[str, Option("--seeds", help="Seeds, with commas between; every mask is trained with each")]
 TestOption = Annotated[
@@ -148,7 +154,7 @@ def folder_of_search(
             raise SettingError(f"--strategy greedy takes one number of groups, not {groups}.")
         plan = Greedy(groups[0], seeds, subject.steps)
     setup_gpu(gpu_id)
-    subject.check_scores()
+    subject.check_scores(test)
     study = opened(output, storage, subject)
     msg.info(
         f"{len(wanted)} masks of {subject.n_layers} layers, seeds {', '.join(map(str, seeds))}, "

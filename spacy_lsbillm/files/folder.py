@@ -81,6 +81,19 @@ def sole_writer(path: Path) -> Iterator[None]:
         lock.release()
 
 
+def put_in_place(partial: Path, path: Path) -> None:
+    """Have a file or folder that was written under another name on the disk, then rename it: whatever happens, what
+    has the final name is whole. A folder may take the place of an empty one alone."""
+    if partial.is_dir():
+        _sync(partial)
+    else:
+        _sync_one(partial)
+    if partial.is_dir() and path.is_dir():
+        path.rmdir()
+    partial.replace(path)
+    _sync_one(path.parent)
+
+
 def _exchange(one: Path, other: Path) -> None:
     """Exchange two folders; in one step where the system and the file system have it."""
     if sys.platform == "linux":

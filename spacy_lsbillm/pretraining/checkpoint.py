@@ -1,6 +1,5 @@
 """The state of a run on disk: whole at any moment, and read without pickle."""
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import torch
 from torch import nn
 
 from ..errors import StorageError
+from ..files import put_in_place
 
 FILE = "checkpoint.pt"
 
@@ -40,11 +40,8 @@ def save_checkpoint(
         "optimizer": optimizer.state_dict(),
         "progress": vars(progress),
     }
-    with partial.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(folder / FILE)
+    torch.save(state, partial)
+    put_in_place(partial, folder / FILE)
 
 
 def load_checkpoint(

@@ -21,7 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from ..about import __version__
 from ..backbone.base import BaseSettings, load_causal_lm
 from ..errors import SettingError, StorageError
-from ..files import sole_writer
+from ..files import put_in_place, sole_writer
 from .card import model_card
 from .checkpoint import FILE as CHECKPOINT
 from .checkpoint import Progress, check_settings, load_checkpoint, save_checkpoint
@@ -106,7 +106,9 @@ def _check_places(places: Places, settings: PretrainingSettings, sources: dict[s
     if not resume and checkpoint.is_file():
         raise StorageError(f"{checkpoint} is the checkpoint of a run. Use --resume to go on, or another work folder.")
     wanted = {**settings.as_sections(), "sources": sources}
-    held = {path.name for path in places.work.iterdir()} if places.work.is_dir() else set()
+    partial = begun.with_name(BEGUN + ".partial")
+    # A run that was killed before it had begun has left nothing but that.
+    held = {path.name for path in places.work.iterdir()} - {partial.name} if places.work.is_dir() else set()
     if begun.is_file() and held != {BEGUN}:
         check_settings(begun, read_begun(begun), wanted)
         return
@@ -115,9 +117,8 @@ def _check_places(places: Places, settings: PretrainingSettings, sources: dict[s
     if held - {BEGUN} or (places.work.exists() and not places.work.is_dir()):
         raise StorageError(f"the work folder {places.work} holds something else. Name another.")
     places.work.mkdir(parents=True, exist_ok=True)
-    partial = begun.with_name(BEGUN + ".partial")
     partial.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf8")
-    partial.replace(begun)
+    put_in_place(partial, begun)
 
 
 def _sources(text: list[Path], valid: list[Path], tokenizer: Path | None) -> dict[str, Any]:
@@ -162,8 +163,9 @@ def _tokenizer(settings: PretrainingSettings, places: Places, text: list[Path]) 
         tokenizer = train_tokenizer(sample, settings.tokenizer.vocab_size)
     tokenizer.model_max_length = settings.model.positions
     partial = places.work / "tokenizer.partial"
+    shutil.rmtree(partial, ignore_errors=True)
     tokenizer.save_pretrained(str(partial))
-    partial.replace(folder)
+    put_in_place(partial, folder)
     return tokenizer
 
 
@@ -327,9 +329,7 @@ def _finish(
     }
     (partial / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf8")
     (partial / "README.md").write_text(model_card(places.output.name, record), encoding="utf8")
-    if places.output.is_dir():
-        places.output.rmdir()
-    partial.rename(places.output)
+    put_in_place(partial, places.output)
     return record
 
 

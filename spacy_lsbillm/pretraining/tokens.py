@@ -1,6 +1,5 @@
 """Text as one array of token ids on disk, which is mapped and never read whole."""
 
-import os
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ..backbone.base import load_tokenizer
 from ..errors import SettingError
+from ..files import put_in_place
 
 END, MASK = "<|endoftext|>", "<|mask|>"
 DOCUMENTS_A_BATCH = 512
@@ -69,12 +69,10 @@ def write_tokens(documents: Iterator[str], tokenizer: PreTrainedTokenizerFast, p
                 np.array([*begin, *ids, end], dtype=dtype).tofile(file)
             written += len(batch)
             bar.update(len(batch))
-        file.flush()
-        os.fsync(file.fileno())
     if not written:
         partial.unlink()
         raise SettingError(f"the {source} text is empty.")
-    partial.replace(path)
+    put_in_place(partial, path)
 
 
 def token_dtype(tokenizer: PreTrainedTokenizerFast) -> type:

@@ -1,6 +1,7 @@
 """A ranking of masks by the first steps: every mask is trained, but briefly."""
 
 from collections.abc import Sequence
+from math import ceil, floor
 from pathlib import Path
 from statistics import mean
 
@@ -22,9 +23,11 @@ def short_length(steps: int, share: float) -> int:
     """
     if not 0 < share < 1:
         raise SettingError(f"--share {share} is not allowed: it must be above 0 and below 1.")
-    short = int(share * steps)
+    # 0.29 * 100 is a little less than 29.
+    short = floor(share * steps + 1e-9)
     if not short:
-        raise SettingError(f"--share {share} of {steps} steps is less than one step. Use at least {1 / steps:.3g}.")
+        least = ceil(1000 / steps) / 1000
+        raise SettingError(f"--share {share} of {steps} steps is less than one step. Use at least {least}.")
     return short
 
 

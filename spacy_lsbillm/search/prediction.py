@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,9 @@ class Prediction:
 
     @property
     def ranking(self) -> list[str]:
-        """The masks, best first; of equal ones the first."""
-        return sorted(self.scores, key=lambda mask: -self.scores[mask])
+        """The masks, best first; of equal ones the first. One whose score is no number, such as the loss of a training
+        that has gone astray, is last."""
+        return sorted(self.scores, key=lambda mask: -_known(self.scores[mask]))
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def agreement(prediction: Prediction, grid: Mapping[str, float], grid_steps: int
         differing = sorted(set(grid) ^ set(prediction.scores))
         raise SettingError(f"the prediction and the search are about different masks; only one has {differing[0]!r}.")
     masks = list(grid)
-    truth, guess = [grid[mask] for mask in masks], [prediction.scores[mask] for mask in masks]
+    truth, guess = [grid[mask] for mask in masks], [_known(prediction.scores[mask]) for mask in masks]
     constant = len(set(truth)) == 1 or len(set(guess)) == 1
     rank = prediction.ranking
     best = max(truth)
@@ -80,6 +81,10 @@ def agreement(prediction: Prediction, grid: Mapping[str, float], grid_steps: int
         best - max(grid[mask] for mask in rank[:FIRST]),
         prediction.steps / grid_steps,
     )
+
+
+def _known(score: float) -> float:
+    return score if isfinite(score) else -inf
 
 
 def _number(value: Any) -> float | None:

@@ -84,7 +84,7 @@ class Outcome:
     tested (list[Tested]): The chosen mask, "none" and "all"; empty without a test set.
     differences (dict): Of the chosen mask to each of the others, on the test set.
     extension (Extension | None): Of the masks that were trained in full, on the development set: whether it helps to
-        unmask more towards the output; None where there are no pairs that could tell.
+        unmask more towards the output; None where only some were, or no pairs could tell.
     """
 
     chosen: str
@@ -169,6 +169,8 @@ def outcome_of(
     }
     rows = rows_of(results, masks, seeds)
     full = {row.mask: row.scores for row in rows if row.steps == subject.steps and len(row.scores) == len(seeds)}
+    # Masks that were trained because they had looked best on dev say nothing of the others.
+    all_trained = considered is None and full.keys() >= set(masks)
     return Outcome(
         strategy.chosen(scores),
         rows,
@@ -177,7 +179,7 @@ def outcome_of(
         subject.steps * (considered or len(masks)) * len(seeds),
         tested,
         differences,
-        extension_test(full, subject.n_layers),
+        extension_test(full, subject.n_layers) if all_trained else None,
     )
 
 
@@ -215,9 +217,8 @@ def run_all(plan: Strategy, study: Study, train: Callable[[Cell], tuple[float, d
             if not stage:
                 bar.update(bar.total - bar.n)
                 return
-            study.submit(stage)
             bar.n = sum(cell in results for cell in cells_of(plan, results))
-            cell = study.do_one(train)
+            cell = study.do_one(stage, train)
             if cell is None:
                 # What is left is under way elsewhere.
                 time.sleep(PATIENCE)

@@ -19,7 +19,8 @@ class Difference:
 
     mean (float): First less second.
     low (float), high (float): The middle 95% of the resampled differences.
-    p (float): Two-sided: twice the smaller share of resampled differences at or beyond zero.
+    p (float): Two-sided: twice the smaller share of resampled differences at or beyond zero, one more counted than
+        there were, so that it is never 0 (Davison and Hinkley, 1997, section 4.2).
     """
 
     mean: float
@@ -47,7 +48,7 @@ def paired_bootstrap(first: np.ndarray, second: np.ndarray, seed: int = 0) -> Di
         parts.append(((f1(totals[0]) - f1(totals[1])) * drawn).sum(axis=1))
     differences = np.concatenate(parts)
     low, high = np.quantile(differences, [0.025, 0.975])
-    beyond = min((differences <= 0).mean(), (differences >= 0).mean())
+    beyond = (1 + min((differences <= 0).sum(), (differences >= 0).sum())) / (1 + len(differences))
     mean = f1(first.sum(axis=1)).mean() - f1(second.sum(axis=1)).mean()
     return Difference(float(mean), float(low), float(high), float(min(1.0, 2 * beyond)))
 

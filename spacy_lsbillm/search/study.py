@@ -3,10 +3,12 @@ and kept when a process is killed."""
 
 import contextlib
 import json
+import math
 import os
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,10 +18,10 @@ import optuna
 from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
 
-from ..errors import StorageError
+from ..errors import SettingError, StorageError
 from .space import Cell
 
-CELL, RECORD, HOST, PROCESS, ALIVE = "cell", "record", "host", "process", "alive"
+CELL, RECORD, TOKEN, HOST, PROCESS, ALIVE = "cell", "record", "token", "host", "process", "alive"
 # Seconds between signs of life of a running trial, and without one until somebody else may have it.
 HEARTBEAT, GRACE = 20.0, 120.0
 SQLITE = "sqlite:///"
@@ -84,40 +86,30 @@ class Study:
                 found[cell] = Finished(cell, score, json.loads(trial.user_attrs[RECORD]))
         return found
 
-    def submit(self, cells: Sequence[Cell]) -> None:
-        """Queue what is neither queued, running nor finished; before that, give up what dead processes have taken."""
-        with self._alone():
-            for trial in self._trials(TrialState.RUNNING):
-                if _is_dead(trial):
-                    self._study.tell(trial.number, state=TrialState.FAIL)
-            known = set(map(_cell_of, self._trials(TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)))
-            for cell in cells:
-                if cell not in known:
-                    self._study.enqueue_trial({}, user_attrs={CELL: json.dumps(asdict(cell))})
-
-    def do_one(self, train: Callable[[Cell], tuple[float, dict[str, Any]]]) -> Cell | None:
-        """Take one of the queued trials, if there is one, and do it. No other process gets it.
+    def do_one(self, cells: Sequence[Cell], train: Callable[[Cell], tuple[float, dict[str, Any]]]) -> Cell | None:
+        """Do the first of some cells that is neither finished nor under way in another process; what a dead one had
+        taken is nobody's.
 
         train (Callable): Cell to score and record.
         RETURNS (Cell | None): What was done; None where nothing was left.
+        RAISES (SettingError): The score is no number.
         """
-        with self._alone():
-            if not self._trials(TrialState.WAITING):
-                return None
-            trial = self._study.ask()
-            cell = _cell_of(trial)
-            if cell is None or self._taken_before(trial.number, cell):
-                # Another process was faster, which a database elsewhere may allow.
-                self._study.tell(trial, state=TrialState.FAIL)
-                return None
-            trial.set_user_attr(HOST, _here())
-            trial.set_user_attr(PROCESS, _born(os.getpid()))
-            trial.set_user_attr(ALIVE, time.time())
+        trial = self._take(cells)
+        if trial is None:
+            return None
+        cell = Cell(**json.loads(trial.user_attrs[CELL]))
         try:
             with _signs_of_life(trial):
                 score, record = train(cell)
+            if not math.isfinite(score):
+                raise SettingError(
+                    f"the training under {cell.mask!r} with seed {cell.seed} has the score {score}, which cannot be "
+                    f"compared. Lower the learning rate."
+                )
         except BaseException:
-            self._study.tell(trial, state=TrialState.FAIL)
+            # Another process may have given it up already.
+            with contextlib.suppress(ValueError):
+                self._study.tell(trial, state=TrialState.FAIL)
             raise
         attributes = {CELL: json.dumps(asdict(cell)), RECORD: json.dumps(record)}
         try:
@@ -128,9 +120,32 @@ class Study:
             self._study.add_trial(optuna.trial.create_trial(value=score, user_attrs=attributes))
         return cell
 
-    def _taken_before(self, number: int, cell: Cell) -> bool:
-        others = self._trials(TrialState.RUNNING, TrialState.COMPLETE)
-        return any(trial.number != number and _cell_of(trial) == cell for trial in others)
+    def _take(self, cells: Sequence[Cell]) -> optuna.Trial | None:
+        """Begin a trial of the first cell that nobody has."""
+        with self._alone():
+            for trial in self._trials(TrialState.RUNNING):
+                if _is_dead(trial):
+                    self._study.tell(trial.number, state=TrialState.FAIL)
+            known = set(map(_cell_of, self._trials(TrialState.RUNNING, TrialState.COMPLETE)))
+            free = next((cell for cell in cells if cell not in known), None)
+            if free is None:
+                return None
+            attributes = {
+                CELL: json.dumps(asdict(free)),
+                TOKEN: uuid.uuid4().hex,
+                HOST: _here(),
+                PROCESS: _born(os.getpid()),
+                ALIVE: time.time(),
+            }
+            # With its attributes at once, so that there is no moment at which others do not see what it is.
+            self._study.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs=attributes))
+            same = [one for one in self._trials(TrialState.RUNNING, TrialState.COMPLETE) if _cell_of(one) == free]
+            mine = next(one for one in same if one.user_attrs.get(TOKEN) == attributes[TOKEN])
+            if any(one.number < mine.number for one in same):
+                # Another process was faster, which a database that cannot be locked here allows.
+                self._study.tell(mine.number, state=TrialState.FAIL)
+                return None
+            return optuna.Trial(self._study, mine._trial_id)
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=states)

@@ -10,7 +10,7 @@ from typing import Any
 
 from spacy.language import Language
 from spacy.schemas import ConfigSchemaTraining
-from spacy.training import Example
+from spacy.training import Corpus, Example
 from spacy.training.initialize import init_nlp
 from spacy.training.loop import DIR_MODEL_LAST
 from spacy.util import registry, resolve_dot_names
@@ -87,6 +87,12 @@ class Subject:
                 f"training.max_steps = {steps!r}: a search compares trainings of the same length, so it needs a number "
                 f"of steps. Set it, for example with --training.max_steps 1000."
             )
+        epochs = plain["training"].get("max_epochs") or 0
+        if epochs > 0:
+            raise SettingError(
+                f"training.max_epochs = {epochs}: a search compares trainings of the same length, which this might cut "
+                f"before they are scored. Set it to 0; training.max_steps says when they end."
+            )
         model = block["model"]
         base = BaseSettings(name=model["name"], revision=model.get("revision"), depth=model.get("depth"))
         folder = resolve_folder(base.name, base.revision)
@@ -117,19 +123,22 @@ class Subject:
     def config_of(self, cell: Cell) -> Config:
         """The config of a trial. The schedule of the learning rate shrinks with the length, and a short training is
         judged where it ends; the base is stored by reference."""
-        config = self.config.copy()
-        model = config["components"][self.component]["model"]
+        config, plain = self.config.copy(), self.config.interpolate()
+        model, training = config["components"][self.component]["model"], plain["training"]
+        # Its numbers, which may be variables, are changed.
+        config["training"] = training
         model["unmask"], model["store_base"] = cell.mask, "reference"
-        config["system"]["seed"] = config["training"]["seed"] = cell.seed
+        config["system"]["seed"] = training["seed"] = cell.seed
         share = cell.steps / self.steps
-        training = config["training"]
         training["max_steps"] = cell.steps
         if cell.steps < self.steps or training["eval_frequency"] > cell.steps:
             # The rate has come down only there, and evaluations would take longer than a short training. One that is
-            # shorter than the distance between two evaluations would have none after its first step.
+            # shorter than the distance between two evaluations would have none after its first step; spaCy counts its
+            # patience from the one before that.
             training["eval_frequency"] = cell.steps
-        if model.get("heads_first"):
-            model["heads_first"] = round(model["heads_first"] * share)
+            training["patience"] = 0
+        if heads_first := plain["components"][self.component]["model"].get("heads_first"):
+            model["heads_first"] = round(heads_first * share)
         _shorten(training["optimizer"].get("learn_rate"), share)
         return config
 
@@ -140,11 +149,12 @@ class Subject:
         train, dev = resolve_dot_names(plain, [training["train_corpus"], training["dev_corpus"]])
         return train, dev
 
-    def check_scores(self) -> None:
+    def check_scores(self, test: Path | None = None) -> None:
         """Train nothing, but see that there is a development set and that the pipeline gives the scores by which the
         best model is chosen: a weight on a score that nobody computes would count as 0.
 
-        RAISES (SettingError): One is missing.
+        test (Path | None): The corpus on which the chosen one is scored in the end.
+        RAISES (SettingError): A score is missing, or a corpus has nothing to score by.
         """
         plain = self.config.interpolate()
         weights = {name: weight for name, weight in plain["training"]["score_weights"].items() if weight}
@@ -162,6 +172,20 @@ class Subject:
                 f"training.score_weights names {missing[0]!r}, which the pipeline does not give. It gives: "
                 f"{', '.join(sorted(scores))}."
             )
+        if test is not None:
+            self._check_test(nlp, test)
+
+    def _check_test(self, nlp: Language, test: Path) -> None:
+        """What has no gold annotation at all has no score. Mostly the first documents tell."""
+        score = self.heaviest_score
+        for limit in (SAMPLE, None):
+            examples = list(islice(Corpus(test)(nlp), limit))
+            if examples and nlp.evaluate(examples).get(score) is not None:
+                return
+        raise SettingError(
+            f"the test corpus {str(test)!r} has no annotation that {score} could be computed from. Give a .spacy file "
+            f"with the gold annotation, such as spacy convert and spacy lsbillm convert write."
+        )
 
     def run(self, cell: Cell, folder: Path, use_gpu: int) -> TrainingRun:
         """Train a cell. Of a full training the best model is kept.
