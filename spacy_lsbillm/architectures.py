@@ -114,16 +114,16 @@ def create_sequence_labeler_v1(
 
 def create_pooled_textcat_v1(
     tok2vec: Model[list[Doc], list[Floats2d]],
+    exclusive_classes: bool,
     pooling: str = "mean",
-    exclusive_classes: bool = True,
     nO: int | None = None,
 ) -> Model[list[Doc], Floats2d]:
     """One vector a document, dropout and one linear layer, for spaCy's `textcat` and `textcat_multilabel`.
 
     tok2vec (Model): A listener, or any other layer that gives one vector a token.
-    pooling (str): "last", "mean", "max" or "attention".
     exclusive_classes (bool): True for `textcat`, false for `textcat_multilabel`.
+    pooling (str): "last", "mean", "max" or "attention".
     nO (int | None): The number of classes; null: set by the component from its labels.
     RAISES (SettingError): There is no such pooling.
     """
-    return build_pooled_textcat(tok2vec, pooling, exclusive_classes, nO)
+    return build_pooled_textcat(tok2vec, exclusive_classes, pooling, nO)

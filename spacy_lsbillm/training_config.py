@@ -240,6 +240,9 @@ def _components(pipeline: Sequence[str], pooling: str | None) -> dict[str, Any]:
     }
     if CLEANER in pipeline:
         blocks[CLEANER] = {"factory": CLEANER, "attrs": {"_.trf_data": None}, "silent": True}
+    for name in CLASSIFIERS & blocks.keys():
+        scorer = "spacy-lsbillm.textcat_scorer.v1"
+        blocks[name]["scorer"] = {"@scorers": scorer, "multi_label": name == "textcat_multilabel"}
     if "span_finder" in blocks:
         blocks["span_finder"]["max_length"] = 25
     for name in _after_span_finder(pipeline):

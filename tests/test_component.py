@@ -11,6 +11,7 @@ from spacy.training import Example
 from spacy.util import fix_random_seed, registry
 from spacy_transformers.data_classes import TransformerData
 from thinc.api import SGD, Adam, Config
+from thinc.types import Ragged
 from tiny import TEXTS
 
 from spacy_lsbillm.errors import SettingError, StorageError
@@ -475,15 +476,29 @@ def test_pieces_train_as_tokens_do(make_base):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
 
 
-def test_the_first_piece_can_be_the_vector(make_base):
+@pytest.mark.parametrize(("layer", "place"), [("first_piece", 0), ("last_piece", -1)])
+def test_one_piece_can_be_the_vector(make_base, layer, place):
     nlp = build(make_base(), heads=(), output="pieces")
-    first = {**LISTENER, "pooling": {"@layers": "reduce_first.v1"}}
-    nlp.add_pipe("textcat", config={"model": {**TEXTCAT, "tok2vec": first}})
+    one = {**LISTENER, "pooling": {"@layers": f"spacy-lsbillm.{layer}.v1"}}
+    nlp.add_pipe("textcat", config={"model": {**TEXTCAT, "tok2vec": one}})
     train(nlp, 2)
     doc = nlp("évening")
     listener = nlp.get_pipe("textcat").model.get_ref("tok2vec")
-    assert np.allclose(listener.predict([doc])[0][0], doc._.trf_data.model_output.last_hidden_state[0, 0], atol=1e-6)
+    states = doc._.trf_data.model_output.last_hidden_state[0]
+    assert np.allclose(listener.predict([doc])[0][0], states[place], atol=1e-6)
     assert doc._.trf_data.align.lengths.tolist()[0] > 1
+
+
+@pytest.mark.parametrize("layer", ["first_piece", "last_piece"])
+def test_tokens_without_pieces_have_a_zero_vector(layer):
+    model = registry.layers.get(f"spacy-lsbillm.{layer}.v1")()
+    data = np.arange(1, 11, dtype="f").reshape(5, 2)
+    vectors, backprop = model.begin_update(Ragged(data, np.array([0, 2, 0, 3, 0], dtype="i")))
+    expected = {"first_piece": [0, 2], "last_piece": [1, 4]}[layer]
+    assert vectors.tolist() == [[0, 0], data[expected[0]].tolist(), [0, 0], data[expected[1]].tolist(), [0, 0]]
+    gradient = backprop(np.full((5, 2), 7, dtype="f")).dataXd
+    assert {i for i, row in enumerate(gradient) if row.all()} == set(expected)
+    assert gradient.sum() == 2 * 2 * 7
 
 
 def test_output_out_of_range():

@@ -116,6 +116,40 @@ def test_classes_of_the_training_file_hold_for_all(tmp_path, nlp):
     assert stored(tmp_path / "more" / "dev.spacy", nlp)[0].cats == {"y": 1, "z": 0}
 
 
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_classes_that_training_never_had_count_as_missed(nlp, multi_label):
+    """spaCy's own scorer would take the three for apples."""
+    examples = []
+    for name in ("apple", "zebra", "zebra", "zebra"):
+        doc, gold = nlp.make_doc(name), nlp.make_doc(name)
+        doc.cats, gold.cats = {"apple": 0.9, "pear": 0.1}, {"apple": 0.0, "pear": 0.0, name: 1.0}
+        examples.append(Example(doc, gold))
+    score = registry.scorers.get("spacy-lsbillm.textcat_scorer.v1")(multi_label)
+    with pytest.warns(UserWarning, match="the class 'zebra' of the document 'zebra' was not in the training corpus"):
+        found = score(examples, labels=["apple", "pear"], threshold=0.5)
+    assert found["cats_micro_r"] == 0.25
+    assert found["cats_micro_p"] == 0.25
+
+
+def test_tokens_that_nobody_has_annotated(nlp, tmp_path):
+    doc = doc_of(nlp, {"tokens": ["play", "jazz", "now", "."], "tags": ["O", "B-x", "-", None]})
+    assert [token.ent_iob for token in doc] == [2, 3, 0, 0]
+    with pytest.raises(DataError, match="here: the token 'jazz' has no annotation"):
+        make_doc(nlp, Record({"tokens": ["play", "jazz"], "tags": ["O", "-"]}, "here"), Labels(), "key")
+
+
+def test_tokens_that_will_be_cut_again_are_named(tmp_path):
+    line = {"text": "jazzrock band", "tokens": ["jazz", "rock", "band"], "tags": ["B-x", "O", "O"]}
+    path = write(tmp_path / "a.jsonl", {"text": "a b", "tokens": ["a", "b"]}, line, line)
+    with pytest.warns(UserWarning, match="line 2 has other tokens than the tokenizer of 'en' makes") as raised:
+        run("lsbillm", "convert", path, tmp_path / "out")
+    assert len(raised) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        del line["text"]
+        run("lsbillm", "convert", write(tmp_path / "b.jsonl", line), tmp_path / "out")
+
+
 def test_what_is_not_read_is_named_once(tmp_path, nlp):
     path = write(tmp_path / "a.jsonl", {"text": "a", "lable": "x"}, {"text": "b", "lable": "y"})
     with pytest.warns(UserWarning, match="line 1: lable is not read. Keys: text, tokens") as raised:
@@ -206,6 +240,7 @@ def test_documents_without_a_question_are_named(nlp):
     ("content", "message"),
     [
         ({}, "neither 'text' nor 'tokens'"),
+        ({"question": "a", "choices": ["b", "c"]}, "Questions with choices need --choices"),
         ({"text": 3}, "'text' is 3; it must be a string"),
         ({"text": "a", "label": 1}, "'label' is 1"),
         ({"text": "a\ud800"}, "lone surrogate"),

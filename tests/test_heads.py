@@ -197,8 +197,28 @@ def test_with_a_key_the_scores_that_choose_must_be_its_own(make_base):
         with warnings.catch_warnings(record=True) as raised:
             warnings.simplefilter("always")
             nlp.initialize(lambda data=data: data)
-        found = [one for one in raised if "Set training.score_weights.spans_slots_f to 1.0" in str(one.message)]
+        found = [one for one in raised if "Give training.score_weights.spans_slots_f a weight" in str(one.message)]
         assert len(found) == warned
+
+
+def test_the_scores_of_several_labelers_must_count(make_base):
+    """With the default weights nobody gives ents_f; with one that writes entities, or another choice, all is well."""
+    for keys, weights, warned in (
+        (("a", "b"), {"ents_f": 1.0}, 2),
+        (("a", None), {"ents_f": 1.0}, 0),
+        (("a", "b"), {"spans_a_f": 1.0, "ents_f": None}, 0),
+    ):
+        nlp = build(make_base(), heads=("textcat",))
+        for key in keys:
+            labeler(nlp, name=f"labeler_{key}", spans_key=key)
+        nlp.config["training"]["score_weights"] = {"cats_micro_f": 0.5, **weights}
+        data = corpus(nlp)
+        for example in data:
+            example.reference.spans["a"] = example.reference.spans["b"] = list(example.reference.ents)
+        with warnings.catch_warnings(record=True) as raised:
+            warnings.simplefilter("always")
+            nlp.initialize(lambda data=data: data)
+        assert sum("it would make no difference" in str(one.message) for one in raised) == warned, keys
 
 
 def test_labels_that_were_not_given_are_named(make_base):
@@ -266,6 +286,23 @@ def test_tokens_that_do_not_fit_have_no_part_in_the_loss(make_base):
         assert [i for i, row in enumerate(gradient) if not row.any()] == [7]
 
 
+@pytest.mark.parametrize("key", [None, "slots"])
+def test_spans_are_aligned_by_their_text_where_spaces_differ(make_base, key):
+    nlp = build(make_base(), heads=())
+    pipe = labeler(nlp, spans_key=key)
+    reference = Doc(nlp.vocab, words=["Do", "n't", "go", ",", "New", "York", "!"])
+    city = Span(reference, 4, 6, label="city")
+    if key is None:
+        reference.set_ents([city])
+    else:
+        reference.spans[key] = [city]
+    predicted = Doc(
+        nlp.vocab, ["Do", "n't", "go", ",", "New", "York", "!"], [False, True, False, True, True, False, False]
+    )
+    assert predicted.text == "Don't go, New York!"
+    assert list(pipe._aligned(Example(predicted, reference))) == ["O", "O", "O", "O", "B-city", "L-city", "O"]
+
+
 def test_labels_may_be_given(make_base):
     nlp = build(make_base(), heads=())
     pipe = labeler(nlp)
@@ -300,6 +337,19 @@ def test_gold_spans_that_overlap_are_named(make_base):
         nlp.initialize(lambda: data)
 
 
+def test_gold_spans_that_overlap_are_named_in_scoring_too(make_base):
+    nlp = build(make_base(), heads=())
+    labeler(nlp, spans_key="slots")
+    data = corpus(nlp, "slots")
+    nlp.initialize(lambda: data)
+    reference = data[1].reference
+    reference.spans["slots"] = [Span(reference, 3, 5, label="artist"), Span(reference, 4, 6, label="artist")]
+    with pytest.warns(UserWarning, match="overlap in .*play some jazz.*one of the two counts as missed") as raised:
+        nlp.evaluate(data)
+        nlp.evaluate(data)
+    assert len(raised) == 1
+
+
 def test_labels_that_training_never_had_are_named_once(trained):
     data = corpus(trained)
     reference = data[2].reference
@@ -317,6 +367,9 @@ def test_bad_settings(make_base):
         labeler(nlp, scheme="bio")
     with pytest.raises(SettingError, match="pooling = 'first' is not allowed"):
         textcat(nlp, pooling="first")
+    # A default would be wrong for one of the two components.
+    with pytest.raises(ValueError, match="exclusive_classes"):
+        nlp.add_pipe("textcat", config={"model": {"@architectures": "spacy-lsbillm.PooledTextCat.v1", "tok2vec": CNN}})
 
 
 # PooledTextCat
@@ -402,7 +455,7 @@ def test_pooling_is_what_it_says_and_so_is_its_gradient(pooling, exclusive, leng
         array[rng.random(len(array)) < 0.3] = 0
     tok2vec, seen = vectors_of(arrays)
     truth = rng.random((len(arrays), 2)).astype("f")
-    model = build_pooled_textcat(tok2vec, pooling, exclusive)
+    model = build_pooled_textcat(tok2vec, exclusive, pooling)
     model.initialize(X=[None] * len(arrays), Y=truth)
     linear = model.get_ref("output_layer")
     linear.set_param("W", get_current_ops().asarray(rng.normal(size=(2, 3)).astype("f")))

@@ -1,5 +1,6 @@
 """A cell of the table: one model trained on one data set with one seed, chosen on dev and scored on test."""
 
+import hashlib
 import shutil
 import time
 from collections.abc import Sequence
@@ -122,8 +123,10 @@ def run_cell(
     tuned = tuned or ALL_MODELS[model_name].tuned
     paths = prepare(set_name, data, work / "data", limits)
     sizes = {split: len(DocBin().from_disk(path)) for split, path in paths.items()}
-    # One folder a process: several may work on the table.
-    folder = work / "runs" / f"{set_name}-{model_name}-{seed}-{time.time_ns()}"
+    # One a result, which one process at a time works on; what a killed one has left is in the way.
+    name = hashlib.sha256(str(result.resolve()).encode()).hexdigest()[:8]
+    folder = work / "runs" / f"{set_name}-{model_name}-{seed}-{name}"
+    shutil.rmtree(folder, ignore_errors=True)
     corpora = {split: str(paths[split]) for split in ("train", "dev")}
     config = make_config(model, kind, corpora, sizes["train"], budget, tuned, seed)
     run = run_training(config, folder)

@@ -49,7 +49,8 @@ def cell(scores: list[float]) -> str:
 
 
 def plot(scores: Scores, path: Path, split: str) -> None:
-    """A dot a seed and a line at the mean, one column of dots a model."""
+    """A dot a seed, a bar at the mean and a line as long as the standard deviation on either side; a row of them a
+    model."""
     from matplotlib import pyplot
 
     sets = [name for name in SETS if any(key[0] == name for key in scores)]
@@ -60,7 +61,12 @@ def plot(scores: Scores, path: Path, split: str) -> None:
     for m, (model, colour) in enumerate(zip(models, colours, strict=False)):
         rows = [(i + 0.15 * (m - (len(models) - 1) / 2), scores[name, model]) for i, name in enumerate(sets)]
         points = [(score, y) for y, found in rows for score in found]
-        axes.scatter(*zip(*points, strict=True), s=14, color=colour, label=model, marker="os^Dv"[m])
+        axes.scatter(*zip(*points, strict=True), s=10, color=colour, label=model, marker="os^Dv"[m])
+        for y, found in rows:
+            if not found:
+                continue
+            spread = stdev(found) if len(found) > 1 else 0.0
+            axes.errorbar(mean(found), y, xerr=spread, color=colour, linewidth=1, marker="|", markersize=9)
     axes.set_yticks(range(len(sets)), sets)
     axes.invert_yaxis()
     axes.set_xlabel(f"{split} score (F1 or accuracy, in percent), a dot a seed")

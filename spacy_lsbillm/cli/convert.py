@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from spacy.language import Language
-from spacy.tokens import DocBin
+from spacy.tokens import Doc, DocBin
 from spacy.util import get_lang_class
 from tqdm import tqdm  # type: ignore[import-untyped]
 from typer import Argument, Option
@@ -83,11 +83,22 @@ def convert(
     for file in files:
         docs = DocBin(store_user_data=True)
         warned: set[str] = set()
+        first_cut: str | None = None
         for record in tqdm(_records(file, choices), desc=file.name, unit=" documents", file=sys.stderr, leave=False):
             _warn_of_new(record, labels, warned)
-            docs.add(make_doc(nlp, record, labels, spans_key))
+            doc = make_doc(nlp, record, labels, spans_key)
+            if first_cut is None and "tokens" in record.content and _is_cut_again(nlp, doc):
+                first_cut = record.where
+            docs.add(doc)
         if not len(docs):
             raise DataError(f"{file} is empty.")
+        if first_cut is not None:
+            warnings.warn(
+                f"{first_cut} has other tokens than the tokenizer of {nlp.lang!r} makes of its text. In training "
+                f"spacy.Corpus.v1 makes them anew, and what does not fit is left out of the loss. To keep the tokens, "
+                f"leave out 'text', or train from the JSONL file with spacy-lsbillm.JsonlCorpus.v1.",
+                stacklevel=2,
+            )
         stores.append(docs)
     output.mkdir(parents=True, exist_ok=True)
     for target, docs in zip(targets, stores, strict=True):
@@ -96,6 +107,13 @@ def convert(
         partial.replace(target)
         msg.good(f"{target}: {len(docs):,} documents")
     return targets
+
+
+def _is_cut_again(nlp: Language, doc: Doc) -> bool:
+    """Whether spaCy's corpus reader will give a document other tokens."""
+    return not doc.has_unknown_spaces and [token.text for token in doc] != [
+        token.text for token in nlp.make_doc(doc.text)
+    ]
 
 
 def _records(file: Path, choices: str | None) -> Iterator[Record]:

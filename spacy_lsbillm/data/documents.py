@@ -11,6 +11,9 @@ from spacy.util import get_words_and_spaces
 from ..errors import DataError
 from .records import Record
 
+# Tags of tokens that nobody has annotated: they have no part in the loss.
+UNKNOWN = ("-", None)
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -57,12 +60,17 @@ def make_doc(nlp: Language, record: Record, labels: Labels, spans_key: str | Non
         doc = _text(nlp, record)
     except UnicodeEncodeError as error:
         raise DataError(f"{record.where}: the text has a lone surrogate, which is no character: {error}.") from error
-    spans = _spans(doc, record)
+    spans, missing = _spans(doc, record)
+    if missing and spans_key is not None:
+        raise DataError(
+            f"{record.where}: the token {doc[missing[0]].text!r} has no annotation, which doc.spans cannot say of a "
+            f"token. Leave out the sentence, or the spans key."
+        )
     if spans is not None and spans_key is not None:
         doc.spans[spans_key] = spans
     elif spans is not None:
         _check_overlap(spans, record)
-        doc.set_ents(spans)
+        doc.set_ents(spans, missing=[doc[i : i + 1] for i in missing])
     chosen, cats = classes(record), record.get("cats", dict)
     if chosen is not None and cats is not None:
         raise DataError(f"{record.where} has 'cats' beside 'label' or 'labels': leave out one of them.")
@@ -82,7 +90,8 @@ def _text(nlp: Language, record: Record) -> Doc:
     text, tokens = record.get("text", str), record.get("tokens", list)
     if tokens is None:
         if text is None:
-            raise DataError(f"{record.where} has neither 'text' nor 'tokens'.")
+            hint = " Questions with choices need --choices." if "choices" in record.content else ""
+            raise DataError(f"{record.where} has neither 'text' nor 'tokens'.{hint}")
         return nlp.make_doc(text)
     if not all(isinstance(token, str) and token for token in tokens):
         raise DataError(f"{record.where}: 'tokens' holds something that is not a string with something in it.")
@@ -110,26 +119,29 @@ def _text(nlp: Language, record: Record) -> Doc:
     return Doc(nlp.vocab, words=words, spaces=spaces)
 
 
-def _spans(doc: Doc, record: Record) -> list[Span] | None:
+def _spans(doc: Doc, record: Record) -> tuple[list[Span] | None, list[int]]:
+    """The spans, None where the record says nothing of them, and the tokens of which it does not know."""
     tags, spans = record.get("tags", list), record.get("spans", list)
     if tags is not None and spans is not None:
         raise DataError(f"{record.where} has 'tags' and 'spans': leave out one of them.")
     if spans is not None:
-        return [_char_span(doc, span, record) for span in spans]
+        return [_char_span(doc, span, record) for span in spans], []
     if tags is None:
-        return None
+        return None, []
     if record.get("tokens", list) is None or len(tags) != len(record.content["tokens"]):
         raise DataError(f"{record.where} has {len(tags)} tags, which is not the number of its 'tokens'.")
     # White space in the text may have become tokens of their own, which have no tags.
     places = [token.i for token in doc if not token.is_space] if len(doc) != len(tags) else range(len(doc))
-    return [
+    found = [
         Span(doc, places[start], places[end - 1] + 1, label=label)
         for start, end, label in iob_spans(tags, record.where, record.content["tokens"])
     ]
+    return found, [places[i] for i, tag in enumerate(tags) if tag in UNKNOWN]
 
 
 def iob_spans(tags: Sequence[Any], where: str, tokens: Sequence[str]) -> list[tuple[int, int, str]]:
-    """The spans of IOB2 tags as (first token, token after the last, label).
+    """The spans of IOB2 tags as (first token, token after the last, label). Tokens with "-" or null for a tag are in
+    none.
 
     RAISES (DataError): A tag is not IOB2, or an I- follows nothing that it could continue. Such files are usually
         IOB1, where B- stands only between neighbours, or damaged; which of them nobody can tell from one sentence.
@@ -137,10 +149,13 @@ def iob_spans(tags: Sequence[Any], where: str, tokens: Sequence[str]) -> list[tu
     found: list[tuple[int, int, str]] = []
     for i, tag in enumerate(tags):
         kind, dash, label = tag.partition("-") if isinstance(tag, str) else ("", "", "")
-        if tag == "O":
+        if tag == "O" or tag in UNKNOWN:
             continue
         if kind not in ("B", "I") or not dash or not label:
-            raise DataError(f"{where}: the tag {tag!r} of {tokens[i]!r} is not IOB2: use O, B-LABEL and I-LABEL.")
+            raise DataError(
+                f"{where}: the tag {tag!r} of {tokens[i]!r} is not IOB2: use O, B-LABEL and I-LABEL, or - where "
+                f"nothing is known."
+            )
         if kind == "B":
             found.append((i, i + 1, label))
         elif found and found[-1][1] == i and found[-1][2] == label:
@@ -180,6 +195,7 @@ def _check_overlap(spans: list[Span], record: Record) -> None:
             if i in taken:
                 raise DataError(
                     f"{record.where}: the spans {taken[i].text!r} ({taken[i].label_}) and {span.text!r} "
-                    f"({span.label_}) overlap. doc.ents cannot hold both: convert them with --spans-key."
+                    f"({span.label_}) overlap. doc.ents cannot hold both: put them into doc.spans, with --spans-key of "
+                    f"convert or spans_key of the corpus reader."
                 )
             taken[i] = span

@@ -1,5 +1,6 @@
-"""Accuracy by question, for multiple choice with a `textcat`."""
+"""Scores of classes: spaCy's own with classes that are new, and accuracy by question for multiple choice."""
 
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -11,6 +12,36 @@ from ..errors import DataError
 from .choices import QUESTION, RIGHT
 
 ACCURACY = "choice_acc"
+
+
+def make_textcat_scorer(multi_label: bool = False) -> Callable[..., dict[str, Any]]:
+    """spaCy's scores of categories, in which classes that the model does not know count as missed.
+
+    multi_label (bool): For `textcat_multilabel`.
+    """
+
+    def score(examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
+        return textcat_score(list(examples), multi_label, **kwargs)
+
+    return score
+
+
+def textcat_score(examples: list[Example], multi_label: bool, **kwargs: Any) -> dict[str, Any]:
+    """spaCy's own scorer leaves out gold classes that were not in training, and takes a document that has only such a
+    one for one of the first class it knows. Here it is warned of, and counts as missed."""
+    labels = list(kwargs.pop("labels", ()))
+    new: dict[str, Example] = {}
+    for example in examples:
+        for name, value in example.reference.cats.items():
+            if value and labels and name not in labels:
+                new.setdefault(name, example)
+    for name, example in new.items():
+        warnings.warn(
+            f"the class {name!r} of the document {example.reference.text[:60]!r} was not in the training corpus: it "
+            f"counts as missed. Classes: {', '.join(labels)}.",
+            stacklevel=2,
+        )
+    return Scorer.score_cats(examples, "cats", labels=[*labels, *new], multi_label=multi_label, **kwargs)
 
 
 def make_choice_scorer() -> Callable[..., dict[str, Any]]:
@@ -37,5 +68,5 @@ def choice_score(examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
         chances[example.reference.user_data[QUESTION]] += [(predicted.get(name, 0.0), gold[name]) for name in names]
     answered = [of_question for of_question in chances.values() if of_question]
     right = sum(max(of_question, key=lambda pair: pair[0])[1] for of_question in answered)
-    found = Scorer.score_cats(examples, "cats", multi_label=False, **kwargs)
+    found = textcat_score(examples, False, **kwargs)
     return {ACCURACY: right / len(answered) if answered else None, **found}

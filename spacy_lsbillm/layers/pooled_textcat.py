@@ -31,16 +31,16 @@ POOLINGS: dict[str, Callable[[], Model[Ragged, Floats2d]]] = {
 
 def build_pooled_textcat(
     tok2vec: Model[list[Doc], list[Floats2d]],
+    exclusive_classes: bool,
     pooling: str = "mean",
-    exclusive_classes: bool = True,
     nO: int | None = None,
 ) -> Model[list[Doc], Floats2d]:
     """Token vectors pooled to one, dropout, and one linear layer.
 
     tok2vec (Model): Documents to one array of token vectors each. All windows of a long document are in it.
+    exclusive_classes (bool): Softmax over the classes, for `textcat`; else each on its own, for `textcat_multilabel`.
     pooling (str): "last" (the last token, as in LS-LLaMA: Li et al., 2023), "mean", "max", or "attention" (a mean whose
         weights are learned). Tokens whose vector is zero, as they have no piece, are left out.
-    exclusive_classes (bool): Softmax over the classes, for `textcat`; else each on its own, for `textcat_multilabel`.
     nO (int | None): The number of classes; None: set by the component.
     RETURNS (Model): Documents to probabilities, shape (documents, classes). Its gradient is that of cross-entropy.
     RAISES (SettingError): There is no such pooling.

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from spacy.language import Language
 from spacy.pipeline import TrainablePipe
 from spacy.scorer import Scorer, get_ner_prf
 from spacy.tokens import Doc, Span, SpanGroup
-from spacy.training import Example, offsets_to_biluo_tags, validate_examples, validate_get_examples
+from spacy.training import Example, validate_examples, validate_get_examples
 from spacy.vocab import Vocab
 from thinc.api import Config, Model
 from thinc.types import Floats2d
@@ -130,6 +130,7 @@ class SequenceLabeler(TrainablePipe):
         self.cfg: dict[str, Any] = {"labels": [], "scheme": scheme, "spans_key": spans_key}
         self.scorer = scorer
         self._unknown: set[str] = set()
+        self._overlapped = False
         if not Doc.has_extension(SCORES):
             Doc.set_extension(SCORES, default=None)
 
@@ -214,13 +215,20 @@ class SequenceLabeler(TrainablePipe):
         it does not give would choose the best model."""
         weights = nlp.config.get("training", {}).get("score_weights") or {}
         counted = {name for name, weight in weights.items() if weight}
-        alone = not any(pipe is not self and getattr(pipe, "scorer", None) for _, pipe in nlp.pipeline)
         ours = f"spans_{self.spans_key}_f"
-        if self.spans_key is not None and counted and alone and not any(name.startswith("spans_") for name in counted):
+        if self.spans_key is None or not counted or ours in counted:
+            return
+        alone = not any(pipe is not self and getattr(pipe, "scorer", None) for _, pipe in nlp.pipeline)
+        # The default, which names what nobody gives.
+        entities = any(name.startswith("ents_") for name in counted)
+        if (alone and not any(name.startswith("spans_") for name in counted)) or (
+            entities and not any(_gives_entities(nlp, name) for name in nlp.pipe_names)
+        ):
             warnings.warn(
                 f"{self.name!r} writes to doc.spans[{self.spans_key!r}] and scores {ours}, but "
-                f"training.score_weights counts {', '.join(sorted(counted))}: for spacy train no model would be better "
-                f"than another. Set training.score_weights.{ours} to 1.0 and the others to null.",
+                f"training.score_weights counts {', '.join(sorted(counted))}: for spacy train it would make no "
+                f"difference how good its spans are. Give training.score_weights.{ours} a weight, and set the ents_… "
+                f"to null.",
                 stacklevel=3,
             )
 
@@ -290,10 +298,19 @@ class SequenceLabeler(TrainablePipe):
         return loss, xp.split(gradient, ends.tolist())
 
     def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
-        """Score a batch of examples, and warn once of each gold label that the component cannot give."""
+        """Score a batch of examples, and warn once of each gold label that the component cannot give, and of gold spans
+        that overlap."""
         examples = list(examples)
         for example in examples:
-            for span in self._gold(example.reference) or []:
+            gold = self._gold(example.reference) or []
+            if not self._overlapped and (pair := _overlapping(gold)) is not None:
+                self._overlapped = True
+                warnings.warn(
+                    f"the gold spans {_named(pair[0])} and {_named(pair[1])} overlap in {_name(example.reference)}: "
+                    f"{self.name!r} gives each token one label, so that one of the two counts as missed.",
+                    stacklevel=2,
+                )
+            for span in gold:
                 if span.label_ not in self._unknown and span.label_ not in self.cfg["labels"]:
                     self._unknown.add(span.label_)
                     warnings.warn(
@@ -318,12 +335,20 @@ class SequenceLabeler(TrainablePipe):
         if gold is None:
             return [None] * len(example.predicted)
         _check_overlap(gold, example.reference, self.name)
-        offsets = [(span.start_char, span.end_char, span.label_) for span in gold]
-        with warnings.catch_warnings():
-            # spaCy warns of each span that does not fit the tokens; as with entities, it has no part in the loss.
-            warnings.simplefilter("ignore", UserWarning)
-            tags = offsets_to_biluo_tags(example.predicted, offsets, missing="O")
-        return [None if tag == "-" else tag for tag in tags]
+        tags: list[str | None] = ["O"] * len(example.predicted)
+        if not _same_tokens(example):
+            # As with entities, tokens and spans that do not fit have no part in the loss.
+            alignment = example.alignment
+            unaligned = [
+                i for i in np.flatnonzero(alignment.x2y.lengths == 0) if not example.predicted[int(i)].is_space
+            ]
+            lost = [i for span in gold for i in alignment.y2x[span.start : span.end]]
+            for i in (*unaligned, *lost):
+                tags[i] = None
+            gold = example.get_aligned_spans_y2x(gold)
+        for span in gold:
+            tags[span.start : span.end] = _biluo(span.end - span.start, span.label_)
+        return tags
 
 
 def _same_tokens(example: Example) -> bool:
@@ -374,15 +399,28 @@ def _set_entities(doc: Doc, found: list[Span], scores: list[float]) -> None:
 
 def _check_overlap(spans: list[Span], doc: Doc, name: str) -> None:
     """RAISES (SettingError): Two of them overlap."""
-    end, before = -1, None
-    for span in sorted(spans, key=lambda span: (span.start, span.end)):
-        if before is not None and span.start < end:
-            raise SettingError(
-                f"the gold spans {before.text!r} ({before.label_}) and {span.text!r} ({span.label_}) overlap in "
-                f"{_name(doc)}: {name!r} gives each token one label. Use one sequence_labeler a layer of spans, each "
-                f"with a spans_key of its own, or spancat."
-            )
-        end, before = span.end, span
+    pair = _overlapping(spans)
+    if pair is not None:
+        raise SettingError(
+            f"the gold spans {_named(pair[0])} and {_named(pair[1])} overlap in {_name(doc)}: {name!r} gives each "
+            f"token one label. Use one sequence_labeler a layer of spans, each with a spans_key of its own, or spancat."
+        )
+
+
+def _overlapping(spans: list[Span]) -> tuple[Span, Span] | None:
+    in_order = sorted(spans, key=lambda span: (span.start, span.end))
+    return next(((one, other) for one, other in pairwise(in_order) if other.start < one.end), None)
+
+
+def _named(span: Span) -> str:
+    return f"{span.text!r} ({span.label_})"
+
+
+def _gives_entities(nlp: Language, name: str) -> bool:
+    pipe = nlp.get_pipe(name)
+    if isinstance(pipe, SequenceLabeler):
+        return pipe.spans_key is None
+    return "ents_f" in nlp.get_pipe_meta(name).default_score_weights
 
 
 def _name(doc: Doc) -> str:
