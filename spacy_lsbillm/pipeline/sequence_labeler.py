@@ -420,7 +420,7 @@ def _gives_entities(nlp: Language, name: str) -> bool:
     pipe = nlp.get_pipe(name)
     if isinstance(pipe, SequenceLabeler):
         return pipe.spans_key is None
-    return "ents_f" in nlp.get_pipe_meta(name).default_score_weights
+    return "ents_f" in (nlp.get_pipe_meta(name).default_score_weights or {})
 
 
 def _name(doc: Doc) -> str:
