@@ -96,7 +96,9 @@ def test_finished_cells_and_those_of_others_are_left_alone(make_base, data, tmp_
 
     def write(result):
         base = {"fingerprint": fingerprint(make_base())}
-        found = {"dev": 0.5, "test": 0.5, "tuned": vars(models.LLM), "base": base}
+        paths = {"train": "train.spacy", "dev": "dev.spacy"}
+        config = models.make_config(MODELS["causal"], "sequence", paths, 8, Budget(), models.LLM, seed=0)
+        found = {"dev": 0.5, "test": 0.5, "tuned": vars(models.LLM), "base": base, "config": config.to_str()}
         write_result(result, found)
         return found
 
@@ -126,9 +128,11 @@ def test_finished_cells_and_those_of_others_are_left_alone(make_base, data, tmp_
     assert ran == [("snips_slots", "causal", 0)]
     run()
     assert ran == [("snips_slots", "causal", 0), ("snips_slots", "causal", 1)]
-    monkeypatch.setitem(MODELS, "causal", replace(MODELS["causal"], tuned=Tuned(0.5)))
-    with pytest.raises(SystemExit, match=r"0\.json was made with tuned = "):
-        run()
+    right = MODELS["causal"]
+    for changed, message in (({"tuned": Tuned(0.5)}, "tuned"), ({"unmask": "all"}, "unmask"), ({"rank": 3}, "lora")):
+        monkeypatch.setitem(MODELS, "causal", replace(right, **changed))
+        with pytest.raises(SystemExit, match=rf"0\.json was made with {message} = "):
+            run()
 
 
 def test_a_base_that_is_missing_is_named_before_the_first_cell(data, tmp_path, monkeypatch):
