@@ -325,6 +325,9 @@ def test_no_labels_at_all(make_base):
     empty = [Example(nlp.make_doc(text), nlp.make_doc(text)) for text in TEXTS]
     with pytest.raises(SettingError, match="there are no labels: no document of the training corpus has"):
         nlp.initialize(lambda: empty)
+    nlp.config["initialize"]["components"]["sequence_labeler"] = {"labels": []}
+    with pytest.raises(SettingError, match="the list of labels of 'sequence_labeler' is empty"):
+        nlp.initialize(lambda: corpus(nlp))
 
 
 def test_gold_spans_that_overlap_are_named(make_base):
