@@ -196,8 +196,8 @@ class SequenceLabeler(TrainablePipe):
             raise SettingError(f"the labels of {self.name!r} are {labels!r}, a string: give a list of them.")
         if labels is not None and not len(labels):
             raise SettingError(
-                f"the list of labels of {self.name!r} is empty: name at least one, or leave the list out to take those of "
-                f"the training corpus."
+                f"the list of labels of {self.name!r} is empty: name at least one, or leave the list out to take those "
+                f"of the training corpus."
             )
         for label in sorted(found) if labels is None else labels:
             self.add_label(label)
