@@ -3,14 +3,14 @@
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from spacy.language import Language
 from spacy.pipeline import TrainablePipe
 from spacy.scorer import Scorer, get_ner_prf
-from spacy.tokens import Doc, Span, SpanGroup
+from spacy.tokens import Doc, Span
 from spacy.training import Example, validate_examples, validate_get_examples
 from spacy.vocab import Vocab
 from thinc.api import Config, Model
@@ -19,6 +19,8 @@ from thinc.types import Floats2d
 from ..errors import SettingError
 from ..tagging import Scheme, Spans, best_tags
 from ..tagging.scheme import MISSING, check_labels, check_scheme
+from .gold_spans import check_overlap, gold_spans, gold_tags, name_of, named, overlapping
+from .span_writing import SCORES, register_scores, write_entities, write_group
 
 DEFAULT_CONFIG = Config().from_str(
     """
@@ -42,11 +44,6 @@ upstream = "*"
 @layers = "reduce_mean.v1"
 """
 )["sequence_labeler"]
-
-# spaCy's code in `token.ent_iob` for a token that is in no entity.
-OUTSIDE = 2
-# The scores of the entities, one of each; None for those that the model did not find.
-SCORES = "ent_scores"
 
 
 @Language.factory(
@@ -131,8 +128,7 @@ class SequenceLabeler(TrainablePipe):
         self.scorer = scorer
         self._unknown: set[str] = set()
         self._overlapped = False
-        if not Doc.has_extension(SCORES):
-            Doc.set_extension(SCORES, default=None)
+        register_scores()
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -189,8 +185,8 @@ class SequenceLabeler(TrainablePipe):
         validate_get_examples(get_examples, "SequenceLabeler.initialize")
         found: set[str] = set()
         for example in get_examples():
-            gold = self._gold(example.reference)
-            _check_overlap(gold or [], example.reference, self.name)
+            gold = gold_spans(example.reference, self.spans_key)
+            check_overlap(gold or [], example.reference, self.name)
             found.update(span.label_ for span in gold or [])
         if isinstance(labels, str):
             raise SettingError(f"the labels of {self.name!r} are {labels!r}, a string: give a list of them.")
@@ -269,9 +265,9 @@ class SequenceLabeler(TrainablePipe):
             found = [Span(doc, start, end, label=labels[label]) for start, end, label, _ in chosen]
             scores = [score for *_, score in chosen]
             if self.spans_key is None:
-                _set_entities(doc, found, scores)
+                write_entities(doc, found, scores)
             else:
-                doc.spans[self.spans_key] = SpanGroup(doc, name=self.spans_key, spans=found, attrs={"scores": scores})
+                write_group(doc, self.spans_key, found, scores)
 
     def get_loss(self, examples: Iterable[Example], scores: list[Floats2d]) -> tuple[float, list[Floats2d]]:
         """Cross-entropy. Tokens without annotation have none.
@@ -287,7 +283,8 @@ class SequenceLabeler(TrainablePipe):
         validate_examples(examples, "SequenceLabeler.get_loss")
         known = {label: i for i, label in enumerate(self.labels)}
         scheme = self.scheme
-        numbers = [number for example in examples for number in scheme.numbers(self._aligned(example), known)]
+        tags = (gold_tags(example, self.spans_key, self.name) for example in examples)
+        numbers = [number for one in tags for number in scheme.numbers(one, known)]
         xp = self.model.ops.xp
         truth = xp.asarray(numbers, dtype="i")
         rows = xp.flatnonzero(truth != MISSING)
@@ -307,11 +304,11 @@ class SequenceLabeler(TrainablePipe):
         that overlap."""
         examples = list(examples)
         for example in examples:
-            gold = self._gold(example.reference) or []
-            if not self._overlapped and (pair := _overlapping(gold)) is not None:
+            gold = gold_spans(example.reference, self.spans_key) or []
+            if not self._overlapped and (pair := overlapping(gold)) is not None:
                 self._overlapped = True
                 warnings.warn(
-                    f"the gold spans {_named(pair[0])} and {_named(pair[1])} overlap in {_name(example.reference)}: "
+                    f"the gold spans {named(pair[0])} and {named(pair[1])} overlap in {name_of(example.reference)}: "
                     f"{self.name!r} gives each token one label, so that one of the two counts as missed.",
                     stacklevel=2,
                 )
@@ -319,65 +316,11 @@ class SequenceLabeler(TrainablePipe):
                 if span.label_ not in self._unknown and span.label_ not in self.cfg["labels"]:
                     self._unknown.add(span.label_)
                     warnings.warn(
-                        f"the label {span.label_!r} of {span.text!r} in {_name(example.reference)} is not one that "
+                        f"the label {span.label_!r} of {span.text!r} in {name_of(example.reference)} is not one that "
                         f"{self.name!r} was trained with: it counts as missed. Labels: {', '.join(self.labels)}.",
                         stacklevel=2,
                     )
         return super().score(examples, **{**kwargs, "spans_key": self.spans_key})
-
-    def _gold(self, doc: Doc) -> list[Span] | None:
-        """The gold spans of a document; None where it has no annotation."""
-        if self.spans_key is None:
-            return list(doc.ents)
-        return list(doc.spans[self.spans_key]) if self.spans_key in doc.spans else None
-
-    def _aligned(self, example: Example) -> Sequence[str | None]:
-        """BILUO tags of the predicted document's tokens; None where there is no annotation or tokens do not fit."""
-        if self.spans_key is None:
-            # spaCy aligns the tokens also where there is nothing to align, which takes longer than the head's own work.
-            return _own_tags(example) if _same_tokens(example) else example.get_aligned_ner()
-        gold = self._gold(example.reference)
-        if gold is None:
-            return [None] * len(example.predicted)
-        _check_overlap(gold, example.reference, self.name)
-        tags: list[str | None] = ["O"] * len(example.predicted)
-        if not _same_tokens(example):
-            # As with entities, tokens and spans that do not fit have no part in the loss.
-            alignment = example.alignment
-            unaligned = [
-                i for i in np.flatnonzero(alignment.x2y.lengths == 0) if not example.predicted[int(i)].is_space
-            ]
-            lost = [i for span in gold for i in alignment.y2x[span.start : span.end]]
-            for i in (*unaligned, *lost):
-                tags[i] = None
-            gold = example.get_aligned_spans_y2x(gold)
-        for span in gold:
-            tags[span.start : span.end] = _biluo(span.end - span.start, span.label_)
-        return tags
-
-
-def _same_tokens(example: Example) -> bool:
-    one, other = (doc.to_array(["ORTH", "SPACY"]) for doc in (example.predicted, example.reference))
-    return np.array_equal(one, other)
-
-
-def _own_tags(example: Example) -> list[str | None]:
-    """What `Example.get_aligned_ner` gives for documents with the same tokens."""
-    doc = example.reference
-    if not doc.has_annotation("ENT_IOB"):
-        return [None] * len(doc)
-    outside = (doc.to_array("ENT_IOB") == OUTSIDE) | doc.to_array("IS_SPACE").astype(bool)
-    tags: list[str | None] = ["O" if is_outside else None for is_outside in outside.tolist()]
-    for span in doc.ents:
-        tags[span.start : span.end] = _biluo(span.end - span.start, span.label_)
-    return tags
-
-
-def _biluo(length: int, label: str) -> list[str]:
-    """The tags of a span of so many tokens."""
-    if length == 1:
-        return [f"U-{label}"]
-    return [f"B-{label}", *[f"I-{label}"] * (length - 2), f"L-{label}"]
 
 
 def _log_softmax(model: Model, scores: list[Floats2d]) -> Floats2d:
@@ -388,46 +331,8 @@ def _log_softmax(model: Model, scores: list[Floats2d]) -> Floats2d:
     return joined - xp.log(xp.exp(joined).sum(axis=1, keepdims=True))
 
 
-def _set_entities(doc: Doc, found: list[Span], scores: list[float]) -> None:
-    """Entities that are there, and tokens where there may be none, stay as they are."""
-    before = doc.ents
-    iob, kinds = doc.to_array(["ENT_IOB", "ENT_TYPE"]).T if doc.has_annotation("ENT_IOB") else ((), ())
-    # "B" without a type: a token that was blocked.
-    blocked = [doc[i : i + 1] for i in np.flatnonzero((np.asarray(iob) == 3) & (np.asarray(kinds) == 0)).tolist()]
-    by_start = dict(zip((ent.start for ent in before), doc._.get(SCORES) or [None] * len(before), strict=False))
-    taken = {i for span in (*before, *blocked) for i in range(span.start, span.end)}
-    free = [i for i, span in enumerate(found) if not taken or taken.isdisjoint(range(span.start, span.end))]
-    doc.set_ents([*before, *(found[i] for i in free)], blocked=blocked)
-    by_start |= {found[i].start: scores[i] for i in free}
-    doc._.set(SCORES, [by_start.get(ent.start) for ent in doc.ents])
-
-
-def _check_overlap(spans: list[Span], doc: Doc, name: str) -> None:
-    """RAISES (SettingError): Two of them overlap."""
-    pair = _overlapping(spans)
-    if pair is not None:
-        raise SettingError(
-            f"the gold spans {_named(pair[0])} and {_named(pair[1])} overlap in {_name(doc)}: {name!r} gives each "
-            f"token one label. Use one sequence_labeler a layer of spans, each with a spans_key of its own, or spancat."
-        )
-
-
-def _overlapping(spans: list[Span]) -> tuple[Span, Span] | None:
-    in_order = sorted(spans, key=lambda span: (span.start, span.end))
-    return next(((one, other) for one, other in pairwise(in_order) if other.start < one.end), None)
-
-
-def _named(span: Span) -> str:
-    return f"{span.text!r} ({span.label_})"
-
-
 def _gives_entities(nlp: Language, name: str) -> bool:
     pipe = nlp.get_pipe(name)
     if isinstance(pipe, SequenceLabeler):
         return pipe.spans_key is None
     return "ents_f" in (nlp.get_pipe_meta(name).default_score_weights or {})
-
-
-def _name(doc: Doc) -> str:
-    text = doc.text if len(doc.text) <= 60 else doc.text[:57] + "..."
-    return f"the document {text!r}"
