@@ -11,9 +11,9 @@ from tqdm import tqdm
 
 from spacy_lsbillm.search.first_steps import first_steps
 from spacy_lsbillm.search.one_shot import one_shot
+from spacy_lsbillm.search.page import as_html
 from spacy_lsbillm.search.prediction import Prediction, kept
 from spacy_lsbillm.search.probe import probe
-from spacy_lsbillm.search.report import as_html
 from spacy_lsbillm.search.run import Tested, compared_on_test, on_test, outcome_of, run_all, scores_of, trainer
 from spacy_lsbillm.search.space import Cell, all_masks, check_masks, file_name
 from spacy_lsbillm.search.strategies import Greedy, Grid, Halving, Strategy, cells_of
@@ -68,7 +68,9 @@ def run_set(name: str, settings: Settings, data: Path, work: Path) -> tuple[dict
     kind, seeds = SETS[name].kind, settings.seeds
     corpora = {split: str(paths[split]) for split in ("train", "dev")}
     model = Compared("", base=settings.base, unmask="none")
-    config = make_config(model, kind, corpora, sizes["train"], Budget(epochs=settings.epochs), LLM, seed=0)
+    # Full batches always: the sets compared here have more than 25 of them in a round.
+    budget = Budget(epochs=settings.epochs, steps=1)
+    config = make_config(model, kind, corpora, sizes["train"], budget, LLM, seed=0)
     subject = Subject.of(config)
     masks = all_masks(settings.groups)
     check_masks(masks, subject.n_layers)

@@ -7,7 +7,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from spacy_lsbillm.backbone import MaskPlan
-from spacy_lsbillm.search.report import LAYERS_AS, words_for
+from spacy_lsbillm.search.tables import LAYERS_AS, words_for
 
 from ..record import read_result
 

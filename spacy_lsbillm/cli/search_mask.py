@@ -172,7 +172,7 @@ def prepared(
     RAISES (ValueError): Something is not installed or does not fit.
     """
     try:
-        from ..search.report import check_plots
+        from ..search.page import check_plots
         from ..search.trials import Subject, check_dev_corpus
     except ImportError as error:
         raise SettingError(f"a search needs Optuna and SciPy ({error}): {EXTRA}") from error

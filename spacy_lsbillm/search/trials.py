@@ -21,6 +21,7 @@ from ..backbone.base import read_config
 from ..backbone.fingerprint import fingerprint
 from ..backbone.location import resolve_folder
 from ..errors import SettingError
+from ..files import digest
 from ..training_config import billm_blocks, find_transformer
 from ..training_run import TrainingRun, run_training
 from .space import Cell
@@ -49,8 +50,7 @@ def _digest(path: Path) -> str | None:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
     if not path.is_file():
         return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return digest(path)
 
 
 def _without_paths(corpora: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:

@@ -1,0 +1,181 @@
+"""What a search found, as tables in Markdown and as a file for machines."""
+
+import json
+from typing import Any
+
+from ..backbone import MaskPlan
+from .extension import LEVEL, Extension
+from .prediction import Prediction
+from .run import Outcome, Row
+from .trials import Subject
+
+LAYERS_AS = "Layer 0 is next to the input. In a bit string the first bit is the group next to the input."
+
+
+def as_json(outcome: Outcome, subject: Subject, about: dict[str, Any]) -> str:
+    """The result file.
+
+    about (dict): What else it should say: versions, corpora, strategy.
+    """
+    content = {
+        "chosen": outcome.chosen,
+        "chosen_layers": MaskPlan.parse(outcome.chosen, subject.n_layers).words,
+        "steps": outcome.steps,
+        "grid_steps": outcome.grid_steps,
+        "rows": _rows_as_dicts(outcome.rows, subject),
+        "shared": _rows_as_dicts(outcome.shared, subject),
+        "test": [
+            {"mask": one.mask, "scores": one.scores, "layers": words_for(one.mask, subject.n_layers)}
+            for one in outcome.tested
+        ],
+        "differences_on_test": {mask: vars(one) for mask, one in outcome.differences.items()},
+        "extension": extension_as_dict(outcome.extension, subject.n_layers),
+        **about,
+    }
+    return json.dumps(content, indent=1) + "\n"
+
+
+def _rows_as_dicts(rows: list[Row], subject: Subject) -> list[dict[str, Any]]:
+    return [
+        {**vars(row), "mean": row.mean, "spread": row.spread, "layers": words_for(row.mask, subject.n_layers)}
+        for row in rows
+    ]
+
+
+def as_markdown(outcome: Outcome, subject: Subject) -> str:
+    """The tables, best mask first among those with as many and as long trainings."""
+    lines = ["| mask | layers | steps | dev | a seed | seconds |", "|---|---|---|---|---|---|"]
+    for row in sorted(outcome.rows, key=lambda row: (-row.steps, -len(row.scores), -row.mean)):
+        mark = " (chosen)" if row.mask == outcome.chosen and row.steps == subject.steps else ""
+        seeds = ", ".join(f"{100 * score:.2f}" for score in row.scores)
+        lines.append(
+            f"| {row.mask}{mark} | {words_for(row.mask, subject.n_layers)} | {row.steps} "
+            f"| {_percent(row)} | {seeds} | {row.seconds:.0f} |"
+        )
+    if outcome.shared:
+        first = outcome.shared[0]
+        lines += [
+            "",
+            f"Trainings that all masks share: {len(first.scores)} of {first.steps} steps, {first.seconds:.0f} seconds.",
+            "",
+            "| mask | layers | dev | a seed |",
+            "|---|---|---|---|",
+        ]
+        for row in sorted(outcome.shared, key=lambda row: -row.mean):
+            seeds = ", ".join(f"{100 * score:.2f}" for score in row.scores)
+            layers = words_for(row.mask, subject.n_layers)
+            lines.append(f"| {row.mask} | {layers} | {_percent(row)} | {seeds} |")
+    lines += ["", f"Steps of training: {outcome.steps:,}, {outcome.steps / outcome.grid_steps:.0%} of the full grid's."]
+    if outcome.tested:
+        lines += ["", "| test | mean | a seed | chosen less this (95%) | p |", "|---|---|---|---|---|"]
+        for one in outcome.tested:
+            seeds = ", ".join(f"{100 * score:.2f}" for score in one.scores)
+            mean = sum(one.scores) / len(one.scores)
+            difference = outcome.differences.get(one.mask)
+            told = ("", "")
+            if difference is not None:
+                span = f"{100 * difference.low:+.2f} to {100 * difference.high:+.2f}"
+                told = (f"{100 * difference.mean:+.2f} ({span})", f"{difference.p:.3f}")
+            lines.append(f"| {one.mask} | {100 * mean:.2f} | {seeds} | {told[0]} | {told[1]} |")
+        if not outcome.differences and len(outcome.tested) > 1:
+            lines += ["", "No paired test: this score has no counts a document."]
+    lines += extension_lines(outcome.extension, subject.n_layers)
+    return "\n".join([*lines, "", LAYERS_AS, ""])
+
+
+def extension_as_dict(extension: Extension | None, n_layers: int) -> dict[str, Any] | None:
+    """The paired test for the result file."""
+    if extension is None:
+        return None
+    pairs = [
+        {
+            **vars(pair),
+            "layers_before": words_for(pair.before, n_layers),
+            "layers_after": words_for(pair.after, n_layers),
+        }
+        for pair in extension.pairs
+    ]
+    return {"mean": extension.mean, "p": extension.p, "p_permuted": extension.p_permuted, "pairs": pairs}
+
+
+def extension_lines(extension: Extension | None, n_layers: int, where: str = "dev") -> list[str]:
+    """The paired test in Markdown; nothing where there is none.
+
+    where (str): On what the scores are.
+    """
+    if extension is None:
+        return []
+    by_mask: dict[str, list[float]] = {}
+    for pair in extension.pairs:
+        by_mask.setdefault(pair.before, []).append(100 * pair.gain)
+    better = sum(pair.gain > 0 for pair in extension.pairs)
+    verdict = "It helps" if extension.p < LEVEL else "It does not help significantly"
+    return [
+        "",
+        f"Does it help to unmask more towards the output? Of {len(extension.pairs)} pairs of a mask and one that "
+        f"extends it the second is better in {better} on {where}, by {100 * extension.mean:+.2f} in the mean of all. "
+        f"{verdict}: p = {extension.p:.4f} (one-sided paired t-test, level {LEVEL}, as Dukić and Šnajder have it; "
+        f"pairs have masks in common, which it does not allow for), p = {extension.p_permuted:.4f} with scores dealt "
+        f"out to the masks at random.",
+        "",
+        "| mask | layers | extended by | better | mean gain |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {mask} | {words_for(mask, n_layers)} | {len(gains)} | {sum(gain > 0 for gain in gains)} "
+            f"| {sum(gains) / len(gains):+.2f} |"
+            for mask, gains in by_mask.items()
+        ),
+    ]
+
+
+def ranking_as_markdown(prediction: Prediction, n_layers: int, grid_steps: int) -> str:
+    """The ranking, best first.
+
+    grid_steps (int): Steps of training of the full search that it is to replace.
+    """
+    lines = ["| | mask | layers | score | a seed |", "|---|---|---|---|---|"]
+    for place, mask in enumerate(prediction.ranking, start=1):
+        seeds = ", ".join(f"{score:.4f}" for score in prediction.by_seed.get(mask, []))
+        words = words_for(mask, n_layers)
+        lines.append(f"| {place} | {mask} | {words} | {prediction.scores[mask]:.4f} | {seeds} |")
+    lines += [
+        "",
+        f"Predicted by {prediction.predictor}. Scores are for the ranking alone. Steps of training: "
+        f"{prediction.steps:,}, {prediction.steps / grid_steps:.1%} of the full grid's; "
+        f"{prediction.seconds:.0f} seconds.",
+        "",
+        LAYERS_AS,
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def ranking_as_json(prediction: Prediction, subject: Subject, grid_steps: int, about: dict[str, Any]) -> str:
+    """The result file."""
+    content = {
+        "predictor": prediction.predictor,
+        "steps": prediction.steps,
+        "grid_steps": grid_steps,
+        "seconds": prediction.seconds,
+        "ranking": [
+            {
+                "mask": mask,
+                "layers": words_for(mask, subject.n_layers),
+                "score": prediction.scores[mask],
+                "by_seed": prediction.by_seed.get(mask, []),
+            }
+            for mask in prediction.ranking
+        ],
+        "base": subject.identity["base"],
+        **about,
+    }
+    return json.dumps(content, indent=1) + "\n"
+
+
+def words_for(mask: str, n_layers: int) -> str:
+    """The layers of a mask; where layer 0 is has been said."""
+    return MaskPlan.parse(mask, n_layers).runs
+
+
+def _percent(row: Row) -> str:
+    return f"{100 * row.mean:.2f}" + (f" ± {100 * row.spread:.2f}" if len(row.scores) > 1 else "")
