@@ -74,6 +74,8 @@ def rewrite(source: Path, target: Path, store_base: str | None = None, base: str
     base (str | None): The folder or hub id of the base, if it is not under its recorded name.
     RAISES (StorageError, ...): It is damaged, or cannot be changed into that.
     """
+    if source.resolve() in target.resolve().parents:
+        raise StorageError(f"{target} lies inside {source}, which would be copied into itself. Name another folder.")
     config = load_config(source / CONFIG)
     names = list(billm_blocks(config))
     for name in names:

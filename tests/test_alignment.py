@@ -13,6 +13,7 @@ from tiny import make_tokenizer
 
 from spacy_lsbillm.alignment import SpecialPieces, align, cut_pieces, cut_windows, make_batch
 from spacy_lsbillm.alignment.batches import group_by_length, pack
+from spacy_lsbillm.alignment.pieces import MANY_PIECES
 
 NLP = spacy.blank("en")
 TOKENIZER = make_tokenizer()
@@ -156,3 +157,15 @@ def test_special_pieces_are_found(start):
     special = SpecialPieces.of(make_tokenizer(start))
     assert special.prefix.tolist() == ([0] if start else [])
     assert len(special.suffix) == 0
+
+
+def test_a_text_of_many_pieces_is_cut_like_a_short_one():
+    """Beyond `MANY_PIECES` memory goes back to the system, which must not touch what is still in use."""
+    line, times = "book a table for 2 at an évening place\n", MANY_PIECES // 8
+    short = cut_pieces(TOKENIZER, [NLP.make_doc(line)], get_doc_spans)
+    long = cut_pieces(TOKENIZER, [NLP.make_doc(line * times)], get_doc_spans)
+    assert len(long.ids) > MANY_PIECES
+    assert np.array_equal(long.ids, np.tile(short.ids, times))
+    shifts = np.repeat(np.arange(times) * len(line), len(short.ids))
+    assert np.array_equal(long.starts, np.tile(short.starts, times) + shifts)
+    assert np.array_equal(long.ends, np.tile(short.ends, times) + shifts)

@@ -166,3 +166,9 @@ def test_fingerprint_tells_bases_apart_but_not_how_they_are_sharded(make_base, t
     (tmp_path / "changed").mkdir()
     save_file(tensors, tmp_path / "changed" / "model.safetensors")
     assert fingerprint(tmp_path / "changed") != whole
+
+
+def test_a_mix_of_layers_that_are_wider_than_the_output(make_base, weights_untouched):
+    base = BaseSettings(str(make_base("opt", word_embed_proj_dim=16)))
+    with pytest.raises(BaseError, match=r"scalar_mix = 'all' is not allowed .* 32 numbers.* 16"):
+        load_backbone(BackboneSettings(base, scalar_mix="all"), device=CPU)

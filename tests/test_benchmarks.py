@@ -48,7 +48,7 @@ def data(tmp_path_factory):
 
 def cell(name, model, data, tmp_path, seed=0):
     result = tmp_path / "results" / "8" / name / model / f"{seed}.json"
-    run_cell(name, model, seed, data=data, work=tmp_path / "w", limits=LIMITS, budget=Budget(2, 4), result=result)
+    run_cell(name, model, seed, data=data, work=tmp_path / "w", limits=LIMITS, budget=Budget(2, 4, 2), result=result)
     return read_result(result)
 
 
@@ -80,7 +80,9 @@ def test_the_table_has_means_and_spreads(tmp_path, capsys):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps({"set": "wnut17", "model": model, "test": score}))
     report(tmp_path)
-    assert "| wnut17 | 60.0 ± 10.0 | 80.0 (1) |" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "| wnut17 | 60.0 ± 10.0 | 80.0 (1) |" in printed
+    assert "| causal | +20.0 | 1 of 1 |  |  |" in printed
     assert "<svg" in (tmp_path / "2000" / "plot.svg").read_text()
 
 
@@ -303,3 +305,8 @@ def test_depths_are_trained_and_shown(make_base, data, tmp_path, monkeypatch, ca
     found = read_result(folder / "snips_slots" / "depth3" / "0.json")
     assert found["base"]["depth"] == 3 and found["test_words"] > 0
     assert (folder / "plot.svg").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(("n_examples", "batch"), [(2000, 16), (400, 16), (200, 8), (100, 4), (30, 1), (3, 1)])
+def test_small_training_sets_have_smaller_batches(n_examples, batch):
+    assert Budget().batch_of(n_examples) == batch

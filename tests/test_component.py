@@ -1,5 +1,10 @@
 """The component as users of spacy-transformers know it: what it sets, who listens, what is frozen, what is shared."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import spacy
@@ -66,6 +71,56 @@ def test_processes_give_the_same(make_base, n_process):
     for (cats, ents), (cats_found, ents_found) in zip(expected, found, strict=True):
         assert ents == ents_found
         assert cats_found == pytest.approx(cats, abs=1e-5)
+
+
+# In a program of its own, as torch's pool of threads is what a forked process can hang on, and tests have one thread.
+PROCESSES = """
+import multiprocessing
+import sys
+
+import torch
+
+if __name__ == "__main__":
+    torch.set_num_threads(2)
+    multiprocessing.set_start_method(sys.argv[2])
+    from pipelines import trained
+    from tiny import TEXTS
+
+    nlp = trained(sys.argv[1])
+    print(sum(doc.has_annotation("ENT_IOB") for doc in nlp.pipe(TEXTS * 4, n_process=2, batch_size=4)))
+"""
+
+
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+def test_processes_start_with_threads_and_without_a_fork(make_base, tmp_path, start_method):
+    script = tmp_path / "processes.py"
+    script.write_text(PROCESSES)
+    command = [sys.executable, str(script), str(make_base()), start_method]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "2"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.stdout.strip() == str(4 * len(TEXTS)), done.stderr
+
+
+@pytest.mark.parametrize("fold_adapter", ["auto", "never"])
+def test_annotating_in_training_goes_with_gradient_checkpointing(make_base, fold_adapter):
+    """A prediction between forward and backward must not change how layers run again."""
+    nlp = build(make_base(), gradient_checkpointing=True, fold_adapter=fold_adapter, lora={"r": 4, "dropout": 0.1})
+    data = examples(nlp)
+    nlp.initialize(lambda: data)
+    optimizer, before = Adam(0.002), adapter(nlp)
+    for _ in range(2):
+        nlp.update(data, sgd=optimizer, annotates=["transformer"])
+    assert moved(before, adapter(nlp))
+
+
+def test_what_is_given_at_load_holds(make_base, tmp_path):
+    trained(make_base()).to_disk(tmp_path / "p")
+    changed = {"max_batch_items": 64, "model": {"lora": {"dropout": 0.5}}}
+    nlp = spacy.load(tmp_path / "p", config={"components": {"transformer": changed}})
+    transformer = nlp.get_pipe("transformer")
+    assert transformer.cfg["max_batch_items"] == transformer.model.attrs["max_batch_items"] == 64
+    rates = {m.p for name, m in backbone(nlp).model.named_modules() if "lora_dropout.default" in name}
+    assert rates == {0.5}
 
 
 def test_several_processes_on_one_gpu_are_told_so(make_base, monkeypatch):

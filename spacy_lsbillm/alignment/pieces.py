@@ -1,6 +1,9 @@
 """Word pieces of documents, and their alignment with spaCy's tokens by character offsets."""
 
+import ctypes
+import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 
@@ -8,6 +11,8 @@ import numpy as np
 from spacy.tokens import Doc, Span
 from transformers import PreTrainedTokenizerFast
 
+# After a call of the tokenizer with more pieces than this, memory is given back to the system.
+MANY_PIECES = 100_000
 SpanGetter = Callable[[Iterable[Doc]], list[list[Span]]]
 # U+3000 is the last of Unicode's white space.
 WHITE_SPACE = np.array([code for code in range(0x3001) if chr(code).isspace()], dtype=np.uint32)
@@ -67,11 +72,22 @@ def cut_pieces(tokenizer: PreTrainedTokenizerFast, docs: Sequence[Doc], get_span
     lengths = np.fromiter(map(len, encoded["input_ids"]), dtype=np.int64, count=len(spans))
     ids = np.fromiter(chain.from_iterable(encoded["input_ids"]), dtype=np.int64, count=lengths.sum())
     offsets = np.array(list(chain.from_iterable(encoded["offset_mapping"])), dtype=np.int64).reshape(-1, 2)
+    del encoded
     # Counted through the texts, which are one character apart.
     text_starts = np.cumsum([0, *(len(text) + 1 for text in texts)])[:-1]
     starts, ends = _close_gaps(texts, *(offsets + np.repeat(text_starts, lengths)[:, None]).T)
     shift = np.repeat(np.array(shifts, dtype=np.int64) - text_starts, lengths)
+    if len(ids) > MANY_PIECES:
+        _return_memory()
     return Pieces(ids, starts + shift, ends + shift, lengths)
+
+
+def _return_memory() -> None:
+    """glibc keeps what a tokenizer frees, as it is in small blocks: 350 MB after a text of a million words."""
+    if sys.platform == "linux":
+        # Other C libraries have no such function.
+        with suppress(AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _close_gaps(texts: Sequence[str], starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -145,8 +145,10 @@ def write_adapter(model: PeftModel, folder: Path, base: BaseSettings, dtype: str
         save_file(state, folder / WEIGHTS, {"format": "pt"})
 
 
-def read_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
+def read_adapter(model: PreTrainedModel, folder: Path, settings: LoraSettings | None = None) -> PeftModel:
     """Put a stored adapter on a base, to be used or trained further.
+
+    settings (LoraSettings | None): With the dropout for that; None: the stored one.
 
     RAISES (AdapterError): It cannot be read, or does not fit the base.
     """
@@ -157,6 +159,8 @@ def read_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
         raise AdapterError(f"the adapter in {folder} cannot be read: {error}. Copy the pipeline again.") from error
     state = read_state(folder, next(model.parameters()).device)
     config.inference_mode = False
+    if settings is not None:
+        config.lora_dropout = settings.dropout
     # peft would warn where the base lies elsewhere; the caller compares fingerprints.
     config.base_model_name_or_path = None
     # With peft's low_cpu_mem_usage the adapter would be rounded to the base's dtype.

@@ -32,6 +32,8 @@ DTYPE_SETTING = (
 # To leave weights as they are allocated, transformers exchanges torch's own initialising functions, for all threads:
 # two at a time would put them back in the wrong order, and what another thread makes meanwhile would hold rubbish.
 making_modules = threading.RLock()
+# Of bitsandbytes' 4-bit layers: whether the CPU has a kernel for prediction.
+PACKED_FOR_CPU = "support_avx512bf16_for_cpu"
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,10 @@ def load_causal_lm(folder: Path, settings: BaseSettings, device: torch.device) -
     missing = sorted(set(info["missing_keys"]) - _tied(model))
     if missing or info["mismatched_keys"]:
         raise BaseError(f"the base in {folder} does not fit its config: {missing or info['mismatched_keys']}.")
+    for module in model.modules():
+        # bitsandbytes would pack 4-bit weights in another way at the first prediction, for a kernel without a gradient.
+        if hasattr(module, PACKED_FOR_CPU):
+            setattr(module, PACKED_FOR_CPU, False)
     return model.eval().requires_grad_(False)
 
 

@@ -54,14 +54,19 @@ class MaskPlan:
         return any(self.unmasked)
 
     @property
-    def words(self) -> str:
-        """The plan in words, as sources read bit strings in opposite directions."""
+    def runs(self) -> str:
+        """The plan in words, such as "layers 0-3 causal, layers 4-7 bidirectional"."""
         parts = []
         for flag, run in groupby(range(len(self.unmasked)), self.unmasked.__getitem__):
             layers = list(run)
             where = f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]}-{layers[-1]}"
             parts.append(f"{where} {word_for(flag)}")
-        return ", ".join(parts) + " (layer 0 is next to the input)"
+        return ", ".join(parts)
+
+    @property
+    def words(self) -> str:
+        """The same, and where layer 0 is, as sources read bit strings in opposite directions."""
+        return f"{self.runs} (layer 0 is next to the input)"
 
 
 def word_for(unmasked: bool) -> str:

@@ -11,11 +11,13 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from ..errors import BaseError
 from .adapter import LoraSettings, add_adapter, check_targets, read_adapter
 from .base import (
     BaseSettings,
     check_weights,
     load_tokenizer,
+    making_modules,
     read_config,
     skeleton,
 )
@@ -191,7 +193,8 @@ class Backbone:
     @property
     def alone(self) -> bool:
         """Whether no other pipeline holds the same weights. (Twins belong to the same pipeline.)"""
-        return self.shared.users == 1
+        # None where its own tree has made way for twins.
+        return self.shared.users <= 1
 
 
 def load_backbone(
@@ -221,6 +224,11 @@ def load_backbone(
     plan = MaskPlan.parse(settings.unmask, config.num_hidden_layers)
     layers = mixed_layers(settings.scalar_mix, config.num_hidden_layers)
     empty = skeleton(config)
+    if layers and getattr(decoder_of(empty, family), "project_out", None) is not None:
+        raise BaseError(
+            f"scalar_mix = {settings.scalar_mix!r} is not allowed with the base {base.name!r}: its layers have states "
+            f"of {config.hidden_size} numbers, which its output projects to {config.word_embed_proj_dim}. Use null."
+        )
     check_weights(folder, empty)
     if lora is not None:
         check_targets(empty, lora)
@@ -234,12 +242,15 @@ def load_backbone(
         enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
         enable({"use_reentrant": False})
     if adapter is not None:
-        model = read_adapter(model, adapter)
+        model = read_adapter(model, adapter, lora)
     elif lora is not None:
         model = add_adapter(model, lora)
     # peft's wrapper and modules come in training mode.
     model.eval()
-    scalar_mix = ScalarMix(layers).to(device) if layers else None
+    scalar_mix = None
+    if layers:
+        with making_modules:
+            scalar_mix = ScalarMix(layers).to(device)
     if scalar_mix is not None and mix is not None:
         scalar_mix.read(mix)
     remember_folder(found, folder)

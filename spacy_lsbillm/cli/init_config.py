@@ -79,7 +79,9 @@ def init_config_cli(
         print(text, end="")
     msg.good(f"Saved a complete config: {output}")
     if device == DeviceName.gpu:
-        msg.text("spaCy needs CuPy to use a GPU, such as cupy-cuda12x: https://docs.cupy.dev/en/stable/install.html")
+        msg.text(
+            "spaCy needs CuPy to use a GPU, cupy-cuda13x or cupy-cuda12x as torch.version.cuda is: https://docs.cupy.dev/en/stable/install.html"
+        )
     msg.text("Train with:")
     if not to_stdout:
         print(train_command(output, device.value))

@@ -98,6 +98,8 @@ class BackboneShim(Shim):
         self._backbone: Backbone | None = None
         self._folded: Folded | None = None
         self._process = os.getpid()
+        # Between the forward pass of an update and its backward pass.
+        self._in_update = False
         self._unpacked: tempfile.TemporaryDirectory[str] | None = None
 
     @property
@@ -119,6 +121,10 @@ class BackboneShim(Shim):
             self._special = SpecialPieces.of(self.backbone.tokenizer)
         return self._special
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Processes that are not forked get their pipelines by pickle.
+        return _from_message, (self.settings, self.to_bytes())
+
     def copy(self) -> "BackboneShim":
         """A shim with its own adapter over the same base weights."""
         copied = BackboneShim(self.settings)
@@ -139,21 +145,30 @@ class BackboneShim(Shim):
 
         RAISES (SettingError): The backbone is on a GPU, and was loaded by the process that this one was forked from.
         """
-        if self.backbone.device.type == "cuda" and os.getpid() != self._process:
-            # CUDA cannot be used after a fork: without this there are errors of its own, or none and no end.
-            raise SettingError(
-                "a pipeline on a GPU cannot be used by several processes: leave n_process = 1, and raise batch_size "
-                "instead, which is how many documents the GPU gets at once."
-            )
+        if os.getpid() != self._process:
+            self._begin_in_fork()
         backbone = self._predictor()
         backbone.set_training(False)
         with torch.inference_mode():
             return vectors_of(backbone, inputs, self.settings.output)
 
+    def _begin_in_fork(self) -> None:
+        """RAISES (SettingError): The backbone is on a GPU."""
+        if self.backbone.device.type == "cuda":
+            # CUDA cannot be used after a fork: without this there are errors of its own, or none and no end.
+            raise SettingError(
+                "a pipeline on a GPU cannot be used by several processes: leave n_process = 1, and raise batch_size "
+                "instead, which is how many documents the GPU gets at once."
+            )
+        # The threads of torch's pool do not come along, and waiting for them has no end.
+        torch.set_num_threads(1)
+        self._process = os.getpid()
+
     def _predictor(self) -> Backbone:
         """The backbone, or its double with the adapter folded in, made anew whenever the adapter has changed."""
         backbone, folded, setting = self.backbone, self._folded, self.settings.fold_adapter
-        if not may_fold(backbone, setting):
+        # A training that annotates predicts in the middle of each update, and changes the adapter after it.
+        if self._in_update or not may_fold(backbone, setting):
             self._folded = None
             return backbone
         if folded is not None and folded.fits(backbone):
@@ -180,18 +195,23 @@ class BackboneShim(Shim):
             return self.predict(inputs), lambda gradient: None
         # Training needs the memory, and will change the adapter.
         self._folded = None
+        self._in_update = True
         backbone.set_training(True)
         vectors = vectors_of(backbone, inputs, self.settings.output)
 
         def backprop(gradient: Tensor) -> None:
+            # With gradient checkpointing layers run again, and must not run as a prediction in between left them.
+            backbone.set_training(True)
             if vectors.requires_grad:
                 torch.autograd.backward(vectors, gradient.to(vectors.device))
+            self._in_update = False
 
         return vectors.detach(), backprop
 
     def finish_update(self, optimizer: Optimizer) -> None:
         """Let thinc's optimizer change the adapter, and the mix of layers if there is one."""
         self._updates += 1
+        self._in_update = False
         adapter = self.backbone.adapter_parameters()
         if self.settings.adapter_optimizer is None:
             step_all(optimizer, (self.id, "adapter"), adapter, self.settings.learn_rate_scale)
@@ -273,7 +293,8 @@ def vectors_of(backbone: Backbone, batch: Batch, output: str) -> Tensor:
     device = backbone.device
     of_tokens = output == TOKENS
     size = len(batch.pieces_a_token if of_tokens else batch.ids)
-    rows = torch.zeros((size, backbone.width), device=device)
+    # While another thread loads a base torch's default is that base's dtype.
+    rows = torch.zeros((size, backbone.width), dtype=torch.float32, device=device)
     shares = batch.shares_of_tokens() if of_tokens else batch.shares_of_pieces()
     # States go into the result as they come, so that a long document needs no room for all of them.
     for part, share in zip(batch.micro_batches, shares, strict=True):
@@ -287,6 +308,10 @@ def vectors_of(backbone: Backbone, batch: Batch, output: str) -> Tensor:
         return rows
     counts = torch.from_numpy(batch.pieces_a_token).to(device)
     return rows.div_(counts.clamp(min=1)[:, None])
+
+
+def _from_message(settings: ShimSettings, data: bytes) -> BackboneShim:
+    return BackboneShim(settings).from_bytes(data)
 
 
 def _in_chunks(path: Path) -> list[bytes]:

@@ -7,7 +7,6 @@ from typing import Any
 import srsly
 from spacy import util
 from spacy.language import Language
-from spacy.pipeline.pipe import deserialize_config
 from spacy.tokens import Doc
 from spacy.training import Example, validate_examples
 from spacy.util import minibatch
@@ -252,7 +251,6 @@ class BiLLMTransformer(Transformer):
         RAISES (ValueError): Something is damaged or missing, or the base is another one.
         """
         deserialize = {
-            "cfg": lambda p: self._set_cfg(deserialize_config(p)),
             "vocab": self.vocab.from_disk,
             "model": lambda p: self._load(p.parent),
         }
@@ -277,7 +275,6 @@ class BiLLMTransformer(Transformer):
                 fit(self.model)
 
         deserialize = {
-            "cfg": lambda data: self._set_cfg(srsly.json_loads(data)),
             "vocab": self.vocab.from_bytes,
             "model": load_model,
         }
@@ -288,7 +285,3 @@ class BiLLMTransformer(Transformer):
         if (folder / RECORD).exists() or srsly.read_json(folder / "cfg")[INITIALIZED]:
             backbone_shim(self.model).load(folder)
             fit(self.model)
-
-    def _set_cfg(self, cfg: dict[str, Any]) -> None:
-        self.cfg["max_batch_items"] = cfg["max_batch_items"]
-        self.model.attrs["max_batch_items"] = self.cfg["max_batch_items"]
