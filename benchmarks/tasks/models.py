@@ -22,11 +22,17 @@ class Budget:
     """What all models have alike.
 
     epochs (int): Rounds over the training examples; the model is scored on dev after each.
-    batch (int): Documents an optimizer step.
+    batch (int): Documents an optimizer step at the most.
+    steps (int): In a round at the least: small training sets have smaller batches.
     """
 
     epochs: int = 4
     batch: int = 16
+    steps: int = 25
+
+    def batch_of(self, n_examples: int) -> int:
+        """Documents an optimizer step for a training set of this size."""
+        return max(1, min(self.batch, n_examples // self.steps))
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,8 @@ class Tuned:
 
 
 LLM = Tuned(rate=0.008, scale=0.5)
+# On WNUT-17 alone.
+NER = Tuned(rate=0.016, scale=0.25)
 CNN = Tuned(rate=0.001)
 
 # The components of each kind of task, and the score that chooses and counts.
@@ -81,7 +89,10 @@ MODELS: dict[str, Compared] = {
     "encoder": Compared("the encoder of the same shape, text and number of tokens", base=ENCODER),
     "cnn": Compared("spaCy's tok2vec CNN", base=None, tuned=CNN),
     "bidirectional_ner": Compared(
-        "the decoder, all layers unmasked, under spaCy's transition-based ner", component="ner", kinds=("sequence",)
+        "the decoder, all layers unmasked, under spaCy's transition-based ner",
+        component="ner",
+        kinds=("sequence",),
+        tuned=NER,
     ),
 }
 # Rows of another table: what is left of a score with fewer layers, see `benchmarks.depth`.
@@ -106,7 +117,8 @@ def make_config(
     paths (dict): Of the training and the development corpus.
     n_examples (int): In the training corpus.
     """
-    steps_an_epoch = -(-n_examples // budget.batch)
+    batch = budget.batch_of(n_examples)
+    steps_an_epoch = -(-n_examples // batch)
     steps = steps_an_epoch * budget.epochs
     if model.base is None:
         config = _cnn(kind, paths)
@@ -133,7 +145,7 @@ def make_config(
         "max_epochs": 0,
         "max_steps": steps,
         "eval_frequency": steps_an_epoch,
-        "batcher": {"@batchers": "spacy.batch_by_sequence.v1", "size": budget.batch, "get_length": None},
+        "batcher": {"@batchers": "spacy.batch_by_sequence.v1", "size": batch, "get_length": None},
         "score_weights": {SCORE[kind]: 1.0},
     }
     # In spaCy's own default config they are not used.

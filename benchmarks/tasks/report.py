@@ -5,10 +5,12 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from ..record import read_result
-from .models import ALL_MODELS
+from .models import ALL_MODELS, MODELS
 from .sets import SETS
 
 Scores = dict[tuple[str, str], list[float]]
+# What the others are compared with.
+OURS = "bidirectional"
 
 
 def report(results: Path, split: str = "test") -> None:
@@ -26,6 +28,8 @@ def report(results: Path, split: str = "test") -> None:
             found = read_result(path)
             scores[found["set"], found["model"]].append(100 * found[split])
         text = table(scores)
+        if any(model == OURS for _, model in scores):
+            text += "\n" + differences(scores)
         (folder / "table.md").write_text(text, encoding="utf8")
         print(f"{folder.name}\n\n{text}")
         plot(scores, folder / "plot.svg", split)
@@ -37,6 +41,26 @@ def table(scores: Scores) -> str:
     models = [name for name in ALL_MODELS if any(key[1] == name for key in scores)]
     lines = ["| data set | " + " | ".join(models) + " |", "|---|" + "---|" * len(models)]
     lines += [f"| {name} | " + " | ".join(cell(scores[name, model]) for model in models) + " |" for name in sets]
+    return "\n".join(lines) + "\n"
+
+
+def differences(scores: Scores) -> str:
+    """Markdown: how far the bidirectional model is above each of the others, means of sets that both have been trained
+    on, by kind of task."""
+    lines = [f"| {OURS} less | sequence labelling | better in | the others | better in |", "|---|---|---|---|---|"]
+    for other in MODELS:
+        if other == OURS:
+            continue
+        gains: dict[bool, list[float]] = {True: [], False: []}
+        for name, data_set in SETS.items():
+            ours, theirs = scores.get((name, OURS)), scores.get((name, other))
+            if ours and theirs:
+                gains[data_set.kind == "sequence"].append(mean(ours) - mean(theirs))
+        told = []
+        for found in gains.values():
+            better = sum(gain > 0 for gain in found)
+            told += [f"{mean(found):+.1f}", f"{better} of {len(found)}"] if found else ["", ""]
+        lines.append(f"| {other} | " + " | ".join(told) + " |")
     return "\n".join(lines) + "\n"
 
 
