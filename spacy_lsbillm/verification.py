@@ -6,7 +6,7 @@ from pathlib import Path
 
 from spacy.util import load_config, load_model_from_path
 
-from .backbone import find_base, fingerprint, full_digest, read_record
+from .backbone import changes_of, find_base, fingerprint, full_digest, read_record
 from .errors import BaseError, SettingError, StorageError
 from .files import check_seal
 from .training_config import billm_blocks
@@ -66,11 +66,14 @@ def _verify_component(folder: Path, name: str, base: str | None, progress: bool)
                 f"{found} holds another base: its fingerprint is {fingerprint(found)}, the pipeline was trained on "
                 f"{block['fingerprint']}."
             )
+        changes = changes_of(record, found)
         digest = full_digest(found, progress)
     except (BaseError, SettingError) as error:
         yield Finding(what, str(error))
         return
     if digest != block["digest"]:
         yield Finding(what, f"the weights in {found} are altered: their digest is {digest}, not {block['digest']}.")
+    elif changes:
+        yield Finding(what, f"{found / 'config.json'} is not what it was in training: {'; '.join(changes)}.")
     else:
         yield Finding(f"{what}: every byte of {found} is as it was in training")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 
 import pytest
 import spacy
@@ -312,7 +313,8 @@ def test_a_pipeline_never_takes_up_another_base(make_base, tmp_path, store_base)
 
 
 def test_a_base_that_was_replaced_while_in_use_is_not_stored(make_base, tmp_path):
-    nlp = trained(shutil.copytree(make_base("llama"), tmp_path / "base"), store_base="copy")
+    # No other test has loaded a base with these weights, of which a copy would do.
+    nlp = trained(shutil.copytree(make_base("llama", seed=7), tmp_path / "base"), store_base="copy")
     shutil.copy(make_base("llama", seed=1) / "model.safetensors", tmp_path / "base")
     with pytest.raises(BaseError, match="where it is no longer"):
         nlp.to_disk(tmp_path / "pipeline")
@@ -340,6 +342,26 @@ def test_a_folder_that_holds_another_base_by_now_is_not_taken(make_base, tmp_pat
     spacy.load(tmp_path / "pipeline", config=settings)
     shutil.copy(make_base("llama", seed=1) / "model.safetensors", elsewhere)
     assert same(vectors(spacy.load(tmp_path / "pipeline")), before)
+
+
+def test_bases_that_differ_in_their_config_alone_are_told_apart(make_base, tmp_path):
+    """The same weights, with other angles of rotation."""
+    base = shutil.copytree(make_base("llama"), tmp_path / "base")
+    stretched = shutil.copytree(base, tmp_path / "stretched")
+    said_before = json.loads((base / "config.json").read_text(encoding="utf8"))
+    (stretched / "config.json").write_text(json.dumps({**said_before, "rope_theta": 2.0}), encoding="utf8")
+    nlp = trained(stretched)
+    nlp.to_disk(tmp_path / "pipeline")
+    # What was seen last is another base.
+    assert not same(vectors(trained(base)), vectors(nlp))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert same(vectors(spacy.load(tmp_path / "pipeline")), vectors(nlp))
+    shutil.copy(base / "config.json", stretched)
+    with pytest.warns(UserWarning, match=r"rope_theta = .*, was 2\.0\. Results will differ"):
+        spacy.load(tmp_path / "pipeline")
+    result = call("verify", tmp_path / "pipeline")
+    assert result.exit_code == 1 and ", was 2.0" in said(result)
 
 
 def test_upper_layers_are_not_read(make_base, tmp_path):

@@ -9,6 +9,7 @@ from .model import Backbone, BackboneSettings, load_backbone
 from .storage import (
     RECORD,
     STORE_BASE,
+    changes_of,
     convert_stored,
     find_base,
     load_stored,
@@ -27,6 +28,7 @@ __all__ = [
     "Folded",
     "LoraSettings",
     "MaskPlan",
+    "changes_of",
     "check_fold",
     "check_notation",
     "convert_stored",

@@ -2,28 +2,38 @@
 no base is read twice for its digest."""
 
 from pathlib import Path
+from typing import Any
 
 from ..errors import BaseError
+from .arithmetic import arithmetic_of
 from .fingerprint import fingerprint, full_digest
 
-_folders: dict[str, Path] = {}
+_folders: dict[str, list[Path]] = {}
 _digests: dict[tuple[Path, str], str] = {}
 
 
 def remember_folder(found: str, folder: Path) -> None:
     """Remember that a folder holds the base with this fingerprint."""
-    _folders[found] = folder
+    folders = _folders.setdefault(found, [])
+    if folder in folders:
+        folders.remove(folder)
+    folders.insert(0, folder)
 
 
-def known_folder(wanted: str) -> Path | None:
-    """A folder that held the base with this fingerprint and still does."""
-    folder = _folders.get(wanted)
-    if folder is None:
-        return None
+def known_folder(wanted: str, arithmetic: dict[str, Any] | None) -> Path | None:
+    """A folder that held the base with this fingerprint and still does; of several the one seen last.
+
+    arithmetic (dict | None): See `arithmetic_of`; None if it is not known.
+    """
+    return next((folder for folder in _folders.get(wanted, ()) if holds(folder, wanted, arithmetic)), None)
+
+
+def holds(folder: Path, wanted: str, arithmetic: dict[str, Any] | None) -> bool:
+    """Whether a folder holds the base with this fingerprint and, unless it is None, this arithmetic."""
     try:
-        return folder if fingerprint(folder) == wanted else None
-    except (BaseError, OSError):
-        return None
+        return fingerprint(folder) == wanted and arithmetic in (None, arithmetic_of(folder))
+    except (BaseError, OSError, ValueError):
+        return False
 
 
 def known_digest(folder: Path, found: str) -> str:

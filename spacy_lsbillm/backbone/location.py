@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import BaseError, SettingError
 from .tensor_files import weight_files
@@ -110,12 +111,14 @@ class Origin:
     digest (str | None): See `full_digest`; None if not yet computed.
     commit (str | None): Of the hub, if it is from there.
     license (str | None): As the base's card names it.
+    arithmetic (dict | None): See `arithmetic_of`; None where an older version has saved the pipeline.
     """
 
     fingerprint: str
     digest: str | None = None
     commit: str | None = None
     license: str | None = None
+    arithmetic: dict[str, Any] | None = None
 
 
 def commit_of(folder: Path) -> str | None:

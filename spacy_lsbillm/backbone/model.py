@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ..errors import BaseError
 from .adapter import LoraSettings, add_adapter, check_targets, read_adapter
+from .arithmetic import arithmetic_of
 from .base import (
     BaseSettings,
     check_weights,
@@ -254,7 +255,7 @@ def load_backbone(
     if scalar_mix is not None and mix is not None:
         scalar_mix.read(mix)
     remember_folder(found, folder)
-    origin = Origin(found, commit=commit_of(folder), license=license_of(folder))
+    origin = Origin(found, commit=commit_of(folder), license=license_of(folder), arithmetic=arithmetic_of(folder))
     return Backbone(model, shared, scalar_mix, tokenizer, plan, settings, folder, origin, found)
 
 

@@ -21,9 +21,10 @@ import torch
 
 from ..errors import AdapterError, BaseError, StorageError
 from .adapter import LoraSettings, write_adapter
+from .arithmetic import arithmetic_of, differences
 from .base import BaseSettings
 from .fingerprint import checked_fingerprint, fingerprint
-from .known import known_digest, known_folder
+from .known import holds, known_digest, known_folder
 from .location import Origin, resolve_folder
 from .mask import MaskPlan
 from .merge import write_model
@@ -93,14 +94,16 @@ def _files_of(backbone: Backbone) -> Path:
     with contextlib.suppress(BaseError, OSError):
         if fingerprint(backbone.folder) == backbone.fingerprint:
             return backbone.folder
-    known = known_folder(backbone.fingerprint)
+    base, origin = backbone.base, backbone.origin
+    known = known_folder(
+        backbone.fingerprint, origin.arithmetic if backbone.fingerprint == origin.fingerprint else None
+    )
     if known is not None:
         return known
-    base, origin = backbone.base, backbone.origin
     if not backbone.merged:
         with contextlib.suppress(BaseError, OSError):
             found = resolve_folder(base.name, origin.commit or base.revision)
-            if fingerprint(found) == origin.fingerprint:
+            if holds(found, origin.fingerprint, origin.arithmetic):
                 return found
     raise BaseError(
         f"the base was loaded from {backbone.folder}, where it is no longer, and there is no other copy of it under "
@@ -127,6 +130,8 @@ def convert_stored(source: Path, target: Path, store_base: str, base: str | None
     folder = source / FOLDERS[stored] if inside else find_base(record, base)
     if store_base in FOLDERS:
         checked_fingerprint(folder, block["name"], record["stored_fingerprint"] if inside else block["fingerprint"])
+        if not inside:
+            _warn_of_arithmetic(record, folder)
     settings = BaseSettings(block["name"], block["revision"], block["dtype"], None, depth=block["depth"])
     lora = LoraSettings.read(record["lora"]) if record["lora"] and stored != MERGED else None
     _store(target, record, store_base, folder, settings, lora)
@@ -190,7 +195,7 @@ def find_base(record: dict[str, Any], name: str | None = None, revision: str | N
     RAISES (BaseError): It cannot be found.
     """
     block = record["base"]
-    known = known_folder(block["fingerprint"])
+    known = known_folder(block["fingerprint"], block.get("arithmetic"))
     if name is None and known is not None:
         return known
     if name is None and revision in (None, block["revision"]):
@@ -200,7 +205,8 @@ def find_base(record: dict[str, Any], name: str | None = None, revision: str | N
 
 def load_stored(folder: Path, settings: BackboneSettings, device: torch.device) -> Backbone:
     """Read a stored backbone back. A base under another name than the record's is an override: it is loaded from there
-    if its fingerprint is the recorded one. `dtype` and `quantization` may be others than in training.
+    if its fingerprint is the recorded one. `dtype` and `quantization` may be others than in training. A base whose
+    config.json says another arithmetic than in training is warned of.
 
     RAISES (StorageError, AdapterError, BaseError): Something is damaged, or does not fit.
     """
@@ -233,6 +239,8 @@ def load_stored(folder: Path, settings: BackboneSettings, device: torch.device) 
         )
     inside = store_base in FOLDERS and not overridden
     at = folder / FOLDERS[store_base] if inside else find_base(record, base.name if overridden else None, base.revision)
+    if not inside:
+        _warn_of_arithmetic(record, at)
     backbone = load_backbone(
         # The adapter of a merged pipeline is in its weights.
         replace(settings, lora=None) if merged else settings,
@@ -248,7 +256,30 @@ def load_stored(folder: Path, settings: BackboneSettings, device: torch.device) 
 
 def origin_of(record: dict[str, Any]) -> Origin:
     """What a record says of the base."""
-    return Origin(**{name: record["base"][name] for name in Origin.__dataclass_fields__})
+    return Origin(**{name: record["base"].get(name) for name in Origin.__dataclass_fields__})
+
+
+def changes_of(record: dict[str, Any], base: Path) -> list[str]:
+    """In words, what the config.json of a base says otherwise than in training; none if nothing, or where an older
+    version has saved the pipeline.
+
+    RAISES (BaseError): It cannot be read.
+    """
+    then = origin_of(record).arithmetic
+    try:
+        return [] if then is None else differences(then, arithmetic_of(base))
+    except (OSError, ValueError) as error:
+        raise BaseError(f"{base / 'config.json'} cannot be read: {error}") from error
+
+
+def _warn_of_arithmetic(record: dict[str, Any], base: Path) -> None:
+    changes = changes_of(record, base)
+    if changes:
+        warnings.warn(
+            f"{base / 'config.json'} is not what it was in training: {'; '.join(changes)}. Results will differ, unless "
+            f"it says the same in other words.",
+            stacklevel=3,
+        )
 
 
 def _check_lora(recorded: dict[str, Any] | None, asked: LoraSettings | None, folder: Path) -> None:
