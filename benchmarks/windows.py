@@ -1,11 +1,11 @@
-"""What the overlap of windows is worth to a score, on documents that are longer than a window.
+"""What the length and the overlap of windows are worth to a score, on documents that are longer than a window.
 
-    python -m benchmarks.overlap run --data DATA
-    python -m benchmarks.overlap report
+    python -m benchmarks.windows run --data DATA
+    python -m benchmarks.windows report
 
-Event triggers in LitBank, the sentences of novels joined to documents of about a thousand words. A pipeline is trained
-with the default overlap, causal and with every layer unmasked, and scored with several others on the test set. What was
-stopped goes on with the same command.
+Event triggers in novels (LitBank) and diseases and chemicals in abstracts (BC5CDR), the sentences joined in their order
+to documents of about a thousand words. A pipeline with every layer unmasked is trained with each length of windows, and
+each is scored with each length and several overlaps on the test set. What was stopped goes on with the same command.
 """
 
 import argparse
@@ -13,11 +13,14 @@ import os
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 import spacy
+from filelock import FileLock, Timeout
 from spacy import blank
 from spacy.tokens import DocBin
 from spacy.training import Corpus
@@ -25,18 +28,20 @@ from spacy.training.loop import DIR_MODEL_BEST
 from tqdm import tqdm
 
 from spacy_lsbillm.data import Labels, Record, make_doc, read_records
-from spacy_lsbillm.layers.billm_model import fitted_window
 from spacy_lsbillm.training_run import run_training
 
 from .record import ROOT, circumstances, read_result, told, write_result
 from .tasks.models import LLM, MODELS, SCORE, Budget, make_config
 from .tasks.sets import SETS, SPLITS
 
-RESULTS = ROOT / "benchmarks" / "results" / "overlap"
-SET, KIND = "litbank_events", "sequence"
-COMPARED = ("causal", "bidirectional")
-# None is the default.
-OVERLAPS = (None, 0, 32, 64, 128)
+RESULTS = ROOT / "benchmarks" / "results" / "windows"
+COMPARED = ("litbank_events", "bc5cdr")
+MODEL, KIND = "bidirectional", "sequence"
+# Overlaps that are scored with each length of windows.
+OVERLAPS = {256: (0, 16, 64), 128: (0, 8, 16, 32), 64: (0, 16)}
+TRAINED = (256, 128)
+# What was the default, with which the others are compared.
+BEFORE = (256, 256, 16)
 DOCUMENT_WORDS = 1000
 # One document is a batch of some forty sentences.
 BUDGET = Budget(epochs=4, batch=1)
@@ -44,13 +49,14 @@ BUDGET = Budget(epochs=4, batch=1)
 
 def main() -> None:
     plain, shown = argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.overlap", description=__doc__, formatter_class=plain)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.windows", description=__doc__, formatter_class=plain)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="train and score what has no result yet", formatter_class=shown)
     run.add_argument("--data", type=Path, required=True, help="the folder of data sets")
-    run.add_argument("--documents", type=int, default=40, help="to train on, 0 for all")
+    run.add_argument("--sets", nargs="+", choices=COMPARED, default=list(COMPARED), metavar="SET", help="data sets")
+    run.add_argument("--documents", type=int, default=40, help="of each split at most, 0 for all")
     run.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    run.add_argument("--work", type=Path, default=ROOT / "benchmarks" / "work" / "overlap", help="for trainings")
+    run.add_argument("--work", type=Path, default=ROOT / "benchmarks" / "work" / "windows", help="for trainings")
     for command in (run, commands.add_parser("report", help="print the table and write it")):
         command.add_argument("--results", type=Path, default=RESULTS, help="folder of result files")
     args = parser.parse_args()
@@ -59,25 +65,31 @@ def main() -> None:
         return
     data, work, results = (path.resolve() for path in (args.data, args.work, args.results))
     os.chdir(ROOT)
-    paths = prepare(data, work, args.documents)
-    for seed, model in tqdm(list(product(args.seeds, COMPARED)), unit=" trainings"):
-        result = results / model / f"{seed}.json"
-        if not result.exists():
-            run_one(model, seed, paths, args.documents, work, result)
+    for seed, name, window in tqdm(list(product(args.seeds, args.sets, TRAINED)), unit=" trainings"):
+        result = results / name / str(window) / f"{seed}.json"
+        result.parent.mkdir(parents=True, exist_ok=True)
+        # Several processes may share the work.
+        with suppress(Timeout), FileLock(result.with_suffix(".lock"), blocking=False):
+            if not result.exists():
+                run_one(name, window, seed, prepare(name, data, work, args.documents), work, result)
 
 
-def prepare(data: Path, work: Path, limit: int) -> dict[str, Path]:
+def prepare(name: str, data: Path, work: Path, limit: int) -> dict[str, Path]:
     """The splits in long documents."""
     nlp = blank("en")
-    work.mkdir(parents=True, exist_ok=True)
+    folder = work / "data" / f"{name}-{limit}"
+    folder.mkdir(parents=True, exist_ok=True)
     paths = {}
     for split in SPLITS:
-        source = data / SETS[SET].folder / f"{split}.iob"
+        source = data / SETS[name].folder / f"{split}.iob"
         if not source.is_file():
             raise SystemExit(f"there is no {source}: name the folder of data sets with --data.")
-        docs = [make_doc(nlp, record, Labels()) for record in joined(read_records(source))]
-        paths[split] = work / f"{split}.spacy"
-        DocBin(docs=docs[: limit or None] if split == "train" else docs).to_disk(paths[split])
+        paths[split] = folder / f"{split}.spacy"
+        if not paths[split].exists():
+            docs = [make_doc(nlp, record, Labels()) for record in joined(read_records(source))]
+            partial = paths[split].with_suffix(f".{os.getpid()}")
+            DocBin(docs=docs[: limit or None]).to_disk(partial)
+            partial.rename(paths[split])
     return paths
 
 
@@ -93,52 +105,69 @@ def joined(records: Iterable[Record]) -> Iterator[Record]:
             tokens, tags = [], []
 
 
-def run_one(model: str, seed: int, paths: dict[str, Path], documents: int, work: Path, result: Path) -> None:
-    """Train once, score with each overlap, and write the result file."""
-    folder = work / f"{model}-{seed}"
+def cut(window: int, overlap: int) -> dict[str, Any]:
+    """What sets windows in a config."""
+    return {"components": {"transformer": {"model": {"window": window, "overlap": overlap}}}}
+
+
+def run_one(name: str, window: int, seed: int, paths: dict[str, Path], work: Path, result: Path) -> None:
+    """Train once, score with each cut, and write the result file."""
+    folder = work / f"{name}-{window}-{seed}"
     shutil.rmtree(folder, ignore_errors=True)
     corpora = {split: str(paths[split]) for split in ("train", "dev")}
     sizes = {split: len(DocBin().from_disk(path)) for split, path in paths.items()}
-    config = make_config(MODELS[model], KIND, corpora, sizes["train"], BUDGET, LLM, seed)
+    config = make_config(MODELS[MODEL], KIND, corpora, sizes["train"], BUDGET, LLM, seed)
+    config = config.merge(cut(window, overlap=16))
     run = run_training(config, folder)
-    test, windows = {}, {}
-    for overlap in OVERLAPS:
-        setting = {"components": {"transformer": {"model": {"overlap": overlap}}}}
-        nlp = spacy.load(folder / DIR_MODEL_BEST, config=setting)
-        size, fitted = fitted_window(nlp.get_pipe("transformer").model)
-        test[fitted] = nlp.evaluate(list(Corpus(paths["test"])(nlp)))[SCORE[KIND]]
-        windows[fitted] = size
-    found = {"model": model, "seed": seed, "documents": documents, "sizes": sizes, "dev": run.score, "test": test}
-    write_result(result, {**found, "window": windows, "config": told(config), **circumstances()})
+    test: dict[str, float] = {}
+    for length, overlaps in OVERLAPS.items():
+        for overlap in overlaps:
+            nlp = spacy.load(folder / DIR_MODEL_BEST, config=cut(length, overlap))
+            test[f"{length}/{overlap}"] = nlp.evaluate(list(Corpus(paths["test"])(nlp)))[SCORE[KIND]]
+    found = {
+        "set": name,
+        "model": MODEL,
+        "window": window,
+        "seed": seed,
+        "sizes": sizes,
+        "dev": run.score,
+        "test": test,
+    }
+    write_result(result, {**found, "config": told(config), **circumstances()})
     shutil.rmtree(folder)
 
 
 def report(results: Path) -> None:
-    """Markdown: a row an overlap, a column a mask, F1 on the test set and what it is above that of no overlap."""
-    scores: dict[tuple[str, int], dict[int, float]] = defaultdict(dict)
-    for path in sorted(results.glob("*/*.json")):
+    """Markdown: a row a cut, F1 on the test set and what it is above that of the default before, seed by seed."""
+    scores: dict[tuple[str, int, int, int], dict[int, float]] = defaultdict(dict)
+    for path in sorted(results.glob("*/*/*.json")):
         found = read_result(path)
-        for overlap, score in found["test"].items():
-            scores[found["model"], int(overlap)][found["seed"]] = 100 * score
+        for cells, score in found["test"].items():
+            length, overlap = map(int, cells.split("/"))
+            scores[found["set"], found["window"], length, overlap][found["seed"]] = 100 * score
     if not scores:
         raise SystemExit(f"there are no results in {results}: make some with the command run.")
-    lines = ["| overlap | " + " | ".join(f"{model} | above none" for model in COMPARED) + " |"]
-    lines.append("|---|" + "---|" * (2 * len(COMPARED)))
-    for overlap in sorted({key[1] for key in scores}):
-        cells = []
-        for model in COMPARED:
-            found, none = scores[model, overlap], scores[model, 0]
-            cells += [_spread(list(found.values())), _spread([found[seed] - none[seed] for seed in found])]
-        lines.append(f"| {overlap} | " + " | ".join(cells) + " |")
+    sets = [name for name in COMPARED if any(key[0] == name for key in scores)]
+    titles = [title for name in sets for title in (name, f"against {BEFORE[1]}/{BEFORE[2]}")]
+    lines = ["| trained with | window | overlap | " + " | ".join(titles) + " |"]
+    lines.append("|---|---|---|" + "---|" * (2 * len(sets)))
+    for window, length in product(TRAINED, OVERLAPS):
+        for overlap in OVERLAPS[length]:
+            cells = []
+            for name in sets:
+                found, before = scores[name, window, length, overlap], scores[(name, *BEFORE)]
+                both = sorted(set(found) & set(before))
+                cells += [_spread(list(found.values())), _spread([found[s] - before[s] for s in both], "+")]
+            lines.append(f"| {window} | {length} | {overlap} | " + " | ".join(cells) + " |")
     text = "\n".join(lines) + "\n"
     (results / "table.md").write_text(text, encoding="utf8")
     print(text)
 
 
-def _spread(values: list[float]) -> str:
+def _spread(values: list[float], sign: str = "") -> str:
     if not values:
         return ""
-    return f"{mean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
+    return f"{mean(values):{sign}.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
 
 
 if __name__ == "__main__":
