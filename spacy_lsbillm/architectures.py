@@ -59,9 +59,10 @@ def create_billm_model_v1(
     depth (int | None): Use the first layers alone, this many; `unmask` counts those. None: all.
     scalar_mix (str | None): The layers whose learned mix is the output, in the notation of `unmask`. None: the last.
     gradient_checkpointing (bool): Less memory and more time in training; the result is the same.
-    window (int | None): Pieces that the model sees at once. None: 512, or what the base was made for if that is less.
-    overlap (int | None): Pieces that neighbouring windows share at the least. None: 16, or a quarter of the window if
-        that is less.
+    window (int | None): Pieces that the model sees at once. None: 512, or less for a small base, see
+        `default_window`.
+    overlap (int | None): Pieces that neighbouring windows share at the least. None: a sixteenth of the window, 16 at
+        the most.
     learn_rate_scale (float): The adapter's learning rate in units of the optimizer's.
     heads_first (int): Updates in the beginning that change the heads alone.
     output (str): "tokens": one vector a token, the mean of its pieces. "pieces": one a piece, for listeners that pool

@@ -18,6 +18,7 @@ from tiny import TEXTS, make_model
 from tokenizers_of_all_kinds import LOSSY, MAKERS, REAL, REAL_FOLDER, tokenizer_of
 
 from spacy_lsbillm.alignment import SpecialPieces, align, cut_pieces, cut_windows, make_batch
+from spacy_lsbillm.layers.billm_model import ModelSettings
 
 KINDS = [*MAKERS, *LOSSY]
 EXAMPLES, DOCS = 200, 50
@@ -343,3 +344,19 @@ def test_a_million_characters_take_bounded_memory():
     tracemalloc.stop()
     assert batch.pieces_a_token.tolist() == [1_000_000]
     assert peak < 1e9
+
+
+@pytest.mark.parametrize(
+    ("longest", "width", "window", "overlap"),
+    [
+        (256, 192, 128, 8),  # the embedded base
+        (2048, 576, 384, 16),
+        (32768, 896, 512, 16),
+        (None, 4096, 512, 16),
+        (100, 4096, 100, 6),
+        (2048, 16, 64, 4),
+    ],
+)
+def test_default_windows(longest, width, window, overlap):
+    unset = ModelSettings(get_doc_spans, window=None, overlap=None)
+    assert unset.fitted(longest, width, n_special=1) == (window, overlap)

@@ -10,8 +10,13 @@ from spacy.cli.init_config import init_config
 from thinc.api import Config
 
 from spacy_lsbillm.architectures import DEFAULT_LORA
+from spacy_lsbillm.backbone import BaseSettings, longest_position
+from spacy_lsbillm.backbone.base import read_config
+from spacy_lsbillm.backbone.location import resolve_folder
 from spacy_lsbillm.training_config import training_config
 
+# The two shipped bases'.
+LONGEST_WINDOW = 256
 BASE, ENCODER = "assets/base", "assets/base_mlm"
 # The same shape with random weights, made when it is wanted, see `benchmarks.pretrained`.
 RANDOM = "benchmarks/work/random_base"
@@ -134,6 +139,8 @@ def make_config(
             depth=model.depth,
             learn_rate_scale=tuned.scale,
             lora=lora_of(model.rank),
+            window=_window(model.base),
+            overlap=16,
         )
     training: dict[str, Any] = config["training"]
     config["system"]["seed"] = seed
@@ -157,6 +164,12 @@ def make_config(
         "initial_rate": tuned.rate,
     }
     return config
+
+
+def _window(base: str) -> int:
+    """Sentences and questions are seen whole: as many pieces as a base was made for, 256 at the most."""
+    longest = longest_position(read_config(resolve_folder(base), BaseSettings(base)))
+    return min(longest or LONGEST_WINDOW, LONGEST_WINDOW)
 
 
 def lora_of(rank: int | None) -> dict[str, Any]:

@@ -15,10 +15,12 @@ from .shim import PIECES, BackboneShim, ShimSettings
 from .tok2vec import replace_listener, replace_listener_cfg
 from .vector_batch import VectorBatch
 
-LONGEST_DEFAULT_WINDOW = 512
-# What a piece lacks in context beside the edge of a window is local: more than this changes little, and each piece of
-# the overlap is computed twice (docs/speed.md).
-LONGEST_DEFAULT_OVERLAP = 16
+LONGEST_DEFAULT_WINDOW, SHORTEST_DEFAULT_WINDOW = 512, 64
+# The default windows are multiples of this, whatever the width.
+WINDOW_STEP = 64
+# The default overlap is this part of a window, and at most so many pieces: what a piece lacks in context beside the
+# edge of a window is local, and each piece of the overlap is computed twice (docs/speed.md).
+OVERLAP_SHARE, LONGEST_DEFAULT_OVERLAP = 16, 16
 MAX_BATCH_ITEMS = 4096
 # What one pass of the model costs beside its pieces, in pieces: short windows are padded to longer ones rather than
 # given a pass of their own where that is cheaper. An accelerator is idle for longer while a pass starts.
@@ -37,10 +39,9 @@ class ModelSettings:
     """How documents are cut.
 
     get_spans (SpanGetter): The parts of documents that are tokenised on their own; usually whole documents.
-    window (int | None): Pieces that the model sees at once, special ones counted. None: 512, or the longest position
-        of the base if that is less.
-    overlap (int | None): Pieces that neighbouring windows of a long document share at the least. None: 16, or a
-        quarter of the window if that is less.
+    window (int | None): Pieces that the model sees at once, special ones counted. None: see `default_window`.
+    overlap (int | None): Pieces that neighbouring windows of a long document share at the least. None: a
+        sixteenth of the window, 16 at the most.
     """
 
     get_spans: SpanGetter
@@ -53,26 +54,40 @@ class ModelSettings:
         if self.overlap is not None and self.overlap < 0:
             raise SettingError(f"overlap = {self.overlap!r} is not allowed: it must not be negative, or null.")
 
-    def fitted(self, longest: int | None, n_special: int) -> tuple[int, int]:
+    def fitted(self, longest: int | None, width: int, n_special: int) -> tuple[int, int]:
         """The window and overlap for a base.
 
         longest (int | None): The base's longest position.
+        width (int): Of its states.
         n_special (int): Special pieces a window.
         RAISES (SettingError): They do not fit the base or each other.
         """
-        window = self.window or min(longest or LONGEST_DEFAULT_WINDOW, LONGEST_DEFAULT_WINDOW)
+        window = self.window or default_window(longest, width)
         if longest is not None and window > longest:
             raise SettingError(
                 f"window = {window} is longer than the base's {longest} positions. Use at most {longest}."
             )
         room = window - n_special
-        overlap = min(room // 4, LONGEST_DEFAULT_OVERLAP) if self.overlap is None else self.overlap
+        overlap = min(window // OVERLAP_SHARE, LONGEST_DEFAULT_OVERLAP) if self.overlap is None else self.overlap
         if not 0 <= overlap < room:
             raise SettingError(
                 f"overlap = {overlap} is not allowed with window = {window}: it must be below {room} "
                 f"({n_special} pieces a window are special ones)."
             )
         return window, overlap
+
+
+def default_window(longest: int | None, width: int) -> int:
+    """512 pieces, or the longest position of the base if that is less; and fewer for small bases, so that attention
+    takes no more than about an eighth of the arithmetic of the linear layers: for each piece of a window these take
+    some 12 * width² multiplications in a layer, and attention 2 * window * width. What a small base makes of a longer
+    context is not worth it (docs/speed.md).
+
+    longest (int | None): The base's longest position.
+    width (int): Of its states.
+    """
+    affordable = max(SHORTEST_DEFAULT_WINDOW, 3 * width // 4 // WINDOW_STEP * WINDOW_STEP)
+    return min(LONGEST_DEFAULT_WINDOW, affordable, longest or LONGEST_DEFAULT_WINDOW)
 
 
 def build_billm_model(settings: ShimSettings, cutting: ModelSettings) -> Model[list[Doc], VectorBatch]:
@@ -121,7 +136,8 @@ def fitted_window(model: Model) -> tuple[int, int]:
     """
     shim = backbone_shim(model)
     cutting: ModelSettings = model.attrs["cutting"]
-    return cutting.fitted(longest_position(shim.backbone.config), len(shim.special))
+    config = shim.backbone.config
+    return cutting.fitted(longest_position(config), config.hidden_size, len(shim.special))
 
 
 def rows_for(device: str, max_batch_items: int, packs: bool) -> dict[str, int]:
