@@ -61,8 +61,8 @@ def create_billm_model_v1(
     gradient_checkpointing (bool): Less memory and more time in training; the result is the same.
     window (int | None): Pieces that the model sees at once. None: 512, or less for a small base, see
         `default_window`.
-    overlap (int | None): Pieces that neighbouring windows share at the least. None: a sixteenth of the window, 16 at
-        the most.
+    overlap (int | None): Pieces that neighbouring windows share at the least. None: 16 in windows of at least 512,
+        none in shorter ones.
     learn_rate_scale (float): The adapter's learning rate in units of the optimizer's.
     heads_first (int): Updates in the beginning that change the heads alone.
     output (str): "tokens": one vector a token, the mean of its pieces. "pieces": one a piece, for listeners that pool

@@ -153,7 +153,7 @@ def test_debug_pieces_counts(words_base, odd_corpus, tmp_path):
     shown = ours("debug-pieces", words_base, odd_corpus, "--json", tmp_path / "out" / "pieces.json")
     found = json.loads((tmp_path / "out" / "pieces.json").read_text(encoding="utf8"))
     # The window is 64, the shortest that is a default; 100 pieces take two windows.
-    assert (found["window"], found["overlap"]) == (64, 4)
+    assert (found["window"], found["overlap"]) == (64, 0)
     numbers = found["corpora"][str(odd_corpus)]
     assert (numbers["docs"], numbers["tokens"], numbers["pieces"]) == (4, 107, 105)
     assert numbers["pieces_a_token"] == {"mean": 0.9907, "median": 1, "p95": 1, "max": 1, "max_token": "new"}

@@ -18,9 +18,8 @@ from .vector_batch import VectorBatch
 LONGEST_DEFAULT_WINDOW, SHORTEST_DEFAULT_WINDOW = 512, 64
 # The default windows are multiples of this, whatever the width.
 WINDOW_STEP = 64
-# The default overlap is this part of a window, and at most so many pieces: what a piece lacks in context beside the
-# edge of a window is local, and each piece of the overlap is computed twice (docs/speed.md).
-OVERLAP_SHARE, LONGEST_DEFAULT_OVERLAP = 16, 16
+# The default overlap, and the part of a window that it may be at the most: each piece of it is computed twice.
+DEFAULT_OVERLAP, OVERLAP_SHARE = 16, 32
 MAX_BATCH_ITEMS = 4096
 # What one pass of the model costs beside its pieces, in pieces: short windows are padded to longer ones rather than
 # given a pass of their own where that is cheaper. An accelerator is idle for longer while a pass starts.
@@ -40,8 +39,8 @@ class ModelSettings:
 
     get_spans (SpanGetter): The parts of documents that are tokenised on their own; usually whole documents.
     window (int | None): Pieces that the model sees at once, special ones counted. None: see `default_window`.
-    overlap (int | None): Pieces that neighbouring windows of a long document share at the least. None: a
-        sixteenth of the window, 16 at the most.
+    overlap (int | None): Pieces that neighbouring windows of a long document share at the least. None: see
+        `default_overlap`.
     """
 
     get_spans: SpanGetter
@@ -68,7 +67,7 @@ class ModelSettings:
                 f"window = {window} is longer than the base's {longest} positions. Use at most {longest}."
             )
         room = window - n_special
-        overlap = min(window // OVERLAP_SHARE, LONGEST_DEFAULT_OVERLAP) if self.overlap is None else self.overlap
+        overlap = default_overlap(window) if self.overlap is None else self.overlap
         if not 0 <= overlap < room:
             raise SettingError(
                 f"overlap = {overlap} is not allowed with window = {window}: it must be below {room} "
@@ -88,6 +87,12 @@ def default_window(longest: int | None, width: int) -> int:
     """
     affordable = max(SHORTEST_DEFAULT_WINDOW, 3 * width // 4 // WINDOW_STEP * WINDOW_STEP)
     return min(LONGEST_DEFAULT_WINDOW, affordable, longest or LONGEST_DEFAULT_WINDOW)
+
+
+def default_overlap(window: int) -> int:
+    """16 pieces in windows of at least 512, none in shorter ones, where they would cost more than 3 % of the time: so
+    few are worth nothing that could be measured (docs/speed.md)."""
+    return DEFAULT_OVERLAP if window >= OVERLAP_SHARE * DEFAULT_OVERLAP else 0
 
 
 def build_billm_model(settings: ShimSettings, cutting: ModelSettings) -> Model[list[Doc], VectorBatch]:
