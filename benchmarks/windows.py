@@ -38,8 +38,8 @@ RESULTS = ROOT / "benchmarks" / "results" / "windows"
 COMPARED = ("litbank_events", "bc5cdr")
 MODEL, KIND = "bidirectional", "sequence"
 # Overlaps that are scored with each length of windows.
-OVERLAPS = {256: (0, 16, 64), 128: (0, 8, 16, 32), 64: (0, 16)}
-TRAINED = (256, 128)
+OVERLAPS = {256: (0, 16, 64), 128: (0, 8, 16, 32), 96: (0, 16), 64: (0, 16)}
+TRAINED = (256, 128, 96)
 # What was the default, with which the others are compared.
 BEFORE = (256, 256, 16)
 DOCUMENT_WORDS = 1000

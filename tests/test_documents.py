@@ -349,9 +349,9 @@ def test_a_million_characters_take_bounded_memory():
 @pytest.mark.parametrize(
     ("longest", "width", "window", "overlap"),
     [
-        (256, 192, 128, 0),  # the embedded base
-        (2048, 576, 384, 0),
-        (32768, 896, 512, 16),
+        (256, 192, 96, 0),  # the embedded base
+        (2048, 576, 288, 0),
+        (32768, 896, 448, 0),
         (None, 4096, 512, 16),
         (100, 4096, 100, 0),
         (2048, 16, 64, 0),

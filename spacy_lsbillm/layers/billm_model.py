@@ -16,8 +16,6 @@ from .tok2vec import replace_listener, replace_listener_cfg
 from .vector_batch import VectorBatch
 
 LONGEST_DEFAULT_WINDOW, SHORTEST_DEFAULT_WINDOW = 512, 64
-# The default windows are multiples of this, whatever the width.
-WINDOW_STEP = 64
 # The default overlap, and the part of a window that it may be at the most: each piece of it is computed twice.
 DEFAULT_OVERLAP, OVERLAP_SHARE = 16, 32
 MAX_BATCH_ITEMS = 4096
@@ -77,15 +75,15 @@ class ModelSettings:
 
 
 def default_window(longest: int | None, width: int) -> int:
-    """512 pieces, or the longest position of the base if that is less; and fewer for small bases, so that attention
-    takes no more than about an eighth of the arithmetic of the linear layers: for each piece of a window these take
-    some 12 * width² multiplications in a layer, and attention 2 * window * width. What a small base makes of a longer
-    context is not worth it (docs/speed.md).
+    """512 pieces, or the longest position of the base or half the width of its states if that is less, but no fewer
+    than 64. So attention takes no more than about a twelfth of the arithmetic of the linear layers: for each piece of
+    a window these take some 12 * width² multiplications in a layer, and attention 2 * window * width. What a small
+    base makes of a longer context is not worth it (docs/speed.md).
 
     longest (int | None): The base's longest position.
     width (int): Of its states.
     """
-    affordable = max(SHORTEST_DEFAULT_WINDOW, 3 * width // 4 // WINDOW_STEP * WINDOW_STEP)
+    affordable = max(SHORTEST_DEFAULT_WINDOW, width // 2)
     return min(LONGEST_DEFAULT_WINDOW, affordable, longest or LONGEST_DEFAULT_WINDOW)
 
 
