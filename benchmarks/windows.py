@@ -117,7 +117,7 @@ def run_one(name: str, window: int, seed: int, paths: dict[str, Path], work: Pat
     corpora = {split: str(paths[split]) for split in ("train", "dev")}
     sizes = {split: len(DocBin().from_disk(path)) for split, path in paths.items()}
     config = make_config(MODELS[MODEL], KIND, corpora, sizes["train"], BUDGET, LLM, seed)
-    config = config.merge(cut(window, overlap=16))
+    config = config.merge(cut(window, BEFORE[2]))
     run = run_training(config, folder)
     test: dict[str, float] = {}
     for length, overlaps in OVERLAPS.items():

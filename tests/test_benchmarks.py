@@ -10,6 +10,7 @@ from tiny import TEXTS
 
 from benchmarks import depth as depth_command
 from benchmarks import pretrained as pretrained_command
+from benchmarks import windows as windows_command
 from benchmarks.masks import __main__ as masks_command
 from benchmarks.masks.analysis import Chosen, analyse
 from benchmarks.masks.report import report as masks_report
@@ -150,6 +151,37 @@ def test_a_base_that_is_missing_is_named_before_the_first_cell(data, tmp_path, m
 def test_every_set_and_model_is_named_in_the_table():
     assert all(set(model.kinds) <= set(models.COMPONENT) for model in MODELS.values())
     assert {one.kind for one in sets.SETS.values()} <= set(models.SCORE)
+
+
+# Windows
+
+
+def test_windows_and_overlaps_are_compared(make_base, data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(MODELS, "bidirectional", Compared("", base=str(make_base())))
+    for name, value in {
+        "COMPARED": ("snips_slots",),
+        "TRAINED": (32, 16),
+        "OVERLAPS": {32: (0, 4), 16: (0,)},
+        "BEFORE": (32, 32, 4),
+        "DOCUMENT_WORDS": 40,
+    }.items():
+        monkeypatch.setattr(windows_command, name, value)
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["windows", *map(str, arguments), "--results", str(tmp_path / "results")])
+        windows_command.main()
+
+    run("run", "--data", data, "--seeds", 0, "--work", tmp_path / "work")
+    found = read_result(tmp_path / "results" / "snips_slots" / "16" / "0.json")
+    assert set(found["test"]) == {"32/0", "32/4", "16/0"}
+    # 16 sentences of 144 words, joined to documents of 49, 42 and 44; the rest is too short for one.
+    assert found["sizes"] == {"train": 3, "dev": 3, "test": 3}
+    assert {"versions", "config", "commit"} <= set(found)
+    monkeypatch.setattr(windows_command, "run_one", None)
+    run("run", "--data", data, "--seeds", 0, "--work", tmp_path / "work")
+    capsys.readouterr()
+    run("report")
+    assert "| 32 | 32 | 4 | " in (table := capsys.readouterr().out) and "| +0.0 |" in table
 
 
 # The experiment on masks
