@@ -79,11 +79,16 @@ def test_the_table_has_means_and_spreads(tmp_path, capsys):
         for seed, score in enumerate(scores):
             path = tmp_path / "2000" / "wnut17" / model / f"{seed}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({"set": "wnut17", "model": model, "test": score}))
+            # After the two rounds: the one model overtakes the other.
+            curve = [[0, 0.0], [5, score - 0.3 if model == "bidirectional" else score], [10, score]]
+            found = {"set": "wnut17", "model": model, "seed": seed, "test": score, "dev_by_step": curve}
+            path.write_text(json.dumps(found))
     report(tmp_path)
     printed = capsys.readouterr().out
     assert "| wnut17 | 60.0 ± 10.0 | 80.0 (1) |" in printed
     assert "| causal | +20.0 | 1 of 1 |  |  |" in printed
+    # Of the seed that both have.
+    assert "after round | 1 | 2 |" in printed and "| sequence labelling | +0.0 | +30.0 |" in printed
     assert "<svg" in (tmp_path / "2000" / "plot.svg").read_text()
 
 

@@ -9,8 +9,10 @@ from .models import ALL_MODELS, MODELS
 from .sets import SETS
 
 Scores = dict[tuple[str, str], list[float]]
-# What the others are compared with.
-OURS = "bidirectional"
+# Scores on dev before the first step and after each round, seed by seed.
+Curves = dict[tuple[str, str], dict[int, list[float]]]
+# What the others are compared with, and the one it grew from.
+OURS, BEFORE = "bidirectional", "causal"
 
 
 def report(results: Path, split: str = "test") -> None:
@@ -24,12 +26,18 @@ def report(results: Path, split: str = "test") -> None:
         raise SystemExit(f"there are no results in {results}: make some with the command run.")
     for folder in folders:
         scores: Scores = defaultdict(list)
+        curves: Curves = defaultdict(dict)
         for path in sorted(folder.glob("*/*/*.json")):
             found = read_result(path)
-            scores[found["set"], found["model"]].append(100 * found[split])
+            key = found["set"], found["model"]
+            scores[key].append(100 * found[split])
+            curves[key][found["seed"]] = [100 * score for _, score in found["dev_by_step"]]
         text = table(scores)
-        if any(model == OURS for _, model in scores):
+        models = {model for _, model in scores}
+        if OURS in models:
             text += "\n" + differences(scores)
+        if {OURS, BEFORE} <= models:
+            text += "\n" + by_round(curves)
         (folder / "table.md").write_text(text, encoding="utf8")
         print(f"{folder.name}\n\n{text}")
         plot(scores, folder / "plot.svg", split)
@@ -61,6 +69,23 @@ def differences(scores: Scores) -> str:
             better = sum(gain > 0 for gain in found)
             told += [f"{mean(found):+.1f}", f"{better} of {len(found)}"] if found else ["", ""]
         lines.append(f"| {other} | " + " | ".join(told) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def by_round(curves: Curves) -> str:
+    """Markdown: how far the bidirectional model is above the causal one on dev after each round, means over sets and
+    seeds that both have been trained on."""
+    gains: dict[bool, list[list[float]]] = {True: [], False: []}
+    for name, data_set in SETS.items():
+        ours, theirs = curves.get((name, OURS), {}), curves.get((name, BEFORE), {})
+        pairs = [zip(ours[seed], theirs[seed], strict=True) for seed in ours if seed in theirs]
+        gains[data_set.kind == "sequence"] += [[a - b for a, b in pair] for pair in pairs]
+    rounds = range(1, min((len(gain) for found in gains.values() for gain in found), default=1))
+    lines = [f"| {OURS} less {BEFORE} on dev after round | " + " | ".join(map(str, rounds)) + " |"]
+    lines.append("|---|" + "---|" * len(rounds))
+    for words, found in (("sequence labelling", gains[True]), ("the others", gains[False])):
+        if found:
+            lines.append(f"| {words} | " + " | ".join(f"{mean(gain[i] for gain in found):+.1f}" for i in rounds) + " |")
     return "\n".join(lines) + "\n"
 
 
