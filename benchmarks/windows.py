@@ -153,6 +153,8 @@ def report(results: Path) -> None:
     lines.append("|---|---|---|" + "---|" * (2 * len(sets)))
     for window, length in product(TRAINED, OVERLAPS):
         for overlap in OVERLAPS[length]:
+            if not any((name, window, length, overlap) in scores for name in sets):
+                continue
             cells = []
             for name in sets:
                 found, before = scores[name, window, length, overlap], scores[(name, *BEFORE)]
