@@ -12,7 +12,7 @@ from spacy_transformers.span_getters import get_doc_spans, get_strided_spans
 from tiny import make_tokenizer
 
 from spacy_lsbillm.alignment import SpecialPieces, align, cut_pieces, cut_windows, make_batch
-from spacy_lsbillm.alignment.batches import group_by_length, pack
+from spacy_lsbillm.alignment.batches import cut_passes, pack
 from spacy_lsbillm.alignment.pieces import MANY_PIECES
 
 NLP = spacy.blank("en")
@@ -123,24 +123,23 @@ def test_windows_cover_every_piece_once_and_share_the_overlap(lengths, size, ove
             assert windows.ends[i - 1] - windows.keep_ends[i - 1] >= overlap // 2
 
 
-@given(st.sets(st.integers(1, 50), min_size=1, max_size=6), st.data(), st.integers(0, 100))
-def test_grouping_is_the_cheapest_there_is(sizes, data, pass_cost):
-    ordered = np.array(sorted(sizes, reverse=True))
-    counts = np.array([data.draw(st.integers(1, 9)) for _ in ordered])
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=9), st.integers(1, 200), st.integers(0, 100))
+def test_passes_are_the_cheapest_there_are(sizes, max_items, pass_cost):
+    lengths = np.array(sorted(sizes, reverse=True))
+    total = len(lengths)
 
-    def cost(groups):
-        windows = np.repeat(ordered, counts)
-        return sum(windows[a] * (b - a) + pass_cost for a, b in groups)
+    def cost(passes):
+        if any(b - a > 1 and lengths[a] * (b - a) > max_items for a, b in passes):
+            return np.inf
+        return sum(lengths[a] * (b - a) + pass_cost for a, b in passes)
 
-    edges = np.cumsum(counts)[:-1]
-    total = counts.sum()
-    choices = product([False, True], repeat=len(edges))
-    cuts = [[0, *(e for e, cut in zip(edges, chosen, strict=True) if cut), total] for chosen in choices]
+    choices = product([False, True], repeat=total - 1)
+    cuts = [[0, *(i + 1 for i, cut in enumerate(chosen) if cut), total] for chosen in choices]
     best = min(cost(list(pairwise(cut))) for cut in cuts)
-    groups = group_by_length(ordered, counts, pass_cost)
-    assert [a for a, _ in groups] == [0, *(b for _, b in groups[:-1])]
-    assert groups[-1][1] == total
-    assert cost(groups) == best
+    passes = cut_passes(lengths, max_items, pass_cost)
+    assert [a for a, _ in passes] == [0, *(b for _, b in passes[:-1])]
+    assert passes[-1][1] == total
+    assert cost(passes) == best < np.inf
 
 
 def test_overlapping_spans_give_a_token_its_pieces_from_each():

@@ -145,7 +145,7 @@ def _micro_batches(
     slot_of = np.zeros(len(ids), dtype=np.int64)
     micro_batches = []
     base = 0
-    for start, end in _passes(-np.sort(-row_lengths), max_items, pass_cost):
+    for start, end in cut_passes(-np.sort(-row_lengths), max_items, pass_cost):
         chosen = order[firsts[start] : firsts[end]]
         width = int(row_lengths[row_of[chosen[0]]])
         sizes = lengths[chosen]
@@ -199,34 +199,29 @@ def pack(lengths: np.ndarray, row: int) -> tuple[np.ndarray, np.ndarray]:
     return row_of, offsets
 
 
-def _passes(lengths: np.ndarray, max_items: int, pass_cost: int) -> Iterator[tuple[int, int]]:
-    """The rows of each micro-batch: start and end in `lengths`, which has the longest first."""
-    if not len(lengths):
-        return
-    sizes, counts = np.unique(-lengths, return_counts=True)
-    for start, end in group_by_length(-sizes, counts, pass_cost):
-        for first in range(start, end, most := max(1, int(max_items // lengths[start]))):
-            yield first, min(first + most, end)
+def cut_passes(lengths: np.ndarray, max_items: int, pass_cost: int) -> list[tuple[int, int]]:
+    """Split rows, sorted by length, into passes that are padded to their longest row, at the least total cost: padded
+    pieces, and `pass_cost` for each pass. Dynamic programming over the rows.
 
-
-def group_by_length(sizes: np.ndarray, counts: np.ndarray, pass_cost: int) -> list[tuple[int, int]]:
-    """Split rows, sorted by length, into groups that are padded to their longest, at the least total cost: padded
-    pieces, and `pass_cost` for each group. Dynamic programming over the different lengths.
-
-    sizes (ndarray): Different lengths, the largest first, shape (sizes,).
-    counts (ndarray): Rows of each, shape (sizes,).
-    RETURNS (list): Start and end of each group, counted in rows.
+    lengths (ndarray): Of the rows, the longest first, shape (rows,).
+    max_items (int): Pieces a pass, padding counted; a single row may exceed it.
+    pass_cost (int): What a pass costs beside its pieces, in pieces.
+    RETURNS (list): Start and end of each pass, counted in rows.
     """
-    before = np.concatenate([[0], np.cumsum(counts)])
-    best = np.zeros(len(sizes) + 1)
-    start_of = np.zeros(len(sizes) + 1, dtype=np.int64)
-    for end in range(1, len(sizes) + 1):
-        costs = best[:end] + sizes[:end] * (before[end] - before[:end]) + pass_cost
-        start_of[end] = np.argmin(costs)
-        best[end] = costs[start_of[end]]
-    groups = []
-    end = len(sizes)
+    best = np.zeros(len(lengths) + 1)
+    start_of = np.zeros(len(lengths) + 1, dtype=np.int64)
+    # The first row with which a pass may begin that ends where the loop is: it never moves back.
+    first = 0
+    for end in range(1, len(lengths) + 1):
+        while first < end - 1 and lengths[first] * (end - first) > max_items:
+            first += 1
+        costs = best[first:end] + lengths[first:end] * np.arange(end - first, 0, -1)
+        chosen = int(np.argmin(costs))
+        start_of[end] = first + chosen
+        best[end] = costs[chosen] + pass_cost
+    passes = []
+    end = len(lengths)
     while end:
-        groups.append((int(before[start_of[end]]), int(before[end])))
+        passes.append((int(start_of[end]), end))
         end = int(start_of[end])
-    return groups[::-1]
+    return passes[::-1]
