@@ -1,6 +1,7 @@
 """Which bases this process has seen, and where: a stored pipeline that names a base is content with any copy of it, and
 no base is read twice for its digest."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,24 +9,28 @@ from ..errors import BaseError
 from .arithmetic import arithmetic_of
 from .fingerprint import fingerprint, full_digest
 
-_folders: dict[str, list[Path]] = {}
+# By fingerprint and arithmetic, as JSON; what was seen last stands last.
+_folders: dict[tuple[str, str], Path] = {}
 _digests: dict[tuple[Path, str], str] = {}
 
 
-def remember_folder(found: str, folder: Path) -> None:
-    """Remember that a folder holds the base with this fingerprint."""
-    folders = _folders.setdefault(found, [])
-    if folder in folders:
-        folders.remove(folder)
-    folders.insert(0, folder)
+def remember_folder(found: str, arithmetic: dict[str, Any], folder: Path) -> None:
+    """Remember that a folder holds the base with this fingerprint and arithmetic."""
+    key = found, json.dumps(arithmetic)
+    _folders.pop(key, None)
+    _folders[key] = folder
 
 
 def known_folder(wanted: str, arithmetic: dict[str, Any] | None) -> Path | None:
-    """A folder that held the base with this fingerprint and still does; of several the one seen last.
+    """The folder that was last seen to hold the base with this fingerprint, if it still does.
 
     arithmetic (dict | None): See `arithmetic_of`; None if it is not known.
     """
-    return next((folder for folder in _folders.get(wanted, ()) if holds(folder, wanted, arithmetic)), None)
+    said = None if arithmetic is None else json.dumps(arithmetic)
+    for (found, its), folder in reversed(_folders.items()):
+        if found == wanted and said in (None, its):
+            return folder if holds(folder, wanted, arithmetic) else None
+    return None
 
 
 def holds(folder: Path, wanted: str, arithmetic: dict[str, Any] | None) -> bool:

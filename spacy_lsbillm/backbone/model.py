@@ -254,8 +254,9 @@ def load_backbone(
             scalar_mix = ScalarMix(layers).to(device)
     if scalar_mix is not None and mix is not None:
         scalar_mix.read(mix)
-    remember_folder(found, folder)
-    origin = Origin(found, commit=commit_of(folder), license=license_of(folder), arithmetic=arithmetic_of(folder))
+    arithmetic = arithmetic_of(folder)
+    remember_folder(found, arithmetic, folder)
+    origin = Origin(found, commit=commit_of(folder), license=license_of(folder), arithmetic=arithmetic)
     return Backbone(model, shared, scalar_mix, tokenizer, plan, settings, folder, origin, found)
 
 
