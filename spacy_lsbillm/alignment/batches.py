@@ -164,12 +164,12 @@ def _micro_batches(
         mask[cell] = 1
         positions = np.zeros_like(block)
         positions[cell] = place
-        # Where there is padding as well: the model's mask is made from positions in a tenth of the time.
-        shared = len(chosen) > end - start or (row > 0 and len(cell) < block.size)
+        # Where rows are shared, and where there is padding, as transformers makes the mask of that index by index.
+        placed = len(chosen) > end - start or (row > 0 and len(cell) < block.size)
         kept = inside & (piece >= windows.keep_starts[window]) & (piece < windows.keep_ends[window])
         slot_of[piece[kept]] = base + cell[kept]
         ids_of, mask_of, positions_of = (cells.reshape(-1, width) for cells in (block, mask, positions))
-        micro_batches.append(MicroBatch(ids_of, mask_of, positions_of if shared else None))
+        micro_batches.append(MicroBatch(ids_of, mask_of, positions_of if placed else None))
         base += block.size
     return micro_batches, slot_of
 

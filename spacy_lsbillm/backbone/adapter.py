@@ -149,7 +149,6 @@ def read_adapter(model: PreTrainedModel, folder: Path, settings: LoraSettings | 
     """Put a stored adapter on a base, to be used or trained further.
 
     settings (LoraSettings | None): With the dropout for that; None: the stored one.
-
     RAISES (AdapterError): It cannot be read, or does not fit the base.
     """
     weights = folder / WEIGHTS
