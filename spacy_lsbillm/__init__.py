@@ -1,5 +1,6 @@
 """Bidirectional, label-supervised LLMs as spaCy pipelines."""
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from .about import __version__
@@ -8,6 +9,10 @@ if TYPE_CHECKING:
     from .saving import save
 
 __all__ = ["__version__", "save"]
+
+# peft imports bitsandbytes for any adapter, which asks, on CPUs with AVX512-BF16, for a package with a kernel that is
+# not used here, see `backbone.base`.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,8 @@
 """The backbone beside its masks: training, precision, adapters, depth, mixes. For the masks see test_families.py."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from backbones import batch, load
@@ -136,3 +139,9 @@ def test_a_twin_shares_the_base_and_nothing_else(make_base, family):
         parameter.data += 0.1
     assert torch.equal(one.states(ids, mask), before)
     assert not torch.equal(other.states(ids, mask), before)
+
+
+def test_it_is_imported_without_a_word():
+    """On CPUs with AVX512-BF16 bitsandbytes asks for a package that is of no use here."""
+    done = subprocess.run([sys.executable, "-c", "import spacy_lsbillm.backbone"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
