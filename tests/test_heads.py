@@ -188,6 +188,19 @@ def test_scores_of_an_earlier_labeler_are_kept(make_base):
         assert None not in doc._.ent_scores
 
 
+def test_scores_stay_with_their_entities(trained):
+    """Also where a later component exchanges some, and in a text put together from several."""
+    docs = list(trained.pipe(TEXTS))
+    scores = [score for doc in docs for score in doc._.ent_scores]
+    assert None not in scores and len(set(scores)) > 2
+    assert Doc.from_docs(docs)._.ent_scores == scores
+    doc, found = docs[0], docs[0].ents[0]
+    doc.set_ents([Span(doc, 0, 1, label="rule"), found])
+    assert doc._.ent_scores == [None, scores[0]]
+    doc.set_ents([Span(doc, found.start, found.end, label="rule")])
+    assert doc._.ent_scores == [None]
+
+
 def test_with_a_key_the_scores_that_choose_must_be_its_own(make_base):
     for weights, warned in (({"ents_f": 1.0}, 1), ({"spans_slots_f": 1.0, "ents_f": 0.0}, 0)):
         nlp = build(make_base(), heads=())
