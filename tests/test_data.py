@@ -163,6 +163,31 @@ def test_a_byte_order_mark_is_no_part_of_a_token(tmp_path):
     assert next(iter(read_records(tmp_path / "a.iob"))).content == {"tokens": ["play", "jazz"], "tags": ["O", "B-x"]}
 
 
+def test_other_white_space_is_a_part_of_a_token(tmp_path):
+    (tmp_path / "a.iob").write_text("a\u00a0b B-x\n\u6771\u4eac\u3000\u90fd  B-x\n1\u2009000 B-x\n", encoding="utf8")
+    (record,) = read_records(tmp_path / "a.iob")
+    assert record.content == {"tokens": ["a\u00a0b", "\u6771\u4eac\u3000\u90fd", "1\u2009000"], "tags": ["B-x"] * 3}
+
+
+def test_blanks_behind_a_tag_are_no_part_of_the_label(tmp_path):
+    (tmp_path / "a.iob").write_text("jazz\tB-genre \nby\tO \n")
+    assert next(iter(read_records(tmp_path / "a.iob"))).content["tags"] == ["B-genre", "O"]
+
+
+def test_the_reader_leaves_out_empty_documents(tmp_path, nlp):
+    """As spaCy's does: its listeners cannot learn from a batch of nothing else."""
+    path = write(tmp_path / "a.jsonl", *({"text": text} for text in ("", "one", "", "two")))
+    read = registry.readers.get("spacy-lsbillm.JsonlCorpus.v1")(path)
+    assert [example.text for example in read(nlp)] == ["one", "two"]
+
+
+def test_a_class_that_the_reader_was_not_given_is_named(tmp_path, nlp):
+    path = write(tmp_path / "a.jsonl", {"text": "a", "label": "x"}, {"text": "b", "labels": ["y", "z"]})
+    read = registry.readers.get("spacy-lsbillm.JsonlCorpus.v1")(path, labels=["x", "y"])
+    with pytest.raises(DataError, match="line 2 has the class 'z', which is not among the labels .*: x, y"):
+        list(read(nlp))
+
+
 def test_the_reader_streams_and_starts_over(tmp_path, nlp):
     path = write(tmp_path / "a.jsonl", *({"text": f"text {i}", "label": "ab"[i % 2]} for i in range(5)))
     create = registry.readers.get("spacy-lsbillm.JsonlCorpus.v1")
@@ -243,7 +268,6 @@ def test_documents_without_a_question_are_named(nlp):
         ({"question": "a", "choices": ["b", "c"]}, "Questions with choices need --choices"),
         ({"text": 3}, "'text' is 3; it must be a string"),
         ({"text": "a", "label": 1}, "'label' is 1"),
-        ({"text": "a\ud800"}, "lone surrogate"),
         ({"text": "a", "cats": {"x": "yes"}}, "each value must be a number from 0 to 1"),
         ({"text": "a", "cats": {"x": 1}, "labels": ["y"]}, "'cats' beside 'label' or 'labels'"),
         ({"text": "a  b", "tokens": ["a", " ", "b"], "tags": ["O", "O", "B-x"]}, "holds white space alone"),
@@ -296,8 +320,16 @@ def test_files_that_do_not_fit_are_named_and_nothing_is_written(tmp_path):
         ("bad.iob", b"one\n", "bad.iob, line 1: 'one' does not have a token and a tag"),
         ("bad.iob", b"a\tO\n\nb\tI-x\n", "bad.iob, line 3: 'I-x' of 'b'"),
         ("bad.iob", b"a\xff\tO\n", "bad.iob, line 1 is not UTF-8"),
+        ("bad.iob", b"a B-x\nNew York B-x\n", "line 2: 'New York B-x' has 3 columns, and the lines before it 2"),
+        ("bad.iob", b"a\tO\nb\tc\td\tB-x\n", "line 2: 'b\\tc\\td\\tB-x' has 4 columns"),
+        ("bad.iob", b"a O\n\n# id = 1\nb O\n", "Comments cannot be told from tokens"),
+        ("bad.iob", b"jazz B-x\rby O\r", "bad.iob, line 1 has line ends of another kind"),
         ("bad.jsonl", b'{"text": "a"}\n{"text"\n', "bad.jsonl, line 2 is not JSON"),
         ("bad.jsonl", b"[1]\n", "bad.jsonl, line 1 is not a JSON object"),
+        ("bad.jsonl", b'{"text": "a", "label": "\\ud83d"}\n', "bad.jsonl, line 1 has a lone surrogate"),
+        ("bad.jsonl", b'{"text": "a", "label": "x", "label": "y"}\n', "the key 'label' is there twice"),
+        ("bad.jsonl", b'{"text": "a", "cats": {"x": ' + b"1" * 5000 + b"}}\n", "bad.jsonl, line 1 is not JSON"),
+        ("bad.jsonl", b'{"text": "' + b"a" * 1_000_001 + b'"}\n', "line 1: the text has 1,000,001 characters"),
         ("bad.jsonl", b"\n", "bad.jsonl is empty"),
         ("bad.csv", b"a,b\n", "the suffix '.csv' is not known"),
         ("good.tsv", b"a\tO\n", "two of the files would be written to"),
@@ -315,6 +347,9 @@ def test_files_that_do_not_fit_are_named_and_nothing_is_written(tmp_path):
     assert "no file or folder" in " ".join(run("lsbillm", "convert", tmp_path / "x", tmp_path / "out", code=1).split())
     with pytest.raises(DataError, match="there is no file 'None'"):
         registry.readers.get("spacy-lsbillm.JsonlCorpus.v1")(None)
+    for reader in ("JsonlCorpus", "MultipleChoice"):
+        with pytest.raises(DataError, match="limit = -1 is not allowed"):
+            registry.readers.get(f"spacy-lsbillm.{reader}.v1")(tmp_path / "good.iob", limit=-1)
 
 
 @given(st.lists(st.sampled_from(["O", "B-a", "I-a", "B-b", "I-b"]), max_size=8))

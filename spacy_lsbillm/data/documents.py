@@ -56,10 +56,7 @@ def make_doc(nlp: Language, record: Record, labels: Labels, spans_key: str | Non
     spans_key (str | None): Put spans into `doc.spans[spans_key]`; None: `doc.ents`.
     RAISES (DataError): Something does not fit; the message names the file and line.
     """
-    try:
-        doc = _text(nlp, record)
-    except UnicodeEncodeError as error:
-        raise DataError(f"{record.where}: the text has a lone surrogate, which is no character: {error}.") from error
+    doc = _text(nlp, record)
     spans, missing = _spans(doc, record)
     if missing and spans_key is not None:
         raise DataError(
@@ -92,6 +89,11 @@ def _text(nlp: Language, record: Record) -> Doc:
         if text is None:
             hint = " Questions with choices need --choices." if "choices" in record.content else ""
             raise DataError(f"{record.where} has neither 'text' nor 'tokens'.{hint}")
+        if len(text) > nlp.max_length:
+            raise DataError(
+                f"{record.where}: the text has {len(text):,} characters, and the pipeline takes {nlp.max_length:,} at "
+                f"most. Cut it into parts, or give 'tokens'."
+            )
         return nlp.make_doc(text)
     if not all(isinstance(token, str) and token for token in tokens):
         raise DataError(f"{record.where}: 'tokens' holds something that is not a string with something in it.")

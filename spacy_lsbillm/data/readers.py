@@ -10,7 +10,7 @@ from spacy.training import Example
 
 from ..errors import DataError
 from .choices import choice_records
-from .documents import Labels, labels_of, make_doc
+from .documents import Labels, classes, labels_of, make_doc
 from .records import Record, read_jsonl
 
 Reader = Callable[[Language], Iterator[Example]]
@@ -26,16 +26,22 @@ def create_jsonl_corpus_v1(
         file, which is then read once more in the beginning.
     spans_key (str | None): Put spans into `doc.spans[spans_key]`; null: `doc.ents`.
     limit (int): Read at most so many lines, 0 for all.
-    RAISES (DataError): There is no such file.
+    RAISES (DataError): There is no such file, or the limit is below 0. While reading: a line has a class that is not
+        among the labels, or something else does not fit.
     """
     file = _file(path)
+    _check_limit(limit)
     known: list[Labels] = [Labels(tuple(labels))] if labels is not None else []
 
     def read(nlp: Language) -> Iterator[Example]:
         if not known:
             known.append(labels_of(read_jsonl(file)))
         for record in islice(read_jsonl(file), limit or None):
-            yield _example(nlp, make_doc(nlp, record, known[0], spans_key))
+            _check_classes(record, known[0])
+            doc = make_doc(nlp, record, known[0], spans_key)
+            # As spaCy's own reader does.
+            if len(doc):
+                yield _example(nlp, doc)
 
     return read
 
@@ -46,9 +52,10 @@ def create_multiple_choice_v1(path: Path | None, mode: str = "joint", limit: int
     path (Path): The file.
     mode (str): "joint": one document a question, with all choices behind letters. "each": one a choice.
     limit (int): Read at most so many questions, 0 for all.
-    RAISES (DataError): There is no such file or mode.
+    RAISES (DataError): There is no such file or mode, or the limit is below 0.
     """
     file = _file(path)
+    _check_limit(limit)
     list(choice_records([], mode))
 
     def read(nlp: Language) -> Iterator[Example]:
@@ -63,6 +70,22 @@ def _file(path: Path | None) -> Path:
     if path is None or not Path(path).is_file():
         raise DataError(f"there is no file {str(path)!r}. Name a JSONL file, with --paths.train for example.")
     return Path(path)
+
+
+def _check_limit(limit: int) -> None:
+    if limit < 0:
+        raise DataError(f"limit = {limit} is not allowed: give a number of lines, or 0 for all.")
+
+
+def _check_classes(record: Record, labels: Labels) -> None:
+    """A class that is not among all classes would be 1 in its own documents and missing, rather than 0, in others: a
+    model would learn that it is always there."""
+    new = sorted(set(classes(record) or ()) - set(labels.names))
+    if new:
+        raise DataError(
+            f"{record.where} has the class {new[0]!r}, which is not among the labels of the corpus reader: "
+            f"{', '.join(labels.names)}. Add it there, or leave out the line."
+        )
 
 
 def _example(nlp: Language, reference: Doc) -> Example:

@@ -1,6 +1,7 @@
 """Records: one annotated text each, read one after the other from IOB, CoNLL and JSONL files."""
 
 import json
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -68,15 +69,23 @@ def data_files(path: Path) -> list[Path]:
 
 
 def read_jsonl(path: Path) -> Iterator[Record]:
-    """One JSON object a line; empty lines are left out. Keys that are not read are named in a warning, once."""
+    """One JSON object a line; empty lines are left out. Keys that are not read are named in a warning, once.
+
+    RAISES (DataError): A line is no such object, has a key twice or half a character.
+    """
     ignored: set[str] = set()
     for number, line in _lines(path):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
         try:
-            content = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+            content = json.loads(line, object_pairs_hook=_without_doubles)
+            if "\\u" in line:
+                # Half of a surrogate pair is no character, and cannot be stored.
+                json.dumps(content, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"{where} has a lone surrogate, which is no character: {error}.") from error
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{where} is not JSON: {error}.") from error
         if not isinstance(content, dict):
             raise DataError(f"{where} is not a JSON object, but {str(content)[:40]!r}.")
@@ -87,23 +96,43 @@ def read_jsonl(path: Path) -> Iterator[Record]:
         yield Record({key: value for key, value in content.items() if key in KEYS}, where)
 
 
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is there twice")
+    return found
+
+
 def read_iob(path: Path) -> Iterator[Record]:
-    """Columns with a tab between them, or white space as long as no tab was seen: the token first, its tag last. Blank
-    lines separate sentences, and so do lines that begin with -DOCSTART-."""
+    """Columns with a tab between them, or blanks as long as no tab was seen: the token first, its tag last. Blank
+    lines separate sentences, and so do lines that begin with -DOCSTART-.
+
+    RAISES (DataError): A line has no token, no tag, or another number of columns than those before it.
+    """
     tokens: list[str] = []
     tags: list[str] = []
     first, tabbed = 1, False
+    width: int | None = None
     for number, line in _lines(path):
         line = line.rstrip("\r\n")
         if line.strip() and not line.startswith("-DOCSTART-"):
+            where = f"{path}, line {number}"
             tabbed = tabbed or "\t" in line
-            columns = line.split("\t") if tabbed else line.split()
-            if len(columns) < 2 or not columns[0] or not columns[-1]:
-                raise DataError(f"{path}, line {number}: {line!r} does not have a token and a tag.")
+            # Other white space, such as a no-break space, may be a part of a token.
+            columns = line.split("\t") if tabbed else re.split(" +", line.strip(" "))
+            if len(columns) < 2 or not columns[0] or not columns[-1].strip():
+                raise DataError(f"{where}: {line!r} does not have a token and a tag.")
+            if "\r" in line:
+                raise DataError(f"{where} has line ends of another kind, carriage returns alone. Convert the file.")
+            if width not in (None, len(columns)):
+                hint = " Comments cannot be told from tokens: take them out." if line.startswith("#") else ""
+                raise DataError(f"{where}: {line!r} has {len(columns)} columns, and the lines before it {width}.{hint}")
+            width = len(columns)
             if not tokens:
                 first = number
             tokens.append(columns[0])
-            tags.append(columns[-1])
+            tags.append(columns[-1].strip())
         elif tokens:
             yield Record({"tokens": tokens, "tags": tags}, f"{path}, line {first}")
             tokens, tags = [], []
