@@ -191,6 +191,27 @@ def test_a_silent_last_listener_does_not_swallow_the_gradients_of_others(make_ba
     assert moved(before, adapter(nlp))
 
 
+@pytest.mark.parametrize("what", ["predict", "to_disk", "to_bytes", "use_params"])
+def test_no_step_is_lost_where_a_listener_is_frozen(make_base, tmp_path, what):
+    nlp = build(make_base())
+    data = examples(nlp)
+    nlp.initialize(lambda: data)
+    before = adapter(nlp)
+    nlp.update(data, sgd=SGD(0.1), exclude=["textcat"])
+    if what == "predict":
+        nlp("one")
+    elif what == "to_disk":
+        nlp.to_disk(tmp_path / "nlp")
+        nlp = spacy.load(tmp_path / "nlp")
+    elif what == "to_bytes":
+        stored = nlp.to_bytes()
+        nlp = build(make_base()).from_bytes(stored)
+    else:
+        with nlp.use_params({(0, "W"): None}):
+            pass
+    assert moved(before, adapter(nlp))
+
+
 def test_gradients_add_up_over_parts_of_a_batch(make_base):
     """What `accumulate_gradient` does: two halves, then one step, is a step with the whole. Heads stand still."""
     found = []
@@ -542,6 +563,14 @@ def test_one_piece_can_be_the_vector(make_base, layer, place):
     states = doc._.trf_data.model_output.last_hidden_state[0]
     assert np.allclose(listener.predict([doc])[0][0], states[place], atol=1e-6)
     assert doc._.trf_data.align.lengths.tolist()[0] > 1
+
+
+def test_a_choice_of_pieces_needs_pieces(make_base):
+    nlp = build(make_base(), heads=())
+    one = {**LISTENER, "pooling": {"@layers": "spacy-lsbillm.last_piece.v1"}}
+    nlp.add_pipe("textcat", config={"model": {**TEXTCAT, "tok2vec": one}})
+    with pytest.raises(SettingError, match=r"'textcat' pools .* with 'last_piece', but .*output = .pieces"):
+        nlp.initialize()
 
 
 @pytest.mark.parametrize("layer", ["first_piece", "last_piece"])

@@ -184,7 +184,7 @@ def test_the_reader_leaves_out_empty_documents(tmp_path, nlp):
 def test_a_class_that_the_reader_was_not_given_is_named(tmp_path, nlp):
     path = write(tmp_path / "a.jsonl", {"text": "a", "label": "x"}, {"text": "b", "labels": ["y", "z"]})
     read = registry.readers.get("spacy-lsbillm.JsonlCorpus.v1")(path, labels=["x", "y"])
-    with pytest.raises(DataError, match="line 2 has the class 'z', which is not among the labels .*: x, y"):
+    with pytest.raises(DataError, match=r"line 2 has the class 'z', which is not among the labels .*: x, y"):
         list(read(nlp))
 
 
@@ -249,6 +249,18 @@ def test_accuracy_is_by_question(tmp_path, mode):
             chance = (0.3 if right else 0.05) if example.reference.cats["right"] else 0.1
             example.predicted.cats = {"right": chance, "wrong": 1 - chance}
     assert choice_score(examples)["choice_acc"] == pytest.approx(2 / 3)
+
+
+def test_documents_without_one_of_classes_that_exclude_each_other_do_not_count(nlp):
+    examples = []
+    for gold, predicted in (({"x": 1, "y": 0}, "y"), ({"x": 0, "y": 1}, "y"), ({"x": 0, "y": 0}, "x")):
+        example = Example(nlp.make_doc("film"), nlp.make_doc("film"))
+        example.reference.cats = gold
+        example.predicted.cats = {"x": 0.1, "y": 0.1, predicted: 0.9}
+        examples.append(example)
+    score = registry.scorers.get("spacy-lsbillm.textcat_scorer.v1")(False)
+    with pytest.warns(UserWarning, match="1 documents have none of the classes.*such as 'film'"):
+        assert score(examples, labels=["x", "y"])["cats_micro_f"] == 0.5
 
 
 def test_documents_without_a_question_are_named(nlp):

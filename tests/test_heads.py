@@ -199,6 +199,15 @@ def test_scores_stay_with_their_entities(trained):
     assert doc._.ent_scores == [None, scores[0]]
     doc.set_ents([Span(doc, found.start, found.end, label="rule")])
     assert doc._.ent_scores == [None]
+    doc.set_ents([found])
+    assert found._.ent_score == scores[0]
+    for name in ("ent_score", "ent_scores"):
+        again = Doc(trained.vocab).from_json(doc.to_json(underscore=[name]))
+        assert again._.ent_scores == pytest.approx([scores[0]])
+    doc._.ent_scores = [0.5]
+    assert doc.ents[0]._.ent_score == 0.5
+    with pytest.raises(ValueError, match="as many scores as there are entities: 1"):
+        doc._.ent_scores = []
 
 
 def test_with_a_key_the_scores_that_choose_must_be_its_own(make_base):
@@ -337,11 +346,69 @@ def test_no_labels_at_all(make_base):
     nlp = build(make_base(), heads=())
     labeler(nlp)
     empty = [Example(nlp.make_doc(text), nlp.make_doc(text)) for text in TEXTS]
-    with pytest.raises(SettingError, match="there are no labels: no document of the training corpus has"):
+    with pytest.raises(SettingError, match=r"no labels for 'sequence_labeler'.* has a span in doc\.ents.*components\."):
         nlp.initialize(lambda: empty)
     nlp.config["initialize"]["components"]["sequence_labeler"] = {"labels": []}
     with pytest.raises(SettingError, match="the list of labels of 'sequence_labeler' is empty"):
         nlp.initialize(lambda: corpus(nlp))
+
+
+def test_a_gold_span_without_a_label_is_named(make_base):
+    nlp = build(make_base(), heads=())
+    labeler(nlp, spans_key="slots")
+    data = corpus(nlp, "slots")
+    reference = data[1].reference
+    reference.spans["slots"] = [Span(reference, 3, 5)]
+    with pytest.raises(SettingError, match=r"'by miles' in the document 'play some jazz.*has an empty label"):
+        nlp.initialize(lambda: data)
+
+
+def test_the_number_of_outputs_may_be_given_if_it_fits(make_base):
+    for n_tags, fits in ((13, True), (5, False)):
+        nlp = build(make_base(), heads=())
+        model = {"@architectures": "spacy-lsbillm.SequenceLabeler.v1", "nO": n_tags, "tok2vec": LISTENER}
+        nlp.add_pipe("sequence_labeler", config={"model": model})
+        data = corpus(nlp)
+        if fits:
+            nlp.initialize(lambda data=data: data)
+            nlp.update(data, sgd=Adam(0.01))
+        else:
+            with pytest.raises(SettingError, match=r"nO = 5 does not fit .*: 3 labels .* are 13 tags"):
+                nlp.initialize(lambda data=data: data)
+    nlp = build(make_base(), heads=())
+    model = {
+        "@architectures": "spacy-lsbillm.PooledTextCat.v1",
+        "nO": 5,
+        "tok2vec": LISTENER,
+        "exclusive_classes": True,
+    }
+    nlp.add_pipe("textcat", config={"model": model})
+    data = corpus(nlp)
+    for example in data:
+        example.reference.cats = {"a": 1.0, "b": 0.0}
+    with pytest.raises(SettingError, match="nO = 5 does not fit: there are 2 classes"):
+        nlp.initialize(lambda: data)
+
+
+def test_it_is_initialised_behind_empty_documents(make_base):
+    nlp = build(make_base(), heads=())
+    labeler(nlp)
+    data = [Example(nlp.make_doc(""), nlp.make_doc(""))] * 10 + corpus(nlp)
+    nlp.initialize(lambda: data)
+    nlp.update(data, sgd=Adam(0.01))
+
+
+def test_labels_that_a_trained_labeler_does_not_have_are_named_once(make_base):
+    nlp = build(make_base(), heads=())
+    labeler(nlp)
+    data = corpus(nlp)
+    nlp.initialize(lambda: data)
+    reference = data[1].reference
+    reference.set_ents([Span(reference, 3, 5, label="moon")])
+    with pytest.warns(UserWarning, match="the label 'moon' in the document 'play.*left out of the loss") as raised:
+        for _ in range(2):
+            nlp.update(data, sgd=Adam(0.01))
+    assert len(raised) == 1
 
 
 def test_gold_spans_that_overlap_are_named(make_base):

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from spacy_lsbillm.errors import SettingError
 from spacy_lsbillm.tagging import SCHEMES, Scheme, best_tags
-from spacy_lsbillm.tagging.scheme import check_labels
 
 LABELS = ("city", "date")
 
@@ -114,6 +113,3 @@ def test_nothing_at_all():
 def test_bad_settings():
     with pytest.raises(SettingError, match=r"scheme = 'bioes' is not allowed\. Use one of: 'iob2', 'biluo'"):
         Scheme("bioes", LABELS)
-    for labels in ((), ("a", "a"), ("",)):
-        with pytest.raises(SettingError, match="label"):
-            check_labels(labels)

@@ -28,7 +28,8 @@ def make_textcat_scorer(multi_label: bool = False) -> Callable[..., dict[str, An
 
 def textcat_score(examples: list[Example], multi_label: bool, **kwargs: Any) -> dict[str, Any]:
     """spaCy's own scorer leaves out gold classes that were not in training, and takes a document that has only such a
-    one for one of the first class it knows. Here it is warned of, and counts as missed."""
+    one for one of the first class it knows. Here it is warned of, and counts as missed. One that has none of classes
+    that exclude each other, where spaCy takes the first for right as well, is warned of and left out."""
     labels = list(kwargs.pop("labels", ()))
     new: dict[str, Example] = {}
     for example in examples:
@@ -41,6 +42,17 @@ def textcat_score(examples: list[Example], multi_label: bool, **kwargs: Any) -> 
             f"counts as missed. Classes: {', '.join(labels)}.",
             stacklevel=2,
         )
+    if not multi_label:
+        without = [eg for eg in examples if eg.reference.cats and not any(eg.reference.cats.values())]
+        if without:
+            warnings.warn(
+                f"{len(without)} documents have none of the classes, of which each must have one, such as "
+                f"{without[0].reference.text[:60]!r}: they have no part in the scores. Where that may be, use "
+                f"textcat_multilabel.",
+                stacklevel=2,
+            )
+            left_out = set(map(id, without))
+            examples = [eg for eg in examples if id(eg) not in left_out]
     return Scorer.score_cats(examples, "cats", labels=[*labels, *new], multi_label=multi_label, **kwargs)
 
 

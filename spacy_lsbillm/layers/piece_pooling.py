@@ -10,15 +10,18 @@ from typing import Any
 from thinc.api import Model
 from thinc.types import Floats2d, Ragged
 
+# The names of the layers.
+PIECE_POOLINGS = FIRST, LAST = "first_piece", "last_piece"
+
 
 def create_first_piece_v1() -> Model[Ragged, Floats2d]:
     """Pieces of tokens to the first of each."""
-    return Model("first_piece", forward, attrs={"last": False})
+    return Model(FIRST, forward, attrs={"last": False})
 
 
 def create_last_piece_v1() -> Model[Ragged, Floats2d]:
     """Pieces of tokens to the last of each."""
-    return Model("last_piece", forward, attrs={"last": True})
+    return Model(LAST, forward, attrs={"last": True})
 
 
 def forward(

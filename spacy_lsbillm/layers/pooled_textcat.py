@@ -61,8 +61,16 @@ def build_pooled_textcat(
 
 
 def init(model: Model, X: list[Doc] | None = None, Y: Floats2d | None = None) -> None:
-    """Take the number of classes from a sample of the truth."""
+    """Take the number of classes from a sample of the truth.
+
+    RAISES (SettingError): `nO` was set to another one.
+    """
     output = model.get_ref("output_layer")
+    if Y is not None and output.has_dim("nO") and output.get_dim("nO") != Y.shape[1]:
+        raise SettingError(
+            f"nO = {output.get_dim('nO')} does not fit: there are {Y.shape[1]} classes. Use null, so that it is set to "
+            f"that."
+        )
     if Y is not None and not output.has_dim("nO"):
         output.set_dim("nO", Y.shape[1])
         model.set_dim("nO", Y.shape[1])

@@ -20,7 +20,7 @@ from thinc.api import Config, Model, Optimizer
 from ..backbone import RECORD, MaskPlan
 from ..errors import SettingError
 from ..files import check_seal, replaced_folder, write_seal
-from ..layers import backbone_shim, fit
+from ..layers import PIECE_POOLINGS, PIECES, backbone_shim, fit
 from .pending import PendingUpdate
 
 DEFAULT_CONFIG = Config().from_str(
@@ -126,6 +126,11 @@ class BiLLMTransformer(Transformer):
         self._settle()
         backbone_shim(self.model).backbone.use_mask(notation)
 
+    def predict(self, docs: Iterable[Doc]) -> Any:
+        """The vectors of documents, as `set_annotations` takes them."""
+        self._settle_heard()
+        return super().predict(docs)
+
     def pipe(self, stream: Iterable[Doc], *, batch_size: int = 128) -> Iterator[Doc]:
         """Apply the component to a stream of documents. The model sorts what it gets by length itself.
 
@@ -140,11 +145,14 @@ class BiLLMTransformer(Transformer):
     def initialize(self, get_examples: Callable[[], Iterable[Example]], *, nlp: Language | None = None) -> None:
         """Load the base, put the adapter on it and connect the listeners. No example is looked at.
 
-        RAISES (SettingError): A listener stands behind another transformer, whose vectors it would get.
+        RAISES (SettingError): A listener stands behind another transformer, whose vectors it would get, or pools pieces
+            where it gets tokens.
         """
-        super().initialize(get_examples, nlp=nlp)
         if nlp is not None:
             self._check_order(nlp)
+            self._check_pooling(nlp)
+        super().initialize(get_examples, nlp=nlp)
+        if nlp is not None:
             self._name_source(nlp)
 
     def _name_source(self, nlp: Language) -> None:
@@ -173,6 +181,19 @@ class BiLLMTransformer(Transformer):
                 raise SettingError(
                     f"{name!r} listens to {self.name!r}, but stands behind {behind!r}, which overwrites "
                     f"doc._.{DOC_EXT_ATTR}. Put each transformer right before the components that listen to it."
+                )
+
+    def _check_pooling(self, nlp: Language) -> None:
+        """A choice among one piece is none: the listener would get the mean."""
+        if backbone_shim(self.model).settings.output == PIECES:
+            return
+        for name in self.listening_components:
+            model: Any = getattr(nlp.get_pipe(name), "model", None)
+            found = {layer.name for layer in model.walk()}.intersection(PIECE_POOLINGS)
+            if found:
+                raise SettingError(
+                    f"{name!r} pools the pieces of a token with {found.pop()!r}, but {self.name!r} gives it their "
+                    f'mean. Set output = "pieces" in the model of {self.name!r}, or the pooling to "reduce_mean.v1".'
                 )
 
     def update(
@@ -230,12 +251,28 @@ class BiLLMTransformer(Transformer):
             if pending.optimizer is not None:
                 self.model.finish_update(pending.optimizer)
 
+    def _settle_heard(self) -> None:
+        """The same before weights are used or saved: a listener whose component is frozen never sends its gradient.
+        Before the first one has sent its own, this is an annotating transformer, and those who learn are still to come.
+        """
+        if self._pending is not None and self._pending.heard:
+            self._settle()
+
+    def use_params(self, params: dict[Any, Any]) -> Iterator[None]:
+        """Use other values, such as averages, until the generator goes on; `nlp.use_params` is made of these.
+
+        params (dict): By the layer's id and the parameter's name.
+        """
+        self._settle_heard()
+        yield from super().use_params(params)
+
     def to_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> None:
         """Write the component to a folder, which is replaced as a whole once everything is written and synced.
 
         exclude (Iterable[str]): "vocab" or "model".
         RAISES (StorageError): The folder exists and is no component's, or another process is writing it.
         """
+        self._settle_heard()
         serialize = {
             "cfg": lambda p: srsly.write_json(p, {**self.cfg, INITIALIZED: backbone_shim(self.model).loaded}),
             "vocab": lambda p: self.vocab.to_disk(p),
@@ -260,6 +297,7 @@ class BiLLMTransformer(Transformer):
 
     def to_bytes(self, *, exclude: Iterable[str] = ()) -> bytes:
         """The same as a message. With `store_base = "copy"` or `"merged"` it holds the base."""
+        self._settle_heard()
         serialize = {
             "cfg": lambda: srsly.json_dumps(self.cfg),
             "vocab": self.vocab.to_bytes,

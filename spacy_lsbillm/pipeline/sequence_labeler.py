@@ -18,7 +18,7 @@ from thinc.types import Floats2d
 
 from ..errors import SettingError
 from ..tagging import Scheme, Spans, best_tags
-from ..tagging.scheme import MISSING, check_labels, check_scheme
+from ..tagging.scheme import MISSING, OUTSIDE, check_scheme
 from .gold_spans import check_overlap, gold_spans, gold_tags, name_of, named, overlapping
 from .span_writing import SCORES, register_scores, write_entities, write_group
 
@@ -107,7 +107,7 @@ class SequenceLabeler(TrainablePipe):
     sequence.
 
     The scores of spans are between 0 and 1: what the model gives the tags of the span, multiplied. They are in
-    `doc.spans[spans_key].attrs["scores"]`, or in `doc._.ent_scores`, one for each of `doc.ents`.
+    `doc.spans[spans_key].attrs["scores"]`, or in `ent._.ent_score`; `doc._.ent_scores` are those of `doc.ents`.
     """
 
     def __init__(
@@ -126,7 +126,9 @@ class SequenceLabeler(TrainablePipe):
         self.name = name
         self.cfg: dict[str, Any] = {"labels": [], "scheme": scheme, "spans_key": spans_key}
         self.scorer = scorer
+        # Labels that were warned of.
         self._unknown: set[str] = set()
+        self._left_out: set[str] = set()
         self._overlapped = False
         register_scores()
 
@@ -160,7 +162,7 @@ class SequenceLabeler(TrainablePipe):
             raise SettingError(f"the label {label!r} of {self.name!r} is not a string.")
         if label in self.labels:
             return 0
-        if self.model.get_ref("output_layer").has_dim("nO"):
+        if self.model.get_ref("output_layer").has_param("W"):
             raise SettingError(
                 f"the label {label!r} cannot be added to {self.name!r}: its model has {len(self.labels)} labels and is "
                 f"trained. Train it again with all of them."
@@ -180,7 +182,8 @@ class SequenceLabeler(TrainablePipe):
 
         get_examples (Callable): The training corpus; it is read once to the end.
         labels (Sequence[str] | None): The labels; None: those that the corpus has, sorted.
-        RAISES (SettingError): There are no labels, or spans of a document overlap.
+        RAISES (SettingError): There are no labels, an empty one or the same twice; spans of a document overlap; or the
+            model's `nO` is another number than that of the tags.
         """
         validate_get_examples(get_examples, "SequenceLabeler.initialize")
         found: set[str] = set()
@@ -188,6 +191,12 @@ class SequenceLabeler(TrainablePipe):
             gold = gold_spans(example.reference, self.spans_key)
             check_overlap(gold or [], example.reference, self.name)
             found.update(span.label_ for span in gold or [])
+            if "" in found:
+                empty = next(span for span in gold or [] if not span.label_)
+                raise SettingError(
+                    f"the gold span {empty.text!r} in {name_of(example.reference)} has an empty label, which "
+                    f"{self.name!r} cannot learn: give it one, or leave it out."
+                )
         if isinstance(labels, str):
             raise SettingError(f"the labels of {self.name!r} are {labels!r}, a string: give a list of them.")
         if labels is not None and not len(labels):
@@ -197,9 +206,10 @@ class SequenceLabeler(TrainablePipe):
             )
         for label in sorted(found) if labels is None else labels:
             self.add_label(label)
-        check_labels(self.labels)
+        self._check_labels()
         missing = sorted(found - set(self.labels))
         if missing:
+            self._left_out.update(missing)
             warnings.warn(
                 f"the training corpus of {self.name!r} has the label {missing[0]!r}, which is not among the given ones "
                 f"({', '.join(self.labels)}): tokens with it are left out of the loss.",
@@ -207,9 +217,26 @@ class SequenceLabeler(TrainablePipe):
             )
         if nlp is not None:
             self._check_weights(nlp)
-        sample = [example.predicted for example in islice(get_examples(), 10)]
-        self.model.get_ref("output_layer").set_dim("nO", self.scheme.n_tags)
+        # A listener cannot be initialised with empty documents alone.
+        sample = list(islice((example.predicted for example in get_examples() if len(example.predicted)), 10))
+        output, n_tags = self.model.get_ref("output_layer"), self.scheme.n_tags
+        if output.has_dim("nO") and output.get_dim("nO") != n_tags:
+            raise SettingError(
+                f"nO = {output.get_dim('nO')} does not fit {self.name!r}: {len(self.labels)} labels in the scheme "
+                f"{self.scheme.name!r} are {n_tags} tags. Use null, so that it is set to that."
+            )
+        output.set_dim("nO", n_tags)
         self.model.initialize(X=sample)
+
+    def _check_labels(self) -> None:
+        if not self.labels:
+            where = "doc.ents" if self.spans_key is None else f"doc.spans[{self.spans_key!r}]"
+            raise SettingError(
+                f"there are no labels for {self.name!r}: no document of the training corpus has a span in {where}. "
+                f"Where there is no corpus, as in spacy assemble, give them: initialize.components.{self.name}.labels."
+            )
+        if "" in self.labels:
+            raise SettingError(f"the labels {list(self.labels)} of {self.name!r} hold an empty one.")
 
     def _check_weights(self, nlp: Language) -> None:
         """With a `spans_key` the scores have other names than those that count by default: warn where only scores that
@@ -283,8 +310,13 @@ class SequenceLabeler(TrainablePipe):
         validate_examples(examples, "SequenceLabeler.get_loss")
         known = {label: i for i, label in enumerate(self.labels)}
         scheme = self.scheme
-        tags = (gold_tags(example, self.spans_key, self.name) for example in examples)
-        numbers = [number for one in tags for number in scheme.numbers(one, known)]
+        numbers: list[int] = []
+        for example in examples:
+            tags = gold_tags(example, self.spans_key, self.name)
+            found = scheme.numbers(tags, known)
+            if found.count(MISSING) > tags.count(None):
+                self._warn_of_left_out(example, tags)
+            numbers += found
         xp = self.model.ops.xp
         truth = xp.asarray(numbers, dtype="i")
         rows = xp.flatnonzero(truth != MISSING)
@@ -298,6 +330,18 @@ class SequenceLabeler(TrainablePipe):
             loss = -float(log_probs[rows, truth[rows]].mean())
         ends = np.cumsum([len(rows) for rows in scores])[:-1]
         return loss, xp.split(gradient, ends.tolist())
+
+    def _warn_of_left_out(self, example: Example, tags: Sequence[str | None]) -> None:
+        """Once of each gold label that the component does not have. One that was trained before gets no others."""
+        labels = {tag[2:] for tag in tags if tag is not None and tag != OUTSIDE}
+        for label in sorted(labels - set(self.labels) - self._left_out):
+            self._left_out.add(label)
+            warnings.warn(
+                f"the label {label!r} in {name_of(example.reference)} is not one that {self.name!r} has "
+                f"({', '.join(self.labels)}): tokens with it are left out of the loss. To learn it, train a new "
+                f"{self.name!r}.",
+                stacklevel=3,
+            )
 
     def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
         """Score a batch of examples, and warn once of each gold label that the component cannot give, and of gold spans

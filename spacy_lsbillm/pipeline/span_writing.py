@@ -5,30 +5,49 @@ from typing import Any
 import numpy as np
 from spacy.tokens import Doc, Span, SpanGroup
 
-# The scores of the entities, one of each; None for those that the model did not find.
+# `ent._.ent_score`: the score of an entity, None for one that the model did not find. `doc._.ent_scores`: those of all.
+SCORE = "ent_score"
 SCORES = "ent_scores"
 
 
 def register_scores() -> None:
-    """Make `doc._.ent_scores` known to spaCy."""
+    """Make `ent._.ent_score` and `doc._.ent_scores` known to spaCy."""
+    if not Span.has_extension(SCORE):
+        Span.set_extension(SCORE, getter=_score_of, setter=_set_score)
     if not Doc.has_extension(SCORES):
-        Doc.set_extension(SCORES, getter=_scores_of_entities)
+        Doc.set_extension(SCORES, getter=_scores_of_entities, setter=_set_scores_of_entities)
+
+
+def _score_of(span: Span) -> float | None:
+    """What is stored is of a place in the text, where a later component may have put another entity."""
+    label, score = span.doc.user_data.get(_key(span), (None, None))
+    return score if label == span.label_ else None
+
+
+def _set_score(span: Span, score: Any) -> None:
+    """score (float | None | list): `Doc.from_json` gives what is stored: the label and the score."""
+    span.doc.user_data[_key(span)] = score if isinstance(score, list) else [span.label_, score]
 
 
 def _scores_of_entities(doc: Doc) -> list[float | None]:
-    """Of the entities as they are now: a later component may have exchanged some."""
-    found = ((ent, doc.user_data.get(_key(ent), (None, None))) for ent in doc.ents)
-    return [score if label == ent.label_ else None for ent, (label, score) in found]
+    return [_score_of(ent) for ent in doc.ents]
 
 
-def _key(ent: Span) -> Any:
-    """As spaCy keeps what belongs to a span, which `Span.as_doc` and `Doc.from_docs` move along with the text. (Its own
+def _set_scores_of_entities(doc: Doc, scores: list[float | None]) -> None:
+    if len(scores) != len(doc.ents):
+        raise ValueError(f"doc._.{SCORES} must have as many scores as there are entities: {len(doc.ents)}.")
+    for ent, score in zip(doc.ents, scores, strict=True):
+        _set_score(ent, score)
+
+
+def _key(span: Span) -> Any:
+    """As spaCy keeps what belongs to a span, which `Span.as_doc`, `Doc.from_docs` and `Doc.to_json` go by. (Its own
     types know of strings alone.)"""
-    return ("._.", SCORES, ent.start_char, ent.end_char)
+    return ("._.", SCORE, span.start_char, span.end_char)
 
 
 def write_entities(doc: Doc, found: list[Span], scores: list[float]) -> None:
-    """Write entities, and their scores for `doc._.ent_scores`. Entities that are there, and tokens where there may be
+    """Write entities and their scores. Entities that are there, and tokens where there may be
     none, stay as they are.
 
     found (list[Span]): In the order of the text, none overlapping another.
@@ -42,7 +61,7 @@ def write_entities(doc: Doc, found: list[Span], scores: list[float]) -> None:
     free = [i for i, span in enumerate(found) if not taken or taken.isdisjoint(range(span.start, span.end))]
     doc.set_ents([*before, *(found[i] for i in free)], blocked=blocked)
     for i in free:
-        doc.user_data[_key(found[i])] = (found[i].label_, scores[i])
+        _set_score(found[i], scores[i])
 
 
 def write_group(doc: Doc, key: str, found: list[Span], scores: list[float]) -> None:

@@ -7,7 +7,7 @@ Tags are numbered kind by kind: O is 0, then all labels with the first kind, all
 tags are arrays with that many columns.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -140,11 +140,3 @@ def check_scheme(name: str) -> None:
     """RAISES (SettingError): There is no such scheme."""
     if name not in SCHEMES:
         raise SettingError(f"scheme = {name!r} is not allowed. Use one of: {', '.join(map(repr, SCHEMES))}.")
-
-
-def check_labels(labels: Sequence[str]) -> None:
-    """RAISES (SettingError): There are none, an empty one or the same twice."""
-    if not labels:
-        raise SettingError("there are no labels: no document of the training corpus has a labelled span.")
-    if "" in labels or len(set(labels)) < len(labels):
-        raise SettingError(f"the labels {list(labels)} hold an empty one or the same twice.")
