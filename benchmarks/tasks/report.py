@@ -120,6 +120,6 @@ def plot(scores: Scores, path: Path, split: str) -> None:
     axes.invert_yaxis()
     axes.set_xlabel(f"{split} score (F1 or accuracy, in percent), a dot a seed")
     axes.grid(axis="x", linewidth=0.4)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
+    figure.legend(loc="outside lower center", ncols=3)
     figure.savefig(path)
     pyplot.close(figure)
