@@ -22,10 +22,11 @@ packing = pytest.mark.parametrize(
 )
 
 
-def adapted(folder, unmask="all", seed=0, dtype="float32", attention="auto", **lora):
+def adapted(folder, unmask="all", seed=0, dtype="float32", attention="auto", scalar_mix=None, **lora):
     """A backbone whose adapter does something."""
     torch.manual_seed(seed)
-    backbone = load(folder, unmask, attention, LoraSettings.read({"r": 4, "dropout": 0.0, **lora}), dtype=dtype)
+    settings = LoraSettings.read({"r": 4, "dropout": 0.0, **lora})
+    backbone = load(folder, unmask, attention, settings, scalar_mix, dtype=dtype)
     shake(backbone, seed)
     backbone.model.eval()
     return backbone
@@ -74,6 +75,22 @@ def test_folded_states_are_those_of_base_and_adapter(make_base, family, unmask):
     assert torch.equal(backbone.states(ids, mask)[real], expected[real])
     plain = load(make_base(family), unmask).states(ids, mask)
     assert not torch.allclose(plain[real], expected[real], atol=1e-2)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_mix_of_layers_folds_too(make_base, family):
+    """Whichever of the two runs first."""
+    ids, mask = batch(padded=False)
+    for source_first in (False, True):
+        backbone = adapted(make_base(family), scalar_mix="from:1")
+        expected = backbone.states(ids, mask) if source_first else None
+        folded = Folded(backbone).backbone
+        found = folded.states(ids, mask)
+        if expected is None:
+            expected = backbone.states(ids, mask)
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(folded.states(ids, mask), found)
+        torch.testing.assert_close(backbone.states(ids, mask), expected)
 
 
 @pytest.mark.parametrize("extra", [{"use_dora": True}, {"use_rslora": True}, {"target_modules": ["q_proj"]}])

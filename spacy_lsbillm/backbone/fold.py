@@ -7,6 +7,7 @@ own, everything else is shared with the backbone.
 
 import contextlib
 import copy
+import importlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from ..errors import SettingError
+from .families import decoder_of, family_of
 from .model import Backbone
 
 AUTO, ALWAYS, NEVER = "auto", "always", "never"
@@ -73,6 +75,8 @@ class Folded:
         self._source = source
         self._adapter = _adapter_values(source)
         self._doubles: dict[nn.Module, nn.Module] = {}
+        if source.mix is not None:
+            _install_capturing_hooks(decoder_of(source.causal_lm, family_of(source.config, source.base.name)))
         with torch.no_grad():
             double: Any = self._double(source.causal_lm)
         self.backbone = replace(source, model=double)
@@ -102,6 +106,13 @@ class Folded:
         # peft leaves its config on the model, by which an adapted one is told.
         double.__dict__.pop("peft_config", None)
         return double
+
+
+def _install_capturing_hooks(decoder: nn.Module) -> None:
+    """transformers 5 collects the layers' states with hooks, which each tree of modules installs when it first runs:
+    where two share them, twice. Here they are installed before."""
+    with contextlib.suppress(ModuleNotFoundError):
+        importlib.import_module("transformers.utils.output_capturing").maybe_install_capturing_hooks(decoder)
 
 
 def _same(module: nn.Module, double: nn.Module) -> bool:
