@@ -64,6 +64,8 @@ def differences(scores: Scores) -> str:
             ours, theirs = scores.get((name, OURS)), scores.get((name, other))
             if ours and theirs:
                 gains[data_set.kind == "sequence"].append(mean(ours) - mean(theirs))
+        if not any(gains.values()):
+            continue
         told = []
         for found in gains.values():
             better = sum(gain > 0 for gain in found)
