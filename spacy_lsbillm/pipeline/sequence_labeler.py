@@ -182,8 +182,8 @@ class SequenceLabeler(TrainablePipe):
 
         get_examples (Callable): The training corpus; it is read once to the end.
         labels (Sequence[str] | None): The labels; None: those that the corpus has, sorted.
-        RAISES (SettingError): There are no labels, an empty one or the same twice; spans of a document overlap; or the
-            model's `nO` is another number than that of the tags.
+        RAISES (SettingError): There are no labels, or an empty one; spans of a document overlap; or the model's `nO` is
+            another number than that of the tags.
         """
         validate_get_examples(get_examples, "SequenceLabeler.initialize")
         found: set[str] = set()
