@@ -213,9 +213,7 @@ def page(known: dict[str, dict[str, dict[str, Any]]]) -> str:
         cells = [_cell(known[version].get(name)) for version in versions]
         lines.append(f"| `{name}` | {KNOWN_AS.get(name, '')} | {' | '.join(cells)} |")
     lines += [
-        '\nIn a mixture of experts `target_modules = "all-linear"` means the linear layers of the attention: transformers',
-        "4 and 5 keep experts in different forms, so that an adapter of theirs could not be carried over. Of a checkpoint of",
-        "several modalities the language part alone is loaded.\n",
+        NOTES,
         "## What is refused, and what was measured\n",
         f"| `model_type` | {' | '.join(heads)} |",
         "|---|" + "---|" * len(versions),

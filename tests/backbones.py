@@ -8,9 +8,7 @@ from spacy_lsbillm.backbone.proved import minor_version, shipped
 
 CPU = torch.device("cpu")
 # By variant, what was proved for the installed version of transformers; for one that is newer, for the newest.
-PROVED = (
-    shipped().get(minor_version()) or shipped()[max(shipped(), key=lambda version: [*map(int, version.split("."))])]
-)
+PROVED = shipped().get(minor_version(), shipped()[max(shipped(), key=lambda version: int(version.split(".")[0]))])
 
 
 def family(model_type) -> Family:

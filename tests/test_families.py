@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from scripts.prove_families import USUAL, page, result_of
 from spacy_lsbillm.backbone import LoraSettings
+from spacy_lsbillm.backbone import proved as proved_families
 from spacy_lsbillm.backbone import unmask as unmasking
 from spacy_lsbillm.backbone.families import decoder_of, layers_of
 from spacy_lsbillm.backbone.proof import prove
@@ -211,13 +212,18 @@ def test_a_hook_that_opens_windows_altogether_fails_the_proof(monkeypatch):
     assert "as far to the right as to the left: a change at 6 moves [0, 1, 2" in proof.reason
 
 
-def test_a_base_of_a_kind_that_was_never_tried_is_tried_before_its_weights_are_read(make_base, monkeypatch):
-    """A soft cap makes another variant of Gemma 3, in which SDPA leaves something out."""
-    folder = make_base("gemma3_text", attn_logit_softcapping=5.0)
-    backbone = load(folder, "0011")
-    assert backbone.plan.unmasked == (False, False, True, True)
-    with pytest.raises(BaseError, match="a_rule_of_its_own"):
-        load(make_base("mamba"))
+def test_a_base_that_was_never_tried_is_tried_before_its_weights_are_read(make_base, tmp_path, monkeypatch):
+    monkeypatch.setattr(proved_families, "shipped", dict)
+    assert load(make_base("gemma2"), "0011").family == proved("gemma2")
+
+    def fail(*args, **kwargs):
+        raise AssertionError("the weights were read before the base was tried")
+
+    config = AutoConfig.for_model("bloom", hidden_size=32, n_layer=2, n_head=4, vocab_size=400)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", fail)
+    with pytest.raises(BaseError, match=r"\(bloom\).*layer 0 unmasked.*ALiBi.*check-base"):
+        load(tmp_path)
 
 
 def test_a_base_that_another_tool_has_unmasked_obeys_the_plan(make_base):

@@ -12,12 +12,19 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from safetensors import safe_open
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from ..errors import BaseError, SettingError
 from .config_file import load_config
 from .families import ATTENTIONS, AUTO
-from .matching import language_part, tied_weights
+from .matching import RENAMES_FREELY, language_part, matched_tensors, tied_weights
 from .tensor_files import stored_tensors
 
 try:
@@ -113,6 +120,19 @@ def uninitialised() -> Iterator[None]:
         yield
 
 
+def weights_of(folder: Path, config: Any) -> dict[str, Any]:
+    """How `from_pretrained` is told where the weights of a model are in a folder, which may hold another's as well."""
+    mapping = language_part(stored_tensors(folder), skeleton(config))
+    if mapping is None or RENAMES_FREELY:
+        return {"key_mapping": mapping}
+    # transformers 4 adds a prefix to all names, renamed or not, if none of them has it in the file.
+    state = {}
+    for name, tensor in matched_tensors(folder, skeleton(config)).tensors.items():
+        with safe_open(tensor.path, framework="pt") as file:
+            state[name] = file.get_tensor(tensor.name)
+    return {"state_dict": state}
+
+
 def load_causal_lm(folder: Path, settings: BaseSettings, device: torch.device) -> PreTrainedModel:
     """Read a base's weights onto the device, in evaluation mode, with no gradient for any of them.
 
@@ -120,12 +140,11 @@ def load_causal_lm(folder: Path, settings: BaseSettings, device: torch.device) -
     RAISES (BaseError): Weights are missing or of another shape, or the quantisation cannot be had here.
     """
     config = read_config(folder, settings)
-    empty = skeleton(config)
     options: dict[str, Any] = {
         "config": config,
         "attn_implementation": settings.attention,
         "use_safetensors": True,
-        "key_mapping": language_part(stored_tensors(folder), empty),
+        **weights_of(folder, config),
     }
     dtype = settings.dtype if settings.dtype == "auto" else getattr(torch, settings.dtype)
     options[DTYPE_SETTING] = dtype
@@ -136,7 +155,12 @@ def load_causal_lm(folder: Path, settings: BaseSettings, device: torch.device) -
         options["device_map"] = {"": device}
     try:
         with making_modules, _quiet():
-            model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+            if "state_dict" in options:
+                # AutoModelForCausalLM wants a folder in any case, the class itself does not.
+                make = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+                model, info = make.from_pretrained(None, output_loading_info=True, **options)
+            else:
+                model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
     except (OSError, RuntimeError, ValueError, ImportError) as error:
         raise BaseError(f"the base in {folder} cannot be loaded with {settings}: {error}") from error
     missing = sorted(set(info["missing_keys"]) - tied_weights(model))

@@ -20,6 +20,7 @@ try:
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 except ImportError:
     get_model_conversion_mapping = None
+RENAMES_FREELY = get_model_conversion_mapping is not None
 
 # Where checkpoints of several modalities keep the language model, and what that is called in a causal LM; the more
 # particular first.
@@ -94,7 +95,7 @@ def _names(
 ) -> dict[str, tuple[str, bool]]:
     """For each stored name the model's, and whether the tensor is converted."""
     needed = model.state_dict()
-    if get_model_conversion_mapping is not None:
+    if RENAMES_FREELY:
         transforms = get_model_conversion_mapping(model, mapping)
         renamings = [transform for transform in transforms if isinstance(transform, WeightRenaming)]
         converters = [transform for transform in transforms if isinstance(transform, WeightConverter)]

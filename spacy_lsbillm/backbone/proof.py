@@ -321,7 +321,7 @@ def _check_windows(config: Any, name: str, family: Family, attentions: tuple[str
         what = f"{attention}: an unmasked sliding window reaches as far to the right as to the left"
         with log.step(what):
             small = shrunken(config, name, window=NARROW)
-            first = list(kinds).index("sliding_attention") if kinds else 0
+            first = list(small.layer_types).index("sliding_attention") if kinds else 0
             model = _random_model(small, attention)
             backbone = _backbone(model, replace(family, attentions=(attention,)), name)
             reach = {}

@@ -2,14 +2,13 @@
 of it with random weights takes milliseconds to make, and has the attention of the large one."""
 
 import copy
-from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
 from ..errors import BaseError
 
 NEEDED = ("num_hidden_layers", "num_attention_heads", "hidden_size")
-LAYERS, MOST_LAYERS = 4, 12
+LAYERS, MOST_KINDS = 4, 4
 HEADS, HEAD_WIDTH = 4, 16
 HIDDEN = HEADS * HEAD_WIDTH
 # Wider than any text of the proof, so that a sliding window hides nothing in it.
@@ -106,9 +105,11 @@ def shrunken(config: Any, name: str, window: int = WINDOW) -> Any:
         values = SimpleNamespace(**said)
         kept = _shrink(values, layers, heads, width, window)
         smaller = {
-            layer: {key: _new_size(key, value, heads, width, window) or value for key, value in overrides.items()}
+            kept.index(int(layer)): {
+                key: _new_size(key, value, heads, width, window) or value for key, value in overrides.items()
+            }
             for layer, overrides in each.items()
-            if int(layer) < kept
+            if int(layer) in kept
         }
         return type(config).from_dict({**vars(values), PER_LAYER: smaller})
     except Exception as error:
@@ -119,9 +120,9 @@ def shrunken(config: Any, name: str, window: int = WINDOW) -> Any:
         ) from error
 
 
-def _shrink(small: Any, layers: int, heads: int, width: int, window: int) -> int:
-    """Change a config in place. RETURNS (int): The number of layers that it has now."""
-    kept = _covering(small, layers)
+def _shrink(small: Any, layers: int, heads: int, width: int, window: int) -> list[int]:
+    """Change a config in place. RETURNS (list[int]): The layers that are kept."""
+    kept = _chosen_layers(small, layers)
     rotary = _rotary_width(small)
     _shrink_special(small)
     _cut_lists(small, layers, kept)
@@ -148,29 +149,28 @@ def _aliases(config: Any) -> dict[str, str]:
     return getattr(config, "attribute_map", None) or {}
 
 
-def _covering(config: Any, layers: int) -> int:
-    """How many layers hold each kind of layer that the config lists."""
-    needed = LAYERS
-    for value in _per_layer(config, layers):
-        try:
-            firsts = [value.index(kind) for kind in set(value)]
-        except TypeError:
-            continue
-        # A list of distinct numbers, such as one per layer, says nothing about kinds.
-        if len(firsts) <= MOST_LAYERS // 2:
-            needed = max(needed, max(firsts) + 1)
-    return min(layers, needed, MOST_LAYERS)
+def _chosen_layers(config: Any, layers: int) -> list[int]:
+    """The first layer of each kind, and others until there are a few."""
+    lists = [list(map(str, value)) for value in _per_layer(config, layers).values()]
+    # A list of distinct numbers, such as one per layer, says nothing about kinds.
+    kinds = [value for value in lists if len(set(value)) <= MOST_KINDS]
+    firsts: dict[Any, int] = {}
+    for layer in range(layers):
+        firsts.setdefault(tuple(value[layer] for value in kinds), layer)
+    others = [layer for layer in range(layers) if layer not in firsts.values()]
+    return sorted([*firsts.values(), *others[: max(0, LAYERS - len(firsts))]])
 
 
-def _per_layer(config: Any, layers: int) -> Iterable[Any]:
-    return (value for value in vars(config).values() if isinstance(value, list | tuple) and len(value) == layers > 1)
+def _per_layer(config: Any, layers: int) -> dict[str, Any]:
+    """What a config lists layer by layer."""
+    lists = {key: value for key, value in vars(config).items() if isinstance(value, list | tuple)}
+    return {key: value for key, value in lists.items() if len(value) == layers > 1}
 
 
-def _cut_lists(small: Any, layers: int, kept: int) -> None:
-    for key, value in vars(small).items():
-        if isinstance(value, list | tuple) and len(value) == layers > 1:
-            setattr(small, key, value[:kept])
-    small.num_hidden_layers = kept
+def _cut_lists(small: Any, layers: int, kept: list[int]) -> None:
+    for key, value in _per_layer(small, layers).items():
+        setattr(small, key, [value[layer] for layer in kept])
+    small.num_hidden_layers = len(kept)
 
 
 def _shrink_sizes(small: Any, heads: int, width: int, window: int) -> None:
