@@ -140,7 +140,7 @@ def check_weights(folder: Path, model: PreTrainedModel) -> None:
     """
     stored = matched_tensors(folder, model)
     needed = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    missing = sorted(set(needed) - _tied(model) - set(stored))
+    missing = sorted(set(needed) - tied_weights(model) - set(stored))
     if missing:
         shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         raise BaseError(
@@ -155,7 +155,7 @@ def check_weights(folder: Path, model: PreTrainedModel) -> None:
             )
 
 
-def _tied(model: PreTrainedModel) -> set[str]:
+def tied_weights(model: PreTrainedModel) -> set[str]:
     """Tensors that are the same as others and need not be stored: a tied head."""
     return set(getattr(model, "_tied_weights_keys", None) or ()) if model.config.tie_word_embeddings else set()
 
@@ -180,7 +180,7 @@ def load_causal_lm(folder: Path, settings: BaseSettings, device: torch.device) -
             model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
     except (OSError, RuntimeError, ValueError, ImportError) as error:
         raise BaseError(f"the base in {folder} cannot be loaded with {settings}: {error}") from error
-    missing = sorted(set(info["missing_keys"]) - _tied(model))
+    missing = sorted(set(info["missing_keys"]) - tied_weights(model))
     if missing or info["mismatched_keys"]:
         raise BaseError(f"the base in {folder} does not fit its config: {missing or info['mismatched_keys']}.")
     for module in model.modules():

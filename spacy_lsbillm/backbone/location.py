@@ -14,6 +14,8 @@ from .tensor_files import weight_files
 
 # A JSON file {"name of a base": "folder"}; relative folders are seen from the file.
 MAP_VARIABLE = "SPACY_LSBILLM_BASES"
+# Beside a base that a command here has made: how, and from what.
+ORIGIN = "origin.json"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 # What is fetched of a hub repository: no pickles, no code, no second copies of the weights in other formats. Its card
 # and licence travel with a copy.

@@ -17,6 +17,7 @@ from . import (  # noqa: E402, F401
     analyze,
     convert,
     debug_pieces,
+    import_gguf,
     init_config,
     masks,
     merge,
