@@ -24,7 +24,9 @@ The weights are those of the file, unpacked: they are as exact as its quantisati
 UNKNOWN = "not stated in the file"
 
 
-def origin_record(file: GGUFFile, source: Source, digests: dict[str, str], dtype: str, versions: dict[str, str]) -> dict:
+def origin_record(
+    file: GGUFFile, source: Source, digests: dict[str, str], dtype: str, versions: dict[str, str]
+) -> dict:
     """What is known of an imported model.
 
     digests (dict[str, str]): SHA-256 of each file, by its name.

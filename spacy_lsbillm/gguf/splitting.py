@@ -19,7 +19,7 @@ CASES = (
     r"[^\r\n\p{{L}}\p{{N}}]?[\p{{Lu}}\p{{Lt}}\p{{Lm}}\p{{Lo}}\p{{M}}]+[\p{{Ll}}\p{{Lm}}\p{{Lo}}\p{{M}}]*{end}|"
     r"{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-BETWEEN_STOPS = r" ?[^(\s|.,!?…。，、।۔،)]+"
+BETWEEN_STOPS = r" ?[^(\s|.,!?…。，、।۔،)]+"  # noqa: RUF001
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ SAMPLES = (
     "Hello world, it's 2024 and 12345 cats! We'LL see...",
     "Zürich, façade, naïve, Øresund, ¿qué?",
     "Москва слезам не верит",
-    "Γειά σου Κόσμε",
+    "Γειά σου Κόσμε",  # noqa: RUF001
     "東京は日本の首都です。北京欢迎你",
     "안녕하세요 세계",
     "مرحبا بالعالم، שלום עולם",
@@ -56,8 +56,8 @@ def make_tokenizer(file: GGUFFile) -> PreTrainedTokenizerFast:
         tokenizer, start = _sentence_piece(file, tokens), True
     else:
         raise BaseError(
-            f"{file.name} has a tokenizer of the kind {model!r}, which is not read: {BYTE_LEVEL!r} (byte-level BPE) and "
-            f"{SENTENCE_PIECE!r} (SentencePiece BPE) are. Fetch the original in Hugging Face's format."
+            f"{file.name} has a tokenizer of the kind {model!r}, which is not read: {BYTE_LEVEL!r} (byte-level BPE) "
+            f"and {SENTENCE_PIECE!r} (SentencePiece BPE) are. Fetch the original in Hugging Face's format."
         )
     kinds = _kinds(file, tokens)
     tokenizer.add_special_tokens(_added(tokens, kinds, (Kind.CONTROL, Kind.UNKNOWN), special=True))
@@ -98,8 +98,8 @@ def check_samples(tokenizer: Any, name: str) -> None:
         found = tokenizer.decode(tokenizer(sample)["input_ids"], skip_special_tokens=True)
         if found != sample:
             raise BaseError(
-                f"the tokenizer of {name} does not give texts back: {sample[:SHOWN]!r} became {found[:SHOWN]!r}. Fetch a "
-                f"newer file of the model, or its original in Hugging Face's format."
+                f"the tokenizer of {name} does not give texts back: {sample[:SHOWN]!r} became {found[:SHOWN]!r}. Fetch "
+                f"a newer file of the model, or its original in Hugging Face's format."
             )
 
 
@@ -164,9 +164,7 @@ def _sentence_piece(file: GGUFFile, tokens: list[str]) -> Tokenizer:
     normal = [kind == Kind.NORMAL for kind in _kinds(file, tokens)]
     merges = merges_of(tokens, scores, normal)
     unknown = _special(file, "unknown_token_id", tokens)
-    tokenizer = Tokenizer(
-        models.BPE(_numbers(tokens), merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
-    )
+    tokenizer = Tokenizer(models.BPE(_numbers(tokens), merges, unk_token=unknown, fuse_unk=True, byte_fallback=True))
     spaced = file.metadata.get("tokenizer.ggml.add_space_prefix", True)
     steps = [normalizers.Prepend("▁")] if spaced else []
     tokenizer.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", "▁")])

@@ -17,11 +17,10 @@ from ..backbone.base import tied_weights
 from ..backbone.tensor_files import NewTensor
 from ..errors import BaseError
 from .config import ROPE_FACTORS
-from .file import GGUFFile
+from .file import BLOCK, GGUFFile
 
 # Of safetensors.
 NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-CHUNK = 1 << 20
 SHOWN = 5
 EXPERT = re.compile(r"\.experts\.\d+\.")
 # What the config says already.
@@ -51,8 +50,8 @@ def new_tensors(file: GGUFFile, model: PreTrainedModel, entries: Mapping[str, An
         if held != wanted:
             raise BaseError(
                 f"{file.name}: {', '.join(unpacked.sources[group])} has {held:,} numbers, and the model's {names[0]} "
-                f"needs {wanted:,}: what the file says of the model's shape does not fit its weights. Fetch it again, or "
-                f"the original in Hugging Face's format."
+                f"needs {wanted:,}: what the file says of the model's shape does not fit its weights. Fetch it again, "
+                f"or the original in Hugging Face's format."
             )
     return {
         name: _tensor(unpacked, name, tuple(needed[name].shape), dtype) for names in groups.values() for name in names
@@ -66,8 +65,8 @@ def check_quantizations(file: GGUFFile) -> None:
             tensor.check_type()
         except NotImplementedError as error:
             raise BaseError(
-                f"{file.name}: {name} is packed as {tensor.type.name}, which the package gguf does not unpack. Fetch the "
-                f"model in another quantisation, such as Q8_0 or Q4_K_M."
+                f"{file.name}: {name} is packed as {tensor.type.name}, which the package gguf does not unpack. Fetch "
+                f"the model in another quantisation, such as Q8_0 or Q4_K_M."
             ) from error
 
 
@@ -82,8 +81,9 @@ def _check_names(file: GGUFFile, sources: Mapping[str, list[str]], groups: Mappi
     unused = [name for name in file.tensors if name not in used | IN_CONFIG]
     if unused:
         raise BaseError(
-            f"{file.name} has weights that transformers' model of its architecture ({file.architecture}) does not have: "
-            f"{_some(unused)}. Without them it would be another model. Fetch the original in Hugging Face's format."
+            f"{file.name} has weights that transformers' model of its architecture ({file.architecture}) does not "
+            f"have: {_some(unused)}. Without them it would be another model. Fetch the original in Hugging Face's "
+            f"format."
         )
 
 
@@ -115,9 +115,17 @@ class _Unpacked:
         """Of a tensor of the model. The experts of a layer are one tensor in the file."""
         return name if name in self.sources else EXPERT.sub(".experts.", name)
 
-    def values(self, name: str) -> Tensor:
-        """Of a tensor of the model, float32."""
+    def blocks(self, name: str, shape: tuple[int, ...]) -> Iterator[Tensor]:
+        """The numbers of a tensor of the model, float32, a part at a time: each of shape (numbers,).
+
+        RAISES (BaseError): It has another shape.
+        """
         group = self.group(name)
+        source = self.sources[group][0]
+        if len(self.sources[group]) == 1 and group == name and self._as_stored(source):
+            self._check_shape(name, self.file.tensors[source].shape, shape)
+            yield from map(torch.from_numpy, self.file.tensors[source].blocks())
+            return
         if self._last[0] != group:
             # Let go of the last one first.
             self._last = ("", {})
@@ -125,7 +133,23 @@ class _Unpacked:
         found = self._last[1].get(name)
         if found is None:
             raise BaseError(f"{self.file.name}: transformers makes no {name} of {', '.join(self.sources[group])}.")
-        return torch.from_numpy(np.ascontiguousarray(found)) if isinstance(found, np.ndarray) else found
+        self._check_shape(name, tuple(found.shape), shape)
+        yield from torch.as_tensor(np.ascontiguousarray(found)).reshape(-1).split(BLOCK)
+
+    def _as_stored(self, source: str) -> bool:
+        """Whether a processor leaves a tensor as it is. It is asked with an array that takes no memory."""
+        shown = np.broadcast_to(np.float32(0), self.file.tensors[source].shape)
+        result = self._processor.process(
+            weights=shown, name=source, tensor_key_mapping=self._names, parsed_parameters={"tensors": {}}
+        )
+        return result.weights is shown and result.name == source
+
+    def _check_shape(self, name: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+        if found != wanted:
+            raise BaseError(
+                f"{self.file.name} has {name} in the shape {found}, its config needs {wanted}. Fetch it again, or the "
+                f"original in Hugging Face's format."
+            )
 
     def _unpack(self, group: str) -> dict[str, Any]:
         # A processor returns the weights, or puts them there.
@@ -150,22 +174,14 @@ def _tensor(unpacked: _Unpacked, name: str, shape: tuple[int, ...], dtype: str) 
     target = getattr(torch, dtype)
 
     def chunks() -> Iterator[bytes]:
-        values = unpacked.values(name)
-        if tuple(values.shape) != shape:
-            raise BaseError(
-                f"{unpacked.file.name} has {name} in the shape {tuple(values.shape)}, its config needs {shape}. Fetch it "
-                f"again, or the original in Hugging Face's format."
-            )
-        flat = values.reshape(-1)
-        for start in range(0, len(flat), CHUNK):
-            chunk = flat[start : start + CHUNK]
-            converted = chunk.to(target)
+        for block in unpacked.blocks(name, shape):
+            converted = block.to(target)
             if not converted.isfinite().all():
                 raise BaseError(
-                    f"{unpacked.file.name}: {name} holds {chunk.abs().max():.3g}, which is not a number of {dtype}. "
+                    f"{unpacked.file.name}: {name} holds {block.abs().max():.3g}, which is not a number of {dtype}. "
                     f"Import with --dtype float32 or bfloat16; if that fails, too, fetch the file again."
                 )
             # numpy has no bfloat16.
-            yield converted.contiguous().view(torch.uint8).numpy().tobytes()
+            yield converted.view(torch.uint8).numpy().tobytes()
 
     return NewTensor(NAMES[dtype], shape, chunks)
