@@ -8,6 +8,7 @@ from .mask import MaskPlan, check_notation, word_for
 from .model import Backbone, BackboneSettings, load_backbone
 from .storage import (
     RECORD,
+    REFERENCE,
     STORE_BASE,
     changes_of,
     convert_stored,
@@ -21,6 +22,7 @@ from .storage import (
 __all__ = [
     "ADAPTER_DTYPES",
     "RECORD",
+    "REFERENCE",
     "STORE_BASE",
     "Backbone",
     "BackboneSettings",

@@ -26,7 +26,7 @@ from .blocks import causal_blocks, has_windows
 from .families import Family, decoder_of, family_of, layers_of
 from .fingerprint import checked_fingerprint
 from .known import remember_folder
-from .location import Origin, commit_of, license_of, resolve_folder
+from .location import Origin, commit_of, license_of, made_with_of, resolve_folder
 from .mask import MaskPlan, check_notation
 from .mix import ScalarMix, mixed_layers
 from .sharing import SharedBase, over_the_same_weights, shared_base
@@ -256,7 +256,13 @@ def load_backbone(
         scalar_mix.read(mix)
     arithmetic = arithmetic_of(folder)
     remember_folder(found, arithmetic, folder)
-    origin = Origin(found, commit=commit_of(folder), license=license_of(folder), arithmetic=arithmetic)
+    origin = Origin(
+        found,
+        commit=commit_of(folder),
+        license=license_of(folder),
+        arithmetic=arithmetic,
+        made_with=made_with_of(folder),
+    )
     return Backbone(model, shared, scalar_mix, tokenizer, plan, settings, folder, origin, found)
 
 
