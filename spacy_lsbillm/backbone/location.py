@@ -46,8 +46,8 @@ def resolve_folder(
     looks_like_path = path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1 or "\\" in name
     if not hub or (looks_like_path and "/" in name):
         raise BaseError(
-            f"there is no folder {name!r}{_seen_from(path)}. Name an existing folder{' or a hub id' if hub else ''}, or "
-            f"say where it is with {MAP_VARIABLE}."
+            f"there is no folder {name!r}{_seen_from(path)}. Name an existing folder{' or a hub id' if hub else ''}, "
+            f"or say where it is with {MAP_VARIABLE}."
         )
     return _from_hub(name, revision, files)
 
