@@ -1,19 +1,23 @@
 """Check that a packaged pipeline works where it is installed, not only where it was trained.
 
     python scripts/check_package.py packages/en_snips-0.1.0-py3-none-any.whl
+    python scripts/check_package.py packages/en_snips_llm-0.1.0-py3-none-any.whl --base models/smollm2
 
 Its wheel and a fresh one of spacy-lsbillm go, without their dependencies, into an environment of their own. That
 gets the third-party libraries by path, and nothing of this repository: a program run there from another folder loads
-the pipeline with spacy.load and labels a few texts.
+the pipeline with spacy.load and labels a few texts. A pipeline that does not hold its base is loaded without it first,
+to see that the message says how to get it.
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
 import sysconfig
 import tempfile
 import venv
+import zipfile
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -25,13 +29,16 @@ from pathlib import Path
 import spacy
 import spacy_lsbillm
 
-package, repository = sys.argv[1], Path(sys.argv[2])
+package, repository, base_at = sys.argv[1], Path(sys.argv[2]), sys.argv[3:]
 environment = Path(sys.prefix).resolve()
 nlp = spacy.load(package)
 for what, place in (("spacy_lsbillm", spacy_lsbillm.__file__), (package, str(nlp.path))):
     assert environment in Path(place).resolve().parents, f"{what} comes from {place}, not from {environment}"
 base = nlp.get_pipe("transformer").model.shims[0].backbone.folder
-assert environment in Path(base).resolve().parents, f"the base comes from {base}, not from the package"
+if base_at:
+    assert Path(base).resolve() == Path(base_at[0]), f"the base comes from {base}, not from {base_at[0]}"
+else:
+    assert environment in Path(base).resolve().parents, f"the base comes from {base}, not from the package"
 assert not any(Path(p or ".").resolve() == repository for p in sys.path), f"{repository} is in reach: {sys.path}"
 
 print("attention:", nlp.get_pipe("transformer").mask.words)
@@ -46,6 +53,21 @@ for doc in nlp.pipe([
 """
 
 
+WITHOUT_BASE = """
+import sys
+
+import spacy
+
+try:
+    spacy.load(sys.argv[1])
+except ValueError as error:
+    assert "import-gguf" in str(error), f"the message does not say how to get the base: {error}"
+    print(f"Without its base: {error}")
+else:
+    sys.exit("the pipeline loads although its base is not there")
+"""
+
+
 def run(*command: str | Path, cwd: Path, quiet: bool = False, **variables: str) -> None:
     """Run a program and stop at the first failure; a quiet one shows its output only then."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | variables
@@ -54,10 +76,19 @@ def run(*command: str | Path, cwd: Path, quiet: bool = False, **variables: str) 
         sys.exit(f"{(done.stdout or '') + (done.stderr or '')}\nfailed: {' '.join(map(str, command))}")
 
 
+def named_base(wheel: Path) -> str:
+    """What a package calls the base of its pipeline."""
+    with zipfile.ZipFile(wheel) as archive:
+        (record,) = (name for name in archive.namelist() if name.endswith("/transformer/billm.json"))
+        return str(json.loads(archive.read(record))["base"]["name"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("wheel", type=Path, help="the wheel of a packaged pipeline")
-    wheel = parser.parse_args().wheel.resolve()
+    parser.add_argument("--base", type=Path, help="the folder of its base, if the package does not hold it")
+    args = parser.parse_args()
+    wheel = args.wheel.resolve()
     with tempfile.TemporaryDirectory() as name:
         place = Path(name).resolve()
         print("Building the wheel of spacy-lsbillm", flush=True)
@@ -86,7 +117,16 @@ def main() -> None:
         target.write_text("\n".join(libraries) + "\n", encoding="utf8")
         (place / "program.py").write_text(PROGRAM, encoding="utf8")
         package = wheel.name.partition("-")[0]
-        run(python, "-I", "-W", "ignore", place / "program.py", package, REPOSITORY, cwd=place, HF_HUB_OFFLINE="1")
+        program = (python, "-I", "-W", "ignore", place / "program.py", package)
+        if args.base is None:
+            run(*program, REPOSITORY, cwd=place, HF_HUB_OFFLINE="1")
+        else:
+            (place / "without.py").write_text(WITHOUT_BASE, encoding="utf8")
+            run(python, "-I", "-W", "ignore", place / "without.py", package, cwd=place, HF_HUB_OFFLINE="1")
+            base = args.base.resolve()
+            bases = place / "bases.json"
+            bases.write_text(json.dumps({named_base(wheel): str(base)}), encoding="utf8")
+            run(*program, REPOSITORY, base, cwd=place, HF_HUB_OFFLINE="1", SPACY_LSBILLM_BASES=str(bases))
     print(f"{wheel.name} works on its own.")
 
 

@@ -9,6 +9,7 @@ from .mask import MaskPlan, check_notation, word_for
 from .model import Backbone, BackboneSettings
 from .storage import (
     RECORD,
+    REFERENCE,
     STORE_BASE,
     changes_of,
     convert_stored,
@@ -22,6 +23,7 @@ from .storage import (
 __all__ = [
     "ADAPTER_DTYPES",
     "RECORD",
+    "REFERENCE",
     "STORE_BASE",
     "Backbone",
     "BackboneSettings",

@@ -21,7 +21,7 @@ from .base import (
 from .families import attention_for, decoder_of, layers_of
 from .fingerprint import checked_fingerprint
 from .known import remember_folder
-from .location import Origin, commit_of, license_of, resolve_folder
+from .location import Origin, commit_of, license_of, made_with_of, resolve_folder
 from .mask import MaskPlan
 from .matching import check_weights
 from .mix import ScalarMix, mixed_layers
@@ -90,7 +90,13 @@ def load_backbone(
         scalar_mix.read(mix)
     arithmetic = arithmetic_of(folder)
     remember_folder(found, arithmetic, folder)
-    origin = Origin(found, commit=commit_of(folder), license=license_of(folder), arithmetic=arithmetic)
+    origin = Origin(
+        found,
+        commit=commit_of(folder),
+        license=license_of(folder),
+        arithmetic=arithmetic,
+        made_with=made_with_of(folder),
+    )
     return Backbone(model, shared, scalar_mix, tokenizer, plan, settings, family, folder, origin, found)
 
 

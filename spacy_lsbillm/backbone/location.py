@@ -14,6 +14,8 @@ from .tensor_files import weight_files
 
 # A JSON file {"name of a base": "folder"}; relative folders are seen from the file.
 MAP_VARIABLE = "SPACY_LSBILLM_BASES"
+# Beside a base that a command here has made: how, and from what.
+ORIGIN = "origin.json"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 # What is fetched of a hub repository: no pickles, no code, no second copies of the weights in other formats. Its card
 # and licence travel with a copy.
@@ -22,11 +24,14 @@ MODEL_FILES = (*TOKENIZER_FILES, "*.safetensors")
 HUB_IGNORED = ["original/*", "consolidated*", "onnx/*"]
 
 
-def resolve_folder(name: str, revision: str | None = None, files: Sequence[str] = MODEL_FILES) -> Path:
+def resolve_folder(
+    name: str, revision: str | None = None, files: Sequence[str] = MODEL_FILES, hub: bool = True
+) -> Path:
     """The local folder of a base. In this order: where the map in the environment variable `SPACY_LSBILLM_BASES` says,
     a folder of that name, the hub's cache, the hub.
 
     files (Sequence[str]): What is fetched, as patterns: `MODEL_FILES`, or `TOKENIZER_FILES` for all but the weights.
+    hub (bool): Whether it may be there; a base that was made by a command is not.
     RAISES (BaseError): There is no such folder and the hub has no such model or cannot be reached.
     RAISES (SettingError): The map cannot be read.
     """
@@ -39,10 +44,10 @@ def resolve_folder(name: str, revision: str | None = None, files: Sequence[str] 
     if path.is_file():
         raise BaseError(f"the base {name!r} is a file: name the folder that holds it.")
     looks_like_path = path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1 or "\\" in name
-    if looks_like_path and "/" in name:
+    if not hub or (looks_like_path and "/" in name):
         raise BaseError(
-            f"there is no folder {name!r}{_seen_from(path)}. Name an existing folder or a hub id, or say where it is "
-            f"with {MAP_VARIABLE}."
+            f"there is no folder {name!r}{_seen_from(path)}. Name an existing folder{' or a hub id' if hub else ''}, "
+            f"or say where it is with {MAP_VARIABLE}."
         )
     return _from_hub(name, revision, files)
 
@@ -112,6 +117,7 @@ class Origin:
     commit (str | None): Of the hub, if it is from there.
     license (str | None): As the base's card names it.
     arithmetic (dict | None): See `arithmetic_of`; None where an older version has saved the pipeline.
+    made_with (str | None): The command that makes it again, if one of this package has made it.
     """
 
     fingerprint: str
@@ -119,11 +125,21 @@ class Origin:
     commit: str | None = None
     license: str | None = None
     arithmetic: dict[str, Any] | None = None
+    made_with: str | None = None
 
 
 def commit_of(folder: Path) -> str | None:
     """The hub's commit that a folder of its cache holds."""
     return folder.name if folder.parent.name == "snapshots" and COMMIT.fullmatch(folder.name) else None
+
+
+def made_with_of(folder: Path) -> str | None:
+    """The command that has made a base, as it says beside it; None where nothing does."""
+    try:
+        said = json.loads((folder / ORIGIN).read_text(encoding="utf8")).get("made_with")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return str(said) if said else None
 
 
 def license_of(folder: Path) -> str | None:

@@ -201,7 +201,13 @@ def find_base(record: dict[str, Any], name: str | None = None, revision: str | N
         return known
     if name is None and revision in (None, block["revision"]):
         revision = block["commit"] or block["revision"]
-    return resolve_folder(name or block["name"], revision)
+    made_with = block.get("made_with") if name is None else None
+    try:
+        return resolve_folder(name or block["name"], revision, hub=made_with is None)
+    except BaseError as error:
+        if made_with is None:
+            raise
+        raise BaseError(f"{error} It can be made again with: {made_with}") from error
 
 
 def load_stored(folder: Path, settings: BackboneSettings, device: torch.device) -> Backbone:

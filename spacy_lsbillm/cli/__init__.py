@@ -18,6 +18,7 @@ from . import (  # noqa: E402, F401
     check_base,
     convert,
     debug_pieces,
+    import_gguf,
     init_config,
     masks,
     merge,

@@ -17,7 +17,7 @@ from spacy_transformers.layers import TransformerListener
 from spacy_transformers.pipeline_component import DOC_EXT_ATTR, Transformer, install_extensions
 from thinc.api import Config, Model, Optimizer
 
-from ..backbone import RECORD, MaskPlan
+from ..backbone import RECORD, REFERENCE, MaskPlan
 from ..errors import SettingError
 from ..files import check_seal, replaced_folder, write_seal
 from ..layers import PIECE_POOLINGS, PIECES, backbone_shim, fit
@@ -65,6 +65,19 @@ use_dora = false
 """
 )["transformer"]
 
+
+# For the card of a package that needs a base which is on no hub.
+MAKE_BASE = """### The base
+
+The base model, `{name}`, is not in this package. Make it once, in a folder of your choice:
+
+```
+{made_with}
+```
+
+and say where it is, in one of three ways: have the folder at `{name}`; have the environment variable
+`SPACY_LSBILLM_BASES` name a JSON file with `{{"{name}": "/path/to/FOLDER"}}`; or load the pipeline with
+`config={{"components": {{"transformer": {{"model": {{"name": "/path/to/FOLDER"}}}}}}}}`."""
 
 # Written beside the settings: a pipeline that was saved before it was initialised has no backbone to load.
 INITIALIZED = "initialized"
@@ -164,10 +177,15 @@ class BiLLMTransformer(Transformer):
             "url": f"https://huggingface.co/{backbone.base.name}" if backbone.origin.commit else "",
             "license": backbone.origin.license or "",
             **({"revision": revision} if revision else {}),
+            **({"made_with": backbone.origin.made_with} if backbone.origin.made_with else {}),
         }
         sources = nlp.meta.get("sources") or []
         if source not in sources:
             nlp.meta["sources"] = [*sources, source]
+            if backbone.origin.made_with and backbone_shim(self.model).settings.store_base == REFERENCE:
+                # What `spacy package` puts at the end of the package's card.
+                notes = MAKE_BASE.format(name=backbone.base.name, made_with=backbone.origin.made_with)
+                nlp.meta["notes"] = "\n\n".join(filter(None, [nlp.meta.get("notes"), notes]))
 
     def _check_order(self, nlp: Language) -> None:
         """When a pipeline is run, `doc._.trf_data` holds the vectors of the last transformer that has run."""

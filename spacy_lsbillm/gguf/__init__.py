@@ -1,0 +1,5 @@
+"""GGUF files (of llama.cpp, Ollama, LM Studio and others) as bases. No spaCy in it."""
+
+from .convert import DTYPES, import_gguf
+
+__all__ = ["DTYPES", "import_gguf"]

@@ -1,0 +1,272 @@
+"""A GGUF file, read where it lies. (The `gguf` package's own reader turns each word of the vocabulary into several
+arrays: a minute and 1.4 GB for 262,144 of them, before the first weight is read.)
+
+Format: github.com/ggml-org/ggml, docs/gguf.md. Header, metadata as typed keys and values, an entry per tensor, data.
+"""
+
+import mmap
+import re
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import BaseError
+
+MAGIC = b"GGUF"
+VERSIONS = (2, 3)
+ALIGNMENT = 32
+# Numbers that are unpacked at a time.
+BLOCK = 1 << 20
+# By GGUF's number of a type of value, as `struct` names it; 8 is a string, 9 an array.
+NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+STRING, ARRAY = 8, 9
+PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
+
+
+def gguf_package() -> Any:
+    """The module `gguf`, which knows how numbers are packed.
+
+    RAISES (BaseError): It is not installed.
+    """
+    try:
+        import gguf
+    except ImportError as error:
+        raise BaseError(
+            f"reading GGUF files needs the package gguf ({error}): pip install 'spacy-lsbillm[gguf]'."
+        ) from error
+    return gguf
+
+
+@dataclass(frozen=True)
+class GGUFTensor:
+    """A tensor in a file.
+
+    path (Path): The file.
+    begin (int): Where its bytes start.
+    type (GGMLQuantizationType): How its numbers are packed.
+    shape (tuple[int, ...]): In numbers, as PyTorch has it: rows first.
+    stored_shape (tuple[int, ...]): In bytes; the last is that of a packed row.
+    """
+
+    path: Path
+    begin: int
+    type: Any
+    shape: tuple[int, ...]
+    stored_shape: tuple[int, ...]
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Its numbers, unpacked to float32, a few rows at a time: each of shape (numbers,)."""
+        # Mapped for itself, so that what was read of the file does not stay in memory.
+        stored = np.memmap(self.path, dtype=np.uint8, mode="r", offset=self.begin, shape=self.stored_shape)
+        rows = stored.reshape(-1, self.stored_shape[-1])
+        step = max(1, BLOCK // self.shape[-1])
+        for start in range(0, len(rows), step):
+            unpacked = gguf_package().dequantize(rows[start : start + step], self.type)
+            # Numbers that are not packed would be a view of the file.
+            yield np.require(unpacked, requirements=["C", "W"]).reshape(-1)
+
+    def values(self) -> np.ndarray:
+        """Its numbers, unpacked to float32, as a whole."""
+        whole = np.empty(prod(self.shape), dtype=np.float32)
+        start = 0
+        for block in self.blocks():
+            whole[start : start + len(block)] = block
+            start += len(block)
+        return whole.reshape(self.shape)
+
+    def check_type(self) -> None:
+        """RAISES (NotImplementedError): The package gguf cannot unpack its numbers."""
+        gguf = gguf_package()
+        gguf.dequantize(np.zeros((1, gguf.GGML_QUANT_SIZES[self.type][1]), dtype=np.uint8), self.type)
+
+
+@dataclass(frozen=True)
+class GGUFFile:
+    """What a model's file or files hold.
+
+    paths (list[Path]): One, or the parts of a split model.
+    metadata (dict[str, Any]): By key, such as "general.architecture".
+    kinds (dict[str, tuple[int, ...]]): GGUF's number of each value's type; an array's is followed by its items'.
+    tensors (dict[str, GGUFTensor]): By name.
+    """
+
+    paths: list[Path]
+    metadata: dict[str, Any]
+    kinds: dict[str, tuple[int, ...]]
+    tensors: dict[str, GGUFTensor]
+
+    @property
+    def name(self) -> str:
+        """The name of the (first) file."""
+        return self.paths[0].name
+
+    @property
+    def architecture(self) -> str:
+        """As GGUF names it.
+
+        RAISES (BaseError): The file does not say.
+        """
+        found = self.metadata.get("general.architecture")
+        if not isinstance(found, str) or not found:
+            raise BaseError(f"{self.paths[0]} names no general.architecture: it holds no language model.")
+        return found
+
+    def value(self, key: str, default: Any = None) -> Any:
+        """A value of the architecture's own, such as "rope.freq_base"."""
+        return self.metadata.get(f"{self.architecture}.{key}", default)
+
+    @property
+    def quantizations(self) -> dict[str, int]:
+        """How many tensors are packed in which way, the most frequent first."""
+        return dict(Counter(tensor.type.name for tensor in self.tensors.values()).most_common())
+
+
+def read_gguf(path: Path) -> GGUFFile:
+    """Read all but the weights of a GGUF file, or of all parts of a split one.
+
+    path (Path): The file; any part of a split one.
+    RAISES (BaseError): It is none, of a version that is not read, cut short or damaged, or a part is missing.
+    """
+    if not path.is_file():
+        raise BaseError(f"there is no file {path}.")
+    first = _read_part(path)
+    count = first.metadata.get("split.count", 1)
+    if count == 1:
+        return first
+    match = PART.fullmatch(path.name)
+    if match is None or int(match["count"]) != count:
+        raise BaseError(
+            f"{path} is one of {count} parts of a split model, and its name does not end in -00001-of-{count:05}.gguf "
+            f"or the like, by which the others would be found. Give the parts their names back, or join them: "
+            f"llama-gguf-split --merge FIRST_PART WHOLE.gguf."
+        )
+    paths = [path.with_name(f"{match['stem']}-{number:05}-of-{count:05}.gguf") for number in range(1, count + 1)]
+    missing = [part for part in paths if not part.is_file()]
+    if missing:
+        raise BaseError(
+            f"{path} is one of {count} parts of a split model, and {missing[0]} is missing. Put all parts into one "
+            f"folder; which one is named makes no difference."
+        )
+    parts = [_read_part(part) for part in paths]
+    tensors = {name: tensor for part in parts for name, tensor in part.tensors.items()}
+    wanted = parts[0].metadata.get("split.tensors.count", len(tensors))
+    if len(tensors) != wanted:
+        raise BaseError(f"the parts of {paths[0]} hold {len(tensors)} tensors in place of {wanted}: fetch them again.")
+    return GGUFFile(paths, parts[0].metadata, parts[0].kinds, tensors)
+
+
+def _read_part(path: Path) -> GGUFFile:
+    with path.open("rb") as file:
+        head = file.read(8)
+        _check_head(head, path)
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            try:
+                return _Parser(path, data).file()
+            except (struct.error, ValueError, KeyError, IndexError, OverflowError) as error:
+                if isinstance(error, BaseError):
+                    raise
+                raise BaseError(
+                    f"{path} is cut short or damaged ({len(data):,} bytes: {error}). Fetch or copy it again."
+                ) from error
+
+
+def _check_head(head: bytes, path: Path) -> None:
+    if head[:4] != MAGIC:
+        raise BaseError(
+            f"{path} is no GGUF file: it starts with {head[:4]!r} in place of {MAGIC!r}. (Files of older programs, "
+            f"GGML and GGJT, are not read; a part of a file has to be joined with the others first.)"
+        )
+    if len(head) < 8:
+        raise BaseError(f"{path} is cut short: it has {len(head)} bytes. Fetch or copy it again.")
+    (version,) = struct.unpack("<I", head[4:])
+    if version in VERSIONS:
+        return
+    if struct.unpack(">I", head[4:])[0] in VERSIONS:
+        raise BaseError(
+            f"{path} is big-endian, which is not read. Fetch the little-endian file, or convert it with the script "
+            f"gguf-convert-endian of the package gguf."
+        )
+    raise BaseError(
+        f"{path} has GGUF version {version}; {' and '.join(map(str, VERSIONS))} are read. Fetch a newer file of the "
+        f"model, or write it again with llama.cpp's llama-quantize."
+    )
+
+
+@dataclass
+class _Parser:
+    """Reads a file from front to end; what lies past the end raises an error of `struct`, or a `ValueError`."""
+
+    path: Path
+    data: mmap.mmap
+    offset: int = 8
+    kinds: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def file(self) -> GGUFFile:
+        tensor_count, key_count = self._number("Q"), self._number("Q")
+        metadata: dict[str, Any] = {}
+        for _ in range(key_count):
+            key = self._string()
+            kind = self._number("I")
+            self.kinds[key] = (kind,)
+            metadata[key] = self._array(key) if kind == ARRAY else self._value(kind)
+        entries = [self._entry() for _ in range(tensor_count)]
+        alignment = metadata.get("general.alignment", ALIGNMENT)
+        start = self.offset + -self.offset % alignment
+        tensors = {name: self._tensor(name, shape, number, start + at) for name, shape, number, at in entries}
+        return GGUFFile([self.path], metadata, self.kinds, tensors)
+
+    def _number(self, kind: str) -> Any:
+        (value,) = struct.unpack_from(f"<{kind}", self.data, self.offset)
+        self.offset += struct.calcsize(f"<{kind}")
+        return value
+
+    def _string(self) -> str:
+        return self._bytes(self._number("Q")).decode("utf8", errors="replace")
+
+    def _bytes(self, length: int) -> bytes:
+        found = self.data[self.offset : self.offset + length]
+        if len(found) != length:
+            raise ValueError(f"it ends {length - len(found):,} bytes early")
+        self.offset += length
+        return found
+
+    def _value(self, kind: int) -> Any:
+        return self._string() if kind == STRING else self._number(NUMBERS[kind])
+
+    def _array(self, key: str) -> list[Any]:
+        kind, length = self._number("I"), self._number("Q")
+        self.kinds[key] = (ARRAY, kind)
+        if kind in NUMBERS:
+            dtype = np.dtype(f"<{NUMBERS[kind]}")
+            return np.frombuffer(self._bytes(length * dtype.itemsize), dtype).tolist()
+        if kind != STRING:
+            raise ValueError(f"an array of type {kind}")
+        return [self._string() for _ in range(length)]
+
+    def _entry(self) -> tuple[str, tuple[int, ...], int, int]:
+        name = self._string()
+        # The fastest first.
+        dimensions = [self._number("Q") for _ in range(self._number("I"))]
+        return name, tuple(reversed(dimensions)), self._number("I"), self._number("Q")
+
+    def _tensor(self, name: str, shape: tuple[int, ...], number: int, begin: int) -> GGUFTensor:
+        gguf = gguf_package()
+        try:
+            kind = gguf.GGMLQuantizationType(number)
+        except ValueError:
+            known = ", ".join(one.name for one in gguf.GGMLQuantizationType)
+            raise BaseError(
+                f"{self.path}: {name} has quantisation number {number}, which the installed gguf does not know. Fetch "
+                f"the model in another quantisation, or upgrade gguf. Known are: {known}."
+            ) from None
+        stored = gguf.quant_shape_to_byte_shape(shape, kind)
+        end = begin + prod(stored)
+        if end > len(self.data):
+            raise ValueError(f"{name} ends at byte {end:,}")
+        return GGUFTensor(self.path, begin, kind, shape, stored)
