@@ -3,9 +3,9 @@
 import hashlib
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from spacy_lsbillm.backbone import fingerprint, read_record
 from spacy_lsbillm.training_config import find_transformer
 from spacy_lsbillm.training_run import run_training
 
-from ..record import circumstances, read_result, told, write_result
-from .models import ALL_MODELS, SCORE, Budget, Tuned, lora_of, make_config
+from ..record import called, circumstances, read_result, told, write_result
+from .models import ALL_MODELS, SCORE, Budget, Compared, Tuned, lora_of, make_config
 from .sets import SETS, prepare
 
 
@@ -36,6 +36,7 @@ class Run:
     limits (dict): Examples of each split at most, 0 for all.
     budget (Budget): Of each training.
     with_test (bool): Score on the test set as well; not where something is chosen.
+    models (Mapping): What is compared, by name.
     """
 
     data: Path
@@ -44,6 +45,7 @@ class Run:
     limits: dict[str, int]
     budget: Budget
     with_test: bool = True
+    models: Mapping[str, Compared] = field(default_factory=lambda: ALL_MODELS)
 
     @property
     def folder(self) -> Path:
@@ -65,12 +67,13 @@ class Run:
         result.parent.mkdir(parents=True, exist_ok=True)
         with suppress(Timeout), FileLock(result.with_suffix(".lock"), blocking=False):
             if result.exists():
-                check_made_with(result, model, tuned)
+                check_made_with(result, self.models[model], tuned)
                 return
             found = run_cell(
                 name,
                 model,
                 seed,
+                models=self.models,
                 data=self.data,
                 work=self.work,
                 limits=self.limits,
@@ -83,14 +86,15 @@ class Run:
             tqdm.write(f"{name} {model} {result.stem}: {scores}")
 
 
-def check_made_with(path: Path, model_name: str, tuned: Tuned | None) -> None:
+def check_made_with(path: Path, model: Compared, tuned: Tuned | None) -> None:
     """RAISES (SystemExit): A result is of other settings or of another base than it would be now."""
-    found, model = read_result(path), ALL_MODELS[model_name]
+    found = read_result(path)
     expected: dict[str, Any] = {"tuned": vars(tuned or model.tuned), "base": None}
-    made_with: dict[str, Any] = {"tuned": found["tuned"], "base": found["base"] and found["base"]["fingerprint"]}
+    made_with: dict[str, Any] = {"tuned": vars(Tuned(**found["tuned"]))}
+    made_with["base"] = found["base"] and found["base"]["fingerprint"]
     if model.base is not None:
         expected |= {"base": fingerprint(Path(model.base)), "unmask": model.unmask, "depth": model.depth}
-        expected["lora"] = lora_of(model.rank)
+        expected["lora"] = lora_of(model)
         _, transformer = find_transformer(Config().from_str(found["config"], interpolate=False))
         made_with |= {name: transformer["model"].get(name) for name in ("unmask", "depth", "lora")}
     for what, now in expected.items():
@@ -106,6 +110,7 @@ def run_cell(
     model_name: str,
     seed: int,
     *,
+    models: Mapping[str, Compared] = ALL_MODELS,
     data: Path,
     work: Path,
     limits: dict[str, int],
@@ -119,8 +124,8 @@ def run_cell(
     tuned (Tuned | None): None: what was chosen for the model.
     with_test (bool): False while something is chosen.
     """
-    model, kind = ALL_MODELS[model_name], SETS[set_name].kind
-    tuned = tuned or ALL_MODELS[model_name].tuned
+    model, kind = models[model_name], SETS[set_name].kind
+    tuned = tuned or model.tuned
     paths = prepare(set_name, data, work / "data", limits)
     sizes = {split: len(DocBin().from_disk(path)) for split, path in paths.items()}
     # One a result, which one process at a time works on; what a killed one has left is in the way.
@@ -134,7 +139,10 @@ def run_cell(
     run = run_training(config, folder)
     best = folder / DIR_MODEL_BEST
     nlp = spacy.load(best)
-    base = read_record(best / "transformer")["base"] if model.base is not None else None
+    base = None
+    if model.base is not None:
+        recorded = read_record(best / "transformer")["base"]
+        base = {**recorded, "name": called(recorded["name"])}
     found: dict[str, Any] = {
         "set": set_name,
         "model": model_name,
@@ -148,7 +156,7 @@ def run_cell(
         "budget": vars(budget),
         "tuned": vars(tuned),
         "base": base,
-        "config": told(config),
+        "config": told(config, *([model.base] if model.base else [])),
         **circumstances(),
     }
     if with_test:

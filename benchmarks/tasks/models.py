@@ -47,17 +47,26 @@ class Tuned:
     rate (float): The highest learning rate, of the heads and whatever else the optimizer has.
     scale (float): The adapter's, in units of that.
     pooling (str): Of a classifier.
+    warmup (float): The share of the steps over which the rate rises from 0.
     """
 
     rate: float
     scale: float = 1.0
     pooling: str = "mean"
+    warmup: float = 0.1
 
 
 LLM = Tuned(rate=0.008, scale=0.5)
 # On WNUT-17 alone.
 NER = Tuned(rate=0.016, scale=0.25)
 CNN = Tuned(rate=0.001)
+
+# What an adapter can be on, as peft's `target_modules`: names of the Llama family, which the tuned bases have.
+MODULES: dict[str, str | list[str]] = {
+    "all": DEFAULT_LORA["target_modules"],
+    "attention": ["q_proj", "k_proj", "v_proj", "o_proj"],
+    "query-value": ["q_proj", "v_proj"],
+}
 
 # The components of each kind of task, and the score that chooses and counts.
 COMPONENT = {"sequence": "sequence_labeler", "single": "textcat", "multi": "textcat_multilabel", "choice": "textcat"}
@@ -74,6 +83,7 @@ class Compared:
     component (str | None): In place of the kind's own.
     depth (int | None): How many of the base's layers are used; None: all.
     rank (int | None): Of the adapter; None: the default.
+    modules (str): What the adapter is on, a key of `MODULES`.
     kinds (tuple[str, ...]): Kinds of tasks that it is for.
     tuned (Tuned): What was chosen for it.
     """
@@ -84,6 +94,7 @@ class Compared:
     component: str | None = None
     depth: int | None = None
     rank: int | None = None
+    modules: str = "all"
     kinds: tuple[str, ...] = tuple(COMPONENT)
     tuned: Tuned = LLM
 
@@ -138,7 +149,7 @@ def make_config(
             unmask=model.unmask,
             depth=model.depth,
             learn_rate_scale=tuned.scale,
-            lora=lora_of(model.rank),
+            lora=lora_of(model),
             window=_window(model.base),
             overlap=16,
         )
@@ -159,7 +170,7 @@ def make_config(
     training["optimizer"]["use_averages"] = True
     training["optimizer"]["learn_rate"] = {
         "@schedules": "warmup_linear.v1",
-        "warmup_steps": max(1, steps // 10),
+        "warmup_steps": max(1, int(steps * tuned.warmup)),
         "total_steps": steps,
         "initial_rate": tuned.rate,
     }
@@ -172,12 +183,12 @@ def _window(base: str) -> int:
     return min(longest or LONGEST_WINDOW, LONGEST_WINDOW)
 
 
-def lora_of(rank: int | None) -> dict[str, Any]:
+def lora_of(model: Compared) -> dict[str, Any]:
     """The default without dropout. At another rank, updates are scaled as rsLoRA does it (Kalajdzievski, 2023), so that
     they are of the same size: alpha / sqrt(r) stays the same."""
-    lora = {**DEFAULT_LORA, "dropout": 0.0}
-    if rank is not None:
-        lora |= {"r": rank, "alpha": round(lora["alpha"] * sqrt(rank / lora["r"]))}
+    lora = {**DEFAULT_LORA, "dropout": 0.0, "target_modules": MODULES[model.modules]}
+    if model.rank is not None:
+        lora |= {"r": model.rank, "alpha": round(lora["alpha"] * sqrt(model.rank / lora["r"]))}
     return lora
 
 
