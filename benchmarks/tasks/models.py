@@ -2,7 +2,8 @@
 they can have it."""
 
 from collections import ChainMap
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import sqrt
 from typing import Any
 
@@ -13,6 +14,7 @@ from spacy_lsbillm.architectures import DEFAULT_LORA
 from spacy_lsbillm.backbone import BaseSettings, longest_position
 from spacy_lsbillm.backbone.base import read_config
 from spacy_lsbillm.backbone.location import resolve_folder
+from spacy_lsbillm.base_size import fitted_to, size_of
 from spacy_lsbillm.training_config import training_config
 
 # The two shipped bases'.
@@ -99,6 +101,23 @@ class Compared:
     tuned: Tuned = LLM
 
 
+@dataclass(frozen=True)
+class Cell:
+    """One training of a table.
+
+    name (str): In the table, such as "snips_slots/causal/0".
+    set_name (str), model_name (str): Of its row and column.
+    seed (int): Of the training.
+    model (Compared): What is trained.
+    """
+
+    name: str
+    set_name: str
+    model_name: str
+    seed: int
+    model: Compared
+
+
 MODELS: dict[str, Compared] = {
     "causal": Compared("the decoder, causal", unmask="none"),
     "bidirectional": Compared("the decoder, all layers unmasked"),
@@ -111,10 +130,8 @@ MODELS: dict[str, Compared] = {
         tuned=NER,
     ),
 }
-# Rows of another table: what is left of a score with fewer layers, see `benchmarks.depth`.
-DEPTHS = {f"depth{depth}": Compared(f"its first {depth} layers", depth=depth) for depth in range(1, 9)}
-# Columns of a third: what pre-training is worth, see `benchmarks.pretrained`. An adapter of full rank can turn the
-# random weights of all linear layers into any others. With the settings of the others random weights learn nothing.
+# Columns of another table: what pre-training is worth, see `benchmarks.pretrained`. An adapter of full rank can turn
+# the random weights of all linear layers into any others. With the settings of the others random weights learn nothing.
 PRETRAINED = {
     "pretrained": Compared("the embedded base"),
     "random": Compared("the same architecture from random weights", base=RANDOM, tuned=Tuned(0.008, 0.125)),
@@ -122,17 +139,52 @@ PRETRAINED = {
         "the same, with an adapter of full rank", base=RANDOM, rank=192, tuned=Tuned(0.008, 0.0625)
     ),
 }
-ALL_MODELS = ChainMap(MODELS, DEPTHS, PRETRAINED)
+ALL_MODELS = ChainMap(MODELS, PRETRAINED)
+
+
+def on_base(base: str, models: Mapping[str, Compared]) -> dict[str, Compared]:
+    """Those models that are over the embedded base over another one, with what was chosen for it; and the rest.
+
+    base (str): The embedded base, or a folder.
+    """
+    tuned = tuned_for(base)
+    return {
+        name: replace(model, base=base, tuned=tuned) if base != BASE and model.base == BASE else model
+        for name, model in models.items()
+    }
+
+
+def depths_of(base: str, depths: Sequence[int] | None = None) -> dict[str, Compared]:
+    """Models that use the first layers of a base, see `benchmarks.depth`.
+
+    depths (Sequence[int] | None): How many layers; None: every number that it has.
+    """
+    numbers = depths or range(1, layers_of(base) + 1)
+    return on_base(base, {f"depth{depth}": Compared(f"its first {depth} layers", depth=depth) for depth in numbers})
+
+
+def tuned_for(base: str) -> Tuned:
+    """What was chosen for bases of its size."""
+    if base == BASE:
+        return LLM
+    fitted = fitted_to(size_of(resolve_folder(base)))
+    return Tuned(fitted.learn_rate, fitted.learn_rate_scale, warmup=fitted.warmup)
+
+
+def layers_of(base: str) -> int:
+    """How many layers a base has."""
+    return int(_config(base).num_hidden_layers)
 
 
 def make_config(
-    model: Compared, kind: str, paths: dict[str, str], n_examples: int, budget: Budget, tuned: Tuned, seed: int
+    model: Compared, kind: str, paths: dict[str, str], n_examples: int, budget: Budget, seed: int
 ) -> Config:
     """A complete config of a run.
 
     paths (dict): Of the training and the development corpus.
     n_examples (int): In the training corpus.
     """
+    tuned = model.tuned
     batch = budget.batch_of(n_examples)
     steps_an_epoch = -(-n_examples // batch)
     steps = steps_an_epoch * budget.epochs
@@ -179,8 +231,11 @@ def make_config(
 
 def _window(base: str) -> int:
     """Sentences and questions are seen whole: as many pieces as a base was made for, 256 at the most."""
-    longest = longest_position(read_config(resolve_folder(base), BaseSettings(base)))
-    return min(longest or LONGEST_WINDOW, LONGEST_WINDOW)
+    return min(longest_position(_config(base)) or LONGEST_WINDOW, LONGEST_WINDOW)
+
+
+def _config(base: str) -> Any:
+    return read_config(resolve_folder(base), BaseSettings(base))
 
 
 def lora_of(model: Compared) -> dict[str, Any]:
