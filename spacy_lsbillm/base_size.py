@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from .backbone.base import BaseSettings, read_config, skeleton
+from .backbone.base import BaseSettings, longest_position, read_config, skeleton
 
 
 @dataclass(frozen=True)
@@ -13,11 +13,13 @@ class BaseSize:
     layers (int): Of the decoder.
     width (int): Of its states.
     parameters (int): Of the whole model, tied ones once.
+    longest (int | None): The longest position, in pieces; None: there is no limit.
     """
 
     layers: int
     width: int
     parameters: int
+    longest: int | None = None
 
     def __str__(self) -> str:
         return f"{self.layers} layers, width {self.width}, {in_words(self.parameters)} parameters"
@@ -32,6 +34,7 @@ class Fitted:
     learn_rate_scale (float): The adapter's, in units of that.
     warmup (float): The share of the steps over which it rises from 0.
     r (int), alpha (int): Of the adapter.
+    cpu_steps (int), cpu_batch_words (int): Length of a training on a CPU, and the words of its batches.
     source (str): Whether they are measured here, and on which base, or published.
     """
 
@@ -41,14 +44,26 @@ class Fitted:
     warmup: float
     r: int
     alpha: int
+    cpu_steps: int
+    cpu_batch_words: int
     source: str
 
 
 # docs/choosing-settings.md says what was tried.
 SIZES = (
-    Fitted(26_000_000, 0.008, 0.5, 0.1, 16, 32, "measured on the embedded base, 5 million parameters"),
-    Fitted(285_000_000, 0.004, 0.25, 0.1, 16, 32, "measured on SmolLM2, 135 million parameters"),
-    Fitted(None, 0.0002, 1.0, 0.1, 16, 32, "as published for bases of 0.6 to 9 billion parameters; not measured here"),
+    Fitted(26_000_000, 0.008, 0.5, 0.1, 16, 32, 1000, 600, "measured on the embedded base, 5 million parameters"),
+    Fitted(285_000_000, 0.004, 0.25, 0.1, 16, 32, 500, 150, "measured on SmolLM2, 135 million parameters"),
+    Fitted(
+        None,
+        0.0002,
+        1.0,
+        0.1,
+        16,
+        32,
+        500,
+        150,
+        "as published for bases of 0.6 to 9 billion parameters; not measured here",
+    ),
 )
 
 
@@ -58,8 +73,10 @@ def size_of(folder: Path) -> BaseSize:
     RAISES (BaseError): It holds no config of a base that can be used here.
     """
     config = read_config(folder, BaseSettings(str(folder)))
-    parameters = sum(parameter.numel() for parameter in skeleton(config).parameters())
-    return BaseSize(config.num_hidden_layers, config.hidden_size, parameters)
+    model = skeleton(config)
+    model.tie_weights()
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return BaseSize(config.num_hidden_layers, config.hidden_size, parameters, longest_position(config))
 
 
 def fitted_to(size: BaseSize) -> Fitted:
