@@ -9,7 +9,7 @@ from spacy.cli._util import COMMAND
 from typer import Argument, Option
 from wasabi import Printer
 
-from ..backbone import check_notation
+from ..backbone import BaseSettings, check_notation
 from ..backbone.location import local_folder
 from ..base_size import BaseSize, Fitted, fitted_to, size_of
 from ..layers.billm_model import default_window
@@ -98,9 +98,10 @@ def init_config_cli(
 def size_of_base(base: str) -> BaseSize | None:
     """How large a base is; None if it is not at hand.
 
+    RAISES (SettingError): It is no name.
     RAISES (BaseError): It is a folder that holds no base that can be used.
     """
-    folder = local_folder(base)
+    folder = local_folder(BaseSettings(base).name)
     return None if folder is None else size_of(folder)
 
 
