@@ -1,7 +1,7 @@
 """Where the results of a table are kept: a file per cell in a folder, or all of them in one file of JSON lines.
 
-In one file the first line says what the first cell was made with (versions, machine, commit, base, config …). Every
-other line is a cell: its scores, and by dotted path whatever else it was made with.
+In one file a line per data set says what its first cell was made with (versions, machine, commit, base, config …).
+Every other line is a cell: its scores, and by dotted path whatever else it was made with.
 """
 
 import json
@@ -16,7 +16,7 @@ from thinc.api import Config
 
 from .record import read_result, write_result
 
-# What cells mostly have in common: in one file it is told once.
+# What the cells of a data set mostly have in common: in one file it is told once.
 SHARED = ("kind", "metric", "split", "budget", "tuned", "base", "versions", "machine", "commit", "config")
 ONE_FILE = ".jsonl"
 
@@ -94,22 +94,30 @@ class OneFile(Store):
     def __init__(self, path: Path, work: Path) -> None:
         self.path, self.work = path, work
 
-    def _lines(self) -> list[dict[str, Any]]:
-        if not self.path.exists():
-            return []
-        return [json.loads(line) for line in self.path.read_text(encoding="utf8").splitlines()]
+    def _lines(self) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
+        """What is told once, by data set; and the cells."""
+        shared: dict[str, dict[str, Any]] = {}
+        cells: list[dict[str, Any]] = []
+        if self.path.exists():
+            for line in map(json.loads, self.path.read_text(encoding="utf8").splitlines()):
+                if "cell" in line:
+                    cells.append(line)
+                else:
+                    shared[line.pop("shared")] = line
+        return shared, cells
 
     def read(self, cell: str) -> dict[str, Any] | None:
         return dict(self.results()).get(cell)
 
     def write(self, cell: str, found: dict[str, Any]) -> None:
         with self._locked("the file", blocking=True):
-            shared, *lines = self._lines() or [_shared(found)]
-            line = {"cell": cell, **_own(found, shared)}
-            lines = [one for one in lines if one["cell"] != cell] + [line]
+            shared, cells = self._lines()
+            common = shared.setdefault(found["set"], _shared(found))
+            cells = [one for one in cells if one["cell"] != cell] + [{"cell": cell, **_own(found, common)}]
+            lines = [{"shared": name, **blocks} for name, blocks in shared.items()] + cells
             self.path.parent.mkdir(parents=True, exist_ok=True)
             partial = self.path.with_name(self.path.name + ".partial")
-            text = "\n".join(json.dumps(one, ensure_ascii=False) for one in (shared, *lines))
+            text = "\n".join(json.dumps(one, ensure_ascii=False) for one in lines)
             partial.write_text(text + "\n", encoding="utf8")
             partial.replace(self.path)
 
@@ -122,9 +130,9 @@ class OneFile(Store):
         return FileLock(self.work / f"{name}.lock", blocking=blocking)
 
     def results(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        shared, *lines = self._lines() or [{}]
-        for line in lines:
-            yield line["cell"], _whole(line, shared)
+        shared, cells = self._lines()
+        for line in cells:
+            yield line["cell"], _whole(line, shared[line["set"]])
 
     def where(self, cell: str) -> str:
         return f"{self.path}, {cell},"

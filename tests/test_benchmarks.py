@@ -362,12 +362,14 @@ def test_depths_of_a_base_are_trained_and_shown(make_base, data, tmp_path, monke
 def test_a_table_in_one_file_says_once_what_its_cells_have_in_common(tmp_path):
     paths = {"train": "train.spacy", "dev": "dev.spacy"}
     made = {}
-    for seed, (name, kind) in enumerate({"snips_slots": "sequence", "banking77": "single"}.items()):
-        config = models.make_config(Compared(""), kind, paths, 100, Budget(), seed)
+    for name, seed, dev in (("wnut17", 0, 0.4), ("wnut17", 1, 0.5), ("banking77", 0, 0.6)):
+        model = Compared("", depth=2 if seed else None)
+        config = models.make_config(model, sets.SETS[name].kind, paths, 100, Budget(), seed)
+        base = {"name": "base"} | ({} if seed else {"fingerprint": "sha256:0"})
         made[f"{name}/bidirectional/{seed}"] = {
             "set": name,
-            "dev": 0.5,
-            "base": None if seed else {"fingerprint": "sha256:0"},
+            "dev": dev,
+            "base": base,
             "versions": {"python": "3.11"},
             "config": config.to_str(interpolate=False),
         }
@@ -378,14 +380,25 @@ def test_a_table_in_one_file_says_once_what_its_cells_have_in_common(tmp_path):
         read = table.read(cell)
         assert Config().from_str(read.pop("config")) == Config().from_str(found.pop("config"))
         assert read == found
-    shared, first, second = map(json.loads, (tmp_path / "t.jsonl").read_text().splitlines())
-    assert shared["versions"] == {"python": "3.11"}
-    assert first == {"cell": "snips_slots/bidirectional/0", "set": "snips_slots", "dev": 0.5}
-    assert second["changed"]["config.system.seed"] == 1 and "versions" not in str(second)
+    lines = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
+    assert [line["shared"] for line in lines[:2]] == ["wnut17", "banking77"]
+    assert lines[0]["versions"] == {"python": "3.11"}
+    assert lines[2] == {"cell": "wnut17/bidirectional/0", "set": "wnut17", "dev": 0.4}
+    assert lines[3] == {
+        "cell": "wnut17/bidirectional/1",
+        "set": "wnut17",
+        "dev": 0.5,
+        "changed": {
+            "config.system.seed": 1,
+            "config.training.seed": 1,
+            "config.components.transformer.model.depth": 2,
+        },
+        "without": ["base.fingerprint"],
+    }
     # A cell that is written again replaces itself.
-    table.write("snips_slots/bidirectional/0", {"set": "snips_slots", "dev": 0.7})
-    assert [found["dev"] for _, found in table.results()] == [0.5, 0.7]
-    with table.lock("snips_slots/bidirectional/0"), pytest.raises(Timeout), table.lock("snips_slots/bidirectional/0"):
+    table.write("wnut17/bidirectional/0", {"set": "wnut17", "dev": 0.7})
+    assert [found["dev"] for _, found in table.results()] == [0.5, 0.6, 0.7]
+    with table.lock("wnut17/bidirectional/0"), pytest.raises(Timeout), table.lock("wnut17/bidirectional/0"):
         pass
 
 
