@@ -20,13 +20,24 @@ from .file import ARRAY, GGUFFile, gguf_package
 NO_ARCHITECTURES = {"general", "tokenizer"}
 # By GGUF's name, what transformers' table leaves out for some architectures; it is set where the model's config has it.
 BESIDE = {
+    "block_count": "num_hidden_layers",
+    "embedding_length": "hidden_size",
+    "feed_forward_length": "intermediate_size",
+    "attention.head_count": "num_attention_heads",
+    "attention.head_count_kv": "num_key_value_heads",
+    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
     "context_length": "max_position_embeddings",
     "rope.freq_base": "rope_theta",
     "attention.key_length": "head_dim",
     "attention.sliding_window": "sliding_window",
     "attn_logit_softcapping": "attn_logit_softcapping",
     "final_logit_softcapping": "final_logit_softcapping",
+    "expert_count": "num_experts",
+    "expert_used_count": "num_experts_per_tok",
+    "expert_feed_forward_length": "moe_intermediate_size",
+    "expert_shared_feed_forward_length": "shared_expert_intermediate_size",
 }
+SPECIAL_PIECES = ("bos_token_id", "eos_token_id", "pad_token_id")
 # The largest Gemma 2 and Gemma 3 scale attention by another width than that of a head, which no key says; llama.cpp
 # knows them by their number of layers.
 GEMMA_27B = {("gemma2", 46), ("gemma3_text", 62)}
@@ -53,6 +64,9 @@ def make_config(file: GGUFFile) -> tuple[Any, dict[str, Any]]:
         known = hasattr(default, name) or (name == "rope_theta" and hasattr(default, "rope_parameters"))
         if value is not None and name not in entries and known:
             entries[name] = value or None
+    for name in SPECIAL_PIECES:
+        # The default of a family is that of its first model's vocabulary.
+        entries.setdefault(name, None)
     if EMBEDDINGS in file.tensors:
         # Some tables do not know its key, and a vocabulary may be filled up.
         entries["vocab_size"] = file.tensors[EMBEDDINGS].shape[0]
