@@ -4,16 +4,17 @@
     python -m benchmarks.depth time --data DATA
     python -m benchmarks.depth report
 
-Each depth of the embedded base is a training of its own, with every layer unmasked: at most 1,500 sentences, the same
-settings as in `benchmarks.tasks`. A run that was stopped goes on with the same command. `time` measures how many words
-a second go through pipelines of all depths, by turns, on the test sets, in processor time.
+Each depth of a base is a training of its own, with every layer unmasked: at most 1,500 sentences, the same settings as
+in `benchmarks.tasks`. Without --base it is the embedded one. A run that was stopped goes on with the same command.
+`time` measures how many words a second go through pipelines of all depths, in turn, on the test sets, in processor
+time.
 """
 
 import argparse
 import os
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 from statistics import mean, median
@@ -23,19 +24,20 @@ from spacy.tokens import DocBin
 from spacy.training.initialize import init_nlp
 from spacy.vocab import Vocab
 
-from .record import ROOT, circumstances, read_result, write_result
-from .tasks.arguments import add_run_arguments
+from .record import ROOT, circumstances
+from .store import tables
+from .tasks.arguments import add_base_argument, add_run_arguments
 from .tasks.cell import Run
-from .tasks.models import DEPTHS, LLM, Budget, make_config
+from .tasks.models import Budget, Compared, depths_of, make_config
 from .tasks.report import cell
-from .tasks.sets import SETS, prepare
+from .tasks.sets import SETS
 
 RESULTS = ROOT / "benchmarks" / "results" / "depth"
 # Okabe and Ito's colours, which people with any colour vision can tell apart.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7"]
 # Of `time`.
 ROUNDS = 5
-Found = dict[tuple[str, str], dict[str, list[float]]]
+Found = dict[tuple[str, int], dict[str, list[float]]]
 
 
 def main() -> None:
@@ -48,7 +50,8 @@ def main() -> None:
     timed = commands.add_parser("time", help="measure words a second", formatter_class=shown)
     for command in (run, timed):
         add_run_arguments(command, ["snips_slots", "restaurant8k_slots"], examples=1500)
-        command.add_argument("--depths", nargs="+", choices=DEPTHS, default=list(DEPTHS), metavar="DEPTH", help="rows")
+        add_base_argument(command)
+        command.add_argument("--depths", nargs="+", type=int, metavar="LAYERS", help="rows; all if they are not named")
     for command in (run, timed, commands.add_parser("report", help="print the table and write it, with a plot")):
         command.add_argument("--results", type=Path, default=RESULTS, help="folder of result files")
     args = parser.parse_args()
@@ -57,29 +60,29 @@ def main() -> None:
         return
     data, work, results = (path.resolve() for path in (args.data, args.work, args.results))
     os.chdir(ROOT)
-    limits = {"train": args.examples, "dev": args.dev, "test": 0}
-    cells = [(name, depth, seed) for seed, name, depth in product(args.seeds, args.sets, args.depths)]
-    table = Run(data, work, results, limits, Budget(epochs=args.epochs))
+    limits = {"train": args.examples, "dev": args.dev, "test": args.test}
+    models = depths_of(args.base, args.depths)
+    table = Run(data, work, results, limits, Budget(epochs=args.epochs), models=models)
     if args.command == "run":
-        table.cells(cells)
+        table.cells([(name, depth, seed) for seed, name, depth in product(args.seeds, args.sets, models)])
         return
     for name in args.sets:
-        found = time_depths(name, args.depths, prepare(name, data, work / "data", limits))
-        write_result(table.folder / f"{name}.speed.json", {"set": name, **found, **circumstances()})
+        found = time_depths(name, models, table.prepared(name))
+        table.store.write(f"{name}.speed", {"set": name, **found, **circumstances()})
 
 
-def time_depths(name: str, depths: Sequence[str], paths: dict[str, Path]) -> dict[str, Any]:
+def time_depths(name: str, models: Mapping[str, Compared], paths: dict[str, Path]) -> dict[str, Any]:
     """Words a second of processor time through untrained pipelines, a round of all depths after the other."""
     pipelines, kind = {}, SETS[name].kind
     corpora = {split: str(paths[split]) for split in ("train", "dev")}
-    for depth in depths:
-        config = make_config(DEPTHS[depth], kind, corpora, 1, Budget(), LLM, seed=0)
+    for depth, model in models.items():
+        config = make_config(model, kind, corpora, 1, Budget(), seed=0)
         # A trained pipeline that is loaded alone folds its adapter in; these share their base.
         config["components"]["transformer"]["model"]["fold_adapter"] = "always"
         pipelines[depth] = init_nlp(config)
     texts = [doc.text for doc in DocBin().from_disk(paths["test"]).get_docs(Vocab())]
     words = sum(len(text.split()) for text in texts)
-    rounds: dict[str, list[float]] = {depth: [] for depth in depths}
+    rounds: dict[str, list[float]] = {depth: [] for depth in models}
     for number in range(ROUNDS + 1):
         for depth, nlp in pipelines.items():
             docs = [nlp.make_doc(text) for text in texts]
@@ -94,24 +97,24 @@ def time_depths(name: str, depths: Sequence[str], paths: dict[str, Path]) -> dic
 
 def report(results: Path) -> None:
     """A table and a plot for each size of the training sets."""
-    folders = sorted(path for path in results.iterdir() if path.is_dir()) if results.is_dir() else []
-    if not folders:
-        raise SystemExit(f"there are no results in {results}: make some with the command run.")
-    for folder in folders:
+    for name, store in tables(results, "run").items():
         found: Found = defaultdict(lambda: defaultdict(list))
-        for path in sorted(folder.glob("*/*/*.json")):
-            result = read_result(path)
-            scores = found[result["set"], result["model"]]
-            scores["dev"].append(100 * result["dev"])
-            scores["test"].append(100 * result["test"])
-        for path in sorted(folder.glob("*.speed.json")):
-            result = read_result(path)
-            for depth, rounds in result["words_a_second"].items():
-                found[result["set"], depth]["speed"] = rounds
+        for _, result in store.results():
+            for depth, rounds in result.get("words_a_second", {}).items():
+                found[result["set"], number_of(depth)]["speed"] = rounds
+            if "model" in result:
+                scores = found[result["set"], number_of(result["model"])]
+                scores["dev"].append(100 * result["dev"])
+                scores["test"].append(100 * result["test"])
         text = table(found)
-        (folder / "table.md").write_text(text, encoding="utf8")
-        print(f"{folder.name}\n\n{text}")
-        plot(found, folder / "plot.svg")
+        store.beside("table.md").write_text(text, encoding="utf8")
+        print(f"{name}\n\n{text}")
+        plot(found, store.beside("plot.svg"))
+
+
+def number_of(depth: str) -> int:
+    """The layers of a row, by its name in result files."""
+    return int(depth.removeprefix("depth"))
 
 
 def table(found: Found) -> str:
@@ -119,7 +122,7 @@ def table(found: Found) -> str:
     sets = [name for name in SETS if any(key[0] == name for key in found)]
     columns = [f"{name}: {what}" for name in sets for what in ("dev", "test", "words a second")]
     lines = ["| layers | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
-    for depth, model in DEPTHS.items():
+    for depth in sorted({depth for _, depth in found}):
         cells = []
         for name in sets:
             scores = found.get((name, depth), {})
@@ -129,8 +132,7 @@ def table(found: Found) -> str:
                 cell(scores.get("test", [])),
                 f"{median(speed):,.0f}" if speed else "",
             ]
-        if any(cells):
-            lines.append(f"| {model.depth} | " + " | ".join(cells) + " |")
+        lines.append(f"| {depth} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -142,9 +144,9 @@ def plot(found: Found, path: Path) -> None:
     sets = [name for name in SETS if any(key[0] == name for key in found)]
     for name, colour, marker in zip(sets, COLOURS, "os^D", strict=False):
         points = [
-            (median(scores["speed"]), mean(scores["test"]), model.depth)
-            for depth, model in DEPTHS.items()
-            if (scores := found.get((name, depth), {})).get("speed") and scores["test"]
+            (median(scores["speed"]), mean(scores["test"]), depth)
+            for (of, depth), scores in sorted(found.items())
+            if of == name and scores.get("speed") and scores.get("test")
         ]
         if not points:
             continue

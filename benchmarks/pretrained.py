@@ -12,17 +12,17 @@ same command.
 import argparse
 import os
 import shutil
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from .record import ROOT
 from .tasks.arguments import add_run_arguments
 from .tasks.cell import Run
-from .tasks.models import BASE, PRETRAINED, RANDOM, Budget, Tuned
+from .tasks.models import BASE, PRETRAINED, RANDOM, Budget, Cell, Tuned
 from .tasks.report import report
 
 RESULTS = ROOT / "benchmarks" / "results" / "pretrained"
@@ -49,14 +49,17 @@ def main() -> None:
     data, work, results = (path.resolve() for path in (args.data, args.work, args.results))
     os.chdir(ROOT)
     make_random_base(Path(BASE), Path(RANDOM))
-    limits = {"train": args.examples, "dev": args.dev, "test": 0}
+    limits = {"train": args.examples, "dev": args.dev, "test": args.test}
     todo = Run(data, work, results, limits, Budget(epochs=args.epochs), with_test=False)
     if args.command == "run":
         todo.cells(list(product(args.sets, PRETRAINED, args.seeds)))
         return
     random = [model for model, compared in PRETRAINED.items() if compared.base == RANDOM]
-    for tuned, name, model, seed in tqdm(list(product(GRID, args.sets, random, args.seeds)), unit=" cells"):
-        todo.cell(name, model, seed, todo.folder / name / model / f"{tuned.rate}-{tuned.scale}-{seed}.json", tuned)
+    cells = []
+    for tuned, name, model, seed in product(GRID, args.sets, random, args.seeds):
+        cell = f"{name}/{model}/{tuned.rate}-{tuned.scale}-{seed}"
+        cells.append(Cell(cell, name, model, seed, replace(PRETRAINED[model], tuned=tuned)))
+    todo.run(cells)
 
 
 def make_random_base(base: Path, folder: Path) -> None:

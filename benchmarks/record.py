@@ -28,9 +28,20 @@ def circumstances() -> dict[str, Any]:
     }
 
 
-def told(config: Config) -> str:
-    """A config as a result file says it: files of this repository are named from its root."""
-    return config.to_str(interpolate=False).replace(f"{ROOT}{os.sep}", "")
+def told(config: Config, *outside: str) -> str:
+    """A config as a result file says it: files of this repository are named from its root.
+
+    outside (str): Other paths in it, of which the last part is told alone: where they lie on this machine says nothing.
+    """
+    text = config.to_str(interpolate=False).replace(f"{ROOT}{os.sep}", "")
+    for path in outside:
+        text = text.replace(path, called(path))
+    return text
+
+
+def called(path: str) -> str:
+    """A folder as a result file names it: from the root of this repository, or by its own name if it is elsewhere."""
+    return path if not Path(path).is_absolute() else Path(path).name
 
 
 def commit() -> str:

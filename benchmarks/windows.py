@@ -31,7 +31,7 @@ from spacy_lsbillm.data import Labels, Record, make_doc, read_records
 from spacy_lsbillm.training_run import run_training
 
 from .record import ROOT, circumstances, read_result, told, write_result
-from .tasks.models import LLM, MODELS, SCORE, Budget, make_config
+from .tasks.models import MODELS, SCORE, Budget, make_config
 from .tasks.sets import SETS, SPLITS
 
 RESULTS = ROOT / "benchmarks" / "results" / "windows"
@@ -116,7 +116,7 @@ def run_one(name: str, window: int, seed: int, paths: dict[str, Path], work: Pat
     shutil.rmtree(folder, ignore_errors=True)
     corpora = {split: str(paths[split]) for split in ("train", "dev")}
     sizes = {split: len(DocBin().from_disk(path)) for split, path in paths.items()}
-    config = make_config(MODELS[MODEL], KIND, corpora, sizes["train"], BUDGET, LLM, seed)
+    config = make_config(MODELS[MODEL], KIND, corpora, sizes["train"], BUDGET, seed)
     config = config.merge(cut(window, BEFORE[2]))
     run = run_training(config, folder)
     test: dict[str, float] = {}

@@ -1,12 +1,14 @@
 """Complete training configs: a bidirectional LLM, and spaCy components that listen to it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from spacy.util import get_lang_class, load_model_from_config
 from thinc.api import Config
 
+from .architectures import DEFAULT_LORA
+from .base_size import Fitted
 from .errors import SettingError
 from .pipeline.billm_transformer import DEFAULT_CONFIG
 
@@ -20,8 +22,8 @@ class Device:
     dtype (str): Of the base's weights and the arithmetic.
     max_batch_items (int): Pieces that go through the model at once.
     batch_words (int): Words in a batch of training.
-    learn_rate (float): The highest, after the warm-up. A base that can be trained on a CPU is small, and small models
-        want larger steps.
+    learn_rate (float): The highest, after the warm-up, where the size of the base is not known. A base that can be
+        trained on a CPU is small, and small models want larger steps.
     steps (int), warmup (int): Length of the training, and of the warm-up in it.
     eval_frequency (int): Steps between evaluations.
     """
@@ -153,6 +155,7 @@ def training_config(
     lang: str = "en",
     pipeline: Sequence[str] = ("ner", "textcat"),
     device: str = "cpu",
+    fitted: Fitted | None = None,
     train: str | None = None,
     dev: str | None = None,
     pooling: str | None = None,
@@ -164,7 +167,9 @@ def training_config(
     base (str): Folder or hub id of the base.
     lang (str): spaCy's code of the language.
     pipeline (Sequence[str]): The components that listen, by their factory's name; see `KNOWN`.
-    device (str): "cpu" or "gpu": decides the number type, the sizes of batches, the learning rate and the steps.
+    device (str): "cpu" or "gpu": decides the number type, the sizes of batches, and without `fitted` the learning rate
+        and the steps.
+    fitted (Fitted | None): What fits the size of the base, see `base_size`.
     train (str | None), dev (str | None): Paths of the corpora; None: to be given to `spacy train`.
     pooling (str | None): "last", "mean", "max" or "attention": the classifier is `spacy-lsbillm.PooledTextCat.v1` with
         that pooling. None: spaCy's own.
@@ -177,6 +182,10 @@ def training_config(
     if device not in DEVICES:
         raise SettingError(f"device = {device!r} is not allowed. Use one of: {', '.join(map(repr, DEVICES))}.")
     chosen = DEVICES[device]
+    if fitted is not None:
+        chosen = _on_device(fitted, chosen, device)
+        adapter = {**DEFAULT_LORA, "r": fitted.r, "alpha": fitted.alpha}
+        model = {"learn_rate_scale": fitted.learn_rate_scale, "lora": adapter, **model}
     blocks = {
         "paths": {"train": train, "dev": dev, "vectors": None, "init_tok2vec": None},
         "system": {"gpu_allocator": "pytorch", "seed": 0},
@@ -191,6 +200,16 @@ def training_config(
     # Read from a string, so that references to other sections are seen as such and stay in the result.
     config = Config().from_str(Config(blocks).to_str(interpolate=False), interpolate=False)
     return load_model_from_config(config, auto_fill=True).config
+
+
+def _on_device(fitted: Fitted, device: Device, name: str) -> Device:
+    """A device with the settings that fit a base. What is slow on a CPU gets less to do there."""
+    if name == "cpu":
+        device = replace(device, batch_words=fitted.cpu_batch_words, steps=fitted.cpu_steps)
+    steps = device.steps
+    return replace(
+        device, learn_rate=fitted.learn_rate, warmup=int(steps * fitted.warmup), eval_frequency=max(1, steps // 10)
+    )
 
 
 def check_language(lang: str) -> None:

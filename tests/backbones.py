@@ -3,8 +3,17 @@
 import torch
 
 from spacy_lsbillm.backbone import BackboneSettings, BaseSettings, load_backbone
+from spacy_lsbillm.backbone.families import Family
+from spacy_lsbillm.backbone.proved import minor_version, shipped
 
 CPU = torch.device("cpu")
+# By variant, what was proved for the installed version of transformers; for one that is newer, for the newest.
+PROVED = shipped().get(minor_version(), shipped()[max(shipped(), key=lambda version: int(version.split(".")[0]))])
+
+
+def family(model_type) -> Family:
+    """Of the default config of a type."""
+    return Family.read(PROVED[model_type]["family"])
 
 
 def load(

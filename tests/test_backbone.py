@@ -9,7 +9,6 @@ from backbones import batch, load
 from tiny import FAMILIES
 
 from spacy_lsbillm.backbone import LoraSettings
-from spacy_lsbillm.backbone.families import FAMILIES as KNOWN
 from spacy_lsbillm.backbone.families import decoder_of, layers_of
 
 families = pytest.mark.parametrize("family", FAMILIES)
@@ -89,7 +88,7 @@ def test_a_shallower_base_gives_the_states_of_its_layer(make_base, family):
     ids, mask = batch(padded=True)
     whole, shallow = load(make_base(family), "none"), load(make_base(family), "none", depth=2)
     seen = {}
-    found = KNOWN[family]
+    found = whole.family
     decoder = decoder_of(whole.causal_lm, found)
     hook = lambda module, args, output: seen.update(state=output[0] if isinstance(output, tuple) else output)  # noqa: E731
     layers_of(decoder, found)[1].register_forward_hook(hook)

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from filelock import FileLock
+from filelock import FileLock, Timeout
+from thinc.api import Config
 from tiny import TEXTS
 
 from benchmarks import depth as depth_command
@@ -14,11 +15,12 @@ from benchmarks import windows as windows_command
 from benchmarks.masks import __main__ as masks_command
 from benchmarks.masks.analysis import Chosen, analyse
 from benchmarks.masks.report import report as masks_report
-from benchmarks.record import read_result, write_result
+from benchmarks.record import read_result
+from benchmarks.store import OneFile
 from benchmarks.tasks import __main__ as command
 from benchmarks.tasks import models, sets
-from benchmarks.tasks.cell import run_cell
-from benchmarks.tasks.models import DEPTHS, MODELS, PRETRAINED, Budget, Compared, Tuned
+from benchmarks.tasks.cell import Run
+from benchmarks.tasks.models import MODELS, PRETRAINED, Budget, Compared, Tuned
 from benchmarks.tasks.report import report
 from spacy_lsbillm.backbone import fingerprint
 from spacy_lsbillm.search import run as search_run
@@ -48,9 +50,9 @@ def data(tmp_path_factory):
 
 
 def cell(name, model, data, tmp_path, seed=0):
-    result = tmp_path / "results" / "8" / name / model / f"{seed}.json"
-    run_cell(name, model, seed, data=data, work=tmp_path / "w", limits=LIMITS, budget=Budget(2, 4, 2), result=result)
-    return read_result(result)
+    run = Run(data, tmp_path / "w", tmp_path / "results", LIMITS, Budget(2, 4, 2))
+    run.cells([(name, model, seed)])
+    return run.store.read(f"{name}/{model}/{seed}")
 
 
 @pytest.mark.parametrize("name", ["snips_slots", "snips_intents", "arc_easy"])
@@ -62,9 +64,10 @@ def test_a_cell_of_each_kind(make_base, data, tmp_path, monkeypatch, name):
     assert [step for step, _ in found["dev_by_step"]] == [0, 2, 4]
     assert found["dev"] == max(score for _, score in found["dev_by_step"])
     assert found["split"]["sizes"] == {"train": 8, "dev": 4, "test": 12 if name == "arc_easy" else 16}
-    assert found["base"]["name"] == str(make_base())
-    assert {"versions", "machine", "commit", "config", "seed", "train_seconds"} <= set(found)
-    assert cell(name, "causal", data, tmp_path, seed=0)["dev_by_step"] == found["dev_by_step"]
+    # Where it lies on this machine says nothing.
+    assert found["base"]["name"] == make_base().name and str(make_base()) not in found["config"]
+    assert {"versions", "machine", "commit", "config", "seed", "train_seconds", "core_seconds"} <= set(found)
+    assert cell(name, "causal", data, tmp_path / "again", seed=0)["dev_by_step"] == found["dev_by_step"]
 
 
 @pytest.mark.parametrize("name", ["snips_slots", "snips_intents"])
@@ -96,19 +99,23 @@ def test_finished_cells_and_those_of_others_are_left_alone(make_base, data, tmp_
     monkeypatch.setitem(MODELS, "causal", Compared("", base=str(make_base()), unmask="none"))
     ran = []
 
-    def note(*given, result, **_):
-        ran.append(given)
-        return write(result)
+    def note(run, cell, folder):
+        ran.append((cell.set_name, cell.model_name, cell.seed))
+        folder.mkdir(parents=True)
+        return {
+            "dev": 0.5,
+            "test": 0.5,
+            "split": {"limits": run.limits},
+            "budget": vars(run.budget),
+            "tuned": vars(models.LLM),
+            "base": {"fingerprint": fingerprint(make_base())},
+            "config": config.to_str(),
+            "core_seconds": 1.0,
+        }
 
     monkeypatch.setattr("benchmarks.tasks.cell.run_cell", note)
-
-    def write(result):
-        base = {"fingerprint": fingerprint(make_base())}
-        paths = {"train": "train.spacy", "dev": "dev.spacy"}
-        config = models.make_config(MODELS["causal"], "sequence", paths, 8, Budget(), models.LLM, seed=0)
-        found = {"dev": 0.5, "test": 0.5, "tuned": vars(models.LLM), "base": base, "config": config.to_str()}
-        write_result(result, found)
-        return found
+    paths = {"train": "train.spacy", "dev": "dev.spacy"}
+    config = models.make_config(MODELS["causal"], "sequence", paths, 8, Budget(), seed=0)
 
     def run():
         arguments = [
@@ -121,6 +128,8 @@ def test_finished_cells_and_those_of_others_are_left_alone(make_base, data, tmp_
             "1",
             "--results",
             tmp_path,
+            "--work",
+            tmp_path / "w",
             "--examples",
             "8",
         ]
@@ -292,13 +301,15 @@ def command_line(monkeypatch, main, *given):
 
 def test_settings_are_tried_on_development_sets_alone(make_base, data, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(MODELS, "causal", Compared("", base=str(make_base()), unmask="none"))
+    monkeypatch.setattr("benchmarks.tasks.tune.BASE", str(make_base()))
     monkeypatch.setattr("benchmarks.tasks.tune.LLM_GRID", [Tuned(0.002, 0.5), Tuned(0.008, 0.5)])
     chosen = ["--sets", "snips_slots", "snips_intents", "--models", "causal"]
     command_line(monkeypatch, command.main, "tune", *small(tmp_path, data), *chosen)
     command_line(monkeypatch, command.main, "show-tuning", "--results", tmp_path / "r")
     shown = capsys.readouterr().out
-    assert "| rate | adapter's scale | pooling | snips_intents, causal | snips_slots, causal | mean |" in shown
-    assert "\n| 0.008 | 0.5 | mean |" in shown and "\n| 0.004 | 0.5 | attention |" in shown
+    # The adapter's scale is always the same here.
+    assert "| rate | pooling | snips_intents, causal | snips_slots, causal | mean |" in shown
+    assert "\n| 0.008 | mean |" in shown and "\n| 0.004 | attention |" in shown
     found = [read_result(path) for path in (tmp_path / "r").rglob("*.json")]
     # Poolings are a matter of classifiers.
     assert sorted((one["set"], one["tuned"]["rate"], one["tuned"]["pooling"]) for one in found) == sorted(
@@ -328,20 +339,94 @@ def test_the_base_is_compared_with_random_weights(make_base, data, tmp_path, mon
     assert not any("test" in one for one in found.values())
 
 
-def test_depths_are_trained_and_shown(make_base, data, tmp_path, monkeypatch, capsys):
-    for depth in (1, 3):
-        monkeypatch.setitem(DEPTHS, f"depth{depth}", Compared("", base=str(make_base()), depth=depth))
-    chosen = ["--sets", "snips_slots", "--depths", "depth1", "depth3"]
-    command_line(monkeypatch, depth_command.main, "run", *small(tmp_path, data), *chosen)
-    command_line(monkeypatch, depth_command.main, "time", *small(tmp_path, data), *chosen)
-    command_line(monkeypatch, depth_command.main, "report", "--results", tmp_path / "r")
+def test_depths_of_a_base_are_trained_and_shown(make_base, data, tmp_path, monkeypatch, capsys):
+    results, size = tmp_path / "r" / "depth.jsonl", small(tmp_path, data)
+    chosen = ["--sets", "snips_slots", "--depths", "1", "3", "--base", make_base(), "--results", results]
+    command_line(monkeypatch, depth_command.main, "run", *size, *chosen)
+    told = capsys.readouterr().out
+    assert "snips_slots, depth1: 1 cells of about " in told and "\nin all about " in told
+    command_line(monkeypatch, depth_command.main, "time", *size, *chosen)
+    command_line(monkeypatch, depth_command.main, "report", "--results", results)
     shown = capsys.readouterr().out
     assert "| layers | snips_slots: dev | snips_slots: test | snips_slots: words a second |" in shown
     assert "\n| 1 | " in shown and "\n| 3 | " in shown and "\n| 2 | " not in shown
-    folder = tmp_path / "r" / "8-examples-1-epochs-1000-dev"
-    found = read_result(folder / "snips_slots" / "depth3" / "0.json")
+    found = OneFile(results, tmp_path).read("snips_slots/depth3/0")
     assert found["base"]["depth"] == 3 and found["test_words"] > 0
-    assert (folder / "plot.svg").stat().st_size > 1000
+    assert (results.parent / "depth.plot.svg").stat().st_size > 1000
+    # What is there is not trained again, nor priced.
+    monkeypatch.setattr("benchmarks.tasks.cell.run_cell", None)
+    command_line(monkeypatch, depth_command.main, "run", *size, *chosen)
+    assert "core-minutes" not in capsys.readouterr().out
+
+
+def test_a_table_in_one_file_says_once_what_its_cells_have_in_common(tmp_path):
+    paths = {"train": "train.spacy", "dev": "dev.spacy"}
+    made = {}
+    for name, seed, dev in (("wnut17", 0, 0.4), ("wnut17", 1, 0.5), ("banking77", 0, 0.6)):
+        model = Compared("", depth=2 if seed else None)
+        config = models.make_config(model, sets.SETS[name].kind, paths, 100, Budget(), seed)
+        base = {"name": "base"} | ({} if seed else {"fingerprint": "sha256:0"})
+        made[f"{name}/bidirectional/{seed}"] = {
+            "set": name,
+            "dev": dev,
+            "base": base,
+            "versions": {"python": "3.11"},
+            "config": config.to_str(interpolate=False),
+        }
+    table = OneFile(tmp_path / "t.jsonl", tmp_path / "w")
+    for cell, found in made.items():
+        table.write(cell, found)
+    for cell, found in made.items():
+        read = table.read(cell)
+        assert Config().from_str(read.pop("config")) == Config().from_str(found.pop("config"))
+        assert read == found
+    lines = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
+    assert [line["shared"] for line in lines[:2]] == ["wnut17", "banking77"]
+    assert lines[0]["versions"] == {"python": "3.11"}
+    assert lines[2] == {"cell": "wnut17/bidirectional/0", "set": "wnut17", "dev": 0.4}
+    assert lines[3] == {
+        "cell": "wnut17/bidirectional/1",
+        "set": "wnut17",
+        "dev": 0.5,
+        "changed": {
+            "config.system.seed": 1,
+            "config.training.seed": 1,
+            "config.components.transformer.model.depth": 2,
+        },
+        "without": ["base.fingerprint"],
+    }
+    # A cell that is written again replaces itself.
+    table.write("wnut17/bidirectional/0", {"set": "wnut17", "dev": 0.7})
+    assert [found["dev"] for _, found in table.results()] == [0.5, 0.6, 0.7]
+    with table.lock("wnut17/bidirectional/0"), pytest.raises(Timeout), table.lock("wnut17/bidirectional/0"):
+        pass
+
+
+def test_another_base_takes_the_place_of_the_embedded_one(make_base, data, tmp_path, monkeypatch, capsys):
+    results = tmp_path / "slots.jsonl"
+    chosen = ["--sets", "snips_slots", "--base", make_base(), "--results", results]
+    command_line(monkeypatch, command.main, "run", *small(tmp_path, data), *chosen)
+    command_line(monkeypatch, command.main, "report", "--results", results)
+    shown = capsys.readouterr().out
+    assert "| data set | causal | bidirectional |" in shown
+    assert "| precision | causal | bidirectional |" in shown
+    (first, _) = [found for _, found in OneFile(results, tmp_path).results()]
+    assert first["base"]["fingerprint"] == fingerprint(make_base())
+    assert first["tuned"]["rate"] == models.tuned_for(str(make_base())).rate
+    with pytest.raises(SystemExit, match="there is no nowhere"):
+        command_line(monkeypatch, command.main, "run", *small(tmp_path, data), "--base", "nowhere")
+
+
+def test_settings_of_another_base_are_tried_one_at_a_time(make_base, data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("benchmarks.tasks.tune.RATES", [Tuned(0.002, 0.5), Tuned(0.008, 0.5)])
+    monkeypatch.setattr("benchmarks.tasks.tune.AROUND", [{"rank": 2}, {"epochs": 2}])
+    results = tmp_path / "tuning.jsonl"
+    chosen = ["--sets", "snips_slots", "--models", "bidirectional", "--base", make_base(), "--results", results]
+    command_line(monkeypatch, command.main, "tune", *small(tmp_path, data), *chosen)
+    command_line(monkeypatch, command.main, "show-tuning", "--results", results)
+    shown = capsys.readouterr().out
+    assert "| rate | rounds | rank | snips_slots, bidirectional | mean |" in shown
+    assert shown.count("\n| 0.002 | ") == 1 and "\n| 0.008 | 2 | 16 | " in shown and "\n| 0.008 | 1 | 2 | " in shown
 
 
 @pytest.mark.parametrize(("n_examples", "batch"), [(2000, 16), (400, 16), (200, 8), (100, 4), (30, 1), (3, 1)])

@@ -12,14 +12,16 @@ from corpora import run, write_corpus
 from pipelines import build, trained
 from spacy.tokens import Doc, DocBin, Span
 from spacy.util import load_config
-from tiny import TEXTS
+from tiny import SHAPE, TEXTS
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 from spacy_lsbillm.alignment import SpecialPieces
+from spacy_lsbillm.base_size import SIZES
 from spacy_lsbillm.cli import app
 from spacy_lsbillm.piece_statistics import Cutting, count_pieces
+from spacy_lsbillm.training_config import DEVICES
 
 
 def test_masks_command(make_base, tmp_path):
@@ -93,6 +95,32 @@ def test_init_config_says_what_a_gpu_needs(tmp_path):
     assert "cupy" in ours("init-config", tmp_path / "gpu.cfg", "--device", "gpu").lower()
     assert "--gpu-id 0" in ours("init-config", tmp_path / "gpu.cfg", "--device", "gpu", "--force")
     assert "--gpu-id" not in ours("init-config", tmp_path / "cpu.cfg", "--device", "cpu")
+
+
+def test_init_config_fits_the_settings_to_the_base_and_says_why(make_base, tmp_path):
+    shown = ours("init-config", tmp_path / "fitted.cfg", "--base", make_base())
+    fitted = SIZES[0]
+    assert f"4 layers, width {SHAPE['hidden_size']}" in shown and fitted.source in shown
+    training = load_config(tmp_path / "fitted.cfg")["training"]
+    assert training["optimizer"]["learn_rate"]["initial_rate"] == fitted.learn_rate
+    for setting in (
+        "learn_rate",
+        "learn_rate_scale",
+        "lora.r",
+        "warmup_steps",
+        "window",
+        "depth",
+        "max_steps",
+        "dtype",
+    ):
+        assert f" {setting} = " in shown or f" {setting}: " in shown
+    # Of a name of the hub the size is not known, and nothing is fetched to learn it.
+    shown = ours("init-config", tmp_path / "device.cfg", "--base", "no/such-base")
+    assert "its size is not known" in shown
+    training = load_config(tmp_path / "device.cfg")["training"]
+    assert training["optimizer"]["learn_rate"]["initial_rate"] == DEVICES["cpu"].learn_rate
+    (tmp_path / "empty").mkdir()
+    assert "config.json" in ours("init-config", tmp_path / "c.cfg", "--base", tmp_path / "empty", code=1)
 
 
 def test_init_config_keeps_an_existing_file(tmp_path):

@@ -1,6 +1,7 @@
 """The shipped configs, and the generator that they come from."""
 
 import importlib.util
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,11 @@ from corpora import quick, run, write_config, write_corpus
 from spacy.cli.init_config import fill_config
 from spacy.cli.train import train
 from spacy.util import load_config
+from transformers import AutoModelForCausalLM
 from weasel.util.config import load_project_config
 
+from spacy_lsbillm.base_size import SIZES, BaseSize, fitted_to, size_of
+from spacy_lsbillm.errors import BaseError
 from spacy_lsbillm.training_config import DEVICES, KNOWN, training_config
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -102,6 +106,50 @@ def test_the_device_decides_types_and_sizes():
     assert rates[0]["initial_rate"] > rates[1]["initial_rate"]
     for config, rate in zip((cpu, gpu), rates, strict=True):
         assert config["training"]["max_steps"] == rate["total_steps"]
+
+
+def test_the_size_of_a_base_is_read_from_its_config_alone(make_base, tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(make_base(), base)
+    for path in base.glob("*.safetensors"):
+        path.unlink()
+    size = size_of(base)
+    model = AutoModelForCausalLM.from_pretrained(make_base())
+    assert size.parameters == sum(parameter.numel() for parameter in model.parameters())
+    assert (size.layers, size.width) == (model.config.num_hidden_layers, model.config.hidden_size)
+    with pytest.raises(BaseError, match=r"config\.json"):
+        size_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "source"),
+    [(5e6, "embedded base"), (135e6, "SmolLM2"), (494e6, "published"), (8e9, "published")],
+)
+def test_the_size_decides_the_rates(parameters, source):
+    fitted = fitted_to(BaseSize(layers=30, width=576, parameters=int(parameters)))
+    assert source in fitted.source
+    for device, plain in DEVICES.items():
+        config = training_config("base", device=device, fitted=fitted)
+        training, model = config["training"], config["components"]["transformer"]["model"]
+        rate = training["optimizer"]["learn_rate"]
+        assert rate["initial_rate"] == fitted.learn_rate
+        assert model["learn_rate_scale"] == fitted.learn_rate_scale
+        assert (model["lora"]["r"], model["lora"]["dropout"]) == (fitted.r, 0.05)
+        assert rate["total_steps"] == training["max_steps"] == (fitted.cpu_steps if device == "cpu" else plain.steps)
+        assert rate["warmup_steps"] == training["max_steps"] * fitted.warmup
+
+
+def test_larger_bases_have_lower_rates_for_their_adapters():
+    rates = [fitted.learn_rate * fitted.learn_rate_scale for fitted in SIZES]
+    assert rates == sorted(rates, reverse=True)
+    assert [fitted.most for fitted in SIZES[:-1]] == sorted(fitted.most for fitted in SIZES[:-1])
+    assert SIZES[-1].most is None
+
+
+def test_settings_of_the_model_come_before_those_that_fit_its_base():
+    config = training_config("base", fitted=SIZES[0], learn_rate_scale=0.1, lora=None)
+    model = config["components"]["transformer"]["model"]
+    assert (model["learn_rate_scale"], model["lora"]) == (0.1, None)
 
 
 def test_settings_of_the_model_reach_the_config():

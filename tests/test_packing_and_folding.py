@@ -9,16 +9,16 @@ from dataclasses import replace
 import pytest
 import torch
 from backbones import CPU, batch, load
+from backbones import family as proved
 from tiny import FAMILIES
 
 from spacy_lsbillm.backbone import Folded, LoraSettings, check_fold, may_fold, room_to_fold
-from spacy_lsbillm.backbone.families import FAMILIES as KNOWN
 from spacy_lsbillm.errors import SettingError
 
 LENGTHS = (5, 1, 4)
 packing = pytest.mark.parametrize(
     ("family", "attention"),
-    [(family, attention) for family in FAMILIES if KNOWN[family].packs for attention in KNOWN[family].attentions],
+    [(family, attention) for family in FAMILIES if proved(family).packs for attention in proved(family).attentions],
 )
 
 

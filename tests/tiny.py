@@ -2,7 +2,7 @@
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 TEXTS = [
     "book a table for two at an italian place in boston tomorrow night",
@@ -46,9 +46,20 @@ FAMILIES: dict[str, dict] = {
     "gpt2": {"embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0},
     "opt": {"dropout": 0.0, "ffn_dim": 64, "word_embed_proj_dim": 32},
     "falcon": {"multi_query": True, "new_decoder_architecture": False},
+    "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "modernbert-decoder": {"local_attention": WINDOW, "layer_types": HALF, "pad_token_id": 0},
+    "gemma4_text": {
+        "head_dim": 8,
+        "global_head_dim": 16,
+        "sliding_window": WINDOW,
+        "layer_types": HALF,
+        "hidden_size_per_layer_input": 0,
+    },
 }
+# Older versions of transformers lack some.
+FAMILIES = {family: settings for family, settings in FAMILIES.items() if family in CONFIG_MAPPING}
 # Which of its layers have a sliding window.
-WINDOWED = {"mistral", "phi3", "starcoder2", "qwen2", "gemma2", "gemma3_text"}
+WINDOWED = FAMILIES.keys() & {"mistral", "phi3", "starcoder2", "qwen2", "gemma2", "gemma3_text"}
 
 
 def make_model(family: str, seed: int, vocab_size: int, **config) -> PreTrainedModel:

@@ -33,7 +33,6 @@ def main() -> None:
         dev=Settings.dev,
         epochs=Settings.epochs,
     )
-    run.add_argument("--test", type=int, default=Settings.test, help="of the test set, 0 for all")
     run.add_argument("--base", default=BASE, help="the base, from the root of the repository")
     run.add_argument("--groups", type=int, default=Settings.groups, help="groups of layers, of equal size")
     run.add_argument("--share", type=float, default=Settings.share, help="of a training, for the short ones")

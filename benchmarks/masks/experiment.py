@@ -21,7 +21,7 @@ from spacy_lsbillm.search.study import Study, claim_folder
 from spacy_lsbillm.search.trials import Subject
 
 from ..record import circumstances, told
-from ..tasks.models import BASE, LLM, SCORE, Budget, Compared, make_config
+from ..tasks.models import BASE, SCORE, Budget, Compared, make_config
 from ..tasks.sets import SETS, prepare
 from .analysis import Chosen, analyse
 
@@ -70,7 +70,7 @@ def run_set(name: str, settings: Settings, data: Path, work: Path) -> tuple[dict
     model = Compared("", base=settings.base, unmask="none")
     # Full batches always: the sets compared here have more than 25 of them in a round.
     budget = Budget(epochs=settings.epochs, steps=1)
-    config = make_config(model, kind, corpora, sizes["train"], budget, LLM, seed=0)
+    config = make_config(model, kind, corpora, sizes["train"], budget, seed=0)
     subject = Subject.of(config)
     masks = all_masks(settings.groups)
     check_masks(masks, subject.n_layers)

@@ -10,7 +10,8 @@ from spacy.tokens import Doc
 from spacy.util import minibatch
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, AutoTokenizer
 
-from spacy_lsbillm.backbone.families import decoder_of, family_of
+from spacy_lsbillm.backbone.families import decoder_of
+from spacy_lsbillm.backbone.proved import family_of
 from spacy_lsbillm.layers import backbone_shim
 
 from .bases import Merged

@@ -6,10 +6,10 @@ from itertools import product
 from pathlib import Path
 
 from ..record import ROOT
-from .arguments import add_run_arguments
+from .arguments import add_base_argument, add_run_arguments
 from .cell import Run
-from .models import MODELS, Budget
-from .report import report
+from .models import BASE, MODELS, Budget, on_base
+from .report import BEFORE, OURS, report
 from .sets import SETS
 from .tune import SEED, TUNED_ON, show, tune
 
@@ -27,8 +27,13 @@ def main() -> None:
     add_run_arguments(tuning, TUNED_ON, seeds=(SEED,))
     for command in (run, tuning):
         command.add_argument(
-            "--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="MODEL", help="columns"
+            "--models",
+            nargs="+",
+            choices=MODELS,
+            metavar="MODEL",
+            help="columns; all, or over another base than the embedded one those two that differ in the mask",
         )
+        add_base_argument(command)
     for command, folder in (
         (run, RESULTS),
         (commands.add_parser("report", help="print the table and write it, with a plot"), RESULTS),
@@ -45,15 +50,19 @@ def main() -> None:
         return
     data, work, results = (path.resolve() for path in (args.data, args.work, args.results))
     os.chdir(ROOT)
-    missing = sorted({base for name in args.models if (base := MODELS[name].base) and not Path(base).is_dir()})
+    if not Path(args.base).is_dir():
+        raise SystemExit(f"there is no {args.base}: name the folder of a base with --base.")
+    models = on_base(args.base, MODELS)
+    named = args.models or (list(MODELS) if args.base == BASE else [BEFORE, OURS])
+    missing = sorted({base for name in named if (base := models[name].base) and not Path(base).is_dir()})
     if missing:
         raise SystemExit(f"there is no {missing[0]}: leave out the models that need it, with --models.")
-    limits = {"train": args.examples, "dev": args.dev, "test": 0}
-    table = Run(data, work, results, limits, Budget(epochs=args.epochs), with_test=args.command == "run")
+    limits = {"train": args.examples, "dev": args.dev, "test": args.test}
+    table = Run(data, work, results, limits, Budget(epochs=args.epochs), args.command == "run", models)
     cells = [
         (name, model, seed)
-        for seed, name, model in product(args.seeds, args.sets, args.models)
-        if SETS[name].kind in MODELS[model].kinds
+        for seed, name, model in product(args.seeds, args.sets, named)
+        if SETS[name].kind in models[model].kinds
     ]
     if args.command == "tune":
         tune(table, cells)

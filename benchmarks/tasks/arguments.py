@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..record import ROOT
+from .models import BASE
 from .sets import SETS
 
 
@@ -23,5 +24,11 @@ def add_run_arguments(
     parser.add_argument("--seeds", nargs="+", type=int, default=list(seeds), help="of each training")
     parser.add_argument("--examples", type=int, default=examples, help="of the training set, 0 for all")
     parser.add_argument("--dev", type=int, default=dev, help="of the development set, 0 for all")
+    parser.add_argument("--test", type=int, default=0, help="of the test set, 0 for all")
     parser.add_argument("--epochs", type=int, default=epochs, help="of a training")
     parser.add_argument("--work", type=Path, default=ROOT / "benchmarks" / "work", help="for data and trainings")
+
+
+def add_base_argument(parser: argparse.ArgumentParser) -> None:
+    """Which base the models are over."""
+    parser.add_argument("--base", default=BASE, help="a folder, from the root of the repository or absolute")

@@ -3,14 +3,14 @@
 import hashlib
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import spacy
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from spacy.tokens import DocBin
 from spacy.training import Corpus
 from spacy.training.loop import DIR_MODEL_BEST
@@ -21,8 +21,10 @@ from spacy_lsbillm.backbone import fingerprint, read_record
 from spacy_lsbillm.training_config import find_transformer
 from spacy_lsbillm.training_run import run_training
 
-from ..record import circumstances, read_result, told, write_result
-from .models import ALL_MODELS, SCORE, Budget, Tuned, lora_of, make_config
+from ..record import called, circumstances, told
+from ..store import ONE_FILE, Folder, OneFile, Store
+from .models import ALL_MODELS, SCORE, Budget, Cell, Compared, Tuned, lora_of, make_config
+from .price import tell_price
 from .sets import SETS, prepare
 
 
@@ -32,10 +34,11 @@ class Run:
 
     data (Path): The folder of data sets.
     work (Path): For prepared data and trainings in progress.
-    results (Path): For result files.
+    results (Path): For result files: a folder, or one file for all if it is named as one of JSON lines.
     limits (dict): Examples of each split at most, 0 for all.
     budget (Budget): Of each training.
     with_test (bool): Score on the test set as well; not where something is chosen.
+    models (Mapping): What is compared, by name.
     """
 
     data: Path
@@ -44,114 +47,119 @@ class Run:
     limits: dict[str, int]
     budget: Budget
     with_test: bool = True
+    models: Mapping[str, Compared] = field(default_factory=lambda: ALL_MODELS)
 
     @property
-    def folder(self) -> Path:
+    def store(self) -> Store:
         """Of the results that may be compared with each other."""
+        if self.results.suffix == ONE_FILE:
+            return OneFile(self.results, self.work / "locks")
         train, dev = (self.limits[split] or "all" for split in ("train", "dev"))
-        return self.results / f"{train}-examples-{self.budget.epochs}-epochs-{dev}-dev"
+        test = f"-{self.limits['test']}-test" if self.limits["test"] else ""
+        return Folder(self.results / f"{train}-examples-{self.budget.epochs}-epochs-{dev}-dev{test}")
+
+    def prepared(self, set_name: str) -> dict[str, Path]:
+        """The splits of a data set."""
+        return prepare(set_name, self.data, self.work / "data", self.limits)
 
     def cells(self, cells: Sequence[tuple[str, str, int]]) -> None:
         """Run those of a data set, a model and a seed that have no result yet."""
-        for name, model, seed in tqdm(cells, unit=" cells"):
-            self.cell(name, model, seed, self.folder / name / model / f"{seed}.json")
+        self.run([Cell(f"{name}/{model}/{seed}", name, model, seed, self.models[model]) for name, model, seed in cells])
 
-    def cell(self, name: str, model: str, seed: int, result: Path, tuned: Tuned | None = None) -> None:
-        """Run one unless its result is there. Several processes may work on one table; a lock goes with the process
-        that holds it.
+    def run(self, cells: Sequence[Cell]) -> None:
+        """Run those that have no result yet, after saying what they will cost. Several processes may work on one
+        table."""
+        todo = [cell for cell in cells if self.store.read(cell.name) is None]
+        paths = {name: self.prepared(name) for name in {cell.set_name for cell in todo}}
+        tell_price(todo, paths, self.budget, self.with_test)
+        for cell in tqdm(cells, unit=" cells"):
+            self.cell(cell)
 
-        tuned (Tuned | None): None: what was chosen for the model.
-        """
-        result.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(Timeout), FileLock(result.with_suffix(".lock"), blocking=False):
-            if result.exists():
-                check_made_with(result, model, tuned)
+    def cell(self, cell: Cell) -> None:
+        """Run one unless its result is there, or another process is at it."""
+        store = self.store
+        with suppress(Timeout), store.lock(cell.name):
+            before = store.read(cell.name)
+            if before is not None:
+                check_made_with(before, store.where(cell.name), cell.model, self)
                 return
-            found = run_cell(
-                name,
-                model,
-                seed,
-                data=self.data,
-                work=self.work,
-                limits=self.limits,
-                budget=self.budget,
-                result=result,
-                tuned=tuned,
-                with_test=self.with_test,
-            )
+            # What a killed one has left is in the way.
+            unique = hashlib.sha256(store.where(cell.name).encode()).hexdigest()[:8]
+            folder = self.work / "runs" / f"{cell.set_name}-{cell.model_name}-{cell.seed}-{unique}"
+            shutil.rmtree(folder, ignore_errors=True)
+            found = run_cell(self, cell, folder)
+            store.write(cell.name, found)
+            shutil.rmtree(folder)
             scores = ", ".join(f"{split} {found[split]:.4f}" for split in ("dev", "test") if split in found)
-            tqdm.write(f"{name} {model} {result.stem}: {scores}")
+            tqdm.write(f"{cell.name}: {scores}, {found['core_seconds'] / 60:.1f} core-minutes")
 
 
-def check_made_with(path: Path, model_name: str, tuned: Tuned | None) -> None:
+def check_made_with(found: dict[str, Any], where: str, model: Compared, run: Run) -> None:
     """RAISES (SystemExit): A result is of other settings or of another base than it would be now."""
-    found, model = read_result(path), ALL_MODELS[model_name]
-    expected: dict[str, Any] = {"tuned": vars(tuned or model.tuned), "base": None}
-    made_with: dict[str, Any] = {"tuned": found["tuned"], "base": found["base"] and found["base"]["fingerprint"]}
+    limits = dict(run.limits) if run.with_test else {**run.limits, "test": found["split"]["limits"]["test"]}
+    expected: dict[str, Any] = {
+        "tuned": vars(model.tuned),
+        "base": None,
+        "examples": limits,
+        "epochs": run.budget.epochs,
+    }
+    made_with: dict[str, Any] = {
+        "tuned": vars(Tuned(**found["tuned"])),
+        "base": found["base"] and found["base"]["fingerprint"],
+        "examples": found["split"]["limits"],
+        "epochs": found["budget"]["epochs"],
+    }
     if model.base is not None:
         expected |= {"base": fingerprint(Path(model.base)), "unmask": model.unmask, "depth": model.depth}
-        expected["lora"] = lora_of(model.rank)
+        expected["lora"] = lora_of(model)
         _, transformer = find_transformer(Config().from_str(found["config"], interpolate=False))
         made_with |= {name: transformer["model"].get(name) for name in ("unmask", "depth", "lora")}
     for what, now in expected.items():
         if made_with[what] != now:
             raise SystemExit(
-                f"{path} was made with {what} = {made_with[what]}, which is now {now}: remove it, or name another "
-                f"folder with --results."
+                f"{where} was made with {what} = {made_with[what]}, which is now {now}: remove it, or name another "
+                f"place with --results."
             )
 
 
-def run_cell(
-    set_name: str,
-    model_name: str,
-    seed: int,
-    *,
-    data: Path,
-    work: Path,
-    limits: dict[str, int],
-    budget: Budget,
-    result: Path,
-    tuned: Tuned | None = None,
-    with_test: bool = True,
-) -> dict[str, Any]:
-    """Train, score and write the result file.
+def run_cell(run: Run, cell: Cell, folder: Path) -> dict[str, Any]:
+    """Train and score.
 
-    tuned (Tuned | None): None: what was chosen for the model.
-    with_test (bool): False while something is chosen.
+    folder (Path): For the training; it stays.
+    RETURNS (dict): The result, as it is kept.
     """
-    model, kind = ALL_MODELS[model_name], SETS[set_name].kind
-    tuned = tuned or ALL_MODELS[model_name].tuned
-    paths = prepare(set_name, data, work / "data", limits)
+    model, kind = cell.model, SETS[cell.set_name].kind
+    paths = run.prepared(cell.set_name)
     sizes = {split: len(DocBin().from_disk(path)) for split, path in paths.items()}
-    # One a result, which one process at a time works on; what a killed one has left is in the way.
-    name = hashlib.sha256(str(result.resolve()).encode()).hexdigest()[:8]
-    folder = work / "runs" / f"{set_name}-{model_name}-{seed}-{name}"
-    shutil.rmtree(folder, ignore_errors=True)
     corpora = {split: str(paths[split]) for split in ("train", "dev")}
-    config = make_config(model, kind, corpora, sizes["train"], budget, tuned, seed)
+    config = make_config(model, kind, corpora, sizes["train"], run.budget, cell.seed)
     # thinc's own matrix products are 3 to 4 times slower than NumpyOps with numpy's, and most of what the CNN does.
     set_current_ops(NumpyOps(use_blis=False))
-    run = run_training(config, folder)
+    used = time.process_time()
+    training = run_training(config, folder)
     best = folder / DIR_MODEL_BEST
     nlp = spacy.load(best)
-    base = read_record(best / "transformer")["base"] if model.base is not None else None
+    base = None
+    if model.base is not None:
+        recorded = read_record(best / "transformer")["base"]
+        base = {**recorded, "name": called(recorded["name"])}
     found: dict[str, Any] = {
-        "set": set_name,
-        "model": model_name,
-        "seed": seed,
+        "set": cell.set_name,
+        "model": cell.model_name,
+        "seed": cell.seed,
         "kind": kind,
         "metric": SCORE[kind],
-        "dev": run.score,
-        "dev_by_step": run.curve,
-        "train_seconds": round(run.seconds, 1),
-        "split": {"sizes": sizes, "limits": limits, "source": SETS[set_name].folder},
-        "budget": vars(budget),
-        "tuned": vars(tuned),
+        "dev": training.score,
+        "dev_by_step": training.curve,
+        "train_seconds": round(training.seconds, 1),
+        "split": {"sizes": sizes, "limits": run.limits, "source": SETS[cell.set_name].folder},
+        "budget": vars(run.budget),
+        "tuned": vars(model.tuned),
         "base": base,
-        "config": told(config),
+        "config": told(config, *([model.base] if model.base else [])),
         **circumstances(),
     }
-    if with_test:
+    if run.with_test:
         examples = list(Corpus(paths["test"])(nlp))
         begun = time.monotonic()
         scores = nlp.evaluate(examples)
@@ -161,6 +169,6 @@ def run_cell(
             "test_seconds": round(time.monotonic() - begun, 2),
             "test_words": sum(len(example.reference) for example in examples),
         }
-    write_result(result, found)
-    shutil.rmtree(folder)
+    # Of all threads: the price of a cell, whatever else the machine does meanwhile.
+    found["core_seconds"] = round(time.process_time() - used, 1)
     return found

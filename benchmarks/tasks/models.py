@@ -2,7 +2,8 @@
 they can have it."""
 
 from collections import ChainMap
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import sqrt
 from typing import Any
 
@@ -13,6 +14,7 @@ from spacy_lsbillm.architectures import DEFAULT_LORA
 from spacy_lsbillm.backbone import BaseSettings, longest_position
 from spacy_lsbillm.backbone.base import read_config
 from spacy_lsbillm.backbone.location import resolve_folder
+from spacy_lsbillm.base_size import fitted_to, size_of
 from spacy_lsbillm.training_config import training_config
 
 # The two shipped bases'.
@@ -47,17 +49,26 @@ class Tuned:
     rate (float): The highest learning rate, of the heads and whatever else the optimizer has.
     scale (float): The adapter's, in units of that.
     pooling (str): Of a classifier.
+    warmup (float): The share of the steps over which the rate rises from 0.
     """
 
     rate: float
     scale: float = 1.0
     pooling: str = "mean"
+    warmup: float = 0.1
 
 
 LLM = Tuned(rate=0.008, scale=0.5)
 # On WNUT-17 alone.
 NER = Tuned(rate=0.016, scale=0.25)
 CNN = Tuned(rate=0.001)
+
+# What an adapter can be on, as peft's `target_modules`: names of the Llama family, which the tuned bases have.
+MODULES: dict[str, str | list[str]] = {
+    "all": DEFAULT_LORA["target_modules"],
+    "attention": ["q_proj", "k_proj", "v_proj", "o_proj"],
+    "query-value": ["q_proj", "v_proj"],
+}
 
 # The components of each kind of task, and the score that chooses and counts.
 COMPONENT = {"sequence": "sequence_labeler", "single": "textcat", "multi": "textcat_multilabel", "choice": "textcat"}
@@ -74,6 +85,7 @@ class Compared:
     component (str | None): In place of the kind's own.
     depth (int | None): How many of the base's layers are used; None: all.
     rank (int | None): Of the adapter; None: the default.
+    modules (str): What the adapter is on, a key of `MODULES`.
     kinds (tuple[str, ...]): Kinds of tasks that it is for.
     tuned (Tuned): What was chosen for it.
     """
@@ -84,8 +96,26 @@ class Compared:
     component: str | None = None
     depth: int | None = None
     rank: int | None = None
+    modules: str = "all"
     kinds: tuple[str, ...] = tuple(COMPONENT)
     tuned: Tuned = LLM
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of a table.
+
+    name (str): In the table, such as "snips_slots/causal/0".
+    set_name (str), model_name (str): Of its row and column.
+    seed (int): Of the training.
+    model (Compared): What is trained.
+    """
+
+    name: str
+    set_name: str
+    model_name: str
+    seed: int
+    model: Compared
 
 
 MODELS: dict[str, Compared] = {
@@ -100,10 +130,8 @@ MODELS: dict[str, Compared] = {
         tuned=NER,
     ),
 }
-# Rows of another table: what is left of a score with fewer layers, see `benchmarks.depth`.
-DEPTHS = {f"depth{depth}": Compared(f"its first {depth} layers", depth=depth) for depth in range(1, 9)}
-# Columns of a third: what pre-training is worth, see `benchmarks.pretrained`. An adapter of full rank can turn the
-# random weights of all linear layers into any others. With the settings of the others random weights learn nothing.
+# Columns of another table: what pre-training is worth, see `benchmarks.pretrained`. An adapter of full rank can turn
+# the random weights of all linear layers into any others. With the settings of the others random weights learn nothing.
 PRETRAINED = {
     "pretrained": Compared("the embedded base"),
     "random": Compared("the same architecture from random weights", base=RANDOM, tuned=Tuned(0.008, 0.125)),
@@ -111,17 +139,52 @@ PRETRAINED = {
         "the same, with an adapter of full rank", base=RANDOM, rank=192, tuned=Tuned(0.008, 0.0625)
     ),
 }
-ALL_MODELS = ChainMap(MODELS, DEPTHS, PRETRAINED)
+ALL_MODELS = ChainMap(MODELS, PRETRAINED)
+
+
+def on_base(base: str, models: Mapping[str, Compared]) -> dict[str, Compared]:
+    """Those models that are over the embedded base over another one, with what was chosen for it; and the rest.
+
+    base (str): The embedded base, or a folder.
+    """
+    tuned = tuned_for(base)
+    return {
+        name: replace(model, base=base, tuned=tuned) if base != BASE and model.base == BASE else model
+        for name, model in models.items()
+    }
+
+
+def depths_of(base: str, depths: Sequence[int] | None = None) -> dict[str, Compared]:
+    """Models that use the first layers of a base, see `benchmarks.depth`.
+
+    depths (Sequence[int] | None): How many layers; None: every number that it has.
+    """
+    numbers = depths or range(1, layers_of(base) + 1)
+    return on_base(base, {f"depth{depth}": Compared(f"its first {depth} layers", depth=depth) for depth in numbers})
+
+
+def tuned_for(base: str) -> Tuned:
+    """What was chosen for bases of its size."""
+    if base == BASE:
+        return LLM
+    fitted = fitted_to(size_of(resolve_folder(base)))
+    return Tuned(fitted.learn_rate, fitted.learn_rate_scale, warmup=fitted.warmup)
+
+
+def layers_of(base: str) -> int:
+    """How many layers a base has."""
+    return int(_config(base).num_hidden_layers)
 
 
 def make_config(
-    model: Compared, kind: str, paths: dict[str, str], n_examples: int, budget: Budget, tuned: Tuned, seed: int
+    model: Compared, kind: str, paths: dict[str, str], n_examples: int, budget: Budget, seed: int
 ) -> Config:
     """A complete config of a run.
 
     paths (dict): Of the training and the development corpus.
     n_examples (int): In the training corpus.
     """
+    tuned = model.tuned
     batch = budget.batch_of(n_examples)
     steps_an_epoch = -(-n_examples // batch)
     steps = steps_an_epoch * budget.epochs
@@ -138,7 +201,7 @@ def make_config(
             unmask=model.unmask,
             depth=model.depth,
             learn_rate_scale=tuned.scale,
-            lora=lora_of(model.rank),
+            lora=lora_of(model),
             window=_window(model.base),
             overlap=16,
         )
@@ -159,7 +222,7 @@ def make_config(
     training["optimizer"]["use_averages"] = True
     training["optimizer"]["learn_rate"] = {
         "@schedules": "warmup_linear.v1",
-        "warmup_steps": max(1, steps // 10),
+        "warmup_steps": max(1, int(steps * tuned.warmup)),
         "total_steps": steps,
         "initial_rate": tuned.rate,
     }
@@ -168,16 +231,19 @@ def make_config(
 
 def _window(base: str) -> int:
     """Sentences and questions are seen whole: as many pieces as a base was made for, 256 at the most."""
-    longest = longest_position(read_config(resolve_folder(base), BaseSettings(base)))
-    return min(longest or LONGEST_WINDOW, LONGEST_WINDOW)
+    return min(longest_position(_config(base)) or LONGEST_WINDOW, LONGEST_WINDOW)
 
 
-def lora_of(rank: int | None) -> dict[str, Any]:
+def _config(base: str) -> Any:
+    return read_config(resolve_folder(base), BaseSettings(base))
+
+
+def lora_of(model: Compared) -> dict[str, Any]:
     """The default without dropout. At another rank, updates are scaled as rsLoRA does it (Kalajdzievski, 2023), so that
     they are of the same size: alpha / sqrt(r) stays the same."""
-    lora = {**DEFAULT_LORA, "dropout": 0.0}
-    if rank is not None:
-        lora |= {"r": rank, "alpha": round(lora["alpha"] * sqrt(rank / lora["r"]))}
+    lora = {**DEFAULT_LORA, "dropout": 0.0, "target_modules": MODULES[model.modules]}
+    if model.rank is not None:
+        lora |= {"r": model.rank, "alpha": round(lora["alpha"] * sqrt(model.rank / lora["r"]))}
     return lora
 
 

@@ -4,13 +4,15 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import mean, stdev
 
-from ..record import read_result
+from ..store import tables
 from .models import ALL_MODELS, MODELS
 from .sets import SETS
 
 Scores = dict[tuple[str, str], list[float]]
 # Scores on dev before the first step and after each round, seed by seed.
 Curves = dict[tuple[str, str], dict[int, list[float]]]
+# Of spans, beside their F1, by what spaCy calls them.
+SPAN_SCORES = {"ents_p": "precision", "ents_r": "recall"}
 # What the others are compared with, and the one it grew from.
 OURS, BEFORE = "bidirectional", "causal"
 
@@ -21,34 +23,42 @@ def report(results: Path, split: str = "test") -> None:
 
     split (str): Of which the scores are.
     """
-    folders = sorted(path for path in results.iterdir() if path.is_dir()) if results.is_dir() else []
-    if not folders:
-        raise SystemExit(f"there are no results in {results}: make some with the command run.")
-    for folder in folders:
+    for name, store in tables(results, "run").items():
         scores: Scores = defaultdict(list)
         curves: Curves = defaultdict(dict)
-        for path in sorted(folder.glob("*/*/*.json")):
-            found = read_result(path)
+        parts: dict[str, Scores] = {short: defaultdict(list) for short in SPAN_SCORES}
+        for _, found in store.results():
             key = found["set"], found["model"]
             scores[key].append(100 * found[split])
             curves[key][found["seed"]] = [100 * score for _, score in found["dev_by_step"]]
+            for short, score in found.get(f"{split}_scores", {}).items():
+                if short in parts:
+                    parts[short][key].append(100 * score)
         text = table(scores)
         models = {model for _, model in scores}
+        for short, scored in parts.items():
+            if scored:
+                text += "\n" + table(scored, SPAN_SCORES[short])
         if OURS in models:
             text += "\n" + differences(scores)
         if {OURS, BEFORE} <= models:
             text += "\n" + by_round(curves)
-        (folder / "table.md").write_text(text, encoding="utf8")
-        print(f"{folder.name}\n\n{text}")
-        plot(scores, folder / "plot.svg", split)
+        store.beside("table.md").write_text(text, encoding="utf8")
+        print(f"{name}\n\n{text}")
+        plot(scores, store.beside("plot.svg"), split)
 
 
-def table(scores: Scores) -> str:
-    """Markdown."""
+def table(scores: Scores, what: str = "data set") -> str:
+    """Markdown.
+
+    what (str): Stands above the names of the data sets.
+    """
     sets = [name for name in SETS if any(key[0] == name for key in scores)]
     models = [name for name in ALL_MODELS if any(key[1] == name for key in scores)]
-    lines = ["| data set | " + " | ".join(models) + " |", "|---|" + "---|" * len(models)]
-    lines += [f"| {name} | " + " | ".join(cell(scores[name, model]) for model in models) + " |" for name in sets]
+    lines = [f"| {what} | " + " | ".join(models) + " |", "|---|" + "---|" * len(models)]
+    lines += [
+        f"| {name} | " + " | ".join(cell(scores.get((name, model), [])) for model in models) + " |" for name in sets
+    ]
     return "\n".join(lines) + "\n"
 
 

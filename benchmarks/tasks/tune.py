@@ -1,20 +1,26 @@
-"""The settings that are tuned, once for all models and all data sets.
+"""The settings that are tuned, once for all models over a base and all data sets.
 
 The learning rate, the adapter's in units of it, and how classifiers pool, on the development sets of one task of
 sequence labelling and one of classification, with one seed. All models of a language model get the same settings, those
-with the best mean over models and sets; what each of them would have preferred is shown beside it.
+with the best mean over models and sets; what each of them would have preferred is shown beside it. Over another base
+than the embedded one: the two rates, and around the best of them one setting at a time.
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
-from tqdm import tqdm
+from thinc.api import Config
 
-from ..record import read_result
+from spacy_lsbillm.architectures import DEFAULT_LORA
+from spacy_lsbillm.training_config import find_transformer
+
+from ..store import tables
 from .cell import Run
-from .models import MODELS, Tuned
+from .models import BASE, MODULES, Budget, Cell, Compared, Tuned
 from .sets import SETS
 
 TUNED_ON = ("wnut17", "banking77")
@@ -26,62 +32,127 @@ LLM_GRID = [
 ]
 CNN_GRID = [Tuned(rate) for rate in (0.0005, 0.001, 0.002, 0.004)]
 POOLINGS = [Tuned(0.004, 0.5, pooling) for pooling in ("last", "max", "attention")]
+# Of another base than the embedded one: rates, the chosen ones last, and what else is tried with those.
+RATES = [
+    *(Tuned(rate, 0.25) for rate in (0.002, 0.004, 0.008)),
+]
+AROUND: list[dict[str, Any]] = [
+    {"rank": 8},
+]
 # One seed: a choice among settings, not a result.
 SEED = 0
+# What a setting is unless it is tried.
+USUAL = {
+    "pooling": Tuned.pooling,
+    "warm-up": Tuned.warmup,
+    "rank": DEFAULT_LORA["r"],
+    "modules": Compared.modules,
+    "layers": "all",
+}
+# What a row of the table is made with, by what it is called there.
+Setting = tuple[tuple[str, Any], ...]
 # Scores of each data set and model under one setting, by seed.
 Row = dict[tuple[str, str], dict[int, float]]
 
 
 def tune(run: Run, cells: Sequence[tuple[str, str, int]]) -> None:
-    """Train what has no result yet: each model's grid on each set, then the poolings at one rate."""
-    tried = [(*cell, tuned) for cell in cells for tuned in settings(*cell[:2])]
-    for name, model, seed, tuned in tqdm(tried, unit=" cells"):
-        run.cell(name, model, seed, run.folder / name / model / f"{_label(tuned)}-{seed}.json", tuned)
+    """Train what has no result yet: each model's grid on each set."""
+    tried: dict[Budget, list[Cell]] = defaultdict(list)
+    for name, model, seed in cells:
+        for label, one, budget in variants(run, name, model):
+            tried[budget].append(Cell(f"{name}/{model}/{label}-{seed}", name, model, seed, one))
+    for budget, some in tried.items():
+        replace(run, budget=budget).run(some)
 
 
-def settings(name: str, model: str) -> list[Tuned]:
-    """What is tried of a model on a data set."""
-    if MODELS[model].base is None:
-        return CNN_GRID
-    return LLM_GRID + [tuned for tuned in POOLINGS if SETS[name].kind != "sequence"]
+def variants(run: Run, name: str, model_name: str) -> list[tuple[str, Compared, Budget]]:
+    """What is tried of a model on a data set: its label, and what it is trained with."""
+    model, sequence = run.models[model_name], SETS[name].kind == "sequence"
+    if model.base is None:
+        tried = [replace(model, tuned=tuned) for tuned in CNN_GRID]
+    elif model.base == BASE:
+        tried = [replace(model, tuned=tuned) for tuned in LLM_GRID + ([] if sequence else POOLINGS)]
+    else:
+        return _around(run, model)
+    return [(_label(one), one, run.budget) for one in tried]
 
 
-def _label(tuned: Tuned) -> str:
-    return f"{tuned.rate}-{tuned.scale}-{tuned.pooling}"
+def _around(run: Run, model: Compared) -> list[tuple[str, Compared, Budget]]:
+    """What is tried over another base: the rates, and around those that were chosen one setting at a time."""
+    tried = [(replace(model, tuned=tuned), run.budget) for tuned in RATES]
+    chosen, _ = tried[-1]
+    for changed in AROUND:
+        tuned = {name: value for name, value in changed.items() if name in vars(chosen.tuned)}
+        budget = {name: value for name, value in changed.items() if name in vars(run.budget)}
+        other = {name: value for name, value in changed.items() if name not in tuned and name not in budget}
+        one = replace(chosen, tuned=replace(chosen.tuned, **tuned), **other)
+        tried.append((one, replace(run.budget, **budget)))
+    return [
+        (_label(one) + (f"-rounds-{budget.epochs}" if budget != run.budget else ""), one, budget)
+        for one, budget in tried
+    ]
 
 
 def show(results: Path) -> None:
     """Markdown: a row a setting, a column a model and data set, development scores, and the mean of each row."""
-    folders = sorted(path for path in results.iterdir() if path.is_dir()) if results.is_dir() else []
-    if not folders:
-        raise SystemExit(f"there are no results in {results}: make some with the command tune.")
-    for folder in folders:
-        scores: dict[bool, dict[Tuned, Row]] = {False: defaultdict(dict), True: defaultdict(dict)}
-        for path in sorted(folder.glob("*/*/*.json")):
-            found = read_result(path)
-            rows = scores[MODELS[found["model"]].base is None]
-            row = rows[Tuned(**found["tuned"])]
+    for name, store in tables(results, "tune").items():
+        scores: dict[bool, dict[Setting, Row]] = {False: defaultdict(dict), True: defaultdict(dict)}
+        for _, found in store.results():
+            row = scores[found["base"] is None][_setting(found)]
             row.setdefault((found["set"], found["model"]), {})[found["seed"]] = 100 * found["dev"]
         text = "\n".join(_table(rows) for rows in scores.values() if rows)
-        (folder / "table.md").write_text(text, encoding="utf8")
-        print(f"{folder.name}\n\n{text}")
+        store.beside("table.md").write_text(text, encoding="utf8")
+        print(f"{name}\n\n{text}")
 
 
-def _table(rows: dict[Tuned, Row]) -> str:
+def _label(model: Compared) -> str:
+    tuned = model.tuned
+    label = f"{tuned.rate}-{tuned.scale}-{tuned.pooling}"
+    for what, value, usual in (
+        ("warmup", tuned.warmup, Tuned.warmup),
+        ("rank", model.rank, Compared.rank),
+        ("modules", model.modules, Compared.modules),
+        ("depth", model.depth, Compared.depth),
+    ):
+        label += f"-{what}-{value}" if value != usual else ""
+    return label
+
+
+def _setting(found: dict[str, Any]) -> Setting:
+    """What a result was made with, as the table names it."""
+    tuned = Tuned(**found["tuned"])
+    setting = {
+        "rate": tuned.rate,
+        "adapter's scale": tuned.scale,
+        "pooling": tuned.pooling,
+        "warm-up": tuned.warmup,
+        "rounds": found["budget"]["epochs"],
+    }
+    if found["base"] is not None:
+        _, transformer = find_transformer(Config().from_str(found["config"], interpolate=False))
+        lora = transformer["model"]["lora"]
+        on = next(name for name, modules in MODULES.items() if modules == lora["target_modules"])
+        setting |= {"rank": lora["r"], "modules": on, "layers": transformer["model"]["depth"] or "all"}
+    return tuple(setting.items())
+
+
+def _table(rows: dict[Setting, Row]) -> str:
     columns = sorted({key for row in rows.values() for key in row})
-    means: dict[Tuned, dict[tuple[str, str], float]] = {tuned: {} for tuned in rows}
+    means: dict[Setting, dict[tuple[str, str], float]] = {setting: {} for setting in rows}
     for key in columns:
         # Of the seeds that all settings have had.
         seeds = set.intersection(*(set(row[key]) for row in rows.values() if key in row))
-        for tuned, row in rows.items():
+        for setting, row in rows.items():
             if key in row and seeds:
-                means[tuned][key] = mean(row[key][seed] for seed in seeds)
+                means[setting][key] = mean(row[key][seed] for seed in seeds)
     best = {key: max((found[key] for found in means.values() if key in found), default=None) for key in columns}
-    heads = ["rate", "adapter's scale", "pooling", *(", ".join(key) for key in columns), "mean"]
+    # What all rows have alike says nothing about them.
+    told = [name for i, (name, _) in enumerate(next(iter(rows))) if len({setting[i] for setting in rows}) > 1]
+    heads = [*told, *(", ".join(key) for key in columns), "mean"]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    for tuned in sorted(rows, key=lambda t: (t.pooling != Tuned.pooling, t.pooling, t.rate, t.scale)):
-        found = means[tuned]
-        cells = [f"{tuned.rate}", f"{tuned.scale}", tuned.pooling]
+    for setting in sorted(rows, key=_order):
+        found = means[setting]
+        cells = [f"{value}" for name, value in setting if name in told]
         for key in columns:
             shown = f"{found[key]:.1f}" if key in found else ""
             cells.append(f"**{shown}**" if found.get(key) == best[key] else shown)
@@ -89,3 +160,10 @@ def _table(rows: dict[Tuned, Row]) -> str:
         cells.append(f"{mean(found.values()):.2f}" if len(found) == len(columns) else "")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _order(setting: Setting) -> tuple[Any, ...]:
+    """The rates come first, the lower before the higher; then what differs from the usual in something else."""
+    values = dict(setting)
+    changed = [(name, str(value)) for name, value in setting if USUAL.get(name, value) != value]
+    return len(changed), changed, values["rate"], values["adapter's scale"], values["rounds"]

@@ -13,7 +13,8 @@ from thinc.api import Model
 from transformers import PreTrainedModel
 
 from ..backbone import Backbone, BaseSettings, load_stored
-from ..backbone.base import load_causal_lm, load_tokenizer
+from ..backbone.base import load_tokenizer
+from ..backbone.loading import load_base
 from ..backbone.location import resolve_folder
 from ..errors import SettingError
 from ..files import check_seal
@@ -56,7 +57,7 @@ def base_reading(settings: BaseSettings, device: torch.device, name: str = BASE)
     RAISES (BaseError): It cannot be had.
     """
     folder = resolve_folder(settings.name, settings.revision)
-    return Reading(name, load_causal_lm(folder, settings, device), load_tokenizer(folder))
+    return Reading(name, load_base(folder, settings, device), load_tokenizer(folder))
 
 
 def pipeline_readings(pipeline: Path, device: torch.device, component: str | None = None) -> list[Reading]:
@@ -80,7 +81,7 @@ def pipeline_readings(pipeline: Path, device: torch.device, component: str | Non
             f"the transformer of {pipeline} has no adapter that could be switched off: it was "
             f"{'saved with store_base = merged' if tuned.merged else 'trained without one'}."
         )
-    base = load_causal_lm(tuned.folder, tuned.base, device)
+    base = load_base(tuned.folder, tuned.base, device)
     return [
         Reading(BASE, base, tuned.tokenizer),
         Reading(TUNED, tuned.causal_lm, tuned.tokenizer, tuned),

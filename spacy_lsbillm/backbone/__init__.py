@@ -4,8 +4,9 @@ from .adapter import ADAPTER_DTYPES, LoraSettings
 from .base import BaseSettings, longest_position
 from .fingerprint import fingerprint, full_digest
 from .fold import Folded, check_fold, may_fold, room_to_fold
+from .loading import load_backbone, load_base
 from .mask import MaskPlan, check_notation, word_for
-from .model import Backbone, BackboneSettings, load_backbone
+from .model import Backbone, BackboneSettings
 from .storage import (
     RECORD,
     REFERENCE,
@@ -38,6 +39,7 @@ __all__ = [
     "fingerprint",
     "full_digest",
     "load_backbone",
+    "load_base",
     "load_stored",
     "longest_position",
     "may_fold",

@@ -31,8 +31,8 @@ class LoraSettings:
     r (int): Rank.
     alpha (float): Scale of the update; it is multiplied by alpha / r, with rsLoRA by alpha / sqrt(r).
     dropout (float): On the adapter's input, in training.
-    target_modules (str | list[str]): "all-linear" (each linear layer but the output head), a list of module names such
-        as ["q_proj", "v_proj"], or a regular expression over full names.
+    target_modules (str | list[str]): "all-linear" (each linear layer but the output head; in a mixture of experts those
+        of the attention), a list of module names such as ["q_proj", "v_proj"], or a regular expression over full names.
     use_rslora (bool): Rank-stabilised scaling (arXiv 2312.03732).
     use_dora (bool): Weight-decomposed adaptation (arXiv 2402.09353).
     """
@@ -76,9 +76,11 @@ class LoraSettings:
             block["target_modules"] = list(self.target_modules)
         return block
 
-    def to_peft(self, model: PreTrainedModel) -> LoraConfig:
+    def to_peft(self, model: Any) -> LoraConfig:
         """The same as peft's config, for a causal language model."""
         targets = self.target_modules if isinstance(self.target_modules, str) else list(self.target_modules)
+        if targets == "all-linear":
+            targets = _beside_experts(model) or targets
         return LoraConfig(
             r=self.r,
             lora_alpha=self.alpha,
@@ -92,6 +94,23 @@ class LoraSettings:
         )
 
 
+def _beside_experts(model: Any) -> list[str] | None:
+    """In a mixture of experts, the names of the linear layers that stand nowhere beside or in the experts: those of the
+    attention. transformers 4 and 5 keep experts in different forms, so that an adapter of theirs could not be carried
+    over. None for other models."""
+    mixtures = [f"{name.rpartition('.')[0]}." for name, _ in model.named_modules() if name.endswith(".experts")]
+    if not mixtures:
+        return None
+    head = model.get_output_embeddings()
+    linear = [(name, module) for name, module in model.named_modules() if isinstance(module, LINEAR)]
+    inside = {_leaf(name) for name, _ in linear if name.startswith(tuple(mixtures))}
+    return sorted({_leaf(name) for name, module in linear if module is not head} - inside)
+
+
+def _leaf(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
 def check_targets(model: nn.Module, settings: LoraSettings) -> None:
     """Check the target modules against a model, which needs no weights.
 
@@ -100,7 +119,7 @@ def check_targets(model: nn.Module, settings: LoraSettings) -> None:
     if settings.target_modules == "all-linear":
         return
     linear = [name for name, module in model.named_modules() if isinstance(module, LINEAR)]
-    known = sorted({name.rpartition(".")[2] for name in linear})
+    known = sorted({_leaf(name) for name in linear})
     if isinstance(settings.target_modules, str):
         try:
             unknown = (

@@ -5,6 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from transformers import AutoConfig
+
+from .config_file import READS_ROPE_PARAMETERS, translated
+
 # Settings that states do not depend on: where a model comes from, how it is stored, and how text is generated with it.
 NO_MATTER = frozenset(
     (
@@ -33,9 +37,29 @@ def arithmetic_of(folder: Path) -> dict[str, Any]:
 
 
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """In words, one entry a setting; none if both say the same."""
+    """In words, one entry a setting; none if both say the same.
+
+    The same config is written in different words by different versions of transformers: a setting may be left out where
+    it has its default, and the settings of rotary positions may stand alone or together. Both are made complete by the
+    installed version first.
+    """
+    if then == now:
+        return []
+    one, other = (_completed(said) for said in (then, now))
     return [
-        f"{key} = {now.get(key)!r}, was {then.get(key)!r}"
-        for key in sorted({*then, *now})
-        if then.get(key) != now.get(key)
+        f"{key} = {other.get(key)!r}, was {one.get(key)!r}"
+        for key in sorted({*one, *other})
+        if one.get(key) != other.get(key)
     ]
+
+
+def _completed(said: dict[str, Any]) -> dict[str, Any]:
+    """What a config says with the defaults of its class; as it is where the installed version has no such class."""
+    try:
+        config = AutoConfig.for_model(**said)
+        if not READS_ROPE_PARAMETERS:
+            config = translated(config, said)
+        complete = config.to_dict()
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return said
+    return {key: value for key, value in complete.items() if key not in NO_MATTER and not key.startswith("_")}

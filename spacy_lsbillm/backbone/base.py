@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import json
 import math
 import threading
 from collections.abc import Iterator
@@ -11,11 +12,20 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from safetensors import safe_open
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from ..errors import BaseError, SettingError
-from .families import ATTENTIONS, AUTO, FAMILIES, attention_for, family_of
-from .tensor_files import StoredTensor, stored_tensors
+from .config_file import load_config
+from .families import ATTENTIONS, AUTO
+from .matching import RENAMES_FREELY, language_part, matched_tensors, tied_weights
+from .tensor_files import stored_tensors
 
 try:
     # transformers 5.
@@ -32,6 +42,7 @@ DTYPE_SETTING = (
 # To leave weights as they are allocated, transformers exchanges torch's own initialising functions, for all threads:
 # two at a time would put them back in the wrong order, and what another thread makes meanwhile would hold rubbish.
 making_modules = threading.RLock()
+TOKENIZER_CONFIG, BACKEND = "tokenizer_config.json", "TokenizersBackend"
 # Of bitsandbytes' 4-bit layers: whether the CPU has a kernel for prediction.
 PACKED_FOR_CPU = "support_avx512bf16_for_cpu"
 
@@ -72,31 +83,24 @@ class BaseSettings:
 
 
 def read_config(folder: Path, settings: BaseSettings) -> Any:
-    """A base's config, checked to be a decoder that is known to work, and cut to the depth that is asked for.
+    """A base's config, cut to the depth that is asked for.
 
-    RAISES (BaseError): There is no readable config, it is of another family, or it has fewer layers or another
-        attention than asked for.
+    RAISES (BaseError): There is no readable config, it is of no causal language model, or it has fewer layers.
     """
-    if not (folder / "config.json").is_file():
-        raise BaseError(f"the base folder {folder} holds no config.json: it is not a Hugging Face model folder.")
-    try:
-        config = AutoConfig.from_pretrained(folder)
-    except (ValueError, OSError, KeyError) as error:
-        raise BaseError(f"{folder / 'config.json'} cannot be read: {error}") from error
-    attention_for(family_of(config, settings.name), settings.attention, settings.name)
+    config = load_config(folder, settings.name)
     if settings.depth is not None:
-        cut_config(config, settings.depth, settings.name)
+        layers = config.num_hidden_layers
+        if settings.depth > layers:
+            raise BaseError(
+                f"depth = {settings.depth} is more than the {layers} layers of {settings.name!r}. Use at most {layers}."
+            )
+        cut_config(config, settings.depth)
     return config
 
 
-def cut_config(config: Any, depth: int, name: str) -> None:
-    """Leave out the upper layers, also of what a config lists layer by layer.
-
-    RAISES (BaseError): There are not so many.
-    """
+def cut_config(config: Any, depth: int) -> None:
+    """Leave out the upper layers, also of what a config lists layer by layer."""
     layers = config.num_hidden_layers
-    if depth > layers:
-        raise BaseError(f"depth = {depth} is more than the {layers} layers of {name!r}. Use at most {layers}.")
     for key, value in vars(config).items():
         if isinstance(value, list) and len(value) == layers:
             setattr(config, key, value[:depth])
@@ -116,58 +120,32 @@ def uninitialised() -> Iterator[None]:
         yield
 
 
-def matched_tensors(folder: Path, model: PreTrainedModel) -> dict[str, StoredTensor]:
-    """The stored tensors of a base by the names that its model has for them, without those it has no use for.
-
-    model (PreTrainedModel): Its `skeleton`.
-    """
-    stored = stored_tensors(folder)
-    needed = model.state_dict()
-    if not set(needed) & set(stored):
-        # Saved without a head, as the original GPT-2 is.
-        stored = {f"{model.base_model_prefix}.{name}": tensor for name, tensor in stored.items()}
-    for old, new in FAMILIES[model.config.model_type].renamed.items():
-        if old in stored and new in needed:
-            stored[new] = stored.pop(old)
-    return {name: stored[name] for name in needed if name in stored}
-
-
-def check_weights(folder: Path, model: PreTrainedModel) -> None:
-    """Compare the names and shapes of the stored tensors with those the model needs, before any is read.
-
-    model (PreTrainedModel): Its `skeleton`.
-    RAISES (BaseError): Some are missing, and would be initialised at random, or have another shape.
-    """
-    stored = matched_tensors(folder, model)
-    needed = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    missing = sorted(set(needed) - tied_weights(model) - set(stored))
-    if missing:
-        shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-        raise BaseError(
-            f"the base folder {folder} lacks weights that a {model.config.model_type} model has: {shown}. They would "
-            f"be random. Fetch the model again, or save it whole."
-        )
-    for name, tensor in sorted(stored.items()):
-        if needed[name] != tensor.shape:
-            raise BaseError(
-                f"the base folder {folder} has {name} in the shape {tensor.shape}, its config needs {needed[name]}. "
-                f"Fetch the model again, with the config that belongs to it."
-            )
-
-
-def tied_weights(model: PreTrainedModel) -> set[str]:
-    """Tensors that are the same as others and need not be stored: a tied head."""
-    return set(getattr(model, "_tied_weights_keys", None) or ()) if model.config.tie_word_embeddings else set()
+def weights_of(folder: Path, config: Any) -> dict[str, Any]:
+    """How `from_pretrained` is told where the weights of a model are in a folder, which may hold another's as well."""
+    mapping = language_part(stored_tensors(folder), skeleton(config))
+    if mapping is None or RENAMES_FREELY:
+        return {"key_mapping": mapping}
+    # transformers 4 adds a prefix to all names, renamed or not, if none of them has it in the file.
+    state = {}
+    for name, tensor in matched_tensors(folder, skeleton(config)).tensors.items():
+        with safe_open(tensor.path, framework="pt") as file:
+            state[name] = file.get_tensor(tensor.name)
+    return {"state_dict": state}
 
 
 def load_causal_lm(folder: Path, settings: BaseSettings, device: torch.device) -> PreTrainedModel:
     """Read a base's weights onto the device, in evaluation mode, with no gradient for any of them.
 
+    settings (BaseSettings): With an attention that the family has, not "auto".
     RAISES (BaseError): Weights are missing or of another shape, or the quantisation cannot be had here.
     """
     config = read_config(folder, settings)
-    attention = attention_for(family_of(config, settings.name), settings.attention, settings.name)
-    options: dict[str, Any] = {"config": config, "attn_implementation": attention, "use_safetensors": True}
+    options: dict[str, Any] = {
+        "config": config,
+        "attn_implementation": settings.attention,
+        "use_safetensors": True,
+        **weights_of(folder, config),
+    }
     dtype = settings.dtype if settings.dtype == "auto" else getattr(torch, settings.dtype)
     options[DTYPE_SETTING] = dtype
     if settings.quantization:
@@ -177,7 +155,12 @@ def load_causal_lm(folder: Path, settings: BaseSettings, device: torch.device) -
         options["device_map"] = {"": device}
     try:
         with making_modules, _quiet():
-            model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+            if "state_dict" in options:
+                # AutoModelForCausalLM wants a folder in any case, the class itself does not.
+                make = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+                model, info = make.from_pretrained(None, output_loading_info=True, **options)
+            else:
+                model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
     except (OSError, RuntimeError, ValueError, ImportError) as error:
         raise BaseError(f"the base in {folder} cannot be loaded with {settings}: {error}") from error
     missing = sorted(set(info["missing_keys"]) - tied_weights(model))
@@ -224,7 +207,10 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     RAISES (BaseError): There is none, or it gives no character offsets.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        if _written_by_transformers_5(folder):
+            tokenizer = _from_tokenizer_json(folder)
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(folder)
     except Exception as error:
         # Tokenizer files are read by several libraries with errors of their own, some of them bare `Exception`s.
         raise BaseError(f"{folder} holds no tokenizer that can be read: {error}") from error
@@ -237,6 +223,25 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     return tokenizer
+
+
+def _written_by_transformers_5(folder: Path) -> bool:
+    """Whether a tokenizer has the class that transformers 5 gives to all fast ones, and this is transformers 4."""
+    if hasattr(transformers, BACKEND):
+        return False
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads((folder / TOKENIZER_CONFIG).read_text(encoding="utf8")).get("tokenizer_class") == BACKEND
+    return False
+
+
+def _from_tokenizer_json(folder: Path) -> PreTrainedTokenizerFast:
+    """What transformers 5 reads of such a folder: tokenizer.json, and the special tokens' names."""
+    said = json.loads((folder / TOKENIZER_CONFIG).read_text(encoding="utf8"))
+    kept = {key: value for key, value in said.items() if key.endswith("_token") or key == "model_max_length"}
+    extra = said.get("extra_special_tokens")
+    if isinstance(extra, list):
+        kept["additional_special_tokens"] = extra
+    return PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), **kept)
 
 
 def longest_position(config: Any) -> int | None:

@@ -1,10 +1,11 @@
-"""The decoder families that are known to work: each passes the mask, padding and batching checks in tests/."""
+"""How the model of a family is made, as far as it matters here, and how that is found out."""
 
+import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..errors import BaseError
@@ -15,71 +16,29 @@ ATTENTIONS = ("sdpa", "eager")
 
 @dataclass(frozen=True)
 class Family:
-    """What has to be known of a family beside its `model_type`.
+    """Where a causal language model keeps what is used here, and what it can do.
 
-    decoder (str): Where a causal LM keeps the module that turns pieces into states.
-    layers (str), norm (str): Where that keeps its layers, and the norm after the last one.
+    decoder (str): The module that turns pieces into states.
+    layers (str): Its list of layers, seen from the decoder.
+    norm (str | None): The norm after the last layer, seen from the decoder; None if there is none.
     attentions (tuple[str, ...]): The implementations that compute what the model was trained with, the best first.
-    causal_buffer (str | None): A tensor of a layer's own with which it hides the future, whatever mask it is given.
-    packs (bool): Whether the causal LM tells sequences that share a row apart by their positions.
-    renamed (dict[str, str]): Names of stored tensors that newer versions of transformers read under another name.
+    packs (bool): Whether it tells sequences that share a row apart by their positions.
     """
 
     decoder: str = "model"
     layers: str = "layers"
-    norm: str = "norm"
+    norm: str | None = "norm"
     attentions: tuple[str, ...] = ATTENTIONS
-    causal_buffer: str | None = None
     packs: bool = True
-    renamed: dict[str, str] = field(default_factory=dict)
 
+    def as_block(self) -> dict[str, Any]:
+        """As it stands in a JSON file."""
+        return {**asdict(self), "attentions": list(self.attentions)}
 
-# By the `model_type` of a Hugging Face config.
-FAMILIES: dict[str, Family] = {
-    "cohere": Family(),
-    "falcon": Family(decoder="transformer", layers="h", norm="ln_f", packs=False),
-    "gemma": Family(),
-    # SDPA leaves out the cap on its attention logits.
-    "gemma2": Family(attentions=("eager",)),
-    "gemma3_text": Family(),
-    "gpt2": Family(decoder="transformer", layers="h", norm="ln_f", causal_buffer="attn.bias", packs=False),
-    "gpt_neox": Family(decoder="gpt_neox", norm="final_layer_norm", renamed={"embed_out.weight": "lm_head.weight"}),
-    "granite": Family(),
-    "llama": Family(),
-    "mistral": Family(),
-    "olmo": Family(),
-    "olmo2": Family(),
-    "opt": Family(decoder="model.decoder", norm="final_layer_norm", packs=False),
-    "phi": Family(norm="final_layernorm"),
-    "phi3": Family(),
-    "qwen2": Family(),
-    "qwen3": Family(),
-    "smollm3": Family(),
-    "starcoder2": Family(),
-}
-
-
-def family_of(config: Any, name: str) -> Family:
-    """The family of a base.
-
-    config (PretrainedConfig): The base's.
-    name (str): The base's, for the message.
-    RAISES (BaseError): It is not known to work, or this variant of it is not.
-    """
-    family = FAMILIES.get(config.model_type)
-    if family is None:
-        raise BaseError(
-            f"the base {name!r} is of type {config.model_type!r}, which is not a decoder-only family known to work "
-            f"here. Families that do: {', '.join(sorted(FAMILIES))}."
-        )
-    if getattr(config, "alibi", False):
-        raise BaseError(
-            f"the base {name!r} ({config.model_type!r}) has ALiBi positions, which are defined to the left alone and "
-            f"cannot be unmasked. Use one with rotary positions."
-        )
-    if getattr(config, "use_bidirectional_attention", False):
-        raise BaseError(f"the base {name!r} ({config.model_type!r}) is no causal model: it attends in both directions.")
-    return family
+    @classmethod
+    def read(cls, block: dict[str, Any]) -> "Family":
+        """The inverse of `as_block`."""
+        return cls(**{**block, "attentions": tuple(block["attentions"])})
 
 
 def attention_for(family: Family, asked: str, name: str) -> str:
@@ -91,7 +50,7 @@ def attention_for(family: Family, asked: str, name: str) -> str:
         return family.attentions[0]
     if asked not in family.attentions:
         raise BaseError(
-            f"attention = {asked!r} leaves out a part of the attention of {name!r}. "
+            f"attention = {asked!r} does not compute the whole attention of {name!r}. "
             f"Use one of: {', '.join(map(repr, (AUTO, *family.attentions)))}."
         )
     return asked
@@ -105,3 +64,38 @@ def decoder_of(causal_lm: PreTrainedModel, family: Family) -> nn.Module:
 def layers_of(decoder: nn.Module, family: Family) -> Sequence[nn.Module]:
     """The layers of a decoder, the first is next to the input."""
     return list(decoder.get_submodule(family.layers))  # type: ignore[call-overload]
+
+
+def find_layers(causal_lm: PreTrainedModel) -> tuple[str, str]:
+    """Where a causal LM keeps its decoder, and that its layers.
+
+    RAISES (BaseError): There is no list of as many modules as the config has layers, or no module around it that takes
+        pieces.
+    """
+    count = causal_lm.config.num_hidden_layers
+    lists = [
+        name
+        for name, module in causal_lm.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == count and len(list(module.parameters())) > 0
+    ]
+    if not lists:
+        raise BaseError(f"{type(causal_lm).__name__} has no list of {count} layers")
+    path = min(lists, key=lambda name: name.count("."))
+    parts = path.split(".")
+    for end in range(len(parts) - 1, 0, -1):
+        decoder = causal_lm.get_submodule(".".join(parts[:end]))
+        if "input_ids" in inspect.signature(decoder.forward).parameters:
+            return ".".join(parts[:end]), ".".join(parts[end:])
+    raise BaseError(f"{type(causal_lm).__name__} keeps its layers in {path!r}, and no module around them takes pieces")
+
+
+def find_norm(decoder: nn.Module, layers: str, outputs: dict[str, Any], last: Tensor) -> str | None:
+    """The module behind the last layer whose output is the decoder's.
+
+    layers (str): Where the layers are, seen from the decoder.
+    outputs (dict): What each child of the decoder has given in a forward pass, by its name.
+    last (Tensor): The last layer's states, as the decoder gave them in that pass.
+    """
+    inside = layers.split(".")[0]
+    found = [name for name, output in outputs.items() if output is last and name != inside]
+    return found[-1] if found and getattr(decoder, found[-1]) is not None else None

@@ -18,7 +18,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from ..errors import SettingError
-from .families import decoder_of, family_of
+from .families import decoder_of
 from .model import Backbone
 
 AUTO, ALWAYS, NEVER = "auto", "always", "never"
@@ -76,7 +76,7 @@ class Folded:
         self._adapter = _adapter_values(source)
         self._doubles: dict[nn.Module, nn.Module] = {}
         if source.mix is not None:
-            _install_capturing_hooks(decoder_of(source.causal_lm, family_of(source.config, source.base.name)))
+            _install_capturing_hooks(decoder_of(source.causal_lm, source.family))
         with torch.no_grad():
             double: Any = self._double(source.causal_lm)
         self.backbone = replace(source, model=double)

@@ -35,12 +35,10 @@ def resolve_folder(
     RAISES (BaseError): There is no such folder and the hub has no such model or cannot be reached.
     RAISES (SettingError): The map cannot be read.
     """
-    mapped = _mapped(name)
-    if mapped is not None:
-        return mapped
+    local = local_folder(name)
+    if local is not None:
+        return local
     path = Path(name).expanduser()
-    if path.is_dir():
-        return path.resolve()
     if path.is_file():
         raise BaseError(f"the base {name!r} is a file: name the folder that holds it.")
     looks_like_path = path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1 or "\\" in name
@@ -50,6 +48,18 @@ def resolve_folder(
             f"or say where it is with {MAP_VARIABLE}."
         )
     return _from_hub(name, revision, files)
+
+
+def local_folder(name: str) -> Path | None:
+    """The folder of a base that needs no hub: where the map says, or a folder of that name; None if there is none.
+
+    RAISES (SettingError): The map cannot be read.
+    """
+    mapped = _mapped(name)
+    if mapped is not None:
+        return mapped
+    path = Path(name).expanduser()
+    return path.resolve() if path.is_dir() else None
 
 
 def _from_hub(name: str, revision: str | None, files: Sequence[str]) -> Path:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from .adapter import LINEAR, LoraSettings, read_state
-from .base import DTYPE_SETTING, BaseSettings, matched_tensors, read_config, skeleton
+from .base import DTYPE_SETTING, BaseSettings, read_config, skeleton
+from .matching import matched_tensors
 from .tensor_files import NewTensor, StoredTensor, write_tensors
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -28,14 +29,13 @@ def write_model(folder: Path, settings: BaseSettings, adapter: tuple[Path, LoraS
     """
     config = read_config(folder, settings)
     model = skeleton(config)
-    tensors = {
-        name: NewTensor(stored.dtype, stored.shape, stored.chunks)
-        for name, stored in matched_tensors(folder, model).items()
-    }
+    matched = matched_tensors(folder, model)
+    stored_as = {**matched.tensors, **matched.joined}
+    tensors = {name: NewTensor(stored.dtype, stored.shape, stored.chunks) for name, stored in stored_as.items()}
     if adapter is not None:
         updates = _updates(*adapter)
         weights = {f"{name}.weight": module for name, module in model.named_modules() if isinstance(module, LINEAR)}
-        for name, stored in matched_tensors(folder, model).items():
+        for name, stored in stored_as.items():
             dtype = DTYPES[stored.dtype] if settings.dtype == "auto" else getattr(torch, settings.dtype)
             update = updates.get(name.removesuffix(".weight")) if name in weights else None
             transposed = update is not None and not isinstance(weights[name], nn.Linear)

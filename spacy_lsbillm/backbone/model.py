@@ -11,25 +11,14 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from ..errors import BaseError
-from .adapter import LoraSettings, add_adapter, check_targets, read_adapter
-from .arithmetic import arithmetic_of
-from .base import (
-    BaseSettings,
-    check_weights,
-    load_tokenizer,
-    making_modules,
-    read_config,
-    skeleton,
-)
+from .adapter import LoraSettings
+from .base import BaseSettings
 from .blocks import causal_blocks, has_windows
-from .families import Family, decoder_of, family_of, layers_of
-from .fingerprint import checked_fingerprint
-from .known import remember_folder
-from .location import Origin, commit_of, license_of, made_with_of, resolve_folder
+from .families import Family, decoder_of, layers_of
+from .location import Origin
 from .mask import MaskPlan, check_notation
-from .mix import ScalarMix, mixed_layers
-from .sharing import SharedBase, over_the_same_weights, shared_base
+from .mix import ScalarMix
+from .sharing import SharedBase, over_the_same_weights
 from .unmask import unmask_layers
 
 
@@ -59,7 +48,7 @@ class BackboneSettings:
 
 @dataclass(frozen=True)
 class Backbone:
-    """Use `load_backbone`.
+    """A loaded base with its mask plan and its adapter. `load_backbone` makes one.
 
     model (PreTrainedModel | PeftModel): The causal LM, wrapped by peft where there is an adapter.
     shared (SharedBase): Its frozen weights, which other backbones may use as well.
@@ -67,6 +56,7 @@ class Backbone:
     tokenizer (PreTrainedTokenizerFast): The base's.
     plan (MaskPlan): Which layers attend in both directions.
     settings (BackboneSettings): What was asked for.
+    family (Family): How its model is made.
     folder (Path): Where the base lies.
     origin (Origin): What is known of the base.
     fingerprint (str): Of the files that were loaded; a pipeline may hold a part of its base, or a merged one.
@@ -79,6 +69,7 @@ class Backbone:
     tokenizer: PreTrainedTokenizerFast
     plan: MaskPlan
     settings: BackboneSettings
+    family: Family
     folder: Path
     origin: Origin
     fingerprint: str
@@ -134,7 +125,7 @@ class Backbone:
     @property
     def packs(self) -> bool:
         """Whether several sequences may share a row of `states`, told apart by their positions."""
-        return family_of(self.config, self.base.name).packs
+        return self.family.packs
 
     def states(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor | None = None) -> Tensor:
         """The last layer's states, normalised as the language-model head would get them; or a mix of several layers'.
@@ -145,10 +136,11 @@ class Backbone:
             begins wherever the next place is not the next number. 0 for padding. Shape (batch, length).
         RETURNS (Tensor): Shape (batch, length, width), in the base's dtype.
         """
-        family = family_of(self.config, self.base.name)
-        decoder = decoder_of(self.causal_lm, family)
+        decoder = decoder_of(self.causal_lm, self.family)
         mask: Tensor | None = attention_mask
+        placed = {}
         if position_ids is not None:
+            placed["position_ids"] = position_ids
             # Without a mask transformers looks for packed sequences itself, and makes one for each kind of layer.
             mask = None
             if not has_windows(self.config):
@@ -156,13 +148,13 @@ class Backbone:
         output = decoder(
             input_ids=input_ids,
             attention_mask=mask,
-            position_ids=position_ids,
             use_cache=False,
             output_hidden_states=self.mix is not None,
+            **placed,
         )
         if self.mix is None:
             return output.last_hidden_state
-        return self.mix(_normalised(output, self.mix.layers, decoder, family))
+        return self.mix(_normalised(output, self.mix.layers, decoder, self.family))
 
     def use_mask(self, notation: str | None) -> None:
         """Compute with other layers unmasked from now on. What is stored stays what was asked for, `plan`.
@@ -171,8 +163,7 @@ class Backbone:
         RAISES (MaskError): It cannot be read or does not fit the number of layers.
         """
         plan = self.plan if notation is None else MaskPlan.parse(notation, len(self.plan.unmasked))
-        family = family_of(self.config, self.base.name)
-        unmask_layers(layers_of(decoder_of(self.causal_lm, family), family), plan, family.causal_buffer)
+        unmask_layers(layers_of(decoder_of(self.causal_lm, self.family), self.family), plan)
 
     def to(self, device: torch.device) -> None:
         """Move the weights."""
@@ -198,78 +189,10 @@ class Backbone:
         return self.shared.users <= 1
 
 
-def load_backbone(
-    settings: BackboneSettings,
-    *,
-    device: torch.device,
-    adapter: Path | None = None,
-    mix: Path | None = None,
-    expected_fingerprint: str | None = None,
-    at: Path | None = None,
-    tokenizer_folder: Path | None = None,
-) -> Backbone:
-    """Load a base, put an adapter on it and take the causal mask off. All that can be checked without reading the
-    weights is checked first.
-
-    adapter (Path | None): A stored adapter, instead of a fresh one.
-    mix (Path | None): The folder of a stored mix, instead of a fresh one.
-    expected_fingerprint (str | None): Refuse any other base.
-    at (Path | None): The folder of the base, if it is not where its name says.
-    tokenizer_folder (Path | None): Where the tokenizer is, if not with the base.
-    RAISES (BaseError, MaskError, AdapterError, StorageError): Something does not fit, see there.
-    """
-    base, lora = settings.base, settings.lora
-    folder = at or resolve_folder(base.name, base.revision)
-    config = read_config(folder, base)
-    family = family_of(config, base.name)
-    plan = MaskPlan.parse(settings.unmask, config.num_hidden_layers)
-    layers = mixed_layers(settings.scalar_mix, config.num_hidden_layers)
-    empty = skeleton(config)
-    if layers and getattr(decoder_of(empty, family), "project_out", None) is not None:
-        raise BaseError(
-            f"scalar_mix = {settings.scalar_mix!r} is not allowed with the base {base.name!r}: its layers have states "
-            f"of {config.hidden_size} numbers, which its output projects to {config.word_embed_proj_dim}. Use null."
-        )
-    check_weights(folder, empty)
-    if lora is not None:
-        check_targets(empty, lora)
-    tokenizer = load_tokenizer(tokenizer_folder or folder)
-    found = checked_fingerprint(folder, base.name, expected_fingerprint)
-    shared = shared_base(folder, found, base, config.num_hidden_layers, device)
-    model: Any = shared.tree(config.num_hidden_layers, base.name)
-    unmask_layers(layers_of(decoder_of(model, family), family), plan, family.causal_buffer)
-    if settings.gradient_checkpointing:
-        # transformers renamed the method in 5.x.
-        enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
-        enable({"use_reentrant": False})
-    if adapter is not None:
-        model = read_adapter(model, adapter, lora)
-    elif lora is not None:
-        model = add_adapter(model, lora)
-    # peft's wrapper and modules come in training mode.
-    model.eval()
-    scalar_mix = None
-    if layers:
-        with making_modules:
-            scalar_mix = ScalarMix(layers).to(device)
-    if scalar_mix is not None and mix is not None:
-        scalar_mix.read(mix)
-    arithmetic = arithmetic_of(folder)
-    remember_folder(found, arithmetic, folder)
-    origin = Origin(
-        found,
-        commit=commit_of(folder),
-        license=license_of(folder),
-        arithmetic=arithmetic,
-        made_with=made_with_of(folder),
-    )
-    return Backbone(model, shared, scalar_mix, tokenizer, plan, settings, folder, origin, found)
-
-
 def _normalised(output: Any, layers: tuple[int, ...], decoder: nn.Module, family: Family) -> list[Tensor]:
     """The states of chosen layers, each through the norm that follows the last one: layers below it leave a sum that
     grows with depth, which is not comparable between layers."""
-    norm = decoder.get_submodule(family.norm) if getattr(decoder, family.norm) is not None else nn.Identity()
+    norm = nn.Identity() if family.norm is None else decoder.get_submodule(family.norm)
     states = output.hidden_states
     last = len(states) - 2
     return [output.last_hidden_state if layer == last else norm(states[layer + 1]) for layer in layers]

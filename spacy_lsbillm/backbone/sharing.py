@@ -16,7 +16,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from .base import BaseSettings, cut_config, load_causal_lm
-from .families import decoder_of, family_of, layers_of
+from .families import Family, decoder_of, layers_of
 
 
 @dataclass(frozen=True)
@@ -51,17 +51,15 @@ class SharedBase:
         """How many layers of the base it has."""
         return int(self._model.config.num_hidden_layers)
 
-    def tree(self, layers: int, name: str) -> PreTrainedModel:
+    def tree(self, layers: int, family: Family) -> PreTrainedModel:
         """A causal LM over the same weights, with its first layers alone.
 
         layers (int): How many.
-        name (str): The base's, for messages.
         """
         model = over_the_same_weights(self._model)
         if layers < self.layers:
-            family = family_of(model.config, name)
             decoder = decoder_of(model, family)
-            cut_config(model.config, layers, name)
+            cut_config(model.config, layers)
             place, _, last = family.layers.rpartition(".")
             setattr(decoder.get_submodule(place), last, nn.ModuleList(layers_of(decoder, family)[:layers]))
         self._trees.add(model)

@@ -25,10 +25,11 @@ from .arithmetic import arithmetic_of, differences
 from .base import BaseSettings
 from .fingerprint import checked_fingerprint, fingerprint
 from .known import holds, known_digest, known_folder
+from .loading import load_backbone
 from .location import Origin, resolve_folder
 from .mask import MaskPlan
 from .merge import write_model
-from .model import Backbone, BackboneSettings, load_backbone
+from .model import Backbone, BackboneSettings
 
 RECORD = "billm.json"
 FORMAT = 2

@@ -22,13 +22,14 @@ SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, 
 class StoredTensor:
     """A tensor in a file.
 
-    path (Path): The file.
+    path (Path), name (str): The file, and what it is called there.
     begin (int), end (int): Its bytes there.
     dtype (str): By safetensors' name, such as "BF16".
     shape (tuple[int, ...]): Its shape.
     """
 
     path: Path
+    name: str
     begin: int
     end: int
     dtype: str
@@ -90,7 +91,7 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
             start, header = _read_header(file, path)
         for name, entry in header.items():
             begin, end = entry["data_offsets"]
-            tensors[name] = StoredTensor(path, start + begin, start + end, entry["dtype"], tuple(entry["shape"]))
+            tensors[name] = StoredTensor(path, name, start + begin, start + end, entry["dtype"], tuple(entry["shape"]))
     return tensors
 
 

@@ -20,8 +20,10 @@ from .mask import MaskPlan
 # The layers of one forward pass share one mask tensor, so its symmetric form is made once. The entry goes with the
 # mask; threads have masks of their own.
 _symmetric: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-# Attributes of a layer: whether it attends in both directions, and what it has hidden the future with.
-BOTH_WAYS, OWN_BUFFER = "lsbillm_both_ways", "lsbillm_causal_buffer"
+# Attributes of a layer: whether it attends in both directions, and what it hides the future with by itself.
+BOTH_WAYS, OWN_BUFFERS = "lsbillm_both_ways", "lsbillm_causal_buffers"
+# Arguments with which a layer is told of positions that are defined to the left alone.
+LEFT_ALONE = ("alibi", "position_bias")
 
 
 def symmetric_mask(mask: Tensor) -> Tensor:
@@ -43,12 +45,11 @@ def symmetric_mask(mask: Tensor) -> Tensor:
     return torch.zeros_like(mask).masked_fill_(~both, hidden)
 
 
-def unmask_layers(layers: Sequence[nn.Module], plan: MaskPlan, causal_buffer: str | None = None) -> None:
+def unmask_layers(layers: Sequence[nn.Module], plan: MaskPlan) -> None:
     """Make the layers that the plan names attend in both directions, and the others causally. A later call with another
     plan takes the place of this one.
 
     layers (Sequence[Module]): The decoder layers, the first is next to the input.
-    causal_buffer (str | None): A tensor of each layer's own that hides the future where it is false.
     RAISES (BaseError): A layer takes no attention mask, so that it cannot be unmasked this way.
     """
     if len(layers) != len(plan.unmasked):
@@ -64,22 +65,29 @@ def unmask_layers(layers: Sequence[nn.Module], plan: MaskPlan, causal_buffer: st
             layer.register_forward_pre_hook(swap, with_kwargs=True)
         # On the layer itself, so that a copy of the model has its own.
         setattr(layer, BOTH_WAYS, unmasked)
-        if causal_buffer is not None:
-            _switch_buffer(layer, causal_buffer, unmasked)
+        _switch_buffers(layer, unmasked)
 
 
-def _switch_buffer(layer: nn.Module, name: str, unmasked: bool) -> None:
-    """Newer versions of transformers have no such buffer, and need nothing."""
-    place, _, last = name.rpartition(".")
-    module = layer.get_submodule(place)
-    buffer = getattr(module, last, None)
-    if buffer is None:
-        return
+def _switch_buffers(layer: nn.Module, unmasked: bool) -> None:
+    """Some layers hide the future a second time, with a table of their own, whatever mask they are given (GPT-2 in
+    transformers 4). An unmasked layer gets one in which the past's rule also holds for the future."""
     if unmasked:
-        setattr(layer, OWN_BUFFER, buffer)
-        setattr(module, last, torch.ones_like(buffer))
+        own = {name: buffer for name, buffer in layer.named_buffers() if _hides_the_future(buffer)}
+        setattr(layer, OWN_BUFFERS, own)
+        changed = {name: buffer | buffer.transpose(-2, -1) for name, buffer in own.items()}
     else:
-        setattr(module, last, getattr(layer, OWN_BUFFER).to(buffer.device))
+        changed = getattr(layer, OWN_BUFFERS, {})
+    for name, buffer in changed.items():
+        place, _, last = name.rpartition(".")
+        module = layer.get_submodule(place)
+        setattr(module, last, buffer.to(getattr(module, last).device))
+
+
+def _hides_the_future(buffer: Tensor) -> bool:
+    if buffer.dtype not in (torch.bool, torch.uint8) or buffer.ndim < 2 or buffer.shape[-1] != buffer.shape[-2]:
+        return False
+    # Of a skeleton, which has no values, nothing is run.
+    return buffer.shape[-1] > 1 and not buffer.is_meta and not bool(buffer.triu(1).any())
 
 
 def _swap_mask(
@@ -88,6 +96,12 @@ def _swap_mask(
     """Replace a layer's attention mask, which it gets by name or at a position."""
     if not getattr(layer, BOTH_WAYS):
         return None
+    for name in LEFT_ALONE:
+        if kwargs.get(name) is not None:
+            raise BaseError(
+                f"{type(layer).__name__} has ALiBi positions ({name}), which are defined to the left alone: a piece to "
+                f"the right would count the more, the further away it is. It cannot be unmasked"
+            )
     by_name = "attention_mask" in kwargs
     if not by_name and len(args) <= position:
         raise BaseError(f"{type(layer).__name__} was called without an attention mask: it would have stayed causal.")
@@ -99,8 +113,17 @@ def _swap_mask(
     return (*args[:position], changed, *args[position + 1 :]), kwargs
 
 
+def mask_given(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The attention mask among a layer's arguments; None if there is none."""
+    if "attention_mask" in kwargs:
+        return kwargs["attention_mask"]
+    parameters = list(inspect.signature(layer.forward).parameters)
+    position = parameters.index("attention_mask") if "attention_mask" in parameters else len(args)
+    return args[position] if position < len(args) else None
+
+
 def _both_ways(mask: Any, states: Tensor, layer: str) -> Tensor:
-    length = states.shape[1]
+    length = states.shape[-2]
     if mask is None:
         # SDPA leaves out a plain causal mask and sets a flag instead; any mask at all turns the flag off.
         return states.new_ones((1, 1, 1, length), dtype=torch.bool)

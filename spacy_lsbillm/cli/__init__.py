@@ -15,6 +15,7 @@ spacy_app.add_typer(app)
 
 from . import (  # noqa: E402, F401
     analyze,
+    check_base,
     convert,
     debug_pieces,
     import_gguf,

@@ -17,8 +17,8 @@ from wasabi import msg, table
 from ..alignment import SpecialPieces
 from ..backbone import longest_position
 from ..backbone.base import load_tokenizer, read_config
-from ..backbone.families import family_of
 from ..backbone.location import TOKENIZER_FILES, resolve_folder
+from ..backbone.proved import family_of
 from ..errors import SettingError
 from ..layers import backbone_shim
 from ..layers.billm_model import rows_for

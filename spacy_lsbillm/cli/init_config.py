@@ -9,8 +9,11 @@ from spacy.cli._util import COMMAND
 from typer import Argument, Option
 from wasabi import Printer
 
-from ..backbone import check_notation
-from ..training_config import KNOWN, TRANSFORMER, training_config
+from ..backbone import BaseSettings, check_notation
+from ..backbone.location import local_folder
+from ..base_size import BaseSize, Fitted, fitted_to, size_of
+from ..layers.billm_model import default_window
+from ..training_config import DEVICES, KNOWN, TRANSFORMER, training_config
 from . import app
 from .output import write_text
 
@@ -29,8 +32,8 @@ Pipeline = Annotated[
 ]
 Base = Annotated[str, Option("--base", "-b", help="The language model: a Hugging Face folder, or a hub id")]
 DEVICE_HELP = (
-    "Where you will train. gpu: bfloat16, larger batches, a learning rate for a base of some hundred million "
-    "parameters or more. cpu: float32, and a learning rate for a small base"
+    "Where you will train. gpu: bfloat16, larger batches, more steps. cpu: float32. For a base that is no folder here "
+    "it decides the learning rate as well: that of gpu is for some hundred million parameters or more"
 )
 DeviceOption = Annotated[DeviceName, Option("--device", "-d", help=DEVICE_HELP)]
 UNMASK_HELP = (
@@ -59,9 +62,10 @@ def init_config_cli(
 ) -> None:
     """Write a complete config for spacy train: a bidirectional LLM, and components that listen to it.
 
-    Nothing is loaded or fetched: the base is looked for when the training begins. Its weights stay outside the trained
-    pipeline (store_base = "reference"); set store_base = "copy" to make a package that needs nothing else. Everything
-    in the file may be changed by hand, or by options of spacy train such as --training.max_steps 2000.
+    Nothing is fetched, and no weights are read. Of a base that is a folder here, its config.json says how large it is,
+    and settings are chosen that fit; of any other they are those of the device. The base's weights stay outside the
+    trained pipeline (store_base = "reference"); set store_base = "copy" to make a package that needs nothing else.
+    Everything in the file may be changed by hand, or by options of spacy train such as --training.max_steps 2000.
 
     Example: python -m spacy lsbillm init-config ner.cfg --pipeline ner --base Qwen/Qwen2.5-0.5B --device gpu
     """
@@ -70,7 +74,9 @@ def init_config_cli(
     try:
         if not to_stdout and output.exists() and not force:
             raise ValueError(f"{output} exists. Use --force to write over it, or another name.")
-        text = config_text(lang, component_names(pipeline), base, device.value, unmask, pooling)
+        size = size_of_base(base)
+        fitted = None if size is None else fitted_to(size)
+        text = config_text(lang, component_names(pipeline), base, device.value, unmask, pooling, fitted)
         if not to_stdout:
             write_text(output, text)
     except (ValueError, OSError, ImportError) as error:
@@ -78,6 +84,8 @@ def init_config_cli(
     if to_stdout:
         print(text, end="")
     msg.good(f"Saved a complete config: {output}")
+    for line in reasons(base, size, fitted, device.value):
+        msg.text(line)
     if device == DeviceName.gpu:
         msg.text(
             "spaCy needs CuPy to use a GPU, cupy-cuda13x or cupy-cuda12x as torch.version.cuda is: https://docs.cupy.dev/en/stable/install.html"
@@ -87,19 +95,72 @@ def init_config_cli(
         print(train_command(output, device.value))
 
 
+def size_of_base(base: str) -> BaseSize | None:
+    """How large a base is; None if it is not at hand.
+
+    RAISES (SettingError): It is no name.
+    RAISES (BaseError): It is a folder that holds no base that can be used.
+    """
+    folder = local_folder(BaseSettings(base).name)
+    return None if folder is None else size_of(folder)
+
+
+def reasons(base: str, size: BaseSize | None, fitted: Fitted | None, device: str) -> list[str]:
+    """Why the settings are what they are, a line each."""
+    chosen = DEVICES[device]
+    by_device = f"dtype = {chosen.dtype}, max_batch_items = {chosen.max_batch_items}: for --device {device}"
+    if size is None or fitted is None:
+        return [
+            f"The base {base} is no folder here, so that its size is not known: the settings are those of the device.",
+            by_device,
+            f"learn_rate = {chosen.learn_rate:g}, max_steps = {chosen.steps}: for --device {device}. See "
+            f"docs/choosing-settings.md for what fits which size",
+        ]
+    amount = f"max_steps = {chosen.steps} of {chosen.batch_words} words: for --device {device}"
+    if device == "cpu":
+        amount = f"max_steps = {fitted.cpu_steps} of {fitted.cpu_batch_words} words: what a CPU can do with such a base"
+    return [
+        f"The base has {size}.",
+        f"learn_rate = {fitted.learn_rate:g}, of the heads: {fitted.source}",
+        f"learn_rate_scale = {fitted.learn_rate_scale:g}, so that the adapter has "
+        f"{fitted.learn_rate * fitted.learn_rate_scale:g}: the same",
+        f"lora.r = {fitted.r}, lora.alpha = {fitted.alpha}, on all linear layers: the same",
+        f"warmup_steps: {fitted.warmup:.0%} of the steps: the same",
+        f"window = null: {default_window(size.longest, size.width)} pieces here; in longer ones attention costs more",
+        f"depth = null: all {size.layers} layers; fewer are faster and somewhat less accurate",
+        amount,
+        by_device,
+    ]
+
+
 def component_names(pipeline: str) -> list[str]:
     """The components in a list with commas. The transformer is always there, and may be named."""
     names = [name.strip() for name in pipeline.split(",")]
     return [name for name in names if name and name != TRANSFORMER]
 
 
-def config_text(lang: str, pipeline: list[str], base: str, device: str, unmask: str, pooling: str | None = None) -> str:
+def config_text(
+    lang: str,
+    pipeline: list[str],
+    base: str,
+    device: str,
+    unmask: str,
+    pooling: str | None = None,
+    fitted: Fitted | None = None,
+) -> str:
     """The config as it is written.
 
     RAISES (ValueError): One of the arguments is not allowed.
     """
-    notation = check_notation(unmask)
-    config = training_config(base, lang=lang, pipeline=pipeline, device=device, pooling=pooling, unmask=notation)
+    config = training_config(
+        base,
+        lang=lang,
+        pipeline=pipeline,
+        device=device,
+        fitted=fitted,
+        pooling=pooling,
+        unmask=check_notation(unmask),
+    )
     return config.to_str(interpolate=False) + "\n"
 
 

@@ -12,8 +12,10 @@ from typing import Any
 from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from ..backbone.base import BaseSettings, check_weights, load_tokenizer, read_config, skeleton
+from ..backbone.base import BaseSettings, load_tokenizer, read_config, skeleton
 from ..backbone.location import ORIGIN
+from ..backbone.matching import check_weights
+from ..backbone.proved import family_of
 from ..backbone.tensor_files import NewTensor, write_tensors
 from ..errors import BaseError, SettingError
 from ..files import digest, replaced_folder
@@ -110,7 +112,7 @@ def _write_config(folder: Path, config: Any, entries: dict[str, Any], model_clas
 
 def _check_family(folder: Path, file: GGUFFile) -> None:
     """Before the weights are written: can it be a base here?"""
-    read_config(folder, BaseSettings(file.name))
+    family_of(read_config(folder, BaseSettings(file.name)), file.name)
 
 
 def _write_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:

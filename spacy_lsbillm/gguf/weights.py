@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
 
-from ..backbone.base import tied_weights
+from ..backbone.matching import tied_weights
 from ..backbone.tensor_files import NewTensor
 from ..errors import BaseError
 from .config import ROPE_FACTORS

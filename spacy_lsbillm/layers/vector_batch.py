@@ -8,8 +8,9 @@ import numpy as np
 from spacy_transformers.data_classes import FullTransformerBatch, TransformerData, WordpieceBatch
 from thinc.api import get_array_module, xp2torch
 from thinc.types import Floats2d, Ragged
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast
-from transformers.file_utils import ModelOutput
+from transformers.utils import ModelOutput
 
 from ..alignment import Batch
 
@@ -76,20 +77,32 @@ class VectorBatch(FullTransformerBatch):
         made.cached_doc_data = doc_data
         return made
 
-    def unsplit_by_doc(self, arrays: list[list[Any]]) -> FullTransformerBatch:
-        """Put gradients back together. Empty documents have none and are left out.
+    def gradient(self, arrays: list[list[Any]]) -> Tensor:
+        """Put the gradients of documents back together. Empty documents have none and are left out.
 
         arrays (list): For each document that is not empty, one array of shape (1, tokens or pieces, width).
-        RETURNS (FullTransformerBatch): With one tensor of shape (tokens or pieces, width) as its model output.
+        RETURNS (Tensor): Shape (tokens or pieces, width).
         """
         xp = get_array_module(arrays[0][0])
-        parts = [array[0, :rows] for (array,), rows in zip(arrays, self.rows_a_doc, strict=True)]
+        return xp2torch(
+            xp.concatenate([array[0, :rows] for (array,), rows in zip(arrays, self.rows_a_doc, strict=True)])
+        )
+
+    def with_gradient(self, gradient: Tensor) -> FullTransformerBatch:
+        """The form in which the model's backward pass takes a gradient.
+
+        gradient (Tensor): Shape (tokens or pieces, width).
+        """
         return FullTransformerBatch(
             spans=self.spans,
             wordpieces=self.wordpieces,
-            model_output=ModelOutput(last_hidden_state=xp2torch(xp.concatenate(parts))),
+            model_output=ModelOutput(last_hidden_state=gradient),
             align=self.align,
         )
+
+    def unsplit_by_doc(self, arrays: list[list[Any]]) -> FullTransformerBatch:
+        """Both in one, as spacy-transformers has it."""
+        return self.with_gradient(self.gradient(arrays))
 
 
 def _parts(sizes: list[int]) -> Iterator[tuple[int, int]]:

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from spacy_transformers.data_classes import FullTransformerBatch, TransformerData
+from spacy_transformers.data_classes import TransformerData
 from thinc.api import Optimizer
+from torch import Tensor
 
 from ..layers import VectorBatch
 
@@ -27,17 +28,13 @@ class PendingUpdate:
         self._output = output
         self._backprop = backprop
         self._listeners = listeners
-        self._sum: FullTransformerBatch | None = None
+        self._sum: Tensor | None = None
 
     def add(self, gradients: Sequence[TransformerData]) -> float:
         """Add one listener's gradient: one entry for each document that is not empty. RETURNS: Its squared norm."""
-        batch = self._output.unsplit_by_doc([data.tensors for data in gradients])
-        gradient = batch.model_output.last_hidden_state
+        gradient = self._output.gradient([data.tensors for data in gradients])
         self.heard += 1
-        if self._sum is None:
-            self._sum = batch
-        else:
-            self._sum.model_output.last_hidden_state += gradient
+        self._sum = gradient if self._sum is None else self._sum + gradient
         return float((gradient**2).sum())
 
     @property
@@ -48,4 +45,4 @@ class PendingUpdate:
     def finish(self) -> None:
         """Take what has come through the backbone."""
         if self._sum is not None:
-            self._backprop(self._sum)
+            self._backprop(self._output.with_gradient(self._sum))

@@ -19,7 +19,8 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ..about import __version__
-from ..backbone.base import BaseSettings, load_causal_lm
+from ..backbone.base import BaseSettings
+from ..backbone.loading import load_base
 from ..errors import SettingError, StorageError
 from ..files import put_in_place, sole_writer
 from .card import model_card
@@ -342,7 +343,7 @@ def _held_out(
     device: torch.device,
 ) -> dict[str, float]:
     length = settings.model.positions
-    stored = load_causal_lm(folder, BaseSettings(name=str(folder)), device)
+    stored = load_base(folder, BaseSettings(name=str(folder)), device)
     if settings.training.objective == "mlm":
         see_both_ways(stored)
         objective = hidden_tokens(tokenizer.mask_token_id, settings.training.mask_rate)

@@ -1,0 +1,202 @@
+"""Where the results of a table are kept: a file per cell in a folder, or all of them in one file of JSON lines.
+
+In one file a line per data set says what its first cell was made with (versions, machine, commit, base, config …).
+Every other line is a cell: its scores, and by dotted path whatever else it was made with.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from thinc.api import Config
+
+from .record import read_result, write_result
+
+# What the cells of a data set mostly have in common: in one file it is told once.
+SHARED = ("kind", "metric", "split", "budget", "tuned", "base", "versions", "machine", "commit", "config")
+ONE_FILE = ".jsonl"
+
+
+class Store(ABC):
+    """Results by the name of their cell, such as "snips_slots/causal/0"."""
+
+    @abstractmethod
+    def read(self, cell: str) -> dict[str, Any] | None:
+        """None: there is none yet."""
+
+    @abstractmethod
+    def write(self, cell: str, found: dict[str, Any]) -> None:
+        """In place of an older one."""
+
+    @abstractmethod
+    def lock(self, cell: str) -> FileLock:
+        """For whoever works on a cell; it goes with its process."""
+
+    @abstractmethod
+    def results(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """All of them, with the names of their cells."""
+
+    @abstractmethod
+    def where(self, cell: str) -> str:
+        """For messages."""
+
+    @abstractmethod
+    def beside(self, name: str) -> Path:
+        """The path of a file that is made of the results, such as "table.md"."""
+
+
+class Folder(Store):
+    """A file per cell.
+
+    path (Path): The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def _file(self, cell: str) -> Path:
+        return self.path / f"{cell}.json"
+
+    def read(self, cell: str) -> dict[str, Any] | None:
+        path = self._file(cell)
+        return read_result(path) if path.exists() else None
+
+    def write(self, cell: str, found: dict[str, Any]) -> None:
+        write_result(self._file(cell), found)
+
+    def lock(self, cell: str) -> FileLock:
+        path = self._file(cell).with_suffix(".lock")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(path, blocking=False)
+
+    def results(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        for path in sorted(self.path.rglob("*.json")):
+            yield str(path.relative_to(self.path).with_suffix("")), read_result(path)
+
+    def where(self, cell: str) -> str:
+        return str(self._file(cell))
+
+    def beside(self, name: str) -> Path:
+        return self.path / name
+
+
+class OneFile(Store):
+    """All cells in one file.
+
+    path (Path): The file.
+    work (Path): A folder for locks.
+    """
+
+    def __init__(self, path: Path, work: Path) -> None:
+        self.path, self.work = path, work
+
+    def _lines(self) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
+        """What is told once, by data set; and the cells."""
+        shared: dict[str, dict[str, Any]] = {}
+        cells: list[dict[str, Any]] = []
+        if self.path.exists():
+            for line in map(json.loads, self.path.read_text(encoding="utf8").splitlines()):
+                if "cell" in line:
+                    cells.append(line)
+                else:
+                    shared[line.pop("shared")] = line
+        return shared, cells
+
+    def read(self, cell: str) -> dict[str, Any] | None:
+        return dict(self.results()).get(cell)
+
+    def write(self, cell: str, found: dict[str, Any]) -> None:
+        with self._locked("the file", blocking=True):
+            shared, cells = self._lines()
+            common = shared.setdefault(found["set"], _shared(found))
+            cells = [one for one in cells if one["cell"] != cell] + [{"cell": cell, **_own(found, common)}]
+            lines = [{"shared": name, **blocks} for name, blocks in shared.items()] + cells
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            partial = self.path.with_name(self.path.name + ".partial")
+            text = "\n".join(json.dumps(one, ensure_ascii=False) for one in lines)
+            partial.write_text(text + "\n", encoding="utf8")
+            partial.replace(self.path)
+
+    def lock(self, cell: str) -> FileLock:
+        return self._locked(cell, blocking=False)
+
+    def _locked(self, what: str, blocking: bool) -> FileLock:
+        self.work.mkdir(parents=True, exist_ok=True)
+        name = sha256(f"{self.path.resolve()} {what}".encode()).hexdigest()[:16]
+        return FileLock(self.work / f"{name}.lock", blocking=blocking)
+
+    def results(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        shared, cells = self._lines()
+        for line in cells:
+            yield line["cell"], _whole(line, shared[line["set"]])
+
+    def where(self, cell: str) -> str:
+        return f"{self.path}, {cell},"
+
+    def beside(self, name: str) -> Path:
+        return self.path.with_name(f"{self.path.stem}.{name}")
+
+
+def tables(results: Path, command: str) -> dict[str, Store]:
+    """The tables at a place, by name: one, if it is a file; in a folder one for each size of the training sets.
+
+    command (str): What makes them, for the message.
+    RAISES (SystemExit): There are none.
+    """
+    if results.suffix == ONE_FILE:
+        found: dict[str, Store] = {results.stem: OneFile(results, results.parent)} if results.is_file() else {}
+    else:
+        folders = sorted(path for path in results.iterdir() if path.is_dir()) if results.is_dir() else []
+        found = {path.name: Folder(path) for path in folders}
+    if not found:
+        raise SystemExit(f"there are no results in {results}: make some with the command {command}.")
+    return found
+
+
+def _shared(found: dict[str, Any]) -> dict[str, Any]:
+    """What is told once, with the config as the nested blocks that it is."""
+    shared = {name: found[name] for name in SHARED if name in found}
+    if "config" in shared:
+        shared["config"] = Config().from_str(shared["config"], interpolate=False)
+    return shared
+
+
+def _own(found: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
+    """What is not shared, and how it differs from what is."""
+    own = {name: value for name, value in found.items() if name not in SHARED}
+    before, now = _flat(shared), _flat(_shared(found))
+    changed = {path: value for path, value in now.items() if path not in before or before[path] != value}
+    without = [path for path in before if path not in now]
+    return own | ({"changed": changed} if changed else {}) | ({"without": without} if without else {})
+
+
+def _whole(line: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
+    """The result of a line, as it was before it was written."""
+    own = {name: value for name, value in line.items() if name not in ("cell", "changed", "without")}
+    without = set(line.get("without", ()))
+    flat = {path: value for path, value in _flat(shared).items() if path not in without} | line.get("changed", {})
+    made_with: dict[str, Any] = {}
+    for path, value in flat.items():
+        *blocks, name = path.split(".")
+        block = made_with
+        for part in blocks:
+            block = block.setdefault(part, {})
+        block[name] = value
+    if "config" in made_with:
+        made_with["config"] = Config(made_with["config"]).to_str(interpolate=False)
+    return own | made_with
+
+
+def _flat(blocks: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """Values by dotted path; an empty block is a value."""
+    flat = {}
+    for name, value in blocks.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{before}{name}.")
+        else:
+            flat[f"{before}{name}"] = value
+    return flat

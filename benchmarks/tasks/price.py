@@ -1,0 +1,56 @@
+"""What a table will cost, told before it is begun."""
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from spacy.tokens import DocBin
+from spacy.training.initialize import init_nlp
+from spacy.vocab import Vocab
+
+from .models import Budget, Cell, Compared, layers_of, make_config
+from .sets import SETS
+
+# A document in training, in units of one in prediction: there is a backward pass, without the base's own gradients.
+TRAINING = 2.5
+# Documents that are predicted to measure one.
+PROBED = 32
+
+
+def tell_price(cells: Sequence[Cell], paths: Mapping[str, dict[str, Path]], budget: Budget, with_test: bool) -> None:
+    """Print core-minutes per cell, by data set and model, and of all cells together.
+
+    cells (Sequence[Cell]): Those that have no result yet.
+    paths (Mapping): Of the splits of each data set.
+    with_test (bool): They are scored on the test set as well.
+    """
+    minutes: dict[tuple[str, str], list[float]] = defaultdict(list)
+    seconds: dict[tuple[str, str | None, str | None], float] = {}
+    for cell in cells:
+        model, splits = cell.model, paths[cell.set_name]
+        key = cell.set_name, model.base, model.component
+        if key not in seconds:
+            seconds[key] = seconds_per_document(model, SETS[cell.set_name].kind, splits, budget)
+        share = model.depth / layers_of(model.base) if model.base is not None and model.depth is not None else 1.0
+        sizes = {split: len(DocBin().from_disk(path)) for split, path in splits.items()}
+        documents = TRAINING * sizes["train"] * budget.epochs + sizes["dev"] * (budget.epochs + 1)
+        documents += sizes["test"] if with_test else 0
+        minutes[cell.set_name, cell.model_name].append(seconds[key] * share * documents / 60)
+    for (set_name, model_name), found in minutes.items():
+        print(f"{set_name}, {model_name}: {len(found)} cells of about {found[0]:.1f} core-minutes")
+    if minutes:
+        print(f"in all about {sum(map(sum, minutes.values())):.0f} core-minutes", flush=True)
+
+
+def seconds_per_document(model: Compared, kind: str, splits: dict[str, Path], budget: Budget) -> float:
+    """Processor time for a development document through an untrained pipeline over all layers of a base."""
+    corpora = {split: str(splits[split]) for split in ("train", "dev")}
+    whole = Compared("", base=model.base, component=model.component)
+    nlp = init_nlp(make_config(whole, kind, corpora, 1, budget, seed=0))
+    texts = [doc.text for doc in list(DocBin().from_disk(splits["dev"]).get_docs(Vocab()))[:PROBED]]
+    # The first time loads what is loaded late.
+    list(nlp.pipe(texts))
+    begun = time.process_time()
+    list(nlp.pipe(texts))
+    return (time.process_time() - begun) / len(texts)

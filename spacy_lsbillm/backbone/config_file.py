@@ -1,0 +1,144 @@
+"""Reading a base's config.json, whichever version of transformers has written it.
+
+transformers 5 writes rotary positions as `rope_parameters`, which transformers 4 does not read: it would take its
+defaults, and compute something else without a word. transformers 5 reads both.
+"""
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from ..errors import BaseError
+
+READS_ROPE_PARAMETERS = hasattr(PretrainedConfig, "standardize_rope_params")
+# What transformers 4 calls the values in `rope_parameters`; some classes have names of their own.
+ROPE_NAMES = {
+    "rope_theta": ("rope_theta", "rotary_emb_base", "global_rope_theta"),
+    "partial_rotary_factor": ("partial_rotary_factor", "rotary_pct"),
+}
+# Of configs with other positions in layers with a sliding window.
+LOCAL_THETA = ("rope_local_base_freq", "local_rope_theta")
+# A base that another tool has unmasked says so here. What is unmasked is for `unmask` to say.
+CAUSAL = "is_causal"
+
+
+def load_config(folder: Path, name: str) -> Any:
+    """The config of a base's language model: of a checkpoint of several modalities, its part for text.
+
+    name (str): The base's, for messages.
+    RAISES (BaseError): There is none, it cannot be read, or it is of no causal language model that the installed
+        transformers has.
+    """
+    said = read_json(folder)
+    model_type = said.get("model_type")
+    if model_type not in CONFIG_MAPPING:
+        raise BaseError(_unknown(name, model_type, "auto_map" in said))
+    try:
+        config = AutoConfig.from_pretrained(folder)
+        if not READS_ROPE_PARAMETERS:
+            config = translated(config, said)
+    except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, BaseError):
+            raise
+        raise BaseError(f"{folder / 'config.json'} cannot be read: {type(error).__name__}: {error}") from error
+    config = text_config(config)
+    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise BaseError(
+            f"the base {name!r} is of type {config.model_type!r}, for which transformers has no causal language model. "
+            f"docs/families.md lists the families that work."
+        )
+    if getattr(config, "use_bidirectional_attention", False):
+        raise BaseError(
+            f"the base {name!r} ({config.model_type!r}) is no causal model: it attends in both directions, by a rule "
+            f"of its own (use_bidirectional_attention)."
+        )
+    if getattr(config, CAUSAL, True) is False:
+        setattr(config, CAUSAL, True)
+    return config
+
+
+def read_json(folder: Path) -> dict[str, Any]:
+    """What a folder's config.json says.
+
+    RAISES (BaseError): There is none, or it is no JSON object.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise BaseError(f"the base folder {folder} holds no config.json: it is not a Hugging Face model folder.")
+    try:
+        said = json.loads(path.read_text(encoding="utf8"))
+    except (OSError, ValueError) as error:
+        raise BaseError(f"{path} cannot be read: {error}") from error
+    if not isinstance(said, dict):
+        raise BaseError(f"{path} cannot be read: it holds no JSON object.")
+    return said
+
+
+def text_config(config: Any) -> Any:
+    """Of a checkpoint of several modalities the part for text; otherwise the config itself."""
+    part = config.get_text_config(decoder=True)
+    return config if part is None else part
+
+
+def _unknown(name: str, model_type: object, has_code: bool) -> str:
+    from transformers import __version__
+
+    if has_code:
+        return (
+            f"the base {name!r} ({model_type!r}) brings model code of its own (auto_map in its config.json), which is "
+            f"not run. Use a checkpoint of one of transformers' own families; many models have one whose name ends in "
+            f'"-hf".'
+        )
+    return (
+        f"the base {name!r} is of type {model_type!r}, which transformers {__version__} does not know. If it is newer "
+        f"than that, install a newer version; else config.json is damaged or of no language model."
+    )
+
+
+def translated(config: Any, said: dict[str, Any]) -> Any:
+    """On transformers 4, a config in whose file positions are written as by transformers 5.
+
+    said (dict): What the file says.
+    RAISES (BaseError): Something in it has no counterpart.
+    """
+    parts = {key: value for key, value in said.items() if isinstance(value, dict) and "rope_parameters" in value}
+    for key, part in parts.items():
+        # The config of a modality inside another's.
+        setattr(config, key, translated(getattr(config, key), part))
+    ropes = said.get("rope_parameters")
+    if not ropes:
+        return config
+    known = inspect.signature(type(config).__init__).parameters
+    changed = {key: value for key, value in said.items() if key != "rope_parameters"}
+    if "full_attention" in ropes or "sliding_attention" in ropes:
+        local = ropes.get("sliding_attention") or {}
+        name = next((name for name in LOCAL_THETA if name in known), None)
+        if name is None or local.get("rope_type", "default") != "default":
+            raise BaseError(
+                f"config.json has positions per kind of layer ({ropes}), which the installed version of transformers "
+                f"cannot have for {config.model_type!r}. Install transformers 5."
+            )
+        changed[name] = local.get("rope_theta")
+        ropes = ropes.get("full_attention") or {}
+    ropes = dict(ropes)
+    for key, names in ROPE_NAMES.items():
+        if ropes.get(key) is None:
+            ropes.pop(key, None)
+            continue
+        value = ropes.pop(key)
+        taken = [name for name in names if name in known]
+        if not taken and value != getattr(config, key, value if value == 1 else None):
+            raise BaseError(
+                f"config.json has {key} = {value} in rope_parameters, for which the installed version of transformers "
+                f"has no setting in {config.model_type!r}. Install transformers 5."
+            )
+        changed |= dict.fromkeys(taken, value)
+    if ropes.get("rope_type", "default") != "default":
+        changed["rope_scaling"] = ropes
+    else:
+        changed["rope_scaling"] = None
+    return type(config).from_dict(changed)

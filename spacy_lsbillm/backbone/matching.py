@@ -1,0 +1,146 @@
+"""Which stored tensors become which of a model's, whatever names a checkpoint has for them.
+
+A checkpoint may hold the model without its head, the language part among others, names that newer versions of
+transformers have changed, or (mixtures of experts) tensors that newer versions join.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+from ..errors import BaseError
+from .tensor_files import StoredTensor, stored_tensors
+
+try:
+    # transformers 5 converts what older versions have saved.
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+except ImportError:
+    get_model_conversion_mapping = None
+RENAMES_FREELY = get_model_conversion_mapping is not None
+
+# Where checkpoints of several modalities keep the language model, and what that is called in a causal LM; the more
+# particular first.
+LANGUAGE_PARTS: tuple[dict[str, str], ...] = (
+    {r"^model\.language_model\.": "model."},
+    {r"^language_model\.": ""},
+    {r"^model\.text_model\.": "model."},
+    {r"^text_model\.": ""},
+    {r"^thinker\.": ""},
+)
+
+
+@dataclass(frozen=True)
+class Matched:
+    """The tensors of a checkpoint, seen from a model.
+
+    tensors (dict): By the model's names, those that it takes as they are.
+    joined (dict): By the checkpoint's names, those of which transformers makes others when it loads them.
+    made (set[str]): The model's names for what is made of these.
+    """
+
+    tensors: dict[str, StoredTensor]
+    joined: dict[str, StoredTensor]
+    made: frozenset[str]
+
+
+def matched_tensors(folder: Path, model: PreTrainedModel) -> Matched:
+    """The stored tensors of a base that its model has a use for.
+
+    model (PreTrainedModel): Its `skeleton`.
+    RAISES (BaseError): The weight files cannot be read.
+    """
+    stored = stored_tensors(folder)
+    needed = model.state_dict()
+    names = _names(stored, model, language_part(stored, model))
+    tensors: dict[str, StoredTensor] = {}
+    joined: dict[str, StoredTensor] = {}
+    made = set()
+    for name, (target, converted) in names.items():
+        if target not in needed:
+            continue
+        if converted:
+            joined[name] = stored[name]
+            made.add(target)
+        else:
+            tensors[target] = stored[name]
+    ordered = {name: tensors[name] for name in needed if name in tensors}
+    return Matched(ordered, joined, frozenset(made))
+
+
+def language_part(stored: Iterable[str], model: PreTrainedModel) -> dict[str, str] | None:
+    """How the names of the language part of a checkpoint of several modalities are changed into the model's, in the
+    form of `from_pretrained`'s `key_mapping`. None where nothing has to be changed."""
+    names = list(stored)
+    needed = model.state_dict()
+    best, most = None, len(set(names) & set(needed))
+    for mapping in LANGUAGE_PARTS:
+        found = len({_renamed(name, mapping) for name in names} & set(needed))
+        if found > most:
+            best, most = mapping, found
+    return best
+
+
+def _renamed(name: str, mapping: Mapping[str, str]) -> str:
+    for pattern, replacement in mapping.items():
+        name = re.sub(pattern, replacement, name, count=1)
+    return name
+
+
+def _names(
+    stored: Iterable[str], model: PreTrainedModel, mapping: dict[str, str] | None
+) -> dict[str, tuple[str, bool]]:
+    """For each stored name the model's, and whether the tensor is converted."""
+    needed = model.state_dict()
+    if RENAMES_FREELY:
+        transforms = get_model_conversion_mapping(model, mapping)
+        renamings = [transform for transform in transforms if isinstance(transform, WeightRenaming)]
+        converters = [transform for transform in transforms if isinstance(transform, WeightConverter)]
+        renamed = {}
+        for name in stored:
+            target, pattern = rename_source_key(name, renamings, converters, model.base_model_prefix, needed)
+            if name in needed and pattern is None:
+                target = name
+            renamed[name] = (target, pattern is not None)
+        return renamed
+    mapping = mapping or getattr(type(model), "_checkpoint_conversion_mapping", None) or {}
+    result = {}
+    for name in stored:
+        target = _renamed(name, mapping)
+        if target not in needed:
+            # Saved without a head, as the original GPT-2 is.
+            with_prefix = f"{model.base_model_prefix}.{target}"
+            target = with_prefix if with_prefix in needed else target
+        result[name] = (target, False)
+    return result
+
+
+def check_weights(folder: Path, model: PreTrainedModel) -> None:
+    """Compare the names and shapes of the stored tensors with those the model needs, before any is read.
+
+    model (PreTrainedModel): Its `skeleton`.
+    RAISES (BaseError): Some are missing, and would be initialised at random, or have another shape.
+    """
+    matched = matched_tensors(folder, model)
+    needed = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    missing = sorted(set(needed) - tied_weights(model) - set(matched.tensors) - matched.made)
+    if missing:
+        shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        raise BaseError(
+            f"the base folder {folder} lacks weights that a {model.config.model_type} model has: {shown}. They would "
+            f"be random. Fetch the model again, or save it whole."
+        )
+    for name, tensor in sorted(matched.tensors.items()):
+        if needed[name] != tensor.shape:
+            raise BaseError(
+                f"the base folder {folder} has {name} in the shape {tensor.shape}, its config needs {needed[name]}. "
+                f"Fetch the model again, with the config that belongs to it."
+            )
+
+
+def tied_weights(model: PreTrainedModel) -> set[str]:
+    """Tensors that are the same as others and need not be stored: a tied head."""
+    return set(getattr(model, "_tied_weights_keys", None) or ()) if model.config.tie_word_embeddings else set()

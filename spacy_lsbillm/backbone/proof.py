@@ -1,0 +1,433 @@
+"""Whether the causal mask can be taken off a model: tried on a small random copy of its config, in seconds, before any
+weights are read.
+
+What is checked is what docs/masks.md promises: layer by layer, what a piece can see; padding; rows that are shared;
+the adapter. Everything is measured, and a model that fails is refused with what was measured.
+"""
+
+import contextlib
+import copy
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+from .adapter import LoraSettings, add_adapter
+from .base import DTYPE_SETTING, BaseSettings, making_modules
+from .families import ATTENTIONS, Family, find_layers, find_norm, layers_of
+from .fold import Folded
+from .location import Origin
+from .mask import MaskPlan
+from .model import Backbone, BackboneSettings
+from .sharing import SharedBase
+from .shrink import VOCABULARY, WINDOW_NAMES, shrunken
+from .unmask import mask_given, unmask_layers
+
+# A difference between states below this share of the largest one is rounding, and one above it is not.
+TOLERANCE = 1e-4
+LENGTH = 12
+# Of the windows of the check of windows, and what is moved in it.
+NARROW, MIDDLE = 4, 6
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check.
+
+    what (str): What must hold.
+    passed (bool): Whether it does.
+    measured (str): What was measured.
+    """
+
+    what: str
+    passed: bool
+    measured: str
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was found out about a config.
+
+    model_type (str): The config's.
+    version (str): Of transformers.
+    family (Family | None): None if the model cannot be used.
+    findings (tuple[Finding, ...]): In the order in which they were made; of a model that cannot be used, the last one
+        says why.
+    seconds (float): How long it took.
+    """
+
+    model_type: str
+    version: str
+    family: Family | None
+    findings: tuple[Finding, ...]
+    seconds: float
+
+    @property
+    def reason(self) -> str | None:
+        """Why the model cannot be used; None if it can."""
+        return None if self.family else f"{self.findings[-1].what}: {self.findings[-1].measured}"
+
+
+class _Failed(Exception):
+    """A finding that ends the proof."""
+
+
+@dataclass
+class _Log:
+    findings: list[Finding] = field(default_factory=list)
+
+    def add(self, what: str, passed: bool, measured: str) -> bool:
+        self.findings.append(Finding(what, passed, measured))
+        return passed
+
+    def need(self, what: str, passed: bool, measured: str) -> None:
+        """RAISES (_Failed): It does not hold."""
+        if not self.add(what, passed, measured):
+            raise _Failed
+
+    @contextlib.contextmanager
+    def step(self, what: str) -> Iterator[None]:
+        """What goes wrong inside is a finding: these are other people's models, and may raise anything."""
+        try:
+            yield
+        except _Failed:
+            raise
+        except Exception as error:
+            lines = str(error).strip().splitlines()
+            self.add(what, False, f"{type(error).__name__}: {lines[0] if lines else 'no details'}")
+            raise _Failed from error
+
+
+def prove(config: Any, name: str) -> Proof:
+    """Try a small copy of a config.
+
+    config (PretrainedConfig): Of a causal language model, without vision or audio parts.
+    name (str): The base's, for messages.
+    RAISES (BaseError): The small copy of the config cannot be made.
+    """
+    begun = time.monotonic()
+    small = shrunken(config, name)
+    log = _Log()
+    family = None
+    with contextlib.suppress(_Failed), torch.random.fork_rng(devices=[]), _quiet():
+        family = _prove(config, small, name, log)
+    found = tuple(log.findings)
+    return Proof(config.model_type, transformers.__version__, family, found, time.monotonic() - begun)
+
+
+def _prove(config: Any, small: Any, name: str, log: _Log) -> Family:
+    log.need("it is a decoder alone", not small.is_encoder_decoder, f"is_encoder_decoder = {small.is_encoder_decoder}")
+    models: dict[str, PreTrainedModel] = {}
+    for attention in reversed(ATTENTIONS):
+        # SDPA is the faster one, not every model has it.
+        with contextlib.suppress(ValueError, ImportError) if attention == "sdpa" else log.step("a small copy is made"):
+            models[attention] = _random_model(small, attention)
+    with log.step("its layers are found"):
+        family = _anatomy(models["eager"])
+    expected = {attention: _own_states(model, family, log) for attention, model in models.items()}
+    if "sdpa" in models:
+        largest = _distance(expected["sdpa"], expected["eager"])
+        if not log.add('"sdpa" computes what "eager" does', largest < TOLERANCE, f"largest difference {largest:.1g}"):
+            del models["sdpa"]
+    packs = True
+    for attention in [name for name in ATTENTIONS if name in models]:
+        with log.step(f"{attention}: it can be tried"):
+            backbone = _backbone(models[attention], replace(family, attentions=(attention,)), name)
+            _check_masks(backbone, log, attention)
+            _check_sight(backbone, expected[attention], log, attention)
+            _check_padding(backbone, log, attention)
+        packs = packs and _check_packing(backbone, log, attention)
+    _check_windows(config, name, family, tuple(models), log)
+    with log.step("an adapter can be trained and folded in"):
+        _check_adapter(models, family, name, log)
+    return replace(family, attentions=tuple(name for name in ATTENTIONS if name in models), packs=packs)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    before = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity(transformers.logging.CRITICAL)
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(before)
+
+
+def _random_model(config: Any, attention: str) -> PreTrainedModel:
+    """With weights large enough for its layers to matter; the usual ones leave them near identity."""
+    torch.manual_seed(0)
+    with making_modules:
+        # A model writes its attention into the config that it is given.
+        model = AutoModelForCausalLM.from_config(
+            copy.deepcopy(config), attn_implementation=attention, **{DTYPE_SETTING: torch.float32}
+        )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.is_floating_point():
+                parameter.nan_to_num_(0.0, 0.0, 0.0)
+                parameter.mul_(5 if parameter.ndim > 1 else 1)
+                parameter.add_(torch.randn_like(parameter) * 0.05)
+    return model.eval().requires_grad_(False)
+
+
+def _anatomy(model: PreTrainedModel) -> Family:
+    path, layers = find_layers(model)
+    decoder = model.get_submodule(path)
+    outputs: dict[str, Any] = {}
+    hooks = [
+        child.register_forward_hook(lambda _module, _args, output, name=name: outputs.__setitem__(name, output))
+        for name, child in decoder.named_children()
+    ]
+    with torch.inference_mode():
+        last = decoder(input_ids=_pieces(1), use_cache=False).last_hidden_state
+    for hook in hooks:
+        hook.remove()
+    return Family(path, layers, find_norm(decoder, layers, outputs, last))
+
+
+def _own_states(model: PreTrainedModel, family: Family, log: _Log) -> Tensor:
+    """What the model computes without any of our doing, on rows with padding."""
+    ids, mask = _batch()
+    decoder = model.get_submodule(family.decoder)
+    with log.step("it runs"), torch.inference_mode():
+        states = decoder(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    finite = bool(torch.isfinite(states[mask.bool()]).all())
+    log.need("its states are finite", finite, "all of them" if finite else "some are not")
+    return states
+
+
+def _backbone(model: PreTrainedModel, family: Family, name: str) -> Backbone:
+    base = BaseSettings(name, attention=family.attentions[0])
+    shared = SharedBase(model)
+    tree = shared.tree(shared.layers, family)
+    plan = MaskPlan.parse("none", shared.layers)
+    unmask_layers(layers_of(tree.get_submodule(family.decoder), family), plan)
+    # A tokenizer is the one thing that the checks have no use for.
+    no_tokenizer: Any = PreTrainedTokenizerFast
+    return Backbone(
+        tree, shared, None, no_tokenizer, plan, BackboneSettings(base, "none"), family, Path(), Origin(""), ""
+    )
+
+
+def _check_masks(backbone: Backbone, log: _Log, attention: str) -> None:
+    """In a batch with padding an attention layer gets a mask over pairs of pieces. Layers that mix pieces in another
+    way, such as state spaces, linear attention and convolutions, do not."""
+    given: list[Any] = []
+
+    def look(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given.append(mask_given(layer, args, kwargs))
+
+    layers = layers_of(backbone.causal_lm.get_submodule(backbone.family.decoder), backbone.family)
+    hooks = [layer.register_forward_pre_hook(look, with_kwargs=True) for layer in layers]
+    _states(backbone, *_batch())
+    for hook in hooks:
+        hook.remove()
+    wrong = [
+        f"{words} gets {'none' if mask is None else f'one of shape {tuple(mask.shape)}'}"
+        for words, mask in zip(_layers_in_words(backbone), given, strict=True)
+        if not isinstance(mask, Tensor) or mask.ndim != 4
+    ]
+    said = wrong[0] if wrong else "all of them"
+    log.need(f"{attention}: every layer gets a mask over pairs of pieces", not wrong, said)
+
+
+def _check_sight(backbone: Backbone, expected: Tensor, log: _Log, attention: str) -> None:
+    ids, mask = _batch()
+    real = mask.bool()
+    states = _states(backbone, ids, mask)
+    largest = _distance(states[real], expected[real])
+    log.need(
+        f"{attention}: with no layer unmasked the states are the model's own",
+        largest < TOLERANCE,
+        f"largest difference {largest:.1g}",
+    )
+    what = f"{attention}: with no layer unmasked, position 0 does not move when the last piece changes"
+    moved = _moved(backbone, "none")
+    log.need(what, max(moved) < TOLERANCE, _movement(moved))
+    for layer, words in enumerate(_layers_in_words(backbone)):
+        what = f"{attention}: with {words} unmasked, position 0 moves when the last piece changes"
+        with log.step(what):
+            moved = _moved(backbone, f"layers:{layer}")
+            log.need(what, min(moved) > TOLERANCE, _movement(moved))
+    what = f"{attention}: with all layers unmasked, position 0 moves when the last piece changes"
+    moved = _moved(backbone, "all")
+    log.need(what, min(moved) > TOLERANCE, _movement(moved))
+
+
+def _movement(moved: tuple[float, float]) -> str:
+    return f"moved by {moved[0]:.1g} without padding and {moved[1]:.1g} with"
+
+
+def _layers_in_words(backbone: Backbone) -> list[str]:
+    """Each layer with its kind, where the config tells them apart."""
+    count, config = len(backbone.plan.unmasked), backbone.config
+    kinds = getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None) or []
+    shown = [f" ({kind})" for kind in kinds] if len(kinds) == count else [""] * count
+    return [f"layer {layer}{kind}" for layer, kind in enumerate(shown)]
+
+
+def _check_padding(backbone: Backbone, log: _Log, attention: str) -> None:
+    ids, mask = _batch()
+    real = mask.bool()
+    other = torch.where(real, ids, (ids + 7) % VOCABULARY)
+    largest, apart = 0.0, 0.0
+    for unmask in ("none", "all"):
+        backbone.use_mask(unmask)
+        states = _states(backbone, ids, mask)
+        largest = max(largest, _distance(states[real], _states(backbone, other, mask)[real]))
+        for row, length in enumerate(mask.sum(1).tolist()):
+            alone = _states(backbone, ids[row : row + 1, :length], mask[row : row + 1, :length])
+            apart = max(apart, _distance(states[row : row + 1, :length], alone))
+    log.need(f"{attention}: what stands in padding moves nothing", largest < TOLERANCE, f"moved by {largest:.1g}")
+    log.need(f"{attention}: states do not depend on the batch", apart < TOLERANCE, f"largest difference {apart:.1g}")
+
+
+def _check_packing(backbone: Backbone, log: _Log, attention: str) -> bool:
+    """Two texts in one row must be as each alone. If they are not, texts get rows of their own."""
+    what = f"{attention}: texts that share a row are as each alone"
+    sizes = (5, 7)
+    ids = _pieces(1)
+    positions = torch.cat([torch.arange(size) for size in sizes])[None]
+    mask = torch.ones_like(ids)
+    largest = 0.0
+    try:
+        for unmask in ("none", "all"):
+            backbone.use_mask(unmask)
+            together = _states(backbone, ids, mask, positions)
+            parts = [_states(backbone, part, torch.ones_like(part)) for part in ids.split(list(sizes), dim=1)]
+            largest = max(largest, _distance(together, torch.cat(parts, dim=1)))
+    except Exception as error:
+        lines = str(error).strip().splitlines()
+        return log.add(what, False, f"{type(error).__name__}: {lines[0] if lines else 'no details'}")
+    return log.add(what, largest < TOLERANCE, f"largest difference {largest:.1g}")
+
+
+def _check_windows(config: Any, name: str, family: Family, attentions: tuple[str, ...], log: _Log) -> None:
+    """A sliding window that is unmasked reaches as far to the right as to the left."""
+    windows = [key for key in WINDOW_NAMES if isinstance(getattr(config, key, None), int) and getattr(config, key)]
+    if not windows or not getattr(config, "use_sliding_window", True):
+        return
+    kinds = getattr(config, "layer_types", None)
+    if kinds and "sliding_attention" not in kinds:
+        return
+    for attention in attentions:
+        what = f"{attention}: an unmasked sliding window reaches as far to the right as to the left"
+        with log.step(what):
+            small = shrunken(config, name, window=NARROW)
+            first = list(small.layer_types).index("sliding_attention") if kinds else 0
+            model = _random_model(small, attention)
+            backbone = _backbone(model, replace(family, attentions=(attention,)), name)
+            reach = {}
+            for unmask in ("none", "all"):
+                backbone.use_mask(unmask)
+                reach[unmask] = _reach(backbone, first)
+            right, left = reach["none"], [2 * MIDDLE - place for place in reversed(reach["none"])]
+            windowed = 1 < len(right) < LENGTH - MIDDLE
+            log.need(
+                what,
+                reach["all"] == sorted({*left, *right}) or not windowed,
+                f"a change at {MIDDLE} moves {reach['all']}, and with the mask on {right}",
+            )
+
+
+def _reach(backbone: Backbone, layer: int) -> list[int]:
+    """The places of one layer's output that move when a piece in the middle changes and what enters the layer moves in
+    that place alone, as it does in the first layer."""
+    found: list[Tensor] = []
+    decoder = backbone.causal_lm.get_submodule(backbone.family.decoder)
+    chosen = layers_of(decoder, backbone.family)[layer]
+
+    def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        # The same states from whatever layers are below.
+        states = args[0] if args else kwargs["hidden_states"]
+        states = torch.randn(states.shape, generator=torch.Generator().manual_seed(3))
+        if found:
+            states[..., MIDDLE, :] += 1.0
+        return ((states, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": states})
+
+    def keep(_module: nn.Module, _args: Any, output: Any) -> None:
+        found.append(output[0] if isinstance(output, tuple) else output)
+
+    hooks = [chosen.register_forward_pre_hook(hook, with_kwargs=True), chosen.register_forward_hook(keep)]
+    ids = _pieces(1)
+    for _ in range(2):
+        _states(backbone, ids, torch.ones_like(ids))
+    for handle in hooks:
+        handle.remove()
+    moved = (found[0] - found[1]).abs().amax(-1).reshape(-1, LENGTH).amax(0)
+    return [int(place) for place in (moved > TOLERANCE).nonzero().flatten()]
+
+
+def _check_adapter(models: dict[str, PreTrainedModel], family: Family, name: str, log: _Log) -> None:
+    attention = next(name for name in ATTENTIONS if name in models)
+    plain = _backbone(models[attention], replace(family, attentions=(attention,)), name)
+    plain.use_mask("all")
+    ids, mask = _batch()
+    before = _states(plain, ids, mask)
+    adapted = replace(plain, model=add_adapter(plain.model, LoraSettings(r=4, dropout=0.0)))
+    adapted.model.eval()
+    target = torch.randn(before.shape, generator=torch.Generator().manual_seed(2))
+    for _ in range(2):
+        loss = ((adapted.states(ids, mask) - target)[mask.bool()] ** 2).mean()
+        loss.backward()
+        with torch.no_grad():
+            for value in adapted.adapter_parameters().values():
+                if value.grad is not None:
+                    value.sub_(value.grad.sign(), alpha=0.02)
+                    value.grad = None
+    after = _states(adapted, ids, mask)
+    moved = _distance(after[mask.bool()], before[mask.bool()])
+    log.need("an adapter learns", moved > TOLERANCE, f"two steps move the states by {moved:.1g}")
+    folded = Folded(adapted).backbone
+    largest = _distance(_states(folded, ids, mask)[mask.bool()], after[mask.bool()])
+    log.need("an adapter folds into the weights", largest < TOLERANCE, f"largest difference {largest:.1g}")
+
+
+def _pieces(rows: int) -> Tensor:
+    return torch.randint(2, VOCABULARY, (rows, LENGTH), generator=torch.Generator().manual_seed(1))
+
+
+def _batch() -> tuple[Tensor, Tensor]:
+    """Three rows; the second has padding, the third almost nothing else."""
+    ids = _pieces(3)
+    mask = torch.ones_like(ids)
+    mask[1, 7:] = 0
+    mask[2, 1:] = 0
+    return ids, mask
+
+
+def _moved(backbone: Backbone, unmask: str) -> tuple[float, float]:
+    """How far the first position moves under a mask when the last piece changes: without padding, and at the least in
+    rows of which some are padded."""
+    backbone.use_mask(unmask)
+    found = []
+    for padded in (False, True):
+        ids, mask = _batch()
+        if not padded:
+            ids, mask = ids[:1], mask[:1]
+        changed = ids.clone()
+        last = mask.sum(1) - 1
+        rows = [row for row in range(len(ids)) if last[row] > 0]
+        for row in rows:
+            changed[row, last[row]] = (changed[row, last[row]] + 11) % VOCABULARY
+        one, other = _states(backbone, ids, mask), _states(backbone, changed, mask)
+        found.append(min(_distance(one[row, 0], other[row, 0]) for row in rows))
+    return found[0], found[1]
+
+
+def _states(backbone: Backbone, ids: Tensor, mask: Tensor, positions: Tensor | None = None) -> Tensor:
+    with torch.inference_mode():
+        return backbone.states(ids, mask, positions)
+
+
+def _distance(one: Tensor, other: Tensor) -> float:
+    """The largest difference, as a share of the largest state."""
+    largest = max(float(one.abs().max()), float(other.abs().max()), 1e-6)
+    return float((one - other).abs().max()) / largest

@@ -1,0 +1,71 @@
+"""Which families are known to work, and in which variants: proofs that were made before, and those of this process.
+
+`proved.json` holds what `scripts/prove_families.py` has found for the default config of every causal language model
+that transformers has, and for variants of some, per version of transformers. What it does not hold is proved when it is
+first asked for.
+"""
+
+import json
+import threading
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import transformers
+
+from ..errors import BaseError
+from .families import Family
+from .proof import Proof, prove
+from .variants import variant_of
+
+FILE = "proved.json"
+_lock = threading.RLock()
+_made: dict[str, Proof] = {}
+
+
+def minor_version(version: str = transformers.__version__) -> str:
+    """The first two numbers of a version: proofs hold for all patches of it."""
+    return ".".join(version.split(".")[:2])
+
+
+@cache
+def shipped() -> dict[str, dict[str, dict[str, Any]]]:
+    """By minor version of transformers and by variant: `{"family": …}`, or `{"refused": "why"}`."""
+    return json.loads(files(__package__).joinpath(FILE).read_text(encoding="utf8"))
+
+
+def family_of(config: Any, name: str) -> Family:
+    """How the model of a config is made, if the mask can be taken off it.
+
+    config (PretrainedConfig): Of a causal language model.
+    name (str): The base's, for the message.
+    RAISES (BaseError): It cannot be taken off, or the model cannot be tried.
+    """
+    variant = variant_of(config)
+    known = shipped().get(minor_version(), {}).get(variant)
+    if known is None:
+        proof = proof_of(config, name)
+        family, reason = proof.family, proof.reason
+    else:
+        family = Family.read(known["family"]) if "family" in known else None
+        reason = known.get("refused")
+    if family is None:
+        raise BaseError(
+            f"the causal mask of the base {name!r} ({variant}) cannot be taken off with transformers "
+            f"{transformers.__version__}. On a small random copy of it: {reason}. "
+            f"`python -m spacy lsbillm check-base` prints all that was measured, and docs/families.md lists the "
+            f"families that work."
+        )
+    return family
+
+
+def proof_of(config: Any, name: str) -> Proof:
+    """The proof for a config, made if this process has not made it yet.
+
+    RAISES (BaseError): A small copy of the config cannot be made.
+    """
+    variant = variant_of(config)
+    with _lock:
+        if variant not in _made:
+            _made[variant] = prove(config, name)
+        return _made[variant]
