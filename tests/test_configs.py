@@ -189,7 +189,7 @@ def test_a_doc_cleaner_is_put_behind_what_listens():
 
 def test_the_project_file_is_valid_and_names_files_that_exist():
     config = load_project_config(REPOSITORY)
-    assert list(config["workflows"]) == ["all", "compare", "task"]
+    assert list(config["workflows"]) == ["all", "compare", "real", "task"]
     made = {output for command in config["commands"] for output in command.get("outputs", [])}
     needed = {path for command in config["commands"] for path in command.get("deps", [])}
     assert all((REPOSITORY / path).exists() for path in needed - made)
