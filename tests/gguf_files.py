@@ -18,7 +18,12 @@ ARCHITECTURES = {
     "gemma2": "gemma2",
     "gemma3_text": "gemma3",
     "gpt2": "gpt2",
+    "mistral": "llama",
+    "falcon": "falcon",
+    "stablelm": "stablelm",
+    "nemotron": "nemotron",
     "qwen2_moe": "qwen2moe",
+    "qwen3_moe": "qwen3moe",
 }
 NORMAL, CONTROL, USER_DEFINED, BYTE = 1, 3, 4, 6
 
@@ -92,11 +97,20 @@ def _write_shape(out, config):
     out.add_head_count(heads)
     out.add_head_count_kv(getattr(config, "num_key_value_heads", heads))
     out.add_key_length(width)
-    out.add_rope_dimension_count(width)
-    out.add_layer_norm_rms_eps(getattr(config, "rms_norm_eps", 1e-5))
-    out.add_layer_norm_eps(getattr(config, "norm_epsilon", getattr(config, "layer_norm_epsilon", 1e-5)))
-    if theta(config) is not None:
-        out.add_rope_freq_base(theta(config))
+    out.add_rope_dimension_count(int(width * rotary(config, "partial_rotary_factor", 1.0)))
+    out.add_layer_norm_rms_eps(getattr(config, "rms_norm_eps", getattr(config, "norm_eps", 1e-5)))
+    out.add_layer_norm_eps(
+        next(
+            (
+                getattr(config, name)
+                for name in ("norm_epsilon", "layer_norm_epsilon", "layer_norm_eps")
+                if name in vars(config)
+            ),
+            1e-5,
+        )
+    )
+    if rotary(config, "rope_theta") is not None:
+        out.add_rope_freq_base(rotary(config, "rope_theta"))
     if getattr(config, "sliding_window", None):
         out.add_sliding_window(config.sliding_window)
     for cap in ("attn_logit_softcapping", "final_logit_softcapping"):
@@ -106,15 +120,16 @@ def _write_shape(out, config):
         out.add_expert_count(config.num_experts)
         out.add_expert_used_count(config.num_experts_per_tok)
         out.add_expert_feed_forward_length(config.moe_intermediate_size)
+    if hasattr(config, "shared_expert_intermediate_size"):
         out.add_expert_shared_feed_forward_length(config.shared_expert_intermediate_size)
 
 
-def theta(config):
-    """Of the rotary positions, or of those of full attention."""
+def rotary(config, name, default=None):
+    """A setting of the rotary positions, of those of full attention if there are several."""
     parameters = getattr(config, "rope_parameters", None)
     if parameters:
-        return parameters.get("full_attention", parameters).get("rope_theta")
-    return getattr(config, "rope_theta", None)
+        return parameters.get("full_attention", parameters).get(name, default)
+    return getattr(config, name, default)
 
 
 def _write_tokenizer(out, tokenizer, pre):
@@ -166,11 +181,11 @@ def _collect_experts(experts, names, name, values):
 
 def _as_written(config, name, values):
     kind = config.model_type
-    if kind == "llama" and (".attn_q." in name or ".attn_k." in name):
+    if kind in ("llama", "mistral") and (".attn_q." in name or ".attn_k." in name):
         heads = config.num_attention_heads if ".attn_q." in name else config.num_key_value_heads
         rows = values.shape[0] // heads // 2
         return values.reshape(heads, 2, rows, *values.shape[1:]).swapaxes(1, 2).reshape(values.shape)
-    if kind in ("gemma2", "gemma3_text") and name.endswith("norm.weight"):
+    if kind in ("gemma2", "gemma3_text", "nemotron") and name.endswith("norm.weight"):
         return values + 1
     turned = ("attn_qkv.weight", "attn_output.weight", "ffn_up.weight", "ffn_down.weight")
     if kind == "gpt2" and name.endswith(turned):

@@ -282,7 +282,7 @@ def test_a_base_that_a_command_has_made_can_be_made_again(make_base, tmp_path, m
         assert same(vectors(spacy.load(tmp_path / "pipeline")), expected)
         return
     assert command in meta["notes"] and "SPACY_LSBILLM_BASES" in meta["notes"]
-    with pytest.raises(BaseError, match="no folder .* made again with: ") as caught:
+    with pytest.raises(BaseError, match=r"no folder .* made again with: ") as caught:
         spacy.load(tmp_path / "pipeline")
     assert command in str(caught.value) and "hub" not in str(caught.value)
     bases = tmp_path / "bases.json"
