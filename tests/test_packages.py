@@ -261,6 +261,40 @@ def test_meta_lists_the_base_and_its_licence(make_base, tmp_path):
     assert (tmp_path / "pipeline" / "transformer" / "base" / "README.md").is_file()
 
 
+@pytest.mark.parametrize("store_base", ["reference", "copy"])
+def test_a_base_that_a_command_has_made_can_be_made_again(make_base, tmp_path, monkeypatch, store_base):
+    command = "python -m spacy lsbillm import-gguf --package tiny-model==1.0 FOLDER"
+    base = shutil.copytree(make_base("llama"), tmp_path / "made")
+    (base / "origin.json").write_text(json.dumps({"made_with": command}), encoding="utf8")
+    fix_random_seed(0)
+    nlp = build(base, store_base=store_base)
+    train(nlp)
+    nlp.to_disk(tmp_path / "pipeline")
+    meta = json.loads((tmp_path / "pipeline" / "meta.json").read_text(encoding="utf8"))
+    assert meta["sources"] == [{"name": str(base), "url": "", "license": "", "made_with": command}]
+    expected = vectors(nlp)
+    del nlp
+    base.rename(tmp_path / "elsewhere")
+    monkeypatch.setattr("spacy_lsbillm.backbone.known._folders", {})
+    if store_base == "copy":
+        # It needs no other.
+        assert "notes" not in meta
+        assert same(vectors(spacy.load(tmp_path / "pipeline")), expected)
+        return
+    assert command in meta["notes"] and "SPACY_LSBILLM_BASES" in meta["notes"]
+    with pytest.raises(BaseError, match=r"no folder .* made again with: ") as caught:
+        spacy.load(tmp_path / "pipeline")
+    assert command in str(caught.value) and "hub" not in str(caught.value)
+    bases = tmp_path / "bases.json"
+    bases.write_text(json.dumps({str(base): "elsewhere"}), encoding="utf8")
+    monkeypatch.setenv("SPACY_LSBILLM_BASES", str(bases))
+    again = spacy.load(tmp_path / "pipeline")
+    assert same(vectors(again), expected)
+    # Said once, however often it is trained.
+    train(again)
+    assert again.meta["notes"].count(command) == 1
+
+
 def test_a_base_of_the_hub_is_named_by_its_commit(make_base, tmp_path, monkeypatch):
     commit = "0123456789abcdef0123456789abcdef01234567"
     snapshots = tmp_path / "hub" / "models--org--tiny" / "snapshots"

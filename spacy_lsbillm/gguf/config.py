@@ -20,15 +20,27 @@ from .file import ARRAY, GGUFFile, gguf_package
 NO_ARCHITECTURES = {"general", "tokenizer"}
 # By GGUF's name, what transformers' table leaves out for some architectures; it is set where the model's config has it.
 BESIDE = {
+    "block_count": "num_hidden_layers",
+    "embedding_length": "hidden_size",
+    "feed_forward_length": "intermediate_size",
+    "attention.head_count": "num_attention_heads",
+    "attention.head_count_kv": "num_key_value_heads",
+    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
     "context_length": "max_position_embeddings",
     "rope.freq_base": "rope_theta",
     "attention.key_length": "head_dim",
     "attention.sliding_window": "sliding_window",
     "attn_logit_softcapping": "attn_logit_softcapping",
     "final_logit_softcapping": "final_logit_softcapping",
+    "expert_count": "num_experts",
+    "expert_used_count": "num_experts_per_tok",
+    "expert_feed_forward_length": "moe_intermediate_size",
+    "expert_shared_feed_forward_length": "shared_expert_intermediate_size",
 }
-# The largest Gemma 2 and Gemma 3 scale attention by another width than that of a head, which no key says; llama.cpp
-# knows them by their number of layers.
+ROPE_SETTINGS = {"rope_theta", "partial_rotary_factor"}
+SPECIAL_PIECES = ("bos_token_id", "eos_token_id", "pad_token_id")
+# Gemma scales attention by the width of a head, and the largest Gemma 2 and 3 by another, which no key says; llama.cpp
+# knows those by their number of layers.
 GEMMA_27B = {("gemma2", 46), ("gemma3_text", 62)}
 ROPE_FACTORS = "rope_freqs.weight"
 # LLaMA 3.1 to 3.3: all have these, and a factor of their own.
@@ -50,20 +62,42 @@ def make_config(file: GGUFFile) -> tuple[Any, dict[str, Any]]:
     default = AutoConfig.for_model(model_type)
     for key, name in BESIDE.items():
         value = file.value(key)
-        known = hasattr(default, name) or (name == "rope_theta" and hasattr(default, "rope_parameters"))
-        if value is not None and name not in entries and known:
+        if value is not None and name not in entries and _has(default, name):
             entries[name] = value or None
+    for name in SPECIAL_PIECES:
+        # The default of a family is that of its first model's vocabulary.
+        entries.setdefault(name, None)
     if EMBEDDINGS in file.tensors:
         # Some tables do not know its key, and a vocabulary may be filled up.
         entries["vocab_size"] = file.tensors[EMBEDDINGS].shape[0]
-    if (model_type, entries.get("num_hidden_layers")) in GEMMA_27B:
-        entries["query_pre_attn_scalar"] = entries["hidden_size"] // entries["num_attention_heads"]
+    _add_widths(file, entries, default)
     scaling = _rope_scaling(file)
     if scaling is not None:
         entries["rope_scaling"] = scaling
     if ROPE_FACTORS in file.tensors:
         entries["rope_scaling"] = _llama3_scaling(file, entries)
     return _config(entries), entries
+
+
+def _has(default: Any, name: str) -> bool:
+    """Whether a family's config has a setting, and not a value that it computes."""
+    if name in ROPE_SETTINGS and hasattr(default, "rope_parameters"):
+        # transformers 5 has them there, and takes them under the old names.
+        return name == "rope_theta" or name in (default.rope_parameters or {})
+    computed = getattr(type(default), name, None)
+    return hasattr(default, name) and not (isinstance(computed, property) and computed.fset is None)
+
+
+def _add_widths(file: GGUFFile, entries: dict[str, Any], default: Any) -> None:
+    """What follows from the width of a head: how much of it is rotated, and what attention is scaled by."""
+    width = file.value("attention.key_length") or entries["hidden_size"] // entries["num_attention_heads"]
+    rotated = file.value("rope.dimension_count")
+    if rotated and "partial_rotary_factor" not in entries and _has(default, "partial_rotary_factor"):
+        entries["partial_rotary_factor"] = rotated / width
+    if _has(default, "query_pre_attn_scalar"):
+        largest = (entries["model_type"], entries["num_hidden_layers"]) in GEMMA_27B
+        wide = entries["hidden_size"] // entries["num_attention_heads"]
+        entries["query_pre_attn_scalar"] = wide if largest else width
 
 
 def _config(entries: dict[str, Any]) -> Any:

@@ -21,7 +21,7 @@ from ..errors import BaseError, SettingError
 from ..files import digest, replaced_folder
 from .card import model_card, origin_record
 from .config import make_config
-from .file import GGUFFile, read_gguf
+from .file import GGUFFile, gguf_package, read_gguf
 from .source import Source, opened
 from .tokenizer import SAMPLES, make_tokenizer
 from .weights import NAMES, new_tensors
@@ -50,6 +50,7 @@ def import_gguf(
     """
     if dtype not in DTYPES:
         raise SettingError(f"--dtype {dtype} is not allowed. Use one of: {', '.join(DTYPES)}.")
+    gguf_package()
     if (file is None) == (package is None):
         raise SettingError("name either a file or a --package, and the folder to write.")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
