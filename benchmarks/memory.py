@@ -2,9 +2,10 @@
 
     python -m benchmarks.memory --shape 100m
     python -m benchmarks.memory --shape 8b --gpu-id 0
+    python -m benchmarks.memory --base FOLDER --only load
 
-The weights are random: nothing is fetched. Each measurement has a process of its own; memory is that of the GPU, or
-without one the resident memory of the process. On a GPU the arithmetic is in bfloat16, on a CPU in float32.
+The weights of a shape are random: nothing is fetched. Each measurement has a process of its own; memory is that of the
+GPU, or without one the resident memory of the process. On a GPU the arithmetic is in bfloat16, on a CPU in float32.
 """
 
 import argparse
@@ -157,7 +158,7 @@ def train(
     predict_seconds = time.monotonic() - begun
     spacy_lsbillm.save(nlp, work / f"trained-{quantization}")
     size = sum(path.stat().st_size for path in (work / f"trained-{quantization}").rglob("*") if path.is_file())
-    base_size = sum(path.stat().st_size for path in base.glob("*.safetensors"))
+    base_size = _size(base)
     return {
         "peak in training, GiB": trained_peak / 2**30,
         "peak in prediction, GiB": (memory.peak() - before) / 2**30,
@@ -168,13 +169,15 @@ def train(
 
 
 def load(base: Path, work: Path, memory: Memory) -> dict[str, float]:
-    """`spacy.load` of a reference package against `from_pretrained` of its base, by turns: with the base's files in the
-    page cache, and with its files on the disk alone, each first as often as second."""
-    initialized(base, dtype="bfloat16").to_disk(work / "reference")
+    """`spacy.load` of a reference package against `from_pretrained` of its base and against reading its files once, by
+    turns: with the base's files in the page cache, and with its files on the disk alone, each first as often as last.
+    And the most memory that `spacy.load` takes, beyond what a process has that has loaded the package before."""
+    initialized(base, dtype="auto").to_disk(work / "reference")
     gc.collect()
     loaders: dict[str, Callable[[], Any]] = {
         "spacy.load": lambda: spacy.load(work / "reference"),
-        "from_pretrained": lambda: AutoModelForCausalLM.from_pretrained(base, torch_dtype=torch.bfloat16),
+        "from_pretrained": lambda: AutoModelForCausalLM.from_pretrained(base, torch_dtype="auto"),
+        "reading once": lambda: _read(base),
     }
     both = list(loaders)
     # The first of each has the imports in it.
@@ -193,8 +196,27 @@ def load(base: Path, work: Path, memory: Memory) -> dict[str, float]:
         figures |= {f"{name}{where}, seconds": value for name, value in found.items()}
         for name, values in times.items():
             figures |= {f"{name}{where}, turn {turn}, seconds": value for turn, value in enumerate(values, 1)}
-        figures[f"ratio{where}"] = found["spacy.load"] / found["from_pretrained"]
+        for other in ("from_pretrained", "reading once"):
+            figures[f"spacy.load by {other}{where}"] = found["spacy.load"] / found[other]
+    _forget(base)
+    before = memory.held()
+    memory.reset()
+    _seconds(loaders["spacy.load"])
+    figures["peak of spacy.load, share of the base"] = (memory.peak() - before) / _size(base)
     return figures
+
+
+def _read(folder: Path) -> None:
+    """Every byte of a base's weights, and none of them kept."""
+    buffer = bytearray(1 << 24)
+    for path in folder.glob("*.safetensors"):
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+
+
+def _size(base: Path) -> int:
+    return sum(path.stat().st_size for path in base.glob("*.safetensors"))
 
 
 def _seconds(loader: Callable[[], Any]) -> float:
@@ -203,9 +225,9 @@ def _seconds(loader: Callable[[], Any]) -> float:
     held = loader()
     # Pages that were only mapped are read when they are used.
     for parameter in _parameters(held):
-        parameter.flatten()[::2048].sum()
+        parameter.flatten()[::1024].sum()
     seconds = time.monotonic() - begun
-    del held, parameter
+    del held
     gc.collect()
     return seconds
 
@@ -219,6 +241,8 @@ def _forget(folder: Path) -> None:
 
 
 def _parameters(held: Any) -> list[Any]:
+    if held is None:
+        return []
     model = held.get_pipe("transformer").model.shims[0].backbone.model if isinstance(held, Language) else held
     return [parameter.detach() for parameter in model.parameters()]
 
@@ -233,7 +257,7 @@ def share(base: Path, work: Path, memory: Memory) -> dict[str, float]:
         held.append(spacy.load(work / "small"))
         list(held[-1].pipe([" ".join(WORDS)] * 4))
         after.append(memory.held())
-    size = sum(path.stat().st_size for path in base.glob("*.safetensors"))
+    size = _size(base)
     further = [(b - a) / size for a, b in pairwise(after[1:])]
     return {
         "first pipeline, share of the base": (after[1] - after[0]) / size,
@@ -246,7 +270,7 @@ def save(base: Path, work: Path, memory: Memory, store_base: str) -> dict[str, f
     """How much the resident memory grows while a pipeline is saved with its base, in units of the 16-bit base."""
     nlp = initialized(base, dtype="bfloat16", store_base=store_base)
     list(nlp.pipe([" ".join(WORDS)] * 4))
-    size = sum(path.stat().st_size for path in base.glob("*.safetensors"))
+    size = _size(base)
     resident = Memory(gpu=False)
     resident.reset()
     before = resident.held()
@@ -279,7 +303,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.memory", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--shape", choices=SHAPES, default="100m")
+    parser.add_argument("--shape", choices=SHAPES, default="100m", help="of the base (default %(default)s)")
+    parser.add_argument("--base", type=Path, help="in place of a shape: the folder of a base")
     parser.add_argument("--gpu-id", type=int, default=-1)
     parser.add_argument("--tokens", type=int, default=4096, help="a step of training (default %(default)s)")
     parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, default=MEASUREMENTS, metavar="WHAT")
@@ -292,17 +317,22 @@ def main() -> None:
         return
     found: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        base = Path(folder) / "base"
-        base.mkdir()
-        make_base(base, args.shape)
-        size = sum(path.stat().st_size for path in base.glob("*.safetensors"))
-        print(f"a base of LLaMA's shape, {size / 2 / 1e6:,.0f} million random parameters, {size / MEBIBYTE:,.0f} MiB\n")
+        if args.base is None:
+            base = Path(folder) / "base"
+            base.mkdir()
+            make_base(base, args.shape)
+            print(f"a base of LLaMA's shape, {_size(base) / 2 / 1e6:,.0f} million random parameters, ", end="")
+        else:
+            base = args.base.resolve()
+            print(f"the base {base.name}, ", end="")
+        print(f"{_size(base) / MEBIBYTE:,.0f} MiB\n")
         for what in args.only:
             found[what] = _in_process(what, base, Path(folder), args)
             print("\n".join(f"| {what} | {name} | {value:,.3f} |" for name, value in found[what].items()), flush=True)
     if args.output is not None:
         device = torch.cuda.get_device_name(args.gpu_id) if args.gpu_id >= 0 else "cpu"
-        write_result(args.output, {"shape": args.shape, "device": device, "figures": found, **circumstances()})
+        made = {"base": args.base.name} if args.base else {"shape": args.shape}
+        write_result(args.output, {**made, "device": device, "figures": found, **circumstances()})
 
 
 def _in_process(what: str, base: Path, work: Path, args: argparse.Namespace) -> dict[str, float]:

@@ -120,9 +120,12 @@ def uninitialised() -> Iterator[None]:
         yield
 
 
-def weights_of(folder: Path, config: Any) -> dict[str, Any]:
-    """How `from_pretrained` is told where the weights of a model are in a folder, which may hold another's as well."""
-    model, stored = skeleton(config), stored_tensors(folder)
+def weights_of(folder: Path, model: PreTrainedModel) -> dict[str, Any]:
+    """How `from_pretrained` is told where the weights of a model are in a folder, which may hold another's as well.
+
+    model (PreTrainedModel): Its `skeleton`.
+    """
+    stored = stored_tensors(folder)
     mapping = other_names(stored, model)
     if mapping is None or RENAMES_FREELY or any(name.startswith(model.base_model_prefix) for name in stored):
         return {"key_mapping": mapping}
@@ -134,9 +137,12 @@ def weights_of(folder: Path, config: Any) -> dict[str, Any]:
     return {"state_dict": state}
 
 
-def load_causal_lm(folder: Path, settings: BaseSettings, device: torch.device) -> PreTrainedModel:
+def load_causal_lm(
+    folder: Path, settings: BaseSettings, device: torch.device, empty: PreTrainedModel | None = None
+) -> PreTrainedModel:
     """Read a base's weights onto the device, in evaluation mode, with no gradient for any of them.
 
+    empty (PreTrainedModel | None): Its `skeleton`, if there is one already.
     settings (BaseSettings): With an attention that the family has, not "auto".
     RAISES (BaseError): Weights are missing or of another shape, or the quantisation cannot be had here.
     """
@@ -145,7 +151,7 @@ def load_causal_lm(folder: Path, settings: BaseSettings, device: torch.device) -
         "config": config,
         "attn_implementation": settings.attention,
         "use_safetensors": True,
-        **weights_of(folder, config),
+        **weights_of(folder, skeleton(config) if empty is None else empty),
     }
     dtype = settings.dtype if settings.dtype == "auto" else getattr(torch, settings.dtype)
     options[DTYPE_SETTING] = dtype

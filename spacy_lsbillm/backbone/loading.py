@@ -69,7 +69,7 @@ def load_backbone(
         check_targets(empty, lora)
     tokenizer = load_tokenizer(tokenizer_folder or folder)
     found = checked_fingerprint(folder, base.name, expected_fingerprint)
-    shared = shared_base(folder, found, base, config.num_hidden_layers, device)
+    shared = shared_base(folder, found, base, empty, device)
     model: Any = shared.tree(config.num_hidden_layers, family)
     unmask_layers(layers_of(decoder_of(model, family), family), plan)
     if settings.gradient_checkpointing:

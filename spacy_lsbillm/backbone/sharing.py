@@ -77,15 +77,16 @@ _live: dict[_Held, "WeakSet[SharedBase]"] = {}
 
 
 def shared_base(
-    folder: Path, fingerprint: str, settings: BaseSettings, layers: int, device: torch.device
+    folder: Path, fingerprint: str, settings: BaseSettings, empty: PreTrainedModel, device: torch.device
 ) -> SharedBase:
     """The base in memory; loaded if no pipeline holds it, or none with that many layers.
 
     folder (Path), fingerprint (str): Where it lies, and what it is.
-    layers (int): How many of its layers are needed.
+    empty (PreTrainedModel): Its `skeleton`, with the layers that are needed.
     RAISES (BaseError): It cannot be loaded.
     """
     held = _Held(folder, fingerprint, settings.dtype, settings.quantization, settings.attention, device)
+    layers = empty.config.num_hidden_layers
     with _lock:
         bases = _live.setdefault(held, WeakSet())
         largest = max(bases, key=lambda base: base.layers, default=None)
@@ -93,7 +94,7 @@ def shared_base(
             return largest
         # Loading draws random numbers, sharing does not: what follows must not depend on which of the two it was.
         with torch.random.fork_rng(devices=[]):
-            loaded = SharedBase(load_causal_lm(folder, settings, device))
+            loaded = SharedBase(load_causal_lm(folder, settings, device, empty))
         if largest is not None:
             loaded.adopt(largest)
         bases.add(loaded)
