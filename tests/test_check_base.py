@@ -1,5 +1,6 @@
 """`python -m spacy lsbillm check-base`."""
 
+import re
 import shutil
 
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -10,7 +11,7 @@ from spacy_lsbillm.cli import app
 
 def check(folder):
     result = CliRunner().invoke(app, ["check-base", str(folder)])
-    return result.exit_code, " ".join(result.output.split())
+    return result.exit_code, " ".join(re.sub(r"\x1b\[[0-9;]*m", "", result.output).split())
 
 
 def test_a_base_that_works(make_base):

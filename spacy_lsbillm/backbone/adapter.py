@@ -80,7 +80,7 @@ class LoraSettings:
         """The same as peft's config, for a causal language model."""
         targets = self.target_modules if isinstance(self.target_modules, str) else list(self.target_modules)
         if targets == "all-linear":
-            targets = _beside_experts(model) or targets
+            targets = _linear_in_layers(model) or targets
         return LoraConfig(
             r=self.r,
             lora_alpha=self.alpha,
@@ -94,17 +94,18 @@ class LoraSettings:
         )
 
 
-def _beside_experts(model: Any) -> list[str] | None:
-    """In a mixture of experts, the names of the linear layers that stand nowhere beside or in the experts: those of the
-    attention. transformers 4 and 5 keep experts in different forms, so that an adapter of theirs could not be carried
-    over. None for other models."""
-    mixtures = [f"{name.rpartition('.')[0]}." for name, _ in model.named_modules() if name.endswith(".experts")]
-    if not mixtures:
-        return None
-    head = model.get_output_embeddings()
-    linear = [(name, module) for name, module in model.named_modules() if isinstance(module, LINEAR)]
-    inside = {_leaf(name) for name, _ in linear if name.startswith(tuple(mixtures))}
-    return sorted({_leaf(name) for name, module in linear if module is not head} - inside)
+def _linear_in_layers(model: Any) -> list[str] | None:
+    """What "all-linear" stands for in models where it is not what peft takes: the names of linear layers that are found
+    neither in a mixture of experts nor outside the decoder. None for other models.
+
+    Of a mixture of experts the linear layers of the attention are left: transformers 4 and 5 keep experts in different
+    forms, so that an adapter of theirs could not be carried over. What follows the decoder, beside the output head, has
+    no part in the states."""
+    head, prefix = model.get_output_embeddings(), f"{model.base_model_prefix}."
+    mixtures = tuple(f"{name.rpartition('.')[0]}." for name, _ in model.named_modules() if name.endswith(".experts"))
+    linear = [name for name, module in model.named_modules() if isinstance(module, LINEAR) and module is not head]
+    left_out = {_leaf(name) for name in linear if name.startswith(mixtures) or not name.startswith(prefix)}
+    return sorted({_leaf(name) for name in linear} - left_out) if mixtures or left_out else None
 
 
 def _leaf(name: str) -> str:

@@ -24,7 +24,7 @@ from transformers import (
 from ..errors import BaseError, SettingError
 from .config_file import load_config
 from .families import ATTENTIONS, AUTO
-from .matching import RENAMES_FREELY, language_part, matched_tensors, tied_weights
+from .matching import RENAMES_FREELY, matched_tensors, other_names, tied_weights
 from .tensor_files import stored_tensors
 
 try:
@@ -122,12 +122,13 @@ def uninitialised() -> Iterator[None]:
 
 def weights_of(folder: Path, config: Any) -> dict[str, Any]:
     """How `from_pretrained` is told where the weights of a model are in a folder, which may hold another's as well."""
-    mapping = language_part(stored_tensors(folder), skeleton(config))
-    if mapping is None or RENAMES_FREELY:
+    model, stored = skeleton(config), stored_tensors(folder)
+    mapping = other_names(stored, model)
+    if mapping is None or RENAMES_FREELY or any(name.startswith(model.base_model_prefix) for name in stored):
         return {"key_mapping": mapping}
     # transformers 4 adds a prefix to all names, renamed or not, if none of them has it in the file.
     state = {}
-    for name, tensor in matched_tensors(folder, skeleton(config)).tensors.items():
+    for name, tensor in matched_tensors(folder, model).tensors.items():
         with safe_open(tensor.path, framework="pt") as file:
             state[name] = file.get_tensor(tensor.name)
     return {"state_dict": state}

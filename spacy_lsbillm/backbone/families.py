@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -89,13 +90,20 @@ def find_layers(causal_lm: PreTrainedModel) -> tuple[str, str]:
     raise BaseError(f"{type(causal_lm).__name__} keeps its layers in {path!r}, and no module around them takes pieces")
 
 
-def find_norm(decoder: nn.Module, layers: str, outputs: dict[str, Any], last: Tensor) -> str | None:
-    """The module behind the last layer whose output is the decoder's.
+def find_norm(layers: str, outputs: dict[str, Any], last: Tensor) -> str | None:
+    """The module behind the last layer whose output is the decoder's, in whatever shape.
 
     layers (str): Where the layers are, seen from the decoder.
     outputs (dict): What each child of the decoder has given in a forward pass, by its name.
     last (Tensor): The last layer's states, as the decoder gave them in that pass.
     """
     inside = layers.split(".")[0]
-    found = [name for name, output in outputs.items() if output is last and name != inside]
-    return found[-1] if found and getattr(decoder, found[-1]) is not None else None
+    found = [
+        name
+        for name, output in outputs.items()
+        if name != inside
+        and isinstance(output, Tensor)
+        and output.numel() == last.numel()
+        and torch.equal(output.reshape(last.shape), last)
+    ]
+    return found[-1] if found else None

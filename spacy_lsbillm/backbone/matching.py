@@ -22,14 +22,15 @@ except ImportError:
     get_model_conversion_mapping = None
 RENAMES_FREELY = get_model_conversion_mapping is not None
 
-# Where checkpoints of several modalities keep the language model, and what that is called in a causal LM; the more
-# particular first.
-LANGUAGE_PARTS: tuple[dict[str, str], ...] = (
+# Where checkpoints of several modalities keep the language model, and what that is called in a causal LM, the more
+# particular first; and the head of GPT-NeoX, which transformers 5 has renamed.
+OTHER_NAMES: tuple[dict[str, str], ...] = (
     {r"^model\.language_model\.": "model."},
     {r"^language_model\.": ""},
     {r"^model\.text_model\.": "model."},
     {r"^text_model\.": ""},
     {r"^thinker\.": ""},
+    {r"^lm_head\.": "embed_out."},
 )
 
 
@@ -40,11 +41,18 @@ class Matched:
     tensors (dict): By the model's names, those that it takes as they are.
     joined (dict): By the checkpoint's names, those of which transformers makes others when it loads them.
     made (set[str]): The model's names for what is made of these.
+    renamed (dict | None): See `other_names`.
     """
 
     tensors: dict[str, StoredTensor]
     joined: dict[str, StoredTensor]
     made: frozenset[str]
+    renamed: dict[str, str] | None
+
+    def written(self, tensor: StoredTensor) -> str:
+        """The name under which a tensor is written for this model alone. All versions of transformers know those in a
+        checkpoint, the model's differ between versions."""
+        return _renamed(tensor.name, self.renamed or {})
 
 
 def matched_tensors(folder: Path, model: PreTrainedModel) -> Matched:
@@ -55,7 +63,8 @@ def matched_tensors(folder: Path, model: PreTrainedModel) -> Matched:
     """
     stored = stored_tensors(folder)
     needed = model.state_dict()
-    names = _names(stored, model, language_part(stored, model))
+    renamed = other_names(stored, model)
+    names = _names(stored, model, renamed)
     tensors: dict[str, StoredTensor] = {}
     joined: dict[str, StoredTensor] = {}
     made = set()
@@ -68,16 +77,16 @@ def matched_tensors(folder: Path, model: PreTrainedModel) -> Matched:
         else:
             tensors[target] = stored[name]
     ordered = {name: tensors[name] for name in needed if name in tensors}
-    return Matched(ordered, joined, frozenset(made))
+    return Matched(ordered, joined, frozenset(made), renamed)
 
 
-def language_part(stored: Iterable[str], model: PreTrainedModel) -> dict[str, str] | None:
-    """How the names of the language part of a checkpoint of several modalities are changed into the model's, in the
-    form of `from_pretrained`'s `key_mapping`. None where nothing has to be changed."""
+def other_names(stored: Iterable[str], model: PreTrainedModel) -> dict[str, str] | None:
+    """How the names in a checkpoint are changed into the model's, in the form of `from_pretrained`'s `key_mapping`.
+    None where nothing has to be changed that transformers does not change itself."""
     names = list(stored)
     needed = model.state_dict()
     best, most = None, len(set(names) & set(needed))
-    for mapping in LANGUAGE_PARTS:
+    for mapping in OTHER_NAMES:
         found = len({_renamed(name, mapping) for name in names} & set(needed))
         if found > most:
             best, most = mapping, found

@@ -30,16 +30,18 @@ def write_model(folder: Path, settings: BaseSettings, adapter: tuple[Path, LoraS
     config = read_config(folder, settings)
     model = skeleton(config)
     matched = matched_tensors(folder, model)
-    stored_as = {**matched.tensors, **matched.joined}
-    tensors = {name: NewTensor(stored.dtype, stored.shape, stored.chunks) for name, stored in stored_as.items()}
+    by_name = {**matched.tensors, **matched.joined}
+    tensors = {
+        matched.written(stored): NewTensor(stored.dtype, stored.shape, stored.chunks) for stored in by_name.values()
+    }
     if adapter is not None:
         updates = _updates(*adapter)
         weights = {f"{name}.weight": module for name, module in model.named_modules() if isinstance(module, LINEAR)}
-        for name, stored in stored_as.items():
+        for name, stored in by_name.items():
             dtype = DTYPES[stored.dtype] if settings.dtype == "auto" else getattr(torch, settings.dtype)
             update = updates.get(name.removesuffix(".weight")) if name in weights else None
             transposed = update is not None and not isinstance(weights[name], nn.Linear)
-            tensors[name] = _changed(stored, dtype, update, transposed)
+            tensors[matched.written(stored)] = _changed(stored, dtype, update, transposed)
         if settings.dtype != "auto":
             setattr(config, DTYPE_SETTING, getattr(torch, settings.dtype))
     target.mkdir()

@@ -189,7 +189,7 @@ def _anatomy(model: PreTrainedModel) -> Family:
         last = decoder(input_ids=_pieces(1), use_cache=False).last_hidden_state
     for hook in hooks:
         hook.remove()
-    return Family(path, layers, find_norm(decoder, layers, outputs, last))
+    return Family(path, layers, find_norm(layers, outputs, last))
 
 
 def _own_states(model: PreTrainedModel, family: Family, log: _Log) -> Tensor:
