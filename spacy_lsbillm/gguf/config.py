@@ -76,7 +76,14 @@ def make_config(file: GGUFFile) -> tuple[Any, dict[str, Any]]:
         entries["rope_scaling"] = scaling
     if ROPE_FACTORS in file.tensors:
         entries["rope_scaling"] = _llama3_scaling(file, entries)
-    return _config(entries), entries
+    try:
+        return _config(entries), entries
+    except Exception as error:
+        # Each family checks its config in its own way.
+        raise BaseError(
+            f"{file.name} describes a model that transformers cannot build ({type(error).__name__}: {error}). Fetch it "
+            f"again, or the original in Hugging Face's format."
+        ) from error
 
 
 def _has(default: Any, name: str) -> bool:

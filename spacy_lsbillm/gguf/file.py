@@ -21,6 +21,7 @@ from ..errors import BaseError
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 ALIGNMENT = 32
+MOST_DIMENSIONS = 4
 # Numbers that are unpacked at a time.
 BLOCK = 1 << 20
 # By GGUF's number of a type of value, as `struct` names it; 8 is a string, 9 an array.
@@ -217,6 +218,8 @@ class _Parser:
             metadata[key] = self._array(key) if kind == ARRAY else self._value(kind)
         entries = [self._entry() for _ in range(tensor_count)]
         alignment = metadata.get("general.alignment", ALIGNMENT)
+        if not isinstance(alignment, int) or alignment < 1:
+            raise ValueError(f"its alignment is {alignment!r}")
         start = self.offset + -self.offset % alignment
         tensors = {name: self._tensor(name, shape, number, start + at) for name, shape, number, at in entries}
         return GGUFFile([self.path], metadata, self.kinds, tensors)
@@ -230,11 +233,12 @@ class _Parser:
         return self._bytes(self._number("Q")).decode("utf8", errors="replace")
 
     def _bytes(self, length: int) -> bytes:
-        found = self.data[self.offset : self.offset + length]
-        if len(found) != length:
-            raise ValueError(f"it ends {length - len(found):,} bytes early")
+        # Before they are read: a damaged length may be larger than memory.
+        missing = self.offset + length - len(self.data)
+        if missing > 0:
+            raise ValueError(f"it ends {missing:,} bytes early")
         self.offset += length
-        return found
+        return self.data[self.offset - length : self.offset]
 
     def _value(self, kind: int) -> Any:
         return self._string() if kind == STRING else self._number(NUMBERS[kind])
@@ -251,8 +255,11 @@ class _Parser:
 
     def _entry(self) -> tuple[str, tuple[int, ...], int, int]:
         name = self._string()
+        count = self._number("I")
+        if count > MOST_DIMENSIONS:
+            raise ValueError(f"{name[:80]!r} has {count} dimensions")
         # The fastest first.
-        dimensions = [self._number("Q") for _ in range(self._number("I"))]
+        dimensions = [self._number("Q") for _ in range(count)]
         return name, tuple(reversed(dimensions)), self._number("I"), self._number("Q")
 
     def _tensor(self, name: str, shape: tuple[int, ...], number: int, begin: int) -> GGUFTensor:
