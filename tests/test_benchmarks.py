@@ -419,14 +419,24 @@ def test_another_base_takes_the_place_of_the_embedded_one(make_base, data, tmp_p
 
 def test_settings_of_another_base_are_tried_one_at_a_time(make_base, data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("benchmarks.tasks.tune.RATES", [Tuned(0.002, 0.5), Tuned(0.008, 0.5)])
-    monkeypatch.setattr("benchmarks.tasks.tune.AROUND", [{"rank": 2}, {"epochs": 2}])
+    for name, tried in (("RANKS", (2,)), ("PARTS", ()), ("WARMUPS", (0.5,)), ("LAYERS", (1,)), ("ROUNDS", (2,))):
+        monkeypatch.setattr(f"benchmarks.tasks.tune.{name}", tried)
     results = tmp_path / "tuning.jsonl"
     chosen = ["--sets", "snips_slots", "--models", "bidirectional", "--base", make_base(), "--results", results]
     command_line(monkeypatch, command.main, "tune", *small(tmp_path, data), *chosen)
     command_line(monkeypatch, command.main, "show-tuning", "--results", results)
     shown = capsys.readouterr().out
-    assert "| rate | rounds | rank | snips_slots, bidirectional | mean |" in shown
-    assert shown.count("\n| 0.002 | ") == 1 and "\n| 0.008 | 2 | 16 | " in shown and "\n| 0.008 | 1 | 2 | " in shown
+    assert "| rate | warm-up | rounds | rank | layers | snips_slots, bidirectional | mean |" in shown
+    rows = [line[2:].split(" | ")[:5] for line in shown.splitlines() if line.startswith("| 0.")]
+    # The rates, with more rounds the second; then one setting at a time beside the last of them.
+    assert rows == [
+        ["0.002", "0.1", "1", "16", "all"],
+        ["0.008", "0.1", "1", "16", "all"],
+        ["0.008", "0.1", "2", "16", "all"],
+        ["0.008", "0.1", "1", "16", "1"],
+        ["0.008", "0.1", "1", "2", "all"],
+        ["0.008", "0.5", "1", "16", "all"],
+    ]
 
 
 @pytest.mark.parametrize(("n_examples", "batch"), [(2000, 16), (400, 16), (200, 8), (100, 4), (30, 1), (3, 1)])

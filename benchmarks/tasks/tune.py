@@ -32,13 +32,13 @@ LLM_GRID = [
 ]
 CNN_GRID = [Tuned(rate) for rate in (0.0005, 0.001, 0.002, 0.004)]
 POOLINGS = [Tuned(0.004, 0.5, pooling) for pooling in ("last", "max", "attention")]
-# Of another base than the embedded one: rates, the chosen ones last, and what else is tried with those.
-RATES = [
-    *(Tuned(rate, 0.25) for rate in (0.002, 0.004, 0.008)),
-]
-AROUND: list[dict[str, Any]] = [
-    {"rank": 8},
-]
+# Of another base than the embedded one: rates, the chosen one last; and around that one setting at a time.
+RATES = [Tuned(0.002, 0.25), Tuned(0.008, 0.125), Tuned(0.008, 0.25), Tuned(0.004, 0.5), Tuned(0.004, 0.25)]
+RANKS = (8, 32)
+PARTS = ("attention",)
+WARMUPS = (0.3,)
+LAYERS = (20,)
+ROUNDS = (6,)
 # One seed: a choice among settings, not a result.
 SEED = 0
 # What a setting is unless it is tried.
@@ -79,18 +79,14 @@ def variants(run: Run, name: str, model_name: str) -> list[tuple[str, Compared, 
 
 def _around(run: Run, model: Compared) -> list[tuple[str, Compared, Budget]]:
     """What is tried over another base: the rates, and around those that were chosen one setting at a time."""
-    tried = [(replace(model, tuned=tuned), run.budget) for tuned in RATES]
-    chosen, _ = tried[-1]
-    for changed in AROUND:
-        tuned = {name: value for name, value in changed.items() if name in vars(chosen.tuned)}
-        budget = {name: value for name, value in changed.items() if name in vars(run.budget)}
-        other = {name: value for name, value in changed.items() if name not in tuned and name not in budget}
-        one = replace(chosen, tuned=replace(chosen.tuned, **tuned), **other)
-        tried.append((one, replace(run.budget, **budget)))
-    return [
-        (_label(one) + (f"-rounds-{budget.epochs}" if budget != run.budget else ""), one, budget)
-        for one, budget in tried
-    ]
+    tried = [replace(model, tuned=tuned) for tuned in RATES]
+    chosen = tried[-1]
+    tried += [replace(chosen, rank=rank) for rank in RANKS]
+    tried += [replace(chosen, modules=part) for part in PARTS]
+    tried += [replace(chosen, tuned=replace(chosen.tuned, warmup=share)) for share in WARMUPS]
+    tried += [replace(chosen, depth=depth) for depth in LAYERS]
+    longer = [(f"{_label(chosen)}-rounds-{rounds}", replace(run.budget, epochs=rounds)) for rounds in ROUNDS]
+    return [(_label(one), one, run.budget) for one in tried] + [(label, chosen, budget) for label, budget in longer]
 
 
 def show(results: Path) -> None:

@@ -112,9 +112,9 @@ def reasons(base: str, size: BaseSize | None, fitted: Fitted | None, device: str
     if size is None or fitted is None:
         return [
             f"The base {base} is no folder here, so that its size is not known: the settings are those of the device.",
-            by_device,
             f"learn_rate = {chosen.learn_rate:g}, max_steps = {chosen.steps}: for --device {device}. See "
             f"docs/choosing-settings.md for what fits which size",
+            by_device,
         ]
     amount = f"max_steps = {chosen.steps} of {chosen.batch_words} words: for --device {device}"
     if device == "cpu":
