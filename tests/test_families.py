@@ -194,14 +194,23 @@ def test_a_hook_that_does_nothing_fails_the_proof(monkeypatch):
 
 
 def test_a_hook_that_lets_padding_in_fails_the_proof(monkeypatch):
-    monkeypatch.setattr(unmasking, "_both_ways", lambda mask, states, layer: torch.ones_like(mask))
+    correct = unmasking._both_ways
+
+    def everything(mask, states, layer):
+        return correct(mask, states, layer) if mask is None else torch.ones_like(mask)
+
+    monkeypatch.setattr(unmasking, "_both_ways", everything)
     proof = prove(config_of("llama"), "x")
     assert proof.family is None
     assert "padding" in proof.reason
 
 
 def test_a_hook_that_opens_windows_altogether_fails_the_proof(monkeypatch):
+    correct = unmasking._both_ways
+
     def all_that_is_real(mask, states, layer):
+        if mask is None:
+            return correct(mask, states, layer)
         real = (mask if mask.dtype == torch.bool else mask == 0).diagonal(dim1=-2, dim2=-1).unsqueeze(-2)
         both = real.expand_as(mask)
         return both if mask.dtype == torch.bool else torch.zeros_like(mask).masked_fill(~both, -1e9)

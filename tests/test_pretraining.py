@@ -22,7 +22,8 @@ from tiny import TEXTS, make_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from spacy_lsbillm.backbone import BackboneSettings, BaseSettings, load_backbone
-from spacy_lsbillm.backbone.base import load_causal_lm, load_tokenizer
+from spacy_lsbillm.backbone.base import load_tokenizer
+from spacy_lsbillm.backbone.loading import load_base
 from spacy_lsbillm.errors import BaseError, SettingError, StorageError
 from spacy_lsbillm.files import sole_writer
 from spacy_lsbillm.pretraining import PretrainingSettings, pretrain, score_text
@@ -222,7 +223,7 @@ def test_a_score_is_the_loss_of_the_model(make_base, text, start):
     folder = make_base("llama", start=start)
     file = text.parent / "short.txt"
     file.write_text(TEXTS[0])
-    model = load_causal_lm(folder, BaseSettings(name=str(folder)), CPU)
+    model = load_base(folder, BaseSettings(name=str(folder)), CPU)
     tokenizer = load_tokenizer(folder)
     if not start:
         tokenizer.bos_token = None
@@ -239,7 +240,7 @@ def test_a_score_is_the_loss_of_the_model(make_base, text, start):
 def test_windows_of_a_score_have_the_context_they_say(make_base, text):
     """Scored again one token at a time, with all the context that its window has."""
     folder = make_base("llama")
-    model = load_causal_lm(folder, BaseSettings(name=str(folder)), CPU)
+    model = load_base(folder, BaseSettings(name=str(folder)), CPU)
     tokenizer = load_tokenizer(folder)
     file = text.parent / "long.txt"
     file.write_text("\n\n".join(TEXTS[:2]))

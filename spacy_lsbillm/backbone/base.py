@@ -127,9 +127,9 @@ def weights_of(folder: Path, model: PreTrainedModel) -> dict[str, Any]:
     """
     stored = stored_tensors(folder)
     mapping = other_names(stored, model)
-    if mapping is None or RENAMES_FREELY or any(name.startswith(model.base_model_prefix) for name in stored):
+    if mapping is None or RENAMES_FREELY:
         return {"key_mapping": mapping}
-    # transformers 4 adds a prefix to all names, renamed or not, if none of them has it in the file.
+    # transformers 4 adds a prefix to all names, or takes it from them, by what they were before they are renamed.
     state = {}
     for name, tensor in matched_tensors(folder, model).tensors.items():
         with safe_open(tensor.path, framework="pt") as file:
