@@ -44,6 +44,8 @@ REAL = {
     "training.optimizer.learn_rate.warmup_steps": 24,
     "training.optimizer.learn_rate.initial_rate": 0.004,
     "components.transformer.model.learn_rate_scale": 0.25,
+    # SmolLM2's tokenizer puts none before a text, and with one it learns more (docs/choosing-settings.md).
+    "components.transformer.model.add_bos_token": True,
 }
 
 PRETRAINING = {"base": "clm", "base_mlm": "mlm"}

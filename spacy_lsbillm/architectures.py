@@ -42,6 +42,7 @@ def create_billm_model_v1(
     store_base: str = "reference",
     store_adapter: str = "float32",
     fold_adapter: str = "auto",
+    add_bos_token: bool | None = None,
 ) -> Model[list[Doc], Any]:
     """A decoder-only language model, its causal mask removed from all or some layers, tuned with LoRA; one vector a
     spaCy token. Nothing is loaded before `initialize` or `from_disk`.
@@ -75,6 +76,8 @@ def create_billm_model_v1(
         takes half the space and rounds it.
     fold_adapter (str): Whether prediction uses a second copy of the weights that the adapter changes, with the adapter
         in it: "always", "never", or "auto": where the base is neither quantised nor shared and memory allows it.
+    add_bos_token (bool | None): Whether each window begins with the tokenizer's start token. None: as the tokenizer
+        does by itself.
     RAISES (ValueError): A value that is not allowed, whatever the base.
     """
     backbone = BackboneSettings(
@@ -85,7 +88,15 @@ def create_billm_model_v1(
         gradient_checkpointing=gradient_checkpointing,
     )
     settings = ShimSettings(
-        backbone, store_base, learn_rate_scale, heads_first, output, adapter_optimizer, store_adapter, fold_adapter
+        backbone,
+        store_base=store_base,
+        learn_rate_scale=learn_rate_scale,
+        heads_first=heads_first,
+        output=output,
+        adapter_optimizer=adapter_optimizer,
+        store_adapter=store_adapter,
+        fold_adapter=fold_adapter,
+        add_bos_token=add_bos_token,
     )
     return build_billm_model(settings, ModelSettings(get_spans or get_doc_spans, window, overlap))
 

@@ -14,6 +14,7 @@ from tiny import make_tokenizer
 from spacy_lsbillm.alignment import SpecialPieces, align, cut_pieces, cut_windows, make_batch
 from spacy_lsbillm.alignment.batches import cut_passes, pack
 from spacy_lsbillm.alignment.pieces import MANY_PIECES
+from spacy_lsbillm.errors import SettingError
 
 NLP = spacy.blank("en")
 TOKENIZER = make_tokenizer()
@@ -168,3 +169,14 @@ def test_a_text_of_many_pieces_is_cut_like_a_short_one():
     shifts = np.repeat(np.arange(times) * len(line), len(short.ids))
     assert np.array_equal(long.starts, np.tile(short.starts, times) + shifts)
     assert np.array_equal(long.ends, np.tile(short.ends, times) + shifts)
+
+
+@pytest.mark.parametrize("start", [True, False])
+def test_a_start_token_is_added_or_left_out_whatever_the_tokenizer_does(start):
+    tokenizer = make_tokenizer(start)
+    found = {said: SpecialPieces.of(tokenizer, said).prefix.tolist() for said in (None, True, False)}
+    assert found == {None: [0] * start, True: [0], False: []}
+    tokenizer.bos_token = None
+    assert SpecialPieces.of(tokenizer).prefix.tolist() == [0] * start
+    with pytest.raises(SettingError, match=r"add_bos_token = true .* no start token.*tokenizer_config\.json"):
+        SpecialPieces.of(tokenizer, True)

@@ -170,6 +170,16 @@ def test_the_same_seed_gives_the_same_twice(make_base):
     assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
 
 
+def test_a_start_token_is_as_if_the_tokenizer_had_one(make_base, tmp_path):
+    with_token, without = (make_base(start=start) for start in (True, False))
+    expected = vectors(trained(with_token, steps=1))
+    nlp = trained(without, steps=1, add_bos_token=True)
+    nlp.to_disk(tmp_path / "pipeline")
+    for found in (vectors(nlp), vectors(spacy.load(tmp_path / "pipeline"))):
+        assert all(np.allclose(a, b, atol=1e-5) for a, b in zip(found, expected, strict=True))
+    assert not np.allclose(vectors(trained(without, steps=1))[0], expected[0], atol=1e-3)
+
+
 def test_learn_rate_scale_changes_the_adapter_alone(make_base):
     moves = []
     for scale in (1.0, 0.5):

@@ -11,6 +11,8 @@ import numpy as np
 from spacy.tokens import Doc, Span
 from transformers import PreTrainedTokenizerFast
 
+from ..errors import SettingError
+
 # After a call of the tokenizer with more pieces than this, memory is given back to the system.
 MANY_PIECES = 100_000
 SpanGetter = Callable[[Iterable[Doc]], list[list[Span]]]
@@ -26,12 +28,26 @@ class SpecialPieces:
     suffix: np.ndarray
 
     @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerFast) -> "SpecialPieces":
-        """Found by asking, as tokenizers have no common way to tell."""
+    def of(cls, tokenizer: PreTrainedTokenizerFast, add_bos_token: bool | None = None) -> "SpecialPieces":
+        """Found by asking, as tokenizers have no common way to tell.
+
+        add_bos_token (bool | None): Whether a text begins with the tokenizer's start token, whatever the tokenizer does
+            by itself. None: as it does.
+        RAISES (SettingError): The tokenizer names no start token.
+        """
         bare = tokenizer("a", add_special_tokens=False)["input_ids"]
         full = tokenizer("a", add_special_tokens=True)["input_ids"]
         start = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
-        return cls(np.array(full[:start], dtype=np.int64), np.array(full[start + len(bare) :], dtype=np.int64))
+        prefix, suffix = full[:start], full[start + len(bare) :]
+        if add_bos_token is not None:
+            begin = tokenizer.bos_token_id
+            if begin is None:
+                raise SettingError(
+                    f"add_bos_token = {str(add_bos_token).lower()} is not allowed with this base: its tokenizer names "
+                    f'no start token. Leave it null, or add a "bos_token" to tokenizer_config.json in the base\'s folder.'
+                )
+            prefix = [begin] * add_bos_token + [piece for piece in prefix if piece != begin]
+        return cls(np.array(prefix, dtype=np.int64), np.array(suffix, dtype=np.int64))
 
     def __len__(self) -> int:
         return len(self.prefix) + len(self.suffix)

@@ -51,6 +51,8 @@ class ShimSettings:
     store_adapter (str): The adapter's dtype on disk.
     fold_adapter (str): "auto", "always" or "never": whether prediction uses a second copy of the weights, with the
         adapter in them.
+    add_bos_token (bool | None): Whether each window begins with the tokenizer's start token; None: as the tokenizer
+        does by itself.
     """
 
     backbone: BackboneSettings
@@ -61,6 +63,7 @@ class ShimSettings:
     adapter_optimizer: str | None = None
     store_adapter: str = "float32"
     fold_adapter: str = "auto"
+    add_bos_token: bool | None = None
 
     def __post_init__(self) -> None:
         if self.store_base not in STORE_BASE:
@@ -118,7 +121,7 @@ class BackboneShim(Shim):
     def special(self) -> SpecialPieces:
         """The special pieces of the base's tokenizer."""
         if self._special is None:
-            self._special = SpecialPieces.of(self.backbone.tokenizer)
+            self._special = SpecialPieces.of(self.backbone.tokenizer, self.settings.add_bos_token)
         return self._special
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -51,6 +51,7 @@ adapter_optimizer = null
 store_base = "reference"
 store_adapter = "float32"
 fold_adapter = "auto"
+add_bos_token = null
 
 [transformer.model.get_spans]
 @span_getters = "spacy-transformers.doc_spans.v1"
