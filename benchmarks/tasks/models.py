@@ -12,7 +12,7 @@ from thinc.api import Config
 
 from spacy_lsbillm.architectures import DEFAULT_LORA
 from spacy_lsbillm.backbone import BaseSettings, longest_position
-from spacy_lsbillm.backbone.base import read_config
+from spacy_lsbillm.backbone.base import load_tokenizer, read_config
 from spacy_lsbillm.backbone.location import resolve_folder
 from spacy_lsbillm.base_size import fitted_to, size_of
 from spacy_lsbillm.training_config import training_config
@@ -50,12 +50,14 @@ class Tuned:
     scale (float): The adapter's, in units of that.
     pooling (str): Of a classifier.
     warmup (float): The share of the steps over which the rate rises from 0.
+    add_bos_token (bool | None): As the setting of that name.
     """
 
     rate: float
     scale: float = 1.0
     pooling: str = "mean"
     warmup: float = 0.1
+    add_bos_token: bool | None = None
 
 
 LLM = Tuned(rate=0.008, scale=0.5)
@@ -167,8 +169,11 @@ def tuned_for(base: str) -> Tuned:
     """What was chosen for bases of its size."""
     if base == BASE:
         return LLM
-    fitted = fitted_to(size_of(resolve_folder(base)))
-    return Tuned(fitted.learn_rate, fitted.learn_rate_scale, warmup=fitted.warmup)
+    folder = resolve_folder(base)
+    fitted = fitted_to(size_of(folder))
+    # Where the tokenizer names a start token each text gets one, whether it adds it by itself or not.
+    begins = True if load_tokenizer(folder).bos_token is not None else None
+    return Tuned(fitted.learn_rate, fitted.learn_rate_scale, warmup=fitted.warmup, add_bos_token=begins)
 
 
 def layers_of(base: str) -> int:
@@ -204,6 +209,7 @@ def make_config(
             lora=lora_of(model),
             window=_window(model.base),
             overlap=16,
+            add_bos_token=tuned.add_bos_token,
         )
     training: dict[str, Any] = config["training"]
     config["system"]["seed"] = seed
