@@ -44,7 +44,7 @@ class SpecialPieces:
             if begin is None:
                 raise SettingError(
                     f"add_bos_token = {str(add_bos_token).lower()} is not allowed with this base: its tokenizer names "
-                    f'no start token. Leave it null, or add a "bos_token" to tokenizer_config.json in the base\'s folder.'
+                    f'no start token. Leave it null, or name one as "bos_token" in the base\'s tokenizer_config.json.'
                 )
             prefix = [begin] * add_bos_token + [piece for piece in prefix if piece != begin]
         return cls(np.array(prefix, dtype=np.int64), np.array(suffix, dtype=np.int64))
