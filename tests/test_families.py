@@ -65,7 +65,10 @@ def test_what_stands_in_padding_changes_nothing(loaded, family, attention, unmas
     ids, mask = batch(padded=True)
     real = mask.bool()
     changed = torch.where(real, ids, 5)
-    assert torch.equal(backbone.states(ids, mask)[real], backbone.states(changed, mask)[real])
+    # Experts multiply what is sent to them together, padding included, which may change the last digits.
+    tolerance = 1e-5 if "experts" in str(backbone.model) else 0
+    expected, found = backbone.states(ids, mask)[real], backbone.states(changed, mask)[real]
+    torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
 
 
 @cases

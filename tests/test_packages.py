@@ -1,6 +1,7 @@
 """What a stored pipeline holds of its base, and where it finds what it does not hold."""
 
 import json
+import re
 import shutil
 import warnings
 
@@ -53,6 +54,9 @@ def test_folding_from_files_is_what_peft_folds(make_base, tmp_path, family, lora
     base = AutoModelForCausalLM.from_pretrained(held.folder)
     expected = PeftModel.from_pretrained(base, str(tmp_path / "adapter")).merge_and_unload().state_dict()
     found = load_file(tmp_path / "merged" / "model.safetensors")
+    # Checkpoints keep this name, transformers 5 has another for it.
+    if "embed_out.weight" in found and "embed_out.weight" not in expected:
+        found["lm_head.weight"] = found.pop("embed_out.weight")
     for name, tensor in found.items():
         assert torch.allclose(tensor, expected[name], atol=1e-6), name
     tied = {"lm_head.weight"} if held.config.tie_word_embeddings else set()
@@ -383,19 +387,21 @@ def test_bases_that_differ_in_their_config_alone_are_told_apart(make_base, tmp_p
     base = shutil.copytree(make_base("llama"), tmp_path / "base")
     stretched = shutil.copytree(base, tmp_path / "stretched")
     said_before = json.loads((base / "config.json").read_text(encoding="utf8"))
+    # In the words of transformers 4, which 5 reads, too.
+    said_before.pop("rope_parameters", None)
     (stretched / "config.json").write_text(json.dumps({**said_before, "rope_theta": 2.0}), encoding="utf8")
     nlp = trained(stretched)
     nlp.to_disk(tmp_path / "pipeline")
     # What was seen last is another base.
     assert not same(vectors(trained(base)), vectors(nlp))
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         assert same(vectors(spacy.load(tmp_path / "pipeline")), vectors(nlp))
     shutil.copy(base / "config.json", stretched)
-    with pytest.warns(UserWarning, match=r"rope_theta = .*, was 2\.0\. Results will differ"):
+    with pytest.warns(UserWarning, match=r"rope_\w+ = .*, was .*2\.0.*\. Results will differ"):
         spacy.load(tmp_path / "pipeline")
     result = call("verify", tmp_path / "pipeline")
-    assert result.exit_code == 1 and ", was 2.0" in said(result)
+    assert result.exit_code == 1 and re.search(r", was .*2\.0", said(result))
 
 
 def test_upper_layers_are_not_read(make_base, tmp_path):

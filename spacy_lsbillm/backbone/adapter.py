@@ -16,6 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ..errors import AdapterError
 from .base import BaseSettings, making_modules, uninitialised
+from .families import find_layers
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -101,7 +102,7 @@ def _linear_in_layers(model: Any) -> list[str] | None:
     Of a mixture of experts the linear layers of the attention are left: transformers 4 and 5 keep experts in different
     forms, so that an adapter of theirs could not be carried over. What follows the decoder, beside the output head, has
     no part in the states."""
-    head, prefix = model.get_output_embeddings(), f"{model.base_model_prefix}."
+    head, prefix = model.get_output_embeddings(), f"{find_layers(model)[0]}."
     mixtures = tuple(f"{name.rpartition('.')[0]}." for name, _ in model.named_modules() if name.endswith(".experts"))
     linear = [name for name, module in model.named_modules() if isinstance(module, LINEAR) and module is not head]
     left_out = {_leaf(name) for name in linear if name.startswith(mixtures) or not name.startswith(prefix)}
