@@ -25,6 +25,7 @@ from ..errors import BaseError, SettingError
 from .config_file import load_config
 from .families import ATTENTIONS, AUTO
 from .matching import RENAMES_FREELY, matched_tensors, other_names, tied_weights
+from .quiet import quiet
 from .tensor_files import stored_tensors
 
 try:
@@ -161,7 +162,7 @@ def load_causal_lm(
         # Straight to the device, rather than by way of the CPU's memory.
         options["device_map"] = {"": device}
     try:
-        with making_modules, _quiet():
+        with making_modules, quiet():
             if "state_dict" in options:
                 # AutoModelForCausalLM wants a folder in any case, the class itself does not.
                 make = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
@@ -178,17 +179,6 @@ def load_causal_lm(
         if hasattr(module, PACKED_FOR_CPU):
             setattr(module, PACKED_FOR_CPU, False)
     return model.eval().requires_grad_(False)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """transformers warns of what is checked here, such as layers that are left out on purpose."""
-    before = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers.logging.set_verbosity(before)
 
 
 def _quantization_config(quantization: str, dtype: Any) -> Any:

@@ -25,6 +25,7 @@ from .fold import Folded
 from .location import Origin
 from .mask import MaskPlan
 from .model import Backbone, BackboneSettings
+from .quiet import quiet
 from .sharing import SharedBase
 from .shrink import VOCABULARY, WINDOW_NAMES, shrunken
 from .unmask import mask_given, unmask_layers
@@ -116,7 +117,7 @@ def prove(config: Any, name: str) -> Proof:
     small = shrunken(config, name)
     log = _Log()
     family = None
-    with contextlib.suppress(_Failed), torch.random.fork_rng(devices=[]), _quiet():
+    with contextlib.suppress(_Failed), torch.random.fork_rng(devices=[]), quiet():
         family = _prove(config, small, name, log)
     found = tuple(log.findings)
     return Proof(config.model_type, transformers.__version__, family, found, time.monotonic() - begun)
@@ -148,16 +149,6 @@ def _prove(config: Any, small: Any, name: str, log: _Log) -> Family:
     with log.step("an adapter can be trained and folded in"):
         _check_adapter(models, family, name, log)
     return replace(family, attentions=tuple(name for name in ATTENTIONS if name in models), packs=packs)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    before = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity(transformers.logging.CRITICAL)
-    try:
-        yield
-    finally:
-        transformers.logging.set_verbosity(before)
 
 
 def _random_model(config: Any, attention: str) -> PreTrainedModel:

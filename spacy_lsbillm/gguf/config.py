@@ -1,8 +1,6 @@
 """The config of a model in a GGUF file: transformers' own reading of it, and what that leaves out."""
 
-import contextlib
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from transformers import AutoConfig
 from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES, load_gguf_checkpoint
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from ..backbone.quiet import quiet
 from ..errors import BaseError
 from .file import ARRAY, GGUFFile, gguf_package
 
@@ -116,7 +115,7 @@ def _config(entries: dict[str, Any]) -> Any:
 def _entries(file: GGUFFile) -> dict[str, Any]:
     """As transformers' table has them."""
     known = sorted(set(GGUF_SUPPORTED_ARCHITECTURES) - NO_ARCHITECTURES)
-    with tempfile.TemporaryDirectory(prefix="spacy-lsbillm-") as place, _quiet():
+    with tempfile.TemporaryDirectory(prefix="spacy-lsbillm-") as place, quiet():
         stand_in = _write_stand_in(file, Path(place) / "metadata.gguf")
         try:
             entries = dict(load_gguf_checkpoint(str(stand_in))["config"])
@@ -183,13 +182,3 @@ def _llama3_scaling(file: GGUFFile, entries: dict[str, Any]) -> dict[str, Any]:
             f"only ones that are read. Fetch the original in Hugging Face's format."
         )
     return scaling
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    before = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers.logging.set_verbosity(before)
