@@ -79,7 +79,8 @@ def variants(run: Run, name: str, model_name: str) -> list[tuple[str, Compared, 
 
 def _around(run: Run, model: Compared) -> list[tuple[str, Compared, Budget]]:
     """What is tried over another base: the rates, and around those that were chosen one setting at a time."""
-    tried = [replace(model, tuned=tuned) for tuned in RATES]
+    # Whether texts have a start token is not among what is tried: it is as in the tables.
+    tried = [replace(model, tuned=replace(rates, add_bos_token=model.tuned.add_bos_token)) for rates in RATES]
     chosen = tried[-1]
     tried += [replace(chosen, rank=rank) for rank in RANKS]
     tried += [replace(chosen, modules=part) for part in PARTS]
