@@ -5,7 +5,7 @@ import importlib
 import json
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import transformers
 from safetensors import safe_open
+from torch import Tensor
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoModelForCausalLM,
@@ -22,11 +23,12 @@ from transformers import (
 )
 
 from ..errors import BaseError, SettingError
+from .adapter_files import holds_adapter
 from .config_file import load_config
 from .families import ATTENTIONS, AUTO
 from .matching import RENAMES_FREELY, matched_tensors, other_names, tied_weights
 from .quiet import quiet
-from .tensor_files import stored_tensors
+from .tensor_files import StoredTensor, stored_tensors
 
 try:
     # transformers 5.
@@ -122,20 +124,28 @@ def uninitialised() -> Iterator[None]:
 
 
 def weights_of(folder: Path, model: PreTrainedModel) -> dict[str, Any]:
-    """How `from_pretrained` is told where the weights of a model are in a folder, which may hold another's as well.
+    """How `from_pretrained` is told which weights of a folder, which may hold another model's as well, are this one's.
 
     model (PreTrainedModel): Its `skeleton`.
+    RETURNS (dict): Without "state_dict", it reads the folder itself; with, it is to see nothing of the folder.
     """
     stored = stored_tensors(folder)
     mapping = other_names(stored, model)
-    if mapping is None or RENAMES_FREELY:
-        return {"key_mapping": mapping}
-    # transformers 4 adds a prefix to all names, or takes it from them, by what they were before they are renamed.
-    state = {}
-    for name, tensor in matched_tensors(folder, model).tensors.items():
-        with safe_open(tensor.path, framework="pt") as file:
-            state[name] = file.get_tensor(tensor.name)
-    return {"state_dict": state}
+    if mapping is not None and not RENAMES_FREELY:
+        # transformers 4 adds a prefix to all names, or takes it from them, by what they were before they are renamed.
+        return {"state_dict": _read(matched_tensors(folder, model).tensors)}
+    if holds_adapter(folder):
+        return {"key_mapping": mapping, "state_dict": _read(stored)}
+    return {"key_mapping": mapping}
+
+
+def _read(tensors: Mapping[str, StoredTensor]) -> dict[str, Tensor]:
+    """The values of tensors, mapped into memory."""
+    values = {}
+    for path in sorted({tensor.path for tensor in tensors.values()}):
+        with safe_open(path, framework="pt") as file:
+            values |= {name: file.get_tensor(one.name) for name, one in tensors.items() if one.path == path}
+    return {name: values[name] for name in tensors}
 
 
 def load_causal_lm(
