@@ -26,6 +26,8 @@ KEYS, NAMES = "keys", "names"
 # turns a Mistral into a Ministral. They mean the same in all types.
 EVERYWHERE = ("per_layer_config", "layer_types")
 FULL = "full_attention"
+# Keys that are looked at elsewhere.
+ELSEWHERE = ("model_type", "auto_map", "quantization_config")
 # What states do not depend on: outputs beside them, dropout, and what training begins with and adds to the loss.
 HARMLESS = re.compile(r"^(output_|use_cache$|num_labels$)|dropout|pdrop|initializer|aux_loss|z_loss|jitter")
 # transformers 5 calls it `dtype`.
@@ -110,7 +112,7 @@ def check_keys(config: Any, said: Mapping[str, Any], written_by: object, name: s
     WARNS: There is one that nobody knows, in a file that is newer than all versions that are known here.
     """
     known = read_keys(type(config))
-    unread = {key: said[key] for key in said if key in vars(config) and key not in known}
+    unread = {key: said[key] for key in said if key in vars(config) and key not in known and key not in ELSEWHERE}
     unread = {key: value for key, value in unread.items() if not key.startswith("_") and not HARMLESS.search(key)}
     for key, value in unread.items():
         readers = _readers(config, key, value)
