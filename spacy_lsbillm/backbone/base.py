@@ -29,6 +29,7 @@ from .families import ATTENTIONS, AUTO
 from .matching import RENAMES_FREELY, matched_tensors, other_names, tied_weights
 from .quiet import quiet
 from .tensor_files import StoredTensor, stored_tensors
+from .vocabulary import fit_tokenizer
 
 try:
     # transformers 5.
@@ -45,6 +46,8 @@ DTYPE_SETTING = (
 # To leave weights as they are allocated, transformers exchanges torch's own initialising functions, for all threads:
 # two at a time would put them back in the wrong order, and what another thread makes meanwhile would hold rubbish.
 making_modules = threading.RLock()
+# Any of these is what a tokenizer is made of.
+VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "*.model", "*.tiktoken", "tekken.json")
 TOKENIZER_CONFIG, BACKEND = "tokenizer_config.json", "TokenizersBackend"
 # Of bitsandbytes' 4-bit layers: whether the CPU has a kernel for prediction.
 PACKED_FOR_CPU = "support_avx512bf16_for_cpu"
@@ -208,11 +211,18 @@ def _quantization_config(quantization: str, dtype: Any) -> Any:
     )
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+def load_tokenizer(folder: Path, rows: int | None = None) -> PreTrainedTokenizerFast:
     """A base's tokenizer.
 
-    RAISES (BaseError): There is none, or it gives no character offsets.
+    rows (int | None): Of the base's embedding, to which it is fitted, see `fit_tokenizer`. None: there is no base.
+    RAISES (BaseError): There is none, it gives no character offsets, or it does not fit the embedding.
     """
+    if not any(path for pattern in VOCABULARIES for path in folder.glob(pattern)):
+        # transformers makes one up, or says that a library is missing.
+        raise BaseError(
+            f"{folder} holds no tokenizer, which is a file such as {', '.join(VOCABULARIES[:4])}. Fetch it from where the model is from, "
+            f"or save one there: AutoTokenizer.from_pretrained(…).save_pretrained({str(folder)!r})."
+        )
     try:
         if _written_by_transformers_5(folder):
             tokenizer = _from_tokenizer_json(folder)
@@ -229,6 +239,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     # Documents are cut into windows here. Turning these off at the first call would not be safe under threads.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
+    if rows is not None:
+        fit_tokenizer(tokenizer, rows, folder)
     return tokenizer
 
 
