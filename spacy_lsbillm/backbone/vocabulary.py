@@ -7,9 +7,8 @@ from pathlib import Path
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from ..errors import BaseError
+from ..errors import BaseError, in_short
 
-N_EXAMPLES = 5
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -43,8 +42,8 @@ def fit_tokenizer(tokenizer: PreTrainedTokenizerFast, rows: int, folder: Path) -
     around = sorted({piece for piece in tokenizer("a", verbose=False)["input_ids"] if piece >= rows})
     if around:
         raise BaseError(
-            f"the tokenizer in {folder} puts {_shown(tokenizer.convert_ids_to_tokens(around))} around each text, as "
-            f"number {_shown(around)}, but the embedding of the base has {rows} rows. Where tokenizer_config.json is "
+            f"the tokenizer in {folder} puts {in_short(tokenizer.convert_ids_to_tokens(around))} around each text, as "
+            f"number {in_short(around)}, but the embedding of the base has {rows} rows. Where tokenizer_config.json is "
             f"missing, transformers makes up such pieces: fetch it, or save the tokenizer again with the base."
         )
     backend = tokenizer.backend_tokenizer
@@ -56,7 +55,7 @@ def fit_tokenizer(tokenizer: PreTrainedTokenizerFast, rows: int, folder: Path) -
     if left:
         raise BaseError(
             f"the tokenizer in {folder} has {len(left):,} pieces that the base has no embedding for (it has {rows} "
-            f"rows), such as {_shown(left)}: it is the tokenizer of another base. Put the right one there."
+            f"rows), such as {in_short(left)}: it is the tokenizer of another base. Put the right one there."
         )
     for name in NAMED:
         if getattr(tokenizer, name, None) in beyond:
@@ -66,12 +65,8 @@ def fit_tokenizer(tokenizer: PreTrainedTokenizerFast, rows: int, folder: Path) -
     if words:
         warnings.warn(
             f"the tokenizer in {folder} has {len(words):,} added words that the base has no embedding for (it has "
-            f"{rows} rows): {_shown(words)}. They are cut into other pieces, as before they were added. For pieces of "
+            f"{rows} rows): {in_short(words)}. They are cut into other pieces, as before they were added. For pieces of "
             f"their own, resize the embedding (model.resize_token_embeddings), train it, and save both.",
             stacklevel=3,
         )
 
-
-def _shown(values: list[object] | list[str] | list[int]) -> str:
-    more = f" and {len(values) - N_EXAMPLES:,} more" if len(values) > N_EXAMPLES else ""
-    return ", ".join(map(repr, values[:N_EXAMPLES])) + more
