@@ -295,7 +295,9 @@ def vectors_of(backbone: Backbone, batch: Batch, output: str) -> Tensor:
 
     output (str): "tokens" or "pieces".
     RETURNS (Tensor): float32, shape (tokens or pieces, width); zeros for tokens without pieces.
+    RAISES (BaseError): The base's files were written to, see `WatchedFiles`.
     """
+    backbone.shared.check_files()
     device = backbone.device
     of_tokens = output == TOKENS
     size = len(batch.pieces_a_token if of_tokens else batch.ids)
