@@ -85,7 +85,7 @@ def test_a_pipeline_is_the_same_after_save_and_load(beside, tmp_path, store_base
 def test_the_base_alone_and_a_copy_of_it(make_base, beside, tmp_path):
     """As `perplexity`, `pretrain` and `merge` have them."""
     folder = beside()
-    ids, mask = batch(padded=False)
+    ids, _ = batch(padded=False)
     settings = BaseSettings(str(folder))
     write_model(folder, settings, None, tmp_path / "copy")
     expected = load_base(make_base("llama"), settings, CPU)(input_ids=ids).logits

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from pipelines import build, examples, train, vectors
 from safetensors.torch import load_file, save_file
+from tiny import TEXTS
 
 from spacy_lsbillm.errors import BaseError
 
@@ -65,6 +66,20 @@ def test_a_file_that_is_replaced_or_deleted_does_no_harm(running, how):
     before = vectors(nlp)
     how(folder)
     assert all(np.array_equal(one, other) for one, other in zip(before, vectors(nlp), strict=True))
+
+
+def test_what_is_loaded_again_is_the_file_as_it_is_now(running):
+    """Also where its samples are the same, by which bases are told apart."""
+    folder, nlp = running
+    content = bytearray((folder / FILE).read_bytes())
+    with (folder / FILE).open("r+b") as file:
+        file.write(content)
+    os.utime(folder / FILE)
+    with pytest.raises(BaseError, match="was written to"):
+        vectors(nlp)
+    again = build(folder, heads=())
+    again.initialize()
+    assert len(vectors(again)) == len(TEXTS)
 
 
 def test_it_is_noticed_in_training_and_in_copies(make_base, tmp_path):

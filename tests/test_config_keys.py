@@ -113,7 +113,9 @@ def test_remarks_do_no_harm(tmp_path, said):
 
 def test_a_key_that_only_a_newer_version_can_know(tmp_path):
     folder = write(tmp_path, "llama", transformers_version="99.0.0", something_new=True, something_off=False)
-    with pytest.warns(UserWarning, match=r"written by transformers 99\.0\.0 .*: something_new\. .* install that version"):
+    with pytest.warns(
+        UserWarning, match=r"written by transformers 99\.0\.0 .*: something_new\. .* install that version"
+    ):
         load_config(folder, "base")
 
 

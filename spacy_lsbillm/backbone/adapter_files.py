@@ -22,7 +22,8 @@ def adapter_instead(folder: Path) -> str | None:
         base = None
     named = f" for the base {base!r}" if base else ""
     return (
-        f"the folder {folder} holds no base but a peft adapter{named}. Name the base itself, for an adapter of its own; "
-        f"or fold this one into it, and name the new folder: AutoPeftModelForCausalLM.from_pretrained({str(folder)!r})"
+        f"the folder {folder} holds no base but a peft adapter{named}. Name the base itself, for an adapter of its "
+        f"own; or fold this one into it, and name the new folder: "
+        f"AutoPeftModelForCausalLM.from_pretrained({str(folder)!r})"
         f'.merge_and_unload().save_pretrained("FOLDER"), and the tokenizer likewise.'
     )

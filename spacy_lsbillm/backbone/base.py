@@ -144,7 +144,7 @@ def weights_of(folder: Path, model: PreTrainedModel) -> dict[str, Any]:
 
 def _read(tensors: Mapping[str, StoredTensor]) -> dict[str, Tensor]:
     """The values of tensors, mapped into memory."""
-    values = {}
+    values: dict[str, Tensor] = {}
     for path in sorted({tensor.path for tensor in tensors.values()}):
         with safe_open(path, framework="pt") as file:
             values |= {name: file.get_tensor(one.name) for name, one in tensors.items() if one.path == path}
@@ -220,8 +220,8 @@ def load_tokenizer(folder: Path, rows: int | None = None) -> PreTrainedTokenizer
     if not any(path for pattern in VOCABULARIES for path in folder.glob(pattern)):
         # transformers makes one up, or says that a library is missing.
         raise BaseError(
-            f"{folder} holds no tokenizer, which is a file such as {', '.join(VOCABULARIES[:4])}. Fetch it from where the model is from, "
-            f"or save one there: AutoTokenizer.from_pretrained(…).save_pretrained({str(folder)!r})."
+            f"{folder} holds no tokenizer, which is a file such as {', '.join(VOCABULARIES[:4])}. Fetch it from where "
+            f"the model is from, or save one there: AutoTokenizer.from_pretrained(…).save_pretrained({str(folder)!r})."
         )
     try:
         if _written_by_transformers_5(folder):

@@ -136,8 +136,8 @@ def check_positions(config: Any, name: str) -> None:
         if kind not in (None, *ROPE_TYPES):
             raise BaseError(
                 f"the config.json of the base {name!r} scales positions by rope_type = {kind!r}, which transformers "
-                f"{__version__} does not have. It has: {', '.join(map(repr, ROPE_TYPES))}. If the type is newer, install "
-                f"a newer version; else mend config.json."
+                f"{__version__} does not have. It has: {', '.join(map(repr, ROPE_TYPES))}. If the type is newer, "
+                f"install a newer version; else mend config.json."
             )
 
 

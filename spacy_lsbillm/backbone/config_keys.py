@@ -111,7 +111,8 @@ def check_keys(config: Any, said: Mapping[str, Any], written_by: object, name: s
     RAISES (BaseError): There is one that another version of transformers reads.
     WARNS: There is one that nobody knows, in a file that is newer than all versions that are known here.
     """
-    known = read_keys(type(config))
+    config_class: type = type(config)
+    known = read_keys(config_class)
     unread = {key: said[key] for key in said if key in vars(config) and key not in known and key not in ELSEWHERE}
     unread = {key: value for key, value in unread.items() if not key.startswith("_") and not HARMLESS.search(key)}
     for key, value in unread.items():

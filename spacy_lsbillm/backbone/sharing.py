@@ -56,6 +56,11 @@ class SharedBase:
         """How many layers of the base it has."""
         return int(self._model.config.num_hidden_layers)
 
+    @property
+    def intact(self) -> bool:
+        """Whether nobody has written to those files."""
+        return self._files.changed() is None
+
     def check_files(self) -> None:
         """RAISES (BaseError): The files that the weights are mapped from were written to."""
         self._files.check()
@@ -98,7 +103,7 @@ def shared_base(
     layers = empty.config.num_hidden_layers
     with _lock:
         bases = _live.setdefault(held, WeakSet())
-        largest = max(bases, key=lambda base: base.layers, default=None)
+        largest = max((base for base in bases if base.intact), key=lambda base: base.layers, default=None)
         if largest is not None and largest.layers >= layers:
             return largest
         # Loading draws random numbers, sharing does not: what follows must not depend on which of the two it was.

@@ -65,8 +65,7 @@ def fit_tokenizer(tokenizer: PreTrainedTokenizerFast, rows: int, folder: Path) -
     if words:
         warnings.warn(
             f"the tokenizer in {folder} has {len(words):,} added words that the base has no embedding for (it has "
-            f"{rows} rows): {in_short(words)}. They are cut into other pieces, as before they were added. For pieces of "
-            f"their own, resize the embedding (model.resize_token_embeddings), train it, and save both.",
+            f"{rows} rows): {in_short(words)}. They are cut into other pieces, as before they were added. For pieces "
+            f"of their own, resize the embedding (model.resize_token_embeddings), train it, and save both.",
             stacklevel=3,
         )
-
