@@ -1,5 +1,9 @@
 """The errors of this package. All are `ValueError`s: each names the value, what is allowed and what to do next."""
 
+from collections.abc import Sequence
+
+LONGEST_LIST = 5
+
 
 class MaskError(ValueError):
     """A mask notation that cannot be read, or that does not fit the model."""
@@ -23,3 +27,10 @@ class SettingError(ValueError):
 
 class DataError(ValueError):
     """Annotated text that cannot be read or does not fit."""
+
+
+def in_short(values: Sequence[object]) -> str:
+    """The first few values for a message, and how many more there are."""
+    shown = ", ".join(map(repr, values[:LONGEST_LIST]))
+    more = len(values) - LONGEST_LIST
+    return f"{shown} and {more:,} more" if more > 0 else shown

@@ -28,6 +28,7 @@ class Cutting:
     max_items (int): Pieces that go through the model at once.
     pass_cost (int): What a pass of the model costs beside its pieces, in pieces.
     row (int): Short windows share rows of this many pieces; 0: each has one of its own.
+    without_embedding (tuple[str, ...]): Added words that the base has no embedding for. `tokenizer` is without them.
     """
 
     tokenizer: PreTrainedTokenizerFast
@@ -39,6 +40,7 @@ class Cutting:
     max_items: int
     pass_cost: int
     row: int
+    without_embedding: tuple[str, ...] = ()
 
 
 @dataclass
@@ -62,6 +64,7 @@ class PieceStatistics:
     pieces (int): All that the tokenizer gives, special ones not counted.
     longest_token (str): The one with most pieces.
     without_pieces, unknown (Counter): Texts of tokens without a piece, and of pieces with the unknown id.
+    without_embedding (Counter): Added words that the base has no embedding for.
     longest_doc (int): Pieces of the longest document.
     long_docs (int): Documents with a part that is longer than a window.
     long_doc_windows (int): The windows that those take.
@@ -75,6 +78,7 @@ class PieceStatistics:
     longest_token: str = ""
     without_pieces: Counter[str] = field(default_factory=Counter)
     unknown: Counter[str] = field(default_factory=Counter)
+    without_embedding: Counter[str] = field(default_factory=Counter)
     longest_doc: int = 0
     long_docs: int = 0
     windows: int = 0
@@ -91,6 +95,8 @@ class PieceStatistics:
         self.pieces += len(pieces.ids)
         self._add_counts(docs, counts)
         self._add_unknown(docs, pieces, cutting.tokenizer.unk_token_id)
+        for doc in docs:
+            self.without_embedding.update({word: doc.text.count(word) for word in cutting.without_embedding})
         self._add_windows(docs, pieces.lengths, cutting)
         self._add_padding(docs, cutting)
         self._add_boundaries(docs, inside_a_piece(of_piece, counts, len(pieces.ids)))
@@ -121,6 +127,10 @@ class PieceStatistics:
             },
             "tokens_without_pieces": {"count": self.without_pieces.total(), "examples": _most(self.without_pieces)},
             "unknown_pieces": {"count": self.unknown.total(), "examples": _most(self.unknown)},
+            "without_embedding": {
+                "count": self.without_embedding.total(),
+                "examples": _most(+self.without_embedding),
+            },
             "longest_doc": self.longest_doc,
             "windows": self.windows,
             "long_docs": {"count": self.long_docs, "windows": self.long_doc_windows},

@@ -16,6 +16,7 @@ from ..backbone import Backbone, BaseSettings, load_stored
 from ..backbone.base import load_tokenizer
 from ..backbone.loading import load_base
 from ..backbone.location import resolve_folder
+from ..backbone.vocabulary import embedding_rows
 from ..errors import SettingError
 from ..files import check_seal
 from ..layers import backbone_shim
@@ -57,7 +58,8 @@ def base_reading(settings: BaseSettings, device: torch.device, name: str = BASE)
     RAISES (BaseError): It cannot be had.
     """
     folder = resolve_folder(settings.name, settings.revision)
-    return Reading(name, load_base(folder, settings, device), load_tokenizer(folder))
+    model = load_base(folder, settings, device)
+    return Reading(name, model, load_tokenizer(folder, embedding_rows(model)))
 
 
 def pipeline_readings(pipeline: Path, device: torch.device, component: str | None = None) -> list[Reading]:

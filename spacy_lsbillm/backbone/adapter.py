@@ -19,7 +19,6 @@ from .base import BaseSettings, making_modules, uninitialised
 from .families import find_layers
 
 WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
 # The adapter is trained in float32 whatever the base is.
 ADAPTER_DTYPES = ("float32", "bfloat16", "float16")
 LINEAR = (nn.Linear, Conv1D)

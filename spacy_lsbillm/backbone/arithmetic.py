@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from .config_file import READS_ROPE_PARAMETERS, translated
+from .config_file import translated
 
 # Settings that states do not depend on: where a model comes from, how it is stored, and how text is generated with it.
 NO_MATTER = frozenset(
@@ -56,9 +56,7 @@ def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
 def _completed(said: dict[str, Any]) -> dict[str, Any]:
     """What a config says with the defaults of its class; as it is where the installed version has no such class."""
     try:
-        config = AutoConfig.for_model(**said)
-        if not READS_ROPE_PARAMETERS:
-            config = translated(config, said)
+        config = translated(AutoConfig.for_model(**said), said)
         complete = config.to_dict()
     except (ValueError, TypeError, KeyError, AttributeError):
         return said

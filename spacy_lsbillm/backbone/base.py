@@ -5,7 +5,7 @@ import importlib
 import json
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import transformers
 from safetensors import safe_open
+from torch import Tensor
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoModelForCausalLM,
@@ -22,11 +23,13 @@ from transformers import (
 )
 
 from ..errors import BaseError, SettingError
+from .adapter_files import holds_adapter
 from .config_file import load_config
 from .families import ATTENTIONS, AUTO
 from .matching import RENAMES_FREELY, matched_tensors, other_names, tied_weights
 from .quiet import quiet
-from .tensor_files import stored_tensors
+from .tensor_files import StoredTensor, stored_tensors
+from .vocabulary import fit_tokenizer
 
 try:
     # transformers 5.
@@ -43,6 +46,8 @@ DTYPE_SETTING = (
 # To leave weights as they are allocated, transformers exchanges torch's own initialising functions, for all threads:
 # two at a time would put them back in the wrong order, and what another thread makes meanwhile would hold rubbish.
 making_modules = threading.RLock()
+# Any of these is what a tokenizer is made of.
+VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "*.model", "*.tiktoken", "tekken.json")
 TOKENIZER_CONFIG, BACKEND = "tokenizer_config.json", "TokenizersBackend"
 # Of bitsandbytes' 4-bit layers: whether the CPU has a kernel for prediction.
 PACKED_FOR_CPU = "support_avx512bf16_for_cpu"
@@ -122,20 +127,28 @@ def uninitialised() -> Iterator[None]:
 
 
 def weights_of(folder: Path, model: PreTrainedModel) -> dict[str, Any]:
-    """How `from_pretrained` is told where the weights of a model are in a folder, which may hold another's as well.
+    """How `from_pretrained` is told which weights of a folder, which may hold another model's as well, are this one's.
 
     model (PreTrainedModel): Its `skeleton`.
+    RETURNS (dict): Without "state_dict", it reads the folder itself; with, it is to see nothing of the folder.
     """
     stored = stored_tensors(folder)
     mapping = other_names(stored, model)
-    if mapping is None or RENAMES_FREELY:
-        return {"key_mapping": mapping}
-    # transformers 4 adds a prefix to all names, or takes it from them, by what they were before they are renamed.
-    state = {}
-    for name, tensor in matched_tensors(folder, model).tensors.items():
-        with safe_open(tensor.path, framework="pt") as file:
-            state[name] = file.get_tensor(tensor.name)
-    return {"state_dict": state}
+    if mapping is not None and not RENAMES_FREELY:
+        # transformers 4 adds a prefix to all names, or takes it from them, by what they were before they are renamed.
+        return {"state_dict": _read(matched_tensors(folder, model).tensors)}
+    if holds_adapter(folder):
+        return {"key_mapping": mapping, "state_dict": _read(stored)}
+    return {"key_mapping": mapping}
+
+
+def _read(tensors: Mapping[str, StoredTensor]) -> dict[str, Tensor]:
+    """The values of tensors, mapped into memory."""
+    values: dict[str, Tensor] = {}
+    for path in sorted({tensor.path for tensor in tensors.values()}):
+        with safe_open(path, framework="pt") as file:
+            values |= {name: file.get_tensor(one.name) for name, one in tensors.items() if one.path == path}
+    return {name: values[name] for name in tensors}
 
 
 def load_causal_lm(
@@ -198,11 +211,18 @@ def _quantization_config(quantization: str, dtype: Any) -> Any:
     )
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+def load_tokenizer(folder: Path, rows: int | None = None) -> PreTrainedTokenizerFast:
     """A base's tokenizer.
 
-    RAISES (BaseError): There is none, or it gives no character offsets.
+    rows (int | None): Of the base's embedding, to which it is fitted, see `fit_tokenizer`. None: there is no base.
+    RAISES (BaseError): There is none, it gives no character offsets, or it does not fit the embedding.
     """
+    if not any(path for pattern in VOCABULARIES for path in folder.glob(pattern)):
+        # transformers makes one up, or says that a library is missing.
+        raise BaseError(
+            f"{folder} holds no tokenizer, which is a file such as {', '.join(VOCABULARIES[:4])}. Fetch it from where "
+            f"the model is from, or save one there: AutoTokenizer.from_pretrained(…).save_pretrained({str(folder)!r})."
+        )
     try:
         if _written_by_transformers_5(folder):
             tokenizer = _from_tokenizer_json(folder)
@@ -219,6 +239,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     # Documents are cut into windows here. Turning these off at the first call would not be safe under threads.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
+    if rows is not None:
+        fit_tokenizer(tokenizer, rows, folder)
     return tokenizer
 
 

@@ -1,7 +1,8 @@
 """Reading a base's config.json, whichever version of transformers has written it.
 
 transformers 5 writes rotary positions as `rope_parameters`, which transformers 4 does not read: it would take its
-defaults, and compute something else without a word. transformers 5 reads both.
+defaults, and compute something else without a word. transformers 5 reads both. What else one version writes and another
+does not read is translated where it has another name there, and refused otherwise (`config_keys`).
 """
 
 import inspect
@@ -9,10 +10,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig, __version__
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from ..errors import BaseError
+from .adapter_files import adapter_instead
+from .config_keys import check_keys, with_known_names
 
 READS_ROPE_PARAMETERS = hasattr(PretrainedConfig, "standardize_rope_params")
 # What transformers 4 calls the values in `rope_parameters`; some classes have names of their own.
@@ -20,10 +24,13 @@ ROPE_NAMES = {
     "rope_theta": ("rope_theta", "rotary_emb_base", "global_rope_theta"),
     "partial_rotary_factor": ("partial_rotary_factor", "rotary_pct"),
 }
+ROPE_TYPES = tuple(sorted({"default", *ROPE_INIT_FUNCTIONS}))
 # Of configs with other positions in layers with a sliding window.
 LOCAL_THETA = ("rope_local_base_freq", "local_rope_theta")
 # A base that another tool has unmasked says so here. What is unmasked is for `unmask` to say.
 CAUSAL = "is_causal"
+# Keys that have transformers read other files of the folder than those that are checked here.
+OTHER_FILES = ("configuration_files", "transformers_weights")
 
 
 def load_config(folder: Path, name: str) -> Any:
@@ -37,15 +44,23 @@ def load_config(folder: Path, name: str) -> Any:
     model_type = said.get("model_type")
     if model_type not in CONFIG_MAPPING:
         raise BaseError(_unknown(name, model_type, "auto_map" in said))
+    for key in OTHER_FILES:
+        if said.get(key):
+            raise BaseError(
+                f"the config.json of the base {name!r} names other files in place of the usual ones ({key} = "
+                f"{said[key]!r}). Rename those that you want to config.json and model.safetensors, in a copy of the "
+                f"folder, and take the key out."
+            )
     try:
-        config = AutoConfig.from_pretrained(folder)
-        if not READS_ROPE_PARAMETERS:
-            config = translated(config, said)
-    except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, BaseError):
-            raise
+        whole = translated(AutoConfig.from_pretrained(folder), said)
+    except BaseError:
+        raise
+    except Exception as error:
+        # Configs of transformers 5 check what they are given, with errors of their own.
         raise BaseError(f"{folder / 'config.json'} cannot be read: {type(error).__name__}: {error}") from error
-    config = text_config(config)
+    config = text_config(whole)
+    check_positions(config, name)
+    check_keys(config, _part_of(whole, said, config), said.get("transformers_version"), name)
     if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise BaseError(
             f"the base {name!r} is of type {config.model_type!r}, for which transformers has no causal language model. "
@@ -68,6 +83,9 @@ def read_json(folder: Path) -> dict[str, Any]:
     """
     path = folder / "config.json"
     if not path.is_file():
+        instead = adapter_instead(folder)
+        if instead:
+            raise BaseError(instead)
         raise BaseError(f"the base folder {folder} holds no config.json: it is not a Hugging Face model folder.")
     try:
         said = json.loads(path.read_text(encoding="utf8"))
@@ -85,8 +103,6 @@ def text_config(config: Any) -> Any:
 
 
 def _unknown(name: str, model_type: object, has_code: bool) -> str:
-    from transformers import __version__
-
     if has_code:
         return (
             f"the base {name!r} ({model_type!r}) brings model code of its own (auto_map in its config.json), which is "
@@ -99,19 +115,59 @@ def _unknown(name: str, model_type: object, has_code: bool) -> str:
     )
 
 
+def _part_of(whole: Any, said: dict[str, Any], config: Any) -> dict[str, Any]:
+    """What a file says of a config that is the whole or a part of what was read from it."""
+    if whole is config:
+        return said
+    for key, value in vars(whole).items():
+        if isinstance(value, PretrainedConfig) and isinstance(said.get(key), dict):
+            found = _part_of(value, said[key], config)
+            if found:
+                return found
+    return {}
+
+
+def check_positions(config: Any, name: str) -> None:
+    """RAISES (BaseError): Rotary positions are scaled in a way that the installed transformers does not have."""
+    blocks: list[Any] = [getattr(config, key, None) for key in ("rope_scaling", "rope_parameters")]
+    blocks += [inner for block in blocks if isinstance(block, dict) for inner in block.values()]
+    for block in blocks:
+        kind = block.get("rope_type", block.get("type")) if isinstance(block, dict) else None
+        if kind not in (None, *ROPE_TYPES):
+            raise BaseError(
+                f"the config.json of the base {name!r} scales positions by rope_type = {kind!r}, which transformers "
+                f"{__version__} does not have. It has: {', '.join(map(repr, ROPE_TYPES))}. If the type is newer, "
+                f"install a newer version; else mend config.json."
+            )
+
+
 def translated(config: Any, said: dict[str, Any]) -> Any:
-    """On transformers 4, a config in whose file positions are written as by transformers 5.
+    """A config with what its file says in the words of another version of transformers.
 
     said (dict): What the file says.
     RAISES (BaseError): Something in it has no counterpart.
     """
-    parts = {key: value for key, value in said.items() if isinstance(value, dict) and "rope_parameters" in value}
+    parts = {}
+    for key, value in said.items():
+        part = getattr(config, key, None)
+        if isinstance(value, dict) and isinstance(part, PretrainedConfig):
+            # The config of a modality inside another's.
+            parts[key] = translated(part, value)
+    changed = with_known_names(type(config), said)
+    if not READS_ROPE_PARAMETERS:
+        changed = _with_old_positions(config, changed)
+    if changed != said:
+        config = type(config).from_dict(dict(changed))
     for key, part in parts.items():
-        # The config of a modality inside another's.
-        setattr(config, key, translated(getattr(config, key), part))
+        setattr(config, key, part)
+    return config
+
+
+def _with_old_positions(config: Any, said: dict[str, Any]) -> dict[str, Any]:
+    """What a file says, with positions in the words of transformers 4."""
     ropes = said.get("rope_parameters")
     if not ropes:
-        return config
+        return said
     known = inspect.signature(type(config).__init__).parameters
     changed = {key: value for key, value in said.items() if key != "rope_parameters"}
     if "full_attention" in ropes or "sliding_attention" in ropes:
@@ -141,4 +197,4 @@ def translated(config: Any, said: dict[str, Any]) -> Any:
         changed["rope_scaling"] = ropes
     else:
         changed["rope_scaling"] = None
-    return type(config).from_dict(changed)
+    return changed

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import SettingError
 from .families import decoder_of
+from .finite import check_adapter
 from .model import Backbone
 
 AUTO, ALWAYS, NEVER = "auto", "always", "never"
@@ -74,6 +75,7 @@ class Folded:
     def __init__(self, source: Backbone):
         self._source = source
         self._adapter = _adapter_values(source)
+        check_adapter(self._adapter)
         self._doubles: dict[nn.Module, nn.Module] = {}
         if source.mix is not None:
             _install_capturing_hooks(decoder_of(source.causal_lm, source.family))
@@ -126,7 +128,7 @@ def _merged(layer: Any) -> nn.Module:
     """The linear layer inside a layer of peft's, with the adapter in its weight: added in float32, rounded once."""
     weight = layer.get_base_layer().weight
     alone = copy.deepcopy(layer).float()
-    alone.merge(safe_merge=True)
+    alone.merge()
     return alone.get_base_layer().to(weight.dtype).requires_grad_(False).eval()
 
 

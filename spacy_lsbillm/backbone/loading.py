@@ -29,6 +29,7 @@ from .model import Backbone, BackboneSettings
 from .proved import family_of
 from .sharing import shared_base
 from .unmask import unmask_layers
+from .vocabulary import embedding_rows
 
 
 def load_backbone(
@@ -67,7 +68,7 @@ def load_backbone(
     check_weights(folder, empty)
     if lora is not None:
         check_targets(empty, lora)
-    tokenizer = load_tokenizer(tokenizer_folder or folder)
+    tokenizer = load_tokenizer(tokenizer_folder or folder, embedding_rows(empty))
     found = checked_fingerprint(folder, base.name, expected_fingerprint)
     shared = shared_base(folder, found, base, empty, device)
     model: Any = shared.tree(config.num_hidden_layers, family)

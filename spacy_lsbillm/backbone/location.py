@@ -21,7 +21,7 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 # and licence travel with a copy.
 TOKENIZER_FILES = ("*.json", "*.jinja", "*.txt", "tokenizer.model", "README.md", "LICENSE*", "NOTICE*")
 MODEL_FILES = (*TOKENIZER_FILES, "*.safetensors")
-HUB_IGNORED = ["original/*", "consolidated*", "onnx/*"]
+HUB_IGNORED = ["original/*", "consolidated*", "onnx/*", "adapter_model*"]
 
 
 def resolve_folder(

@@ -12,6 +12,7 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from ..errors import BaseError
+from .config_file import read_json
 from .tensor_files import StoredTensor, stored_tensors
 
 try:
@@ -22,6 +23,8 @@ except ImportError:
     get_model_conversion_mapping = None
 RENAMES_FREELY = get_model_conversion_mapping is not None
 
+# In config.json, what says how the weights are stored.
+QUANTISED = ("quantization_config", "compression_config")
 # Where checkpoints of several modalities keep the language model, and what that is called in a causal LM, the more
 # particular first; and the head of GPT-NeoX, which transformers 5 has renamed.
 OTHER_NAMES: tuple[dict[str, str], ...] = (
@@ -131,8 +134,9 @@ def check_weights(folder: Path, model: PreTrainedModel) -> None:
     """Compare the names and shapes of the stored tensors with those the model needs, before any is read.
 
     model (PreTrainedModel): Its `skeleton`.
-    RAISES (BaseError): Some are missing, and would be initialised at random, or have another shape.
+    RAISES (BaseError): They are quantised, some are missing, and would be initialised at random, or have another shape.
     """
+    _refuse_quantised(folder)
     matched = matched_tensors(folder, model)
     needed = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     missing = sorted(set(needed) - tied_weights(model) - set(matched.tensors) - matched.made)
@@ -148,6 +152,22 @@ def check_weights(folder: Path, model: PreTrainedModel) -> None:
                 f"the base folder {folder} has {name} in the shape {tensor.shape}, its config needs {needed[name]}. "
                 f"Fetch the model again, with the config that belongs to it."
             )
+
+
+def _refuse_quantised(folder: Path) -> None:
+    """RAISES (BaseError): The config says that the weights are stored quantised."""
+    whole = read_json(folder)
+    parts = [whole, *(part for part in whole.values() if isinstance(part, dict))]
+    said = next((part[key] for part in parts for key in QUANTISED if part.get(key)), None)
+    if not isinstance(said, dict):
+        return
+    method = said.get("quant_method") or "an unnamed method"
+    for setting, bits in (("load_in_4bit", "4-bit"), ("load_in_8bit", "8-bit")):
+        method += f", {bits}" if said.get(setting) else ""
+    raise BaseError(
+        f"the weights in the base folder {folder} are stored quantised ({method}). Name the base as it was before: it "
+        f'is quantised here while it is loaded, with quantization = "nf4", "fp4" or "int8".'
+    )
 
 
 def tied_weights(model: PreTrainedModel) -> set[str]:

@@ -17,6 +17,9 @@ from transformers import PreTrainedModel
 
 from .base import BaseSettings, cut_config, load_causal_lm
 from .families import Family, decoder_of, layers_of
+from .merge import DTYPES
+from .tensor_files import stored_tensors, weight_files
+from .watched import WatchedFiles
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,12 @@ class SharedBase:
     """A base in memory. It lives for as long as someone holds it, and is never run itself.
 
     model (PreTrainedModel): The causal LM as it was loaded.
+    files (WatchedFiles | None): Those that its weights are mapped from.
     """
 
-    def __init__(self, model: PreTrainedModel):
+    def __init__(self, model: PreTrainedModel, files: WatchedFiles | None = None):
         self._model = model
+        self._files = files or WatchedFiles()
         self._trees: WeakSet[PreTrainedModel] = WeakSet()
 
     @property
@@ -50,6 +55,15 @@ class SharedBase:
     def layers(self) -> int:
         """How many layers of the base it has."""
         return int(self._model.config.num_hidden_layers)
+
+    @property
+    def intact(self) -> bool:
+        """Whether nobody has written to those files."""
+        return self._files.changed() is None
+
+    def check_files(self) -> None:
+        """RAISES (BaseError): The files that the weights are mapped from were written to."""
+        self._files.check()
 
     def tree(self, layers: int, family: Family) -> PreTrainedModel:
         """A causal LM over the same weights, with its first layers alone.
@@ -89,16 +103,25 @@ def shared_base(
     layers = empty.config.num_hidden_layers
     with _lock:
         bases = _live.setdefault(held, WeakSet())
-        largest = max(bases, key=lambda base: base.layers, default=None)
+        largest = max((base for base in bases if base.intact), key=lambda base: base.layers, default=None)
         if largest is not None and largest.layers >= layers:
             return largest
         # Loading draws random numbers, sharing does not: what follows must not depend on which of the two it was.
         with torch.random.fork_rng(devices=[]):
-            loaded = SharedBase(load_causal_lm(folder, settings, device, empty))
+            # Seen before they are read, so that nothing that is written meanwhile is missed.
+            files = WatchedFiles(weight_files(folder))
+            model = load_causal_lm(folder, settings, device, empty)
+            loaded = SharedBase(model, files if _is_mapped(folder, model, settings, device) else None)
         if largest is not None:
             loaded.adopt(largest)
         bases.add(loaded)
         return loaded
+
+
+def _is_mapped(folder: Path, model: PreTrainedModel, settings: BaseSettings, device: torch.device) -> bool:
+    """Whether weights stay in their files: on a CPU, where they have the dtype in which they are stored."""
+    stored = {DTYPES.get(tensor.dtype) for tensor in stored_tensors(folder).values()}
+    return device.type == "cpu" and not settings.quantization and model.dtype in stored
 
 
 def over_the_same_weights(model: Any) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import BaseError
+from .adapter_files import adapter_instead
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -63,17 +64,21 @@ class NewTensor:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a Hugging Face folder: those its index names, or the single one.
+    """The safetensors files of a Hugging Face folder: the single one, or those its index names. Of a folder that holds
+    both transformers loads the single one, too.
 
     RAISES (BaseError): There are none, or one that the index names is missing.
     """
     index = folder / INDEX
-    if index.is_file():
+    if index.is_file() and not (folder / SINGLE).is_file():
         names = sorted(set(json.loads(index.read_text(encoding="utf8"))["weight_map"].values()))
     else:
         names = [SINGLE]
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
+        instead = adapter_instead(folder)
+        if instead:
+            raise BaseError(instead)
         others = [path.name for path in folder.glob("*.bin")]
         advice = f" It has {', '.join(others)}: save it again as safetensors." if others else ""
         raise BaseError(f"the base folder {folder} lacks the weight file {missing[0]!r}.{advice}")

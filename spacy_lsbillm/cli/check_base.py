@@ -12,6 +12,7 @@ from ..backbone.location import TOKENIZER_FILES, resolve_folder
 from ..backbone.matching import check_weights
 from ..backbone.proof import Proof, prove
 from ..backbone.variants import variant_of
+from ..backbone.vocabulary import embedding_rows, pieces_beyond
 from ..errors import BaseError
 from . import app
 
@@ -83,5 +84,8 @@ def tokenizer_in_words(folder: Path, config: Any) -> str:
 
     RAISES (BaseError): It cannot.
     """
-    tokenizer = load_tokenizer(folder)
-    return f"{type(tokenizer).__name__} of {len(tokenizer):,} pieces, with character offsets"
+    rows = embedding_rows(skeleton(config))
+    beyond = list(pieces_beyond(load_tokenizer(folder), rows))
+    tokenizer = load_tokenizer(folder, rows)
+    without = f"; without {', '.join(map(repr, beyond))}, as the base has no embedding for that" if beyond else ""
+    return f"{type(tokenizer).__name__} of {len(tokenizer):,} pieces, with character offsets{without}"

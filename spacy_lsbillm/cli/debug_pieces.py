@@ -16,9 +16,10 @@ from wasabi import msg, table
 
 from ..alignment import SpecialPieces
 from ..backbone import longest_position
-from ..backbone.base import load_tokenizer, read_config
+from ..backbone.base import load_tokenizer, read_config, skeleton
 from ..backbone.location import TOKENIZER_FILES, resolve_folder
 from ..backbone.proved import family_of
+from ..backbone.vocabulary import embedding_rows, pieces_beyond
 from ..errors import SettingError
 from ..layers import backbone_shim
 from ..layers.billm_model import rows_for
@@ -116,15 +117,19 @@ def read_cutting(source: str, component: str | None = None) -> tuple[str, Cuttin
     shim = backbone_shim(model)
     settings = shim.settings.backbone.base
     folder = resolve_folder(settings.name, settings.revision, TOKENIZER_FILES)
-    tokenizer = load_tokenizer(folder)
-    special = SpecialPieces.of(tokenizer, shim.settings.add_bos_token)
     base_config = read_config(folder, settings)
+    rows_of_base = embedding_rows(skeleton(base_config))
+    without_embedding = tuple(pieces_beyond(load_tokenizer(folder), rows_of_base))
+    tokenizer = load_tokenizer(folder, rows_of_base)
+    special = SpecialPieces.of(tokenizer, shim.settings.add_bos_token)
     longest = longest_position(base_config)
     window, overlap = model.attrs["cutting"].fitted(longest, base_config.hidden_size, len(special))
     items = block.get("max_batch_items", DEFAULT_CONFIG["max_batch_items"])
     get_spans = model.attrs["cutting"].get_spans
     rows = rows_for("cpu", items, family_of(base_config, settings.name).packs)
-    return settings.name, Cutting(tokenizer, special, get_spans, window, overlap, batch_size, **rows)
+    return settings.name, Cutting(
+        tokenizer, special, get_spans, window, overlap, batch_size, **rows, without_embedding=without_embedding
+    )
 
 
 ROWS = (
@@ -137,6 +142,7 @@ ROWS = (
     "most",
     "tokens without a piece",
     "unknown pieces",
+    "added words without an embedding",
     "pieces of the longest document",
     "documents longer than the window",
     "windows that those take",
@@ -160,6 +166,7 @@ def table_column(numbers: dict[str, Any]) -> list[str]:
         f"{per_token['max']} ({per_token['max_token']!r})",
         f"{numbers['tokens_without_pieces']['count']:,}",
         f"{numbers['unknown_pieces']['count']:,}",
+        f"{numbers['without_embedding']['count']:,}",
         f"{numbers['longest_doc']:,}",
         f"{numbers['long_docs']['count']:,}",
         f"{numbers['long_docs']['windows']:,}",
@@ -173,7 +180,11 @@ def print_remarks(path: str, numbers: dict[str, Any]) -> None:
     """Say with examples what is unusual in a corpus."""
     if numbers["long_docs"]["count"]:
         msg.info(f"{path}: long documents go through overlapping windows; nothing is cut off.")
-    for key, what in (("tokens_without_pieces", "tokens without a piece"), ("unknown_pieces", "unknown pieces")):
+    for key, what in (
+        ("tokens_without_pieces", "tokens without a piece"),
+        ("unknown_pieces", "unknown pieces"),
+        ("without_embedding", "words of the tokenizer without an embedding, which are cut into other pieces"),
+    ):
         if numbers[key]["count"]:
             msg.warn(f"{path}: {what}: {', '.join(map(repr, numbers[key]['examples']))}")
     for where, found in numbers["boundaries_inside_pieces"].items():

@@ -108,11 +108,12 @@ def read_iob(path: Path) -> Iterator[Record]:
     """Columns with a tab between them, or blanks as long as no tab was seen: the token first, its tag last. Blank
     lines separate sentences, and so do lines that begin with -DOCSTART-.
 
-    RAISES (DataError): A line has no token, no tag, or another number of columns than those before it.
+    RAISES (DataError): A line has no token, no tag, or another number of columns than those before it; or the first
+        column counts the tokens, as in CoNLL-U.
     """
     tokens: list[str] = []
     tags: list[str] = []
-    first, tabbed = 1, False
+    first, tabbed, counted = 1, False, True
     width: int | None = None
     for number, line in _lines(path):
         line = line.rstrip("\r\n")
@@ -134,10 +135,34 @@ def read_iob(path: Path) -> Iterator[Record]:
             tokens.append(columns[0])
             tags.append(columns[-1].strip())
         elif tokens:
+            counted = counted and _is_count(tokens, width, f"{path}, line {first}")
             yield Record({"tokens": tokens, "tags": tags}, f"{path}, line {first}")
             tokens, tags = [], []
     if tokens:
+        if counted:
+            _is_count(tokens, width, f"{path}, line {first}")
         yield Record({"tokens": tokens, "tags": tags}, f"{path}, line {first}")
+
+
+def _is_count(tokens: list[str], width: int | None, where: str) -> bool:
+    """Whether the first column of a sentence may count its tokens, from 0 or 1, as that of each sentence before did.
+
+    width (int | None): Columns; with two of them there is nothing but the token and its tag.
+    RAISES (DataError): It is certain, as there are several.
+    """
+    # CoNLL-U has ranges for words of several tokens (1-2) and decimals for what is left out (1.1).
+    numbers = [int(token) for token in tokens if token.isascii() and token.isdecimal()]
+    others = [token for token in tokens if not (token.isascii() and token.isdecimal())]
+    if width in (None, 2) or not numbers or not all(re.fullmatch(r"\d+[-.]\d+", token) for token in others):
+        return False
+    if numbers[0] not in (0, 1) or numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+        return False
+    if len(numbers) > 1:
+        raise DataError(
+            f"{where}: the first column counts the tokens ({', '.join(tokens[:3])} …), as in CoNLL-U. The token must "
+            f"stand first, and its tag last: leave out or move the columns before it, for example with cut -f2,10."
+        )
+    return True
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

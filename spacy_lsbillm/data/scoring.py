@@ -8,7 +8,7 @@ from typing import Any
 from spacy.scorer import Scorer
 from spacy.training import Example
 
-from ..errors import DataError
+from ..errors import DataError, in_short
 from .choices import QUESTION, RIGHT
 
 ACCURACY = "choice_acc"
@@ -36,10 +36,12 @@ def textcat_score(examples: list[Example], multi_label: bool, **kwargs: Any) -> 
         for name, value in example.reference.cats.items():
             if value and labels and name not in labels:
                 new.setdefault(name, example)
-    for name, example in new.items():
+    if new:
+        first, example = next(iter(new.items()))
+        others = f", like {in_short([name for name in new if name != first])}" if len(new) > 1 else ""
         warnings.warn(
-            f"the class {name!r} of the document {example.reference.text[:60]!r} was not in the training corpus: it "
-            f"counts as missed. Classes: {', '.join(labels)}.",
+            f"the class {first!r} of the document {example.reference.text[:60]!r} was not in the training corpus"
+            f"{others}: documents of it count as missed. Classes: {in_short(labels)}.",
             stacklevel=2,
         )
     if not multi_label:

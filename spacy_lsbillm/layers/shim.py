@@ -28,6 +28,7 @@ from ..backbone import (
     room_to_fold,
     save_backbone,
 )
+from ..backbone.finite import check_states
 from ..errors import SettingError, StorageError
 from ..files import check_seal, write_seal
 from .adapter_optimizer import CHOICES, AdapterOptimizer
@@ -153,7 +154,9 @@ class BackboneShim(Shim):
         backbone = self._predictor()
         backbone.set_training(False)
         with torch.inference_mode():
-            return vectors_of(backbone, inputs, self.settings.output)
+            vectors = vectors_of(backbone, inputs, self.settings.output)
+            check_states(vectors, backbone)
+        return vectors
 
     def _begin_in_fork(self) -> None:
         """RAISES (SettingError): The backbone is on a GPU."""
@@ -292,7 +295,9 @@ def vectors_of(backbone: Backbone, batch: Batch, output: str) -> Tensor:
 
     output (str): "tokens" or "pieces".
     RETURNS (Tensor): float32, shape (tokens or pieces, width); zeros for tokens without pieces.
+    RAISES (BaseError): The base's files were written to, see `WatchedFiles`.
     """
+    backbone.shared.check_files()
     device = backbone.device
     of_tokens = output == TOKENS
     size = len(batch.pieces_a_token if of_tokens else batch.ids)

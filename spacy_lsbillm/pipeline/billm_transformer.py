@@ -21,6 +21,7 @@ from ..backbone import RECORD, REFERENCE, MaskPlan
 from ..errors import SettingError
 from ..files import check_seal, replaced_folder, write_seal
 from ..layers import PIECE_POOLINGS, PIECES, backbone_shim, fit
+from .listener_checks import check_kinds, check_widths
 from .pending import PendingUpdate
 
 DEFAULT_CONFIG = Config().from_str(
@@ -159,13 +160,15 @@ class BiLLMTransformer(Transformer):
     def initialize(self, get_examples: Callable[[], Iterable[Example]], *, nlp: Language | None = None) -> None:
         """Load the base, put the adapter on it and connect the listeners. No example is looked at.
 
-        RAISES (SettingError): A listener stands behind another transformer, whose vectors it would get, or pools pieces
-            where it gets tokens.
+        RAISES (SettingError): A listener stands behind another transformer, whose vectors it would get, pools pieces
+            where it gets tokens, is of another kind or was made for another width.
         """
         if nlp is not None:
+            check_kinds(nlp, self)
             self._check_order(nlp)
             self._check_pooling(nlp)
         super().initialize(get_examples, nlp=nlp)
+        check_widths(self, self.model.get_dim("nO"))
         if nlp is not None:
             self._name_source(nlp)
 

@@ -16,7 +16,7 @@ from spacy.vocab import Vocab
 from thinc.api import Config, Model
 from thinc.types import Floats2d
 
-from ..errors import SettingError
+from ..errors import SettingError, in_short
 from ..tagging import Scheme, Spans, best_tags
 from ..tagging.scheme import MISSING, OUTSIDE, check_scheme
 from .gold_spans import check_overlap, gold_spans, gold_tags, name_of, named, overlapping
@@ -211,8 +211,8 @@ class SequenceLabeler(TrainablePipe):
         if missing:
             self._left_out.update(missing)
             warnings.warn(
-                f"the training corpus of {self.name!r} has the label {missing[0]!r}, which is not among the given ones "
-                f"({', '.join(self.labels)}): tokens with it are left out of the loss.",
+                f"the training corpus of {self.name!r} has labels that are not among the given ones: "
+                f"{in_short(missing)}. Tokens with them are left out of the loss. Given: {in_short(self.labels)}.",
                 stacklevel=2,
             )
         if nlp is not None:
@@ -311,12 +311,17 @@ class SequenceLabeler(TrainablePipe):
         known = {label: i for i, label in enumerate(self.labels)}
         scheme = self.scheme
         numbers: list[int] = []
+        new: dict[str, Example] = {}
         for example in examples:
             tags = gold_tags(example, self.spans_key, self.name)
             found = scheme.numbers(tags, known)
             if found.count(MISSING) > tags.count(None):
-                self._warn_of_left_out(example, tags)
+                for label in sorted({tag[2:] for tag in tags if tag is not None and tag != OUTSIDE}):
+                    if label not in known and label not in self._left_out:
+                        new.setdefault(label, example)
             numbers += found
+        if new:
+            self._warn_of_left_out(new)
         xp = self.model.ops.xp
         truth = xp.asarray(numbers, dtype="i")
         rows = xp.flatnonzero(truth != MISSING)
@@ -331,22 +336,26 @@ class SequenceLabeler(TrainablePipe):
         ends = np.cumsum([len(rows) for rows in scores])[:-1]
         return loss, xp.split(gradient, ends.tolist())
 
-    def _warn_of_left_out(self, example: Example, tags: Sequence[str | None]) -> None:
-        """Once of each gold label that the component does not have. One that was trained before gets no others."""
-        labels = {tag[2:] for tag in tags if tag is not None and tag != OUTSIDE}
-        for label in sorted(labels - set(self.labels) - self._left_out):
-            self._left_out.add(label)
-            warnings.warn(
-                f"the label {label!r} in {name_of(example.reference)} is not one that {self.name!r} has "
-                f"({', '.join(self.labels)}): tokens with it are left out of the loss. To learn it, train a new "
-                f"{self.name!r}.",
-                stacklevel=3,
-            )
+    def _warn_of_left_out(self, new: dict[str, Example]) -> None:
+        """Once of each gold label that the component does not have. One that was trained before gets no others.
+
+        new (dict): By label, the first example that has it.
+        """
+        self._left_out.update(new)
+        label, example = next(iter(new.items()))
+        others = f", like {in_short(list(new)[1:])}" if len(new) > 1 else ""
+        warnings.warn(
+            f"the label {label!r} in {name_of(example.reference)} is not one that {self.name!r} has{others}: tokens "
+            f"with such labels are left out of the loss. To learn them, train a new {self.name!r}. It has: "
+            f"{in_short(self.labels)}.",
+            stacklevel=3,
+        )
 
     def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
-        """Score a batch of examples, and warn once of each gold label that the component cannot give, and of gold spans
+        """Score a batch of examples, and warn once of gold labels that the component cannot give, and once of gold spans
         that overlap."""
         examples = list(examples)
+        unknown: dict[str, tuple[Span, Doc]] = {}
         for example in examples:
             gold = gold_spans(example.reference, self.spans_key) or []
             if not self._overlapped and (pair := overlapping(gold)) is not None:
@@ -358,12 +367,16 @@ class SequenceLabeler(TrainablePipe):
                 )
             for span in gold:
                 if span.label_ not in self._unknown and span.label_ not in self.cfg["labels"]:
-                    self._unknown.add(span.label_)
-                    warnings.warn(
-                        f"the label {span.label_!r} of {span.text!r} in {name_of(example.reference)} is not one that "
-                        f"{self.name!r} was trained with: it counts as missed. Labels: {', '.join(self.labels)}.",
-                        stacklevel=2,
-                    )
+                    unknown.setdefault(span.label_, (span, example.reference))
+        if unknown:
+            self._unknown.update(unknown)
+            label, (span, doc) = next(iter(unknown.items()))
+            others = f", like {in_short(list(unknown)[1:])}" if len(unknown) > 1 else ""
+            warnings.warn(
+                f"the label {label!r} of {span.text!r} in {name_of(doc)} is not one that {self.name!r} was trained "
+                f"with{others}: what has it counts as missed. Labels: {in_short(self.labels)}.",
+                stacklevel=2,
+            )
         return super().score(examples, **{**kwargs, "spans_key": self.spans_key})
 
 
