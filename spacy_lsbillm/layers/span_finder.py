@@ -1,11 +1,12 @@
-"""spaCy's own model of the `span_finder`, for batches of empty documents alone too."""
+"""spaCy's own model of the `span_finder`, for batches of empty documents alone too, and for other processes: spaCy's
+cannot be pickled."""
 
 from collections.abc import Callable
 from typing import Any
 
-from spacy.ml.models.span_finder import build_finder_model
+import numpy as np
 from spacy.tokens import Doc
-from thinc.api import Model
+from thinc.api import Model, chain, with_array
 from thinc.types import Floats2d
 
 from .left_out import sample_of
@@ -21,7 +22,7 @@ def build_span_finder(
     scorer (Model): Token vectors to the two scores of each: that a span begins there, and that one ends.
     RETURNS (Model): Documents to scores, shape (tokens, 2).
     """
-    inner = build_finder_model(tok2vec, scorer)
+    inner: Model = chain(tok2vec, with_array(scorer))
     return Model("span_finder", forward, init=init, layers=[inner], refs={"tok2vec": tok2vec, "scorer": scorer})
 
 
@@ -32,6 +33,12 @@ def init(model: Model, X: list[Doc] | None = None, Y: Floats2d | None = None) ->
 
 def forward(model: Model, docs: list[Doc], is_train: bool) -> tuple[Floats2d, Callable[[Floats2d], Any]]:
     """Scores of the tokens."""
-    if any(len(doc) for doc in docs):
-        return model.layers[0](docs, is_train)
-    return model.ops.alloc2f(0, 2), lambda gradient: []
+    if not any(len(doc) for doc in docs):
+        return model.ops.alloc2f(0, 2), lambda gradient: []
+    scores, backprop_each = model.layers[0](docs, is_train)
+    ends = np.cumsum([len(rows) for rows in scores])[:-1].tolist()
+
+    def backprop(gradient: Floats2d) -> Any:
+        return backprop_each(model.ops.xp.split(gradient, ends))
+
+    return model.ops.xp.concatenate(scores), backprop

@@ -211,7 +211,8 @@ class BiLLMTransformer(Transformer):
         if not learn:
             return
         has_class = [any(example.reference.cats.values()) for example in get_examples()]
-        if not all(has_class):
+        # Where none has one, as in `spacy assemble`, there is no corpus for a textcat.
+        if any(has_class) and not all(has_class):
             warnings.warn(
                 f"{has_class.count(False)} of {len(has_class)} documents of the training corpus have no class in "
                 f"doc.cats. {learn[0]!r} will learn from them that none of its classes is probable, as the model is "

@@ -32,9 +32,7 @@ def create_random_masks_v1(
     return partial(_use_next_mask, masks, seed, component)
 
 
-def _use_next_mask(
-    masks: Sequence[str], seed: int, component: str, nlp: Language, progress: dict[str, Any]
-) -> None:
+def _use_next_mask(masks: Sequence[str], seed: int, component: str, nlp: Language, progress: dict[str, Any]) -> None:
     pipe = nlp.get_pipe(component) if component in nlp.pipe_names else None
     if not isinstance(pipe, BiLLMTransformer):
         raise SettingError(
