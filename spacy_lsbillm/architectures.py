@@ -15,6 +15,8 @@ from .layers import (
     build_billm_model,
     build_pooled_textcat,
     build_sequence_labeler,
+    build_span_finder,
+    build_textcat_reduce,
     build_tok2vec,
 )
 
@@ -139,3 +141,38 @@ def create_pooled_textcat_v1(
     RAISES (SettingError): There is no such pooling.
     """
     return build_pooled_textcat(tok2vec, exclusive_classes, pooling, nO)
+
+
+def create_textcat_reduce_v1(
+    tok2vec: Model[list[Doc], list[Floats2d]],
+    exclusive_classes: bool,
+    use_reduce_first: bool,
+    use_reduce_last: bool,
+    use_reduce_max: bool,
+    use_reduce_mean: bool,
+    nO: int | None = None,
+) -> Model[list[Doc], Floats2d]:
+    """`spacy.TextCatReduce.v1` with the same settings and weights, in which empty documents are no error, and documents
+    without a class have no part in the loss of a `textcat`.
+
+    tok2vec (Model): A listener, or any other layer that gives one vector a token.
+    exclusive_classes (bool): True for `textcat`, false for `textcat_multilabel`.
+    use_reduce_first (bool), use_reduce_last (bool), use_reduce_max (bool), use_reduce_mean (bool): What is pooled; at
+        least one.
+    nO (int | None): The number of classes; null: set by the component from its labels.
+    RAISES (ValueError): Nothing is pooled.
+    """
+    return build_textcat_reduce(
+        tok2vec, exclusive_classes, use_reduce_first, use_reduce_last, use_reduce_max, use_reduce_mean, nO
+    )
+
+
+def create_span_finder_v1(
+    tok2vec: Model[list[Doc], list[Floats2d]], scorer: Model[Floats2d, Floats2d]
+) -> Model[list[Doc], Floats2d]:
+    """`spacy.SpanFinder.v1` with the same settings and weights, in which a batch of empty documents is no error.
+
+    tok2vec (Model): A listener, or any other layer that gives one vector a token.
+    scorer (Model): Token vectors to two scores each; with `nO = 2`.
+    """
+    return build_span_finder(tok2vec, scorer)

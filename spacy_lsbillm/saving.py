@@ -52,12 +52,12 @@ def _keep_others(old: Path, new: Path) -> None:
 
 def create_save_whole_v1() -> Callable[[Language], Language]:
     """For `[training.before_to_disk]`: the pipelines that a training writes are written with `save`."""
+    return _save_whole
 
-    def save_whole(nlp: Language) -> Language:
-        nlp.to_disk = partial(_as_to_disk, nlp)  # type: ignore[method-assign]
-        return nlp
 
-    return save_whole
+def _save_whole(nlp: Language) -> Language:
+    nlp.to_disk = partial(_as_to_disk, nlp)  # type: ignore[method-assign]
+    return nlp
 
 
 def _as_to_disk(nlp: Language, path: str | Path, **arguments: Any) -> None:

@@ -64,7 +64,7 @@ def _parser(state_type: str, width: int, pieces: int) -> dict[str, Any]:
 
 def _textcat(exclusive: bool) -> dict[str, Any]:
     return {
-        "@architectures": "spacy.TextCatReduce.v1",
+        "@architectures": "spacy-lsbillm.TextCatReduce.v1",
         "exclusive_classes": exclusive,
         "use_reduce_first": False,
         "use_reduce_last": False,
@@ -103,7 +103,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "senter": TAGGER,
     "spancat": _spancat(LOGISTIC),
     "spancat_singlelabel": _spancat({"@layers": "Softmax.v2"}),
-    "span_finder": {"@architectures": "spacy.SpanFinder.v1", "scorer": {**LOGISTIC, "nO": 2}},
+    "span_finder": {"@architectures": "spacy-lsbillm.SpanFinder.v1", "scorer": {**LOGISTIC, "nO": 2}},
 }
 # spaCy's own: it sets `doc._.trf_data` to None.
 CLEANER = "doc_cleaner"

@@ -458,6 +458,7 @@ def test_bad_settings(make_base):
 
 # PooledTextCat
 
+VOCAB = spacy.blank("en").vocab
 POOLINGS = ["last", "mean", "max", "attention"]
 
 
@@ -540,7 +541,8 @@ def test_pooling_is_what_it_says_and_so_is_its_gradient(pooling, exclusive, leng
     tok2vec, seen = vectors_of(arrays)
     truth = rng.random((len(arrays), 2)).astype("f")
     model = build_pooled_textcat(tok2vec, exclusive, pooling)
-    model.initialize(X=[None] * len(arrays), Y=truth)
+    docs = [Doc(VOCAB, ["a"] * length) for length in lengths]
+    model.initialize(X=docs, Y=truth)
     linear = model.get_ref("output_layer")
     linear.set_param("W", get_current_ops().asarray(rng.normal(size=(2, 3)).astype("f")))
     weight = linear.get_param("W")
@@ -559,12 +561,14 @@ def test_pooling_is_what_it_says_and_so_is_its_gradient(pooling, exclusive, leng
             else:
                 pooled.append({"last": rows[-1], "mean": rows.mean(0), "max": rows.max(0)}[pooling])
         scores = np.array(pooled) @ weight.T
+        # Empty documents have no class.
+        filled = np.array(lengths)[:, None] > 0
         if exclusive:
             powers = np.exp(scores - scores.max(1, keepdims=True))
-            return powers / powers.sum(1, keepdims=True)
-        return 1 / (1 + np.exp(-scores))
+            return filled * powers / powers.sum(1, keepdims=True)
+        return filled / (1 + np.exp(-scores))
 
-    found, backprop = model.begin_update([None] * len(arrays))
+    found, backprop = model.begin_update(docs)
     assert np.allclose(found, by_hand(), atol=1e-5)
     backprop(found - truth)
     (gradients,) = seen
@@ -580,9 +584,10 @@ def test_pooling_is_what_it_says_and_so_is_its_gradient(pooling, exclusive, leng
         (gradients,) = seen
 
     def loss():
-        probabilities = by_hand().astype("float64")
-        missed = 0 if exclusive else (1 - truth) * np.log(1 - probabilities)
-        return -(truth * np.log(probabilities) + missed).sum()
+        filled = np.array(lengths) > 0
+        probabilities, wanted = by_hand().astype("float64")[filled], truth[filled]
+        missed = 0 if exclusive else (1 - wanted) * np.log(1 - probabilities)
+        return -(wanted * np.log(probabilities) + missed).sum()
 
     step = 1e-2
     for gradient, array in zip(gradients, arrays, strict=True):

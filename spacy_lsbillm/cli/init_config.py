@@ -43,7 +43,7 @@ UNMASK_HELP = (
 Unmask = Annotated[str, Option("--unmask", "-u", help=UNMASK_HELP)]
 POOLING_HELP = (
     "The head of a textcat is one linear layer over one pooled vector: last, mean, max or attention. Without it, the "
-    "head is spaCy's own"
+    "head is that of spaCy's TextCatReduce"
 )
 Pooling = Annotated[str | None, Option("--pooling", help=POOLING_HELP)]
 Force = Annotated[bool, Option("--force", "-F", help="Write over an existing file")]

@@ -1,6 +1,8 @@
 """Corpus readers for `spacy train` that stream files as they are."""
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -14,6 +16,30 @@ from .documents import Labels, classes, labels_of, make_doc
 from .records import Record, read_jsonl
 
 Reader = Callable[[Language], Iterator[Example]]
+
+
+@dataclass
+class JsonlCorpus:
+    """What `spacy-lsbillm.JsonlCorpus.v1` gives: called with a pipeline, it reads the file.
+
+    labels (Labels | None): None until the file has been read once, if they are to be those of the file.
+    """
+
+    file: Path
+    labels: Labels | None
+    spans_key: str | None
+    limit: int
+
+    def __call__(self, nlp: Language) -> Iterator[Example]:
+        """RAISES (DataError): A line has a class that is not among the labels, or something else does not fit."""
+        if self.labels is None:
+            self.labels = labels_of(read_jsonl(self.file))
+        for record in islice(read_jsonl(self.file), self.limit or None):
+            _check_classes(record, self.labels)
+            doc = make_doc(nlp, record, self.labels, self.spans_key)
+            # As spaCy's own reader does.
+            if len(doc):
+                yield _example(nlp, doc)
 
 
 def create_jsonl_corpus_v1(
@@ -31,19 +57,7 @@ def create_jsonl_corpus_v1(
     """
     file = _file(path)
     _check_limit(limit)
-    known: list[Labels] = [Labels(tuple(labels))] if labels is not None else []
-
-    def read(nlp: Language) -> Iterator[Example]:
-        if not known:
-            known.append(labels_of(read_jsonl(file)))
-        for record in islice(read_jsonl(file), limit or None):
-            _check_classes(record, known[0])
-            doc = make_doc(nlp, record, known[0], spans_key)
-            # As spaCy's own reader does.
-            if len(doc):
-                yield _example(nlp, doc)
-
-    return read
+    return JsonlCorpus(file, None if labels is None else Labels(tuple(labels)), spans_key, limit)
 
 
 def create_multiple_choice_v1(path: Path | None, mode: str = "joint", limit: int = 0) -> Reader:
@@ -57,13 +71,13 @@ def create_multiple_choice_v1(path: Path | None, mode: str = "joint", limit: int
     file = _file(path)
     _check_limit(limit)
     list(choice_records([], mode))
+    return partial(_read_choices, file, mode, limit)
 
-    def read(nlp: Language) -> Iterator[Example]:
-        records: Iterable[Record] = islice(read_jsonl(file), limit or None)
-        for record in choice_records(records, mode):
-            yield _example(nlp, make_doc(nlp, record, Labels()))
 
-    return read
+def _read_choices(file: Path, mode: str, limit: int, nlp: Language) -> Iterator[Example]:
+    records: Iterable[Record] = islice(read_jsonl(file), limit or None)
+    for record in choice_records(records, mode):
+        yield _example(nlp, make_doc(nlp, record, Labels()))
 
 
 def _file(path: Path | None) -> Path:

@@ -3,6 +3,7 @@
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from spacy.scorer import Scorer
@@ -12,24 +13,29 @@ from ..errors import DataError, in_short
 from .choices import QUESTION, RIGHT
 
 ACCURACY = "choice_acc"
+# `spacy evaluate` expects a text.
+DESCRIPTION = "cats_score_desc"
 
 
 def make_textcat_scorer(multi_label: bool = False) -> Callable[..., dict[str, Any]]:
-    """spaCy's scores of categories, in which classes that the model does not know count as missed.
+    """spaCy's scores of categories, in which classes that the model does not know count as missed, and documents that
+    nobody has annotated do not count.
 
     multi_label (bool): For `textcat_multilabel`.
     """
-
-    def score(examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
-        return textcat_score(list(examples), multi_label, **kwargs)
-
-    return score
+    # Not a function in a function, which could not be sent to another process.
+    return partial(textcat_score, multi_label=multi_label)
 
 
-def textcat_score(examples: list[Example], multi_label: bool, **kwargs: Any) -> dict[str, Any]:
+def textcat_score(examples: Iterable[Example], *, multi_label: bool, **kwargs: Any) -> dict[str, Any]:
     """spaCy's own scorer leaves out gold classes that were not in training, and takes a document that has only such a
-    one for one of the first class it knows. Here it is warned of, and counts as missed. One that has none of classes
-    that exclude each other, where spaCy takes the first for right as well, is warned of and left out."""
+    one for one of the first class it knows. Here it is warned of, and counts as missed. It takes a document without
+    annotation for one whose predicted class is wrong, where classes exclude each other: here it does not count. One
+    that is annotated with none of them, where spaCy takes the first for right as well, is warned of and left out.
+
+    RETURNS (dict[str, Any]): The scores; each None, but for the one's description, where no document counts.
+    """
+    examples = list(examples)
     labels = list(kwargs.pop("labels", ()))
     new: dict[str, Example] = {}
     for example in examples:
@@ -44,8 +50,9 @@ def textcat_score(examples: list[Example], multi_label: bool, **kwargs: Any) -> 
             f"{others}: documents of it count as missed. Classes: {in_short(labels)}.",
             stacklevel=2,
         )
+    counted = [example for example in examples if example.reference.cats]
     if not multi_label:
-        without = [eg for eg in examples if eg.reference.cats and not any(eg.reference.cats.values())]
+        without = [example for example in counted if not any(example.reference.cats.values())]
         if without:
             warnings.warn(
                 f"{len(without)} documents have none of the classes, of which each must have one, such as "
@@ -53,9 +60,9 @@ def textcat_score(examples: list[Example], multi_label: bool, **kwargs: Any) -> 
                 f"textcat_multilabel.",
                 stacklevel=2,
             )
-            left_out = set(map(id, without))
-            examples = [eg for eg in examples if id(eg) not in left_out]
-    return Scorer.score_cats(examples, "cats", labels=[*labels, *new], multi_label=multi_label, **kwargs)
+        counted = [example for example in counted if any(example.reference.cats.values())]
+    scores = Scorer.score_cats(counted, "cats", labels=[*labels, *new], multi_label=multi_label, **kwargs)
+    return scores if counted else {name: None if name != DESCRIPTION else text for name, text in scores.items()}
 
 
 def make_choice_scorer() -> Callable[..., dict[str, Any]]:
@@ -82,5 +89,5 @@ def choice_score(examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
         chances[example.reference.user_data[QUESTION]] += [(predicted.get(name, 0.0), gold[name]) for name in names]
     answered = [of_question for of_question in chances.values() if of_question]
     right = sum(max(of_question, key=lambda pair: pair[0])[1] for of_question in answered)
-    found = textcat_score(examples, False, **kwargs)
+    found = textcat_score(examples, multi_label=False, **kwargs)
     return {ACCURACY: right / len(answered) if answered else None, **found}

@@ -1,14 +1,18 @@
 """The thinc models."""
 
 from .billm_model import ModelSettings, backbone_shim, build_billm_model, fit
+from .left_out import ONLY_LABELLED
 from .piece_pooling import PIECE_POOLINGS
 from .pooled_textcat import build_pooled_textcat
 from .sequence_labeler import build_sequence_labeler
 from .shim import PIECES, ShimSettings
+from .span_finder import build_span_finder
+from .textcat_reduce import build_textcat_reduce
 from .tok2vec import build_tok2vec
 from .vector_batch import VectorBatch
 
 __all__ = [
+    "ONLY_LABELLED",
     "PIECES",
     "PIECE_POOLINGS",
     "ModelSettings",
@@ -18,6 +22,8 @@ __all__ = [
     "build_billm_model",
     "build_pooled_textcat",
     "build_sequence_labeler",
+    "build_span_finder",
+    "build_textcat_reduce",
     "build_tok2vec",
     "fit",
 ]

@@ -20,6 +20,7 @@ from thinc.api import (
 from thinc.types import Floats2d, Ragged
 
 from ..errors import SettingError
+from .left_out import ONLY_LABELLED, leave_out, sample_of
 
 POOLINGS: dict[str, Callable[[], Model[Ragged, Floats2d]]] = {
     "last": reduce_last,
@@ -42,7 +43,8 @@ def build_pooled_textcat(
     pooling (str): "last" (the last token, as in LS-LLaMA: Li et al., 2023), "mean", "max", or "attention" (a mean whose
         weights are learned). Tokens whose vector is zero, as they have no piece, are left out.
     nO (int | None): The number of classes; None: set by the component.
-    RETURNS (Model): Documents to probabilities, shape (documents, classes). Its gradient is that of cross-entropy.
+    RETURNS (Model): Documents to probabilities, shape (documents, classes). Its gradient is that of cross-entropy, in
+        which the documents that `leave_out` names have no part.
     RAISES (SettingError): There is no such pooling.
     """
     if pooling not in POOLINGS:
@@ -55,7 +57,7 @@ def build_pooled_textcat(
         init=init,
         layers=[inner],
         dims={"nO": nO},
-        attrs={"multi_label": not exclusive_classes},
+        attrs={"multi_label": not exclusive_classes, ONLY_LABELLED: exclusive_classes},
         refs={"tok2vec": tok2vec, "output_layer": output},
     )
 
@@ -74,7 +76,7 @@ def init(model: Model, X: list[Doc] | None = None, Y: Floats2d | None = None) ->
     if Y is not None and not output.has_dim("nO"):
         output.set_dim("nO", Y.shape[1])
         model.set_dim("nO", Y.shape[1])
-    model.layers[0].initialize(X=X)
+    model.layers[0].initialize(X=sample_of(X))
 
 
 def forward(model: Model, docs: list[Doc], is_train: bool) -> tuple[Floats2d, Callable[[Floats2d], Any]]:
@@ -85,7 +87,7 @@ def forward(model: Model, docs: list[Doc], is_train: bool) -> tuple[Floats2d, Ca
     """
     scores, backprop = model.layers[0](docs, is_train)
     activation = model.ops.sigmoid if model.attrs["multi_label"] else model.ops.softmax
-    return activation(scores), backprop
+    return leave_out(model, docs, activation(scores), backprop)
 
 
 def real_rows() -> Model[list[Floats2d], Ragged]:

@@ -1,5 +1,6 @@
 """The `billm_transformer` component: spacy-transformers' `Transformer` over a bidirectional LLM."""
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import srsly
 from spacy import util
 from spacy.language import Language
+from spacy.pipeline import MultiLabel_TextCategorizer, TextCategorizer
 from spacy.tokens import Doc
 from spacy.training import Example, validate_examples
 from spacy.util import minibatch
@@ -14,13 +16,13 @@ from spacy.vocab import Vocab
 from spacy_transformers.annotation_setters import null_annotation_setter
 from spacy_transformers.data_classes import TransformerData
 from spacy_transformers.layers import TransformerListener
-from spacy_transformers.pipeline_component import DOC_EXT_ATTR, Transformer, install_extensions
+from spacy_transformers.pipeline_component import DOC_EXT_ATTR, Transformer
 from thinc.api import Config, Model, Optimizer
 
 from ..backbone import RECORD, REFERENCE, MaskPlan
 from ..errors import SettingError
 from ..files import check_seal, replaced_folder, write_seal
-from ..layers import PIECE_POOLINGS, PIECES, backbone_shim, fit
+from ..layers import ONLY_LABELLED, PIECE_POOLINGS, PIECES, backbone_shim, fit
 from .listener_checks import check_kinds, check_widths
 from .pending import PendingUpdate
 
@@ -151,14 +153,14 @@ class BiLLMTransformer(Transformer):
 
         batch_size (int): Documents that are buffered.
         """
-        install_extensions()
         for batch in minibatch(stream, batch_size):
             docs = list(batch)
             self.set_annotations(docs, self.predict(docs))
             yield from docs
 
     def initialize(self, get_examples: Callable[[], Iterable[Example]], *, nlp: Language | None = None) -> None:
-        """Load the base, put the adapter on it and connect the listeners. No example is looked at.
+        """Load the base, put the adapter on it and connect the listeners. Examples are looked at only where a `textcat`
+        with a model of spaCy's own listens: it learns from documents without a class, which is warned of.
 
         RAISES (SettingError): A listener stands behind another transformer, whose vectors it would get, pools pieces
             where it gets tokens, is of another kind or was made for another width.
@@ -171,6 +173,7 @@ class BiLLMTransformer(Transformer):
         check_widths(self, self.model.get_dim("nO"))
         if nlp is not None:
             self._name_source(nlp)
+            self._warn_of_unlabelled(nlp, get_examples)
 
     def _name_source(self, nlp: Language) -> None:
         """Have `meta.json` list the base, where `spacy package` looks for what a pipeline is made from."""
@@ -204,6 +207,22 @@ class BiLLMTransformer(Transformer):
                     f"{name!r} listens to {self.name!r}, but stands behind {behind!r}, which overwrites "
                     f"doc._.{DOC_EXT_ATTR}. Put each transformer right before the components that listen to it."
                 )
+
+    def _warn_of_unlabelled(self, nlp: Language, get_examples: Callable[[], Iterable[Example]]) -> None:
+        """spaCy takes a document without a class for one that has none of the classes, which each must have one of."""
+        learn = [name for name in self.listening_components if _learns_from_unlabelled(nlp.get_pipe(name))]
+        if not learn:
+            return
+        has_class = [any(example.reference.cats.values()) for example in get_examples()]
+        # Where none has one, as in `spacy assemble`, there is no corpus for a textcat.
+        if any(has_class) and not all(has_class):
+            warnings.warn(
+                f"{has_class.count(False)} of {len(has_class)} documents of the training corpus have no class in "
+                f"doc.cats. {learn[0]!r} will learn from them that none of its classes is probable, as the model is "
+                f"spaCy's own. Use spacy-lsbillm.TextCatReduce.v1 or spacy-lsbillm.PooledTextCat.v1, which leave them "
+                f"out, and for scoring spacy-lsbillm.textcat_scorer.v1; or leave them out of the corpus.",
+                stacklevel=3,
+            )
 
     def _check_pooling(self, nlp: Language) -> None:
         """A choice among one piece is none: the listener would get the mean."""
@@ -264,6 +283,14 @@ class BiLLMTransformer(Transformer):
             return
         self._settle()
         self.model.finish_update(sgd)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # Processes that are not forked get their pipelines by pickle. What waits for a gradient, here and in listeners
+        # whose components did not learn, cannot be pickled, and nothing will come any more.
+        self._settle()
+        for listener in self.listeners:
+            listener.receive(None, None, None)
+        return super().__reduce_ex__(protocol)
 
     def _settle(self) -> None:
         """Do what is left to do of the last forward pass."""
@@ -345,3 +372,9 @@ class BiLLMTransformer(Transformer):
         if (folder / RECORD).exists() or srsly.read_json(folder / "cfg")[INITIALIZED]:
             backbone_shim(self.model).load(folder)
             fit(self.model)
+
+
+def _learns_from_unlabelled(pipe: Any) -> bool:
+    """Whether it is a `textcat` whose model does not leave out documents without a class."""
+    exclusive = isinstance(pipe, TextCategorizer) and not isinstance(pipe, MultiLabel_TextCategorizer)
+    return exclusive and not pipe.model.attrs.get(ONLY_LABELLED)

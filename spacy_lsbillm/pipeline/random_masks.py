@@ -1,6 +1,7 @@
 """Training under many masks at once: another one before each update."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,16 +29,16 @@ def create_random_masks_v1(
         raise SettingError("random_masks: masks names none. Name those to train under, such as ['none', 'all'].")
     for mask in masks:
         check_notation(mask, "a mask of random_masks")
+    return partial(_use_next_mask, masks, seed, component)
 
-    def before_update(nlp: Language, progress: dict[str, Any]) -> None:
-        pipe = nlp.get_pipe(component) if component in nlp.pipe_names else None
-        if not isinstance(pipe, BiLLMTransformer):
-            raise SettingError(
-                f"random_masks: {component!r} is no billm_transformer of this pipeline, which has: "
-                f"{', '.join(nlp.pipe_names)}."
-            )
-        # From the step alone: a training that goes on has the masks that it would have had.
-        number, place = divmod(progress["step"], len(masks))
-        pipe.use_mask(masks[np.random.default_rng([seed, number]).permutation(len(masks))[place]])
 
-    return before_update
+def _use_next_mask(masks: Sequence[str], seed: int, component: str, nlp: Language, progress: dict[str, Any]) -> None:
+    pipe = nlp.get_pipe(component) if component in nlp.pipe_names else None
+    if not isinstance(pipe, BiLLMTransformer):
+        raise SettingError(
+            f"random_masks: {component!r} is no billm_transformer of this pipeline, which has: "
+            f"{', '.join(nlp.pipe_names)}."
+        )
+    # From the step alone: a training that goes on has the masks that it would have had.
+    number, place = divmod(progress["step"], len(masks))
+    pipe.use_mask(masks[np.random.default_rng([seed, number]).permutation(len(masks))[place]])

@@ -20,7 +20,7 @@ from ..errors import SettingError, in_short
 from ..tagging import Scheme, Spans, best_tags
 from ..tagging.scheme import MISSING, OUTSIDE, check_scheme
 from .gold_spans import check_overlap, gold_spans, gold_tags, name_of, named, overlapping
-from .span_writing import SCORES, register_scores, write_entities, write_group
+from .span_writing import SCORES, write_entities, write_group
 
 DEFAULT_CONFIG = Config().from_str(
     """
@@ -130,7 +130,6 @@ class SequenceLabeler(TrainablePipe):
         self._unknown: set[str] = set()
         self._left_out: set[str] = set()
         self._overlapped = False
-        register_scores()
 
     @property
     def labels(self) -> tuple[str, ...]:

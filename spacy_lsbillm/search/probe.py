@@ -114,7 +114,7 @@ def probe(subject: Subject, masks: Sequence[str], folder: Path, *, use_gpu: int 
 class Data:
     """Gold documents of both corpora, and what makes vectors of them.
 
-    train (list[Doc]), dev (list[Doc]): Without empty ones.
+    train (list[Doc]), dev (list[Doc]): Without empty ones, and without those that nobody has annotated.
     labels (tuple[str, ...]): Of the training corpus.
     """
 
@@ -132,12 +132,14 @@ def _load(subject: Subject, task: Task, use_gpu: int) -> Data:
     transformer = nlp.get_pipe(subject.component)
     assert isinstance(transformer, BiLLMTransformer)
     readers = subject.corpora()
-    train, dev = ([example.reference for example in reader(nlp) if len(example.reference)] for reader in _cut(readers))
+    train, dev = ([example.reference for example in reader(nlp)] for reader in _cut(readers))
+    train, dev = ([doc for doc in docs if len(doc) and _annotated(doc, task)] for docs in (train, dev))
     labels = sorted({label for doc in train for label in _labels(doc, task)})
-    if not labels:
-        raise SettingError(
-            f"the training corpus has no labels that {task.score} would count: there is nothing to read."
-        )
+    for name, present in (("training", labels), ("development", dev)):
+        if not present:
+            raise SettingError(
+                f"the {name} corpus has no labels that {task.score} would count: there is nothing to read."
+            )
     return Data(transformer, train, dev, tuple(labels))
 
 
@@ -151,6 +153,13 @@ def _cut(readers: Sequence[Callable[[Language], Iterable[Example]]]) -> list[Cal
         return [examples[i] for i in sorted(chosen.tolist())]
 
     return [some, dev]
+
+
+def _annotated(doc: Doc, task: Task) -> bool:
+    """Whether it says something of a document that it has no label."""
+    if task.of_classes:
+        return any(doc.cats.values()) if task.exclusive else bool(doc.cats)
+    return doc.has_annotation("ENT_IOB") if task.spans_key is None else task.spans_key in doc.spans
 
 
 def _spans(doc: Doc, task: Task) -> list[Span]:

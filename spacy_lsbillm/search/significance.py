@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from spacy.training import Example
 RESAMPLES = 5000
 # Documents times resamples that are drawn at once.
 DRAWN_AT_ONCE = 20_000_000
+NOTHING = (0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -61,23 +63,39 @@ def f1(counts: np.ndarray) -> np.ndarray:
 
 
 def counts_for(score: str, threshold: float | None = None) -> Callable[[Example], tuple[int, int, int]] | None:
-    """How a score counts a document; None for scores that no such counts give.
+    """How a score counts a document; None for scores that no such counts give. A document that nobody has annotated
+    counts for nothing, as in spaCy's scores.
 
     threshold (float | None): From where on a class that does not exclude others counts; None where classes do, and the
         most probable counts.
     """
     if score == "ents_f":
-        return lambda example: _compared(_spans(example.predicted.ents), _spans(example.reference.ents))
+        return _entities
     if score.startswith("spans_") and score.endswith("_f"):
-        key = score.removeprefix("spans_").removesuffix("_f")
-        return lambda example: _compared(
-            _spans(example.predicted.spans.get(key, [])), _spans(example.reference.spans.get(key, []))
-        )
+        return partial(_of_key, score.removeprefix("spans_").removesuffix("_f"))
     if score == "cats_micro_f":
-        return lambda example: _compared(
-            _classes(example.predicted, threshold), {name for name, one in example.reference.cats.items() if one == 1}
-        )
+        return partial(_of_classes, threshold)
     return None
+
+
+def _entities(example: Example) -> tuple[int, int, int]:
+    if not example.reference.has_annotation("ENT_IOB"):
+        return NOTHING
+    return _compared(_spans(example.predicted.ents), _spans(example.reference.ents))
+
+
+def _of_key(key: str, example: Example) -> tuple[int, int, int]:
+    if key not in example.reference.spans:
+        return NOTHING
+    return _compared(_spans(example.predicted.spans.get(key, [])), _spans(example.reference.spans[key]))
+
+
+def _of_classes(threshold: float | None, example: Example) -> tuple[int, int, int]:
+    known = example.reference.cats
+    gold = {name for name, one in known.items() if one == 1}
+    if threshold is not None:
+        return _compared(_classes(example.predicted, threshold) & known.keys(), gold)
+    return _compared(_classes(example.predicted, None), gold) if gold else NOTHING
 
 
 def _spans(spans: Any) -> set[tuple[int, int, str]]:

@@ -1,0 +1,44 @@
+"""spaCy's own model of the `span_finder`, for batches of empty documents alone too, and for other processes: spaCy's
+cannot be pickled."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from spacy.tokens import Doc
+from thinc.api import Model, chain, with_array
+from thinc.types import Floats2d
+
+from .left_out import sample_of
+
+
+def build_span_finder(
+    tok2vec: Model[list[Doc], list[Floats2d]], scorer: Model[Floats2d, Floats2d]
+) -> Model[list[Doc], Floats2d]:
+    """`spacy.SpanFinder.v1`, which is not asked where there is no token: a listener has nothing to give then, and other
+    components of spaCy do not ask either.
+
+    tok2vec (Model): Documents to one array of token vectors each.
+    scorer (Model): Token vectors to the two scores of each: that a span begins there, and that one ends.
+    RETURNS (Model): Documents to scores, shape (tokens, 2).
+    """
+    inner: Model = chain(tok2vec, with_array(scorer))
+    return Model("span_finder", forward, init=init, layers=[inner], refs={"tok2vec": tok2vec, "scorer": scorer})
+
+
+def init(model: Model, X: list[Doc] | None = None, Y: Floats2d | None = None) -> None:
+    """Find the width of the vectors."""
+    model.layers[0].initialize(X=sample_of(X), Y=Y)
+
+
+def forward(model: Model, docs: list[Doc], is_train: bool) -> tuple[Floats2d, Callable[[Floats2d], Any]]:
+    """Scores of the tokens."""
+    if not any(len(doc) for doc in docs):
+        return model.ops.alloc2f(0, 2), lambda gradient: []
+    scores, backprop_each = model.layers[0](docs, is_train)
+    ends = np.cumsum([len(rows) for rows in scores])[:-1].tolist()
+
+    def backprop(gradient: Floats2d) -> Any:
+        return backprop_each(model.ops.xp.split(gradient, ends))
+
+    return model.ops.xp.concatenate(scores), backprop
