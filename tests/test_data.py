@@ -342,7 +342,7 @@ def test_files_that_do_not_fit_are_named_and_nothing_is_written(tmp_path):
         ("bad.jsonl", b'{"text": "a", "label": "x", "label": "y"}\n', "the key 'label' is there twice"),
         ("bad.jsonl", b'{"text": "a", "cats": {"x": ' + b"1" * 5000 + b"}}\n", "bad.jsonl, line 1 is not JSON"),
         ("bad.jsonl", b'{"text": "' + b"a" * 1_000_001 + b'"}\n', "line 1: the text has 1,000,001 characters"),
-        ("bad.jsonl", b"\n", "bad.jsonl is empty"),
+        ("bad.jsonl", b"\n", "bad.jsonl holds no document"),
         ("bad.csv", b"a,b\n", "the suffix '.csv' is not known"),
         ("good.tsv", b"a\tO\n", "two of the files would be written to"),
     ):
