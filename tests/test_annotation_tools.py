@@ -79,6 +79,14 @@ def test_a_decision_about_one_class_says_nothing_of_the_others(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "more", [{"spans": [ADA]}, {"entities": [[0, 3, "PER"]]}, {"options": OPTIONS, "accept": ["POS"]}]
+)
+def test_a_line_with_a_class_and_more_is_rejected_as_a_whole(tmp_path, more):
+    row = {"text": TEXT, "label": "GOOD", "answer": "reject", **more}
+    assert read(tmp_path / "a.jsonl", row, count="1 rejected") == []
+
+
+@pytest.mark.parametrize(
     ("accept", "cats"),
     [
         (["POS"], {"POS": 1, "NEG": 0, "3": 0}),

@@ -1,8 +1,8 @@
 """Lines as annotation tools write them, in the words of `records`: Prodigy's, Doccano's and those of Label Studio's
 JSON-MIN.
 
-Such a line holds more than a text and its labels: whether the annotation was accepted, what was asked, and who answered.
-What cannot be read right is refused, or left out and counted.
+Such a line holds more than a text and its labels: whether the annotation was accepted, what was asked, and who
+answered. What cannot be read right is refused, or left out and counted.
 """
 
 import json
@@ -54,27 +54,29 @@ class AnnotationTool:
         if answer is not None and answer not in ANSWERS:
             raise DataError(f"{where}: 'answer' is {answer!r}; it must be one of: {', '.join(ANSWERS)}.")
         if answer == IGNORE:
-            return self._leave_out("ignored by the annotator")
+            self.left_out["ignored by the annotator"] += 1
+            return None
         decision = answer is not None and isinstance(content.get("label"), str)
-        found = None
-        if answer != REJECT or decision:
+        if answer == REJECT and (not decision or _has_more(content)):
+            found = None
+        else:
             found = self._annotation(content, where, decision, answer)
         if self._is_repeated(content, found, where):
-            return self._leave_out("repeated by another annotator")
-        if found is None:
-            return self._leave_out("rejected by the annotator")
-        if "annotation_approver" in content and content["annotation_approver"] is None and _is_empty(found):
-            return self._leave_out("without any annotation or approval")
-        return found
+            reason = "repeated by another annotator"
+        elif found is None:
+            reason = "rejected by the annotator"
+        elif "annotation_approver" in content and content["annotation_approver"] is None and _is_empty(found):
+            reason = "without any annotation or approval"
+        else:
+            return found
+        self.left_out[reason] += 1
+        return None
 
     def warn(self) -> None:
         """Say once how many lines were left out, and why."""
         if self.left_out:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.left_out.items())
             warnings.warn(f"{self.path}: {self.left_out.total():,} lines are left out: {reasons}.", stacklevel=2)
-
-    def _leave_out(self, reason: str) -> None:
-        self.left_out[reason] += 1
 
     def _annotation(self, content: dict[str, Any], where: str, decision: bool, answer: str | None) -> dict[str, Any]:
         """The line as `records` has it."""
@@ -146,9 +148,15 @@ def _check_export(content: dict[str, Any], where: str) -> None:
     for key in ("annotations", "completions"):
         if isinstance(content.get(key), list):
             raise DataError(
-                f"{where} has its annotation under {key!r}, which is not read. Export it as JSON-MIN from Label Studio, "
-                f"as JSONL with the names of the labels from Doccano, or write 'spans' and 'labels'."
+                f"{where} has its annotation under {key!r}, which is not read. Export it as JSON-MIN from Label "
+                f"Studio, as JSONL with the names of the labels from Doccano, or write 'spans' and 'labels'."
             )
+
+
+def _has_more(content: dict[str, Any]) -> bool:
+    """Whether more was asked than for one class, so that nobody can tell what was rejected."""
+    shown = content.get("_view_id") in SHOWING
+    return any(content.get(key) for key in ("accept", "tags", "entities", *(() if shown else ("spans",))))
 
 
 def _has_labelled_spans(content: dict[str, Any]) -> bool:
