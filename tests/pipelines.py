@@ -38,7 +38,8 @@ GOLD = [
 
 
 def build(folder, heads=("ner", "textcat"), **model):
-    nlp = spacy.blank("en")
+    # Not English: the thousands of exceptions of its tokenizer are most of what such a small pipeline costs to load.
+    nlp = spacy.blank("xx")
     settings = {"@architectures": "spacy-lsbillm.BiLLMModel.v1", "name": str(folder), **model}
     nlp.add_pipe("billm_transformer", name="transformer", config={"model": settings})
     for head in heads:

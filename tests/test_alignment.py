@@ -32,7 +32,7 @@ def pieces_a_token(docs, pieces):
     return np.split(of_piece, np.cumsum(counts)[:-1]) if len(counts) else []
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(documents)
 def test_each_token_gets_exactly_the_pieces_that_share_a_character_with_it(strings):
     docs = [NLP.make_doc(string) for string in strings]
@@ -48,7 +48,7 @@ def test_each_token_gets_exactly_the_pieces_that_share_a_character_with_it(strin
         assert len(found), "a byte-level tokenizer has a piece for every character"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(documents, st.integers(3, 12), st.integers(0, 6), st.sampled_from([8, 64]), st.sampled_from([0, 10, 24]))
 def test_a_batch_brings_every_token_its_own_pieces(strings, window, overlap, pass_cost, row):
     """The ids themselves stand in for the states: through windows, sorting and padding each token must find its own."""

@@ -2,19 +2,18 @@
 
 import json
 import shlex
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import spacy
-from corpora import run, write_corpus
+from corpora import run, write_config, write_corpus
 from pipelines import build, trained
 from spacy.tokens import Doc, DocBin, Span
-from spacy.util import load_config
+from spacy.util import load_config, registry
 from tiny import SHAPE, TEXTS
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from spacy_lsbillm.alignment import SpecialPieces
@@ -45,10 +44,28 @@ def test_masks_command_on_something_else(tmp_path, pipeline):
 
 
 def test_the_commands_are_found_without_importing_anything_by_hand():
-    found = subprocess.run(
-        [sys.executable, "-m", "spacy", "lsbillm", "--help"], capture_output=True, text=True, check=True
-    )
-    assert all(command in found.stdout for command in ("masks", "init-config", "debug-pieces"))
+    """spaCy loads what packages have registered under this name before it reads its arguments."""
+    assert registry.cli.get_all()["lsbillm"] is app
+    assert {"masks", "init-config", "debug-pieces"} <= set(get_command(app).commands)
+
+
+def test_the_letter_of_the_gpu_is_that_of_spacy_in_every_command():
+    """And nothing else: a number would pass for that of something else, such as groups of layers."""
+    letters = {}
+    for name, command in get_command(app).commands.items():
+        for option in command.params:
+            if "--gpu-id" in option.opts or "-g" in option.opts:
+                letters[name] = option.opts
+    assert set(letters) >= {"pretrain", "perplexity", "search-mask", "predict-mask"}
+    assert all(options == ["--gpu-id", "-g"] for options in letters.values()), letters
+
+
+@pytest.mark.parametrize("command", ["search-mask", "predict-mask"])
+def test_a_gpu_that_is_not_there_is_no_number_of_groups(command, make_base, tmp_path):
+    config = write_config(tmp_path / "c.cfg", write_corpus(tmp_path / "c.spacy", 1), make_base(), ["sequence_labeler"])
+    assert "GPU" in ours(command, config, tmp_path / "out", "-g", "3", "--training.max_steps", "64", code=1)
+    assert "none below 1" in ours(command, config, tmp_path / "out", "--groups", "0", code=1)
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_untrained_pipeline_is_saved_and_loaded(make_base, tmp_path):

@@ -82,23 +82,23 @@ import torch
 
 if __name__ == "__main__":
     torch.set_num_threads(2)
-    multiprocessing.set_start_method(sys.argv[2])
     from pipelines import trained
     from tiny import TEXTS
 
     nlp = trained(sys.argv[1])
-    print(sum(doc.has_annotation("ENT_IOB") for doc in nlp.pipe(TEXTS * 4, n_process=2, batch_size=4)))
+    for method in ("fork", "spawn"):
+        multiprocessing.set_start_method(method, force=True)
+        print(method, sum(doc.has_annotation("ENT_IOB") for doc in nlp.pipe(TEXTS, n_process=2, batch_size=2)))
 """
 
 
-@pytest.mark.parametrize("start_method", ["fork", "spawn"])
-def test_processes_start_with_threads_and_without_a_fork(make_base, tmp_path, start_method):
+def test_processes_start_with_threads_and_without_a_fork(make_base, tmp_path):
     script = tmp_path / "processes.py"
     script.write_text(PROCESSES)
-    command = [sys.executable, str(script), str(make_base()), start_method]
+    command = [sys.executable, str(script), str(make_base())]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "2"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.stdout.strip() == str(4 * len(TEXTS)), done.stderr
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["fork", str(len(TEXTS)), "spawn", str(len(TEXTS))], done.stderr
 
 
 @pytest.mark.parametrize("fold_adapter", ["auto", "never"])
@@ -377,7 +377,7 @@ def test_a_sourced_component_with_replaced_listeners(make_base, tmp_path):
     source.to_disk(tmp_path / "source")
     expected = [doc.cats for doc in source.pipe(TEXTS)]
     config = {
-        "nlp": {"lang": "en", "pipeline": ["transformer", "ner", "textcat"]},
+        "nlp": {"lang": source.lang, "pipeline": ["transformer", "ner", "textcat"]},
         "components": {
             "transformer": {
                 "factory": "billm_transformer",
@@ -458,7 +458,7 @@ LISTENING = {
 @pytest.mark.parametrize("factory", LISTENING)
 def test_every_component_listens_learns_saves_and_loads(make_base, tmp_path, factory):
     fix_random_seed(0)
-    nlp = build(make_base(), heads=())
+    nlp = build(make_base(), heads=(), depth=2)
     nlp.add_pipe(factory)
     defaults = nlp.get_pipe_config(factory)
     nlp.remove_pipe(factory)

@@ -78,7 +78,7 @@ def test_each_config_trains_and_its_score_counts(make_base, corpus, tmp_path, pa
 
 @pytest.mark.parametrize("component", [name for name in KNOWN if name != "doc_cleaner"])
 def test_every_known_component_learns(make_base, corpus, tmp_path, component):
-    config = write_config(tmp_path / "c.cfg", corpus, make_base(), [component], heads_first=1)
+    config = write_config(tmp_path / "c.cfg", corpus, make_base(), [component], heads_first=1, depth=2)
     overrides = {"training.max_steps": 40, "training.eval_frequency": 40}
     if component == "sequence_labeler":
         # One linear layer, from zero.
@@ -91,7 +91,7 @@ def test_every_known_component_learns(make_base, corpus, tmp_path, component):
 
 
 def test_span_finder_suggests_to_a_later_spancat(make_base, corpus, tmp_path):
-    config = write_config(tmp_path / "c.cfg", corpus, make_base(), ["span_finder", "spancat"])
+    config = write_config(tmp_path / "c.cfg", corpus, make_base(), ["span_finder", "spancat"], depth=2)
     assert load_config(config)["training"]["annotating_components"] == ["transformer", "span_finder"]
     train(config, tmp_path / "out", overrides={"training.max_steps": 50, "training.eval_frequency": 50})
     assert spacy.load(tmp_path / "out" / "model-last").meta["performance"]["spans_sc_f"] > 0.3

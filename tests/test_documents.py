@@ -21,7 +21,7 @@ from spacy_lsbillm.alignment import SpecialPieces, align, cut_pieces, cut_window
 from spacy_lsbillm.layers.billm_model import ModelSettings
 
 KINDS = [*MAKERS, *LOSSY]
-EXAMPLES, DOCS = 200, 50
+EXAMPLES, DOCS = 60, 50
 VOCAB = spacy.blank("xx").vocab
 PIPELINES = [spacy.blank("en"), spacy.blank("zh"), spacy.blank("ar")]
 FRAGMENTS = [
@@ -116,7 +116,6 @@ def check(kind, docs):
 # No shrinking: a failure names the text and the token, and smaller examples of this size take minutes to find.
 many = settings(
     max_examples=EXAMPLES,
-    deadline=None,
     derandomize=True,
     database=None,
     suppress_health_check=list(HealthCheck),
@@ -320,30 +319,30 @@ def test_vectors_of_a_long_document_are_those_of_its_windows_run_by_hand(window,
     assert np.allclose(doc._.trf_data.model_output.last_hidden_state[0], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_document_of_a_million_characters(make_pipeline):
+def test_a_document_of_hundreds_of_thousands_of_characters(make_pipeline):
     nlp = make_pipeline("byte-level, start token", window=128, overlap=16)
-    nlp.max_length = 2_000_000
     text = " ".join([*TEXTS, "日本語です 😀 مرحبا", "x" * 20_000])
-    text = (text + " ") * (1_000_000 // len(text) + 1)
-    start = time.perf_counter()
+    text = (text + " ") * (300_000 // len(text) + 1)
+    begun = time.process_time()
     doc = nlp(text)
-    took = time.perf_counter() - start
-    assert len(doc.text) == len(text) > 1_000_000
+    took = time.process_time() - begun
+    assert len(doc.text) == len(text) > 300_000
     states = doc._.trf_data.model_output.last_hidden_state[0]
     assert states.shape == (len(doc), 32)
     assert np.isfinite(states).all() and (states != 0).any(axis=1).all()
-    assert took < 60
+    # Of the processor, whatever else the machine does: far more than it takes, far less than what is quadratic would.
+    assert took < 100
 
 
-def test_a_million_characters_take_bounded_memory():
-    """A single token of them: not more than 1 KB a character."""
-    doc = Doc(VOCAB, words=["x" * 1_000_000])
+def test_a_token_of_hundreds_of_thousands_of_characters_takes_bounded_memory():
+    """Not more than 1 KB a character."""
+    doc = Doc(VOCAB, words=["x" * 200_000])
     tracemalloc.start()
     batch, _ = ids_of([doc])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert batch.pieces_a_token.tolist() == [1_000_000]
-    assert peak < 1e9
+    assert batch.pieces_a_token.tolist() == [200_000]
+    assert peak < 2e8
 
 
 @pytest.mark.parametrize(

@@ -92,8 +92,7 @@ def test_large_models_are_written_in_parts(make_base, tmp_path, monkeypatch):
     assert torch.equal(one(batch(False)[0]).logits, other(batch(False)[0]).logits)
 
 
-@pytest.mark.parametrize("quantization", ["nf4", "fp4", "int8"])
-@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2"])
+@pytest.mark.parametrize(("quantization", "family"), [("nf4", "llama"), ("fp4", "mistral"), ("int8", "qwen2")])
 def test_quantised_bases_train_save_and_load(make_base, tmp_path, family, quantization):
     nlp = trained(make_base(family), steps=3, quantization=quantization)
     fresh = build(make_base(family), quantization=quantization)

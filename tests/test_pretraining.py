@@ -3,12 +3,9 @@
 import json
 import lzma
 import math
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -140,37 +137,50 @@ def test_the_loss_of_hidden_tokens_looks_at_nothing_else():
     assert objective(model, blocks, 7).item() == pytest.approx(by_hand.item(), rel=1e-5)
 
 
+# In a program of its own, which forks before it computes, so that one start does for several kills.
 KILLED = """
-import sys, torch
+import json, os, signal, sys
 from pathlib import Path
-from spacy_lsbillm.pretraining import PretrainingSettings, pretrain
-from spacy_lsbillm.pretraining.objectives import hidden_tokens
+
+import torch
+
+from spacy_lsbillm.pretraining import PretrainingSettings, pretrain, run
 from spacy_lsbillm.pretraining.run import Places
-import json
+
 torch.set_num_threads(1)
-sections, text, folder = json.loads(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
-pretrain(
-    PretrainingSettings.read(sections),
-    Places([text], [text / "a.txt"], folder / "out", folder / "w"),
-    torch.device("cpu"),
-)
+text, save = Path(sys.argv[1]), run.save_checkpoint
+
+
+def save_and_die(*arguments):
+    save(*arguments)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+run.save_checkpoint = save_and_die
+for folder, sections in json.loads(sys.argv[2]).items():
+    child = os.fork()
+    if child == 0:
+        settings = PretrainingSettings.read(sections)
+        at = Places([text], [text / "a.txt"], Path(folder) / "out", Path(folder) / "w")
+        pretrain(settings, at, torch.device("cpu"))
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
 """
 
 
+@pytest.fixture(scope="module")
+def killed(text, tmp_path_factory) -> dict[str, Path]:
+    """By objective, the folder of a run that was killed after its first checkpoint."""
+    found = {objective: tmp_path_factory.mktemp(objective) for objective in ("clm", "mlm")}
+    said = {str(folder): settings(objective=objective).as_sections() for objective, folder in found.items()}
+    subprocess.run([sys.executable, "-c", KILLED, str(text), json.dumps(said)], check=True, stderr=subprocess.DEVNULL)
+    return found
+
+
 @pytest.mark.parametrize("objective", ["clm", "mlm"])
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(trained, text, tmp_path, objective):
-    chosen = settings(objective=objective)
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, json.dumps(chosen.as_sections()), str(text), str(tmp_path)],
-        stderr=subprocess.DEVNULL,
-    )
-    while not (tmp_path / "w" / "checkpoint.pt").exists():
-        assert process.poll() is None, "it ended before its first checkpoint"
-        time.sleep(0.001)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    at = places(text, tmp_path)
-    assert not at.output.exists()
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(trained, killed, text, objective):
+    chosen, at = settings(objective=objective), places(text, killed[objective])
+    assert (at.work / "checkpoint.pt").is_file() and not at.output.exists()
     # A kill while a checkpoint is written leaves this behind.
     (at.work / "checkpoint.pt.partial").write_bytes(b"half")
     pretrain(chosen, at, CPU, resume=True)

@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -134,21 +132,24 @@ def test_each_trial_is_done_once_by_several_threads_of_several_studies(url):
     assert set(Study(url, {"config": "a"}).finished()) == set(cells)
 
 
-KILLED = """
-import sys, time
-from spacy_lsbillm.search.space import Cell
-from spacy_lsbillm.search.study import Study
-from spacy_lsbillm.search.trials import Subject
-study = Study(sys.argv[1], {"config": "a"})
-cells = [Cell("all", seed, 1) for seed in range(4)]
-study.do_one(cells, lambda cell: (0.1, {}))
-study.do_one(cells, lambda cell: (print("begun", flush=True), time.sleep(600)))
-"""
+def killed_process(url):
+    """A process of its own that has done one trial and is in the midst of the second."""
+    reading, writing = os.pipe()
+    process = os.fork()
+    if process == 0:
+        study = Study(url, {"config": "a"})
+        cells = [Cell("all", seed, 1) for seed in range(4)]
+        study.do_one(cells, lambda cell: (0.1, {}))
+        study.do_one(cells, lambda cell: (os.write(writing, b"begun"), signal.pause()))
+        os._exit(1)
+    os.close(writing)
+    assert os.read(reading, 5) == b"begun"
+    os.close(reading)
+    return process
 
 
 def test_what_a_killed_process_was_doing_is_done_again_and_nothing_else(url):
-    process = subprocess.Popen([sys.executable, "-c", KILLED, url], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "begun\n"
+    process = killed_process(url)
     study = Study(url, {"config": "a"})
     cells = [Cell("all", seed, 1) for seed in range(4)]
     done = []
@@ -156,8 +157,8 @@ def test_what_a_killed_process_was_doing_is_done_again_and_nothing_else(url):
     while (cell := study.do_one(cells, lambda _: (0.2, {}))) is not None:
         done.append(cell.seed)
     assert done == [2, 3]
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
     while (cell := study.do_one(cells, lambda _: (0.2, {}))) is not None:
         done.append(cell.seed)
     assert done == [2, 3, 1]
@@ -210,10 +211,9 @@ def test_a_trial_without_signs_of_life_is_given_up(url, monkeypatch, proc, tmp_p
     """With and without a way to look for a process; a zombie is none."""
     monkeypatch.setattr("spacy_lsbillm.search.study.PROC", Path(proc or tmp_path / "none"))
     monkeypatch.setattr("spacy_lsbillm.search.study.GRACE", 0.5)
-    process = subprocess.Popen([sys.executable, "-c", KILLED, url], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "begun\n"
-    os.kill(process.pid, signal.SIGKILL)
-    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    process = killed_process(url)
+    os.kill(process, signal.SIGKILL)
+    os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
     time.sleep(0.6)
     study = Study(url, {"config": "a"})
     cells = [Cell("all", seed, 1) for seed in range(2)]
@@ -221,7 +221,7 @@ def test_a_trial_without_signs_of_life_is_given_up(url, monkeypatch, proc, tmp_p
     while (cell := study.do_one(cells, lambda _: (0.2, {}))) is not None:
         done.append(cell.seed)
     assert 1 in done
-    process.wait()
+    os.waitpid(process, 0)
 
 
 def test_a_search_knows_its_corpora_by_content(config, corpus, tmp_path):
@@ -240,8 +240,8 @@ def test_a_search_knows_its_corpora_by_content(config, corpus, tmp_path):
     assert identity(config, **{"corpora.train.limit": 3}) != first
 
 
-def test_a_folder_of_another_search_is_refused(config, tmp_path):
-    search(config, tmp_path / "out", "--masks", "none all")
+def test_a_folder_of_another_search_is_refused(searched, tmp_path):
+    config, _ = searched
     other = ("--storage", f"sqlite:///{tmp_path / 'other.db'}", "--training.dropout", "0.3")
     output = search(config, tmp_path / "out", "--masks", "none all", *other, code=1)
     assert "belongs to another search; it differs in: training" in output
@@ -415,8 +415,27 @@ def search(config, output, *more, code=0):
     return " ".join(run("lsbillm", "search-mask", config, output, *QUICK, *more, code=code).split())
 
 
-def test_from_a_config_to_the_best_mask(config, corpus, tmp_path):
-    output = search(config, tmp_path / "out", "--groups", "2", "--strategy", "grid", "--test", corpus)
+GRID = ["--groups", "2", "--strategy", "grid"]
+
+
+@pytest.fixture(scope="module")
+def grid(make_base, corpus, tmp_path_factory):
+    """The config, the folder and the output of a search, which leaves its folder to several tests."""
+    folder = tmp_path_factory.mktemp("grid")
+    config = write_config(folder / "c.cfg", corpus, make_base(), ["sequence_labeler"])
+    return config, folder / "out", search(config, folder / "out", *GRID, "--test", corpus)
+
+
+@pytest.fixture
+def searched(grid, tmp_path):
+    """A copy of it to go on in."""
+    config, folder, output = grid
+    shutil.copytree(folder, tmp_path / "out")
+    return config, output
+
+
+def test_from_a_config_to_the_best_mask(searched, corpus, tmp_path, monkeypatch):
+    config, output = searched
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert {row["mask"] for row in results["rows"]} == set(all_masks(2))
     best = max(results["rows"], key=lambda row: row["mean"])
@@ -440,15 +459,10 @@ def test_from_a_config_to_the_best_mask(config, corpus, tmp_path):
     assert f'unmask = "{results["chosen"]}"' in chosen
     # Once more: nothing is trained again, and the table is the same.
     table = (tmp_path / "out" / "table.md").read_text()
-    begun = time.monotonic()
-    search(config, tmp_path / "out", "--groups", "2", "--strategy", "grid", "--test", corpus)
+    monkeypatch.setattr("spacy_lsbillm.search.trials.run_training", None)
+    search(config, tmp_path / "out", *GRID, "--test", corpus)
     assert (tmp_path / "out" / "table.md").read_text() == table
     assert json.loads((tmp_path / "out" / "results.json").read_text())["rows"] == results["rows"]
-    assert time.monotonic() - begun < sum(row["seconds"] for row in results["rows"]) + 10
-    # A search in the same folder shares the finished trainings.
-    search(config, tmp_path / "out", "--masks", "none layers:1 all")
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert {"none", "layers:1", "all"} <= {row["mask"] for row in results["rows"]}
 
 
 @pytest.mark.parametrize(("heads", "score"), [("sequence_labeler", "ents_f"), ("textcat", "cats_micro_f")])
@@ -461,18 +475,29 @@ def test_what_is_counted_on_the_test_set_is_what_is_scored(make_base, corpus, tm
     assert f1(tested.counts.sum(axis=1)).tolist() == pytest.approx(tested.scores)
 
 
-def test_the_paired_test_is_in_every_report(config, tmp_path):
-    output = search(config, tmp_path / "out", "--masks", "layers:0 layers:0,2 layers:0,3")
-    found = json.loads((tmp_path / "out" / "results.json").read_text())["extension"]
-    assert [(pair["before"], pair["after"]) for pair in found["pairs"]] == [
+def test_the_paired_test_is_in_every_report(searched, tmp_path, monkeypatch):
+    """In a folder in which another search has trained two of the masks."""
+    config, _ = searched
+    trained = []
+    monkeypatch.setattr(
+        "spacy_lsbillm.search.trials.run_training", lambda *given: (trained.append(given), run_training(*given))[1]
+    )
+    output = search(config, tmp_path / "out", "--masks", "bits:00 layers:0 layers:0,2 bits:11")
+    assert len(trained) == 2
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert {row["mask"] for row in results["rows"]} >= {"bits:00", "layers:0", "layers:0,2", "bits:11"}
+    found = results["extension"]
+    assert sorted((pair["before"], pair["after"]) for pair in found["pairs"]) == [
+        ("bits:10", "bits:11"),
+        ("layers:0", "bits:10"),
+        ("layers:0", "bits:11"),
         ("layers:0", "layers:0,2"),
-        ("layers:0", "layers:0,3"),
     ]
-    assert found["pairs"][0]["layers_before"] == "layer 0 bidirectional, layers 1-3 causal"
+    (words,) = {pair["layers_before"] for pair in found["pairs"] if pair["before"] == "layers:0"}
+    assert words == "layer 0 bidirectional, layers 1-3 causal"
     assert 0 <= found["p"] <= 1
-    line = f"| layers:0 | {found['pairs'][0]['layers_before']} | 2 |"
-    assert line in (tmp_path / "out" / "table.md").read_text()
-    assert "Of 2 pairs of a mask and one that extends it" in output
+    assert f"| layers:0 | {words} | 3 |" in (tmp_path / "out" / "table.md").read_text()
+    assert "Of 4 pairs of a mask and one that extends it" in output
     assert "extends it" in (tmp_path / "out" / "report.html").read_text()
 
 
@@ -507,6 +532,10 @@ def test_bad_input_is_refused_before_any_training(config, tmp_path):
     for more, message in (
         (("--groups", "3"), "3 bits do not divide 4 layers into groups of equal size"),
         (("--groups", "two"), "--groups 'two': give whole numbers"),
+        (("--groups", "0"), "--groups '0': give each number once, none below 1"),
+        (("--groups", "-1"), "none below 1"),
+        (("--groups", "2,0"), "none below 1"),
+        (("--groups", "64"), "64 groups of layers are not allowed. Use 1 to 16"),
         (("--seeds", "1,1"), "give each number once"),
         (("--masks", "from:9"), "there is no layer 9"),
         (("--masks", "none bits:00"), "are the same layers"),

@@ -48,7 +48,7 @@ def documents(draw, longest=4):
     return scheme, np.array(lengths), scores.astype("float32")
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(documents())
 def test_no_well_formed_sequence_is_better(case):
     scheme, lengths, scores = case
@@ -67,7 +67,6 @@ def test_no_well_formed_sequence_is_better(case):
         at += length
 
 
-@settings(deadline=None)
 @given(documents(longest=30))
 def test_spans_are_those_of_the_tags(case):
     scheme, lengths, scores = case

@@ -91,7 +91,7 @@ def convert(
                 first_cut = record.where
             docs.add(doc)
         if not len(docs):
-            raise DataError(f"{file} is empty.")
+            raise DataError(f"{file} holds no document.")
         if first_cut is not None:
             warnings.warn(
                 f"{first_cut} has other tokens than the tokenizer of {nlp.lang!r} makes of its text. In training "

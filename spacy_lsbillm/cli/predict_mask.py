@@ -91,7 +91,7 @@ def predict_mask_cli(
             config_path,
             output,
             predictor=predictor.value,
-            groups=numbers("--groups", groups),
+            groups=numbers("--groups", groups, least=1),
             masks=masks.split() if masks else None,
             seeds=numbers("--seeds", seeds),
             share=share,

@@ -14,6 +14,7 @@ from wasabi import msg
 
 from ..errors import SettingError
 from . import app
+from .device import HELP
 
 if TYPE_CHECKING:
     from ..search.strategies import Strategy
@@ -44,9 +45,7 @@ StrategyOption = Annotated[
 ]
 GroupsOption = Annotated[
     str,
-    Option(
-        "--groups", "-g", help="Groups of layers of equal size; several numbers with commas between: the masks of all"
-    ),
+    Option("--groups", help="Groups of layers of equal size; several numbers with commas between: the masks of all"),
 ]
 MasksOption = Annotated[
     str | None,
@@ -65,7 +64,7 @@ StorageOption = Annotated[
     str | None, Option("--storage", help="Database URL, for several machines; without it, OUTPUT/search.db")
 ]
 ComponentOption = Annotated[str | None, Option("--component", "-c", help="The billm_transformer, if there are several")]
-GpuOption = Annotated[int, Option("--gpu-id", help="Number of the GPU, -1 for the CPU")]
+GpuOption = Annotated[int, Option("--gpu-id", "-g", help=HELP)]
 
 
 @app.command("search-mask", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -100,7 +99,7 @@ def search_mask_cli(
             config_path,
             output,
             strategy=strategy.value,
-            groups=numbers("--groups", groups),
+            groups=numbers("--groups", groups, least=1),
             masks=masks.split() if masks else None,
             seeds=numbers("--seeds", seeds),
             test=test,
@@ -238,12 +237,12 @@ def _distinct(masks: list[str], n_layers: int) -> list[str]:
     return [mask for mask in masks if by_layers[MaskPlan.parse(mask, n_layers).unmasked] == mask]
 
 
-def numbers(option: str, text: str) -> list[int]:
-    """RAISES (SettingError): The text is no list of different whole numbers with commas between."""
+def numbers(option: str, text: str, least: int = 0) -> list[int]:
+    """RAISES (SettingError): The text is no list of different whole numbers with commas between, none below `least`."""
     try:
         found = [int(part) for part in text.split(",")]
     except ValueError as error:
         raise SettingError(f"{option} {text!r}: give whole numbers with commas between them.") from error
-    if len(set(found)) < len(found) or min(found) < 0:
-        raise SettingError(f"{option} {text!r}: give each number once, none below 0.")
+    if len(set(found)) < len(found) or min(found) < least:
+        raise SettingError(f"{option} {text!r}: give each number once, none below {least}.")
     return found

@@ -9,6 +9,7 @@ from spacy.tokens import Doc, Span
 from spacy.util import get_words_and_spaces
 
 from ..errors import DataError
+from .annotation_tools import PARTIAL
 from .records import Record
 
 # Tags of tokens that nobody has annotated: they have no part in the loss.
@@ -61,7 +62,7 @@ def make_doc(nlp: Language, record: Record, labels: Labels, spans_key: str | Non
     if missing and spans_key is not None:
         raise DataError(
             f"{record.where}: the token {doc[missing[0]].text!r} has no annotation, which doc.spans cannot say of a "
-            f"token. Leave out the sentence, or the spans key."
+            f"token. Leave out the text, or the spans key."
         )
     if spans is not None and spans_key is not None:
         doc.spans[spans_key] = spans
@@ -127,7 +128,9 @@ def _spans(doc: Doc, record: Record) -> tuple[list[Span] | None, list[int]]:
     if tags is not None and spans is not None:
         raise DataError(f"{record.where} has 'tags' and 'spans': leave out one of them.")
     if spans is not None:
-        return [_char_span(doc, span, record) for span in spans], []
+        found = [_char_span(doc, span, record) for span in spans]
+        known = {i for span in found for i in range(span.start, span.end)}
+        return found, [i for i in range(len(doc)) if i not in known] if record.content.get(PARTIAL) else []
     if tags is None:
         return None, []
     if record.get("tokens", list) is None or len(tags) != len(record.content["tokens"]):
@@ -181,6 +184,13 @@ def _char_span(doc: Doc, span: Any, record: Record) -> Span:
             f"{record.where}: the span {span!r} needs 'start' and 'end' as numbers of characters, 0 to "
             f"{len(doc.text)}, and a 'label' with something in it."
         )
+    said = span.get("text")
+    if isinstance(said, str) and _squeezed(said) != _squeezed(doc.text[start:end]):
+        raise DataError(
+            f"{record.where}: the span {start}-{end} is {doc.text[start:end]!r} in the text, and {said!r} by its own "
+            f"'text'. Its 'start' and 'end' may count bytes or UTF-16 units, in place of characters, or be of another "
+            f"version of the text."
+        )
     found = doc.char_span(start, end, label=label)
     if found is None:
         raise DataError(
@@ -188,6 +198,11 @@ def _char_span(doc: Doc, span: Any, record: Record) -> Span:
             f"token. Give 'tokens' that fit it, or move it."
         )
     return found
+
+
+def _squeezed(text: str) -> str:
+    """Without white space, and without the line breaks that Label Studio writes as a backslash and an n."""
+    return "".join(text.replace("\\n", " ").split())
 
 
 def _check_overlap(spans: list[Span], record: Record) -> None:

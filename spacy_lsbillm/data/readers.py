@@ -45,13 +45,14 @@ class JsonlCorpus:
 def create_jsonl_corpus_v1(
     path: Path | None, labels: list[str] | None = None, spans_key: str | None = None, limit: int = 0
 ) -> Reader:
-    """Stream a JSONL file: "text" or "tokens", and any of "label", "labels", "tags" and "spans" a line.
+    """Stream a JSONL file: "text" or "tokens", and any of "label", "labels", "tags" and "spans" a line, or what an
+    annotation tool has written.
 
     path (Path): The file.
     labels (list[str] | None): All classes, so that those a line does not name count as 0; null: those that occur in the
         file, which is then read once more in the beginning.
     spans_key (str | None): Put spans into `doc.spans[spans_key]`; null: `doc.ents`.
-    limit (int): Read at most so many lines, 0 for all.
+    limit (int): Read at most so many lines, not counting those that are left out, 0 for all.
     RAISES (DataError): There is no such file, or the limit is below 0. While reading: a line has a class that is not
         among the labels, or something else does not fit.
     """

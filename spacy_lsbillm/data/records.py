@@ -9,11 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
+from .annotation_tools import PARTIAL, TOOL_KEYS, AnnotationTool
 
 IOB_SUFFIXES = (".iob", ".iob2", ".conll", ".bio", ".tsv")
 SUFFIXES = (*IOB_SUFFIXES, ".jsonl")
 # What is read of a JSONL line.
 KEYS = ("text", "tokens", "tags", "spans", "label", "labels", "cats", "question", "choices", "answer")
+# Why another suffix is none, where there is a way to one that is.
+HINTS = {
+    ".json": " Write an object a line, without the list around them, to a .jsonl file; from Label Studio, of JSON-MIN.",
+    ".ann": " Of brat's files make columns, a token and its tag a line.",
+}
 NAMES: dict[type, str] = {str: "a string", list: "a list", int: "a whole number", dict: "an object"}
 
 
@@ -22,7 +28,8 @@ class Record:
     """An annotated text as a file has it.
 
     content (dict): "text", or "tokens", or both; and any of "tags" (IOB2, one a token), "spans" (a list of "start",
-        "end" in characters and "label"), "label" or "labels"; or "question", "choices" and "answer".
+        "end" in characters and "label"), "partial" (true where nothing is known outside of the spans), "label" or
+        "labels"; or "question", "choices" and "answer".
     where (str): For messages: the file and the line.
     """
 
@@ -50,7 +57,10 @@ def read_records(path: Path) -> Iterator[Record]:
         return read_jsonl(path)
     if path.suffix in IOB_SUFFIXES:
         return read_iob(path)
-    raise DataError(f"{path}: the suffix {path.suffix!r} is not known. Use one of: {', '.join(SUFFIXES)}.")
+    raise DataError(
+        f"{path}: the suffix {path.suffix!r} is not known. Use one of: {', '.join(SUFFIXES)}."
+        f"{HINTS.get(path.suffix, '')}"
+    )
 
 
 def data_files(path: Path) -> list[Path]:
@@ -69,11 +79,28 @@ def data_files(path: Path) -> list[Path]:
 
 
 def read_jsonl(path: Path) -> Iterator[Record]:
-    """One JSON object a line; empty lines are left out. Keys that are not read are named in a warning, once.
+    """One JSON object a line; empty lines are left out, and so is what an annotator has rejected or ignored, which a
+    warning counts. Keys that are not read are named in a warning, once.
 
-    RAISES (DataError): A line is no such object, has a key twice or half a character.
+    RAISES (DataError): A line is no such object, has a key twice or half a character, or cannot be read right.
     """
     ignored: set[str] = set()
+    tool = AnnotationTool(path, lambda: (content for _, content in _objects(path)))
+    try:
+        for where, content in _objects(path):
+            found = tool.read(content, where)
+            new = {key for key in content if key not in (*KEYS, *TOOL_KEYS)} - ignored
+            if new:
+                ignored |= new
+                warnings.warn(f"{where}: {', '.join(sorted(new))} is not read. Keys: {', '.join(KEYS)}.", stacklevel=2)
+            if found is not None:
+                yield Record({key: value for key, value in found.items() if key in (*KEYS, PARTIAL)}, where)
+    finally:
+        tool.warn()
+
+
+def _objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The object of each line that is not empty, and where it is."""
     for number, line in _lines(path):
         if not line.strip():
             continue
@@ -89,11 +116,7 @@ def read_jsonl(path: Path) -> Iterator[Record]:
             raise DataError(f"{where} is not JSON: {error}.") from error
         if not isinstance(content, dict):
             raise DataError(f"{where} is not a JSON object, but {str(content)[:40]!r}.")
-        new = set(content) - set(KEYS) - ignored
-        if new:
-            ignored |= new
-            warnings.warn(f"{where}: {', '.join(sorted(new))} is not read. Keys: {', '.join(KEYS)}.", stacklevel=2)
-        yield Record({key: value for key, value in content.items() if key in KEYS}, where)
+        yield where, content
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
