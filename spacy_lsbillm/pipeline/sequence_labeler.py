@@ -351,8 +351,8 @@ class SequenceLabeler(TrainablePipe):
         )
 
     def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
-        """Score a batch of examples, and warn once of gold labels that the component cannot give, and once of gold spans
-        that overlap."""
+        """Score a batch of examples, and warn once of gold labels that the component cannot give, and once of gold
+        spans that overlap."""
         examples = list(examples)
         unknown: dict[str, tuple[Span, Doc]] = {}
         for example in examples:
