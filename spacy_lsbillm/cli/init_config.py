@@ -127,7 +127,7 @@ def reasons(base: str, size: BaseSize | None, fitted: Fitted | None, device: str
         f"lora.r = {fitted.r}, lora.alpha = {fitted.alpha}, on all linear layers: the same",
         f"warmup_steps: {fitted.warmup:.0%} of the steps: the same",
         f"window = null: {default_window(size.longest, size.width)} pieces here; in longer ones attention costs more",
-        f"depth = null: all {size.layers} layers; fewer are faster, and with some hundred examples they can be better",
+        f"depth = null: all {size.layers} layers; fewer are faster, and with a few hundred examples they can be better",
         amount,
         by_device,
     ]
