@@ -334,7 +334,6 @@ def test_replaced_listeners_share_the_base_and_store_it_once(make_base, tmp_path
     for pipe in ("ner", "textcat"):
         nlp.replace_listeners("transformer", pipe, ["model.tok2vec"])
     assert nlp.get_pipe("transformer").listeners == []
-    assert labelled(nlp) == expected
     assert base_pointers(inner(nlp, "ner")) == base_pointers(nlp.get_pipe("transformer").model)
     nlp.to_disk(tmp_path / "pipeline")
     assert len(list((tmp_path / "pipeline").rglob("model.safetensors"))) == (store_base == "copy")
@@ -346,7 +345,7 @@ def test_replaced_listeners_share_the_base_and_store_it_once(make_base, tmp_path
     again = spacy.load(tmp_path / "pipeline")
     again.to_disk(tmp_path / "again")
     # Adapters over a base that several pipelines share are not folded in: the last digits differ.
-    for other in (again, spacy.load(tmp_path / "again")):
+    for other in (nlp, again, spacy.load(tmp_path / "again")):
         for (cats, ents), (expected_cats, expected_ents) in zip(labelled(other), expected, strict=True):
             assert ents == expected_ents and cats == pytest.approx(expected_cats, abs=1e-4)
 

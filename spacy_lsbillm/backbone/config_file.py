@@ -149,7 +149,8 @@ def translated(config: Any, said: dict[str, Any]) -> Any:
     """
     parts = {}
     for key, value in said.items():
-        part = getattr(config, key, None)
+        # Not by getattr: transformers 5 refuses to say of the whole what differs between layers.
+        part = vars(config).get(key)
         if isinstance(value, dict) and isinstance(part, PretrainedConfig):
             # The config of a modality inside another's.
             parts[key] = translated(part, value)

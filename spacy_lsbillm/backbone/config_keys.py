@@ -136,7 +136,7 @@ def check_keys(config: Any, said: Mapping[str, Any], written_by: object, name: s
 def _readers(config: Any, key: str, value: Any) -> list[str]:
     """The versions of transformers that compute something else for this value than without the key."""
     if key in EVERYWHERE:
-        windows = any(getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
+        windows = any(vars(config).get(name) for name in ("sliding_window", "attention_chunk_size"))
         plain = not value or (key == "layer_types" and set(value) == {FULL} and not windows)
         return [] if plain else ["5"]
     found = []
