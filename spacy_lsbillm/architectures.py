@@ -37,14 +37,17 @@ def create_billm_model_v1(
     gradient_checkpointing: bool = False,
     window: int | None = None,
     overlap: int | None = None,
+    repeat: int = 0,
     learn_rate_scale: float = 1.0,
     heads_first: int = 0,
+    unmask_warmup: int = 0,
     output: str = "tokens",
     adapter_optimizer: str | None = None,
     store_base: str = "reference",
     store_adapter: str = "float32",
     fold_adapter: str = "auto",
     add_bos_token: bool | None = None,
+    white_space: str | None = None,
 ) -> Model[list[Doc], Any]:
     """A decoder-only language model, its causal mask removed from all or some layers, tuned with LoRA; one vector a
     spaCy token. Nothing is loaded before `initialize` or `from_disk`.
@@ -66,8 +69,13 @@ def create_billm_model_v1(
         `default_window`.
     overlap (int | None): Pieces that neighbouring windows share at the least. None: 16 in windows of at least 512,
         none in shorter ones.
+    repeat (int): Copies of a window's pieces that go through the model before those whose states count, so that causal
+        layers see the whole window, too (arXiv 2601.17585). A forward pass costs `repeat` + 1 times as much.
     learn_rate_scale (float): The adapter's learning rate in units of the optimizer's.
     heads_first (int): Updates in the beginning that change the heads alone.
+    unmask_warmup (int): Updates over which unmasked layers come to see their right side, whose attention scores get
+        log(t) with t from 0, as if causal, to 1. Predictions are made without the mask at any time. 0: from the
+        beginning.
     output (str): "tokens": one vector a token, the mean of its pieces. "pieces": one a piece, for listeners that pool
         them otherwise and for whatever reads `doc._.trf_data` as spacy-transformers fills it.
     adapter_optimizer (str | None): Optimizer states of the adapter that take less memory: "adamw_8bit",
@@ -80,12 +88,14 @@ def create_billm_model_v1(
         in it: "always", "never", or "auto": where the base is neither quantised nor shared and memory allows it.
     add_bos_token (bool | None): Whether each window begins with the tokenizer's start token. None: as the tokenizer
         does by itself.
+    white_space (str | None): What the tokenizer is shown of white space: "text" (as it is), "lines" (as single blanks
+        and line breaks) or "blank" (as single blanks). None: "lines", in a trained pipeline what it was trained with.
     RAISES (ValueError): A value that is not allowed, whatever the base.
     """
     backbone = BackboneSettings(
         base=BaseSettings(name, revision, dtype, quantization, attention, depth),
         unmask=unmask,  # type: ignore[arg-type]  # an integer is refused with advice
-        lora=None if lora is None else LoraSettings.read({**DEFAULT_LORA, **lora}),
+        lora=None if lora is None else LoraSettings.read(lora, DEFAULT_LORA),
         scalar_mix=scalar_mix,
         gradient_checkpointing=gradient_checkpointing,
     )
@@ -94,13 +104,15 @@ def create_billm_model_v1(
         store_base=store_base,
         learn_rate_scale=learn_rate_scale,
         heads_first=heads_first,
+        unmask_warmup=unmask_warmup,
         output=output,
         adapter_optimizer=adapter_optimizer,
         store_adapter=store_adapter,
         fold_adapter=fold_adapter,
         add_bos_token=add_bos_token,
+        white_space=white_space,
     )
-    return build_billm_model(settings, ModelSettings(get_spans or get_doc_spans, window, overlap))
+    return build_billm_model(settings, ModelSettings(get_spans or get_doc_spans, window, overlap, repeat))
 
 
 def create_tok2vec_billm_v1(

@@ -21,12 +21,19 @@ class StorageError(ValueError):
     """A saved component that cannot be written or read back."""
 
 
+class ListenerError(ValueError):
+    """A component listens for vectors that are not there, or for those of another transformer."""
+
+
 class SettingError(ValueError):
     """Any other setting out of its range."""
 
 
 class DataError(ValueError):
     """Annotated text that cannot be read or does not fit."""
+
+
+OWN_ERRORS = (MaskError, BaseError, AdapterError, StorageError, ListenerError, SettingError, DataError)
 
 
 def in_short(values: Sequence[object]) -> str:

@@ -25,10 +25,12 @@ class Cutting:
     get_spans (SpanGetter): The parts of documents that are tokenised on their own.
     window (int), overlap (int): In pieces, the special ones counted in `window`.
     batch_size (int): Documents a batch.
+    white_space (str): What the tokenizer is shown of white space.
     max_items (int): Pieces that go through the model at once.
     pass_cost (int): What a pass of the model costs beside its pieces, in pieces.
     row (int): Short windows share rows of this many pieces; 0: each has one of its own.
     without_embedding (tuple[str, ...]): Added words that the base has no embedding for. `tokenizer` is without them.
+    repeat (int): Copies of a window's pieces before those whose states count.
     """
 
     tokenizer: PreTrainedTokenizerFast
@@ -37,10 +39,12 @@ class Cutting:
     window: int
     overlap: int
     batch_size: int
+    white_space: str
     max_items: int
     pass_cost: int
     row: int
     without_embedding: tuple[str, ...] = ()
+    repeat: int = 0
 
 
 @dataclass
@@ -89,7 +93,7 @@ class PieceStatistics:
 
     def add(self, docs: Sequence[Doc], cutting: Cutting) -> None:
         """Add a batch of documents."""
-        pieces = cut_pieces(cutting.tokenizer, docs, cutting.get_spans)
+        pieces = cut_pieces(cutting.tokenizer, docs, cutting.get_spans, cutting.white_space)
         of_piece, counts = align(docs, pieces)
         self.docs += len(docs)
         self.pieces += len(pieces.ids)
@@ -181,6 +185,8 @@ class PieceStatistics:
             max_items=cutting.max_items,
             pass_cost=cutting.pass_cost,
             row=cutting.row,
+            white_space=cutting.white_space,
+            repeat=cutting.repeat,
         )
         self.items += sum(part.mask.size for part in batch.micro_batches)
         self.padding += sum(int((part.mask == 0).sum()) for part in batch.micro_batches)

@@ -14,6 +14,7 @@ from thinc.api import Config
 from .backbone import convert_stored
 from .errors import StorageError
 from .files import check_seal, replaced_folder, write_seal
+from .pipeline.sources import name_sources
 from .training_config import billm_blocks
 
 META, CONFIG = "meta.json", "config.cfg"
@@ -27,6 +28,7 @@ def save(nlp: Language, path: str | Path) -> None:
     RAISES (StorageError): There is something else at the path, or another process is writing there.
     """
     path = Path(path)
+    name_sources(nlp.meta, (getattr(pipe, "model", None) for _, pipe in nlp.components))
     with replaced_folder(path, known_by=META) as folder:
         # Not nlp.to_disk, in whose place `save_whole` puts this function.
         type(nlp).to_disk(nlp, folder)

@@ -3,7 +3,6 @@
 import gc
 import io
 import json
-import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from spacy.language import Language
 from spacy.training.initialize import init_nlp
 from spacy.training.loop import train
 from thinc.api import Config
+
+from .files import TemporaryFolder
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ def run_training(config: Config, output: Path | None, use_gpu: int = -1) -> Trai
     # Earlier pipelines that only cycles keep alive would count as users of the same base.
     gc.collect()
     begun = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "log.jsonl"
+    with TemporaryFolder() as folder:
+        log = folder / "log.jsonl"
         config["training"]["logger"] = {
             "@loggers": "spacy.ConsoleLogger.v3",
             "progress_bar": None,

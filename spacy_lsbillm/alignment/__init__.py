@@ -2,6 +2,7 @@
 
 from .batches import Batch, MicroBatch, make_batch
 from .pieces import Pieces, SpecialPieces, align, cut_pieces
+from .white_space import check_white_space, trained_white_space
 from .windows import Windows, cut_windows
 
 __all__ = [
@@ -11,7 +12,9 @@ __all__ = [
     "SpecialPieces",
     "Windows",
     "align",
+    "check_white_space",
     "cut_pieces",
     "cut_windows",
     "make_batch",
+    "trained_white_space",
 ]

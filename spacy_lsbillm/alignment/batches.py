@@ -10,6 +10,7 @@ from spacy.tokens import Doc
 from transformers import PreTrainedTokenizerFast
 
 from .pieces import SpanGetter, SpecialPieces, align, cut_pieces, doc_bases
+from .white_space import TEXT
 from .windows import Windows, cut_windows
 
 
@@ -100,6 +101,8 @@ def make_batch(
     max_items: int,
     pass_cost: int,
     row: int = 0,
+    white_space: str = TEXT,
+    repeat: int = 0,
 ) -> Batch:
     """Cut documents into pieces, the pieces into windows, pack these into rows, and sort the rows into micro-batches by
     length.
@@ -109,10 +112,14 @@ def make_batch(
     max_items (int): Pieces a micro-batch, padding counted; a single window may exceed it.
     pass_cost (int): What a pass through the model costs beside its pieces, in pieces.
     row (int): Windows share a row up to this many pieces. 0: each has a row of its own.
+    white_space (str): What the tokenizer is shown of white space, see `show`.
+    repeat (int): Copies of a window's pieces that go before those whose states count, in the same window: a causal
+        layer so sees the whole window (sequence repetition, arXiv 2601.17585, section 3). Special pieces are not
+        repeated, and there is nothing between the copies. `window` counts one copy.
     """
-    pieces = cut_pieces(tokenizer, docs, get_spans)
+    pieces = cut_pieces(tokenizer, docs, get_spans, white_space)
     windows = cut_windows(pieces.lengths, window - len(special), overlap)
-    micro_batches, slot_of = _micro_batches(pieces.ids, windows, special, max_items, pass_cost, row)
+    micro_batches, slot_of = _micro_batches(pieces.ids, windows, special, max_items, pass_cost, row, repeat)
     of_piece, counts = align(docs, pieces)
     of_doc = np.searchsorted(doc_bases(docs), pieces.starts, side="right") - 1
     return Batch(
@@ -127,12 +134,20 @@ def make_batch(
 
 
 def _micro_batches(
-    ids: np.ndarray, windows: Windows, special: SpecialPieces, max_items: int, pass_cost: int, row: int
+    ids: np.ndarray,
+    windows: Windows,
+    special: SpecialPieces,
+    max_items: int,
+    pass_cost: int,
+    row: int,
+    repeat: int,
 ) -> tuple[list[MicroBatch], np.ndarray]:
     """The micro-batches, longest rows first, and the row of each piece in their states."""
     head = len(special.prefix)
     inner = windows.ends - windows.starts
-    lengths = inner + len(special)
+    # All copies of a window's pieces; those of the last begin at `last`.
+    body, last = inner * (repeat + 1), inner * repeat
+    lengths = body + len(special)
     row_of, offsets = pack(lengths, row)
     n_rows = int(row_of.max()) + 1 if len(row_of) else 0
     row_lengths = np.zeros(n_rows, dtype=np.int64)
@@ -153,20 +168,21 @@ def _micro_batches(
         window = np.repeat(chosen, sizes)
         cell = (rank[row_of[window]] - start) * width + offsets[window] + place
         column = place - head
-        inside = (column >= 0) & (column < inner[window])
-        piece = windows.starts[window] + column
+        inside = (column >= 0) & (column < body[window])
+        piece = windows.starts[window] + column % np.maximum(inner[window], 1)
         block = np.zeros((end - start) * width, dtype=np.int64)
         block[cell[inside]] = ids[piece[inside]]
         block[cell[column < 0]] = special.prefix[place[column < 0]]
-        behind = column >= inner[window]
-        block[cell[behind]] = special.suffix[(column - inner[window])[behind]]
+        behind = column >= body[window]
+        block[cell[behind]] = special.suffix[(column - body[window])[behind]]
         mask = np.zeros_like(block)
         mask[cell] = 1
         positions = np.zeros_like(block)
         positions[cell] = place
         # Where rows are shared, and where there is padding, as transformers makes the mask of that index by index.
         placed = len(chosen) > end - start or (row > 0 and len(cell) < block.size)
-        kept = inside & (piece >= windows.keep_starts[window]) & (piece < windows.keep_ends[window])
+        kept = inside & (column >= last[window])
+        kept &= (piece >= windows.keep_starts[window]) & (piece < windows.keep_ends[window])
         slot_of[piece[kept]] = base + cell[kept]
         ids_of, mask_of, positions_of = (cells.reshape(-1, width) for cells in (block, mask, positions))
         micro_batches.append(MicroBatch(ids_of, mask_of, positions_of if placed else None))

@@ -12,12 +12,11 @@ from spacy.tokens import Doc, Span
 from transformers import PreTrainedTokenizerFast
 
 from ..errors import SettingError
+from .white_space import TEXT, Shown, code_points, is_white, show
 
 # After a call of the tokenizer with more pieces than this, memory is given back to the system.
 MANY_PIECES = 100_000
 SpanGetter = Callable[[Iterable[Doc]], list[list[Span]]]
-# U+3000 is the last of Unicode's white space.
-WHITE_SPACE = np.array([code for code in range(0x3001) if chr(code).isspace()], dtype=np.uint32)
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,11 @@ class SpecialPieces:
                     f'no start token. Leave it null, or name one as "bos_token" in the base\'s tokenizer_config.json.'
                 )
             prefix = [begin] * add_bos_token + [piece for piece in prefix if piece != begin]
+        return cls.from_lists(prefix, suffix)
+
+    @classmethod
+    def from_lists(cls, prefix: Sequence[int], suffix: Sequence[int]) -> "SpecialPieces":
+        """Of vocabulary ids."""
         return cls(np.array(prefix, dtype=np.int64), np.array(suffix, dtype=np.int64))
 
     def __len__(self) -> int:
@@ -69,9 +73,12 @@ class Pieces:
     lengths: np.ndarray
 
 
-def cut_pieces(tokenizer: PreTrainedTokenizerFast, docs: Sequence[Doc], get_spans: SpanGetter) -> Pieces:
+def cut_pieces(
+    tokenizer: PreTrainedTokenizerFast, docs: Sequence[Doc], get_spans: SpanGetter, white_space: str = TEXT
+) -> Pieces:
     """Cut the spans of documents into pieces, all in one call of the tokenizer, without special tokens.
 
+    white_space (str): What the tokenizer is shown of white space, see `show`.
     RETURNS (Pieces): Their characters as the tokenizer gives them, gaps closed.
     """
     spans: list[Span] = []
@@ -84,18 +91,35 @@ def cut_pieces(tokenizer: PreTrainedTokenizerFast, docs: Sequence[Doc], get_span
         none = np.zeros(0, dtype=np.int64)
         return Pieces(none, none, none, none)
     texts = [span.text for span in spans]
-    encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    shown = [show(text, white_space) for text in texts]
+    encoded = tokenizer(
+        [one.text for one in shown], add_special_tokens=False, return_offsets_mapping=True, verbose=False
+    )
     lengths = np.fromiter(map(len, encoded["input_ids"]), dtype=np.int64, count=len(spans))
     ids = np.fromiter(chain.from_iterable(encoded["input_ids"]), dtype=np.int64, count=lengths.sum())
     offsets = np.array(list(chain.from_iterable(encoded["offset_mapping"])), dtype=np.int64).reshape(-1, 2)
     del encoded
     # Counted through the texts, which are one character apart.
     text_starts = np.cumsum([0, *(len(text) + 1 for text in texts)])[:-1]
+    offsets = _in_the_text(shown, offsets, lengths)
     starts, ends = _close_gaps(texts, *(offsets + np.repeat(text_starts, lengths)[:, None]).T)
     shift = np.repeat(np.array(shifts, dtype=np.int64) - text_starts, lengths)
     if len(ids) > MANY_PIECES:
         _return_memory()
     return Pieces(ids, starts + shift, ends + shift, lengths)
+
+
+def _in_the_text(shown: Sequence[Shown], offsets: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Characters of the texts, from those of the texts as they were shown.
+
+    offsets (ndarray): Start and end of each piece, shape (pieces, 2).
+    lengths (ndarray): Pieces of each text, shape (texts,).
+    """
+    ends = np.cumsum(lengths)
+    for one, start, end in zip(shown, ends - lengths, ends, strict=True):
+        if one.places is not None:
+            offsets[start:end] = one.places[offsets[start:end]]
+    return offsets
 
 
 def _return_memory() -> None:
@@ -122,8 +146,7 @@ def _close_gaps(texts: Sequence[str], starts: np.ndarray, ends: np.ndarray) -> t
     covered[np.cumsum([len(text) + 1 for text in texts[:-1]], dtype=np.int64) - 1] = True
     if covered.all():
         return starts, ends
-    codes = np.frombuffer(joined.encode("utf-32-le"), dtype=np.uint32)
-    space = np.isin(codes, WHITE_SPACE)
+    space = is_white(code_points(joined))
     before_gap = np.flatnonzero(covered | ~space)
     after_gap = np.append(np.flatnonzero(covered | space), len(joined))
     # A start moves to behind the last character that is no lost space, an end to the first that is no lost mark.

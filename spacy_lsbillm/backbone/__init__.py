@@ -5,7 +5,7 @@ from .base import BaseSettings, longest_position
 from .fingerprint import fingerprint, full_digest
 from .fold import Folded, check_fold, may_fold, room_to_fold
 from .loading import load_backbone, load_base
-from .mask import MaskPlan, check_notation, word_for
+from .mask import MaskPlan, check_notation, unmasks, word_for
 from .model import Backbone, BackboneSettings
 from .storage import (
     RECORD,
@@ -17,6 +17,7 @@ from .storage import (
     load_stored,
     plan_of,
     read_record,
+    recorded_cutting,
     save_backbone,
 )
 
@@ -45,7 +46,9 @@ __all__ = [
     "may_fold",
     "plan_of",
     "read_record",
+    "recorded_cutting",
     "room_to_fold",
     "save_backbone",
+    "unmasks",
     "word_for",
 ]

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from ..errors import AdapterError
+from ..values import is_flag, is_number, is_whole
 from .base import BaseSettings, making_modules, uninitialised
 from .families import find_layers
 
@@ -45,29 +46,39 @@ class LoraSettings:
     use_dora: bool = False
 
     @classmethod
-    def read(cls, block: Mapping[str, Any]) -> "LoraSettings":
-        """RAISES (AdapterError): An unknown setting, or a value out of its range."""
+    def read(cls, block: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> "LoraSettings":
+        """
+        defaults (Mapping | None): Of the settings that the block leaves out, in place of those of this class.
+        RAISES (AdapterError): It is no block, has an unknown setting, or a value out of its range.
+        """
+        if not isinstance(block, Mapping):
+            raise AdapterError(f"lora = {block!r} is not allowed: it must be a block of settings, or null.")
+        block = {**(defaults or {}), **block}
         names = [field.name for field in fields(cls)]
         unknown = sorted(set(block) - set(names))
         if unknown:
             raise AdapterError(f"lora has no setting {unknown[0]!r}. It has: {', '.join(names)}.")
         targets = block.get("target_modules", cls.target_modules)
-        if not isinstance(targets, str):
+        if isinstance(targets, list):
             block = {**block, "target_modules": tuple(targets)}
         return cls(**block)
 
     def __post_init__(self) -> None:
-        targets_readable = bool(self.target_modules) and (
-            isinstance(self.target_modules, str) or all(isinstance(target, str) for target in self.target_modules)
-        )
+        targets = self.target_modules
+        named = targets if isinstance(targets, tuple | list) else (targets,)
+        targets_readable = bool(named) and all(isinstance(target, str) and target for target in named)
         for setting, good, allowed in (
-            ("r", isinstance(self.r, int) and self.r > 0, "a whole number above 0"),
-            ("alpha", isinstance(self.alpha, int | float) and self.alpha > 0, "a number above 0"),
-            ("dropout", isinstance(self.dropout, int | float) and 0 <= self.dropout < 1, "from 0 to below 1"),
+            ("r", is_whole(self.r) and self.r > 0, "a whole number above 0"),
+            ("alpha", is_number(self.alpha) and self.alpha > 0, "a number above 0"),
+            ("dropout", is_number(self.dropout) and 0 <= self.dropout < 1, "a number from 0 to below 1"),
             ("target_modules", targets_readable, '"all-linear", a list of module names or a regular expression'),
+            ("use_rslora", is_flag(self.use_rslora), "true or false"),
+            ("use_dora", is_flag(self.use_dora), "true or false"),
         ):
             if not good:
-                raise AdapterError(f"lora.{setting} = {getattr(self, setting)!r} is not allowed: it must be {allowed}.")
+                value = getattr(self, setting)
+                shown = list(value) if isinstance(value, tuple) else value
+                raise AdapterError(f"lora.{setting} = {shown!r} is not allowed: it must be {allowed}.")
 
     def as_block(self) -> dict[str, Any]:
         """As it stands in a config file."""
@@ -140,6 +151,16 @@ def check_targets(model: nn.Module, settings: LoraSettings) -> None:
         )
 
 
+def check_dora(settings: LoraSettings, base: BaseSettings, device: torch.device) -> None:
+    """RAISES (AdapterError): peft cannot compute DoRA over such weights there."""
+    if settings.use_dora and base.quantization == "int8" and device.type == "cpu":
+        # peft puts the weight on the CPU once more at each pass, and with that its scales are gone.
+        raise AdapterError(
+            'lora.use_dora = True is not allowed with quantization = "int8" on a CPU, where peft loses the scales of '
+            'the weights. Use false, quantization = "nf4" or null, or a GPU.'
+        )
+
+
 def add_adapter(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:
     """Put a fresh adapter on a base; its update is zero until it is trained. It is in float32 whatever the base is."""
     check_targets(model, settings)
@@ -157,6 +178,9 @@ def write_adapter(model: PeftModel, folder: Path, base: BaseSettings, dtype: str
     if base.depth is not None and not isinstance(config.target_modules, str):
         # So that plain peft, which loads the whole base, looks for no adapter above.
         config.layers_to_transform = list(range(base.depth))
+    if isinstance(config.target_modules, set):
+        # The order of a set of names differs from process to process, and files would with it.
+        config.target_modules = sorted(config.target_modules)
     # Without this peft asks the hub whether the embeddings were resized.
     model.save_pretrained(str(folder), save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)

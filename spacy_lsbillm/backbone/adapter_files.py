@@ -1,7 +1,8 @@
 """A peft adapter among the files of a base, or in its place."""
 
-import json
 from pathlib import Path
+
+from ..files import parse_json
 
 ADAPTER_CONFIG = "adapter_config.json"
 
@@ -17,7 +18,7 @@ def adapter_instead(folder: Path) -> str | None:
     if not holds_adapter(folder):
         return None
     try:
-        base = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf8")).get("base_model_name_or_path")
+        base = parse_json((folder / ADAPTER_CONFIG).read_text(encoding="utf8")).get("base_model_name_or_path")
     except (OSError, ValueError, AttributeError):
         base = None
     named = f" for the base {base!r}" if base else ""

@@ -1,12 +1,12 @@
 """What a base's config.json says of its arithmetic, which the weights do not tell: two bases with the same tensors may
 differ in `rope_theta`, a sliding window or the scaling of positions."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig
 
+from ..files import parse_json
 from .config_file import translated
 
 # Settings that states do not depend on: where a model comes from, how it is stored, and how text is generated with it.
@@ -32,7 +32,7 @@ NO_MATTER = frozenset(
 
 def arithmetic_of(folder: Path) -> dict[str, Any]:
     """The settings of a base that decide what it computes, as its config.json has them."""
-    said = json.loads((folder / "config.json").read_text(encoding="utf8"))
+    said = parse_json((folder / "config.json").read_text(encoding="utf8"))
     return {key: value for key, value in sorted(said.items()) if key not in NO_MATTER}
 
 

@@ -2,8 +2,8 @@
 
 import contextlib
 import importlib
-import json
 import math
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +23,8 @@ from transformers import (
 )
 
 from ..errors import BaseError, SettingError
+from ..files import endless, parse_json
+from ..values import is_whole
 from .adapter_files import holds_adapter
 from .config_file import load_config
 from .families import ATTENTIONS, AUTO
@@ -38,6 +40,8 @@ except ImportError:
     from transformers.modeling_utils import no_init_weights
 
 DTYPES = ("float32", "bfloat16", "float16", "auto")
+# Far above those of any model, and few enough for lists of them.
+MOST_LAYERS = 10_000
 QUANTIZATIONS = (None, "nf4", "fp4", "int8")
 # transformers renamed it in 4.56.
 DTYPE_SETTING = (
@@ -49,6 +53,8 @@ making_modules = threading.RLock()
 # Any of these is what a tokenizer is made of.
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "*.model", "*.tiktoken", "tekken.json")
 TOKENIZER_CONFIG, BACKEND = "tokenizer_config.json", "TokenizersBackend"
+# Whose threads torch's pool has.
+_PROCESS = os.getpid()
 # Of bitsandbytes' 4-bit layers: whether the CPU has a kernel for prediction.
 PACKED_FOR_CPU = "support_avx512bf16_for_cpu"
 
@@ -63,6 +69,7 @@ class BaseSettings:
     quantization (str | None): None, or 4-bit "nf4" or "fp4", or "int8", through bitsandbytes.
     attention (str): "sdpa" or "eager"; "auto" is the best that computes what the model was trained with.
     depth (int | None): Use the first layers alone, this many; None for all.
+    auto_dtype (str | None): What the dtype "auto" stands for; None: what transformers makes of the base's files.
     """
 
     name: str
@@ -71,6 +78,7 @@ class BaseSettings:
     quantization: str | None = None
     attention: str = AUTO
     depth: int | None = None
+    auto_dtype: str | None = None
 
     def __post_init__(self) -> None:
         for setting, value, allowed in (
@@ -84,7 +92,9 @@ class BaseSettings:
                 )
         if not isinstance(self.name, str) or not self.name:
             raise SettingError(f"name = {self.name!r} must be the folder or the hub id of a base model.")
-        if self.depth is not None and (type(self.depth) is not int or self.depth < 1):
+        if self.revision is not None and not isinstance(self.revision, str):
+            raise SettingError(f"revision = {self.revision!r} must be one of the hub's, as a text, or null.")
+        if self.depth is not None and not (is_whole(self.depth) and self.depth >= 1):
             raise SettingError(f"depth = {self.depth!r} is not allowed: it must be a number of layers, or null.")
 
 
@@ -93,7 +103,18 @@ def read_config(folder: Path, settings: BaseSettings) -> Any:
 
     RAISES (BaseError): There is no readable config, it is of no causal language model, or it has fewer layers.
     """
+    _refuse_endless(folder)
     config = load_config(folder, settings.name)
+    if type(config.num_hidden_layers) is not int or config.num_hidden_layers < 1:
+        raise BaseError(
+            f"{folder / 'config.json'} says num_hidden_layers = {config.num_hidden_layers!r}: it must be a number of "
+            f"layers, at least 1."
+        )
+    if config.num_hidden_layers > MOST_LAYERS:
+        raise BaseError(
+            f"{folder / 'config.json'} says num_hidden_layers = {config.num_hidden_layers}, which no model has: "
+            f"{MOST_LAYERS} are allowed. Fetch or copy it again."
+        )
     if settings.depth is not None:
         layers = config.num_hidden_layers
         if settings.depth > layers:
@@ -102,6 +123,18 @@ def read_config(folder: Path, settings: BaseSettings) -> Any:
             )
         cut_config(config, settings.depth)
     return config
+
+
+def config_dtype(config: Any) -> str | None:
+    """The dtype that a base's config names, which is what "auto" stands for; None if it names none."""
+    named = getattr(config, DTYPE_SETTING, None)
+    return None if named is None else str(named).removeprefix("torch.")
+
+
+def _refuse_endless(folder: Path) -> None:
+    path = endless(folder) if folder.is_dir() else None
+    if path is not None:
+        raise BaseError(f"{path} is no file, but a device, a pipe or a socket: take it out of the base folder.")
 
 
 def cut_config(config: Any, depth: int) -> None:
@@ -114,9 +147,34 @@ def cut_config(config: Any, depth: int) -> None:
 
 
 def skeleton(config: Any) -> PreTrainedModel:
-    """The causal LM of a config without weights (on the meta device), to check settings against."""
-    with torch.device("meta"), uninitialised():
-        return AutoModelForCausalLM.from_config(config)
+    """The causal LM of a config without weights (on the meta device), to check settings against.
+
+    RAISES (BaseError): transformers can make none of it.
+    """
+    try:
+        with torch.device("meta"), uninitialised():
+            return AutoModelForCausalLM.from_config(config)
+    except Exception as error:
+        # Configs are hardly checked: what is wrong with one shows anywhere in the code of a model.
+        raise BaseError(
+            f"no model of type {config.model_type!r} can be made from what config.json says: {type(error).__name__}: "
+            f"{error}"
+        ) from error
+
+
+def skeleton_for(folder: Path, config: Any) -> PreTrainedModel:
+    """The `skeleton` of a base with weights.
+
+    RAISES (BaseError): There are not as many layers as the config says, or no model can be made of it.
+    """
+    layers, tensors = config.num_hidden_layers, len(stored_tensors(folder))
+    if layers > tensors:
+        # Making a thousand million layers takes all memory there is.
+        raise BaseError(
+            f"{folder / 'config.json'} says num_hidden_layers = {layers!r}, but there are {tensors} tensors in all. "
+            f"Fetch or copy the base again."
+        )
+    return skeleton(config)
 
 
 @contextlib.contextmanager
@@ -165,15 +223,19 @@ def load_causal_lm(
         "config": config,
         "attn_implementation": settings.attention,
         "use_safetensors": True,
-        **weights_of(folder, skeleton(config) if empty is None else empty),
+        **weights_of(folder, skeleton_for(folder, config) if empty is None else empty),
     }
     dtype = settings.dtype if settings.dtype == "auto" else getattr(torch, settings.dtype)
-    options[DTYPE_SETTING] = dtype
+    options[DTYPE_SETTING] = getattr(torch, settings.auto_dtype) if dtype == "auto" and settings.auto_dtype else dtype
     if settings.quantization:
         options["quantization_config"] = _quantization_config(settings.quantization, dtype)
     if settings.quantization or device.type != "cpu":
         # Straight to the device, rather than by way of the CPU's memory.
         options["device_map"] = {"": device}
+    if os.getpid() != _PROCESS:
+        # After a fork whoever first uses torch's pool of threads makes it anew, and cannot be disturbed at it: but
+        # transformers loads with several threads (RuntimeError, "Invalid thread pool", now and then).
+        torch.set_num_threads(1)
     try:
         with making_modules, quiet():
             if "state_dict" in options:
@@ -182,8 +244,11 @@ def load_causal_lm(
                 model, info = make.from_pretrained(None, output_loading_info=True, **options)
             else:
                 model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
-    except (OSError, RuntimeError, ValueError, ImportError) as error:
-        raise BaseError(f"the base in {folder} cannot be loaded with {settings}: {error}") from error
+    except Exception as error:
+        # What is wrong with a folder shows anywhere in transformers and safetensors, in errors of all kinds.
+        raise BaseError(
+            f"the base in {folder} cannot be loaded with {settings}: {type(error).__name__}: {error}"
+        ) from error
     missing = sorted(set(info["missing_keys"]) - tied_weights(model))
     if missing or info["mismatched_keys"]:
         raise BaseError(f"the base in {folder} does not fit its config: {missing or info['mismatched_keys']}.")
@@ -217,6 +282,7 @@ def load_tokenizer(folder: Path, rows: int | None = None) -> PreTrainedTokenizer
     rows (int | None): Of the base's embedding, to which it is fitted, see `fit_tokenizer`. None: there is no base.
     RAISES (BaseError): There is none, it gives no character offsets, or it does not fit the embedding.
     """
+    _refuse_endless(folder)
     if not any(path for pattern in VOCABULARIES for path in folder.glob(pattern)):
         # transformers makes one up, or says that a library is missing.
         raise BaseError(
@@ -227,7 +293,8 @@ def load_tokenizer(folder: Path, rows: int | None = None) -> PreTrainedTokenizer
         if _written_by_transformers_5(folder):
             tokenizer = _from_tokenizer_json(folder)
         else:
-            tokenizer = AutoTokenizer.from_pretrained(folder)
+            # Else transformers asks at the terminal whether to run code that the folder brings.
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
         # Tokenizer files are read by several libraries with errors of their own, some of them bare `Exception`s.
         raise BaseError(f"{folder} holds no tokenizer that can be read: {error}") from error
@@ -249,13 +316,13 @@ def _written_by_transformers_5(folder: Path) -> bool:
     if hasattr(transformers, BACKEND):
         return False
     with contextlib.suppress(OSError, ValueError):
-        return json.loads((folder / TOKENIZER_CONFIG).read_text(encoding="utf8")).get("tokenizer_class") == BACKEND
+        return parse_json((folder / TOKENIZER_CONFIG).read_text(encoding="utf8")).get("tokenizer_class") == BACKEND
     return False
 
 
 def _from_tokenizer_json(folder: Path) -> PreTrainedTokenizerFast:
     """What transformers 5 reads of such a folder: tokenizer.json, and the special tokens' names."""
-    said = json.loads((folder / TOKENIZER_CONFIG).read_text(encoding="utf8"))
+    said = parse_json((folder / TOKENIZER_CONFIG).read_text(encoding="utf8"))
     kept = {key: value for key, value in said.items() if key.endswith("_token") or key == "model_max_length"}
     extra = said.get("extra_special_tokens")
     if isinstance(extra, list):

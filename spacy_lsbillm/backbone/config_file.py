@@ -6,7 +6,6 @@ does not read is translated where it has another name there, and refused otherwi
 """
 
 import inspect
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from ..errors import BaseError
+from ..files import parse_json
 from .adapter_files import adapter_instead
 from .config_keys import check_keys, with_known_names
 
@@ -88,7 +88,7 @@ def read_json(folder: Path) -> dict[str, Any]:
             raise BaseError(instead)
         raise BaseError(f"the base folder {folder} holds no config.json: it is not a Hugging Face model folder.")
     try:
-        said = json.loads(path.read_text(encoding="utf8"))
+        said = parse_json(path.read_text(encoding="utf8"))
     except (OSError, ValueError) as error:
         raise BaseError(f"{path} cannot be read: {error}") from error
     if not isinstance(said, dict):

@@ -8,15 +8,16 @@ import torch
 from transformers import PreTrainedModel
 
 from ..errors import BaseError
-from .adapter import add_adapter, check_targets, read_adapter
+from .adapter import add_adapter, check_dora, check_targets, read_adapter
 from .arithmetic import arithmetic_of
 from .base import (
     BaseSettings,
+    config_dtype,
     load_causal_lm,
     load_tokenizer,
     making_modules,
     read_config,
-    skeleton,
+    skeleton_for,
 )
 from .families import attention_for, decoder_of, layers_of
 from .fingerprint import checked_fingerprint
@@ -57,9 +58,11 @@ def load_backbone(
     config = read_config(folder, base)
     family = family_of(config, base.name)
     base = replace(base, attention=attention_for(family, base.attention, base.name))
+    if base.dtype == "auto":
+        base = replace(base, auto_dtype=base.auto_dtype or config_dtype(config))
     plan = MaskPlan.parse(settings.unmask, config.num_hidden_layers)
     layers = mixed_layers(settings.scalar_mix, config.num_hidden_layers)
-    empty = skeleton(config)
+    empty = skeleton_for(folder, config)
     if layers and getattr(decoder_of(empty, family), "project_out", None) is not None:
         raise BaseError(
             f"scalar_mix = {settings.scalar_mix!r} is not allowed with the base {base.name!r}: its layers have states "
@@ -68,6 +71,7 @@ def load_backbone(
     check_weights(folder, empty)
     if lora is not None:
         check_targets(empty, lora)
+        check_dora(lora, base, device)
     tokenizer = load_tokenizer(tokenizer_folder or folder, embedding_rows(empty))
     found = checked_fingerprint(folder, base.name, expected_fingerprint)
     shared = shared_base(folder, found, base, empty, device)

@@ -1,7 +1,6 @@
 """Where a base model lies: a folder, a folder that a map names, or the hub's cache; and what is known of its origin."""
 
 import contextlib
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BaseError, SettingError
+from ..files import parse_json
 from .tensor_files import weight_files
 
 # A JSON file {"name of a base": "folder"}; relative folders are seen from the file.
@@ -99,7 +99,7 @@ def _mapped(name: str) -> Path | None:
         return None
     path = Path(file).expanduser()
     try:
-        folders = json.loads(path.read_text(encoding="utf8"))
+        folders = parse_json(path.read_text(encoding="utf8"))
         folder = folders.get(name)
         if folder is None:
             return None
@@ -146,7 +146,7 @@ def commit_of(folder: Path) -> str | None:
 def made_with_of(folder: Path) -> str | None:
     """The command that has made a base, as it says beside it; None where nothing does."""
     try:
-        said = json.loads((folder / ORIGIN).read_text(encoding="utf8")).get("made_with")
+        said = parse_json((folder / ORIGIN).read_text(encoding="utf8")).get("made_with")
     except (OSError, ValueError, AttributeError):
         return None
     return str(said) if said else None

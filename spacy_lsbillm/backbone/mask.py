@@ -101,6 +101,12 @@ def check_notation(notation: object, setting: str = "unmask") -> str:
     return notation
 
 
+def unmasks(notation: str) -> bool:
+    """Whether a notation that can be read names any layer at all."""
+    kind, _, value = notation.rpartition(":")
+    return kind in ("from", "layers") or value == "all" or "1" in value
+
+
 def _from_bits(bits: str, where: str, n_layers: int) -> list[bool]:
     size, rest = divmod(n_layers, len(bits))
     if rest or not size:

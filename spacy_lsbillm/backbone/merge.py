@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .adapter import LINEAR, LoraSettings, read_state
-from .base import DTYPE_SETTING, BaseSettings, read_config, skeleton
+from .base import DTYPE_SETTING, BaseSettings, read_config, skeleton_for
 from .matching import matched_tensors
 from .tensor_files import NewTensor, StoredTensor, write_tensors
 
@@ -28,7 +28,7 @@ def write_model(folder: Path, settings: BaseSettings, adapter: tuple[Path, LoraS
     RAISES (BaseError, AdapterError): The base or the adapter cannot be read.
     """
     config = read_config(folder, settings)
-    model = skeleton(config)
+    model = skeleton_for(folder, config)
     matched = matched_tensors(folder, model)
     by_name = {**matched.tensors, **matched.joined}
     tensors = {

@@ -11,6 +11,8 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from ..errors import SettingError
+from ..values import is_flag
 from .adapter import LoraSettings
 from .base import BaseSettings
 from .blocks import causal_blocks, has_windows
@@ -19,7 +21,7 @@ from .location import Origin
 from .mask import MaskPlan, check_notation
 from .mix import ScalarMix
 from .sharing import SharedBase, over_the_same_weights
-from .unmask import unmask_layers
+from .unmask import unmask_layers, weigh_right
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,10 @@ class BackboneSettings:
         check_notation(self.unmask)
         if self.scalar_mix is not None:
             check_notation(self.scalar_mix, "scalar_mix")
+        if not is_flag(self.gradient_checkpointing):
+            raise SettingError(
+                f"gradient_checkpointing = {self.gradient_checkpointing!r} is not allowed: use true or false."
+            )
 
 
 @dataclass(frozen=True)
@@ -137,6 +143,36 @@ class Backbone:
         RETURNS (Tensor): Shape (batch, length, width), in the base's dtype.
         """
         decoder = decoder_of(self.causal_lm, self.family)
+        output = decoder(
+            **self._arguments(input_ids, attention_mask, position_ids), output_hidden_states=self.mix is not None
+        )
+        if self.mix is None:
+            return output.last_hidden_state
+        return self.mix(_normalised(output, self.mix.layers, decoder, self.family))
+
+    def logits(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor | None, chosen: Tensor) -> Tensor:
+        """What the language-model head says at chosen pieces, with the scale, bias and cap that the family has.
+
+        input_ids (Tensor), attention_mask (Tensor), position_ids (Tensor | None): As in `states`.
+        chosen (Tensor): True where it is wanted, shape (batch, length).
+        RETURNS (Tensor): Shape (number of chosen pieces, vocabulary), row by row.
+        """
+
+        def pick(_: nn.Module, __: Any, output: Any) -> Any:
+            output.last_hidden_state = output.last_hidden_state[chosen].unsqueeze(0)
+            return output
+
+        # The head is run by the model itself, on those states alone: of all pieces its logits would take the memory.
+        hook = decoder_of(self.causal_lm, self.family).register_forward_hook(pick)
+        try:
+            said = self.causal_lm(**self._arguments(input_ids, attention_mask, position_ids))
+        finally:
+            hook.remove()
+        logits: Tensor = said.logits.squeeze(0)
+        return logits
+
+    def _arguments(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor | None) -> dict[str, Any]:
+        """What the model is called with; see `states`."""
         mask: Tensor | None = attention_mask
         placed = {}
         if position_ids is not None:
@@ -145,16 +181,7 @@ class Backbone:
             mask = None
             if not has_windows(self.config):
                 mask = causal_blocks(position_ids, self.config._attn_implementation, self.causal_lm.dtype)
-        output = decoder(
-            input_ids=input_ids,
-            attention_mask=mask,
-            use_cache=False,
-            output_hidden_states=self.mix is not None,
-            **placed,
-        )
-        if self.mix is None:
-            return output.last_hidden_state
-        return self.mix(_normalised(output, self.mix.layers, decoder, self.family))
+        return {"input_ids": input_ids, "attention_mask": mask, "use_cache": False, **placed}
 
     def use_mask(self, notation: str | None) -> None:
         """Compute with other layers unmasked from now on. What is stored stays what was asked for, `plan`.
@@ -164,6 +191,10 @@ class Backbone:
         """
         plan = self.plan if notation is None else MaskPlan.parse(notation, len(self.plan.unmasked))
         unmask_layers(layers_of(decoder_of(self.causal_lm, self.family), self.family), plan)
+
+    def weigh_right(self, weight: float) -> None:
+        """Compute from now on with the right side of unmasked layers weighted, see `unmask.weigh_right`."""
+        weigh_right(layers_of(decoder_of(self.causal_lm, self.family), self.family), weight)
 
     def to(self, device: torch.device) -> None:
         """Move the weights."""
@@ -175,8 +206,13 @@ class Backbone:
     def set_training(self, training: bool) -> None:
         """Switch dropout and gradient checkpointing on or off. Modules that are as they should be are left alone, which
         saves a tenth of a small training step."""
-        if self.model.training != training:
-            self.model.train(training)
+        model: Any = self.model
+        if model.training is not training:
+            # After an interrupt half-way some modules are in one mode and some in the other, whatever the model says.
+            model.training = None
+            for child in model.children():
+                child.train(training)
+            model.training = training
 
     def twin(self) -> "Backbone":
         """A second backbone over the same base weights, which are shared, with its own copy of adapter and mix."""

@@ -4,14 +4,23 @@ import contextlib
 from collections.abc import Iterator
 
 import transformers
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """transformers warns of what is checked here, such as layers that are left out on purpose."""
-    before = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
+    """transformers warns of what is checked here, such as layers that are left out on purpose, and version 5 shows a
+    progress bar for each base that it reads."""
+    logging = transformers.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    # transformers switches those of huggingface_hub together with its own.
+    hub_bars = not are_progress_bars_disabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
-        transformers.logging.set_verbosity(before)
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+        (enable_progress_bars if hub_bars else disable_progress_bars)()

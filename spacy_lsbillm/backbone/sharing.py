@@ -29,6 +29,7 @@ class _Held:
     folder: Path
     fingerprint: str
     dtype: str
+    auto_dtype: str | None
     quantization: str | None
     attention: str
     device: torch.device
@@ -99,7 +100,15 @@ def shared_base(
     empty (PreTrainedModel): Its `skeleton`, with the layers that are needed.
     RAISES (BaseError): It cannot be loaded.
     """
-    held = _Held(folder, fingerprint, settings.dtype, settings.quantization, settings.attention, device)
+    held = _Held(
+        folder,
+        fingerprint,
+        settings.dtype,
+        settings.auto_dtype,
+        settings.quantization,
+        settings.attention,
+        device,
+    )
     layers = empty.config.num_hidden_layers
     with _lock:
         bases = _live.setdefault(held, WeakSet())

@@ -20,9 +20,11 @@ from typing import Any
 import torch
 
 from ..errors import AdapterError, BaseError, StorageError
+from ..files import as_os_error, parse_json
 from .adapter import LoraSettings, write_adapter
 from .arithmetic import arithmetic_of, differences
 from .base import BaseSettings
+from .families import AUTO
 from .fingerprint import checked_fingerprint, fingerprint
 from .known import holds, known_digest, known_folder
 from .loading import load_backbone
@@ -40,13 +42,22 @@ ADAPTER, TOKENIZER = "adapter", "tokenizer"
 VERSIONS_OF = ("spacy-lsbillm", "torch", "transformers", "peft")
 
 
-def save_backbone(backbone: Backbone, folder: Path, store_base: str, adapter_dtype: str = "float32") -> None:
+@as_os_error()
+def save_backbone(
+    backbone: Backbone,
+    folder: Path,
+    store_base: str,
+    adapter_dtype: str = "float32",
+    cutting: dict[str, Any] | None = None,
+) -> None:
     """Write a backbone into an existing, empty folder.
 
     store_base (str): One of `STORE_BASE`.
     adapter_dtype (str): The adapter's on disk, one of `ADAPTER_DTYPES`.
+    cutting (dict | None): How text is cut for it, which is recorded as it is.
     RAISES (StorageError): A merged pipeline cannot be saved otherwise, as its adapter is gone.
     RAISES (BaseError): The base's files, of which a part is to be stored, are no longer to be found.
+    RAISES (OSError): It cannot be written.
     """
     if backbone.merged:
         _refuse_unmerging(store_base)
@@ -80,6 +91,12 @@ def save_backbone(backbone: Backbone, folder: Path, store_base: str, adapter_dty
         },
         "lora": settings.lora.as_block() if settings.lora else None,
         "scalar_mix": settings.scalar_mix,
+        # What "auto" and null have stood for, so that it stays that when another version reads them in another way.
+        "fitted": {
+            "attention": backbone.config._attn_implementation,
+            "dtype": str(backbone.causal_lm.dtype).removeprefix("torch."),
+            "cutting": cutting,
+        },
         "versions": {name: version(name) for name in VERSIONS_OF},
     }
     base = _files_of(backbone) if store_base in FOLDERS else backbone.folder
@@ -169,7 +186,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     """RAISES (StorageError): There is none, or it is of another version or damaged."""
     path = folder / RECORD
     try:
-        record = json.loads(path.read_text(encoding="utf8"))
+        record = parse_json(path.read_text(encoding="utf8"))
         if record["format"] != FORMAT:
             raise StorageError(
                 f"{path} has format {record['format']}; this version of spacy-lsbillm reads {FORMAT}. Train the "
@@ -218,7 +235,7 @@ def load_stored(folder: Path, settings: BackboneSettings, device: torch.device) 
     RAISES (StorageError, AdapterError, BaseError): Something is damaged, or does not fit.
     """
     record = read_record(folder)
-    base = settings.base
+    base = as_fitted(settings.base, record)
     _check_lora(record["lora"], settings.lora, folder)
     for setting, value, stored in (
         ("depth", base.depth, record["base"]["depth"]),
@@ -250,7 +267,7 @@ def load_stored(folder: Path, settings: BackboneSettings, device: torch.device) 
         _warn_of_arithmetic(record, at)
     backbone = load_backbone(
         # The adapter of a merged pipeline is in its weights.
-        replace(settings, lora=None) if merged else settings,
+        replace(settings, base=base, lora=None if merged else settings.lora),
         device=device,
         adapter=folder / ADAPTER if record["lora"] and not merged else None,
         mix=folder,
@@ -259,6 +276,25 @@ def load_stored(folder: Path, settings: BackboneSettings, device: torch.device) 
         tokenizer_folder=folder / TOKENIZER,
     )
     return replace(backbone, settings=settings, merged=merged and bool(record["lora"]), origin=origin_of(record))
+
+
+def as_fitted(settings: BaseSettings, record: dict[str, Any]) -> BaseSettings:
+    """Have "auto" stand for what it stood for in training, where the record says it. (One of an older version does
+    not.) A dtype that is "auto" only now is that of the base's files."""
+    fitted = record.get("fitted") or {}
+    if settings.attention == AUTO and fitted:
+        settings = replace(settings, attention=fitted["attention"])
+    if settings.dtype == record["base"]["dtype"] == AUTO and fitted:
+        settings = replace(settings, auto_dtype=fitted["dtype"])
+    return settings
+
+
+def recorded_cutting(folder: Path) -> dict[str, Any] | None:
+    """How text was cut for a stored backbone; None where an older version has saved it.
+
+    RAISES (StorageError): There is no record, or it is damaged.
+    """
+    return (read_record(folder).get("fitted") or {}).get("cutting")
 
 
 def origin_of(record: dict[str, Any]) -> Origin:

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import BaseError
+from ..files import parse_json
 from .adapter_files import adapter_instead
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 LARGEST_SHARD = 4 * 10**9
 CHUNK_BYTES = 1 << 22
+# Characters of a tensor's name in a message.
+NAME_SHOWN = 100
 # Bytes a number, by safetensors' names of dtypes.
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
@@ -70,10 +73,7 @@ def weight_files(folder: Path) -> list[Path]:
     RAISES (BaseError): There are none, or one that the index names is missing.
     """
     index = folder / INDEX
-    if index.is_file() and not (folder / SINGLE).is_file():
-        names = sorted(set(json.loads(index.read_text(encoding="utf8"))["weight_map"].values()))
-    else:
-        names = [SINGLE]
+    names = _indexed(index) if index.is_file() and not (folder / SINGLE).is_file() else [SINGLE]
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         instead = adapter_instead(folder)
@@ -83,6 +83,21 @@ def weight_files(folder: Path) -> list[Path]:
         advice = f" It has {', '.join(others)}: save it again as safetensors." if others else ""
         raise BaseError(f"the base folder {folder} lacks the weight file {missing[0]!r}.{advice}")
     return [folder / name for name in names]
+
+
+def _indexed(index: Path) -> list[str]:
+    """The files that an index names, sorted.
+
+    RAISES (BaseError): It is no index, or names files outside of its folder.
+    """
+    try:
+        named = parse_json(index.read_text(encoding="utf8"))["weight_map"].values()
+        outside = [name for name in named if not isinstance(name, str) or not name or Path(name).name != name]
+        if outside:
+            raise ValueError(f"it names {outside[0]!r}, which is no file beside it")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BaseError(f"{index} cannot be read: {error}. Fetch or copy it again.") from error
+    return sorted(set(named))
 
 
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
@@ -107,14 +122,28 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[int, dict[str, Any]]:
     try:
         if not 0 < length <= size - 8:
             raise ValueError(f"a header of {length} bytes in a file of {size}")
-        header = json.loads(file.read(length))
+        header = parse_json(file.read(length))
         header.pop("__metadata__", None)
+        for name, entry in header.items():
+            _check_entry(name, entry)
         ends = [entry["data_offsets"][1] for entry in header.values()]
         if max(ends, default=0) != size - 8 - length:
             raise ValueError("its data do not end where the header says")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BaseError(f"{path} is not a whole safetensors file: {error}. Fetch or copy it again.") from error
     return 8 + length, header
+
+
+def _check_entry(name: str, entry: dict[str, Any]) -> None:
+    """RAISES (ValueError, KeyError, TypeError): What a header says of a tensor cannot be."""
+    (begin, end), shape, dtype = entry["data_offsets"], entry["shape"], entry["dtype"]
+    if not all(type(number) is int and number >= 0 for number in (begin, end, *shape)):
+        raise ValueError(f"{name[:NAME_SHOWN]!r} lies at {begin} to {end} and has the shape {shape}")
+    # There are dtypes that have no size here: of eight bits, or less.
+    if dtype in SIZES and prod(shape) * SIZES[dtype] != end - begin:
+        raise ValueError(
+            f"{name[:NAME_SHOWN]!r} ({dtype}, {shape}) has {end - begin} bytes, not {prod(shape) * SIZES[dtype]}"
+        )
 
 
 def write_tensors(folder: Path, tensors: Mapping[str, NewTensor], largest: int = LARGEST_SHARD) -> None:

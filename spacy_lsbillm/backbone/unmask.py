@@ -3,9 +3,12 @@
 A hook in front of each chosen decoder layer replaces the attention mask that the model has built for it. Nothing else
 of the layer is touched, and a layer that stays causal is not touched at all: it keeps the model's own mask, sliding
 windows included. A layer that was unmasked before and no longer is has a hook that does nothing.
+
+An unmasked layer may see its right side with a weight below 1, for training that takes the mask off gradually.
 """
 
 import inspect
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -20,8 +23,11 @@ from .mask import MaskPlan
 # The layers of one forward pass share one mask tensor, so its symmetric form is made once. The entry goes with the
 # mask; threads have masks of their own.
 _symmetric: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-# Attributes of a layer: whether it attends in both directions, and what it hides the future with by itself.
-BOTH_WAYS, OWN_BUFFERS = "lsbillm_both_ways", "lsbillm_causal_buffers"
+# Likewise with a weight of the right side.
+_weighted: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+# Attributes of a layer: whether it attends in both directions, with what weight to the right, and what it hides the
+# future with by itself.
+BOTH_WAYS, RIGHT_WEIGHT, OWN_BUFFERS = "lsbillm_both_ways", "lsbillm_right_weight", "lsbillm_causal_buffers"
 # Arguments with which a layer is told of positions that are defined to the left alone.
 LEFT_ALONE = ("alibi", "position_bias")
 
@@ -43,6 +49,28 @@ def symmetric_mask(mask: Tensor) -> Tensor:
         return both
     hidden = torch.finfo(mask.dtype).min
     return torch.zeros_like(mask).masked_fill_(~both, hidden)
+
+
+def weighted_mask(mask: Tensor, right_weight: float, dtype: torch.dtype) -> Tensor:
+    """`symmetric_mask` with the right side's attention scores lowered by the logarithm of a weight: before attention is
+    normalised, what stands to the right counts `right_weight` times as much as the same to the left.
+
+    mask (Tensor): What the model built, see `symmetric_mask`.
+    right_weight (float): Above 0 and below 1.
+    dtype (dtype): Of the queries, to whose products with keys the mask is added.
+    RETURNS (Tensor): The same shape; a number for each pair of positions.
+    """
+    visible = mask if mask.dtype == torch.bool else mask == 0
+    both = symmetric_mask(visible)
+    weighted = torch.zeros_like(visible, dtype=dtype).masked_fill_(both & ~visible, math.log(right_weight))
+    return weighted.masked_fill_(~both, torch.finfo(dtype).min)
+
+
+def weigh_right(layers: Sequence[nn.Module], weight: float) -> None:
+    """Let unmasked layers see their right side with a weight from 0, as causal layers do not, to 1, which is plain
+    unmasking, computed as if there were no weights."""
+    for layer in layers:
+        setattr(layer, RIGHT_WEIGHT, weight)
 
 
 def unmask_layers(layers: Sequence[nn.Module], plan: MaskPlan) -> None:
@@ -94,7 +122,8 @@ def _swap_mask(
     layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, position: int
 ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     """Replace a layer's attention mask, which it gets by name or at a position."""
-    if not getattr(layer, BOTH_WAYS):
+    weight = getattr(layer, RIGHT_WEIGHT, 1.0)
+    if not getattr(layer, BOTH_WAYS) or weight == 0:
         return None
     for name in LEFT_ALONE:
         if kwargs.get(name) is not None:
@@ -107,7 +136,7 @@ def _swap_mask(
         raise BaseError(f"{type(layer).__name__} was called without an attention mask: it would have stayed causal.")
     mask = kwargs["attention_mask"] if by_name else args[position]
     states = args[0] if args else kwargs["hidden_states"]
-    changed = _both_ways(mask, states, type(layer).__name__)
+    changed = _both_ways(mask, states, weight, type(layer).__name__)
     if by_name:
         return args, {**kwargs, "attention_mask": changed}
     return (*args[:position], changed, *args[position + 1 :]), kwargs
@@ -122,15 +151,21 @@ def mask_given(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     return args[position] if position < len(args) else None
 
 
-def _both_ways(mask: Any, states: Tensor, layer: str) -> Tensor:
+def _both_ways(mask: Any, states: Tensor, weight: float, layer: str) -> Tensor:
     length = states.shape[-2]
     if mask is None:
         # SDPA leaves out a plain causal mask and sets a flag instead; any mask at all turns the flag off.
-        return states.new_ones((1, 1, 1, length), dtype=torch.bool)
+        if weight == 1:
+            return states.new_ones((1, 1, 1, length), dtype=torch.bool)
+        return weighted_mask(states.new_ones((1, 1, length, length), dtype=torch.bool).tril(), weight, states.dtype)
     if isinstance(mask, Tensor) and mask.ndim == 4 and mask.shape[-1] == mask.shape[-2] == length:
-        if mask not in _symmetric:
-            _symmetric[mask] = symmetric_mask(mask)
-        return _symmetric[mask]
+        if weight == 1:
+            if mask not in _symmetric:
+                _symmetric[mask] = symmetric_mask(mask)
+            return _symmetric[mask]
+        if mask not in _weighted:
+            _weighted[mask] = weighted_mask(mask, weight, states.dtype)
+        return _weighted[mask]
     shape = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
     raise BaseError(
         f"{layer} got an attention mask of shape {shape}, not (batch, 1, length, length): "

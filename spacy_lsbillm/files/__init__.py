@@ -1,6 +1,25 @@
-"""Folders on disk that are whole at any moment, and that tell when they were altered. Nothing of models in it."""
+"""Folders and files on disk that are whole at any moment, and that tell when they were altered. Nothing of models in
+it."""
 
+from .content import content_of
+from .disk_errors import as_os_error
 from .folder import put_in_place, replaced_folder, sole_writer
+from .json_text import parse_json
+from .plain import endless
 from .seal import SEAL, check_seal, digest, write_seal
+from .temporary import TemporaryFolder
 
-__all__ = ["SEAL", "check_seal", "digest", "put_in_place", "replaced_folder", "sole_writer", "write_seal"]
+__all__ = [
+    "SEAL",
+    "TemporaryFolder",
+    "as_os_error",
+    "check_seal",
+    "content_of",
+    "digest",
+    "endless",
+    "parse_json",
+    "put_in_place",
+    "replaced_folder",
+    "sole_writer",
+    "write_seal",
+]

@@ -19,6 +19,9 @@ from ..errors import StorageError
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
 RENAME_SWAP = 2
+LOCKS = "spacy-lsbillm-"
+# How long another process may take to open or remove a lock's file.
+LOCK_SECONDS = 60.0
 
 
 @contextlib.contextmanager
@@ -67,18 +70,36 @@ def sole_writer(path: Path) -> Iterator[None]:
     RAISES (StorageError): Another process is in it.
     """
     path = path.resolve()
-    # A lock file stays, and another user could not open it.
+    # Another user could not open the files.
     user = os.getuid() if hasattr(os, "getuid") else ""
     name = hashlib.sha256(f"{user} {path}".encode()).hexdigest()[:32]
-    lock = FileLock(Path(tempfile.gettempdir()) / f"spacy-lsbillm-{name}.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise StorageError(f"another process is writing {path}. Wait for it, or name another folder.") from None
+    folder = Path(tempfile.gettempdir())
+    lock = FileLock(folder / f"{LOCKS}{name}.lock", timeout=0)
+    # A lock's file goes with the lock. Without the lock of all locks one process could remove what another one has just
+    # opened, and a third would lock a new one.
+    all_locks = FileLock(folder / f"{LOCKS}{user}.lock", timeout=LOCK_SECONDS)
+    with all_locks:
+        _remove_left_locks(folder, {Path(lock.lock_file), Path(all_locks.lock_file)})
+        try:
+            lock.acquire()
+        except Timeout:
+            raise StorageError(f"another process is writing {path}. Wait for it, or name another folder.") from None
     try:
         yield
     finally:
-        lock.release()
+        with all_locks:
+            lock.release()
+            Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def _remove_left_locks(folder: Path, kept: set[Path]) -> None:
+    """The locks' files of processes of this user that were killed. For whoever holds the lock of all locks."""
+    for path in set(folder.glob(f"{LOCKS}*.lock")) - kept:
+        with contextlib.suppress(OSError, Timeout):
+            if hasattr(os, "getuid") and path.stat().st_uid != os.getuid():
+                continue
+            with FileLock(path, timeout=0):
+                path.unlink()
 
 
 def put_in_place(partial: Path, path: Path) -> None:

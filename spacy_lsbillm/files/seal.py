@@ -1,39 +1,72 @@
-"""A list of the files in a folder with their digests, which also covers itself."""
+"""A list of files in a folder with their digests, which also covers itself."""
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import StorageError
+from .folder import put_in_place
 
 SEAL = "files.sha256"
+# Endings of files that libraries look for by name, as a tokenizer's or an adapter's.
+READ_BY_NAME = frozenset((".bin", ".jinja", ".json", ".model", ".pt", ".py", ".safetensors", ".txt"))
 
 
-def write_seal(folder: Path) -> None:
-    """List all files in a folder with their SHA-256, in the form of `sha256sum`, and the digest of that list."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / SEAL)
-    lines = "".join(f"{digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in paths)
-    (folder / SEAL).write_bytes(_closed(lines.encode()))
+def write_seal(folder: Path, paths: Iterable[Path] | None = None) -> None:
+    """List files with their SHA-256, in the form of `sha256sum`, and the digest of that list. A kill at any moment
+    leaves the old list or the new one.
+
+    paths (Iterable[Path] | None): Files in the folder; None: all of them.
+    """
+    partial = folder / f"{SEAL}.partial"
+    found = [path for path in folder.rglob("*") if path.is_file()] if paths is None else paths
+    listed = sorted(path for path in found if path not in (folder / SEAL, partial))
+    lines = "".join(f"{digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in listed)
+    partial.write_bytes(_closed(lines.encode()))
+    put_in_place(partial, folder / SEAL)
 
 
-def check_seal(folder: Path) -> None:
-    """Compare the files with the list. Files that it does not name are of no interest.
+def check_seal(
+    folder: Path, since: str = "since the pipeline was saved", advice: str = "copy the pipeline again"
+) -> str:
+    """Compare the files with the list. A file that it does not name is of no interest, unless it lies beside others in
+    a folder inside, which other libraries read by names of their own.
 
-    RAISES (StorageError): One is missing or altered, or the list is.
+    since (str), advice (str): For the message: when they were as they should be, and what to do.
+    RETURNS (str): The digest of the list, which is another one for another content.
+    RAISES (StorageError): One is missing, altered or added, or the list is altered.
     """
     seal = folder / SEAL
     try:
-        content = seal.read_bytes()
+        # Reading a device or a pipe has no end.
+        content = seal.read_bytes() if seal.is_file() or not seal.exists() else b""
     except OSError as error:
-        raise StorageError(f"{seal} cannot be read ({error.strerror}): copy the pipeline again.") from error
+        raise StorageError(f"{seal} cannot be read ({error.strerror}): {advice}.") from error
     listed = content[: content.rfind(b"#")]
     if content != _closed(listed):
-        raise StorageError(f"{seal} is altered since the pipeline was saved: copy the pipeline again.")
-    for line in listed.decode().splitlines():
-        recorded, _, name = line.partition("  ")
+        raise StorageError(f"{seal} is altered {since}: {advice}.")
+    entries = [line.partition("  ") for line in listed.decode().splitlines()]
+    added = _added(folder, {name for _, _, name in entries})
+    if added is not None:
+        raise StorageError(f"{added} was put there {since}, where other libraries may read it: remove it.")
+    for recorded, _, name in entries:
         path = folder / name
-        if not path.is_file() or digest(path) != recorded:
-            state = "altered" if path.is_file() else "missing"
-            raise StorageError(f"{path} is {state} since the pipeline was saved: copy the pipeline again.")
+        try:
+            altered = path.is_file() and digest(path) != recorded
+        except OSError as error:
+            raise StorageError(f"{path} cannot be read ({error.strerror}): {advice}.") from error
+        if altered or not path.is_file():
+            raise StorageError(f"{path} is {'altered' if altered else 'missing'} {since}: {advice}.")
+    return hashlib.sha256(content).hexdigest()
+
+
+def _added(folder: Path, listed: set[str]) -> Path | None:
+    """A file that such a library might read and that the list does not name; None if there is none."""
+    inside = {folder / name.split("/")[0] for name in listed if "/" in name}
+    for path in sorted(path for place in inside if place.parent == folder for path in place.rglob("*")):
+        if path.suffix in READ_BY_NAME and path.relative_to(folder).as_posix() not in listed and not path.is_dir():
+            return path
+    return None
 
 
 def digest(path: Path) -> str:

@@ -1,6 +1,5 @@
 """The config of a model in a GGUF file: transformers' own reading of it, and what that leaves out."""
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from ..backbone.quiet import quiet
 from ..errors import BaseError
+from ..files import TemporaryFolder
 from .file import ARRAY, GGUFFile, gguf_package
 
 # Tables of transformers that are no architectures.
@@ -115,8 +115,8 @@ def _config(entries: dict[str, Any]) -> Any:
 def _entries(file: GGUFFile) -> dict[str, Any]:
     """As transformers' table has them."""
     known = sorted(set(GGUF_SUPPORTED_ARCHITECTURES) - NO_ARCHITECTURES)
-    with tempfile.TemporaryDirectory(prefix="spacy-lsbillm-") as place, quiet():
-        stand_in = _write_stand_in(file, Path(place) / "metadata.gguf")
+    with TemporaryFolder() as place, quiet():
+        stand_in = _write_stand_in(file, place / "metadata.gguf")
         try:
             entries = dict(load_gguf_checkpoint(str(stand_in))["config"])
         except (ValueError, NotImplementedError, KeyError) as error:

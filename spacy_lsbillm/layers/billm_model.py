@@ -1,5 +1,6 @@
 """The thinc model: documents in, token vectors out."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from ..alignment import make_batch
 from ..alignment.pieces import SpanGetter
 from ..backbone import longest_position
 from ..errors import SettingError
+from ..values import is_whole
 from .shim import PIECES, BackboneShim, ShimSettings
 from .tok2vec import replace_listener, replace_listener_cfg
 from .vector_batch import VectorBatch
@@ -18,6 +20,8 @@ from .vector_batch import VectorBatch
 LONGEST_DEFAULT_WINDOW, SHORTEST_DEFAULT_WINDOW = 512, 64
 # The default overlap, and the part of a window that it may be at the most: each piece of it is computed twice.
 DEFAULT_OVERLAP, OVERLAP_SHARE = 16, 32
+# Pieces of a document that a window must have room for where it is repeated.
+SHORTEST_REPEATED = 16
 MAX_BATCH_ITEMS = 4096
 # What one pass of the model costs beside its pieces, in pieces: short windows are padded to longer ones rather than
 # given a pass of their own where that is cheaper. An accelerator is idle for longer while a pass starts.
@@ -36,42 +40,74 @@ class ModelSettings:
     """How documents are cut.
 
     get_spans (SpanGetter): The parts of documents that are tokenised on their own; usually whole documents.
-    window (int | None): Pieces that the model sees at once, special ones counted. None: see `default_window`.
-    overlap (int | None): Pieces that neighbouring windows of a long document share at the least. None: see
-        `default_overlap`.
+    window (int | None): Pieces that the model sees at once, special ones counted. None: as in training; for a new
+        pipeline see `default_window`.
+    overlap (int | None): Pieces that neighbouring windows of a long document share at the least. None: as in training,
+        if the window is that of it; else see `default_overlap`.
+    repeat (int): Copies of a window's pieces that go through the model before those whose states count.
     """
 
     get_spans: SpanGetter
     window: int | None
     overlap: int | None
+    repeat: int = 0
 
     def __post_init__(self) -> None:
-        if self.window is not None and self.window < 2:
-            raise SettingError(f"window = {self.window!r} is not allowed: it must be at least 2 pieces, or null.")
-        if self.overlap is not None and self.overlap < 0:
-            raise SettingError(f"overlap = {self.overlap!r} is not allowed: it must not be negative, or null.")
+        if self.window is not None and not (is_whole(self.window) and self.window >= 2):
+            raise SettingError(
+                f"window = {self.window!r} is not allowed: it must be a whole number of at least 2 pieces, or null."
+            )
+        if self.overlap is not None and not (is_whole(self.overlap) and self.overlap >= 0):
+            raise SettingError(
+                f"overlap = {self.overlap!r} is not allowed: it must be a whole number of at least 0 pieces, or null."
+            )
 
-    def fitted(self, longest: int | None, width: int, n_special: int) -> tuple[int, int]:
+        if not (is_whole(self.repeat) and self.repeat >= 0):
+            raise SettingError(
+                f"repeat = {self.repeat!r} is not allowed: it must be a whole number of copies, at least 0."
+            )
+
+    def fitted(
+        self, longest: int | None, width: int, n_special: int, trained: tuple[int | None, int | None] = (None, None)
+    ) -> tuple[int, int]:
         """The window and overlap for a base.
 
         longest (int | None): The base's longest position.
         width (int): Of its states.
         n_special (int): Special pieces a window.
+        trained (tuple): The window and overlap of training, as far as they are known.
         RAISES (SettingError): They do not fit the base or each other.
         """
-        window = self.window or default_window(longest, width)
-        if longest is not None and window > longest:
+        most = None if longest is None else longest_window(longest, n_special, self.repeat)
+        if longest is not None and most is not None and self.repeat and most - n_special < SHORTEST_REPEATED:
             raise SettingError(
-                f"window = {window} is longer than the base's {longest} positions. Use at most {longest}."
+                f"repeat = {self.repeat} is not allowed: the base has {longest} positions, and of a window that goes "
+                f"through it {self.repeat + 1} times {max(0, most - n_special)} pieces would fit; {SHORTEST_REPEATED} "
+                f"must. Use at most {max(0, (longest - n_special) // SHORTEST_REPEATED - 1)}."
+            )
+        window = self.window or trained[0] or default_window(most, width)
+        if most is not None and window > most:
+            copies = f", of which a window takes {self.repeat + 1} times its pieces" if self.repeat else ""
+            raise SettingError(
+                f"window = {window} is longer than the base's {longest} positions allow{copies}. Use at most {most}."
             )
         room = window - n_special
-        overlap = default_overlap(window) if self.overlap is None else self.overlap
+        overlap = self.overlap
+        if overlap is None:
+            overlap = trained[1] if window == trained[0] else None
+        if overlap is None:
+            overlap = default_overlap(window)
         if not 0 <= overlap < room:
             raise SettingError(
                 f"overlap = {overlap} is not allowed with window = {window}: it must be below {room} "
                 f"({n_special} pieces a window are special ones)."
             )
         return window, overlap
+
+
+def longest_window(longest: int, n_special: int, repeat: int) -> int:
+    """Pieces a window, special ones counted, so that all copies of the others fit the base's positions."""
+    return (longest - n_special) // (repeat + 1) + n_special
 
 
 def default_window(longest: int | None, width: int) -> int:
@@ -118,6 +154,11 @@ def backbone_shim(model: Model) -> BackboneShim:
     return shim
 
 
+def shims_in(model: Model) -> list[BackboneShim]:
+    """Those of all backbones in a component's model."""
+    return [shim for node in model.walk() for shim in node.shims if isinstance(shim, BackboneShim)]
+
+
 def init(model: Model, X: Any = None, Y: Any = None) -> None:
     """Load the base, unless there is one, as in a component that is sourced from a trained pipeline."""
     shim = backbone_shim(model)
@@ -127,20 +168,34 @@ def init(model: Model, X: Any = None, Y: Any = None) -> None:
 
 
 def fit(model: Model) -> None:
-    """Set the width, which follows from the base, and check that the window fits it."""
+    """Set the width and the window, which follow from the base and what is recorded of training.
+
+    RAISES (SettingError): The window does not fit the base.
+    """
     fitted_window(model)
     model.set_dim("nO", backbone_shim(model).backbone.width, force=True)
 
 
 def fitted_window(model: Model) -> tuple[int, int]:
-    """The window and the overlap for the base.
+    """The window and the overlap for the base. They are kept with the backbone, to be saved with it: other versions may
+    have other defaults.
 
     RAISES (SettingError): They do not fit it.
     """
     shim = backbone_shim(model)
     cutting: ModelSettings = model.attrs["cutting"]
     config = shim.backbone.config
-    return cutting.fitted(longest_position(config), config.hidden_size, len(shim.special))
+    trained = (shim.window, shim.overlap)
+    if shim.repeat not in (None, cutting.repeat):
+        warnings.warn(
+            f"this pipeline was trained with repeat = {shim.repeat}, and is loaded with {cutting.repeat}: its "
+            f"predictions are worth less.",
+            stacklevel=2,
+        )
+    shim.repeat = cutting.repeat
+    fitted = cutting.fitted(longest_position(config), config.hidden_size, len(shim.special), trained)
+    shim.window, shim.overlap = fitted
+    return fitted
 
 
 def rows_for(device: str, max_batch_items: int, packs: bool) -> dict[str, int]:
@@ -169,6 +224,8 @@ def forward(model: Model, docs: Sequence[Doc], is_train: bool) -> tuple[VectorBa
         model.attrs["cutting"].get_spans,
         window=window,
         overlap=overlap,
+        white_space=shim.white_space,
+        repeat=model.attrs["cutting"].repeat,
         **rows,
     )
     vectors, backprop_vectors = shim(batch, is_train)

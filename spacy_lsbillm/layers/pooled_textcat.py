@@ -21,6 +21,7 @@ from thinc.types import Floats2d, Ragged
 
 from ..errors import SettingError
 from .left_out import ONLY_LABELLED, leave_out, sample_of
+from .listening import guard, listeners_in
 
 POOLINGS: dict[str, Callable[[], Model[Ragged, Floats2d]]] = {
     "last": reduce_last,
@@ -49,6 +50,8 @@ def build_pooled_textcat(
     """
     if pooling not in POOLINGS:
         raise SettingError(f"pooling = {pooling!r} is not allowed. Use one of: {', '.join(map(repr, POOLINGS))}.")
+    for listener in listeners_in(tok2vec):
+        guard(listener)
     output: Model = Linear(nO, init_W=zero_init)
     inner = chain(tok2vec, real_rows(), POOLINGS[pooling](), Dropout(0.0), output)
     return Model(

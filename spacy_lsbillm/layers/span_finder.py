@@ -10,6 +10,7 @@ from thinc.api import Model, chain, with_array
 from thinc.types import Floats2d
 
 from .left_out import sample_of
+from .listening import guard, listeners_in
 
 
 def build_span_finder(
@@ -22,6 +23,8 @@ def build_span_finder(
     scorer (Model): Token vectors to the two scores of each: that a span begins there, and that one ends.
     RETURNS (Model): Documents to scores, shape (tokens, 2).
     """
+    for listener in listeners_in(tok2vec):
+        guard(listener)
     inner: Model = chain(tok2vec, with_array(scorer))
     return Model("span_finder", forward, init=init, layers=[inner], refs={"tok2vec": tok2vec, "scorer": scorer})
 

@@ -4,7 +4,7 @@ An adapter has hundreds of small tensors. Each call of the optimizer costs about
 on a GPU waits for the device each time.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,19 +14,29 @@ from torch import Tensor, nn
 
 
 def step_all(
-    optimizer: Optimizer, key: tuple[int, str], parameters: Mapping[str, nn.Parameter], lr_scale: float
+    optimizer: Optimizer | Callable[..., Any],
+    key: tuple[int, str],
+    parameters: Mapping[str, nn.Parameter],
+    lr_scale: float,
 ) -> None:
     """Change the parameters by their gradients, and clear these.
 
     The optimizer sees one long row under `key`. Clipping, which thinc does for each tensor on its own, is done so here.
     Averages are kept under (key[0], name) too, where each is a view of its part of the row.
 
+    optimizer (Optimizer | Callable): A function, as `nlp.rehearse` gives one, gets the parameters one by one, to change
+        them in place now or later. It knows no `lr_scale`.
     key (tuple[int, str]): Of the optimizer's state; its number goes with the names of the parameters.
     parameters (Mapping): By name. Those without a gradient stay as they are.
     lr_scale (float): In units of the optimizer's learning rate.
     """
     chosen = {name: value for name, value in parameters.items() if value.grad is not None}
     if not chosen:
+        return
+    if not isinstance(optimizer, Optimizer):
+        for name, value in chosen.items():
+            optimizer((key[0], name), torch2xp(value.data), torch2xp(value.grad))
+            value.grad = None
         return
     if len(chosen) < len(parameters):
         # Which state belongs to whom would change from step to step.
@@ -35,8 +45,7 @@ def step_all(
         return
     values = list(chosen.values())
     _step(optimizer, key, values, lr_scale)
-    if optimizer.averages is not None and (key[0], next(iter(chosen))) not in optimizer.averages:
-        _name_averages(optimizer.averages, key, chosen)
+    name_averages(optimizer, key, chosen)
 
 
 def _step(optimizer: Optimizer, key: tuple[int, str], values: list[nn.Parameter], lr_scale: float) -> None:
@@ -76,10 +85,15 @@ def _already_done(optimizer: Optimizer) -> Iterator[None]:
         optimizer.grad_clip, optimizer.L2 = clip, penalty
 
 
-def _name_averages(averages: dict[Any, Any], key: tuple[int, str], parameters: Mapping[str, nn.Parameter]) -> None:
-    """The optimizer changes the row of averages in place, so that views of it stay true."""
+def name_averages(optimizer: Optimizer, key: tuple[int, str], parameters: Mapping[str, nn.Parameter]) -> None:
+    """Give each parameter its own part of the row of averages under its own name, where there is such a row and no
+    other average of that name. The optimizer changes the row in place, so that views of it stay true."""
+    averages: dict[Any, Any] = optimizer.averages or {}
+    if key not in averages:
+        return
     start = 0
     for name, value in parameters.items():
         end = start + value.numel()
-        averages[key[0], name] = averages[key][start:end].reshape(tuple(value.shape))
+        if (key[0], name) not in averages:
+            averages[key[0], name] = averages[key][start:end].reshape(tuple(value.shape))
         start = end

@@ -10,6 +10,7 @@ from thinc.api import Model, chain
 from thinc.types import Floats2d
 
 from .left_out import ONLY_LABELLED, leave_out, sample_of
+from .listening import guard, listeners_in
 
 
 def build_textcat_reduce(
@@ -31,6 +32,8 @@ def build_textcat_reduce(
     RETURNS (Model): Documents to probabilities, shape (documents, classes).
     RAISES (ValueError): Nothing is pooled.
     """
+    for listener in listeners_in(tok2vec):
+        guard(listener)
     inner = build_reduce_text_classifier(
         chain(tok2vec, rows_of_all()),
         exclusive_classes,

@@ -1,5 +1,6 @@
 """The `billm_transformer` component: spacy-transformers' `Transformer` over a bidirectional LLM."""
 
+import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Any
 import srsly
 from spacy import util
 from spacy.language import Language
-from spacy.pipeline import MultiLabel_TextCategorizer, TextCategorizer
+from spacy.pipeline import EntityLinker, MultiLabel_TextCategorizer, TextCategorizer
+from spacy.pipeline.legacy.entity_linker import EntityLinker_v1
 from spacy.tokens import Doc
 from spacy.training import Example, validate_examples
 from spacy.util import minibatch
@@ -19,12 +21,14 @@ from spacy_transformers.layers import TransformerListener
 from spacy_transformers.pipeline_component import DOC_EXT_ATTR, Transformer
 from thinc.api import Config, Model, Optimizer
 
-from ..backbone import RECORD, REFERENCE, MaskPlan
-from ..errors import SettingError
+from ..backbone import RECORD, MaskPlan
+from ..errors import ListenerError, SettingError
 from ..files import check_seal, replaced_folder, write_seal
-from ..layers import ONLY_LABELLED, PIECE_POOLINGS, PIECES, backbone_shim, fit
+from ..layers import ONLY_LABELLED, PIECE_POOLINGS, PIECES, backbone_shim, fit, guard, listeners_in
+from ..values import is_whole
 from .listener_checks import check_kinds, check_widths
 from .pending import PendingUpdate
+from .sources import name_sources, name_sources_beside
 
 DEFAULT_CONFIG = Config().from_str(
     """
@@ -47,14 +51,17 @@ scalar_mix = null
 gradient_checkpointing = false
 window = null
 overlap = null
+repeat = 0
 learn_rate_scale = 1.0
 heads_first = 0
+unmask_warmup = 0
 output = "tokens"
 adapter_optimizer = null
 store_base = "reference"
 store_adapter = "float32"
 fold_adapter = "auto"
 add_bos_token = null
+white_space = null
 
 [transformer.model.get_spans]
 @span_getters = "spacy-transformers.doc_spans.v1"
@@ -69,19 +76,6 @@ use_dora = false
 """
 )["transformer"]
 
-
-# For the card of a package that needs a base which is on no hub.
-MAKE_BASE = """### The base
-
-The base model, `{name}`, is not in this package. Make it once, in a folder of your choice:
-
-```
-{made_with}
-```
-
-and say where it is, in one of three ways: have the folder at `{name}`; have the environment variable
-`SPACY_LSBILLM_BASES` name a JSON file with `{{"{name}": "/path/to/FOLDER"}}`; or load the pipeline with
-`config={{"components": {{"transformer": {{"model": {{"name": "/path/to/FOLDER"}}}}}}}}`."""
 
 # Written beside the settings: a pipeline that was saved before it was initialised has no backbone to load.
 INITIALIZED = "initialized"
@@ -120,11 +114,68 @@ class BiLLMTransformer(Transformer):
         name: str = "transformer",
         max_batch_items: int = 4096,
     ):
-        if max_batch_items < 1:
-            raise SettingError(f"max_batch_items = {max_batch_items!r} is not allowed: it must be at least 1.")
+        if not (is_whole(max_batch_items) and max_batch_items >= 1):
+            raise SettingError(
+                f"max_batch_items = {max_batch_items!r} is not allowed: it must be a whole number of at least 1 piece."
+            )
         super().__init__(vocab, model, set_extra_annotations, name=name, max_batch_items=max_batch_items)
         self.model.attrs["max_batch_items"] = max_batch_items
         self._pending: PendingUpdate | None = None
+        # Goes with each listener that has had this transformer before it, to be recognised in another pipeline. What
+        # is loaded twice from one folder is the same.
+        self._token = uuid.uuid4().hex
+
+    @property
+    def listener_map(self) -> dict[str, list[TransformerListener]]:
+        """Who listens, by the component's name. spaCy sets it to an empty one and then names each component behind
+        this one in turn (`find_listeners`), whenever a pipeline is put together."""
+        return self._listener_map
+
+    @listener_map.setter
+    def listener_map(self, listeners: dict[str, list[TransformerListener]]) -> None:
+        self._listener_map = listeners
+        self._behind: str | None = None
+
+    def find_listeners(self, component: Any) -> None:
+        """Take the next component behind this one for a listener if it is one. `doc._.trf_data` holds the vectors of
+        the transformer that has run last, so that nobody listens from behind another one; a listener that names no
+        transformer listens to the one right before it.
+
+        RAISES (ListenerError): The component names this transformer, or was trained with it, but stands behind another.
+        RAISES (SettingError): It pools pieces where it gets tokens.
+        """
+        if component is self:
+            self._behind = None
+        elif isinstance(component, Transformer):
+            self._behind = component.name
+        elif self._behind is None:
+            super().find_listeners(component)
+            if getattr(component, "name", None) in self.listener_map:
+                self._check_pooling(component)
+        else:
+            for listener in listeners_in(getattr(component, "model", None)):
+                named = listener.upstream_name == self.name
+                if named or (listener.upstream_name == "*" and _heard(listener) == self._token):
+                    raise ListenerError(
+                        f"{component.name!r} {'listens to' if named else 'was trained with'} {self.name!r}, but stands "
+                        f"behind {self._behind!r}, which overwrites doc._.{DOC_EXT_ATTR}. Put each transformer right "
+                        f"before the components that listen to it, or give {component.name!r} one of its own "
+                        f"(replace_listeners)."
+                    )
+
+    def add_listener(self, listener: TransformerListener, component_name: str) -> None:
+        """Take a listener, and have it refuse documents that this transformer has not seen."""
+        super().add_listener(listener, component_name)
+        guard(listener, component_name, self.name)
+        if _heard(listener) not in (None, self._token):
+            warnings.warn(
+                f"{component_name!r} was trained with another transformer than the {self.name!r} before it: unless it "
+                f"is trained again, its predictions are worth nothing. Take that transformer from the same pipeline, "
+                f"or give {component_name!r} its own there (replace_listeners).",
+                stacklevel=2,
+            )
+        if backbone_shim(self.model).loaded:
+            listener.heard = self._token
 
     @property
     def mask(self) -> MaskPlan:
@@ -140,7 +191,7 @@ class BiLLMTransformer(Transformer):
         RAISES (MaskError): It cannot be read or does not fit the number of layers.
         """
         # A backward pass that is still to come belongs to the mask of its forward pass.
-        self._settle()
+        self.settle()
         backbone_shim(self.model).backbone.use_mask(notation)
 
     def predict(self, docs: Iterable[Doc]) -> Any:
@@ -149,64 +200,35 @@ class BiLLMTransformer(Transformer):
         return super().predict(docs)
 
     def pipe(self, stream: Iterable[Doc], *, batch_size: int = 128) -> Iterator[Doc]:
-        """Apply the component to a stream of documents. The model sorts what it gets by length itself.
+        """Apply the component to a stream of documents. The model sorts what it gets by length itself. A batch that
+        fails goes to the error handler (`nlp.set_error_handler`), and to no other component.
 
         batch_size (int): Documents that are buffered.
         """
         for batch in minibatch(stream, batch_size):
             docs = list(batch)
-            self.set_annotations(docs, self.predict(docs))
-            yield from docs
+            try:
+                self.set_annotations(docs, self.predict(docs))
+            except Exception as error:
+                self.get_error_handler()(self.name, self, docs, error)
+            else:
+                yield from docs
 
     def initialize(self, get_examples: Callable[[], Iterable[Example]], *, nlp: Language | None = None) -> None:
         """Load the base, put the adapter on it and connect the listeners. Examples are looked at only where a `textcat`
         with a model of spaCy's own listens: it learns from documents without a class, which is warned of.
 
-        RAISES (SettingError): A listener stands behind another transformer, whose vectors it would get, pools pieces
-            where it gets tokens, is of another kind or was made for another width.
+        RAISES (SettingError): A listener would get nothing when it predicts, is of another kind or was made for another
+            width.
         """
         if nlp is not None:
             check_kinds(nlp, self)
-            self._check_order(nlp)
-            self._check_pooling(nlp)
+            self._check_linkers(nlp)
         super().initialize(get_examples, nlp=nlp)
         check_widths(self, self.model.get_dim("nO"))
         if nlp is not None:
-            self._name_source(nlp)
+            name_sources(nlp.meta, [self.model])
             self._warn_of_unlabelled(nlp, get_examples)
-
-    def _name_source(self, nlp: Language) -> None:
-        """Have `meta.json` list the base, where `spacy package` looks for what a pipeline is made from."""
-        backbone = backbone_shim(self.model).backbone
-        revision = backbone.origin.commit or backbone.base.revision
-        source = {
-            "name": backbone.base.name,
-            "url": f"https://huggingface.co/{backbone.base.name}" if backbone.origin.commit else "",
-            "license": backbone.origin.license or "",
-            **({"revision": revision} if revision else {}),
-            **({"made_with": backbone.origin.made_with} if backbone.origin.made_with else {}),
-        }
-        sources = nlp.meta.get("sources") or []
-        if source not in sources:
-            nlp.meta["sources"] = [*sources, source]
-            if backbone.origin.made_with and backbone_shim(self.model).settings.store_base == REFERENCE:
-                # What `spacy package` puts at the end of the package's card.
-                notes = MAKE_BASE.format(name=backbone.base.name, made_with=backbone.origin.made_with)
-                nlp.meta["notes"] = "\n\n".join(filter(None, [nlp.meta.get("notes"), notes]))
-
-    def _check_order(self, nlp: Language) -> None:
-        """When a pipeline is run, `doc._.trf_data` holds the vectors of the last transformer that has run."""
-        behind = None
-        names = iter(nlp.pipeline)
-        next(name for name, pipe in names if pipe is self)
-        for name, pipe in names:
-            if isinstance(pipe, Transformer):
-                behind = name
-            elif behind is not None and name in self.listening_components:
-                raise SettingError(
-                    f"{name!r} listens to {self.name!r}, but stands behind {behind!r}, which overwrites "
-                    f"doc._.{DOC_EXT_ATTR}. Put each transformer right before the components that listen to it."
-                )
 
     def _warn_of_unlabelled(self, nlp: Language, get_examples: Callable[[], Iterable[Example]]) -> None:
         """spaCy takes a document without a class for one that has none of the classes, which each must have one of."""
@@ -224,17 +246,28 @@ class BiLLMTransformer(Transformer):
                 stacklevel=3,
             )
 
-    def _check_pooling(self, nlp: Language) -> None:
-        """A choice among one piece is none: the listener would get the mean."""
+    def _check_pooling(self, component: Any) -> None:
+        """A choice among one piece is none: the listener would get the mean.
+
+        RAISES (SettingError): The component chooses.
+        """
         if backbone_shim(self.model).settings.output == PIECES:
             return
+        found = {layer.name for layer in component.model.walk()}.intersection(PIECE_POOLINGS)
+        if found:
+            raise SettingError(
+                f"{component.name!r} pools the pieces of a token with {found.pop()!r}, but {self.name!r} gives it "
+                f'their mean. Set output = "pieces" in the model of {self.name!r}, or the pooling to "reduce_mean.v1".'
+            )
+
+    def _check_linkers(self, nlp: Language) -> None:
+        """spaCy's entity linkers predict from copies of sentences, which no transformer has seen."""
         for name in self.listening_components:
-            model: Any = getattr(nlp.get_pipe(name), "model", None)
-            found = {layer.name for layer in model.walk()}.intersection(PIECE_POOLINGS)
-            if found:
+            if isinstance(nlp.get_pipe(name), (EntityLinker, EntityLinker_v1)):
                 raise SettingError(
-                    f"{name!r} pools the pieces of a token with {found.pop()!r}, but {self.name!r} gives it their "
-                    f'mean. Set output = "pieces" in the model of {self.name!r}, or the pooling to "reduce_mean.v1".'
+                    f"{name!r} cannot listen to {self.name!r}: an entity linker predicts from copies of sentences, "
+                    f"which no transformer of the pipeline has seen. Give it a transformer of its own, with "
+                    f'@architectures = "spacy-lsbillm.Tok2VecBiLLM.v1" in place of the listener.'
                 )
 
     def update(
@@ -256,7 +289,7 @@ class BiLLMTransformer(Transformer):
         validate_examples(examples, "BiLLMTransformer.update")
         losses = {} if losses is None else losses
         docs = [example.predicted for example in examples]
-        self._settle()
+        self.settle()
         if not any(len(doc) for doc in docs):
             return losses
         output, backprop = self.model.begin_update(docs)
@@ -266,7 +299,7 @@ class BiLLMTransformer(Transformer):
         def hear(gradients: list[TransformerData]) -> list[Doc]:
             losses[self.name] += pending.add(gradients)
             if pending.complete:
-                self._settle()
+                self.settle()
             return docs
 
         self._pending = pending
@@ -281,18 +314,18 @@ class BiLLMTransformer(Transformer):
         if self._pending is not None and not self._pending.heard:
             self._pending.optimizer = sgd
             return
-        self._settle()
+        self.settle()
         self.model.finish_update(sgd)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # Processes that are not forked get their pipelines by pickle. What waits for a gradient, here and in listeners
         # whose components did not learn, cannot be pickled, and nothing will come any more.
-        self._settle()
+        self.settle()
         for listener in self.listeners:
             listener.receive(None, None, None)
         return super().__reduce_ex__(protocol)
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Do what is left to do of the last forward pass."""
         pending, self._pending = self._pending, None
         if pending is not None:
@@ -305,7 +338,7 @@ class BiLLMTransformer(Transformer):
         Before the first one has sent its own, this is an annotating transformer, and those who learn are still to come.
         """
         if self._pending is not None and self._pending.heard:
-            self._settle()
+            self.settle()
 
     def use_params(self, params: dict[Any, Any]) -> Iterator[None]:
         """Use other values, such as averages, until the generator goes on; `nlp.use_params` is made of these.
@@ -316,7 +349,9 @@ class BiLLMTransformer(Transformer):
         yield from super().use_params(params)
 
     def to_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> None:
-        """Write the component to a folder, which is replaced as a whole once everything is written and synced.
+        """Write the component to a folder, which is replaced as a whole once everything is written and synced. The
+        `meta.json` of the pipeline beside it lists the base, also where no `initialize` has named it, as for a
+        component that is sourced.
 
         exclude (Iterable[str]): "vocab" or "model".
         RAISES (StorageError): The folder exists and is no component's, or another process is writing it.
@@ -330,6 +365,7 @@ class BiLLMTransformer(Transformer):
         with replaced_folder(Path(path), known_by="cfg") as folder:
             util.to_disk(folder, serialize, exclude)
             write_seal(folder)
+        name_sources_beside(Path(path), self.model)
 
     def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> "BiLLMTransformer":
         """Read the component from a folder, and the base from where the config says.
@@ -340,7 +376,7 @@ class BiLLMTransformer(Transformer):
             "vocab": self.vocab.from_disk,
             "model": lambda p: self._load(p.parent),
         }
-        check_seal(Path(path))
+        self._token = check_seal(Path(path))
         util.from_disk(path, deserialize, exclude)
         return self
 
@@ -378,3 +414,8 @@ def _learns_from_unlabelled(pipe: Any) -> bool:
     """Whether it is a `textcat` whose model does not leave out documents without a class."""
     exclusive = isinstance(pipe, TextCategorizer) and not isinstance(pipe, MultiLabel_TextCategorizer)
     return exclusive and not pipe.model.attrs.get(ONLY_LABELLED)
+
+
+def _heard(listener: TransformerListener) -> str | None:
+    """Which transformer, loaded, stood before a listener last; None if none did."""
+    return getattr(listener, "heard", None)

@@ -1,6 +1,5 @@
 """The gold spans of a document, from its entities or a group of spans, and the tags that stand for them."""
 
-from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -8,45 +7,97 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 
 from ..errors import SettingError
+from ..tagging.scheme import OUTSIDE as OUTSIDE_TAG
 
 # spaCy's code in `token.ent_iob` for a token that is in no entity.
 OUTSIDE = 2
 
 
 def gold_spans(doc: Doc, spans_key: str | None) -> list[Span] | None:
-    """The gold spans of a document; None where it has no annotation.
+    """The gold spans of a document, without white space at their ends; None where it has no annotation.
 
     spans_key (str | None): Those in `doc.spans[spans_key]`; None: its entities.
     """
+    given = given_spans(doc, spans_key)
+    return None if given is None else [span for span in map(trimmed, given) if span is not None]
+
+
+def given_spans(doc: Doc, spans_key: str | None) -> list[Span] | None:
+    """The same as they are in the document."""
     if spans_key is None:
         return list(doc.ents)
     return list(doc.spans[spans_key]) if spans_key in doc.spans else None
 
 
-def gold_tags(example: Example, spans_key: str | None, name: str) -> Sequence[str | None]:
-    """BILUO tags of the predicted document's tokens; None where there is no annotation or tokens do not fit.
+def trimmed(span: Span) -> Span | None:
+    """A span without tokens of white space at its ends; None if there is nothing else in it."""
+    start, end = span.start, span.end
+    while start < end and span.doc[start].is_space:
+        start += 1
+    while start < end and span.doc[end - 1].is_space:
+        end -= 1
+    if (start, end) == (span.start, span.end):
+        return span
+    return Span(span.doc, start, end, label=span.label_) if start < end else None
+
+
+def with_trimmed_spans(example: Example, spans_key: str | None) -> Example:
+    """The same example, or one with a copy of the gold document whose spans have no white space at their ends."""
+    given = given_spans(example.reference, spans_key) or []
+    changed = [span for span in given if trimmed(span) is not span]
+    if not changed:
+        return example
+    reference = example.reference.copy()
+    gold = gold_spans(example.reference, spans_key) or []
+    kept = [Span(reference, span.start, span.end, label=span.label_) for span in gold]
+    if spans_key is None:
+        inside = {i for span in kept for i in range(span.start, span.end)}
+        ends = [i for span in changed for i in range(span.start, span.end) if i not in inside]
+        reference.set_ents(kept, outside=[reference[i : i + 1] for i in ends], default="unmodified")
+    else:
+        reference.spans[spans_key] = kept
+    return Example(example.predicted, reference)
+
+
+def is_word(doc: Doc) -> np.ndarray:
+    """Which tokens are not white space, shape (tokens,), boolean."""
+    return doc.to_array("IS_SPACE") == 0
+
+
+def gold_tags(example: Example, spans_key: str | None, name: str) -> list[str | None]:
+    """BILUO tags of the predicted document's tokens; None where there is no annotation or tokens do not fit. White
+    space has none: the tags are those of the document without it.
 
     name (str): The component's, for the message.
     RAISES (SettingError): Gold spans overlap.
     """
+    reference, predicted = example.reference, example.predicted
+    gold = gold_spans(reference, spans_key)
+    if gold is None or (spans_key is None and not reference.has_annotation("ENT_IOB")):
+        return [None] * len(predicted)
+    check_overlap(gold, reference, name)
+    same = _same_tokens(example)
     if spans_key is None:
         # spaCy aligns the tokens also where there is nothing to align, which takes longer than the head's own work.
-        return _own_tags(example) if _same_tokens(example) else example.get_aligned_ner()
-    gold = gold_spans(example.reference, spans_key)
-    if gold is None:
-        return [None] * len(example.predicted)
-    check_overlap(gold, example.reference, name)
-    tags: list[str | None] = ["O"] * len(example.predicted)
-    if not _same_tokens(example):
-        # As with entities, tokens and spans that do not fit have no part in the loss.
+        codes = reference.to_array("ENT_IOB").tolist() if same else example.get_aligned("ENT_IOB")
+        outside = [code == OUTSIDE for code in codes]
+    else:
+        outside = [True] * len(predicted)
+    if not same:
+        # Tokens and spans that do not fit have no part in the loss.
         alignment = example.alignment
-        unaligned = [i for i in np.flatnonzero(alignment.x2y.lengths == 0) if not example.predicted[int(i)].is_space]
-        lost = [i for span in gold for i in alignment.y2x[span.start : span.end]]
-        for i in (*unaligned, *lost):
-            tags[i] = None
+        for i in (
+            *np.flatnonzero(alignment.x2y.lengths == 0),
+            *(i for span in gold for i in alignment.y2x[span.start : span.end]),
+        ):
+            outside[i] = False
         gold = example.get_aligned_spans_y2x(gold)
+    word = is_word(predicted).tolist()
+    tags: list[str | None] = [OUTSIDE_TAG if out and real else None for out, real in zip(outside, word, strict=True)]
     for span in gold:
-        tags[span.start : span.end] = _biluo(span.end - span.start, span.label_)
+        words = [i for i in range(span.start, span.end) if word[i]]
+        for i, tag in zip(words, _biluo(len(words), span.label_), strict=True):
+            tags[i] = tag
     return tags
 
 
@@ -80,18 +131,6 @@ def name_of(doc: Doc) -> str:
 def _same_tokens(example: Example) -> bool:
     one, other = (doc.to_array(["ORTH", "SPACY"]) for doc in (example.predicted, example.reference))
     return np.array_equal(one, other)
-
-
-def _own_tags(example: Example) -> list[str | None]:
-    """What `Example.get_aligned_ner` gives for documents with the same tokens."""
-    doc = example.reference
-    if not doc.has_annotation("ENT_IOB"):
-        return [None] * len(doc)
-    outside = (doc.to_array("ENT_IOB") == OUTSIDE) | doc.to_array("IS_SPACE").astype(bool)
-    tags: list[str | None] = ["O" if is_outside else None for is_outside in outside.tolist()]
-    for span in doc.ents:
-        tags[span.start : span.end] = _biluo(span.end - span.start, span.label_)
-    return tags
 
 
 def _biluo(length: int, label: str) -> list[str]:

@@ -1,12 +1,15 @@
 """The `sequence_labeler` component: spans from one tag a token, trained with cross-entropy."""
 
+import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import srsly
 from spacy.language import Language
 from spacy.pipeline import TrainablePipe
 from spacy.scorer import Scorer, get_ner_prf
@@ -16,11 +19,24 @@ from spacy.vocab import Vocab
 from thinc.api import Config, Model
 from thinc.types import Floats2d
 
-from ..errors import SettingError, in_short
+from ..errors import SettingError, StorageError, in_short
+from ..files import SEAL, check_seal, write_seal
 from ..tagging import Scheme, Spans, best_tags
 from ..tagging.scheme import MISSING, OUTSIDE, check_scheme
-from .gold_spans import check_overlap, gold_spans, gold_tags, name_of, named, overlapping
+from .gold_spans import (
+    check_overlap,
+    given_spans,
+    gold_spans,
+    gold_tags,
+    is_word,
+    name_of,
+    named,
+    overlapping,
+    trimmed,
+    with_trimmed_spans,
+)
 from .span_writing import SCORES, write_entities, write_group
+from .whole_batch import whole_batch
 
 DEFAULT_CONFIG = Config().from_str(
     """
@@ -76,7 +92,9 @@ def make_sequence_labeler_scorer() -> Callable[..., dict[str, Any]]:
 
 
 def sequence_labeler_score(examples: Iterable[Example], spans_key: str | None = None, **kwargs: Any) -> dict[str, Any]:
-    """Precision, recall and F1 of spans with their labels, micro-averaged and per label."""
+    """Precision, recall and F1 of spans with their labels, micro-averaged and per label. White space at the ends of
+    gold spans does not count."""
+    examples = [with_trimmed_spans(example, spans_key) for example in examples]
     if spans_key is None:
         return get_ner_prf(examples, **kwargs)
     attr = f"spans_{spans_key}"
@@ -130,6 +148,7 @@ class SequenceLabeler(TrainablePipe):
         self._unknown: set[str] = set()
         self._left_out: set[str] = set()
         self._overlapped = False
+        self._trimmed = False
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -187,6 +206,7 @@ class SequenceLabeler(TrainablePipe):
         validate_get_examples(get_examples, "SequenceLabeler.initialize")
         found: set[str] = set()
         for example in get_examples():
+            self._warn_of_white_space(example.reference)
             gold = gold_spans(example.reference, self.spans_key)
             check_overlap(gold or [], example.reference, self.name)
             found.update(span.label_ for span in gold or [])
@@ -260,17 +280,21 @@ class SequenceLabeler(TrainablePipe):
             )
 
     def predict(self, docs: Sequence[Doc]) -> Predicted:
-        """The best well-formed tags of all documents, as spans."""
+        """The best well-formed tags of the words of all documents, as spans. Tokens of white space have no tag: a span
+        goes on across them, and never begins or ends with one."""
         docs = list(docs)
         lengths = np.array([len(doc) for doc in docs], dtype=np.int64)
         first = np.cumsum(lengths) - lengths
         if not lengths.sum():
             nothing = np.zeros(0, dtype=np.int64)
             return Predicted(Spans(nothing, nothing, nothing, nothing.astype("f")), first)
-        log_probs = self.model.ops.to_numpy(_log_softmax(self.model, self.model.predict(docs)))
+        word = [is_word(doc) for doc in docs]
+        words = np.flatnonzero(np.concatenate(word))
+        log_probs = self.model.ops.to_numpy(_log_softmax(self.model, self.model.predict(docs)))[words]
         scheme = self.scheme
-        tags = best_tags(log_probs, lengths, scheme)
-        return Predicted(scheme.spans(tags, log_probs[np.arange(len(tags)), tags]), first)
+        tags = best_tags(log_probs, np.array([found.sum() for found in word]), scheme)
+        spans = scheme.spans(tags, log_probs[np.arange(len(tags)), tags])
+        return Predicted(replace(spans, start=words[spans.start], end=words[spans.end - 1] + 1), first)
 
     def set_annotations(self, docs: Sequence[Doc], predicted: Predicted) -> None:
         """Write the spans. Entities that a document has already are kept, and what overlaps them is left out."""
@@ -296,7 +320,7 @@ class SequenceLabeler(TrainablePipe):
                 write_group(doc, self.spans_key, found, scores)
 
     def get_loss(self, examples: Iterable[Example], scores: list[Floats2d]) -> tuple[float, list[Floats2d]]:
-        """Cross-entropy. Tokens without annotation have none.
+        """Cross-entropy. Tokens without annotation and those of white space have none.
 
         The gradient is that of the mean over tokens, times the documents: beside a component with one gradient a
         document, such as `textcat`, neither drowns the other in their shared transformer.
@@ -312,6 +336,7 @@ class SequenceLabeler(TrainablePipe):
         numbers: list[int] = []
         new: dict[str, Example] = {}
         for example in examples:
+            self._warn_of_white_space(example.reference)
             tags = gold_tags(example, self.spans_key, self.name)
             found = scheme.numbers(tags, known)
             if found.count(MISSING) > tags.count(None):
@@ -330,10 +355,24 @@ class SequenceLabeler(TrainablePipe):
         if len(rows):
             gradient[rows] = xp.exp(log_probs[rows])
             gradient[rows, truth[rows]] -= 1
-            gradient *= len(examples) / len(rows)
-            loss = -float(log_probs[rows, truth[rows]].mean())
+            docs, tokens = self._counted(examples, len(rows))
+            gradient *= docs / tokens
+            loss = -float(log_probs[rows, truth[rows]].mean()) * (len(rows) / tokens)
         ends = np.cumsum([len(rows) for rows in scores])[:-1]
         return loss, xp.split(gradient, ends.tolist())
+
+    def _counted(self, examples: Sequence[Example], tokens: int) -> tuple[int, int]:
+        """The documents of the whole batch, and the tokens that have a loss.
+
+        examples (Sequence[Example]): What the component was updated with.
+        tokens (int): Of those, the tokens with a loss.
+        """
+        batch = whole_batch()
+        if batch is None:
+            return len(examples), tokens
+        known, scheme = {label: i for i, label in enumerate(self.labels)}, self.scheme
+        tags = (gold_tags(example, self.spans_key, self.name) for example in batch)
+        return len(batch), sum(number != MISSING for found in tags for number in scheme.numbers(found, known))
 
     def _warn_of_left_out(self, new: dict[str, Example]) -> None:
         """Once of each gold label that the component does not have. One that was trained before gets no others.
@@ -350,12 +389,63 @@ class SequenceLabeler(TrainablePipe):
             stacklevel=3,
         )
 
+    def _warn_of_white_space(self, doc: Doc) -> None:
+        """Once of a gold span that begins or ends in white space."""
+        if self._trimmed:
+            return
+        for span in given_spans(doc, self.spans_key) or []:
+            found = trimmed(span)
+            if found is not span:
+                self._trimmed = True
+                instead = "is left out" if found is None else f"counts as {found.text!r}"
+                warnings.warn(
+                    f"the gold span {named(span)} in {name_of(doc)} begins or ends in white space, which is no part of "
+                    f"a span: for {self.name!r} it {instead}, and so with all such spans.",
+                    stacklevel=3,
+                )
+                return
+
+    def to_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> None:
+        """Write the component to a folder, with a list of its files by which a change is noticed.
+
+        exclude (Iterable[str]): "vocab", "cfg" or "model".
+        """
+        super().to_disk(path, exclude=exclude)
+        write_seal(Path(path))
+
+    def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> "SequenceLabeler":
+        """Read the component from a folder.
+
+        RAISES (StorageError): A file in it is not what was written, or cannot be read. A folder of an older version has
+            no list of its files: it is read as it is.
+        """
+        if os.path.lexists(Path(path) / SEAL):
+            check_seal(Path(path))
+        try:
+            # spaCy takes an empty list for settings that say nothing.
+            if "cfg" not in exclude and not isinstance(srsly.read_json(Path(path) / "cfg"), dict):
+                raise ValueError("its cfg holds no settings")
+            super().from_disk(path, exclude=exclude)
+            self._check_read(exclude)
+        except Exception as error:
+            # The files are read by several libraries with errors of their own.
+            raise StorageError(f"the component in {path} cannot be read: {error}. Copy the pipeline again.") from error
+        return self
+
+    def _check_read(self, exclude: Iterable[str]) -> None:
+        """RAISES (ValueError): The settings that were read are none, or not those of the model."""
+        check_scheme(self.cfg["scheme"])
+        output, n_tags = self.model.get_ref("output_layer"), self.scheme.n_tags
+        if "model" not in exclude and output.has_param("W") and output.get_dim("nO") != n_tags:
+            raise ValueError(f"its model has {output.get_dim('nO')} tags, its settings have {n_tags}")
+
     def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
-        """Score a batch of examples, and warn once of gold labels that the component cannot give, and once of gold
-        spans that overlap."""
+        """Score a batch of examples, and warn once of gold labels that the component cannot give, of gold spans that
+        overlap, and of those that begin or end in white space."""
         examples = list(examples)
         unknown: dict[str, tuple[Span, Doc]] = {}
         for example in examples:
+            self._warn_of_white_space(example.reference)
             gold = gold_spans(example.reference, self.spans_key) or []
             if not self._overlapped and (pair := overlapping(gold)) is not None:
                 self._overlapped = True

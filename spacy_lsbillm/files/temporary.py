@@ -1,0 +1,88 @@
+"""Temporary folders that do not pile up: what a killed process has left goes when the next one makes one."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+import weakref
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:
+    # Windows: what a killed process has left stays.
+    fcntl = None  # type: ignore[assignment]
+
+PREFIX = "spacy-lsbillm-"
+
+
+class TemporaryFolder:
+    """A folder among the system's temporary files, until the end of a `with` block, of this object or of the process.
+    It is locked for as long as its process lives, or one that was forked from it: whoever makes the next one removes
+    those that are not.
+
+    path (Path): Where it is.
+    """
+
+    def __init__(self) -> None:
+        _remove_left()
+        made = None
+        while made is None:
+            # Another process may take it for one that was left before it is locked.
+            made = _made()
+        self.path, descriptor = made
+        self._close = weakref.finalize(self, _remove, self.path, descriptor, os.getpid())
+
+    def __enter__(self) -> Path:
+        return self.path
+
+    def __exit__(self, *error: object) -> None:
+        self._close()
+
+
+def _made() -> tuple[Path, int | None] | None:
+    path = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
+    with contextlib.suppress(OSError):
+        descriptor = _lock(path)
+        if path.is_dir():
+            return path, descriptor
+        if descriptor is not None:
+            os.close(descriptor)
+    return None
+
+
+def _remove(path: Path, descriptor: int | None, process: int) -> None:
+    # A forked process has a copy of the object, and the folder is not its own.
+    if os.getpid() == process:
+        shutil.rmtree(path, ignore_errors=True)
+    if descriptor is not None:
+        os.close(descriptor)
+
+
+def _remove_left() -> None:
+    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/"):
+        # Those of others are locked, of another user, or gone by now.
+        with contextlib.suppress(OSError):
+            descriptor = _lock(path)
+            if descriptor is not None:
+                shutil.rmtree(path, ignore_errors=True)
+                os.close(descriptor)
+
+
+def _lock(path: Path) -> int | None:
+    """RETURNS (int | None): A descriptor that holds the lock for as long as it is open; None where the system or the
+        file system has no such locks.
+
+    RAISES (OSError): Another process holds it, or there is no such folder.
+    """
+    if fcntl is None:
+        return None
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if isinstance(error, BlockingIOError):
+            raise
+        return None
+    return descriptor
