@@ -1,11 +1,14 @@
 """The state of a run on disk: whole at any moment, and read without pickle."""
 
+import contextlib
+import zipfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from ..errors import StorageError
 from ..files import put_in_place
@@ -30,13 +33,17 @@ class Progress:
 
 
 def save_checkpoint(
-    folder: Path, settings: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
+    folder: Path,
+    settings: dict[str, Any],
+    weights: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
 ) -> None:
     """Write beside, to the disk, and rename: a kill at any moment leaves the old checkpoint or the new one."""
     partial = folder / (FILE + ".partial")
     state = {
         "settings": settings,
-        "model": model.state_dict(),
+        "model": dict(weights),
         "optimizer": optimizer.state_dict(),
         "progress": vars(progress),
     }
@@ -45,23 +52,59 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    folder: Path, settings: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer
+    folder: Path, settings: dict[str, Any], weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
 ) -> Progress:
     """Put a saved state back.
 
+    weights (Mapping): The tensors to write into.
     RAISES (StorageError): The checkpoint is damaged, or of a run with other settings.
     """
     path = folder / FILE
-    try:
+    with _readable(path):
+        _check_sums(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
         saved = state["settings"]
+        check_settings(path, saved, settings)
+        _put_back(state["model"], weights)
+        optimizer.load_state_dict(state["optimizer"])
+        return Progress(**state["progress"])
+
+
+def _put_back(saved: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    """RAISES (ValueError): Something is on one side alone, or has another shape."""
+    apart = sorted(saved.keys() ^ weights.keys())
+    apart += [name for name in saved.keys() & weights.keys() if saved[name].shape != weights[name].shape]
+    if apart:
+        raise ValueError(f"its tensor {apart[0]!r} is not that of the model")
+    with torch.no_grad():
+        for name, tensor in weights.items():
+            tensor.copy_(saved[name])
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """RAISES (StorageError): What is done with the file inside goes wrong."""
+    try:
+        yield
+    except StorageError:
+        raise
     except Exception as error:
         # torch, zipfile and the unpickler have errors of their own.
         raise StorageError(f"the checkpoint {path} cannot be read: {error}. Remove it to start again.") from error
-    check_settings(path, saved, settings)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return Progress(**state["progress"])
+
+
+def _check_sums(path: Path) -> None:
+    """What `torch.save` writes is a zip file with a checksum of each of its parts, which `torch.load` does not look at.
+
+    RAISES (ValueError): One is wrong.
+    """
+    # Of a pipe or a device there is no end.
+    if not path.is_file():
+        raise ValueError("it is not a file")
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"its part {damaged!r} is altered")
 
 
 def check_settings(path: Path, saved: dict[str, Any], settings: dict[str, Any]) -> None:

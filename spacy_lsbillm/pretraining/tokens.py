@@ -46,11 +46,16 @@ def take_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     RAISES (BaseError, SettingError): There is none that can be read, or it has no end token.
     """
     tokenizer = load_tokenizer(folder)
-    if tokenizer.eos_token_id is None:
-        raise SettingError(f"the tokenizer in {folder} has no end token, which separates documents. Set its eos_token.")
+    check_end(tokenizer, folder)
     if tokenizer.mask_token_id is None:
         tokenizer.add_special_tokens({"mask_token": MASK})
     return tokenizer
+
+
+def check_end(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """RAISES (SettingError): It has no end token."""
+    if tokenizer.eos_token_id is None:
+        raise SettingError(f"the tokenizer in {folder} has no end token, which separates documents. Set its eos_token.")
 
 
 def write_tokens(documents: Iterator[str], tokenizer: PreTrainedTokenizerFast, path: Path, source: str) -> None:
@@ -66,7 +71,8 @@ def write_tokens(documents: Iterator[str], tokenizer: PreTrainedTokenizerFast, p
     with partial.open("wb") as file, tqdm(desc=f"tokenising {source}", unit=" documents") as bar:
         for batch in _batches(documents):
             for ids in tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]:
-                np.array([*begin, *ids, end], dtype=dtype).tofile(file)
+                # numpy's tofile says nothing of a full disk.
+                file.write(np.array([*begin, *ids, end], dtype=dtype).tobytes())
             written += len(batch)
             bar.update(len(batch))
     if not written:
@@ -97,11 +103,11 @@ class TokenArray:
     path (Path): What `write_tokens` wrote.
     dtype (type): Of its entries.
     length (int): Tokens a block.
-    source (str): For the message.
+    source (str), setting (str): For the message: which text it is, and where the length is set.
     RAISES (SettingError): It has not one whole block.
     """
 
-    def __init__(self, path: Path, dtype: type, length: int, source: str) -> None:
+    def __init__(self, path: Path, dtype: type, length: int, source: str, setting: str = "model.positions") -> None:
         self.tokens = np.memmap(path, dtype=dtype, mode="r")
         self.length = length
         # Each block is followed by the token that its last one predicts.
@@ -109,7 +115,7 @@ class TokenArray:
         if self.n_blocks < 1:
             raise SettingError(
                 f"the {source} text has {len(self.tokens)} tokens, less than one block of {length}. Give more text, or "
-                f"set model.positions lower."
+                f"set {setting} lower."
             )
 
     def blocks(self, numbers: np.ndarray) -> Tensor:

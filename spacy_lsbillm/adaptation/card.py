@@ -1,0 +1,59 @@
+"""The model card of an adapted base, or of an adapter for one."""
+
+from typing import Any
+
+from .settings import ADAPTER, CAUSAL, MLM, MNTP
+
+KINDS = {
+    MNTP: "each masked piece predicted from the state before it",
+    MLM: "each masked piece predicted from the state at its own place",
+    CAUSAL: "each next piece predicted",
+}
+
+CARD = """---
+{front}
+---
+
+# {name}
+
+{kind}: {objective}.
+
+| | |
+|---|---|
+{table}
+
+`adaptation.json` holds all settings, the versions and the learning curve.
+"""
+
+
+def model_card(name: str, record: dict[str, Any], license: str | None) -> str:
+    """What is known of an adapted base from its record; the text's licences are for its maker to add.
+
+    license (str | None): Of the base.
+    """
+    settings, held_out = record["settings"]["adaptation"], record["held_out"]
+    front = ["library_name: " + ("peft" if record["output_kind"] == ADAPTER else "transformers")]
+    front += [f"base_model: {record['base']['name']}", *([f"license: {license}"] if license else [])]
+    what = "An adapter for" if record["output_kind"] == ADAPTER else "Further training of"
+    masked = (
+        "" if settings["objective"] == CAUSAL else f", {settings['mask_share']:.0%} masked by {record['mask_piece']!r}"
+    )
+    rows = [
+        ("Start", f"{record['base']['name']}, fingerprint {record['base']['fingerprint']}"),
+        ("Layers", record["mask"]),
+        ("Trained", f"{record['trained_parameters']:,} parameters ({settings['train']})"),
+        ("Training", f"{record['tokens_seen']:,} pieces, objective {settings['objective']}{masked}"),
+        ("Rate, seed", f"{settings['learn_rate']}, seed {settings['seed']}"),
+        ("Merged", f"{record['merge']} of the adapted weights, {1 - record['merge']:g} of the start"),
+        ("Held-out text", f"{held_out['before']:.3f} nats a predicted piece before, {held_out['after']:.3f} after"),
+        ("Hardware and time", f"{record['hardware']}, {record['arithmetic']}, {record['seconds'] / 3600:.2f} hours"),
+        ("Text", f"{', '.join(record['text'])}; held out {', '.join(record['valid']) or 'every 20th document'}"),
+    ]
+    table = "\n".join(f"| {key} | {value} |" for key, value in rows)
+    return CARD.format(
+        front="\n".join(front),
+        name=name,
+        kind=f"{what} the base `{record['base']['name']}`",
+        objective=KINDS[settings["objective"]],
+        table=table,
+    )

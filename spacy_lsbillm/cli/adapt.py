@@ -1,0 +1,174 @@
+"""`python -m spacy lsbillm adapt`: an existing base, trained further with its layers unmasked."""
+
+from pathlib import Path
+from typing import Annotated
+
+from spacy.cli._util import parse_config_overrides
+from typer import Argument, Context, Option
+from wasabi import msg
+
+from ..adaptation import AdaptationPlaces, AdaptationSettings, adapt
+from ..adaptation.settings import ALL, LORA, OBJECTIVES, OUTPUT_KINDS, RATES, TRAIN
+from ..backbone import BaseSettings
+from ..backbone.base import DTYPES, QUANTIZATIONS
+from ..errors import SettingError
+from ..pretraining.settings import PRECISIONS
+from . import app
+from .device import HELP, device_of
+
+DEFAULT = AdaptationSettings()
+BaseArgument = Annotated[str, Argument(help="The base: its folder or hub id")]
+TextArgument = Annotated[Path, Argument(help="Text to train on: a .txt or .txt.xz file, or a folder of them")]
+OutputArgument = Annotated[Path, Argument(help="The folder of the result; it must not exist, or be empty")]
+ValidOption = Annotated[
+    list[Path] | None, Option("--valid", "-v", help="Held-out text, likewise; without it, every 20th document of TEXT")
+]
+ObjectiveOption = Annotated[
+    str,
+    Option(
+        "--objective",
+        "-o",
+        help=f"{', '.join(OBJECTIVES)}: a masked piece from the state before it, a masked piece from its own state, or "
+        f"the next piece under a causal mask, as a control",
+    ),
+]
+UnmaskOption = Annotated[
+    str, Option("--unmask", help="Layers that attend in both directions: all, from:8, layers:4-7, 0011. Default: all")
+]
+ShareOption = Annotated[float, Option("--mask-share", help="Share of the pieces that are masked, between 0 and 1")]
+PieceOption = Annotated[
+    str | None,
+    Option(
+        "--mask-piece", help="What stands for a masked piece. Default: the tokenizer's mask token, else _, else unknown"
+    ),
+]
+TrainOption = Annotated[
+    str,
+    Option("--train", help=f"{' or '.join(TRAIN)}: all weights, or an adapter, with settings such as --lora.r 8"),
+]
+TokensOption = Annotated[int, Option("--tokens", help="Pieces to train on; more than TEXT has are further rounds")]
+RateOption = Annotated[
+    float | None,
+    Option("--rate", help=f"The highest learning rate. Default: {RATES[ALL]} for all, {RATES[LORA]} for lora"),
+]
+WarmupOption = Annotated[int, Option("--warmup", help="Steps until the highest rate; a cosine leads down from there")]
+LengthOption = Annotated[
+    int | None, Option("--length", "-l", help="Pieces a row. Default: the base's positions, at most 512")
+]
+BatchOption = Annotated[int, Option("--batch", help="Rows an optimizer step")]
+MicroOption = Annotated[int | None, Option("--micro-batch", help="Rows a forward pass. Default: those of a step")]
+DecayOption = Annotated[float, Option("--weight-decay", help="AdamW's, on matrices")]
+SeedOption = Annotated[int, Option("--seed", help="Of the rows' order, the masked pieces, the adapter and dropout")]
+PrecisionOption = Annotated[str, Option("--precision", help=f"Of the arithmetic: {', '.join(PRECISIONS)}")]
+QuantizationOption = Annotated[
+    str | None, Option("--quantization", help=f"Of the base, with lora: {', '.join(q for q in QUANTIZATIONS if q)}")
+]
+EveryOption = Annotated[int, Option("--checkpoint-every", help="Steps between checkpoints")]
+MergeOption = Annotated[
+    float, Option("--merge", help="How much of the result is adapted: 1.0 all of it, 0.0 the start, between: both")
+]
+KindOption = Annotated[
+    str,
+    Option("--output-kind", help=f"{' or '.join(OUTPUT_KINDS)}: a base folder, or with lora the adapter by itself"),
+]
+DtypeOption = Annotated[
+    str, Option("--dtype", help=f"In which the result is stored: {', '.join(DTYPES)}; auto is the base's own")
+]
+RevisionOption = Annotated[str | None, Option("--revision", help="The hub revision of the base")]
+WorkOption = Annotated[
+    Path | None, Option("--work", "-w", help="Folder for pieces and checkpoint; without one, OUTPUT.work")
+]
+ResumeOption = Annotated[bool, Option("--resume", "-r", help="Go on from the checkpoint in the work folder")]
+GpuOption = Annotated[int, Option("--gpu-id", "-g", help=HELP)]
+
+
+@app.command("adapt", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def adapt_cli(
+    ctx: Context,
+    base: BaseArgument,
+    text: TextArgument,
+    output: OutputArgument,
+    valid: ValidOption = None,
+    objective: ObjectiveOption = DEFAULT.objective,
+    unmask: UnmaskOption = "",
+    mask_share: ShareOption = DEFAULT.mask_share,
+    mask_piece: PieceOption = None,
+    train: TrainOption = DEFAULT.train,
+    tokens: TokensOption = DEFAULT.tokens,
+    rate: RateOption = None,
+    warmup: WarmupOption = DEFAULT.warmup_steps,
+    length: LengthOption = None,
+    batch: BatchOption = DEFAULT.batch,
+    micro_batch: MicroOption = None,
+    weight_decay: DecayOption = DEFAULT.weight_decay,
+    seed: SeedOption = DEFAULT.seed,
+    precision: PrecisionOption = DEFAULT.precision,
+    quantization: QuantizationOption = None,
+    checkpoint_every: EveryOption = DEFAULT.checkpoint_every,
+    merge: MergeOption = DEFAULT.merge,
+    output_kind: KindOption = DEFAULT.output_kind,
+    dtype: DtypeOption = DEFAULT.dtype,
+    revision: RevisionOption = None,
+    work: WorkOption = None,
+    resume: ResumeOption = False,
+    gpu_id: GpuOption = -1,
+) -> None:
+    """Train an existing base further on plain text, with its layers unmasked, so that it is used to seeing both ways
+    before a task's few sentences come.
+
+    Text is UTF-8; blank lines separate documents, which share rows and do not see each other. A run that was stopped,
+    even by a kill, goes on with --resume as if nothing had happened. Of a finished one, the same command with --resume
+    and its --work folder makes another result without training again: another OUTPUT with another --merge,
+    --output-kind or --dtype.
+
+    The result is a base like any other, for name = "OUTPUT"; with --output-kind adapter, an adapter in peft's format.
+
+    Example: python -m spacy lsbillm adapt assets/base books/ my_base --tokens 1000000
+    """
+    try:
+        if rate is not None and rate <= 0:
+            raise SettingError(f"--rate {rate} is not allowed: it must be a number above 0, at most 1.")
+        settings = AdaptationSettings.read(
+            {
+                "objective": objective,
+                "unmask": unmask,
+                "mask_share": mask_share,
+                "mask_piece": mask_piece,
+                "train": train,
+                "tokens": tokens,
+                "length": length,
+                "batch": batch,
+                "micro_batch": batch if micro_batch is None else micro_batch,
+                "learn_rate": 0.0 if rate is None else rate,
+                "warmup_steps": warmup,
+                "weight_decay": weight_decay,
+                "precision": precision,
+                "checkpoint_every": checkpoint_every,
+                "seed": seed,
+                "merge": merge,
+                "output_kind": output_kind,
+                "dtype": dtype,
+            },
+            _lora_of(parse_config_overrides(ctx.args)),
+        )
+        start = BaseSettings(name=base, revision=revision, quantization=quantization)
+        places = AdaptationPlaces([text], valid or [], output, work or output.with_name(output.name + ".work"))
+        record = adapt(start, settings, places, device_of(gpu_id), resume)
+    except (ValueError, OSError) as error:
+        msg.fail("Cannot adapt the base", str(error), exits=1)
+    except KeyboardInterrupt:
+        msg.warn("Stopped. Go on from the last checkpoint with --resume.", exits=130)
+    held_out = record["held_out"]
+    print(f"held-out text after: {held_out['after']:.3f} nats a predicted piece (before: {held_out['before']:.3f})")
+    if record["seconds"]:
+        print(f"{record['tokens_seen'] / record['seconds']:,.0f} pieces a second")
+    msg.good(f"Saved the {output_kind} in {output}. Look at its README.md, and add the licences of its text.")
+    msg.text(f"{places.work} is needed only to make another result of this run.")
+
+
+def _lora_of(overrides: dict[str, object]) -> dict[str, object]:
+    """RAISES (SettingError): There is an option that is none of the adapter's."""
+    other = next((name for name in overrides if not name.startswith("lora.")), None)
+    if other is not None:
+        raise SettingError(f"there is no option --{other}. See --help; the adapter's are --lora.r, --lora.alpha, …")
+    return {name.removeprefix("lora."): value for name, value in overrides.items()}

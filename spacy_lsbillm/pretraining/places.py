@@ -1,0 +1,86 @@
+"""The folders of a run: that nothing of others is overwritten, and that a run which goes on is the one begun."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ..errors import StorageError
+from ..files import SEAL, check_seal, parse_json, put_in_place, write_seal
+from .checkpoint import FILE as CHECKPOINT
+from .checkpoint import check_settings
+
+# In the work folder: what the run was begun with.
+BEGUN = "settings.json"
+
+
+def claim(output: Path, work: Path, wanted: dict[str, Any], record: str, resume: bool) -> None:
+    """Check that a run may write where it wants to, and note in the work folder what it was begun with.
+
+    output (Path), work (Path): The folder of the finished model, and that of tokens and checkpoint.
+    wanted (dict): Settings and sources of the run, in sections.
+    record (str): The file by which a finished run is known.
+    RAISES (StorageError): There is something else, or another run.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        done = " It holds a finished run." if (output / record).is_file() else ""
+        raise StorageError(f"the output folder {output} exists and is not empty.{done} Name another.")
+    out, inside = output.resolve(), work.resolve()
+    if out == inside or out in inside.parents or inside in out.parents:
+        raise StorageError(f"the output folder {output} and the work folder {work} must lie apart.")
+    checkpoint, begun = work / CHECKPOINT, work / BEGUN
+    if not resume and os.path.lexists(checkpoint):
+        raise StorageError(f"{checkpoint} is the checkpoint of a run. Use --resume to go on, or another work folder.")
+    partial = begun.with_name(BEGUN + ".partial")
+    # A run that was killed before it had begun has left nothing but that.
+    held = {path.name for path in work.iterdir()} - {partial.name} if work.is_dir() else set()
+    if begun.is_file() and held != {BEGUN}:
+        check_settings(begun, read_begun(begun), wanted)
+        return
+    if resume and not held:
+        raise StorageError(f"there is no run in {work} to resume. Leave out --resume to start.")
+    if held - {BEGUN} or (work.exists() and not work.is_dir()):
+        raise StorageError(f"the work folder {work} holds something else. Name another.")
+    work.mkdir(parents=True, exist_ok=True)
+    partial.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf8")
+    put_in_place(partial, begun)
+
+
+def described(path: Path) -> list[Any]:
+    """Name, size and a digest of the first megabyte: texts are large."""
+    if not path.is_file():
+        return [path.name, None, None]
+    with path.open("rb") as file:
+        return [path.name, path.stat().st_size, hashlib.sha256(file.read(2**20)).hexdigest()]
+
+
+def read_begun(path: Path) -> dict[str, Any]:
+    """The settings and sources that a run was begun with.
+
+    RAISES (StorageError): They cannot be read.
+    """
+    try:
+        found = parse_json(path.read_text(encoding="utf8"))
+        if not all(isinstance(section, dict) for section in found.values()):
+            raise ValueError("it does not hold sections of settings")
+    except (ValueError, AttributeError) as error:
+        raise StorageError(f"{path} cannot be read ({error}). Name another work folder.") from error
+    return dict(found)
+
+
+def check_prepared(work: Path) -> None:
+    """RAISES (StorageError): The tokenizer or the tokens are not what they were when the run was begun."""
+    # A run that was killed while it wrote them, or begun by an older version, has no list of them yet.
+    if os.path.lexists(work / SEAL):
+        check_seal(work, "since the run was begun", "name another work folder to begin anew")
+
+
+def seal_prepared(work: Path, paths: Iterable[Path]) -> None:
+    """List what the text was made into, once.
+
+    paths (Iterable[Path]): The files.
+    """
+    if not (work / SEAL).exists():
+        write_seal(work, paths)
