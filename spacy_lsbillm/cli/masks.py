@@ -24,7 +24,12 @@ def masks_cli(
         msg.divider(f"{name}: {base['name']} ({base['model_type']}, {base['layers']} layers, base stored as {store})")
         rows = [(i, word_for(unmasked)) for i, unmasked in enumerate(plan.unmasked)]
         print(table(rows, header=("layer", "attention"), divider=True))
-        print(f'unmask = "{plan.notation}": {plan.words}\n')
+        print(f'unmask = "{plan.notation}": {plan.words}')
+        # A pipeline of an older version has none.
+        repeat = ((record.get("fitted") or {}).get("cutting") or {}).get("repeat", 0)
+        if repeat:
+            print(f"repeat = {repeat}: the text stands {repeat + 1} times in a row; the states of the last copy count")
+        print()
 
 
 def pipeline_masks(pipeline: str) -> dict[str, dict]:

@@ -11,7 +11,7 @@ from wasabi import msg
 
 from ..errors import SettingError
 from . import app
-from .search_mask import (
+from .search import (
     ComponentOption,
     ConfigArgument,
     GpuOption,
@@ -20,12 +20,10 @@ from .search_mask import (
     SeedsOption,
     StorageOption,
     TestOption,
-    about_run,
+    check_extra,
     load_overridden,
     numbers,
-    opened,
-    prepared,
-    searched,
+    show,
 )
 
 if TYPE_CHECKING:
@@ -55,7 +53,7 @@ PredictorOption = Annotated[
     ),
 ]
 ShareOption = Annotated[float, Option("--share", help="Of a training's steps, for first-steps and first-loss")]
-ThenOption = Annotated[int, Option("--then", help="Train so many of the first masks in full, as search-mask does")]
+ThenOption = Annotated[int, Option("--then", help="Train so many of the first masks in full, as search does")]
 
 
 @app.command("predict-mask", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -76,12 +74,13 @@ def predict_mask_cli(
 ) -> None:
     """Rank the masks of a task without training each of them in full.
 
-    A guess at a tenth or less of the price of search-mask --strategy grid; how good the guesses are is told in
-    docs/search.md. With --then 3 the first three are trained in full, and the best of them on dev is chosen. A command
-    that was stopped goes on when it is given again.
+    A guess at a tenth or less of the price of search --strategy grid; how good the guesses are is told in
+    docs/search.md. It is about masks alone, at the repeat, depth and unmask_warmup of the config: nothing here predicts
+    those. With --then 3 the first three are trained in full, and the best of them on dev is chosen. A command that was
+    stopped goes on when it is given again.
 
     The output folder gets ranking.md, ranking.json and predicted.cfg, the config with the first mask; with --then also
-    what search-mask writes: table.md, results.json, report.html and best.cfg.
+    what search writes: table.md, results.json, report.html and best.cfg.
 
     Example: python -m spacy lsbillm predict-mask configs/sequence_labeler.cfg search --then 3
     """
@@ -129,13 +128,17 @@ def folder_of_prediction(
     """
     if test is not None and not then:
         raise SettingError("--test needs trained models: say with --then how many masks to train.")
-    subject, wanted = prepared(config, component, groups, masks, test)
+    check_extra()
+    from ..search.candidates import ways_of
     from ..search.first_steps import short_length
+    from ..search.folder import about_run, checked_subject, masks_of, opened, searched
     from ..search.probe import task_of
     from ..search.report import write_ranking
     from ..search.shared import check_shared
     from ..search.strategies import Grid
 
+    subject = checked_subject(config, component, test)
+    wanted, _ = ways_of(masks or masks_of(groups, subject.n_layers), {}, subject)
     if not 0 <= then <= len(wanted):
         raise SettingError(f"--then {then} is not allowed: there are {len(wanted)} masks. Use 0 to {len(wanted)}.")
     if predictor == PredictorName.one_shot:
@@ -155,19 +158,20 @@ def folder_of_prediction(
         msg.good(f"{prediction.ranking[0]} is thought to be best. Train with {paths['config']}, or see with --then 3.")
         return
     first = [mask for mask in wanted if mask in prediction.ranking[:then]]
-    searched(
+    found = searched(
         subject,
         Grid(first, seeds, subject.steps),
         study,
         output,
         about,
-        masks=first,
+        ways=first,
         seeds=seeds,
         test=test,
         use_gpu=gpu_id,
         spent=prediction.steps,
         considered=len(wanted),
     )
+    show(found)
 
 
 def predicted(

@@ -1,17 +1,17 @@
 """What a search found, as a page to look at: one file that needs no network."""
 
 import html
-import io
 import json
 from typing import Any
 
-from ..backbone import MaskPlan
-from ..errors import SettingError
+from .cost_picture import cost_picture
+from .plotting import BIDIRECTIONAL, CAUSAL, CHOSEN, pyplot, svg
 from .run import Outcome, Row
-from .tables import as_markdown, words_for
+from .space import same_layers
+from .tables import numbers_as_markdown, recommended_lines, words_for
 from .trials import Subject
+from .ways import in_words, layers_of, plan_for
 
-BIDIRECTIONAL, CAUSAL, CHOSEN = "#0072B2", "#DDDDDD", "#D55E00"
 PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -33,27 +33,30 @@ pre {{ overflow-x: auto; background: #f6f6f6; padding: 1rem; }}
 
 
 def as_html(outcome: Outcome, subject: Subject, about: dict[str, Any]) -> str:
-    """One file that needs no network: the masks as a picture, the scores with their spread, the learning curves."""
+    """One file that needs no network: scores against costs, the masks as a picture, the scores with their spread, the
+    learning curves."""
     rows = [row for row in outcome.rows if row.steps == max(one.steps for one in outcome.rows)]
     short = sorted({row.steps for row in outcome.rows} - {rows[0].steps})
     parts = [
-        f"<h1>Which layers to unmask: {html.escape(str(about['config']))}</h1>",
-        f"<p>Chosen on the development set: <b>{html.escape(outcome.chosen)}</b>, "
+        f"<h1>Which way to see right: {html.escape(str(about['config']))}</h1>",
+        f"<p>Chosen on the development set: <b>{html.escape(in_words(outcome.chosen))}</b>, "
         f"{words_for(outcome.chosen, subject.n_layers)}. {outcome.steps:,} steps of training, "
         f"{outcome.steps / outcome.grid_steps:.0%} of those of the full grid.</p>",
-        f"<h2>Masks, {rows[0].steps} steps a training</h2>",
+        _tables("\n".join(recommended_lines(outcome))),
+        *_cost_parts(outcome, subject),
+        f"<h2>Ways, {rows[0].steps} steps a training</h2>",
         _picture(rows, outcome.chosen, subject),
         *(
             part
             for steps in short
             for part in (
-                f"<h2>Masks, {steps} steps a training</h2>",
+                f"<h2>Ways, {steps} steps a training</h2>",
                 _picture([row for row in outcome.rows if row.steps == steps], outcome.chosen, subject),
             )
         ),
         *(
             (
-                f"<h2>Masks in trainings that all share, {outcome.shared[0].steps} steps</h2>",
+                f"<h2>Ways in trainings that all masks share, {outcome.shared[0].steps} steps</h2>",
                 _picture(outcome.shared, outcome.chosen, subject),
             )
             if outcome.shared
@@ -62,64 +65,52 @@ def as_html(outcome: Outcome, subject: Subject, about: dict[str, Any]) -> str:
         "<h2>Learning curves</h2>",
         _curves(rows, outcome.chosen),
         "<h2>Numbers</h2>",
-        _tables(as_markdown(outcome, subject)),
+        _tables(numbers_as_markdown(outcome, subject)),
         "<h2>What was run</h2>",
         f"<pre>{html.escape(json.dumps(about, indent=1))}</pre>",
     ]
-    return PAGE.format(title=html.escape(f"Masks of {about['config']}"), body="\n".join(parts))
+    return PAGE.format(title=html.escape(f"Ways to see right: {about['config']}"), body="\n".join(parts))
 
 
-def check_plots() -> None:
-    """RAISES (SettingError): matplotlib is not installed."""
-    try:
-        _pyplot()
-    except ImportError as error:
-        raise SettingError("the report needs matplotlib: python -m pip install 'spacy-lsbillm[search]'") from error
-
-
-def _pyplot() -> Any:
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    return pyplot
-
-
-def _svg(figure: Any) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    _pyplot().close(figure)
-    return buffer.getvalue().partition("<!DOCTYPE")[2].partition(">\n")[2]
+def _cost_parts(outcome: Outcome, subject: Subject) -> list[str]:
+    """Scores against costs, where these differ."""
+    causal = same_layers("none", [point.way for point in outcome.points], subject.n_layers)
+    picture = cost_picture(outcome, causal)
+    if not picture:
+        return []
+    return [
+        "<h2>Score and cost</h2>",
+        picture,
+        "<p>Blue line: the ways that no other beats in both. A large dot has all seeds.</p>",
+    ]
 
 
 def _picture(rows: list[Row], chosen: str, subject: Subject) -> str:
-    """Left the layers of each mask, right its scores: a dot a seed, a bar at the mean."""
-    pyplot = _pyplot()
-    figure, (left, right) = pyplot.subplots(
+    """Left the layers of each way, right its scores: a dot a seed, a bar at the mean."""
+    figure, (left, right) = pyplot().subplots(
         1, 2, sharey=True, figsize=(9, 0.32 * len(rows) + 1.2), width_ratios=[1, 2], layout="constrained"
     )
     for y, row in enumerate(rows):
-        for layer, unmasked in enumerate(MaskPlan.parse(row.mask, subject.n_layers).unmasked):
+        for layer, unmasked in enumerate(plan_for(row.way, subject.n_layers).unmasked):
             left.barh(y, 0.9, left=layer - 0.45, height=0.8, color=BIDIRECTIONAL if unmasked else CAUSAL)
-        colour = CHOSEN if row.mask == chosen else "black"
+        colour = CHOSEN if row.way == chosen else "black"
         right.plot([100 * score for score in row.scores], [y] * len(row.scores), "o", color=colour, markersize=4)
         right.plot([100 * row.mean] * 2, [y - 0.3, y + 0.3], color=colour, linewidth=2)
-    left.set_yticks(range(len(rows)), [row.mask + (" (chosen)" if row.mask == chosen else "") for row in rows])
-    left.set_xlabel("layer (blue: bidirectional, grey: causal)")
-    left.set_xticks(range(0, subject.n_layers, max(1, subject.n_layers // 8)))
-    left.invert_yaxis()
-    right.set_xlabel("development score in percent (a dot a seed, a bar at the mean)")
+    left.set_yticks(range(len(rows)), [in_words(row.way) + (" (chosen)" if row.way == chosen else "") for row in rows])
+    left.set_xlabel("layer")
+    deepest = max(layers_of(row.way, subject.n_layers) for row in rows)
+    left.set_xticks(range(0, deepest, max(1, deepest // 8)))
+    left.set_ylim(len(rows) - 0.4, -0.6)
+    right.set_xlabel("development score in percent")
     right.grid(axis="x", linewidth=0.4)
-    return _svg(figure)
+    return svg(figure) + "<p>Blue layers are bidirectional, grey ones causal. A dot a seed, a bar at the mean.</p>"
 
 
 def _curves(rows: list[Row], chosen: str) -> str:
-    pyplot = _pyplot()
-    figure, axes = pyplot.subplots(figsize=(9, 4), layout="constrained")
-    for row in sorted(rows, key=lambda row: row.mask == chosen):
+    figure, axes = pyplot().subplots(figsize=(9, 4), layout="constrained")
+    for row in sorted(rows, key=lambda row: row.way == chosen):
         for i, curve in enumerate(row.curves):
-            marked = row.mask == chosen
+            marked = row.way == chosen
             # spaCy evaluates after the first step in any case, where nothing is learned yet: it would flatten the rest.
             curve = curve[1:] if len(curve) > 2 else curve
             axes.plot(
@@ -127,13 +118,13 @@ def _curves(rows: list[Row], chosen: str) -> str:
                 [100 * score for _, score in curve],
                 color=CHOSEN if marked else "#999999",
                 linewidth=1.8 if marked else 0.7,
-                label=f"{row.mask} (chosen)" if marked and not i else None,
+                label=f"{in_words(row.way)} (chosen)" if marked and not i else None,
             )
     axes.set_xlabel("step of training")
     axes.set_ylabel("development score in percent")
     axes.grid(linewidth=0.4)
     axes.legend(loc="lower right")
-    return _svg(figure)
+    return svg(figure)
 
 
 def _tables(markdown: str) -> str:
@@ -146,6 +137,9 @@ def _tables(markdown: str) -> str:
             head = "".join(f"<th>{cell}</th>" for cell in cells[0])
             body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in cells[2:])
             parts.append(f"<table><tr>{head}</tr>{body}</table>")
+        elif lines and lines[0].startswith("- "):
+            items = (html.escape(line.removeprefix("- ")).replace("**", "") for line in lines)
+            parts.append("<ul>" + "".join(f"<li>{item}</li>" for item in items) + "</ul>")
         elif lines:
             parts.append(f"<p>{html.escape(' '.join(lines))}</p>")
     return "\n".join(parts)

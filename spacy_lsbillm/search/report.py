@@ -1,14 +1,19 @@
 """The files that a search leaves: a table, a file for machines, a config, and a page to look at."""
 
-import os
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
+from ..backbone import unmasks
 from .page import as_html
 from .prediction import Prediction
 from .run import Outcome
 from .tables import as_json, as_markdown, ranking_as_json, ranking_as_markdown
 from .trials import Subject
+from .ways import mask_of, settings_of
+
+LOCK = ".report.lock"
 
 
 def write_report(folder: Path, outcome: Outcome, subject: Subject, about: dict[str, Any]) -> dict[str, Path]:
@@ -46,18 +51,25 @@ def write_ranking(
     )
 
 
-def _config_with(mask: str, subject: Subject) -> str:
+def _config_with(way: str, subject: Subject) -> str:
     config = subject.config.copy()
-    config["components"][subject.component]["model"]["unmask"] = mask
+    model = config["components"][subject.component]["model"]
+    model.update(settings_of(way))
+    model["unmask"] = mask_of(way)
+    if not unmasks(mask_of(way)) and subject.model.get("unmask_warmup"):
+        # Of the config, for other masks.
+        model["unmask_warmup"] = 0
     return config.to_str(interpolate=False) + "\n"
 
 
 def _write(folder: Path, contents: dict[str, tuple[str, str]]) -> dict[str, Path]:
     paths = {}
-    for kind, (name, text) in contents.items():
-        paths[kind] = folder / name
-        # Several processes may finish at once.
-        partial = paths[kind].with_name(f"{name}.{os.getpid()}")
-        partial.write_text(text, encoding="utf8")
-        partial.replace(paths[kind])
+    # Several processes may finish at once.
+    with FileLock(folder / LOCK):
+        for kind, (name, text) in contents.items():
+            paths[kind] = folder / name
+            # One name, so that what a killed process has left is written over.
+            partial = paths[kind].with_name(f"{name}.partial")
+            partial.write_text(text, encoding="utf8")
+            partial.replace(paths[kind])
     return paths

@@ -16,14 +16,19 @@ from spacy.training.loop import DIR_MODEL_BEST
 from spacy.util import load_model
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from ..errors import SettingError
 from ..training_run import TrainingRun
+from .budget import Budget
 from .extension import Extension, extension_test
+from .pareto import Point
+from .price import Cost, Prices
 from .shared import train_shared
 from .significance import Difference, counts_for, paired_bootstrap
 from .space import Cell, file_name, same_layers
-from .strategies import Grid, Results, Shared, Strategy, cells_of
-from .study import Finished, Study
+from .strategies import Grid, Results, Shared, Strategy, best_so_far, cells_of
+from .study import Finished, Study, always
 from .trials import Subject
+from .ways import mask_of
 
 MODELS = "models"
 # Seconds between looks at what other processes are doing.
@@ -33,15 +38,15 @@ BASELINES = ("none", "all")
 
 @dataclass(frozen=True)
 class Row:
-    """A mask's scores at one length of training.
+    """A way's scores at one length of training.
 
-    mask (str), steps (int): Which.
+    way (str), steps (int): Which.
     scores (list[float]): One a seed, on the development set.
     seconds (float): Of all its trainings.
     curves (list[list[tuple[int, float]]]): One a seed: step and score.
     """
 
-    mask: str
+    way: str
     steps: int
     scores: list[float]
     seconds: float
@@ -60,31 +65,48 @@ class Row:
 
 @dataclass(frozen=True)
 class Tested:
-    """What the test set says of a mask.
+    """What the test set says of a way.
 
-    mask (str): Which.
+    way (str): Which.
     scores (list[float]): One a seed.
     counts (ndarray | None): True and false positives and false negatives, shape (seeds, documents, 3).
     """
 
-    mask: str
+    way: str
     scores: list[float]
     counts: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What a search cost, in trainings of the causal model.
+
+    costs (dict[str, Cost]): Of each way.
+    spent (float): By all that its storage holds.
+    budget (float | None): What it was allowed; None: there was no limit.
+    complete (bool): Whether the strategy came to its end.
+    """
+
+    costs: dict[str, Cost]
+    spent: float
+    budget: float | None = None
+    complete: bool = True
 
 
 @dataclass(frozen=True)
 class Outcome:
     """A finished search.
 
-    chosen (str): The mask that the development set chose.
-    rows (list[Row]): All masks that had a training of their own, at each length.
-    shared (list[Row]): All masks as the shared trainings score them; empty where there were none.
-    steps (int): Of the trainings by which the mask was chosen, together, those of a prediction counted.
-    grid_steps (int): Of the full grid over all masks that were considered, with the same seeds.
-    tested (list[Tested]): The chosen mask, "none" and "all"; empty without a test set.
-    differences (dict): Of the chosen mask to each of the others, on the test set.
+    chosen (str): The way that the development set chose.
+    rows (list[Row]): All ways that had a training of their own, at each length.
+    shared (list[Row]): All ways as the shared trainings score them; empty where there were none.
+    steps (int): Of the trainings by which the way was chosen, together, those of a prediction counted.
+    grid_steps (int): Of the full grid over all ways that were considered, with the same seeds.
+    tested (list[Tested]): The chosen way, "none" and "all"; empty without a test set.
+    differences (dict): Of the chosen way to each of the others, on the test set.
     extension (Extension | None): Of the masks that were trained in full, on the development set: whether it helps to
         unmask more towards the output; None where only some were, or no pairs could tell.
+    spending (Spending | None): None where prices were not asked for.
     """
 
     chosen: str
@@ -95,6 +117,20 @@ class Outcome:
     tested: list[Tested]
     differences: dict[str, Difference]
     extension: Extension | None = None
+    spending: Spending | None = None
+
+    @property
+    def points(self) -> list[Point]:
+        """The ways that were trained in full, between cost and score; empty where prices were not asked for."""
+        if self.spending is None:
+            return []
+        longest = max(row.steps for row in self.rows)
+        costs = self.spending.costs
+        return [
+            Point(row.way, costs[row.way].prediction, row.mean, len(row.scores))
+            for row in self.rows
+            if row.steps == longest and row.way in costs
+        ]
 
 
 def search(
@@ -103,41 +139,89 @@ def search(
     study: Study,
     folder: Path,
     *,
-    masks: Sequence[str],
+    ways: Sequence[str],
     seeds: Sequence[int],
     test: Path | None = None,
     score: str | None = None,
     use_gpu: int = -1,
     spent: int = 0,
     considered: int | None = None,
+    prices: Prices | None = None,
+    budget: Budget | None = None,
 ) -> Outcome:
     """Run a search, or go on with one.
 
     folder (Path): Models of full trainings are kept in it.
-    masks (Sequence[str]): The masks that the strategy is about, in the order of the table.
+    ways (Sequence[str]): The ways that the strategy is about, in the order of the table.
     test (Path | None): The test corpus, which is looked at once, in the end.
     score (str | None): The score on it; None: the one with the highest weight in the config.
-    spent (int): Steps of training by which these masks were chosen from others before.
-    considered (int | None): How many masks those were, together with these; None: there were no others.
+    spent (int): Steps of training by which these ways were chosen from others before.
+    considered (int | None): How many ways those were, together with these; None: there were no others.
+    prices (Prices | None): For the report; None: it does not tell costs.
+    budget (Budget | None): What all trainings in the storage may cost together; None: there is no limit.
+    RAISES (SettingError): The budget ended before anything was trained in full.
     """
     train = trainer(subject, folder, use_gpu)
-    run_all(strategy, study, train, "trainings")
+    run_all(strategy, study, train, "trainings", budget)
     tested: list[Tested] = []
     if test is not None:
-        compared = compared_on_test(strategy.chosen(scores_of(study.finished())), masks, subject)
-        run_all(Grid(compared, seeds, subject.steps), study, train, "trainings for the test")
+        chosen = choice(strategy, scores_of(study.finished()), ways, seeds, subject.steps, budget)
+        compared = compared_on_test(chosen, ways, subject)
+        run_all(Grid(compared, seeds, subject.steps), study, train, "trainings for the test", budget)
         name = score or subject.heaviest_score
-        tested = [on_test(subject, mask, seeds, test, name, folder, use_gpu) for mask in compared]
+        # A budget may have left seeds out, or a way that it is compared with.
+        done = study.finished()
+        trained = {way: [seed for seed in seeds if Cell.of(way, seed, subject.steps) in done] for way in compared}
+        tested = [
+            on_test(subject, way, trained[chosen], test, name, folder, use_gpu)
+            for way in compared
+            if set(trained[way]) >= set(trained[chosen])
+        ]
+    results = study.finished()
+    spending = None
+    if prices is not None:
+        known = {way for cell in results for way in cell.ways}
+        costs = {way: prices.cost(way) for way in [*ways, *sorted(known - set(ways))]}
+        complete = not strategy.stage(scores_of(results))
+        total = sum(prices.training(cell) for cell in results)
+        spending = Spending(costs, total, budget.total if budget else None, complete)
     return outcome_of(
-        subject, strategy, study.finished(), tested, masks=masks, seeds=seeds, spent=spent, considered=considered
+        subject,
+        strategy,
+        results,
+        tested,
+        ways=ways,
+        seeds=seeds,
+        spent=spent,
+        considered=considered,
+        spending=spending,
+        budget=budget,
     )
 
 
-def compared_on_test(chosen: str, masks: Sequence[str], subject: Subject) -> list[str]:
-    """The chosen mask and the baselines, as they are called among the masks of a search."""
+def choice(
+    strategy: Strategy, results: Results, ways: Sequence[str], seeds: Sequence[int], steps: int, budget: Budget | None
+) -> str:
+    """What the strategy chooses, or where the budget has ended it the best so far.
+
+    RAISES (SettingError): The budget ended before anything was trained in full.
+    """
+    if budget is None or not strategy.stage(results):
+        return strategy.chosen(results)
+    best = best_so_far(ways, steps, seeds, results)
+    if best is None:
+        raise SettingError(
+            f"--budget {budget.total:g} is used up: the trainings in the storage have cost "
+            f"{budget.spent(results):.3g}, and no way was trained in full. Raise it."
+        )
+    return best
+
+
+def compared_on_test(chosen: str, ways: Sequence[str], subject: Subject) -> list[str]:
+    """The chosen way and the baselines, as they are called among the ways of a search."""
     compared = [chosen]
     for baseline in BASELINES:
-        same = same_layers(baseline, [*compared, *masks], subject.n_layers) or baseline
+        same = same_layers(baseline, [*compared, *ways], subject.n_layers) or baseline
         if same not in compared:
             compared.append(same)
     return compared
@@ -149,37 +233,44 @@ def outcome_of(
     results: dict[Cell, Finished],
     tested: list[Tested],
     *,
-    masks: Sequence[str],
+    ways: Sequence[str],
     seeds: Sequence[int],
     spent: int = 0,
     considered: int | None = None,
+    spending: Spending | None = None,
+    budget: Budget | None = None,
 ) -> Outcome:
     """What a finished search has found.
 
     results (dict): Its trainings, and whatever else the storage holds.
-    tested (list[Tested]): The chosen mask first.
-    masks (Sequence[str]), seeds (Sequence[int]), spent (int), considered (int | None): See `search`.
+    tested (list[Tested]): The chosen way first.
+    ways (Sequence[str]), seeds (Sequence[int]), spent (int), considered (int | None), budget (Budget | None): See
+        `search`.
+    spending (Spending | None): What it cost.
     """
     scores = scores_of(results)
     first = tested[0].counts if tested else None
     differences = {
-        one.mask: paired_bootstrap(first, one.counts)
+        one.way: paired_bootstrap(first, one.counts)
         for one in tested[1:]
         if first is not None and one.counts is not None
     }
-    rows = rows_of(results, masks, seeds)
-    full = {row.mask: row.scores for row in rows if row.steps == subject.steps and len(row.scores) == len(seeds)}
+    rows = rows_of(results, ways, seeds)
+    full = {row.way: row.scores for row in rows if row.steps == subject.steps and len(row.scores) == len(seeds)}
     # Masks that were trained because they had looked best on dev say nothing of the others.
-    all_trained = considered is None and full.keys() >= set(masks)
+    all_trained = considered is None and full.keys() >= set(ways)
+    # Pairs of masks differ in nothing else.
+    plain = {way: own for way, own in full.items() if way == mask_of(way)}
     return Outcome(
-        strategy.chosen(scores),
+        choice(strategy, scores, ways, seeds, subject.steps, budget),
         rows,
-        shared_rows(results, masks, seeds, subject.steps),
-        spent + sum(cell.steps for cell in cells_of(strategy, scores)),
-        subject.steps * (considered or len(masks)) * len(seeds),
+        shared_rows(results, ways, seeds, subject.steps),
+        spent + sum(cell.steps for cell in cells_of(strategy, scores) if cell in results),
+        subject.steps * (considered or len(ways)) * len(seeds),
         tested,
         differences,
-        extension_test(full, subject.n_layers) if all_trained else None,
+        extension_test(plain, subject.n_layers) if all_trained and plain else None,
+        spending,
     )
 
 
@@ -201,11 +292,17 @@ def trainer(subject: Subject, folder: Path, use_gpu: int = -1) -> Callable[[Cell
 
 def model_folder(folder: Path, cell: Cell) -> Path:
     """Where a trial works."""
-    return folder / MODELS / file_name(cell.mask) / f"{cell.seed}-{cell.steps}"
+    return folder / MODELS / file_name(cell.way) / f"{cell.seed}-{cell.steps}"
 
 
-def run_all(plan: Strategy, study: Study, train: Callable[[Cell], tuple[float, dict[str, Any]]], label: str) -> None:
-    """Do what a strategy asks for until it asks for nothing more, or others have done it.
+def run_all(
+    plan: Strategy,
+    study: Study,
+    train: Callable[[Cell], tuple[float, dict[str, Any]]],
+    label: str,
+    budget: Budget | None = None,
+) -> None:
+    """Do what a strategy asks for until it asks for nothing more, others have done it, or nothing fits the budget.
 
     train (Callable): See `trainer`.
     label (str): Of the progress bar.
@@ -218,13 +315,15 @@ def run_all(plan: Strategy, study: Study, train: Callable[[Cell], tuple[float, d
                 bar.update(bar.total - bar.n)
                 return
             bar.n = sum(cell in results for cell in cells_of(plan, results))
-            cell = study.do_one(stage, train)
-            if cell is None:
-                # What is left is under way elsewhere.
-                time.sleep(PATIENCE)
-            else:
-                which = cell.mask if len(cell.masks) == 1 else f"{len(cell.masks)} masks"
+            cell = study.do_one(stage, train, budget.fits if budget else always)
+            if cell is not None:
+                which = cell.way if len(cell.masks) == 1 else f"{len(cell.masks)} masks {cell.settings}".rstrip()
                 bar.set_postfix_str(f"{which} seed {cell.seed}: {study.finished()[cell].score:.4f}")
+            elif budget and not set(stage) & study.taken() - study.finished().keys():
+                # Nothing of it is under way elsewhere.
+                return
+            else:
+                time.sleep(PATIENCE)
 
 
 def _record(run: TrainingRun, component: str) -> dict[str, Any]:
@@ -245,36 +344,36 @@ def _threshold(nlp: Language) -> float | None:
 
 def scores_of(results: dict[Cell, Finished]) -> Results:
     """As strategies see them."""
-    return {cell: finished.by_mask for cell, finished in results.items()}
+    return {cell: finished.by_way for cell, finished in results.items()}
 
 
-def shared_rows(results: dict[Cell, Finished], masks: Sequence[str], seeds: Sequence[int], steps: int) -> list[Row]:
-    """The table of the shared trainings of all masks; empty where they were not done. Seconds are those of all masks
+def shared_rows(results: dict[Cell, Finished], ways: Sequence[str], seeds: Sequence[int], steps: int) -> list[Row]:
+    """The table of the shared trainings of all ways; empty where they were not done. Seconds are those of all
     together."""
-    cells = Shared(masks, seeds, steps).cells
-    if len(masks) < 2 or any(cell not in results for cell in cells):
+    plan = Shared(ways, seeds, steps)
+    if len(ways) < 2 or any(cell not in results for cell in plan.cells):
         return []
-    found = [results[cell] for cell in cells]
-    seconds = sum(one.record["seconds"] for one in found)
-    return [Row(mask, steps, [one.by_mask[mask] for one in found], seconds, []) for mask in masks]
+    seconds = sum(results[cell].record["seconds"] for cell in plan.cells)
+    scores = scores_of(results)
+    return [Row(way, steps, plan.scores(way, scores), seconds, []) for way in ways]
 
 
-def rows_of(results: dict[Cell, Finished], masks: Sequence[str], seeds: Sequence[int]) -> list[Row]:
+def rows_of(results: dict[Cell, Finished], ways: Sequence[str], seeds: Sequence[int]) -> list[Row]:
     """The table of a search, longest trainings first.
 
-    masks (Sequence[str]): In this order; others that the storage holds follow.
+    ways (Sequence[str]): In this order; others that the storage holds follow.
     """
     rows = []
     own = [cell for cell in results if len(cell.masks) == 1]
     lengths = sorted({cell.steps for cell in own}, reverse=True)
-    order = [*masks, *sorted({cell.mask for cell in own} - set(masks))]
+    order = [*ways, *sorted({cell.way for cell in own} - set(ways))]
     for steps in lengths:
-        for mask in order:
-            found = [results[cell] for seed in seeds if (cell := Cell(mask, seed, steps)) in results]
+        for way in order:
+            found = [results[cell] for seed in seeds if (cell := Cell.of(way, seed, steps)) in results]
             if found:
                 rows.append(
                     Row(
-                        mask,
+                        way,
                         steps,
                         [one.score for one in found],
                         sum(one.record["seconds"] for one in found),
@@ -285,15 +384,15 @@ def rows_of(results: dict[Cell, Finished], masks: Sequence[str], seeds: Sequence
 
 
 def on_test(
-    subject: Subject, mask: str, seeds: Sequence[int], test: Path, score: str, folder: Path, use_gpu: int = -1
+    subject: Subject, way: str, seeds: Sequence[int], test: Path, score: str, folder: Path, use_gpu: int = -1
 ) -> Tested:
-    """Score the models of a mask's full trainings on a test set.
+    """Score the models of a way's full trainings on a test set.
 
     folder (Path): Where the trainings have left them.
     """
     scores, counts = [], []
     for seed in seeds:
-        cell = Cell(mask, seed, subject.steps)
+        cell = Cell.of(way, seed, subject.steps)
         place = model_folder(folder, cell)
         place.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(place.with_name(f"{place.name}.lock")):
@@ -309,4 +408,4 @@ def on_test(
         count = counts_for(score, _threshold(nlp))
         if count is not None:
             counts.append([count(example) for example in examples])
-    return Tested(mask, scores, np.array(counts) if counts else None)
+    return Tested(way, scores, np.array(counts) if counts else None)

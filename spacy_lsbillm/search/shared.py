@@ -1,10 +1,8 @@
 """One training under many masks: the mask changes from step to step, and every mask is then scored on the weights that
 have seen them all."""
 
-import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
@@ -12,23 +10,26 @@ from spacy.training.loop import DIR_MODEL_LAST, create_evaluation_callback
 from spacy.util import load_model
 
 from ..errors import SettingError
+from ..files import TemporaryFolder
 from ..pipeline.billm_transformer import BiLLMTransformer
 from ..training_run import run_training
 from .space import Cell
+from .strategies import Shared
 from .trials import Subject
 
 
-def check_shared(subject: Subject, masks: Sequence[str]) -> None:
+def check_shared(subject: Subject, ways: Sequence[str]) -> None:
     """RAISES (SettingError): The config needs the place of the callback that changes the mask, or has too few steps."""
+    most = max(len(masks) for masks in Shared(ways, (0,), subject.steps).masks.values())
     if subject.config["training"].get("before_update"):
         raise SettingError(
             "a training under several masks changes the mask by training.before_update, which the config has set "
-            "already. Set that to null, or use --strategy grid of search-mask or another --predictor of predict-mask."
+            "already. Set that to null, or use --strategy grid of search or another --predictor of predict-mask."
         )
-    if subject.steps < len(masks):
+    if subject.steps < most:
         raise SettingError(
-            f"training.max_steps = {subject.steps} is too short for a training under {len(masks)} masks, each of which "
-            f"needs a step. Raise it, or use --strategy grid of search-mask or another --predictor of predict-mask."
+            f"training.max_steps = {subject.steps} is too short for a training under {most} masks, each of which "
+            f"needs a step. Raise it, or use --strategy grid of search or another --predictor of predict-mask."
         )
 
 
@@ -38,7 +39,7 @@ def train_shared(subject: Subject, cell: Cell, use_gpu: int = -1) -> tuple[float
     RETURNS (tuple[float, dict]): The mean of the scores, and the record with the score `by_mask`.
     """
     begun = time.monotonic()
-    config = subject.config_of(Cell("none", cell.seed, cell.steps))
+    config = subject.config_of(Cell("none", cell.seed, cell.steps, cell.settings))
     config["training"]["before_update"] = {
         "@callbacks": "spacy-lsbillm.random_masks.v1",
         "masks": cell.masks,
@@ -49,9 +50,9 @@ def train_shared(subject: Subject, cell: Cell, use_gpu: int = -1) -> tuple[float
     config["training"]["eval_frequency"] = cell.steps
     # spaCy would count it from the evaluation before the first step.
     config["training"]["patience"] = 0
-    with tempfile.TemporaryDirectory() as folder:
-        run = run_training(config, Path(folder), use_gpu)
-        nlp = load_model(Path(folder) / DIR_MODEL_LAST)
+    with TemporaryFolder() as folder:
+        run = run_training(config, folder, use_gpu)
+        nlp = load_model(folder / DIR_MODEL_LAST)
     transformer = nlp.get_pipe(subject.component)
     assert isinstance(transformer, BiLLMTransformer)
     _, dev = subject.corpora()

@@ -1,10 +1,11 @@
-"""The masks that a search looks at, and the trials that it makes of them."""
+"""The masks that a search looks at, and the trials that it makes of ways of seeing right."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..backbone import MaskPlan
 from ..errors import MaskError
+from .ways import identity_of, mask_of, way_of, written_settings
 
 
 @dataclass(frozen=True, order=True)
@@ -15,21 +16,39 @@ class Cell:
         step, and which gives each of them a score.
     seed (int): Of the training.
     steps (int): Its length.
+    settings (str): In which it differs from the config, as in a way; "": in none, which is also what trials say that
+        were stored before there were such.
     """
 
     mask: str
     seed: int
     steps: int
+    settings: str = ""
 
     @classmethod
-    def shared(cls, masks: Sequence[str], seed: int, steps: int) -> "Cell":
+    def of(cls, way: str, seed: int, steps: int) -> "Cell":
+        """The training of one way."""
+        return cls(mask_of(way), seed, steps, written_settings(way))
+
+    @classmethod
+    def shared(cls, masks: Sequence[str], seed: int, steps: int, settings: str = "") -> "Cell":
         """One training under several masks."""
-        return cls(" ".join(masks), seed, steps)
+        return cls(" ".join(masks), seed, steps, settings)
 
     @property
     def masks(self) -> list[str]:
         """One, or those of a shared training."""
         return self.mask.split()
+
+    @property
+    def way(self) -> str:
+        """Of a training of its own."""
+        return way_of(self.mask, self.settings)
+
+    @property
+    def ways(self) -> list[str]:
+        """One, or those of a shared training."""
+        return [way_of(mask, self.settings) for mask in self.masks]
 
 
 # 65,536 masks.
@@ -61,12 +80,12 @@ def check_masks(masks: Sequence[str], n_layers: int) -> list[MaskPlan]:
     return plans
 
 
-def same_layers(mask: str, masks: Sequence[str], n_layers: int) -> str | None:
-    """The one of some masks that unmasks the same layers, if there is one: "none" is "bits:0000"."""
-    wanted = MaskPlan.parse(mask, n_layers).unmasked
-    return next((other for other in masks if MaskPlan.parse(other, n_layers).unmasked == wanted), None)
+def same_layers(way: str, ways: Sequence[str], n_layers: int) -> str | None:
+    """The one of some ways that is the same training, if there is one: "none" is "bits:0000"."""
+    wanted = identity_of(way, n_layers)
+    return next((other for other in ways if identity_of(other, n_layers) == wanted), None)
 
 
-def file_name(mask: str) -> str:
-    """A mask as a part of a path: "bits:0011" is "bits-0011"."""
-    return mask.replace(":", "-").replace(",", "+")
+def file_name(way: str) -> str:
+    """A way as a part of a path: "bits:0011" is "bits-0011"."""
+    return way.replace(":", "-").replace(",", "+").replace(" ", "_")

@@ -9,24 +9,35 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
 from filelock import FileLock
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 
 from ..errors import SettingError, StorageError
 from .space import Cell
+from .ways import way_of
 
+# Given what is finished or under way, whether a cell may be begun.
+Fits = Callable[[Collection[Cell], Cell], bool]
 CELL, RECORD, TOKEN, HOST, PROCESS, ALIVE = "cell", "record", "token", "host", "process", "alive"
 # Seconds between signs of life of a running trial, and without one until somebody else may have it.
 HEARTBEAT, GRACE = 20.0, 120.0
 SQLITE = "sqlite:///"
 IDENTITY = "search.json"
 PROC = Path("/proc")
+# The tokens of the trials that this process is at.
+_under_way: set[str] = set()
+
+
+def always(taken: Collection[Cell], cell: Cell) -> bool:
+    """Where there is no limit."""
+    return True
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,11 @@ class Finished:
         """The score of its mask, or of each of its masks."""
         return dict(self.record.get("by_mask") or {self.cell.mask: self.score})
 
+    @property
+    def by_way(self) -> dict[str, float]:
+        """The same, of the ways."""
+        return {way_of(mask, self.cell.settings): score for mask, score in self.by_mask.items()}
+
 
 class Study:
     """The trials of one search.
@@ -60,20 +76,18 @@ class Study:
 
     def __init__(self, url: str, identity: dict[str, Any]) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._url = url
         # SQLite locks no rows: without a lock of its own two processes could take the same trial.
         self._lock = FileLock(url.removeprefix(SQLITE) + ".lock") if url.startswith(SQLITE) else None
-        try:
-            with self._alone():
-                storage = optuna.storages.RDBStorage(url)
-                self._study = optuna.create_study(
-                    storage=storage, study_name=self.NAME, direction="maximize", load_if_exists=True
-                )
-                stored = self._study.user_attrs.get("identity")
-                if stored is None:
-                    self._study.set_user_attr("identity", identity)
-        except Exception as error:
+        with self._told(Exception), self._alone():
             # SQLAlchemy and the databases' drivers have errors of their own.
-            raise StorageError(f"the storage {url!r} cannot be used: {str(error).splitlines()[0]}") from error
+            storage = optuna.storages.RDBStorage(url)
+            self._study = optuna.create_study(
+                storage=storage, study_name=self.NAME, direction="maximize", load_if_exists=True
+            )
+            stored = self._study.user_attrs.get("identity")
+            if stored is None:
+                self._study.set_user_attr("identity", identity)
         if stored is not None:
             _refuse_another(stored, identity, f"the storage {url!r}")
 
@@ -86,29 +100,55 @@ class Study:
                 found[cell] = Finished(cell, score, json.loads(trial.user_attrs[RECORD]))
         return found
 
-    def do_one(self, cells: Sequence[Cell], train: Callable[[Cell], tuple[float, dict[str, Any]]]) -> Cell | None:
+    def taken(self) -> set[Cell]:
+        """All that are finished or under way, here or in other processes; what a dead one had taken is nobody's."""
+        with self._told(StorageInternalError), self._alone():
+            self._give_up_dead()
+            return self._known()
+
+    def do_one(
+        self,
+        cells: Sequence[Cell],
+        train: Callable[[Cell], tuple[float, dict[str, Any]]],
+        fits: Fits = always,
+    ) -> Cell | None:
         """Do the first of some cells that is neither finished nor under way in another process; what a dead one had
         taken is nobody's.
 
         train (Callable): Cell to score and record.
+        fits (Callable): Whether a cell may be begun where some others are finished or under way.
         RETURNS (Cell | None): What was done; None where nothing was left.
         RAISES (SettingError): The score is no number.
+        RAISES (StorageError): The storage cannot be written, as with a full disk.
         """
-        trial = self._take(cells)
+        with self._told(StorageInternalError):
+            return self._do_one(cells, train, fits)
+
+    def _do_one(
+        self, cells: Sequence[Cell], train: Callable[[Cell], tuple[float, dict[str, Any]]], fits: Fits
+    ) -> Cell | None:
+        trial = self._take(cells, fits)
         if trial is None:
             return None
+        try:
+            return self._train(trial, train)
+        finally:
+            # Also where the storage could not take it: what is not under way here is under way nowhere.
+            _under_way.discard(trial.user_attrs[TOKEN])
+
+    def _train(self, trial: optuna.Trial, train: Callable[[Cell], tuple[float, dict[str, Any]]]) -> Cell:
         cell = Cell(**json.loads(trial.user_attrs[CELL]))
         try:
             with _signs_of_life(trial):
                 score, record = train(cell)
             if not math.isfinite(score):
                 raise SettingError(
-                    f"the training under {cell.mask!r} with seed {cell.seed} has the score {score}, which cannot be "
+                    f"the training under {cell.way!r} with seed {cell.seed} has the score {score}, which cannot be "
                     f"compared. Lower the learning rate."
                 )
         except BaseException:
             # Another process may have given it up already.
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, StorageInternalError):
                 self._study.tell(trial, state=TrialState.FAIL)
             raise
         attributes = {CELL: json.dumps(asdict(cell)), RECORD: json.dumps(record)}
@@ -120,35 +160,58 @@ class Study:
             self._study.add_trial(optuna.trial.create_trial(value=score, user_attrs=attributes))
         return cell
 
-    def _take(self, cells: Sequence[Cell]) -> optuna.Trial | None:
-        """Begin a trial of the first cell that nobody has."""
-        with self._alone():
-            for trial in self._trials(TrialState.RUNNING):
-                if _is_dead(trial):
+    def _give_up_dead(self) -> None:
+        for trial in self._trials(TrialState.RUNNING):
+            if _is_dead(trial):
+                # It may have come to its end since it was listed.
+                with contextlib.suppress(ValueError):
                     self._study.tell(trial.number, state=TrialState.FAIL)
-            known = set(map(_cell_of, self._trials(TrialState.RUNNING, TrialState.COMPLETE)))
-            free = next((cell for cell in cells if cell not in known), None)
+
+    def _known(self) -> set[Cell]:
+        cells = map(_cell_of, self._trials(TrialState.RUNNING, TrialState.COMPLETE))
+        return {cell for cell in cells if cell is not None}
+
+    def _take(self, cells: Sequence[Cell], fits: Fits) -> optuna.Trial | None:
+        """Begin a trial of the first cell that nobody has and that fits."""
+        with self._alone():
+            self._give_up_dead()
+            known = self._known()
+            free = next((cell for cell in cells if cell not in known and fits(known, cell)), None)
             if free is None:
                 return None
+            token = uuid.uuid4().hex
             attributes = {
                 CELL: json.dumps(asdict(free)),
-                TOKEN: uuid.uuid4().hex,
+                TOKEN: token,
                 HOST: _here(),
                 PROCESS: _born(os.getpid()),
                 ALIVE: time.time(),
             }
             # With its attributes at once, so that there is no moment at which others do not see what it is.
+            _under_way.add(token)
             self._study.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs=attributes))
-            same = [one for one in self._trials(TrialState.RUNNING, TrialState.COMPLETE) if _cell_of(one) == free]
-            mine = next(one for one in same if one.user_attrs.get(TOKEN) == attributes[TOKEN])
-            if any(one.number < mine.number for one in same):
-                # Another process was faster, which a database that cannot be locked here allows.
+            others = self._trials(TrialState.RUNNING, TrialState.COMPLETE)
+            mine = next(one for one in others if one.user_attrs.get(TOKEN) == attributes[TOKEN])
+            before = {cell for one in others if one.number < mine.number and (cell := _cell_of(one)) is not None}
+            if free in before or not fits(before, free):
+                # Another process was faster, with this one or with what leaves no room for it, which a database that
+                # cannot be locked here allows.
                 self._study.tell(mine.number, state=TrialState.FAIL)
                 return None
             return optuna.Trial(self._study, mine._trial_id)
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=states)
+
+    @contextlib.contextmanager
+    def _told(self, errors: type[Exception]) -> Iterator[None]:
+        """Name the storage in its errors. Optuna's own text says nothing; what it was raised from does."""
+        try:
+            yield
+        except errors as error:
+            reason = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
+            told = str(reason).splitlines()[0]
+            raise StorageError(f"the storage {self._url!r} cannot be used: {told}") from error
 
     def _alone(self) -> contextlib.AbstractContextManager[Any]:
         return self._lock if self._lock is not None else contextlib.nullcontext()
@@ -205,6 +268,8 @@ def _is_dead(trial: FrozenTrial) -> bool:
     """A process that can be looked for is; any other has not been heard of for a while."""
     attrs = trial.user_attrs
     if attrs.get(HOST) == _here() and PROCESS in attrs and PROC.is_dir():
+        if attrs[PROCESS] == _born(os.getpid()):
+            return attrs.get(TOKEN) not in _under_way
         return _born(int(str(attrs[PROCESS]).partition(":")[0])) != attrs[PROCESS]
     begun = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
     return time.time() - attrs.get(ALIVE, begun) > GRACE

@@ -1,14 +1,21 @@
 """What a search found, as tables in Markdown and as a file for machines."""
 
 import json
+from dataclasses import asdict
 from typing import Any
 
-from ..backbone import MaskPlan
 from .extension import LEVEL, Extension
 from .prediction import Prediction
+from .recommend import recommendations
 from .run import Outcome, Row
+from .strategies import Shared
 from .trials import Subject
+from .ways import in_words, mask_of, plan_for, settings_of
 
+COSTS_AS = (
+    "Prediction and training: what they cost relative to the causal model at the depth of the config, by the pieces "
+    "that go through layers."
+)
 LAYERS_AS = "Layer 0 is next to the input. In a bit string the first bit is the group next to the input."
 
 
@@ -19,68 +26,133 @@ def as_json(outcome: Outcome, subject: Subject, about: dict[str, Any]) -> str:
     """
     content = {
         "chosen": outcome.chosen,
-        "chosen_layers": MaskPlan.parse(outcome.chosen, subject.n_layers).words,
+        "chosen_layers": plan_for(outcome.chosen, subject.n_layers).words,
         "steps": outcome.steps,
         "grid_steps": outcome.grid_steps,
-        "rows": _rows_as_dicts(outcome.rows, subject),
-        "shared": _rows_as_dicts(outcome.shared, subject),
-        "test": [
-            {"mask": one.mask, "scores": one.scores, "layers": words_for(one.mask, subject.n_layers)}
-            for one in outcome.tested
-        ],
-        "differences_on_test": {mask: vars(one) for mask, one in outcome.differences.items()},
+        "rows": _rows_as_dicts(outcome.rows, outcome, subject),
+        "shared": _rows_as_dicts(outcome.shared, outcome, subject),
+        "test": [_way_as_dict(one.way, subject) | {"scores": one.scores} for one in outcome.tested],
+        "differences_on_test": {way: vars(one) for way, one in outcome.differences.items()},
+        "spending": None if outcome.spending is None else asdict(outcome.spending),
+        "recommended": {one.purpose: one.point and vars(one.point) for one in recommendations(outcome)},
         "extension": extension_as_dict(outcome.extension, subject.n_layers),
         **about,
     }
     return json.dumps(content, indent=1) + "\n"
 
 
-def _rows_as_dicts(rows: list[Row], subject: Subject) -> list[dict[str, Any]]:
+def _way_as_dict(way: str, subject: Subject) -> dict[str, Any]:
+    return {
+        "way": way,
+        "mask": mask_of(way),
+        "settings": settings_of(way),
+        "layers": words_for(way, subject.n_layers),
+    }
+
+
+def _rows_as_dicts(rows: list[Row], outcome: Outcome, subject: Subject) -> list[dict[str, Any]]:
+    costs = outcome.spending.costs if outcome.spending else {}
     return [
-        {**vars(row), "mean": row.mean, "spread": row.spread, "layers": words_for(row.mask, subject.n_layers)}
+        {
+            **_way_as_dict(row.way, subject),
+            **vars(row),
+            "mean": row.mean,
+            "spread": row.spread,
+            "cost": asdict(costs[row.way]) if row.way in costs else None,
+        }
         for row in rows
     ]
 
 
 def as_markdown(outcome: Outcome, subject: Subject) -> str:
-    """The tables, best mask first among those with as many and as long trainings."""
-    lines = ["| mask | layers | steps | dev | a seed | seconds |", "|---|---|---|---|---|---|"]
+    """What to take, and the tables."""
+    return "\n".join([*recommended_lines(outcome), numbers_as_markdown(outcome, subject)])
+
+
+def numbers_as_markdown(outcome: Outcome, subject: Subject) -> str:
+    """The tables, best way first among those with as many and as long trainings."""
+    lines = [
+        "| way | layers | steps | dev | a seed | prediction | training | seconds |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    costs = outcome.spending.costs if outcome.spending else {}
     for row in sorted(outcome.rows, key=lambda row: (-row.steps, -len(row.scores), -row.mean)):
-        mark = " (chosen)" if row.mask == outcome.chosen and row.steps == subject.steps else ""
+        mark = " (chosen)" if row.way == outcome.chosen and row.steps == subject.steps else ""
         seeds = ", ".join(f"{100 * score:.2f}" for score in row.scores)
-        lines.append(
-            f"| {row.mask}{mark} | {words_for(row.mask, subject.n_layers)} | {row.steps} "
-            f"| {_percent(row)} | {seeds} | {row.seconds:.0f} |"
+        cost = costs.get(row.way)
+        # The price is that of a training in full.
+        told = (
+            (f"{cost.prediction:.2f}", f"{cost.training:.2f}" if row.steps == subject.steps else "")
+            if cost
+            else ("", "")
         )
+        lines.append(
+            f"| {in_words(row.way)}{mark} | {words_for(row.way, subject.n_layers)} | {row.steps} "
+            f"| {_percent(row)} | {seeds} | {told[0]} | {told[1]} | {row.seconds:.0f} |"
+        )
+    if costs:
+        lines += ["", COSTS_AS]
     if outcome.shared:
         first = outcome.shared[0]
+        groups = len(Shared([row.way for row in outcome.shared], [0], first.steps).masks)
+        each = f", for each of {groups} settings" if groups > 1 else ""
         lines += [
             "",
-            f"Trainings that all masks share: {len(first.scores)} of {first.steps} steps, {first.seconds:.0f} seconds.",
+            f"Trainings that all masks share: {len(first.scores)} of {first.steps} steps{each}, {first.seconds:.0f} "
+            f"seconds.",
             "",
-            "| mask | layers | dev | a seed |",
+            "| way | layers | dev | a seed |",
             "|---|---|---|---|",
         ]
         for row in sorted(outcome.shared, key=lambda row: -row.mean):
             seeds = ", ".join(f"{100 * score:.2f}" for score in row.scores)
-            layers = words_for(row.mask, subject.n_layers)
-            lines.append(f"| {row.mask} | {layers} | {_percent(row)} | {seeds} |")
+            layers = words_for(row.way, subject.n_layers)
+            lines.append(f"| {in_words(row.way)} | {layers} | {_percent(row)} | {seeds} |")
     lines += ["", f"Steps of training: {outcome.steps:,}, {outcome.steps / outcome.grid_steps:.0%} of the full grid's."]
+    if outcome.spending is not None:
+        lines += ["", spending_line(outcome)]
     if outcome.tested:
         lines += ["", "| test | mean | a seed | chosen less this (95%) | p |", "|---|---|---|---|---|"]
         for one in outcome.tested:
             seeds = ", ".join(f"{100 * score:.2f}" for score in one.scores)
             mean = sum(one.scores) / len(one.scores)
-            difference = outcome.differences.get(one.mask)
+            difference = outcome.differences.get(one.way)
             told = ("", "")
             if difference is not None:
                 span = f"{100 * difference.low:+.2f} to {100 * difference.high:+.2f}"
                 told = (f"{100 * difference.mean:+.2f} ({span})", f"{difference.p:.3f}")
-            lines.append(f"| {one.mask} | {100 * mean:.2f} | {seeds} | {told[0]} | {told[1]} |")
+            lines.append(f"| {in_words(one.way)} | {100 * mean:.2f} | {seeds} | {told[0]} | {told[1]} |")
         if not outcome.differences and len(outcome.tested) > 1:
             lines += ["", "No paired test: this score has no counts a document."]
     lines += extension_lines(outcome.extension, subject.n_layers)
     return "\n".join([*lines, "", LAYERS_AS, ""])
+
+
+def recommended_lines(outcome: Outcome) -> list[str]:
+    """Which way to take, as a list; nothing where prices were not asked for."""
+    lines = []
+    for one in recommendations(outcome):
+        if one.point is None:
+            lines.append(f"- {one.purpose}: none of the ways that were trained costs so little.")
+            continue
+        seeds = f"{one.point.seeds} seed" + ("s" if one.point.seeds > 1 else "")
+        lines.append(
+            f"- {one.purpose}: **{in_words(one.point.way)}**, {100 * one.point.score:.2f} on dev ({seeds}); prediction "
+            f"costs {one.point.cost:.2f} times that of the causal model."
+        )
+    return [*lines, ""] if lines else []
+
+
+def spending_line(outcome: Outcome) -> str:
+    """What the search cost; nothing where prices were not asked for."""
+    spending = outcome.spending
+    if spending is None:
+        return ""
+    told = f"The trainings in the storage cost as much as {spending.spent:.2f} of the causal model"
+    if spending.budget is None:
+        return f"{told}."
+    ended = "" if spending.complete else "; it ended the search before the strategy did, as nothing more would fit"
+    return f"{told}; the budget was {spending.budget:g}{ended}."
 
 
 def extension_as_dict(extension: Extension | None, n_layers: int) -> dict[str, Any] | None:
@@ -172,9 +244,12 @@ def ranking_as_json(prediction: Prediction, subject: Subject, grid_steps: int, a
     return json.dumps(content, indent=1) + "\n"
 
 
-def words_for(mask: str, n_layers: int) -> str:
-    """The layers of a mask; where layer 0 is has been said."""
-    return MaskPlan.parse(mask, n_layers).runs
+def words_for(way: str, n_layers: int) -> str:
+    """The layers of a way; where layer 0 is has been said.
+
+    n_layers (int): Of the config's model.
+    """
+    return plan_for(way, n_layers).runs
 
 
 def _percent(row: Row) -> str:

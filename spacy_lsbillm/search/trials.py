@@ -16,7 +16,7 @@ from spacy.training.loop import DIR_MODEL_LAST
 from spacy.util import registry, resolve_dot_names
 from thinc.api import Config
 
-from ..backbone import BaseSettings
+from ..backbone import BaseSettings, unmasks
 from ..backbone.base import read_config
 from ..backbone.fingerprint import fingerprint
 from ..backbone.location import resolve_folder
@@ -25,6 +25,7 @@ from ..files import digest
 from ..training_config import billm_blocks, find_transformer
 from ..training_run import TrainingRun, run_training
 from .space import Cell
+from .ways import settings_of
 
 Reader = Callable[[Language], Iterable[Example]]
 # What thinc's schedules call a number of steps.
@@ -125,6 +126,8 @@ class Subject:
         judged where it ends; the base is stored by reference."""
         config, plain = self.config.copy(), self.config.interpolate()
         model, training = config["components"][self.component]["model"], plain["training"]
+        varied = settings_of(cell.way)
+        model.update(varied)
         # Its numbers, which may be variables, are changed.
         config["training"] = training
         model["unmask"], model["store_base"] = cell.mask, "reference"
@@ -137,10 +140,19 @@ class Subject:
             # patience from the one before that.
             training["eval_frequency"] = cell.steps
             training["patience"] = 0
-        if heads_first := plain["components"][self.component]["model"].get("heads_first"):
-            model["heads_first"] = round(heads_first * share)
+        for setting in ("heads_first", "unmask_warmup"):
+            if updates := varied.get(setting, plain["components"][self.component]["model"].get(setting)):
+                model[setting] = round(updates * share)
+        if not unmasks(cell.mask):
+            model["unmask_warmup"] = 0
         _shorten(training["optimizer"].get("learn_rate"), share)
         return config
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """The settings of the model, as they are in the config."""
+        found: dict[str, Any] = self.config.interpolate()["components"][self.component]["model"]
+        return found
 
     def corpora(self) -> tuple[Reader, Reader]:
         """The readers of the training and of the development corpus."""

@@ -1,0 +1,208 @@
+"""`python -m spacy lsbillm search`, or `search-mask`: which way to see right for a task."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from spacy.cli._util import parse_config_overrides, setup_gpu
+from spacy.util import load_config
+from thinc.api import Config
+from typer import Argument, Context, Option
+from wasabi import msg
+
+from ..errors import SettingError
+from . import app
+from .device import HELP
+
+if TYPE_CHECKING:
+    from ..search.folder import Reported
+
+EXTRA = "python -m pip install 'spacy-lsbillm[search]'"
+
+
+class StrategyName(StrEnum):
+    """What typer offers for --strategy."""
+
+    grid = "grid"
+    halving = "halving"
+    greedy = "greedy"
+
+
+ConfigArgument = Annotated[Path, Argument(help="A training config with a billm_transformer")]
+OutputArgument = Annotated[Path, Argument(help="Folder for the results; a search that lies there goes on")]
+StrategyOption = Annotated[
+    StrategyName,
+    Option(
+        "--strategy",
+        "-s",
+        help="grid: every way in full. halving: trainings that all masks share, the best with trainings of their own. "
+        "greedy: group by group from the output, each kept if it helps",
+    ),
+]
+GroupsOption = Annotated[
+    str,
+    Option("--groups", help="Groups of layers of equal size; several numbers with commas between: the masks of all"),
+]
+MasksOption = Annotated[
+    str | None,
+    Option(
+        "--masks",
+        "-m",
+        help="These masks alone, with spaces between them, such as 'none from:4 all'; "
+        "search trains each in full, whatever the strategy",
+    ),
+]
+SeedsOption = Annotated[str, Option("--seeds", help="Seeds, with commas between; every way is trained with each")]
+TestOption = Annotated[
+    Path | None, Option("--test", "-t", help="Test corpus, for the chosen way, none and all, once, in the end")
+]
+StorageOption = Annotated[
+    str | None, Option("--storage", help="Database URL, for several machines; without it, OUTPUT/search.db")
+]
+ComponentOption = Annotated[str | None, Option("--component", "-c", help="The billm_transformer, if there are several")]
+GpuOption = Annotated[int, Option("--gpu-id", "-g", help=HELP)]
+RepeatOption = Annotated[
+    str | None, Option("--repeat", help="Values of the setting `repeat` to try with every mask, such as 0,1,2")
+]
+DepthOption = Annotated[
+    str | None, Option("--depth", help="Values of the setting `depth`, such as 4,8; 'all' are the layers of the base")
+]
+WarmupOption = Annotated[str | None, Option("--unmask-warmup", help="Values of the setting `unmask_warmup`")]
+BudgetOption = Annotated[
+    float | None,
+    Option(
+        "--budget",
+        "-b",
+        help="What all trainings of this search may cost; 1 is one training of the causal model. Nothing is begun that "
+        "does not fit the rest",
+    ),
+]
+
+
+@app.command("search", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def search_cli(
+    ctx: Context,
+    config_path: ConfigArgument,
+    output: OutputArgument,
+    strategy: StrategyOption = StrategyName.halving,
+    groups: GroupsOption = "4",
+    masks: MasksOption = None,
+    repeat: RepeatOption = None,
+    depth: DepthOption = None,
+    unmask_warmup: WarmupOption = None,
+    seeds: SeedsOption = "0,1,2",
+    budget: BudgetOption = None,
+    test: TestOption = None,
+    storage: StorageOption = None,
+    component: ComponentOption = None,
+    gpu_id: GpuOption = -1,
+) -> None:
+    """Find the way to see right for a task: train the config under different masks, and if you like with different
+    `repeat`, `depth` and `unmask_warmup`, and compare their scores on dev.
+
+    Which way is best depends on the task (Dukić and Šnajder, "Looking Right is Sometimes Right", 2024). The score is
+    the config's own, training.score_weights. What a way costs is known before it is trained, and the report says which
+    to take for the best score, for half the cost of that, and for the cost of the causal model. A search that was
+    stopped goes on with the same command, and several processes may work on it at once: no training is done twice.
+    Settings of the config can be given as options, as with spacy train.
+
+    The output folder gets table.md, results.json, report.html to look at, and best.cfg to train with. For a ranking of
+    masks at a small part of the price see predict-mask. The command is also called search-mask.
+
+    Example: python -m spacy lsbillm search configs/sequence_labeler.cfg search --repeat 0,1 --test corpus/test.spacy
+    """
+    varied = {"repeat": repeat, "depth": depth, "unmask_warmup": unmask_warmup}
+    try:
+        folder_of_search(
+            load_overridden(config_path, parse_config_overrides(ctx.args)),
+            config_path,
+            output,
+            strategy=strategy.value,
+            groups=numbers("--groups", groups, least=1),
+            masks=masks.split() if masks else None,
+            varied={name: values for name, values in varied.items() if values is not None},
+            seeds=numbers("--seeds", seeds),
+            budget=budget,
+            test=test,
+            storage=storage,
+            component=component,
+            gpu_id=gpu_id,
+        )
+    except (ValueError, OSError) as error:
+        msg.fail("Cannot search", str(error), exits=1)
+    except KeyboardInterrupt:
+        msg.warn("Stopped. The same command goes on from here.", exits=130)
+
+
+# The name of the command when it searched masks alone.
+app.command("search-mask", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(search_cli)
+
+
+def load_overridden(path: Path, overrides: dict[str, Any]) -> Config:
+    """RAISES (SettingError): There is no such file."""
+    if not path.is_file():
+        raise SettingError(f"there is no config {str(path)!r}.")
+    return load_config(path, overrides=overrides, interpolate=False)
+
+
+def folder_of_search(
+    config: Config,
+    config_path: Path,
+    output: Path,
+    *,
+    strategy: str,
+    groups: list[int],
+    masks: list[str] | None,
+    varied: dict[str, str],
+    seeds: list[int],
+    budget: float | None,
+    test: Path | None,
+    storage: str | None,
+    component: str | None,
+    gpu_id: int,
+) -> None:
+    """See `search_cli`. All that can be checked is checked before the first training.
+
+    RAISES (ValueError): Something does not fit.
+    """
+    check_extra()
+    from ..search.folder import Search, Wanted, about_run
+
+    setup_gpu(gpu_id)
+    search = Search(config, component, Wanted(strategy, groups, masks, varied, seeds), test, budget)
+    subject = search.subject
+    for way, why in search.left_out.items():
+        msg.info(f"{way} is not tried: {why}")
+    msg.info(
+        f"{len(search.ways)} {'ways' if varied else 'masks'} of {subject.n_layers} layers, seeds "
+        f"{', '.join(map(str, seeds))}, at most {search.plan.trials} trainings of up to {subject.steps} steps"
+    )
+    about = about_run(config_path, strategy if masks is None else "list", seeds, test)
+    show(search.run(output, storage, about, gpu_id))
+
+
+def check_extra() -> None:
+    """RAISES (SettingError): What searches need is not installed."""
+    try:
+        import optuna  # noqa: F401
+        import scipy  # type: ignore[import-untyped]  # noqa: F401
+    except ImportError as error:
+        raise SettingError(f"a search needs Optuna and SciPy ({error}): {EXTRA}") from error
+
+
+def show(found: "Reported") -> None:
+    """Print the table of a finished search."""
+    print("\n" + found.paths["table"].read_text(encoding="utf8"))
+    chosen, report, config = found.outcome.chosen, found.paths["report"], found.paths["config"]
+    msg.good(f"{chosen} is best on dev. Look at {report}; train with {config}.")
+
+
+def numbers(option: str, text: str, least: int = 0) -> list[int]:
+    """RAISES (SettingError): The text is no list of different whole numbers with commas between, none below `least`."""
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise SettingError(f"{option} {text!r}: give whole numbers with commas between them.") from error
+    if len(set(found)) < len(found) or min(found) < least:
+        raise SettingError(f"{option} {text!r}: give each number once, none below {least}.")
+    return found

@@ -1,0 +1,108 @@
+"""The ways that a search tries: every mask with every combination of the other settings at which it fits."""
+
+import inspect
+from collections.abc import Collection, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+from spacy.util import registry
+
+from ..backbone import BaseSettings
+from ..backbone.base import read_config
+from ..errors import MaskError, SettingError
+from .space import Cell, check_masks
+from .trials import Subject
+from .ways import DIMENSIONS, Dimension, identity_of, mask_of, way_of, write_settings
+
+ALL = "all"
+
+
+def values_of(dimension: Dimension, text: str, subject: Subject) -> list[int]:
+    """Read an option.
+
+    text (str): Values with commas between; for the depth "all", too, for that of the base.
+    RAISES (SettingError): It cannot be read, or the model has no such setting.
+    """
+    architecture = subject.model["@architectures"]
+    if dimension.setting not in inspect.signature(registry.get("architectures", architecture)).parameters:
+        raise SettingError(
+            f"{dimension.option} {text!r}: the architecture {architecture!r} of the config has no setting "
+            f"{dimension.setting!r}. Leave the option out."
+        )
+    layers = base_layers(subject)
+    deepest = {ALL: str(layers)} if dimension.setting == "depth" else {}
+    try:
+        found = [int(deepest.get(part.strip(), part)) for part in text.split(",")]
+    except ValueError as error:
+        also = ', or "all"' if deepest else ""
+        raise SettingError(
+            f"{dimension.option} {text!r}: give whole numbers with commas between them{also}."
+        ) from error
+    least = 1 if deepest else 0
+    if len(set(found)) < len(found) or min(found) < least:
+        raise SettingError(f"{dimension.option} {text!r}: give each value once, none below {least}.")
+    if deepest and max(found) > layers:
+        raise SettingError(f"{dimension.option} {text!r}: the base has {layers} layers. Use 1 to {layers}.")
+    return found
+
+
+def base_layers(subject: Subject) -> int:
+    """Those of the base, whatever the config uses."""
+    model = subject.model
+    return int(read_config(subject.base, BaseSettings(model["name"], model.get("revision"))).num_hidden_layers)
+
+
+def ways_of(
+    masks: Sequence[str], values: Mapping[str, Sequence[int]], subject: Subject
+) -> tuple[list[str], dict[str, str]]:
+    """All ways, in the order of the settings and then of the masks.
+
+    masks (Sequence[str]): In mask notation, for each depth on its own: "from:4" or four bits fit some and not others.
+    values (Mapping): Of each setting that varies.
+    RETURNS (tuple[list[str], dict[str, str]]): The ways, and those that were left out, with why: the mask does not fit
+        the depth, or it is the same training as another.
+    RAISES (MaskError): A mask fits at no depth, or, where nothing else varies, two are the same layers.
+    """
+    if not values:
+        check_masks(masks, subject.n_layers)
+        return list(masks), {}
+    varied = [one for one in DIMENSIONS if one.setting in values]
+    found: dict[tuple[Any, ...], str] = {}
+    same: dict[str, str] = {}
+    unfit: dict[str, MaskError] = {}
+    for combination in product(*(values[one.setting] for one in varied)):
+        pairs = dict(zip((one.setting for one in varied), combination, strict=True))
+        own = {name: value for name, value in pairs.items() if value != _configured(name, subject)}
+        for mask in masks:
+            way = way_of(mask, write_settings(own))
+            try:
+                first = found.setdefault(identity_of(way, subject.n_layers), way)
+            except MaskError as error:
+                unfit[way] = error
+            else:
+                if first != way:
+                    same[way] = f"it is the same as {first}"
+    fitting = {mask_of(way) for way in (*found.values(), *same)}
+    for way, why in unfit.items():
+        if mask_of(way) not in fitting:
+            raise why
+    return list(found.values()), same | {way: str(why) for way, why in unfit.items()}
+
+
+def _configured(setting: str, subject: Subject) -> int:
+    if setting == "depth":
+        return subject.n_layers
+    default = next(one.default for one in DIMENSIONS if one.setting == setting)
+    return int(subject.model.get(setting) or default or 0)
+
+
+def under_known_names(ways: Sequence[str], cells: Collection[Cell], n_layers: int) -> list[str]:
+    """Each way as it is called where it has been trained, so that it is not trained again under another name: "all" is
+    "bits:1111".
+
+    cells (Collection[Cell]): What a storage holds.
+    """
+    own = {way for cell in cells for way in cell.ways}
+    trained = sorted({cell.way for cell in cells if len(cell.masks) == 1})
+    names = {identity_of(way, n_layers): way for way in trained}
+    return [way if way in own else names.get(identity_of(way, n_layers), way) for way in ways]

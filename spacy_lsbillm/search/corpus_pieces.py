@@ -1,0 +1,72 @@
+"""How many pieces of a config's corpora go through its model, counted once without any weights."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from spacy.language import Language
+from spacy.schemas import ConfigSchemaTraining
+from spacy.tokens import Doc
+from spacy.util import load_model_from_config, registry
+
+from ..cutting import cutting_for
+from ..piece_statistics import Cutting, count_pieces
+from .space import Cell
+from .trials import Subject
+
+# Documents of a corpus that are read; what follows them is taken to be like them.
+READ = 10_000
+BATCH_SIZE = 256
+
+
+@dataclass(frozen=True)
+class CorpusPieces:
+    """Pieces that go through the model, special ones and all copies of a window counted, padding not.
+
+    update (float): In an update of training, in the mean of the batches of the corpus.
+    dev (int): In one evaluation.
+    """
+
+    update: float
+    dev: int
+
+
+class PieceCounter:
+    """Counts the pieces of a config's corpora under different settings of the model.
+
+    RAISES (ValueError): A corpus cannot be read.
+    """
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        plain = subject.config.interpolate()
+        nlp: Language = load_model_from_config(plain)
+        training: dict[str, Any] = registry.resolve(plain["training"], schema=ConfigSchemaTraining)
+        train, dev = subject.corpora()
+        examples = list(islice(train(nlp), READ))
+        self._batches = max(1, sum(1 for _ in training["batcher"](examples)))
+        self._train = [example.predicted for example in examples]
+        self._dev: list[Doc] = [example.predicted for example in dev(nlp)]
+        # By what settings change: window, overlap and copies.
+        self._counted: dict[tuple[int, int, int], CorpusPieces] = {}
+
+    def count(self, settings: str) -> CorpusPieces:
+        """Under the settings of a way.
+
+        settings (str): As they are written in it.
+        RAISES (ValueError): One of them is not allowed, or does not fit the base.
+        """
+        cell = Cell("none", 0, self._subject.steps, settings)
+        block = self._subject.config_of(cell).interpolate()["components"][self._subject.component]
+        _, cutting = cutting_for(block, BATCH_SIZE)
+        key = (cutting.window, cutting.overlap, cutting.repeat)
+        if key not in self._counted:
+            update = _pieces(self._train, cutting) / self._batches
+            self._counted[key] = CorpusPieces(update, _pieces(self._dev, cutting))
+        return self._counted[key]
+
+
+def _pieces(docs: Iterable[Doc], cutting: Cutting) -> int:
+    statistics = count_pieces(docs, cutting)
+    return statistics.items - statistics.padding

@@ -1,0 +1,101 @@
+"""The ways of a search between cost and score, as a picture."""
+
+from typing import Any
+
+from .pareto import Point, front
+from .plotting import BIDIRECTIONAL, CHOSEN, pyplot, svg
+from .run import Outcome
+from .ways import in_words
+
+# Inches of a line of text, and names up to which all points have one; of more, those that matter.
+LINE, MOST_NAMES = 0.21, 24
+OTHER = "#777777"
+
+
+def cost_picture(outcome: Outcome, causal: str | None) -> str:
+    """A dot a way, larger with all seeds, a line through those that no other beats, and the names beside the plot,
+    where they have room, each with a line to its dot.
+
+    causal (str | None): The causal model among the ways.
+    RETURNS (str): SVG; "" where all cost the same.
+    """
+    points = outcome.points
+    if len({point.cost for point in points}) < 2:
+        return ""
+    most = max(point.seeds for point in points)
+    settled = next(point.seeds for point in points if point.way == outcome.chosen)
+    best = front([point for point in points if point.seeds >= settled])
+    named = points if len(points) <= MOST_NAMES else [*best]
+    for point in points:
+        if point not in named and point.way in (outcome.chosen, causal):
+            named.append(point)
+    height = max(4.0, LINE * len(named) + 1.0)
+    figure, axes = pyplot().subplots(figsize=(9, height))
+    # Room for the names, whose length in inches is known well enough.
+    longest = max(len(_name(point, outcome.chosen)) for point in named)
+    right = max(0.5, 1 - (0.075 * longest + 0.5) / 9)
+    figure.subplots_adjust(left=0.08, right=right, top=1 - 0.2 / height, bottom=0.6 / height)
+    axes.plot([point.cost for point in best], [100 * point.score for point in best], color=BIDIRECTIONAL, linewidth=1.2)
+    for point in points:
+        axes.plot(
+            point.cost,
+            100 * point.score,
+            "o",
+            color=_colour(point, outcome.chosen, best),
+            markersize=7 if point.seeds == most else 4,
+            zorder=3,
+        )
+    axes.margins(x=0.06, y=0.06)
+    axes.set_xlabel("cost of prediction, relative to the causal model")
+    axes.set_ylabel("development score in percent")
+    axes.grid(linewidth=0.4)
+    _names(axes, named, outcome.chosen, best, LINE / height / (1 - 0.8 / height))
+    return svg(figure)
+
+
+def _names(axes: Any, named: list[Point], chosen: str, best: list[Point], line: float) -> None:
+    """Names in a column at the right of the plot, in the order of the scores.
+
+    line (float): The height of one, as a share of the plot's.
+    """
+    low, high = axes.get_ylim()
+    rising = sorted(named, key=lambda point: (point.score, point.cost))
+    wanted = [(100 * point.score - low) / (high - low) for point in rising]
+    for point, place in zip(rising, spread(wanted, line), strict=True):
+        axes.annotate(
+            _name(point, chosen),
+            (point.cost, 100 * point.score),
+            xytext=(1.03, place),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=9,
+            color=_colour(point, chosen, best),
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": "#BBBBBB", "shrinkB": 3},
+        )
+
+
+def spread(wanted: list[float], gap: float) -> list[float]:
+    """Places in rising order that are at least so far apart, between 0 and 1 if they fit there, and near to those
+    wanted.
+
+    wanted (list[float]): In rising order.
+    """
+    places: list[float] = []
+    for place in wanted:
+        places.append(max(place, places[-1] + gap) if places else max(place, 0.0))
+    ceiling = 1.0
+    for i in reversed(range(len(places))):
+        places[i] = min(places[i], ceiling)
+        ceiling = places[i] - gap
+    return places
+
+
+def _name(point: Point, chosen: str) -> str:
+    return in_words(point.way) + (" (chosen)" if point.way == chosen else "")
+
+
+def _colour(point: Point, chosen: str, best: list[Point]) -> str:
+    if point.way == chosen:
+        return CHOSEN
+    return BIDIRECTIONAL if point in best else OTHER

@@ -1,0 +1,190 @@
+"""A search in an output folder, from a config to the report: what is checked before the first training, where the
+results lie, and what is written in the end."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from thinc.api import Config
+
+from ..errors import SettingError
+from .budget import Budget
+from .candidates import under_known_names, values_of, ways_of
+from .plotting import check_plots
+from .price import Prices
+from .report import write_report
+from .run import Outcome, search
+from .shared import check_shared
+from .space import all_masks
+from .strategies import Greedy, Grid, Halving, Strategy
+from .study import Study, claim_folder
+from .trials import Subject, check_dev_corpus
+from .ways import DIMENSIONS, identity_of
+
+STRATEGIES = ("grid", "halving", "greedy")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be searched.
+
+    strategy (str): One of `STRATEGIES`. With masks of its own a search is a grid.
+    groups (Sequence[int]): Numbers of groups of layers.
+    masks (Sequence[str] | None): These alone.
+    varied (Mapping[str, str]): Values of other settings, as the options have them.
+    seeds (Sequence[int]): Of each way.
+    """
+
+    strategy: str
+    groups: Sequence[int]
+    masks: Sequence[str] | None
+    varied: Mapping[str, str]
+    seeds: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Reported:
+    """A finished search and its files.
+
+    outcome (Outcome): What it has found.
+    paths (dict[str, Path]): "table", "results", "config", "report".
+    """
+
+    outcome: Outcome
+    paths: dict[str, Path]
+
+
+class Search:
+    """A search that is about to begin. All that can be checked without the storage has been.
+
+    test (Path | None): The test corpus.
+    budget (float | None): In trainings of the causal model; None: there is no limit.
+    RAISES (ValueError): Something does not fit.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        component: str | None,
+        wanted: Wanted,
+        test: Path | None = None,
+        budget: float | None = None,
+    ) -> None:
+        self.subject = checked_subject(config, component, test)
+        self._wanted, self._test = wanted, test
+        varied = {one.setting: one for one in DIMENSIONS if one.setting in wanted.varied}
+        values = {name: values_of(one, wanted.varied[name], self.subject) for name, one in varied.items()}
+        if wanted.strategy == "greedy" and wanted.masks is None and values:
+            options = ", ".join(one.option for one in varied.values())
+            raise SettingError(
+                f"--strategy greedy is about masks alone. Leave out {options}, or use --strategy grid or halving."
+            )
+        masks = wanted.masks or masks_of(wanted.groups, None if values else self.subject.n_layers)
+        # Combinations that are not tried, with why.
+        self.ways, self.left_out = ways_of(masks, values, self.subject)
+        # Refuses, too, what does not fit the base.
+        self._prices = Prices(self.subject)
+        self.plan = self._planned(self.ways)
+        self._budget = None if budget is None else Budget(budget, self._prices.training)
+        if self._budget is not None:
+            self._budget.check(self.plan)
+        self.subject.check_scores(test)
+
+    def run(self, output: Path, storage: str | None, about: dict[str, Any], use_gpu: int) -> Reported:
+        """Search, or go on, and write the report.
+
+        output (Path), storage (str | None): See `opened`.
+        about (dict): See `about_run`.
+        """
+        study = opened(output, storage, self.subject)
+        ways = under_known_names(self.ways, study.taken(), self.subject.n_layers)
+        return searched(
+            self.subject,
+            self._planned(ways),
+            study,
+            output,
+            about,
+            ways=ways,
+            seeds=self._wanted.seeds,
+            test=self._test,
+            use_gpu=use_gpu,
+            prices=self._prices,
+            budget=self._budget,
+        )
+
+    def _planned(self, ways: Sequence[str]) -> Strategy:
+        wanted, steps = self._wanted, self.subject.steps
+        # Also where nothing asks for them yet: what does not fit the base is refused.
+        costs = {way: self._prices.cost(way).prediction for way in ways}
+        if wanted.masks is not None or wanted.strategy == "grid":
+            return Grid(ways, wanted.seeds, steps)
+        if wanted.strategy == "halving":
+            check_shared(self.subject, ways)
+            return Halving(ways, wanted.seeds, steps, costs if len(set(costs.values())) > 1 else {})
+        if len(wanted.groups) != 1:
+            raise SettingError(f"--strategy greedy takes one number of groups, not {list(wanted.groups)}.")
+        return Greedy(wanted.groups[0], wanted.seeds, steps)
+
+
+def checked_subject(config: Config, component: str | None, test: Path | None) -> Subject:
+    """What a search is about.
+
+    RAISES (ValueError): Something is not installed or does not fit.
+    """
+    check_plots()
+    if test is not None and not test.exists():
+        raise SettingError(f"there is no test corpus {str(test)!r}.")
+    check_dev_corpus(config)
+    return Subject.of(config, component)
+
+
+def masks_of(groups: Sequence[int], n_layers: int | None) -> list[str]:
+    """The masks of some numbers of groups, which have some in common.
+
+    n_layers (int | None): Of the model, to name each once; None: it has several depths.
+    RAISES (MaskError): A number does not fit it.
+    """
+    masks = list(dict.fromkeys(mask for number in groups for mask in all_masks(number)))
+    if n_layers is None:
+        return masks
+    by_layers = {identity_of(mask, n_layers): mask for mask in reversed(masks)}
+    return [mask for mask in masks if by_layers[identity_of(mask, n_layers)] == mask]
+
+
+def opened(output: Path, storage: str | None, subject: Subject) -> Study:
+    """The storage of a search. Models and rankings lie in the output folder, wherever the storage is.
+
+    storage (str | None): The URL of a database; None: one in the folder.
+    RAISES (StorageError): One of them belongs to another search, or cannot be used.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    identity = subject.identity
+    study = Study(storage or f"sqlite:///{output.resolve() / 'search.db'}", identity)
+    claim_folder(output, identity)
+    return study
+
+
+def about_run(config_path: Path, strategy: str, seeds: Sequence[int], test: Path | None) -> dict[str, Any]:
+    """What a result file says beside the results."""
+    return {
+        "config": str(config_path),
+        "strategy": strategy,
+        "seeds": list(seeds),
+        "test_corpus": str(test) if test else None,
+        "versions": {name: version(name) for name in ("spacy-lsbillm", "spacy", "torch", "transformers", "peft")},
+        "python": platform.python_version(),
+    }
+
+
+def searched(
+    subject: Subject, plan: Strategy, study: Study, output: Path, about: dict[str, Any], **settings: Any
+) -> Reported:
+    """Search and write the report.
+
+    settings: Of `search.run.search`.
+    """
+    outcome = search(subject, plan, study, output, **settings)
+    return Reported(outcome, write_report(output, outcome, subject, about | {"base": subject.identity["base"]}))
