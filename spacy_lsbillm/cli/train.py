@@ -1,0 +1,70 @@
+"""`python -m spacy lsbillm train`: `spacy train` that goes on where it was stopped."""
+
+from pathlib import Path
+from typing import Annotated
+
+from spacy.cli._util import import_code, parse_config_overrides
+from typer import Argument, Context, Exit, Option
+from wasabi import msg
+
+from ..errors import OWN_ERRORS
+from ..training import PREEMPTED, Interval, Preempted, RankLost, TrainSettings, train
+from . import app
+
+ConfigArgument = Annotated[Path, Argument(help="The training config, as for spacy train", exists=True, allow_dash=True)]
+OutputOption = Annotated[
+    Path | None, Option("--output", "--output-path", "-o", help="Folder for model-best, model-last and checkpoints")
+]
+CodeOption = Annotated[
+    Path | None, Option("--code", "-c", help="Python file with registered functions, imported before the training")
+]
+GpuOption = Annotated[int, Option("--gpu-id", "-g", help="Number of the GPU, -1 for the CPU")]
+EveryOption = Annotated[
+    str | None,
+    Option(
+        "--checkpoint-every",
+        "-e",
+        help="Steps (200) or time (90s, 10m, 2h) between checkpoints. Default: none, or as before",
+    ),
+]
+ResumeOption = Annotated[bool, Option("--resume", "-r", help="Go on from the last checkpoint in --output")]
+ForceOption = Annotated[bool, Option("--force", help="Resume although config, corpus or versions differ")]
+
+
+@app.command("train", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def train_cli(
+    ctx: Context,
+    config_path: ConfigArgument,
+    output: OutputOption = None,
+    code: CodeOption = None,
+    gpu_id: GpuOption = -1,
+    checkpoint_every: EveryOption = None,
+    resume: ResumeOption = False,
+    force: ForceOption = False,
+) -> None:
+    """Train a pipeline as `spacy train` does, with checkpoints from which a stopped run goes on.
+
+    Without --checkpoint-every it is `spacy train`: the same loop, rows and weights. With it, everything that later
+    steps depend on is written to OUTPUT/checkpoints; the last two are kept. After a crash, a kill or a reboot, the same
+    command with --resume goes on, and on one CPU thread ends with the very weights that the run would have had. SIGTERM
+    ends a run after a checkpoint, with exit status 75.
+
+    Values of the config are set like --training.max_steps 1000. Between runs, max_steps, eval_frequency, patience and
+    the logger may change.
+
+    Example: python -m spacy lsbillm train config.cfg --output run --checkpoint-every 10m
+    """
+    try:
+        interval = None if checkpoint_every is None else Interval.read(checkpoint_every)
+        overrides = parse_config_overrides(ctx.args)
+        import_code(code)
+        train(TrainSettings(config_path, output, overrides, gpu_id, interval, resume, force))
+    except Preempted as stopped:
+        again = "Nothing was kept." if stopped.step is None else f"The checkpoint is of step {stopped.step}: --resume."
+        msg.warn(f"Asked to stop. {again}")
+        raise Exit(PREEMPTED) from None
+    except RankLost:
+        # Whichever process has failed says so itself.
+        raise Exit(1) from None
+    except OWN_ERRORS as error:
+        msg.fail("Cannot train", str(error), exits=1)

@@ -1,0 +1,9 @@
+"""spaCy's training loop, made to survive: checkpoints, exact resumption and several ranks around it."""
+
+from .checkpoint import CHECKPOINTS
+from .interval import Interval
+from .loop import Preempted
+from .ranks import RankLost
+from .run import PREEMPTED, TrainSettings, train
+
+__all__ = ["CHECKPOINTS", "PREEMPTED", "Interval", "Preempted", "RankLost", "TrainSettings", "train"]

@@ -1,0 +1,50 @@
+"""How often a checkpoint is due: every so many steps, or every so much time."""
+
+import re
+from dataclasses import dataclass
+
+from ..errors import SettingError
+
+SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Steps or seconds between checkpoints; one of the two is 0, or both: there are none.
+
+    steps (int): Optimizer steps.
+    seconds (float): Wall-clock time.
+    """
+
+    steps: int = 0
+    seconds: float = 0.0
+
+    @classmethod
+    def read(cls, text: str) -> "Interval":
+        """Read what a user writes: "200" for steps, "90s", "10m" or "2h" for time.
+
+        RAISES (SettingError): It is neither, or not above 0.
+        """
+        found = re.fullmatch(r"(\d+)([smh]?)", text.strip())
+        number = int(found[1]) if found else 0
+        if found is None or number < 1:
+            raise SettingError(
+                f"--checkpoint-every {text} is not allowed: give a number of steps such as 200, or a time such as 90s, "
+                f"10m or 2h."
+            )
+        return cls(seconds=float(number * SECONDS[found[2]])) if found[2] else cls(steps=number)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there are checkpoints at all."""
+        return bool(self.steps or self.seconds)
+
+    def due(self, steps: int, seconds: float) -> bool:
+        """Whether the next checkpoint is due.
+
+        steps (int): The number of finished steps.
+        seconds (float): Since the last checkpoint, or since the start.
+        """
+        if self.steps:
+            return steps % self.steps == 0
+        return self.seconds > 0 and seconds >= self.seconds

@@ -1,0 +1,423 @@
+"""spaCy's training loop with checkpoints around it.
+
+The loop stays spaCy's. While `CheckpointedLoop.around` lasts, five names of `spacy.training.loop` (spaCy 3.8) are stood
+in for by functions that call spaCy's own:
+
+- `create_train_batches`: notes what the random generators were before batches were drawn, and a digest of their texts;
+- `train_while_improving`: gets a pipeline that does nothing while a resumed run is brought to its place, and writes
+  checkpoints between steps;
+- `create_before_to_disk_callback`: nothing is saved while a run is brought to its place;
+- `clean_output_dir`: a resumed run keeps its `model-best`;
+- `timer`: goes on from the seconds of the checkpoint.
+
+A run is resumed by spaCy's own loop from step 0 on: batches are drawn, schedules are stepped and rows are printed, but
+the pipeline is neither updated nor evaluated; then weights, optimizer and random generators are put into their state.
+So all that the loop keeps in its local variables, and whatever corpora, batchers and schedules keep, is as it was.
+"""
+
+import contextlib
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from spacy.language import Language
+from spacy.training import Example
+from spacy.training import loop as spacy_loop
+from thinc.api import Optimizer, get_current_ops
+from torch import Tensor
+from tqdm import tqdm  # type: ignore[import-untyped]
+from wasabi import msg
+
+from ..errors import DataError, StorageError
+from ..pipeline.whole_batch import share_of
+from .checkpoint import Checkpoint, Evaluation, remove_old_checkpoints, restore_best, save_checkpoint
+from .interval import Interval
+from .random_state import drawn_from, random_state, reseed_cupy, reseed_rank, restore_random_state
+from .ranks import Ranks
+from .state import TrainingState, collect_state, restore_state
+
+Step = tuple[Any, dict[str, Any], bool | None]
+
+
+class Preempted(BaseException):
+    """The training was asked to stop, and the last checkpoint holds all of it. It is no `Exception`, of which spaCy's
+    loop would tell in its own words.
+
+    step (int | None): Of the checkpoint; None: there was none yet.
+    """
+
+    def __init__(self, step: int | None):
+        super().__init__(step)
+        self.step = step
+
+
+class CheckpointedLoop:
+    """One training with checkpoints.
+
+    output (Path | None): The folder of the run; None where nothing is kept.
+    identity (dict): What must be the same for the run to go on.
+    interval (Interval): When checkpoints are due, beside the end and when the run is asked to stop.
+    resumed (tuple[Checkpoint, Path] | None): What to go on from, and the folder that it is in.
+    ranks (Ranks): The processes that share the training.
+    stop_asked (bool): Set it to have a checkpoint after this step, and `Preempted` raised.
+    """
+
+    def __init__(
+        self,
+        output: Path | None,
+        identity: dict[str, Any],
+        interval: Interval,
+        resumed: tuple[Checkpoint, Path] | None,
+        ranks: Ranks,
+    ):
+        self.ranks = ranks
+        self.stop_asked = False
+        self.replaying = resumed is not None
+        self._output = output
+        self._identity = identity
+        self._interval = interval
+        self._resumed: Checkpoint | None = resumed[0] if resumed else None
+        self._resumed_folder: Path | None = resumed[1] if resumed else None
+        self._evaluations = list(self._resumed.evaluations) if self._resumed else []
+        self._saved_step = self._resumed.step if self._resumed else None
+        self._draws = Draws(self._resumed.part("draws/") if self._resumed else {})
+        # What is stood in for, by name.
+        self._spacy: dict[str, Callable[..., Any]] = {}
+        self._begun: float | None = None
+        self._saved_at = 0.0
+
+    @contextlib.contextmanager
+    def around(self) -> Iterator[None]:
+        """Within it `spacy.training.loop.train` makes this run."""
+        stand_ins: dict[str, Callable[..., Any]] = {
+            "create_train_batches": self._create_train_batches,
+            "train_while_improving": self._train_while_improving,
+            "create_before_to_disk_callback": self._create_before_to_disk_callback,
+            "clean_output_dir": self._clean_output_dir,
+            "timer": self._timer,
+        }
+        self._spacy = {name: getattr(spacy_loop, name) for name in stand_ins}
+        for name, stand_in in stand_ins.items():
+            setattr(spacy_loop, name, stand_in)
+        try:
+            yield
+        finally:
+            for name, original in self._spacy.items():
+                setattr(spacy_loop, name, original)
+
+    def _timer(self) -> float:
+        """spaCy calls it at the beginning and subtracts that from later calls."""
+        now = time.monotonic()
+        if self._begun is None:
+            self._begun = now - (self._resumed.seconds if self._resumed else 0.0)
+            self._saved_at = now
+            return self._begun
+        return now
+
+    def _clean_output_dir(self, path: Path | None) -> None:
+        if self._resumed_folder is None:
+            self._spacy["clean_output_dir"](path)
+        elif self.ranks.first and self._output is not None:
+            restore_best(self._resumed_folder, self._output)
+            remove_old_checkpoints(self._output)
+
+    def _create_before_to_disk_callback(self, callback: Callable[[Language], Language] | None) -> Callable[..., Any]:
+        modified = self._spacy["create_before_to_disk_callback"](callback)
+        return lambda nlp: _NotSaved() if self.replaying else modified(nlp)
+
+    def _create_train_batches(self, *args: Any, **kwargs: Any) -> Iterator[tuple[int, Any]]:
+        batches = self._spacy["create_train_batches"](*args, **kwargs)
+        return self._draws.of(batches, lambda: self.replaying)
+
+    def _train_while_improving(
+        self,
+        nlp: Language,
+        optimizer: Optimizer,
+        train_data: Iterator[tuple[int, Any]],
+        evaluate: Callable[[], tuple[float, dict[str, Any]]],
+        *,
+        eval_frequency: int,
+        exclude: list[str],
+        before_update: Callable[[Language, dict[str, Any]], None] | None,
+        **settings: Any,
+    ) -> Iterator[Step]:
+        recorded = {row.step: row for row in self._evaluations}
+
+        def evaluate_or_recall() -> tuple[float, dict[str, Any]]:
+            if self.replaying:
+                row = recorded[self._draws.step]
+                return row.score, row.other_scores
+            return self.ranks.evaluate(nlp, evaluate)
+
+        def is_evaluated(step: int) -> bool:
+            return step in recorded if self.replaying else step % eval_frequency == 0
+
+        steps = self._spacy["train_while_improving"](
+            _Pipeline(nlp, self, exclude),
+            optimizer,
+            train_data,
+            evaluate_or_recall,
+            eval_frequency=_EvaluatedSteps(is_evaluated),
+            exclude=exclude,
+            before_update=before_update and (lambda _, progress: before_update(nlp, progress)),
+            **settings,
+        )
+        if self._resumed is not None:
+            yield from self._replay(steps, recorded)
+            self._put_into_state(nlp, optimizer, exclude)
+        else:
+            self._reseed(nlp, -1)
+        info: dict[str, Any] | None = None
+        for batch, info, is_best in steps:
+            if is_best is not None:
+                self._check_batches()
+                info["losses"].update(self._losses_of_all(info["losses"]))
+                row = {name: float(loss) for name, loss in info["losses"].items()}
+                self._evaluations.append(Evaluation(info["step"], row, float(info["score"]), info["other_scores"]))
+            yield batch, info, is_best
+            # spaCy begins new sums after an evaluation.
+            losses = {} if is_best is not None else info["losses"]
+            stop = self.ranks.any(self.stop_asked)
+            if stop or self._due(info["step"]):
+                self._save(nlp, optimizer, exclude, info["step"], losses)
+            if stop:
+                raise Preempted(self._saved_step)
+        if self._interval.wanted and info is not None and info["step"] != self._saved_step:
+            self._save(nlp, optimizer, exclude, info["step"], {} if info["score"] is not None else info["losses"])
+
+    def _due(self, step: int) -> bool:
+        due = self._interval.due(step + 1, time.monotonic() - self._saved_at)
+        # Clocks differ; steps do not.
+        return self.ranks.of_first(due) if self._interval.seconds else due
+
+    def _check_batches(self) -> None:
+        """RAISES (DataError): The processes have drawn other batches."""
+        if len(set(self.ranks.gather(self._draws.digest))) > 1:
+            raise DataError(
+                "the processes of this training have drawn other batches. Its reader or batcher depends on something "
+                "that differs between them, such as the time, or the order of files in a folder."
+            )
+
+    def _losses_of_all(self, losses: dict[str, Any]) -> dict[str, Any]:
+        """The sums over all processes."""
+        if self.ranks.size == 1:
+            return losses
+        sums: dict[str, float] = {}
+        for one in self.ranks.gather({name: float(loss) for name, loss in losses.items()}):
+            for name, loss in one.items():
+                sums[name] = sums.get(name, 0.0) + loss
+        return sums
+
+    def _replay(self, steps: Iterator[Step], recorded: dict[int, Evaluation]) -> Iterator[Step]:
+        """RAISES (StorageError): The loop ends, or gives other batches, on the way."""
+        assert self._resumed is not None
+        last = self._resumed.step
+        # They are added up over all processes before they are shown.
+        kept = self._resumed.part("losses/") if self.ranks.first else {}
+        pending = {name: value.numpy()[()] for name, value in kept.items()}
+        with tqdm(total=last + 1, desc=f"going on after step {last}", unit=" steps", leave=False, delay=2) as progress:
+            for batch, info, is_best in steps:
+                step = info["step"]
+                # They are the dict in which the loop adds them up.
+                info["losses"].update(recorded[step].losses if is_best is not None else pending if step == last else {})
+                progress.update()
+                if is_best is not None:
+                    # A row comes, which would stand behind the bar.
+                    progress.clear()
+                yield batch, info, None if is_best is None else False
+                if self.ranks.any(self.stop_asked):
+                    raise Preempted(last)
+                if step == last:
+                    break
+            else:
+                raise StorageError(
+                    f"the run ends before step {last}, that of its checkpoint: its corpus is shorter, or max_steps, "
+                    f"max_epochs or patience are lower than they were."
+                )
+        if self._draws.digest != self._resumed.batches:
+            raise StorageError(
+                "the training corpus gives other batches than it did before the checkpoint. Either it was changed, or "
+                "its reader or batcher depends on something that no checkpoint holds, such as the time."
+            )
+
+    def _put_into_state(self, nlp: Language, optimizer: Optimizer, exclude: Sequence[str]) -> None:
+        assert self._resumed is not None
+        state = TrainingState(self._resumed.part("state/"), self._resumed.facts)
+        restore_state(state, nlp, optimizer, exclude)
+        restore_random_state(self._resumed.part("random/"))
+        self._reseed(nlp, self._resumed.step)
+        self._resumed.tensors.clear()
+        self.replaying = False
+
+    def _save(
+        self,
+        nlp: Language,
+        optimizer: Optimizer,
+        exclude: Sequence[str],
+        step: int,
+        losses: dict[str, Any],
+    ) -> None:
+        losses = self._losses_of_all(losses)
+        self._saved_at = time.monotonic()
+        if self.ranks.first and self._output is not None:
+            self._write(nlp, optimizer, exclude, step, losses)
+        self._reseed(nlp, step)
+
+    def _write(
+        self, nlp: Language, optimizer: Optimizer, exclude: Sequence[str], step: int, losses: dict[str, Any]
+    ) -> None:
+        assert self._output is not None
+        state = collect_state(nlp, optimizer, exclude)
+        tensors = {f"state/{name}": value for name, value in state.tensors.items()}
+        tensors |= {f"random/{name}": value for name, value in random_state().items()}
+        tensors |= {f"draws/{name}": value for name, value in self._draws.as_tensors().items()}
+        tensors |= {f"losses/{name}": _as_tensor(value) for name, value in losses.items()}
+        seconds = time.monotonic() - (self._begun or 0.0)
+        checkpoint = Checkpoint(
+            step,
+            self._identity,
+            self._evaluations,
+            self._draws.digest,
+            seconds,
+            asdict(self._interval),
+            self.ranks.size,
+            state.facts,
+            tensors,
+        )
+        try:
+            save_checkpoint(self._output, checkpoint)
+            self._saved_step = step
+        except OSError as error:
+            before = "there is none yet" if self._saved_step is None else f"that of step {self._saved_step} stands"
+            msg.warn(f"The checkpoint of step {step} could not be written ({error}): {before}. The training goes on.")
+
+    def _reseed(self, nlp: Language, step: int) -> None:
+        """Seed what no checkpoint holds anew, whether the run was stopped here or not."""
+        seed = nlp.config.interpolate()["training"]["seed"] or 0
+        reseed_rank(self.ranks.rank, seed, step + 1)
+        if step >= 0:
+            reseed_cupy(get_current_ops().xp, seed, step)
+
+
+class Draws:
+    """What was drawn from random generators to make batches, so that the same batches can be drawn again without the
+    steps in between.
+
+    Of each draw that used a generator, the generator's state before it is kept, unless it is what the draw before left:
+    for a corpus that is shuffled in each epoch, one state an epoch.
+
+    kept (Mapping[str, Tensor]): As `as_tensors` gives them.
+    step (int): The number of the last batch, -1 before the first.
+    """
+
+    def __init__(self, kept: dict[str, Tensor]):
+        self.step = -1
+        self._kept: dict[int, dict[str, Tensor]] = {}
+        for name, state in kept.items():
+            step, _, generator = name.partition("/")
+            self._kept.setdefault(int(step), {})[generator] = state
+        self._texts = hashlib.sha256()
+
+    @property
+    def digest(self) -> str:
+        """Of the texts of all batches so far, in their order."""
+        return self._texts.hexdigest()
+
+    def as_tensors(self) -> dict[str, Tensor]:
+        """The states that are kept, by step and generator."""
+        return {f"{step}/{name}": x for step, states in self._kept.items() for name, x in states.items()}
+
+    def of(self, batches: Iterator[tuple[int, Any]], replaying: Callable[[], bool]) -> Iterator[tuple[int, Any]]:
+        """The same batches. While it is replaying, generators are set to what they were."""
+        left: dict[str, Tensor] = {}
+        while True:
+            if replaying():
+                restore_random_state(left | self._kept.get(self.step + 1, {}))
+            before = random_state()
+            try:
+                epoch, batch = next(batches)
+            except StopIteration:
+                return
+            after = random_state()
+            self.step += 1
+            if not replaying():
+                used = set(drawn_from(before, after)) & set(drawn_from(left, before))
+                if used:
+                    self._kept[self.step] = {name: before[name] for name in used}
+            left = after
+            batch = list(batch)
+            self._add(batch)
+            yield epoch, batch
+
+    def _add(self, batch: Iterable[Example]) -> None:
+        for example in batch:
+            self._texts.update(example.reference.text.encode("utf8", "surrogatepass"))
+            self._texts.update(b"\0")
+
+
+class _Pipeline:
+    """What spaCy's loop uses of a pipeline; while a run is brought to its place, it does nothing. With several
+    processes it is updated with a share of each batch."""
+
+    def __init__(self, nlp: Language, run: CheckpointedLoop, exclude: Sequence[str]):
+        self._nlp = nlp
+        self._run = run
+        self._added = _AddedGradients(nlp, run.ranks, exclude)
+
+    @property
+    def pipeline(self) -> list[Any]:
+        if self._run.replaying:
+            return []
+        # Between the updates of a step and the optimizer's steps, the loop goes through the components once.
+        return [("", self._added), *self._nlp.pipeline] if self._run.ranks.size > 1 else self._nlp.pipeline
+
+    def update(self, examples: Sequence[Example], **kwargs: Any) -> Any:
+        if self._run.replaying:
+            return None
+        if self._run.ranks.size == 1:
+            return self._nlp.update(examples, **kwargs)
+        share = self._run.ranks.share(examples)
+        with share_of(examples):
+            return self._nlp.update(share, **kwargs) if share else None
+
+    def use_params(self, params: Any) -> Any:
+        return self._nlp.use_params(params)
+
+
+class _AddedGradients:
+    """As a component, it comes before all others in a step: it adds up the gradients of all processes."""
+
+    is_trainable = True
+    model = "none"
+
+    def __init__(self, nlp: Language, ranks: Ranks, exclude: Sequence[str]):
+        self._nlp, self._ranks, self._exclude = nlp, ranks, exclude
+
+    def finish_update(self, optimizer: Optimizer) -> None:
+        self._ranks.add_gradients(self._nlp, self._exclude)
+
+
+class _EvaluatedSteps:
+    """Stands in for `eval_frequency`, of which the loop asks whether `step % eval_frequency` is 0: the steps that have
+    a row already were perhaps evaluated at another frequency."""
+
+    def __init__(self, is_evaluated: Callable[[int], bool]):
+        self._is_evaluated = is_evaluated
+
+    def __rmod__(self, step: int) -> int:
+        return 0 if self._is_evaluated(step) else 1
+
+
+class _NotSaved:
+    def to_disk(self, path: Path) -> None:
+        """Nothing: what a resumed run has before it is at its place is not worth keeping."""
+
+
+def _as_tensor(loss: Any) -> Tensor:
+    # CuPy's must be fetched; a sum in single precision goes on as one.
+    return torch.from_numpy(np.array(loss.get() if hasattr(loss, "get") else loss))
