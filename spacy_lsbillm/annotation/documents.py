@@ -1,0 +1,76 @@
+"""From what stands in a file to a document of spaCy's that is ready for a pipeline."""
+
+from typing import Any
+
+from spacy.language import Language
+from spacy.tokens import Doc
+
+from ..errors import DataError, in_short
+from ..files import parse_json
+from .sources import JSONL, Broken, Item, Keys, Line, Row, Tokens
+
+# Where a document keeps its id.
+ID = "id"
+
+
+def read_item(item: Item, keys: Keys) -> tuple[str | Tokens, str | int]:
+    """The text of an item, or its tokens where it has been cut into some, and its id: the one that it was given, a
+    string or a whole number, or else its place.
+
+    RAISES (DataError): There is no text, or the id is of another type.
+    """
+    if isinstance(item.content, Broken):
+        raise DataError(item.content.error)
+    text, id_ = _text_of(item.content, keys)
+    return text, item.place if id_ is None else id_
+
+
+def make_doc(nlp: Language, text: str | Tokens, id_: str | int) -> Doc:
+    """A document for the pipeline, with its id in `doc.user_data["id"]`. Tokens are kept as they are.
+
+    RAISES (ValueError): It is longer than `nlp.max_length`, or no text that spaCy takes.
+    """
+    length = len(text) if isinstance(text, str) else sum(map(len, text.words)) + sum(text.spaces or ())
+    if length > nlp.max_length:
+        raise DataError(
+            f"it has {length:,} characters, more than the {nlp.max_length:,} that the pipeline takes (nlp.max_length). "
+            f"Allow them with --max-length."
+        )
+    doc = nlp.make_doc(text) if isinstance(text, str) else Doc(nlp.vocab, text.words, text.spaces)
+    doc.user_data[ID] = id_
+    return doc
+
+
+def _text_of(content: Line | Row | Tokens, keys: Keys) -> tuple[str | Tokens, Any]:
+    """RETURNS (tuple): The text or the tokens, and the id or None."""
+    if isinstance(content, Tokens):
+        return content, _checked_id(content.id, ID)
+    if isinstance(content, Row):
+        return _checked_text(content.text, keys.text), _checked_id(content.id, keys.id)
+    try:
+        line = content.content.decode("utf8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"it is not UTF-8: {error}") from error
+    if content.suffix != JSONL:
+        return line, None
+    try:
+        found = parse_json(line)
+    except ValueError as error:
+        raise DataError(f"it is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise DataError(f"it is not a JSON object, but {line[:40]!r}")
+    if keys.text not in found:
+        raise DataError(f"it has no {keys.text!r}, but {in_short(list(found))}. Name another key with --text-key.")
+    return _checked_text(found[keys.text], keys.text), _checked_id(found.get(keys.id), keys.id)
+
+
+def _checked_text(text: Any, key: str) -> str:
+    if not isinstance(text, str):
+        raise DataError(f"{key!r} is {str(text)[:40]!r}, which is no text")
+    return text
+
+
+def _checked_id(id_: Any, key: str) -> Any:
+    if id_ is not None and (isinstance(id_, bool) or not isinstance(id_, str | int)):
+        raise DataError(f"{key!r} is {str(id_)[:40]!r}; an id must be a string or a whole number")
+    return id_

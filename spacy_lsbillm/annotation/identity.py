@@ -1,0 +1,80 @@
+"""What an annotation is, so that an output folder is not filled by two different ones."""
+
+import hashlib
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..files import content_of, digest
+from .settings import AnnotationSettings
+from .sources import InputFile
+
+# Larger files are known by so many blocks of so many bytes, at even distances from the first to the last.
+WHOLE = 64 * 1024 * 1024
+BLOCKS, BLOCK = 64, 1024 * 1024
+LIBRARIES = ("spacy-lsbillm", "spacy", "spacy-transformers", "torch", "transformers")
+# Lines of differences that are shown.
+MOST_SHOWN = 10
+
+
+def identity_of(settings: AnnotationSettings, format_name: str, files: Sequence[InputFile]) -> dict[str, Any]:
+    """All that decides the output: what the pipeline, the code and each input file hold, and the settings."""
+    return {
+        "pipeline": {"name": settings.pipeline, "content": content_of(settings.pipeline_folder)},
+        "code": None if settings.code is None else content_of(settings.code),
+        "input": {file.name: {"bytes": file.size, "content": _content(file)} for file in files},
+        "settings": {
+            "format": format_name,
+            "shard-size": settings.shard_size,
+            "text-key": settings.keys.text,
+            "id-key": settings.keys.id,
+            "spans-key": None if settings.spans_keys is None else list(settings.spans_keys),
+            "max-length": settings.max_length,
+        },
+    }
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs, one line each, and no more lines than can be read."""
+    lines = []
+    if old["pipeline"]["content"] != new["pipeline"]["content"]:
+        lines.append(f"the pipeline was {old['pipeline']['name']!r} with other files in it")
+    if old["code"] != new["code"]:
+        lines.append("the code (--code) was another")
+    for name in sorted(old["input"].keys() | new["input"].keys()):
+        before, now = old["input"].get(name), new["input"].get(name)
+        if before != now:
+            what = "was not there" if before is None else "is not there any more" if now is None else "was another"
+            lines.append(f"the input file {name!r} {what}")
+    for name, value in new["settings"].items():
+        if old["settings"].get(name) != value:
+            lines.append(f"--{name} was {old['settings'].get(name)}, and is {value}")
+    more = len(lines) - MOST_SHOWN
+    return [*lines[:MOST_SHOWN], f"and {more:,} more"] if more > 0 else lines
+
+
+def versions() -> dict[str, str | None]:
+    """Of the libraries that compute: others may give slightly other numbers."""
+    found: dict[str, str | None] = {}
+    for library in LIBRARIES:
+        try:
+            found[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            found[library] = None
+    return found
+
+
+def _content(file: InputFile) -> str:
+    if file.size <= WHOLE:
+        return digest(file.path)[:32]
+    return _sampled(file.path, file.size)
+
+
+def _sampled(path: Path, size: int) -> str:
+    found = hashlib.sha256()
+    with path.open("rb") as stream:
+        for i in range(BLOCKS):
+            stream.seek((size - BLOCK) * i // (BLOCKS - 1))
+            found.update(stream.read(BLOCK))
+    return f"{BLOCKS} blocks {found.hexdigest()[:32]}"

@@ -1,0 +1,208 @@
+"""Processes on a Ray cluster that annotate: actors, which Ray puts where there is room."""
+
+import os
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import SettingError
+from .annotator import Annotator, AnnotatorSettings, Result
+from .batches import Batch
+from .pool import Outcome, Pool
+
+# Seconds within which something must answer at the address.
+CONNECT_SECONDS = 5.0
+# Seconds between two looks at how large the cluster is.
+RESIZE_SECONDS = 10.0
+# Actors in a row that may die while they load the pipeline. A node that is lost takes several with it.
+MOST_STILLBORN = 20
+# What a client of gRPC says first (HTTP/2: a fixed text and a frame of settings), and the kind of frame that answers.
+GREETING, SETTINGS_FRAME = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]), 4
+
+
+class _Actor:
+    """What runs on a node.
+
+    folder (str): That the run was started from, where relative names lead; where a node has it, too.
+    """
+
+    def __init__(self, settings: AnnotatorSettings, gpu: bool, folder: str) -> None:
+        if os.path.isdir(folder):
+            os.chdir(folder)
+        # Ray shows an actor its own GPU alone.
+        self._annotator = Annotator(settings, 0 if gpu else None)
+
+    def ready(self) -> None:
+        """Returns once the pipeline is loaded."""
+
+    def annotate(self, batch: Batch) -> Result:
+        return self._annotator.annotate(batch.items)
+
+
+@dataclass
+class _Worker:
+    """An actor, and what it is at.
+
+    handle (Any): The actor.
+    call (Any): What is awaited of it; None: it is idle.
+    batch (Batch | None): None while it loads the pipeline, or is idle.
+    """
+
+    handle: Any
+    call: Any
+    batch: Batch | None = None
+
+
+class RayPool(Pool):
+    """Actors on a Ray cluster, each with a pipeline of its own and a core, or a GPU and a core.
+
+    address (str): HOST:PORT, ray://HOST:PORT, or "auto" for the cluster that this machine is part of.
+    processes (int | None): Actors; those for which there is no room wait for it, which asks a cluster that can grow to
+        do so. None: as many as the cluster has room for, also when it grows.
+    gpu (bool): Whether they compute on GPUs.
+    RAISES (SettingError): Ray is not installed, does not run there, or has no room.
+    """
+
+    def __init__(self, settings: AnnotatorSettings, address: str, processes: int | None, gpu: bool) -> None:
+        self._ray = _connected(address)
+        self._settings, self._address, self._gpu = settings, address, gpu
+        self._wanted = processes
+        self._workers: list[_Worker] = []
+        self._stillborn = 0
+        self._resized = 0.0
+        options: dict[str, Any] = {"num_cpus": 1, "max_restarts": 0, "max_concurrency": 1}
+        self._remote = self._ray.remote(**options, **({"num_gpus": 1} if gpu else {}))(_Actor)
+        try:
+            self._resize()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def processes(self) -> int:
+        return len(self._workers)
+
+    def idle(self) -> int:
+        return sum(worker.call is None for worker in self._workers)
+
+    def submit(self, batch: Batch) -> None:
+        worker = next(worker for worker in self._workers if worker.call is None)
+        worker.batch, worker.call = batch, worker.handle.annotate.remote(batch)
+
+    def wait(self, seconds: float) -> list[Outcome]:
+        self._resize()
+        calls = [worker.call for worker in self._workers if worker.call is not None]
+        done, _ = self._ray.wait(calls, num_returns=1, timeout=seconds) if calls else ([], [])
+        # What else has come by now.
+        done = self._ray.wait(calls, num_returns=len(calls), timeout=0)[0] if done else []
+        outcomes = []
+        for worker in [worker for worker in self._workers if worker.call in done]:
+            call, batch = worker.call, worker.batch
+            worker.call = worker.batch = None
+            try:
+                result = self._ray.get(call)
+            except self._ray.exceptions.RayTaskError as error:
+                # Documents that fail are no errors of an actor.
+                raise SettingError(
+                    f"the pipeline {self._settings.pipeline!r} cannot be used on a node of the cluster. It must be "
+                    f"found there under the same name, and so must its base: {_last_line(error)}"
+                ) from error
+            except self._ray.exceptions.RayError as error:
+                self._bury(worker, batch, error)
+                if batch is not None:
+                    outcomes.append(Outcome(batch, None, f"the actor died ({type(error).__name__})"))
+                continue
+            if batch is None:
+                self._stillborn = 0
+            else:
+                outcomes.append(Outcome(batch, result))
+        return outcomes
+
+    def _bury(self, worker: _Worker, batch: Batch | None, error: Exception) -> None:
+        self._workers.remove(worker)
+        # It may live, and only what it said be lost.
+        self._ray.kill(worker.handle)
+        cause = getattr(error, "cause", None) or error.__cause__
+        if isinstance(cause, self._ray.exceptions.RayTaskError):
+            raise SettingError(
+                f"the pipeline {self._settings.pipeline!r} cannot be loaded on a node of the cluster. It must be found "
+                f"there under the same name, and so must its base: {_last_line(cause)}"
+            ) from error
+        self._stillborn += batch is None
+        if self._stillborn >= MOST_STILLBORN:
+            raise SettingError(
+                f"the pipeline {self._settings.pipeline!r} cannot be loaded on the cluster: {self._stillborn} actors "
+                f"in a row died of it. The last: {_last_line(error)}"
+            ) from error
+        self._resized = 0.0
+
+    def _resize(self) -> None:
+        """Have as many actors as are wanted, or as there is room for."""
+        if time.monotonic() - self._resized < RESIZE_SECONDS:
+            return
+        self._resized = time.monotonic()
+        room = self._wanted
+        if room is None:
+            resources = self._ray.cluster_resources()
+            room = int(min(resources.get("CPU", 0), resources.get("GPU", 0) if self._gpu else float("inf")))
+            if not room and not self._workers:
+                raise SettingError(
+                    f"the Ray cluster at {self._address} has no {'GPU' if self._gpu else 'core'} to annotate on: start "
+                    f"a node, or say with --processes how many to wait for."
+                )
+        while len(self._workers) < room:
+            handle = self._remote.remote(self._settings, self._gpu, os.getcwd())
+            self._workers.append(_Worker(handle, handle.ready.remote()))
+
+    def close(self) -> None:
+        for worker in self._workers:
+            self._ray.kill(worker.handle)
+        self._workers.clear()
+        self._ray.shutdown()
+
+
+def _connected(address: str) -> Any:
+    """The module `ray`, connected to a cluster.
+
+    RAISES (SettingError): It is not installed, or there is no cluster.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise SettingError(
+            f"--ray needs Ray ({error}). Install it: python -m pip install 'spacy-lsbillm[ray]'; or leave out --ray: "
+            f"processes on one machine do not need it."
+        ) from error
+    remedy = "Start one with `ray start --head`, or leave out --ray: processes on one machine do not need it."
+    if address != "auto":
+        _check_listening(address, remedy)
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    except Exception as error:
+        # Errors of many kinds, of gRPC and of versions that do not fit among them.
+        where = "on this machine" if address == "auto" else f"at {address}"
+        raise SettingError(f"no Ray cluster can be used {where} ({_last_line(error)}). {remedy}") from error
+    return ray
+
+
+def _check_listening(address: str, remedy: str) -> None:
+    """RAISES (SettingError): It is no address, or nobody listens there."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        raise SettingError(f"--ray {address} is no address: give HOST:PORT, such as 10.0.0.1:6379. {remedy}")
+    try:
+        with socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS) as connection:
+            # Ray itself would try for minutes to talk to whatever listens there. With TLS nothing is said in the open.
+            if os.environ.get("RAY_USE_TLS", "0") == "0":
+                connection.sendall(GREETING)
+                answer = connection.recv(9)
+                if len(answer) < 4 or answer[3] != SETTINGS_FRAME:
+                    raise OSError(f"what listens there answers {answer!r}, which is not Ray's protocol")
+    except (OSError, OverflowError) as error:
+        raise SettingError(f"no Ray cluster runs at {address} ({error}). {remedy}") from error
+
+
+def _last_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,163 @@
+"""Processes on this machine that annotate."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
+
+from ..errors import SettingError
+from .annotator import Annotator, AnnotatorSettings, Result
+from .batches import Batch
+from .pool import Outcome, Pool
+
+# Processes in a row that may die while they load the pipeline.
+MOST_STILLBORN = 3
+# Seconds for a process to end by itself.
+GRACE = 2.0
+THREADS = "OMP_NUM_THREADS"
+# What a pipeline imports when it is made, which takes seconds.
+PRELOADED = (
+    "spacy_lsbillm.architectures",
+    "spacy_lsbillm.pipeline.billm_transformer",
+    "spacy_lsbillm.pipeline.sequence_labeler",
+)
+READY = "ready"
+
+
+def _serve(connection: Connection, settings: AnnotatorSettings, gpu: int | None) -> None:
+    """Load the pipeline and annotate what comes, until the other end hangs up or is dead."""
+    # An interrupt at the terminal goes to all processes; the one that has started this one ends it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(EOFError, OSError):
+        try:
+            annotator = Annotator(settings, gpu)
+        except Exception as error:
+            connection.send(f"{type(error).__name__}: {error}")
+            return
+        connection.send(READY)
+        while True:
+            connection.send(annotator.annotate(connection.recv()))
+
+
+class _Worker:
+    """One process, and what it is at."""
+
+    def __init__(self, context: BaseContext, settings: AnnotatorSettings, gpu: int | None) -> None:
+        self.gpu = gpu
+        self.ready = False
+        self.batch: Batch | None = None
+        self.connection, other = context.Pipe()
+        self.process = context.Process(target=_serve, args=(other, settings, gpu), daemon=True)  # type: ignore[attr-defined]
+        self.process.start()
+        other.close()
+
+    @property
+    def idle(self) -> bool:
+        return self.ready and self.batch is None
+
+    def end(self) -> str:
+        """End it. RETURNS (str): How it has ended, in words."""
+        self.connection.close()
+        self.process.join(GRACE)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        status = self.process.exitcode or 0
+        return f"with status {status}" if status >= 0 else f"by signal {-status} ({signal.Signals(-status).name})"
+
+
+class LocalPool(Pool):
+    """Processes on this machine, each with a pipeline of its own.
+
+    settings (AnnotatorSettings): What they are told.
+    gpus (Sequence[int | None]): One for each process; None: it computes on the CPU.
+    """
+
+    def __init__(self, settings: AnnotatorSettings, gpus: Sequence[int | None]) -> None:
+        self._settings = settings
+        # A forked process has but one thread of torch, see `backbone.base`, and cannot use a GPU if CUDA has been asked
+        # for one before. Where neither matters, processes are forked from a server that has imported everything and has
+        # no threads.
+        forked = settings.threads == 1 and not any(gpu is not None for gpu in gpus)
+        forked = forked and "forkserver" in multiprocessing.get_all_start_methods()
+        self._context: BaseContext = multiprocessing.get_context("forkserver" if forked else "spawn")
+        if forked:
+            self._context.set_forkserver_preload([__name__, *PRELOADED])
+        self._stillborn = 0
+        self._workers: list[_Worker] = []
+        try:
+            for gpu in gpus:
+                self._start(gpu)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, gpu: int | None) -> None:
+        # Libraries read it when they are imported.
+        before = os.environ.get(THREADS)
+        if self._settings.threads is not None:
+            os.environ[THREADS] = str(self._settings.threads)
+        try:
+            self._workers.append(_Worker(self._context, self._settings, gpu))
+        finally:
+            if before is None:
+                os.environ.pop(THREADS, None)
+            else:
+                os.environ[THREADS] = before
+
+    @property
+    def processes(self) -> int:
+        return len(self._workers)
+
+    def idle(self) -> int:
+        return sum(worker.idle for worker in self._workers)
+
+    def submit(self, batch: Batch) -> None:
+        worker = next(worker for worker in self._workers if worker.idle)
+        worker.batch = batch
+        # One that has died shows it to `wait`.
+        with suppress(OSError):
+            worker.connection.send(batch.items)
+
+    def wait(self, seconds: float) -> list[Outcome]:
+        outcomes = []
+        waiting: list[Connection] = [worker.connection for worker in self._workers]
+        heard = wait(waiting, timeout=seconds)
+        for worker in [worker for worker in self._workers if worker.connection in heard]:
+            try:
+                said = worker.connection.recv()
+            except (EOFError, OSError):
+                outcomes += self._replace(worker)
+                continue
+            if isinstance(said, Result):
+                assert worker.batch is not None
+                outcomes.append(Outcome(worker.batch, said))
+                worker.batch = None
+            elif said == READY:
+                worker.ready, self._stillborn = True, 0
+            else:
+                raise SettingError(f"the pipeline {self._settings.pipeline!r} cannot be loaded: {said}")
+        return outcomes
+
+    def _replace(self, worker: _Worker) -> list[Outcome]:
+        """Have another process in the place of one that has died."""
+        self._workers.remove(worker)
+        death = f"the process ended {worker.end()}"
+        self._stillborn += not worker.ready
+        if self._stillborn >= MOST_STILLBORN:
+            raise SettingError(
+                f"the pipeline {self._settings.pipeline!r} cannot be loaded: {death}, the third in a row. Where memory "
+                f"is short, take fewer --processes."
+            )
+        self._start(worker.gpu)
+        return [] if worker.batch is None else [Outcome(worker.batch, None, death)]
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.process.kill()
+        for worker in self._workers:
+            worker.end()
+        self._workers.clear()

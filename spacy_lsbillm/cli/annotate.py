@@ -1,0 +1,151 @@
+"""`python -m spacy lsbillm annotate`: a corpus through a pipeline, on many processes or machines."""
+
+import errno
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+from typer.core import TyperCommand
+from wasabi import msg
+
+from ..annotation import FORMATS, SUFFIXES, AnnotationSettings, Keys, RunSettings, annotate
+from ..errors import SettingError
+from . import app
+from .device import device_of
+from .pipelines import PipelineArgument, any_pipeline_folder
+
+InputArgument = Annotated[
+    Path, Argument(help=f"A file that ends in {', '.join(SUFFIXES)}, or a folder of such files", show_default=False)
+]
+OutputArgument = Annotated[Path, Argument(help="Folder to write; a run that was stopped goes on in it")]
+FormatOption = Annotated[
+    str | None,
+    Option("--format", "-f", help=f"{', '.join(FORMATS)}. Default: that of INPUT where it has one, else jsonl"),
+]
+TextKeyOption = Annotated[str, Option("--text-key", help="Key or column of the texts, in JSONL and Parquet")]
+IdKeyOption = Annotated[str, Option("--id-key", help="That of the ids; a document without one has its place as id")]
+SpansOption = Annotated[
+    list[str] | None, Option("--spans-key", help="Group of doc.spans to write; may be repeated. Default: all")
+]
+LengthOption = Annotated[
+    int | None, Option("--max-length", help="Characters a document may have. Default: spaCy's 1,000,000")
+]
+ShardOption = Annotated[int, Option("--shard-size", help="Documents of the input a file of the output is made of")]
+CodeOption = Annotated[
+    Path | None,
+    Option("--code", "-c", help="Python file with registered functions that the pipeline needs", exists=True),
+]
+ProcessesOption = Annotated[
+    int | None, Option("--processes", "-n", help="Each loads the pipeline. Default: one a GPU, or one a core")
+]
+GpuOption = Annotated[
+    str,
+    Option("--gpu-id", "-g", help="Numbers of the GPUs, such as 0 or 0,1,2; -1 for the CPU. With --ray: 0, one each"),
+]
+BatchOption = Annotated[int, Option("--batch-size", help="Documents that go to a process at once, at most")]
+BytesOption = Annotated[
+    int, Option("--batch-bytes", help="Bytes of text that do (some 4 a word piece); a longer document goes alone")
+]
+ErrorsOption = Annotated[
+    int, Option("--max-errors", help="Documents that may fail before the run stops; -1: any number")
+]
+RayOption = Annotated[
+    str | None,
+    Option(
+        "--ray",
+        metavar="[ADDRESS]",
+        help="Use a Ray cluster: that at ADDRESS (HOST:PORT), or the one that this machine is part of",
+    ),
+]
+QuietOption = Annotated[bool, Option("--quiet", "-q", help="Show no progress")]
+ANY_RAY = "auto"
+HOW = RunSettings()
+
+
+class OptionalAddress(TyperCommand):
+    """Takes --ray with and without an address."""
+
+    def parse_args(self, ctx, args):  # type: ignore[no-untyped-def]
+        args = list(args)
+        for i, argument in enumerate(args):
+            if argument == "--ray" and (i + 1 == len(args) or args[i + 1].startswith("-")):
+                args[i] = f"--ray={ANY_RAY}"
+        return super().parse_args(ctx, args)
+
+
+@app.command("annotate", cls=OptionalAddress)
+def annotate_cli(
+    pipeline: PipelineArgument,
+    input: InputArgument,
+    output: OutputArgument,
+    format: FormatOption = None,
+    text_key: TextKeyOption = "text",
+    id_key: IdKeyOption = "id",
+    spans_key: SpansOption = None,
+    max_length: LengthOption = None,
+    shard_size: ShardOption = AnnotationSettings.shard_size,
+    code: CodeOption = None,
+    processes: ProcessesOption = HOW.processes,
+    gpu_id: GpuOption = "-1",
+    batch_size: BatchOption = HOW.batch_size,
+    batch_bytes: BytesOption = HOW.batch_bytes,
+    max_errors: ErrorsOption = HOW.max_errors,
+    ray: RayOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Annotate a corpus with a trained pipeline: each document once, in the order of the input, whatever is killed on
+    the way.
+
+    INPUT is text (one document a line), JSONL (an object with "text" and perhaps "id" a line), .spacy or Parquet.
+    OUTPUT gets shards/part-000000.jsonl and so on, with id, text, ents, cats and spans of each document;
+    failures.jsonl, with those that could not be read or annotated; and manifest.json. After a kill, the same command
+    goes on. Processes that die are replaced, and a document that kills them is set aside.
+
+    Example: python -m spacy lsbillm annotate training/model-best corpus/ annotated --processes 4
+    """
+    try:
+        settings = AnnotationSettings(
+            pipeline=pipeline,
+            pipeline_folder=any_pipeline_folder(pipeline),
+            input=input,
+            output=output,
+            format=format,
+            keys=Keys(text_key, id_key),
+            spans_keys=tuple(spans_key) if spans_key else None,
+            max_length=max_length,
+            shard_size=shard_size,
+            code=code,
+        )
+        how = RunSettings(processes, _gpus(gpu_id, ray), batch_size, batch_bytes, max_errors, ray)
+        done = annotate(settings, how, msg.warn, quiet)
+    except ValueError as error:
+        msg.fail("Cannot annotate", str(error), exits=1)
+    except OSError as error:
+        full = " Make room: the same command then goes on." if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        msg.fail("Cannot annotate", f"{error}.{full}", exits=1)
+    except KeyboardInterrupt:
+        msg.warn("Stopped. The same command goes on.", exits=130)
+    sums = done.sums
+    if not done.seconds:
+        msg.good(f"{output} is complete already: {sums['documents']:,} documents in {sums['shards']:,} shards")
+    else:
+        speed = f"{done.documents:,} documents in {done.seconds:,.0f} seconds, {done.words / done.seconds:,.0f} words/s"
+        msg.good(f"Annotated {speed}", f"{output}: {sums['documents']:,} documents in {sums['shards']:,} shards")
+    if sums["failures"]:
+        msg.warn(f"{sums['failures']:,} documents were set aside: {output / 'failures.jsonl'}")
+
+
+def _gpus(numbers: str, ray: str | None) -> tuple[int, ...]:
+    """RAISES (SettingError): They are no numbers, or there is no such GPU here, where the processes are."""
+    try:
+        found = tuple(int(number) for number in numbers.split(","))
+    except ValueError:
+        raise SettingError(f"--gpu-id {numbers} is not allowed: give numbers such as 0 or 0,1,2, or -1.") from None
+    if found == (-1,):
+        return ()
+    if min(found) < 0 or len(set(found)) < len(found):
+        raise SettingError(f"--gpu-id {numbers} is not allowed: each GPU once, and -1 alone.")
+    if ray is None:
+        for number in found:
+            device_of(number)
+    return found
