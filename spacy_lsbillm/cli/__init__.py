@@ -14,7 +14,9 @@ def lsbillm() -> None:
 spacy_app.add_typer(app)
 
 from . import (  # noqa: E402, F401
+    adapt,
     analyze,
+    annotate,
     check_base,
     convert,
     debug_pieces,
@@ -25,6 +27,7 @@ from . import (  # noqa: E402, F401
     perplexity,
     predict_mask,
     pretrain,
-    search_mask,
+    search,
+    train,
     verify,
 )

@@ -7,22 +7,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from spacy.tokens import Doc, DocBin
-from spacy.util import load_config, registry
+from spacy.util import load_config
 from spacy.vocab import Vocab
-from thinc.api import Model
 from tqdm import tqdm  # type: ignore[import-untyped]
 from typer import Argument, Option
 from wasabi import msg, table
 
-from ..alignment import SpecialPieces
-from ..backbone import longest_position
-from ..backbone.base import load_tokenizer, read_config, skeleton
-from ..backbone.location import TOKENIZER_FILES, resolve_folder
-from ..backbone.proved import family_of
-from ..backbone.vocabulary import embedding_rows, pieces_beyond
+from ..cutting import cutting_for
 from ..errors import SettingError
-from ..layers import backbone_shim
-from ..layers.billm_model import rows_for
 from ..piece_statistics import Cutting, count_pieces
 from ..pipeline.billm_transformer import DEFAULT_CONFIG
 from ..training_config import find_transformer
@@ -60,12 +52,13 @@ def debug_pieces_cli(
         files = {str(path): corpus_files(path) for path in corpus}
         name, cutting = read_cutting(config_or_base, component)
         found = {path: count_pieces(read_docs(path, parts), cutting).as_dict() for path, parts in files.items()}
-        settings = {"base": name, "window": cutting.window, "overlap": cutting.overlap}
+        settings = {"base": name, "window": cutting.window, "overlap": cutting.overlap, "repeat": cutting.repeat}
         if json_file is not None:
             write_text(json_file, json.dumps({**settings, "corpora": found}, indent=2, ensure_ascii=False) + "\n")
     except (ValueError, OSError) as error:
         msg.fail("Cannot count the pieces", str(error), exits=1)
-    msg.divider(f"{name}: windows of {cutting.window} pieces, {cutting.overlap} shared")
+    times = f", each {cutting.repeat + 1} times" if cutting.repeat else ""
+    msg.divider(f"{name}: windows of {cutting.window} pieces, {cutting.overlap} shared{times}")
     print(table(list(zip(ROWS, *map(table_column, found.values()), strict=True)), header=("", *found), divider=True))
     for path, numbers in found.items():
         print_remarks(path, numbers)
@@ -113,23 +106,7 @@ def read_cutting(source: str, component: str | None = None) -> tuple[str, Cuttin
     else:
         block = {"model": {**DEFAULT_CONFIG["model"], "name": source}}
         batch_size = BATCH_SIZE
-    model: Model = registry.resolve({"model": block["model"]})["model"]
-    shim = backbone_shim(model)
-    settings = shim.settings.backbone.base
-    folder = resolve_folder(settings.name, settings.revision, TOKENIZER_FILES)
-    base_config = read_config(folder, settings)
-    rows_of_base = embedding_rows(skeleton(base_config))
-    without_embedding = tuple(pieces_beyond(load_tokenizer(folder), rows_of_base))
-    tokenizer = load_tokenizer(folder, rows_of_base)
-    special = SpecialPieces.of(tokenizer, shim.settings.add_bos_token)
-    longest = longest_position(base_config)
-    window, overlap = model.attrs["cutting"].fitted(longest, base_config.hidden_size, len(special))
-    items = block.get("max_batch_items", DEFAULT_CONFIG["max_batch_items"])
-    get_spans = model.attrs["cutting"].get_spans
-    rows = rows_for("cpu", items, family_of(base_config, settings.name).packs)
-    return settings.name, Cutting(
-        tokenizer, special, get_spans, window, overlap, batch_size, **rows, without_embedding=without_embedding
-    )
+    return cutting_for(block, batch_size)
 
 
 ROWS = (

@@ -41,6 +41,11 @@ UNMASK_HELP = (
     "input), from:8, layers:4-7,12"
 )
 Unmask = Annotated[str, Option("--unmask", "-u", help=UNMASK_HELP)]
+REPEAT_HELP = (
+    "Copies of the text before the one whose states count, so that causal layers see all of it too; each makes "
+    "prediction about once as slow again"
+)
+Repeat = Annotated[int, Option("--repeat", min=0, help=REPEAT_HELP)]
 POOLING_HELP = (
     "The head of a textcat is one linear layer over one pooled vector: last, mean, max or attention. Without it, the "
     "head is that of spaCy's TextCatReduce"
@@ -57,6 +62,7 @@ def init_config_cli(
     base: Base = "Qwen/Qwen2.5-0.5B",
     device: DeviceOption = DeviceName.cpu,
     unmask: Unmask = "all",
+    repeat: Repeat = 0,
     pooling: Pooling = None,
     force: Force = False,
 ) -> None:
@@ -76,7 +82,7 @@ def init_config_cli(
             raise ValueError(f"{output} exists. Use --force to write over it, or another name.")
         size = size_of_base(base)
         fitted = None if size is None else fitted_to(size)
-        text = config_text(lang, component_names(pipeline), base, device.value, unmask, pooling, fitted)
+        text = config_text(lang, component_names(pipeline), base, device.value, unmask, pooling, fitted, repeat)
         if not to_stdout:
             write_text(output, text)
     except (ValueError, OSError, ImportError) as error:
@@ -147,6 +153,7 @@ def config_text(
     unmask: str,
     pooling: str | None = None,
     fitted: Fitted | None = None,
+    repeat: int = 0,
 ) -> str:
     """The config as it is written.
 
@@ -160,6 +167,7 @@ def config_text(
         fitted=fitted,
         pooling=pooling,
         unmask=check_notation(unmask),
+        repeat=repeat,
     )
     return config.to_str(interpolate=False) + "\n"
 

@@ -12,8 +12,8 @@ from ..training_config import billm_blocks
 PipelineArgument = Annotated[str, Argument(help="A trained pipeline: its folder, or the name of its installed package")]
 
 
-def pipeline_folder(pipeline: str) -> Path:
-    """The folder of a trained pipeline that has a billm_transformer.
+def any_pipeline_folder(pipeline: str) -> Path:
+    """The folder of a trained pipeline.
 
     pipeline (str): A folder, or the name of an installed package.
     RAISES (ValueError): There is none.
@@ -22,6 +22,16 @@ def pipeline_folder(pipeline: str) -> Path:
     folder = path if path.is_dir() else _package_folder(pipeline)
     if not (folder / "config.cfg").is_file():
         raise ValueError(f"{folder} holds no config.cfg: it is not a pipeline.")
+    return folder
+
+
+def pipeline_folder(pipeline: str) -> Path:
+    """The folder of a trained pipeline that has a billm_transformer.
+
+    pipeline (str): A folder, or the name of an installed package.
+    RAISES (ValueError): There is none.
+    """
+    folder = any_pipeline_folder(pipeline)
     config = load_config(folder / "config.cfg")
     if not billm_blocks(config):
         raise ValueError(
