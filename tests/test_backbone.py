@@ -10,6 +10,7 @@ from tiny import FAMILIES
 
 from spacy_lsbillm.backbone import LoraSettings
 from spacy_lsbillm.backbone.families import decoder_of, layers_of
+from spacy_lsbillm.errors import AdapterError
 
 families = pytest.mark.parametrize("family", FAMILIES)
 
@@ -68,6 +69,15 @@ def test_bfloat16_keeps_the_adapter_in_float32(make_base):
     backbone = load(make_base("llama"), "all", lora=LoraSettings(), dtype="bfloat16")
     assert backbone.states(*batch(padded=True)).dtype == torch.bfloat16
     assert {p.dtype for p in backbone.trainable().values()} == {torch.float32}
+
+
+def test_dora_over_8_bit_weights_is_refused_on_a_cpu(make_base):
+    """peft fails in the second forward pass, of something else."""
+    with pytest.raises(
+        AdapterError, match=r"lora.use_dora = True is not allowed with quantization = \"int8\" on a CPU"
+    ):
+        load(make_base("llama"), lora=LoraSettings(use_dora=True), quantization="int8")
+    load(make_base("llama"), lora=LoraSettings(use_dora=True), quantization="nf4").states(*batch(padded=False))
 
 
 @pytest.mark.parametrize("extra", [{"use_rslora": True}, {"use_dora": True}, {"target_modules": ["q_proj", "v_proj"]}])

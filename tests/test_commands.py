@@ -33,6 +33,12 @@ def test_masks_command(make_base, tmp_path):
     assert 'unmask = "0101"' in result.output
 
 
+def test_masks_command_says_what_is_repeated(make_base, tmp_path):
+    trained(make_base(), unmask="none", repeat=2, steps=1).to_disk(tmp_path / "pipeline")
+    result = CliRunner().invoke(app, ["masks", str(tmp_path / "pipeline")])
+    assert "repeat = 2: the text stands 3 times in a row" in result.output
+
+
 @pytest.mark.parametrize("pipeline", ["no_such_package", "empty", "other"])
 def test_masks_command_on_something_else(tmp_path, pipeline):
     (tmp_path / "empty").mkdir()
@@ -60,7 +66,7 @@ def test_the_letter_of_the_gpu_is_that_of_spacy_in_every_command():
     assert all(options == ["--gpu-id", "-g"] for options in letters.values()), letters
 
 
-@pytest.mark.parametrize("command", ["search-mask", "predict-mask"])
+@pytest.mark.parametrize("command", ["search", "search-mask", "predict-mask"])
 def test_a_gpu_that_is_not_there_is_no_number_of_groups(command, make_base, tmp_path):
     config = write_config(tmp_path / "c.cfg", write_corpus(tmp_path / "c.spacy", 1), make_base(), ["sequence_labeler"])
     assert "GPU" in ours(command, config, tmp_path / "out", "-g", "3", "--training.max_steps", "64", code=1)
@@ -84,12 +90,23 @@ def ours(*arguments, code=0):
 def test_init_config_writes_a_complete_config_and_the_next_command(make_base, tmp_path):
     output = tmp_path / "my configs" / "c.cfg"
     shown = run(
-        "lsbillm", "init-config", output, "--pipeline", "transformer, spancat", "--unmask", "0011", "--lang", "de"
+        "lsbillm",
+        "init-config",
+        output,
+        "--pipeline",
+        "transformer, spancat",
+        "--unmask",
+        "0011",
+        "--repeat",
+        "1",
+        "--lang",
+        "de",
     )
     (command,) = [line for line in shown.splitlines() if line.startswith("python -m spacy train")]
     config = load_config(output)
     assert config["nlp"]["pipeline"] == ["transformer", "spancat"]
     assert config["components"]["transformer"]["model"]["unmask"] == "0011"
+    assert config["components"]["transformer"]["model"]["repeat"] == 1
     assert config["components"]["transformer"]["model"]["store_base"] == "reference"
     assert "Nothing to auto-fill" in run("init", "fill-config", output, tmp_path / "filled.cfg")
     # The printed command runs, once the paths are real; the base is named only now.
@@ -201,8 +218,9 @@ def test_debug_pieces_counts(words_base, odd_corpus, tmp_path):
     assert (found["window"], found["overlap"]) == (64, 0)
     numbers = found["corpora"][str(odd_corpus)]
     assert (numbers["docs"], numbers["tokens"], numbers["pieces"]) == (4, 107, 105)
-    assert numbers["pieces_a_token"] == {"mean": 0.9907, "median": 1, "p95": 1, "max": 1, "max_token": "new"}
-    assert numbers["tokens_without_pieces"] == {"count": 1, "examples": ["  "]}
+    assert numbers["pieces_a_token"] == {"mean": 1.0, "median": 1, "p95": 1, "max": 1, "max_token": "new"}
+    # The blanks at the end of a text count to the word before them.
+    assert numbers["tokens_without_pieces"] == {"count": 0, "examples": []}
     assert numbers["unknown_pieces"] == {"count": 1, "examples": ["zagreb"]}
     assert numbers["longest_doc"] == 100
     assert (numbers["windows"], numbers["long_docs"]) == (4, {"count": 1, "windows": 2})
@@ -217,13 +235,14 @@ def test_debug_pieces_reads_the_settings_of_a_config(words_base, odd_corpus, tmp
     config = tmp_path / "c.cfg"
     ours("init-config", config, "--base", words_base)
     changed = load_config(config)
-    changed["components"]["transformer"]["model"].update(window=10, overlap=2)
+    changed["components"]["transformer"]["model"].update(window=10, overlap=2, white_space="text")
     changed.to_disk(config)
     ours("debug-pieces", config, odd_corpus, odd_corpus.parent, "--json", tmp_path / "pieces.json")
     found = json.loads((tmp_path / "pieces.json").read_text(encoding="utf8"))
     assert (found["base"], found["window"], found["overlap"]) == (str(words_base), 10, 2)
     file, folder = found["corpora"].values()
     assert file["long_docs"] == {"count": 1, "windows": 13}
+    assert file["tokens_without_pieces"] == {"count": 1, "examples": ["  "]}
     assert file == folder
 
 
@@ -234,7 +253,16 @@ def test_numbers_do_not_depend_on_batches_but_padding_does(make_base):
     for batch_size, pass_cost in ((1, 0), (5, 0), (len(docs), 10**6)):
         special = SpecialPieces.of(tokenizer)
         cutting = Cutting(
-            tokenizer, special, lambda docs: [[doc[:]] for doc in docs], 4096, 0, batch_size, 10**6, pass_cost, row=0
+            tokenizer,
+            special,
+            lambda docs: [[doc[:]] for doc in docs],
+            window=4096,
+            overlap=0,
+            batch_size=batch_size,
+            white_space="lines",
+            max_items=10**6,
+            pass_cost=pass_cost,
+            row=0,
         )
         found.append(count_pieces(docs, cutting).as_dict())
     padding = [numbers.pop("padding_share") for numbers in found]

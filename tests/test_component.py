@@ -10,7 +10,6 @@ import pytest
 import spacy
 import torch
 from pipelines import LISTENER, NER, TEXTCAT, backbone, build, examples, same, train, trained, vectors
-from spacy.kb import InMemoryLookupKB
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 from spacy.util import fix_random_seed, registry
@@ -19,7 +18,7 @@ from thinc.api import SGD, Adam, Config
 from thinc.types import Ragged
 from tiny import TEXTS
 
-from spacy_lsbillm.errors import SettingError, StorageError
+from spacy_lsbillm.errors import ListenerError, SettingError, StorageError
 
 
 def adapter(nlp, name="transformer"):
@@ -278,6 +277,74 @@ def test_training_with_empty_documents(make_base, empty):
     assert all(np.isfinite(value) for value in losses.values())
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_rehearsal(make_base, own):
+    """A component with a backbone of its own rehearses with its adapter; one that listens on vectors that are there."""
+    nlp = trained(make_base())
+    if own:
+        for head in ("ner", "textcat"):
+            nlp.replace_listeners("transformer", head, ["model.tok2vec"])
+    optimizer = nlp.resume_training(sgd=Adam(0.01))
+    data = examples(nlp)
+    nlp.update(data, sgd=optimizer, exclude=[] if own else ["transformer"], annotates=["transformer"])
+    for head in ("ner", "textcat"):
+        shared, before = adapter(nlp), nlp.get_pipe(head).model.to_bytes()
+        raw = [Example(nlp.make_doc(text), nlp.make_doc(text)) for text in TEXTS]
+        others = [name for name in nlp.pipe_names if name != head]
+        if own:
+            values = [value.clone() for value in inner(nlp, head).shims[0].backbone.trainable().values()]
+        else:
+            with pytest.raises(ListenerError, match=f"'{head}' listens .* nlp.rehearse runs no transformer"):
+                nlp.rehearse(raw, sgd=optimizer, exclude=others)
+            for example in raw:
+                nlp.get_pipe("transformer")(example.predicted)
+        losses = nlp.rehearse(raw, sgd=optimizer, exclude=others)
+        assert np.isfinite(losses[head])
+        assert nlp.get_pipe(head).model.to_bytes() != before
+        assert not moved(shared, adapter(nlp))
+        if own:
+            assert moved(values, list(inner(nlp, head).shims[0].backbone.trainable().values()))
+            # The gradient is used up.
+            assert all(p.grad is None for p in inner(nlp, head).shims[0].backbone.trainable().values())
+
+
+@pytest.mark.parametrize("failing", ["transformer", "labeler"])
+def test_a_batch_that_fails_goes_to_the_error_handler(make_base, monkeypatch, failing):
+    nlp = build(make_base(), heads=())
+    nlp.add_pipe("sequence_labeler", name="labeler")
+    train(nlp, 1)
+    pipe = nlp.get_pipe(failing)
+    predict = type(pipe).predict
+
+    def fail(self, docs):
+        docs = list(docs)
+        if any("rain" in doc.text for doc in docs):
+            raise RuntimeError("rain")
+        return predict(self, docs)
+
+    monkeypatch.setattr(type(pipe), "predict", fail)
+    with pytest.raises(RuntimeError, match="rain"):
+        list(nlp.pipe(TEXTS, batch_size=1))
+    seen = []
+    nlp.set_error_handler(lambda name, proc, docs, error: seen.extend((name, doc.text, str(error)) for doc in docs))
+    rainy = [text for text in TEXTS if "rain" in text]
+    kept = [doc.text for doc in nlp.pipe(TEXTS, batch_size=1)]
+    assert rainy and kept == [text for text in TEXTS if text not in rainy]
+    assert seen == [(failing, text, "rain") for text in rainy]
+
+
+def test_loading_shows_no_progress(make_base, tmp_path):
+    """In a process of its own, as a base that is in memory is not read."""
+    trained(make_base()).to_disk(tmp_path / "p")
+    script = f"import spacy; spacy.load({str(tmp_path / 'p')!r}); import transformers.utils.logging as l; " + (
+        "print(l.is_progress_bar_enabled())"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_PROGRESS_BARS"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert "%" not in done.stderr and "Loading" not in done.stderr
+    assert done.stdout.strip() == "True"
+
+
 # More than one
 
 
@@ -297,17 +364,6 @@ def test_two_transformers_each_with_their_own_listener(make_base):
     nlp.update(examples(nlp), sgd=Adam(0.01))
     assert moved(before[0], adapter(nlp, "one"))
     assert moved(before[1], adapter(nlp, "two"))
-
-
-def test_a_listener_behind_another_transformer_is_refused(make_base):
-    nlp = spacy.blank("en")
-    for name in ("one", "two"):
-        model = {"@architectures": "spacy-lsbillm.BiLLMModel.v1", "name": str(make_base())}
-        nlp.add_pipe("billm_transformer", name=name, config={"model": model})
-    nlp.add_pipe("ner", config={"model": {**NER, "tok2vec": {**LISTENER, "upstream": "one"}}})
-    data = examples(nlp)
-    with pytest.raises(SettingError, match=r"'ner' listens to 'one'.*behind 'two'"):
-        nlp.initialize(lambda: data)
 
 
 # Listeners replaced by a backbone of their own
@@ -489,31 +545,6 @@ def test_every_component_listens_learns_saves_and_loads(make_base, tmp_path, fac
     assert read(loaded(Doc(loaded.vocab, words=words))) == expected
 
 
-def test_an_entity_linker_listens(make_base):
-    """Its vectors must be as wide as the transformer's: its model learns no other width through a listener."""
-    nlp = build(make_base(), heads=())
-    model = {"@architectures": "spacy.EntityLinker.v2", "tok2vec": LISTENER}
-    linker = nlp.add_pipe("entity_linker", config={"model": model, "use_gold_ents": True, "incl_prior": False})
-
-    def make_kb(vocab):
-        kb = InMemoryLookupKB(vocab, entity_vector_length=32)
-        for i, entity in enumerate(("Q90", "Q830149")):
-            kb.add_entity(entity, 1.0, np.eye(32)[i].tolist())
-        kb.add_alias("paris", ["Q90", "Q830149"], [0.5, 0.5])
-        return kb
-
-    linker.set_kb(make_kb)
-    data = gold(nlp)
-    doc = data[0].reference
-    doc.set_ents([Span(doc, 4, 5, label="city", kb_id="Q830149")])
-    nlp.initialize(lambda: data)
-    before = adapter(nlp)
-    optimizer = Adam(0.01)
-    for _ in range(20):
-        nlp.update(data, sgd=optimizer)
-    assert moved(before, adapter(nlp))
-
-
 # One vector a piece
 
 
@@ -567,9 +598,8 @@ def test_one_piece_can_be_the_vector(make_base, layer, place):
 def test_a_choice_of_pieces_needs_pieces(make_base):
     nlp = build(make_base(), heads=())
     one = {**LISTENER, "pooling": {"@layers": "spacy-lsbillm.last_piece.v1"}}
-    nlp.add_pipe("textcat", config={"model": {**TEXTCAT, "tok2vec": one}})
     with pytest.raises(SettingError, match=r"'textcat' pools .* with 'last_piece', but .*output = .pieces"):
-        nlp.initialize()
+        nlp.add_pipe("textcat", config={"model": {**TEXTCAT, "tok2vec": one}})
 
 
 @pytest.mark.parametrize("layer", ["first_piece", "last_piece"])

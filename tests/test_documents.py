@@ -1,5 +1,6 @@
 """Any document: text of all of Unicode, odd tokens, long ones, through tokenizers of all kinds."""
 
+import re
 import time
 import tracemalloc
 from itertools import pairwise
@@ -18,6 +19,7 @@ from tiny import TEXTS, make_model
 from tokenizers_of_all_kinds import LOSSY, MAKERS, REAL, REAL_FOLDER, tokenizer_of
 
 from spacy_lsbillm.alignment import SpecialPieces, align, cut_pieces, cut_windows, make_batch
+from spacy_lsbillm.alignment.white_space import show
 from spacy_lsbillm.layers.billm_model import ModelSettings
 
 KINDS = [*MAKERS, *LOSSY]
@@ -56,6 +58,12 @@ FRAGMENTS = [
 ]
 characters = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
 strings = st.lists(st.one_of(st.sampled_from(FRAGMENTS), characters), max_size=6).map("".join)
+spaces = st.sampled_from([fragment for fragment in FRAGMENTS if fragment.isspace()])
+spaced = st.lists(
+    st.tuples(st.lists(st.one_of(spaces, st.sampled_from(FRAGMENTS)), max_size=12).map("".join), st.integers(0, 999)),
+    min_size=DOCS,
+    max_size=DOCS,
+)
 documents = st.lists(st.tuples(strings, st.integers(0, 999)), min_size=DOCS, max_size=DOCS)
 
 
@@ -72,10 +80,32 @@ def make_doc(text, choice):
     return Doc(VOCAB, words=words, spaces=[random.random() < 0.3 for _ in words])
 
 
-def characters_of_pieces(tokenizer, text):
+def characters_shown(text, white_space):
+    """From the definition, and slowly: the characters that the tokenizer gets, each with the place where it begins in
+    the text."""
+    if white_space == "text" or not text:
+        return [*zip(text, range(len(text)), strict=True)]
+    if text.isspace():
+        return [(" ", 0)]
+    shown = []
+    for run in re.finditer(r"\s+|\S", text.rstrip()):
+        if not run[0].isspace():
+            shown.append((run[0], run.start() if shown else 0))
+        elif run.start():
+            breaks = min(2, len(f"a{run[0]}a".splitlines()) - 1) if white_space == "lines" else 0
+            shown += [("\n", run.start() + number) for number in range(breaks)]
+            shown.append((" ", run.end() if breaks else run.start()))
+    return shown
+
+
+def characters_of_pieces(tokenizer, text, white_space):
     """From the definition, and slowly: the characters of each piece; a lost space belongs to the pieces that start
     behind it, any other lost character to the pieces of the character before it."""
-    offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    shown = characters_shown(text, white_space)
+    as_shown = "".join(character for character, _ in shown)
+    places = [*(place for _, place in shown), len(text)]
+    offsets = tokenizer(as_shown, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    offsets = [(places[a], places[b]) for a, b in offsets]
     pieces = [set(range(a, b)) for a, b in offsets]
     lost = set(range(len(text))).difference(*pieces)
     for (start, end), piece in zip(offsets, pieces, strict=True):
@@ -90,22 +120,22 @@ def characters_of_pieces(tokenizer, text):
     return pieces
 
 
-def check(kind, docs):
+def check(kind, docs, white_space="text"):
     """Each token of each document has exactly the pieces that share a character with it."""
     tokenizer = tokenizer_of(kind)
-    pieces = cut_pieces(tokenizer, docs, get_doc_spans)
+    pieces = cut_pieces(tokenizer, docs, get_doc_spans, white_space)
     of_piece, counts = align(docs, pieces)
     assert len(counts) == sum(map(len, docs))
     found = iter(np.split(of_piece, np.cumsum(counts))) if len(counts) else iter(())
     before = 0
     for doc in docs:
         text = doc[:].text
-        sets = characters_of_pieces(tokenizer, text)
+        sets = characters_of_pieces(tokenizer, text, white_space)
         covered = set().union(*sets)
         for token in doc:
             own = range(token.idx, token.idx + len(token))
             expected = [before + i for i, piece in enumerate(sets) if not piece.isdisjoint(own)]
-            assert next(found).tolist() == expected, f"{kind}: {text!r}, {token.text!r}"
+            assert next(found).tolist() == expected, f"{kind}, {white_space}: {text!r}, {token.text!r}"
         if kind not in LOSSY:
             lost = [character for i, character in enumerate(text) if i not in covered and not character.isspace()]
             assert not lost, f"{kind}: {text!r}"
@@ -131,6 +161,15 @@ def test_tokens_have_the_pieces_that_share_characters_with_them(drawn):
         check(kind, docs)
 
 
+@settings(many, max_examples=5)
+@given(documents, spaced)
+@pytest.mark.parametrize("white_space", ["lines", "blank"])
+def test_so_they_have_however_white_space_is_shown(white_space, drawn, more):
+    docs = [make_doc(text, choice) for text, choice in [*drawn, *more]]
+    for kind in [*KINDS, *(name for name in REAL if (REAL_FOLDER / name).is_dir())]:
+        check(kind, docs, white_space)
+
+
 @many
 @given(documents)
 @pytest.mark.parametrize("name", REAL)
@@ -138,6 +177,39 @@ def test_real_tokenizers_too(name, drawn):
     if not (REAL_FOLDER / name).is_dir():
         pytest.skip(f"the tokenizer {name} does not lie beside the checkout")
     check(name, [make_doc(text, choice) for text, choice in drawn])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_words_have_the_pieces_that_they_have_between_blanks(kind):
+    """Also behind a line break that is kept."""
+    plain = PIPELINES[0].make_doc("book a table at an italian place")
+    expected = ids_of([plain], kind)[1]
+    for white in ("  ", "\t", "\n", " \n\n ", "\r\n", "\u00a0", "\u2028"):
+        doc = PIPELINES[0].make_doc(f"{white}{plain.text.replace(' ', white)}{white}")
+        words = [token.i for token in doc if not token.is_space]
+        for white_space in ("blank", "lines"):
+            found = ids_of([doc], kind, white_space=white_space)[1]
+            assert [found[i] for i in words] == expected, (white, white_space)
+
+
+@pytest.mark.parametrize(
+    ("text", "lines", "blank"),
+    [
+        ("a b", "a b", "a b"),
+        ("a\tb\u00a0c  d", "a b c d", "a b c d"),
+        ("a\nb", "a\n b", "a b"),
+        ("a \r\n b", "a\n b", "a b"),
+        ("a\n\nb\r\n\r\n\r\nc", "a\n\n b\n\n c", "a b c"),
+        ("a\u2028b\x85c\x0cd", "a\n b\n c\n d", "a b c d"),
+        ("\n a \n", "a", "a"),
+        ("a ", "a", "a"),
+        (" \n", " ", " "),
+        ("", "", ""),
+        ("a\u200bb\ufeff", "a\u200bb\ufeff", "a\u200bb\ufeff"),
+    ],
+)
+def test_how_white_space_is_shown(text, lines, blank):
+    assert [show(text, choice).text for choice in ("text", "lines", "blank")] == [text, lines, blank]
 
 
 def ids_of(docs, kind="byte-level", **cutting):
@@ -207,10 +279,14 @@ def test_a_space_between_tokens_dilutes_neither():
 
 
 @pytest.mark.parametrize("kind", ["byte-level", "byte-level, NFC, trimmed", "byte fallback, prefix", "unigram, NFKC"])
-def test_tokens_of_white_space_have_pieces(kind):
-    doc = PIPELINES[0].make_doc("book   a\n\n table")
-    _, tokens = ids_of([doc], kind)
-    assert all(tokens) and any(token.is_space for token in doc)
+@pytest.mark.parametrize("white_space", ["text", "lines", "blank"])
+def test_tokens_of_white_space_have_pieces(kind, white_space):
+    for text in ("book   a\n\n table", "\n\tbook a table  \n", "  ", "\n"):
+        doc = PIPELINES[0].make_doc(text)
+        _, tokens = ids_of([doc], kind, white_space=white_space)
+        # This tokenizer drops white space at the end.
+        if kind != "unigram, NFKC" or not text[-1].isspace() or (white_space != "text" and text.strip()):
+            assert all(tokens) and any(token.is_space for token in doc)
 
 
 def test_a_token_without_pieces_has_zeros():
@@ -280,7 +356,7 @@ def test_every_token_has_a_finite_vector_or_zeros(kind, make_pipeline):
         for _ in range(2):
             list(nlp.get_pipe("transformer").pipe(docs, batch_size=20))
             results.append([doc._.trf_data for doc in docs])
-        _, pieces_a_token = align(docs, cut_pieces(tokenizer_of(kind), docs, get_doc_spans))
+        _, pieces_a_token = align(docs, cut_pieces(tokenizer_of(kind), docs, get_doc_spans, "lines"))
         for doc, data, again, counts in zip(
             docs, *results, np.split(pieces_a_token, np.cumsum([len(doc) for doc in docs])[:-1]), strict=True
         ):

@@ -190,7 +190,7 @@ def config_of(family):
 
 
 def test_a_hook_that_does_nothing_fails_the_proof(monkeypatch):
-    monkeypatch.setattr(unmasking, "_both_ways", lambda mask, states, layer: mask)
+    monkeypatch.setattr(unmasking, "_both_ways", lambda mask, *rest: mask)
     proof = prove(config_of("llama"), "x")
     assert proof.family is None
     assert "layer 0 unmasked, position 0 moves when the last piece changes: moved by 0 " in proof.reason
@@ -199,8 +199,8 @@ def test_a_hook_that_does_nothing_fails_the_proof(monkeypatch):
 def test_a_hook_that_lets_padding_in_fails_the_proof(monkeypatch):
     correct = unmasking._both_ways
 
-    def everything(mask, states, layer):
-        return correct(mask, states, layer) if mask is None else torch.ones_like(mask)
+    def everything(mask, *rest):
+        return correct(mask, *rest) if mask is None else torch.ones_like(mask)
 
     monkeypatch.setattr(unmasking, "_both_ways", everything)
     proof = prove(config_of("llama"), "x")
@@ -211,9 +211,9 @@ def test_a_hook_that_lets_padding_in_fails_the_proof(monkeypatch):
 def test_a_hook_that_opens_windows_altogether_fails_the_proof(monkeypatch):
     correct = unmasking._both_ways
 
-    def all_that_is_real(mask, states, layer):
+    def all_that_is_real(mask, *rest):
         if mask is None:
-            return correct(mask, states, layer)
+            return correct(mask, *rest)
         real = (mask if mask.dtype == torch.bool else mask == 0).diagonal(dim1=-2, dim2=-1).unsqueeze(-2)
         both = real.expand_as(mask)
         return both if mask.dtype == torch.bool else torch.zeros_like(mask).masked_fill(~both, -1e9)

@@ -1,5 +1,6 @@
 """Folders that are replaced as a whole, and seals."""
 
+import gc
 import os
 import random
 import signal
@@ -8,7 +9,7 @@ import time
 import numpy as np
 import pytest
 import spacy
-from pipelines import backbone, build, examples, train, trained, vectors
+from pipelines import backbone, build, examples, same, train, trained, vectors
 from spacy.tokens import DocBin
 from spacy.training.initialize import init_nlp
 from spacy.training.loop import train as training_loop
@@ -17,7 +18,7 @@ from spacy.util import fix_random_seed
 import spacy_lsbillm
 from spacy_lsbillm import saving
 from spacy_lsbillm.errors import StorageError
-from spacy_lsbillm.files import replaced_folder
+from spacy_lsbillm.files import TemporaryFolder, replaced_folder, sole_writer
 
 
 def read(folder):
@@ -224,3 +225,105 @@ def test_a_component_alone_is_replaced_as_a_whole(make_base, tmp_path):
     assert os.listdir(tmp_path) == ["transformer"]
     with pytest.raises(StorageError, match="Name another folder"):
         component.to_disk(tmp_path)
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """The folder of temporary files, empty."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder
+
+
+def in_fork(job):
+    """Run a job in another process. RETURNS (int): Its status."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            job()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitpid(child, 0)[1]
+
+
+def test_locks_of_many_folders_leave_no_files(tmp_path, temporary):
+    for number in range(5):
+        with replaced_folder(tmp_path / str(number), "cfg") as folder:
+            (folder / "cfg").write_text("", encoding="utf8")
+    with pytest.raises(ZeroDivisionError), sole_writer(tmp_path / "other"):
+        raise ZeroDivisionError
+    # One for all, and none a folder.
+    assert len(os.listdir(temporary)) <= 1
+
+
+def test_no_two_processes_write_a_folder_at_once(tmp_path, temporary):
+    """A lock's file is removed with the lock: who has opened it before must not count as a writer."""
+    inside = tmp_path / "inside"
+
+    def write():
+        entered = 0
+        while entered < 20:
+            try:
+                with sole_writer(tmp_path / "pipeline"):
+                    inside.mkdir()
+                    time.sleep(0.0005)
+                    inside.rmdir()
+                entered += 1
+            except StorageError:
+                pass
+
+    children = []
+    for _ in range(4):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                write()
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
+    assert len(os.listdir(temporary)) <= 1
+
+
+def test_temporary_folders_of_killed_processes_go_with_the_next_one(temporary):
+    mine = TemporaryFolder()
+
+    def killed():
+        kept = TemporaryFolder()
+        (kept.path / "file").write_text("much", encoding="utf8")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert in_fork(killed) == signal.SIGKILL
+    assert len(list(temporary.iterdir())) == 2
+    with TemporaryFolder() as other:
+        assert set(temporary.iterdir()) == {mine.path, other}
+    assert list(temporary.iterdir()) == [mine.path]
+    # A forked process has a copy of the object, whose folder is not its own.
+    assert in_fork(mine.__exit__) == 0
+    assert list(temporary.iterdir()) == [mine.path]
+    del mine
+    assert not list(temporary.iterdir())
+
+
+def test_messages_of_pipelines_leave_nothing(make_base, temporary):
+    nlp = trained(make_base())
+
+    def killed():
+        fresh = build(make_base())
+        fresh.from_bytes(nlp.to_bytes())
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    for _ in range(2):
+        assert in_fork(killed) == signal.SIGKILL
+    assert len(list(temporary.glob("*/"))) == 1
+    copied = build(make_base()).from_bytes(nlp.to_bytes())
+    assert same(vectors(copied), vectors(nlp))
+    del copied
+    gc.collect()
+    nlp.to_bytes()
+    assert not list(temporary.glob("*/"))

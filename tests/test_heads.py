@@ -88,13 +88,160 @@ def annotated(draw):
     return doc
 
 
+def as_predicted(doc):
+    """The same tokens and nothing else."""
+    return Doc(doc.vocab, [token.text for token in doc], [bool(token.whitespace_) for token in doc])
+
+
+def without_white_space(doc):
+    """The other tokens alone, with what is left of the entities."""
+    words = [token.i for token in doc if not token.is_space]
+    left = Doc(doc.vocab, [doc[i].text for i in words])
+    if doc.has_annotation("ENT_IOB"):
+        inside = {i: span for span in doc.ents for i in range(span.start, span.end)}
+        parts = {"entity": [], "missing": [], "blocked": [], "outside": []}
+        for span in doc.ents:
+            own = [new for new, old in enumerate(words) if inside.get(old) == span]
+            if own:
+                parts["entity"].append(Span(left, own[0], own[-1] + 1, label=span.label_))
+        for new, old in enumerate(words):
+            if old not in inside:
+                kind = {0: "missing", 2: "outside", 3: "blocked"}[doc[old].ent_iob]
+                parts[kind].append(left[new : new + 1])
+        left.set_ents(parts.pop("entity"), **parts, default="missing")
+    return left
+
+
 @given(annotated())
-def test_tags_are_those_that_spacy_aligns(doc):
-    predicted = Doc(doc.vocab, [token.text for token in doc], [bool(token.whitespace_) for token in doc])
-    example = Example(predicted, doc)
+def test_tags_are_those_that_spacy_aligns_without_white_space(doc):
+    left = without_white_space(doc)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert list(gold_tags(example, None, "sequence_labeler")) == example.get_aligned_ner()
+        expected = iter(Example(as_predicted(left), left).get_aligned_ner())
+        found = gold_tags(Example(as_predicted(doc), doc), None, "sequence_labeler")
+    assert found == [None if token.is_space else next(expected) for token in doc]
+
+
+def put(doc, spans_key, spans):
+    """Give a document spans, as (start, end, label), where a labeler with this key looks for them."""
+    made = [Span(doc, start, end, label=label) for start, end, label in spans]
+    if spans_key is None:
+        doc.set_ents(made)
+    else:
+        doc.spans[spans_key] = made
+    return doc
+
+
+def taken(doc, spans_key):
+    """The words of what a labeler with this key has written, its labels and its scores."""
+    group = doc.ents if spans_key is None else doc.spans[spans_key]
+    scores = doc._.ent_scores if spans_key is None else group.attrs["scores"]
+    return [(span.text.split(), span.label_, score) for span, score in zip(group, scores, strict=True)]
+
+
+WHITES = [" ", "\n", "\t", "\r\n", "\u00a0", "\u2028 ", "\n\n\n"]
+
+
+@pytest.mark.parametrize("scheme", ["iob2", "biluo"])
+@pytest.mark.parametrize("spans_key", [None, "slots"])
+def test_white_space_has_no_part_in_spans_scores_and_loss(make_base, scheme, spans_key):
+    """However much the model wants it to be a city."""
+    nlp = build(make_base(), heads=())
+    pipe = labeler(nlp, scheme=scheme, spans_key=spans_key)
+    nlp.initialize(lambda: corpus(nlp, spans_key))
+    tag = {name: number for number, name in enumerate(pipe.scheme.tags)}
+    begin, end, alone = "B-city", "I-city" if scheme == "iob2" else "L-city", "B-city" if scheme == "iob2" else "U-city"
+    plain = nlp.make_doc("fly to new york or boston")
+    rows = np.zeros((len(plain), len(tag)), "f")
+    rows[range(6), [tag[name] for name in ("O", "O", begin, end, "O", alone)]] = 3.0
+    city = np.where(np.arange(len(tag)) == tag[alone], 9.0, 0.0).astype("f")
+
+    def predicted(doc, scores):
+        pipe.model = Model("given", lambda model, docs, is_train: ([scores], lambda gradient: gradient))
+        pipe.set_annotations([doc], pipe.predict([doc]))
+        return taken(doc, spans_key)
+
+    expected = predicted(as_predicted(plain), rows)
+    assert [words for words, *_ in expected] == [["new", "york"], ["boston"]]
+    gold = put(as_predicted(plain), spans_key, [(2, 4, "city"), (5, 6, "city")])
+    loss, _ = pipe.get_loss([Example(plain, gold)], [rows])
+    for white in WHITES:
+        for text in (
+            f"fly{white} to {white}new {white}york or{white}boston{white}",
+            f"{white}fly to new york or boston",
+        ):
+            doc = nlp.make_doc(text)
+            words = [token.i for token in doc if not token.is_space]
+            assert len(words) == len(plain) < len(doc)
+            scores = np.tile(city, (len(doc), 1))
+            scores[words] = rows
+            gold = put(
+                as_predicted(doc), spans_key, [(words[2], words[3] + 1, "city"), (words[5], words[5] + 1, "city")]
+            )
+            found, (gradient,) = pipe.get_loss([Example(as_predicted(doc), gold)], [scores])
+            assert found == pytest.approx(loss)
+            assert not np.delete(gradient, words, axis=0).any() and gradient[words].all()
+            assert predicted(doc, scores) == expected
+    for text in ("\n", "  ", "\t\n \u3000"):
+        doc = nlp.make_doc(text)
+        assert predicted(doc, np.tile(city, (len(doc), 1))) == []
+
+
+@pytest.mark.parametrize("output", ["tokens", "pieces"])
+def test_a_trained_labeler_finds_the_same_however_words_are_spaced(make_base, output):
+    """With each run of white space shown as a blank."""
+    nlp = build(make_base(), heads=(), output=output, white_space="blank")
+    labeler(nlp)
+    fit(nlp, corpus(nlp), steps=40)
+    expected = [taken(doc, None) for doc in nlp.pipe(TEXTS)]
+    assert all(expected)
+    for white in WHITES:
+        spaced = nlp.pipe(text.replace(" ", f" {white}") + white for text in TEXTS)
+        for before, after in zip(expected, (taken(doc, None) for doc in spaced), strict=True):
+            assert [one[:2] for one in before] == [one[:2] for one in after]
+            assert [one[2] for one in before] == pytest.approx([one[2] for one in after], abs=1e-4)
+    assert nlp(" \n").ents == ()
+
+
+@pytest.mark.parametrize("spans_key", [None, "slots"])
+def test_gold_spans_are_trimmed_with_a_warning(make_base, spans_key):
+    """In training and in scores; one that is white space alone is none."""
+    nlp = build(make_base(), heads=())
+    pipe = labeler(nlp, spans_key=spans_key)
+
+    def example(*places):
+        # fly to [\n] boston [\n] and [ ] rome [\n]
+        doc = nlp.make_doc("fly to \n boston\n and  rome \n")
+        return Example(as_predicted(doc), put(doc, spans_key, [(start, end, "city") for start, end in places]))
+
+    def places(doc):
+        return [(span.start, span.end) for span in (doc.ents if spans_key is None else doc.spans["slots"])]
+
+    exact, loose, white = example((3, 4), (7, 8)), example((2, 5), (6, 9)), example((2, 3))
+    said = r"\(city\).*begins or ends in white space.*'sequence_labeler' it counts as 'boston'"
+    with pytest.warns(UserWarning, match=said):
+        nlp.initialize(lambda: [loose])
+    with warnings.catch_warnings():
+        # Once is enough.
+        warnings.simplefilter("error")
+        assert gold_tags(loose, spans_key, pipe.name) == gold_tags(exact, spans_key, pipe.name)
+        assert set(gold_tags(white, spans_key, pipe.name)) == {None, "O"}
+        scores = [np.random.default_rng(0).normal(size=(len(exact.predicted), pipe.scheme.n_tags)).astype("f")]
+        assert pipe.get_loss([loose], scores)[0] == pipe.get_loss([exact], scores)[0]
+        key = "ents" if spans_key is None else "spans_slots"
+        for one in (exact, loose):
+            before = places(one.reference)
+            put(one.predicted, spans_key, [(3, 4, "city"), (7, 8, "city")])
+            assert pipe.score([one])[f"{key}_f"] == 1.0
+            assert places(one.reference) == before
+        put(white.predicted, spans_key, [])
+        put(exact.predicted, spans_key, [(3, 4, "city"), (7, 8, "city")])
+        assert pipe.score([white, exact])[f"{key}_f"] == 1.0
+    other = build(make_base(), heads=())
+    late = labeler(other, spans_key=spans_key)
+    other.initialize(lambda: [exact])
+    with pytest.warns(UserWarning, match=r"begins or ends in white space.*it is left out"):
+        late.score([white])
 
 
 @pytest.mark.parametrize("scheme", ["iob2", "biluo"])

@@ -13,9 +13,11 @@ from peft import PeftModel
 from pipelines import backbone, build, examples, same, train, trained, vectors
 from safetensors.torch import load_file
 from spacy.util import fix_random_seed
+from thinc.api import Config
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
+import spacy_lsbillm
 from spacy_lsbillm.backbone import BaseSettings
 from spacy_lsbillm.backbone import tensor_files as files
 from spacy_lsbillm.backbone.fingerprint import fingerprint, full_digest
@@ -262,6 +264,66 @@ def test_meta_lists_the_base_and_its_licence(make_base, tmp_path):
     assert meta["sources"] == [{"name": str(base), "url": "", "license": "apache-2.0"}]
     # The card travels with a copy of the weights.
     assert (tmp_path / "pipeline" / "transformer" / "base" / "README.md").is_file()
+
+
+@pytest.fixture(scope="module")
+def licensed(make_base, tmp_path_factory):
+    """A trained pipeline over a base with a licence, the folder of it, and what its meta says of the base."""
+    root = tmp_path_factory.mktemp("licensed")
+    base = shutil.copytree(make_base("llama"), root / "base")
+    (base / "README.md").write_text("---\nlicense: cc-by-sa-4.0\n---\nA model.\n", encoding="utf8")
+    trained(base).to_disk(root / "pipeline")
+    return root / "pipeline", [{"name": str(base), "url": "", "license": "cc-by-sa-4.0"}]
+
+
+def sourced(path):
+    source, nlp = spacy.load(path), spacy.blank("xx")
+    for name in ("transformer", "ner"):
+        nlp.add_pipe(name, source=source)
+    return nlp
+
+
+def assembled(path):
+    components = {name: {"source": str(path)} for name in ("transformer", "ner")}
+    config = {"nlp": {"lang": "xx", "pipeline": ["transformer", "ner"]}, "components": components}
+    return spacy.util.load_model_from_config(Config(config), auto_fill=True)
+
+
+def trained_on(path):
+    nlp = assembled(path)
+    optimizer = nlp.resume_training()
+    nlp.update(examples(nlp), sgd=optimizer)
+    return nlp
+
+
+def of_old(path):
+    nlp = spacy.load(path)
+    del nlp.meta["sources"]
+    return nlp
+
+
+@pytest.mark.parametrize("way", [sourced, assembled, trained_on, of_old])
+def test_the_licence_of_a_base_goes_with_its_transformer(licensed, tmp_path, way):
+    path, sources = licensed
+    nlp = way(path)
+    for time in ("once", "again"):
+        nlp.to_disk(tmp_path / time)
+        nlp = spacy.load(tmp_path / time)
+        assert nlp.meta["sources"] == sources
+    # What lies beside a component that is saved on its own is nobody's meta.
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone" / "meta.json").write_text('{"components": ["ner"]}', encoding="utf8")
+    nlp.get_pipe("transformer").to_disk(tmp_path / "alone" / "transformer")
+    assert "sources" not in json.loads((tmp_path / "alone" / "meta.json").read_text(encoding="utf8"))
+
+
+def test_save_names_the_base_of_a_component_that_has_its_own(licensed, tmp_path):
+    path, sources = licensed
+    source, nlp = spacy.load(path), spacy.blank("xx")
+    source.replace_listeners("transformer", "ner", ["model.tok2vec"])
+    nlp.add_pipe("ner", source=source)
+    spacy_lsbillm.save(nlp, tmp_path / "p")
+    assert spacy.load(tmp_path / "p").meta["sources"] == sources
 
 
 @pytest.mark.parametrize("store_base", ["reference", "copy"])

@@ -17,6 +17,7 @@ from tiny import FAMILIES, TEXTS
 from transformers import AutoModelForCausalLM
 
 from spacy_lsbillm.errors import AdapterError, BaseError, MaskError, SettingError, StorageError
+from spacy_lsbillm.files import write_seal
 
 # Building and running
 
@@ -400,6 +401,69 @@ def test_a_mask_or_an_adapter_other_than_the_trained_one(make_base, tmp_path):
         load(lora={"r": 4})
 
 
+def entities(nlp):
+    return [[(ent.start, ent.end, ent.label_) for ent in doc.ents] for doc in nlp.pipe(SPACED)]
+
+
+SPACED = ["play  some\n\njazz\n", "\tbook a\u00a0table", "will it\r\nrain"]
+
+
+@pytest.mark.parametrize("output", ["tokens", "pieces"])
+@pytest.mark.parametrize("choice", [None, "text", "blank"])
+def test_white_space_is_shown_as_in_training(make_base, tmp_path, choice, output):
+    """Also after another default, and where it is saved again, sent, copied or given to a listener."""
+    nlp = trained(make_base(), steps=1, white_space=choice, output=output)
+    expected = vectors(nlp, SPACED)
+    nlp.to_disk(tmp_path / "pipeline")
+    record = json.loads((tmp_path / "pipeline" / "transformer" / "billm.json").read_text())
+    assert record["fitted"]["cutting"]["white_space"] == (choice or "lines")
+    loaded = spacy.load(tmp_path / "pipeline")
+    assert same(vectors(loaded, SPACED), expected)
+    loaded.to_disk(tmp_path / "again")
+    assert same(vectors(spacy.load(tmp_path / "again"), SPACED), expected)
+    sent = spacy.util.load_model_from_config(nlp.config).from_bytes(nlp.to_bytes())
+    assert same(vectors(sent, SPACED), expected)
+    sourced = spacy.blank("en")
+    sourced.add_pipe("transformer", source=spacy.load(tmp_path / "pipeline"))
+    assert same(vectors(sourced, SPACED), expected)
+    found = entities(loaded)
+    loaded.replace_listeners("transformer", "ner", ["model.tok2vec"])
+    shims = [shim for node in loaded.get_pipe("ner").model.walk() for shim in node.shims]
+    assert [shim.white_space for shim in shims if hasattr(shim, "white_space")] == [choice or "lines"]
+    assert entities(loaded) == found
+
+
+def test_a_pipeline_of_before_is_shown_white_space_as_it_is(make_base, tmp_path):
+    nlp = trained(make_base(), steps=1, white_space="text")
+    expected = vectors(nlp, SPACED)
+    nlp.to_disk(tmp_path / "pipeline")
+    folder = tmp_path / "pipeline" / "transformer"
+    record = json.loads((folder / "billm.json").read_text())
+    del record["fitted"]
+    (folder / "billm.json").write_text(json.dumps(record))
+    write_seal(folder)
+    config = tmp_path / "pipeline" / "config.cfg"
+    config.write_text(config.read_text().replace('white_space = "text"\n', ""))
+    loaded = spacy.load(tmp_path / "pipeline")
+    assert same(vectors(loaded, SPACED), expected)
+    assert not same(vectors(trained(make_base(), steps=1), SPACED), expected)
+    loaded.to_disk(tmp_path / "again")
+    assert same(vectors(spacy.load(tmp_path / "again"), SPACED), expected)
+
+
+def test_white_space_other_than_in_training_is_named(make_base, tmp_path):
+    nlp = trained(make_base(), steps=1)
+    nlp.to_disk(tmp_path / "pipeline")
+    config = {"components.transformer.model.white_space": "blank"}
+    with pytest.warns(UserWarning, match="trained with white_space = 'lines'.*loaded with 'blank'"):
+        loaded = spacy.load(tmp_path / "pipeline", config=config)
+    plain = [
+        rows[[i for i, token in enumerate(doc) if not token.is_space]]
+        for rows, doc in zip(vectors(loaded, SPACED), map(loaded.make_doc, SPACED), strict=True)
+    ]
+    assert same(plain, vectors(loaded, ["play some jazz", "book a table", "will it rain"]), 1e-4)
+
+
 def test_a_merged_pipeline_says_what_it_cannot_do(make_base, tmp_path):
     trained(make_base(), store_base="merged", steps=1).to_disk(tmp_path / "pipeline")
     nlp = spacy.load(tmp_path / "pipeline")
@@ -447,7 +511,8 @@ def test_an_unchanged_component_can_be_trained_further_from_another_pipeline(mak
         ({"store_base": "yes"}, SettingError, "reference"),
         ({"learn_rate_scale": 0.0}, SettingError, "above 0"),
         ({"window": 1}, SettingError, "at least 2"),
-        ({"overlap": -1}, SettingError, "negative"),
+        ({"overlap": -1}, SettingError, "overlap = -1 is not allowed"),
+        ({"white_space": "tabs"}, SettingError, "'text', 'lines', 'blank'"),
     ],
 )
 def test_settings_are_checked_when_the_component_is_added(model, error, said):

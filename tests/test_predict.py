@@ -83,7 +83,7 @@ def test_gradients_belong_to_the_mask_of_their_forward_pass(make_base):
         if switch:
             nlp.get_pipe("transformer").use_mask("none")
         else:
-            nlp.get_pipe("transformer")._settle()
+            nlp.get_pipe("transformer").settle()
         parameters = nlp.get_pipe("transformer").model.shims[0].backbone.trainable()
         found.append([value.grad.clone() for value in parameters.values()])
     assert any(value.abs().max() > 0 for value in found[0])

@@ -24,8 +24,9 @@ from spacy_lsbillm.backbone.loading import load_base
 from spacy_lsbillm.errors import BaseError, SettingError, StorageError
 from spacy_lsbillm.files import sole_writer
 from spacy_lsbillm.pretraining import PretrainingSettings, pretrain, score_text
+from spacy_lsbillm.pretraining.loop import COLUMNS, learn_rate
 from spacy_lsbillm.pretraining.objectives import hidden_tokens
-from spacy_lsbillm.pretraining.run import COLUMNS, OBJECTIVE_KEY, Places, build_model, learn_rate
+from spacy_lsbillm.pretraining.run import OBJECTIVE_KEY, Places, build_model
 from spacy_lsbillm.pretraining.score import windows
 from spacy_lsbillm.pretraining.settings import ModelSettings, TrainingSettings
 from spacy_lsbillm.pretraining.text import read_documents, text_files
@@ -189,6 +190,9 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(trained, killed, text, 
     assert record(at.output)["parts"] == 2
     one, other = (load_file(folder / "model.safetensors") for folder in (at.output, trained[objective]))
     assert all(torch.equal(one[name], other[name]) for name in other)
+    for path in trained[objective].iterdir():
+        if path.name not in ("README.md", "pretraining.json"):
+            assert path.read_bytes() == (at.output / path.name).read_bytes(), path.name
 
 
 def test_the_same_seed_gives_the_same_curve_and_another_does_not(trained, text, tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import spacy
 import spacy.language
+import torch
 from pipelines import LISTENER, build
 from spacy.tokens import DocBin
 from spacy.util import load_model_from_config, registry
@@ -19,9 +20,11 @@ from test_heads import CNN, corpus, fit, found, labeler, textcat
 from thinc.api import Adam, reduce_mean
 from tiny import TEXTS
 
+from spacy_lsbillm.backbone.base import BaseSettings, load_causal_lm
 from spacy_lsbillm.training_config import MODELS, training_config
 
 REPOSITORY = Path(__file__).parent.parent
+BASE = REPOSITORY / "assets" / "base"
 REDUCE = {f"use_reduce_{what}": True for what in ("first", "last", "max", "mean")}
 
 
@@ -158,3 +161,15 @@ def test_scores_are_known_wherever_documents_are_read(trained, tmp_path, program
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     entities = [(ent.text, round(ent._.ent_score, 3)) for ent in doc.ents]
     assert done.stdout.strip() == f"{entities} [] None", done.stderr
+
+
+def test_a_base_is_loaded_in_forked_processes():
+    # Of a thread pool that is made anew by several threads at once one in three loads failed, with transformers 5.
+    settings = BaseSettings(name=str(BASE), attention="sdpa")
+    load_causal_lm(BASE, settings, torch.device("cpu"))
+    context = multiprocessing.get_context("fork")
+    for _ in range(12):
+        process = context.Process(target=load_causal_lm, args=(BASE, settings, torch.device("cpu")))
+        process.start()
+        process.join()
+        assert process.exitcode == 0

@@ -411,8 +411,8 @@ def config(make_base, corpus, tmp_path):
 QUICK = ["--training.max_steps", "8", "--training.eval_frequency", "8", "--seeds", "0"]
 
 
-def search(config, output, *more, code=0):
-    return " ".join(run("lsbillm", "search-mask", config, output, *QUICK, *more, code=code).split())
+def search(config, output, *more, code=0, command="search-mask"):
+    return " ".join(run("lsbillm", command, config, output, *QUICK, *more, code=code).split())
 
 
 GRID = ["--groups", "2", "--strategy", "grid"]
@@ -515,7 +515,7 @@ def test_halving_from_end_to_end(config, tmp_path):
     assert results["extension"] is None
     table, page = (out / "table.md").read_text(), (out / "report.html").read_text()
     assert "Trainings that all masks share: 1 of 8 steps" in table
-    assert "Masks in trainings that all share, 8 steps" in page
+    assert "Ways in trainings that all masks share, 8 steps" in page
     # The predictor needs no training of its own any more.
     trained = sorted(out.glob("models/*/*"))
     shown = run("lsbillm", "predict-mask", config, out, "--groups", "2", *QUICK)
@@ -555,3 +555,16 @@ def test_bad_input_is_refused_before_any_training(config, tmp_path):
         assert message in output, output
     assert not (tmp_path / "out").exists()
     assert "there is no config" in search(tmp_path / "none.cfg", tmp_path / "out", code=1)
+
+
+def test_a_storage_that_breaks_during_a_search_is_named(tmp_path):
+    """Optuna's own error says nothing of the disk, and is none that the commands show."""
+    path = tmp_path / "search.db"
+    study = Study(f"sqlite:///{path}", {})
+
+    def train(cell):
+        path.write_bytes(b"no database" * 100)
+        return 0.5, {}
+
+    with pytest.raises(StorageError, match=r"search\.db' cannot be used: .*database"):
+        study.do_one([Cell("all", 0, 1)], train)
