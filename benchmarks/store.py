@@ -17,7 +17,7 @@ from thinc.api import Config
 from .record import read_result, write_result
 
 # What the cells of a data set mostly have in common: in one file it is told once.
-SHARED = ("kind", "metric", "split", "budget", "tuned", "base", "versions", "machine", "commit", "config")
+SHARED = ("kind", "metric", "split", "budget", "tuned", "library", "base", "versions", "machine", "commit", "config")
 ONE_FILE = ".jsonl"
 
 

@@ -104,7 +104,7 @@ def run_set(name: str, settings: Settings, data: Path, work: Path) -> tuple[dict
         grid,
         finished,
         [tested[mask] for mask in compared_on_test(grid.chosen(scores), masks, subject)],
-        masks=masks,
+        ways=masks,
         seeds=seeds,
     )
     about = {
@@ -123,7 +123,7 @@ def run_set(name: str, settings: Settings, data: Path, work: Path) -> tuple[dict
         "dev": dev,
         "test": {mask: tested[mask].scores for mask in masks},
         **analyse(dev, tested, cheaper, predictions, subject.n_layers, subject.steps),
-        "seconds": {row.mask: row.seconds for row in outcome.rows if row.steps == subject.steps},
+        "seconds": {row.way: row.seconds for row in outcome.rows if row.steps == subject.steps},
         "config": told(config),
         **about,
     }

@@ -1,6 +1,7 @@
 """The command, see `benchmarks.speed`."""
 
 import argparse
+import gc
 import os
 import statistics
 import tempfile
@@ -15,18 +16,20 @@ from spacy_lsbillm.layers import backbone_shim
 
 from ..record import ROOT, circumstances, write_result
 from . import corpora
-from .bases import EMBEDDED, SHAPES, Merged, make_random, merge
+from .bases import EMBEDDED, SHAPES, Merged, Precision, make_random, merge
 from .document import one_long_document
+from .operations import operations
 from .pipelines import ours
 from .prediction import LIMIT, transformer_alone, whole_pipelines
 from .report import document_table, stage_table, table
 from .stages import profile
-from .training import training
+from .training import LORA, spacy_steps, training
 from .turns import CLOCKS, Contestant, by_turns, ratios
 
-PARTS = ("prediction", "pipelines", "training", "document", "stages")
+PARTS = ("prediction", "pipelines", "training", "document", "stages", "operations")
 CORPORA = ("snips", "mixed")
 DTYPES = ("float32", "bfloat16", "float16")
+BESIDE = ("stock", "loop", "trainer")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -59,6 +62,16 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--base", type=Path, default=EMBEDDED, help="a folder in Hugging Face format")
     made.add_argument("--shape", choices=SHAPES, help="in place of a base: random weights of that shape")
     made.add_argument("--dtype", choices=DTYPES, default="float32")
+    made.add_argument("--quantization", choices=["nf4"], help="of the base; the limit is quantised, too")
+    made.add_argument(
+        "--beside",
+        nargs="*",
+        choices=BESIDE,
+        default=list(BESIDE),
+        metavar="WHAT",
+        help="what else is measured, each with its own weights: spacy-transformers (stock), a padded loop (loop), "
+        "transformers' Trainer (trainer). Of a large base perhaps none has room",
+    )
     made.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: for one thread on a busy machine")
     made.add_argument("--threads", type=int, default=0, help="of PyTorch (0: as many as it takes)")
     made.add_argument("--gpu-id", type=int, default=-1)
@@ -78,43 +91,66 @@ def check(args: argparse.Namespace) -> None:
         raise SystemExit(f"--gpu-id {args.gpu_id}: PyTorch finds no GPU here. Leave it out to measure on the CPU.")
     if args.clock == "cpu" and args.gpu_id >= 0:
         raise SystemExit("--clock cpu does not see the time of a GPU. Use --clock wall.")
+    if args.quantization and "stock" in args.beside:
+        raise SystemExit("--quantization: spacy-transformers has none. Leave it out: --beside loop trainer.")
     if args.data:
         corpora.running_text(args.data)
 
 
 def measure(args: argparse.Namespace, base: Path, work: Path) -> dict[str, Any]:
     """Run the parts and print their tables."""
-    nlp = ours(base, [], args.dtype)
-    merged = merge(backbone_shim(nlp.get_pipe("transformer").model).backbone, work / "merged")
+    precision = Precision(args.dtype, args.quantization)
+    # Quantised weights cannot be merged.
+    plain = ours(base, [], Precision(args.dtype))
+    merged = merge(backbone_shim(plain.get_pipe("transformer").model).backbone, work / "merged")
+    nlp = ours(base, [], precision) if args.quantization else plain
+    del plain
+    weights = None
+    if args.gpu_id >= 0:
+        gc.collect()
+        weights = torch.cuda.memory_allocated(args.gpu_id)
+        print(f"weights on the GPU: {weights / 1e9:.2f} GB\n", flush=True)
     result: dict[str, Any] = {
         **circumstances(),
         "cpu": cpu_name(),
         "pinned_to": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "gpu": torch.cuda.get_device_name(args.gpu_id) if args.gpu_id >= 0 else None,
         "base": {"folder": args.shape or os.path.relpath(base, ROOT), "fingerprint": merged.fingerprint},
+        "weights_bytes": weights,
         "settings": {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()},
         "measured": {},
     }
     for name in args.corpora:
         corpus = corpora.snips(args.words) if name == "snips" else corpora.mixed(args.words, args.data)
-        for part, contestants in _contests(args, nlp, base, merged, corpus):
-            seconds = by_turns(contestants, args.rounds, args.clock)
+        for part, contestants in _contests(args, nlp, base, merged, corpus, precision):
+            working: dict[str, int] = {}
+            seconds = by_turns(contestants, args.rounds, args.clock, working)
             rows = {
                 one: {
                     "words_a_second": corpus.words / statistics.median(taken),
                     "of_limit": ratios(taken, seconds[LIMIT]),
                     "seconds": taken,
+                    **({"working_bytes": working[one]} if working else {}),
                 }
                 for one, taken in seconds.items()
             }
             told = {"title": f"{part}, {corpus.source}", "words": corpus.words, "documents": len(corpus.texts)}
             result["measured"][f"{part} {name}"] = {"corpus": told, "rows": rows}
             print(table(told, rows), flush=True)
+            if args.result:
+                # What was measured is kept, whatever becomes of the next part.
+                write_result(args.result, result)
         if "stages" in args.parts:
-            whole = ours(base, ["sequence_labeler", "textcat"], args.dtype, pooling="mean")
+            whole = ours(base, ["sequence_labeler", "textcat"], precision, pooling="mean")
             found = profile(whole, corpus, args.clock)
             result["measured"][f"stages {name}"] = found
             print(stage_table(f"stages, {corpus.source}", found), flush=True)
+        if "operations" in args.parts:
+            steps = -(-len(corpus.texts) // max(args.batches))
+            labeler = ours(base, ["sequence_labeler"], precision)
+            found = operations(spacy_steps(labeler, corpus, corpus.words / steps), int(LORA["r"]))
+            result["measured"][f"operations {name}"] = found
+            print(stage_table(f"operations of training, {corpus.source}", found), flush=True)
     if "document" in args.parts:
         found = one_long_document(nlp, args.document_words, args.data, args.clock)
         result["measured"]["document"] = found
@@ -122,15 +158,17 @@ def measure(args: argparse.Namespace, base: Path, work: Path) -> dict[str, Any]:
     return result
 
 
-def _contests(args: argparse.Namespace, nlp: Any, base: Path, merged: Merged, corpus: corpora.Corpus) -> Any:
+def _contests(
+    args: argparse.Namespace, nlp: Any, base: Path, merged: Merged, corpus: corpora.Corpus, precision: Precision
+) -> Any:
     """The parts that are measured by turns, one after the other, as each holds several models."""
     if "prediction" in args.parts:
-        yield "the transformer alone", transformer_alone(nlp, merged, corpus, args.dtype)
+        yield "the transformer alone", transformer_alone(nlp, merged, corpus, precision, args.beside)
     if "pipelines" in args.parts:
-        yield "whole pipelines", whole_pipelines(base, merged, corpus, args.dtype)
+        yield "whole pipelines", whole_pipelines(base, merged, corpus, precision, args.beside)
     if "training" in args.parts:
         for batch in args.batches:
-            contestants: dict[str, Contestant] = training(base, merged, corpus, args.dtype, batch)
+            contestants: dict[str, Contestant] = training(base, merged, corpus, precision, batch, args.beside)
             yield f"training, {batch} texts a step", contestants
 
 

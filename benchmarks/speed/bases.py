@@ -1,11 +1,12 @@
 """The weights that are compared: a base with an adapter, and the same folded into one plain model for the others."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from spacy_lsbillm.backbone import Backbone, read_record, save_backbone
 
@@ -58,6 +59,34 @@ def make_random(shape: str, folder: Path, device: torch.device) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What a base's numbers are held in.
+
+    dtype (str): "float32", "bfloat16" or "float16"; of a quantised base, that of the arithmetic.
+    quantization (str | None): "nf4", or None.
+    """
+
+    dtype: str
+    quantization: str | None = None
+
+    def options(self, device: torch.device, plain: Sequence[str] | None = None) -> dict[str, Any]:
+        """What `from_pretrained` takes, for the same with transformers alone.
+
+        plain (Sequence[str] | None): Modules that are not quantised, such as a head; None: as transformers chooses.
+        """
+        number_type = getattr(torch, self.dtype)
+        options: dict[str, Any] = {"torch_dtype": number_type, "device_map": {"": device}}
+        if self.quantization:
+            options["quantization_config"] = BitsAndBytesConfig(
+                load_in_4bit=True,
+                bnb_4bit_quant_type=self.quantization,
+                bnb_4bit_compute_dtype=number_type,
+                llm_int8_skip_modules=None if plain is None else list(plain),
+            )
+        return options
 
 
 def wake(backbone: Backbone) -> None:

@@ -1,6 +1,7 @@
 """The pipelines that are compared, ready to run."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +16,27 @@ from spacy_lsbillm.data.records import Record, read_iob, read_jsonl
 from spacy_lsbillm.layers import backbone_shim
 from spacy_lsbillm.training_config import training_config
 
-from .bases import wake
+from .bases import Precision, wake
 from .corpora import SNIPS
 
 EXAMPLES = 64
 
 
 def ours(
-    base: Path, components: Sequence[str], dtype: str, pooling: str | None = None, dropout: float = 0.0
+    base: Path, components: Sequence[str], precision: Precision, pooling: str | None = None, dropout: float = 0.0
 ) -> Language:
     """A pipeline over a base with an adapter that does something.
 
     components (Sequence[str]): They listen; none: the transformer alone.
     """
     lora = {"r": 16, "alpha": 32, "dropout": dropout, "target_modules": "all-linear"}
+    settings = {"lora": lora, **asdict(precision)}
     if not components:
         nlp = spacy.blank("en")
-        model = {"@architectures": "spacy-lsbillm.BiLLMModel.v1", "name": str(base), "dtype": dtype, "lora": lora}
+        model = {"@architectures": "spacy-lsbillm.BiLLMModel.v1", "name": str(base), **settings}
         nlp.add_pipe("billm_transformer", name="transformer", config={"model": model})
     else:
-        nlp = _built(training_config(str(base), pipeline=components, pooling=pooling, dtype=dtype, lora=lora))
+        nlp = _built(training_config(str(base), pipeline=components, pooling=pooling, **settings))
     return _ready(nlp, ours=True)
 
 

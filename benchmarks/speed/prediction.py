@@ -1,6 +1,6 @@
 """Prediction: words a second of the transformer alone and of whole pipelines."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from spacy_lsbillm.backbone.families import decoder_of
 from spacy_lsbillm.backbone.proved import family_of
 from spacy_lsbillm.layers import backbone_shim
 
-from .bases import Merged
+from .bases import Merged, Precision
 from .corpora import Corpus
 from .limit import best_blocks, blocks, run_forward
 from .pipelines import ours, spacy_transformers
@@ -28,31 +28,40 @@ HEADS, SPACY_HEADS, STOCK_HEADS = (
 )
 LOOP_BATCH = 32
 LABELS = 40
+# Of token classification in transformers.
+HEAD = "score"
 
 
-def transformer_alone(nlp: Language, merged: Merged, corpus: Corpus, dtype: str) -> dict[str, Contestant]:
+def transformer_alone(
+    nlp: Language, merged: Merged, corpus: Corpus, precision: Precision, beside: Sequence[str]
+) -> dict[str, Contestant]:
     """The component over documents that are tokenised by spaCy already, and what there is beside it.
 
     nlp (Language): Ours, with the transformer alone.
+    beside (Sequence[str]): "stock", "loop": what else is measured.
     """
     device = backbone_shim(nlp.get_pipe("transformer").model).backbone.device
-    return {
-        LIMIT: limit(merged, corpus, getattr(torch, dtype), device),
-        OURS: component(nlp, corpus),
-        STOCK: component(spacy_transformers(merged.folder, []), corpus),
-        LOOP: padded_loop(merged, corpus, getattr(torch, dtype), device),
-    }
+    contestants = {LIMIT: limit(merged, corpus, precision, device), OURS: component(nlp, corpus)}
+    if "stock" in beside:
+        contestants[STOCK] = component(spacy_transformers(merged.folder, []), corpus)
+    if "loop" in beside:
+        contestants[LOOP] = padded_loop(merged, corpus, precision, device)
+    return contestants
 
 
-def whole_pipelines(base: Path, merged: Merged, corpus: Corpus, dtype: str) -> dict[str, Contestant]:
+def whole_pipelines(
+    base: Path, merged: Merged, corpus: Corpus, precision: Precision, beside: Sequence[str]
+) -> dict[str, Contestant]:
     """From texts to annotated documents."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return {
-        LIMIT: limit(merged, corpus, getattr(torch, dtype), device),
-        HEADS: pipeline(ours(base, ["sequence_labeler", "textcat"], dtype, pooling="mean"), corpus),
-        SPACY_HEADS: pipeline(ours(base, ["ner", "textcat"], dtype), corpus),
-        STOCK_HEADS: pipeline(spacy_transformers(merged.folder, ["ner", "textcat"]), corpus),
+    contestants = {
+        LIMIT: limit(merged, corpus, precision, device),
+        HEADS: pipeline(ours(base, ["sequence_labeler", "textcat"], precision, pooling="mean"), corpus),
+        SPACY_HEADS: pipeline(ours(base, ["ner", "textcat"], precision), corpus),
     }
+    if "stock" in beside:
+        contestants[STOCK_HEADS] = pipeline(spacy_transformers(merged.folder, ["ner", "textcat"]), corpus)
+    return contestants
 
 
 def component(nlp: Language, corpus: Corpus) -> Contestant:
@@ -69,13 +78,13 @@ def pipeline(nlp: Language, corpus: Corpus) -> Contestant:
     return Contestant(lambda _: list(nlp.pipe(corpus.texts)))
 
 
-def padded_loop(merged: Merged, corpus: Corpus, dtype: torch.dtype, device: torch.device) -> Contestant:
+def padded_loop(merged: Merged, corpus: Corpus, precision: Precision, device: torch.device) -> Contestant:
     """Token classification as it is usually written: batches of 32 in order, padded to the longest, long texts cut into
     parts that the model can take, without overlap."""
     tokenizer = AutoTokenizer.from_pretrained(merged.folder)
     model: Any = AutoModelForTokenClassification.from_pretrained(
-        merged.folder, num_labels=LABELS, torch_dtype=dtype
-    ).to(device)
+        merged.folder, num_labels=LABELS, **precision.options(device, [HEAD])
+    )
     model.eval()
     most = min(512, model.config.max_position_embeddings)
 
@@ -99,18 +108,18 @@ def padded_loop(merged: Merged, corpus: Corpus, dtype: torch.dtype, device: torc
     return Contestant(run)
 
 
-def limit(merged: Merged, corpus: Corpus, dtype: torch.dtype, device: torch.device) -> Contestant:
+def limit(merged: Merged, corpus: Corpus, precision: Precision, device: torch.device) -> Contestant:
     """See `limit`."""
-    decoder, longest = plain_decoder(merged, dtype, device)
+    decoder, longest = plain_decoder(merged, precision, device)
     pieces = all_pieces(merged, corpus).to(device)
     length, items = best_blocks(decoder, pieces, longest, run_forward)
     parts = blocks(pieces, length, items)
     return Contestant(lambda _: run_forward(decoder, parts))
 
 
-def plain_decoder(merged: Merged, dtype: torch.dtype, device: torch.device) -> tuple[Any, int]:
+def plain_decoder(merged: Merged, precision: Precision, device: torch.device) -> tuple[Any, int]:
     """The decoder of the plain model, causal, and how many positions it was made for."""
-    model = AutoModelForCausalLM.from_pretrained(merged.folder, torch_dtype=dtype).to(device).eval()
+    model = AutoModelForCausalLM.from_pretrained(merged.folder, **precision.options(device)).eval()
     decoder = decoder_of(model, family_of(model.config, str(merged.folder)))
     return decoder, model.config.max_position_embeddings
 

@@ -9,16 +9,18 @@ def table(corpus: dict[str, Any], rows: dict[str, dict[str, Any]]) -> str:
     corpus (dict): "title", "words" and "documents".
     rows (dict): By name: "words_a_second" and "of_limit" with its median, lowest and highest.
     """
+    on_gpu = any("working_bytes" in row for row in rows.values())
     lines = [
         f"**{corpus['title']}** ({corpus['documents']:,} documents, {corpus['words']:,} words)",
         "",
-        "| | words a second | of the limit | lowest to highest |",
-        "|---|---|---|---|",
+        "| | words a second | of the limit | lowest to highest |" + " GPU memory beside weights |" * on_gpu,
+        "|---|---|---|---|" + "---|" * on_gpu,
     ]
     for name, row in rows.items():
         of = row["of_limit"]
         spread = f"{of['low']:.2f} to {of['high']:.2f}"
-        lines.append(f"| {name} | {row['words_a_second']:,.0f} | {of['median']:.2f} | {spread} |")
+        line = f"| {name} | {row['words_a_second']:,.0f} | {of['median']:.2f} | {spread} |"
+        lines.append(line + (f" {row['working_bytes'] / 1e9:.2f} GB |" if on_gpu else ""))
     return "\n".join([*lines, ""])
 
 

@@ -1,6 +1,7 @@
 """Training: words a second of optimizer steps, as `spacy train` and as transformers' `Trainer` do them."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from spacy.training import Example
 from spacy.training.batchers import minibatch_by_words
 from torch import Tensor
 from transformers import (
+    AutoConfig,
     AutoModelForTokenClassification,
     AutoTokenizer,
     DataCollatorForTokenClassification,
@@ -21,32 +23,36 @@ from transformers import (
 
 from spacy_lsbillm.layers import backbone_shim
 
-from .bases import Merged
+from .bases import Merged, Precision
 from .corpora import Corpus
 from .limit import best_blocks, blocks, run_training
 from .pipelines import ours
-from .prediction import LABELS, LIMIT, all_pieces, plain_decoder
+from .prediction import HEAD, LABELS, LIMIT, all_pieces, plain_decoder
 from .turns import Contestant
 
 OURS, TRAINER = "this project, batches of the same words", "Trainer, batches of"
 LORA = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear"}
 
 
-def training(base: Path, merged: Merged, corpus: Corpus, dtype: str, batch: int) -> dict[str, Contestant]:
+def training(
+    base: Path, merged: Merged, corpus: Corpus, precision: Precision, batch: int, beside: Sequence[str]
+) -> dict[str, Contestant]:
     """Steps over a corpus, a round of it each.
 
     batch (int): Texts a step of the `Trainer`.
+    beside (Sequence[str]): "trainer": whether that is measured.
     """
-    nlp = ours(base, ["sequence_labeler"], dtype)
+    nlp = ours(base, ["sequence_labeler"], precision)
     device = backbone_shim(nlp.get_pipe("transformer").model).backbone.device
-    chosen = getattr(torch, dtype)
     rows = tokenised(merged, corpus)
     steps = -(-len(rows) // batch)
-    return {
-        LIMIT: limit(merged, corpus, chosen, device),
+    contestants = {
+        LIMIT: limit(merged, corpus, precision, device),
         OURS: spacy_steps(nlp, corpus, corpus.words / steps),
-        f"{TRAINER} {batch}": trainer_steps(merged, rows, chosen, batch),
     }
+    if "trainer" in beside:
+        contestants[f"{TRAINER} {batch}"] = trainer_steps(merged, rows, precision, batch, device)
+    return contestants
 
 
 def spacy_steps(nlp: Language, corpus: Corpus, words: float) -> Contestant:
@@ -81,18 +87,22 @@ def tokenised(merged: Merged, corpus: Corpus) -> list[dict[str, list[int]]]:
     """Texts as a script for token classification has them: cut where they are too long for the model, with a label a
     piece."""
     tokenizer = AutoTokenizer.from_pretrained(merged.folder)
-    most = min(512, AutoModelForTokenClassification.from_pretrained(merged.folder).config.max_position_embeddings)
+    most = min(512, AutoConfig.from_pretrained(merged.folder).max_position_embeddings)
     encoded = tokenizer(
         corpus.texts, truncation=True, max_length=most, return_overflowing_tokens=True, return_token_type_ids=False
     )
     return [{"input_ids": ids, "attention_mask": [1] * len(ids), "labels": [0] * len(ids)} for ids in encoded.input_ids]
 
 
-def trainer_steps(merged: Merged, rows: list[dict[str, list[int]]], dtype: torch.dtype, batch: int) -> Contestant:
+def trainer_steps(
+    merged: Merged, rows: list[dict[str, list[int]]], precision: Precision, batch: int, device: torch.device
+) -> Contestant:
     """transformers' `Trainer` with peft, batches padded to the longest, one round over the rows."""
     tokenizer = AutoTokenizer.from_pretrained(merged.folder)
-    plain = AutoModelForTokenClassification.from_pretrained(merged.folder, num_labels=LABELS, torch_dtype=dtype)
-    model = get_peft_model(plain, LoraConfig(task_type=TaskType.TOKEN_CLS, exclude_modules=["score"], **LORA))
+    plain = AutoModelForTokenClassification.from_pretrained(
+        merged.folder, num_labels=LABELS, **precision.options(device, [HEAD])
+    )
+    model = get_peft_model(plain, LoraConfig(task_type=TaskType.TOKEN_CLS, exclude_modules=[HEAD], **LORA))
     folder = tempfile.mkdtemp()
     options: dict[str, Any] = {"report_to": "none", "save_strategy": "no", "logging_strategy": "no"}
     arguments = TrainingArguments(
@@ -113,9 +123,9 @@ def trainer_steps(merged: Merged, rows: list[dict[str, list[int]]], dtype: torch
     return Contestant(lambda trainer: trainer.train(), prepare)
 
 
-def limit(merged: Merged, corpus: Corpus, dtype: torch.dtype, device: torch.device) -> Contestant:
+def limit(merged: Merged, corpus: Corpus, precision: Precision, device: torch.device) -> Contestant:
     """Forward and backward alone, with the same adapter."""
-    decoder, longest = plain_decoder(merged, dtype, device)
+    decoder, longest = plain_decoder(merged, precision, device)
     decoder.requires_grad_(False)
     adapted: Any = get_peft_model(decoder, LoraConfig(**LORA)).base_model.model
     adapted.train()

@@ -24,19 +24,29 @@ class Contestant:
     prepare: Callable[[], Any] = lambda: None
 
 
-def by_turns(contestants: Mapping[str, Contestant], rounds: int, clock: str) -> dict[str, list[float]]:
+def by_turns(
+    contestants: Mapping[str, Contestant], rounds: int, clock: str, working: dict[str, int] | None = None
+) -> dict[str, list[float]]:
     """Run all of them in each round, after a round that does not count.
 
     clock (str): "wall" or "cpu".
+    working (dict | None): Filled with the bytes on the GPU that each needs at its peak beyond what is there already,
+        such as weights; nothing without a GPU.
     RETURNS (dict): For each its seconds, one entry a round.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    on_gpu = torch.cuda.is_available() and working is not None
     for number in range(rounds + 1):
         for name, contestant in contestants.items():
             given = contestant.prepare()
+            if on_gpu:
+                torch.cuda.reset_peak_memory_stats()
+                before = torch.cuda.memory_allocated()
             begun = _now(clock)
             kept = contestant.run(given)
             taken = _now(clock) - begun
+            if on_gpu:
+                working[name] = max(working.get(name, 0), torch.cuda.max_memory_allocated() - before)
             del kept
             if number:
                 seconds[name].append(taken)

@@ -8,7 +8,8 @@ from pathlib import Path
 from ..record import ROOT
 from .arguments import add_base_argument, add_run_arguments
 from .cell import Run
-from .models import BASE, MODELS, Budget, on_base
+from .encoder import MINILM, ensure_minilm
+from .models import BASE, BASELINES, MODELS, Budget, on_base
 from .report import BEFORE, OURS, report
 from .sets import SETS
 from .tune import SEED, TUNED_ON, show, tune
@@ -29,9 +30,10 @@ def main() -> None:
         command.add_argument(
             "--models",
             nargs="+",
-            choices=MODELS,
+            choices=[*MODELS, *BASELINES],
             metavar="MODEL",
-            help="columns; all, or over another base than the embedded one those two that differ in the mask",
+            help="columns; by default those over the embedded base and the CNN, or over another base the two that "
+            "differ in the mask",
         )
         add_base_argument(command)
     for command, folder in (
@@ -52,8 +54,10 @@ def main() -> None:
     os.chdir(ROOT)
     if not Path(args.base).is_dir():
         raise SystemExit(f"there is no {args.base}: name the folder of a base with --base.")
-    models = on_base(args.base, MODELS)
+    models = on_base(args.base, {**MODELS, **BASELINES})
     named = args.models or (list(MODELS) if args.base == BASE else [BEFORE, OURS])
+    if any(models[name].base == MINILM for name in named):
+        ensure_minilm(Path(MINILM))
     missing = sorted({base for name in named if (base := models[name].base) and not Path(base).is_dir()})
     if missing:
         raise SystemExit(f"there is no {missing[0]}: leave out the models that need it, with --models.")

@@ -23,9 +23,10 @@ from spacy_lsbillm.training_run import run_training
 
 from ..record import called, circumstances, told
 from ..store import ONE_FILE, Folder, OneFile, Store
-from .models import ALL_MODELS, SCORE, Budget, Cell, Compared, Tuned, lora_of, make_config
+from .models import ALL_MODELS, SCORE, STOCK, Budget, Cell, Compared, Tuned, lora_of, make_config
 from .price import tell_price
 from .sets import SETS, prepare
+from .written import run_written
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Run:
             shutil.rmtree(folder, ignore_errors=True)
             found = run_cell(self, cell, folder)
             store.write(cell.name, found)
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)
             scores = ", ".join(f"{split} {found[split]:.4f}" for split in ("dev", "test") if split in found)
             tqdm.write(f"{cell.name}: {scores}, {found['core_seconds'] / 60:.1f} core-minutes")
 
@@ -109,11 +110,16 @@ def check_made_with(found: dict[str, Any], where: str, model: Compared, run: Run
         "examples": found["split"]["limits"],
         "epochs": found["budget"]["epochs"],
     }
-    if model.base is not None:
+    if model.base is not None and (model.answer is not None or model.library == STOCK):
+        expected["base"] = fingerprint(Path(model.base))
+    elif model.base is not None:
         expected |= {"base": fingerprint(Path(model.base)), "unmask": model.unmask, "depth": model.depth}
         expected["lora"] = lora_of(model)
+        expected |= {"repeat": model.repeat, "gradual unmasking": model.unmask_rounds > 0}
         _, transformer = find_transformer(Config().from_str(found["config"], interpolate=False))
         made_with |= {name: transformer["model"].get(name) for name in ("unmask", "depth", "lora")}
+        made_with["repeat"] = transformer["model"].get("repeat", 0)
+        made_with["gradual unmasking"] = transformer["model"].get("unmask_warmup", 0) > 0
     for what, now in expected.items():
         if made_with[what] != now:
             raise SystemExit(
@@ -131,33 +137,54 @@ def run_cell(run: Run, cell: Cell, folder: Path) -> dict[str, Any]:
     model, kind = cell.model, SETS[cell.set_name].kind
     paths = run.prepared(cell.set_name)
     sizes = {split: len(DocBin().from_disk(path)) for split, path in paths.items()}
-    corpora = {split: str(paths[split]) for split in ("train", "dev")}
-    config = make_config(model, kind, corpora, sizes["train"], run.budget, cell.seed)
-    # thinc's own matrix products are 3 to 4 times slower than NumpyOps with numpy's, and most of what the CNN does.
-    set_current_ops(NumpyOps(use_blis=False))
     used = time.process_time()
-    training = run_training(config, folder)
-    best = folder / DIR_MODEL_BEST
-    nlp = spacy.load(best)
-    base = None
-    if model.base is not None:
-        recorded = read_record(best / "transformer")["base"]
-        base = {**recorded, "name": called(recorded["name"])}
-    found: dict[str, Any] = {
+    if model.answer is not None and model.base is not None:
+        own = run_written(model, kind, paths, run.budget, cell.seed, folder) | {"base": _unchanged(model.base)}
+    else:
+        own = _run_pipeline(run, cell, paths, sizes["train"], folder)
+    return {
         "set": cell.set_name,
         "model": cell.model_name,
         "seed": cell.seed,
         "kind": kind,
         "metric": SCORE[kind],
-        "dev": training.score,
-        "dev_by_step": training.curve,
-        "train_seconds": round(training.seconds, 1),
         "split": {"sizes": sizes, "limits": run.limits, "source": SETS[cell.set_name].folder},
         "budget": vars(run.budget),
         "tuned": vars(model.tuned),
-        "base": base,
-        "config": told(config, *([model.base] if model.base else [])),
+        "library": model.library,
+        **own,
         **circumstances(),
+        # Of all threads: the price of a cell, whatever else the machine does meanwhile.
+        "core_seconds": round(time.process_time() - used, 1),
+    }
+
+
+def _unchanged(base: str) -> dict[str, Any]:
+    return {"name": called(base), "fingerprint": fingerprint(Path(base))}
+
+
+def _run_pipeline(run: Run, cell: Cell, paths: dict[str, Path], n_examples: int, folder: Path) -> dict[str, Any]:
+    """Train a pipeline, choose its best round on dev, and score that on test."""
+    model, kind = cell.model, SETS[cell.set_name].kind
+    corpora = {split: str(paths[split]) for split in ("train", "dev")}
+    config = make_config(model, kind, corpora, n_examples, run.budget, cell.seed)
+    # thinc's own matrix products are 3 to 4 times slower than NumpyOps with numpy's, and most of what the CNN does.
+    set_current_ops(NumpyOps(use_blis=False))
+    training = run_training(config, folder)
+    best = folder / DIR_MODEL_BEST
+    nlp = spacy.load(best)
+    base = None
+    if model.base is not None and model.library == STOCK:
+        base = _unchanged(model.base)
+    elif model.base is not None:
+        recorded = read_record(best / "transformer")["base"]
+        base = {**recorded, "name": called(recorded["name"])}
+    found: dict[str, Any] = {
+        "dev": training.score,
+        "dev_by_step": training.curve,
+        "train_seconds": round(training.seconds, 1),
+        "base": base,
+        "config": told(config, str(run.work), *([model.base] if model.base else [])),
     }
     if run.with_test:
         examples = list(Corpus(paths["test"])(nlp))
@@ -169,6 +196,4 @@ def run_cell(run: Run, cell: Cell, folder: Path) -> dict[str, Any]:
             "test_seconds": round(time.monotonic() - begun, 2),
             "test_words": sum(len(example.reference) for example in examples),
         }
-    # Of all threads: the price of a cell, whatever else the machine does meanwhile.
-    found["core_seconds"] = round(time.process_time() - used, 1)
     return found

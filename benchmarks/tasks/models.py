@@ -17,6 +17,8 @@ from spacy_lsbillm.backbone.location import resolve_folder
 from spacy_lsbillm.base_size import fitted_to, size_of
 from spacy_lsbillm.training_config import training_config
 
+from .encoder import MINILM, tuned_whole
+
 # The two shipped bases'.
 LONGEST_WINDOW = 256
 BASE, ENCODER = "assets/base", "assets/base_mlm"
@@ -72,6 +74,11 @@ MODULES: dict[str, str | list[str]] = {
     "query-value": ["q_proj", "v_proj"],
 }
 
+OURSELVES, STOCK = "spacy-lsbillm", "spacy-transformers"
+PROMPTED, WRITTEN = "prompted", "tuned"
+# A question with choices is several documents.
+ANSWERED = ("sequence", "single", "multi")
+
 # The components of each kind of task, and the score that chooses and counts.
 COMPONENT = {"sequence": "sequence_labeler", "single": "textcat", "multi": "textcat_multilabel", "choice": "textcat"}
 SCORE = {"sequence": "ents_f", "single": "cats_micro_f", "multi": "cats_micro_f", "choice": "choice_acc"}
@@ -86,6 +93,13 @@ class Compared:
     unmask (str): The layers that attend in both directions.
     component (str | None): In place of the kind's own.
     depth (int | None): How many of the base's layers are used; None: all.
+    repeat (int): Copies of the text before the one whose states count.
+    unmask_rounds (float): Rounds over the training examples in which layers come to see their right side.
+    library (str): What is between spaCy and the base: this project, with an adapter, or spacy-transformers, which
+        tunes all weights.
+    answer (str | None): "prompted" or "tuned": the base writes its answers as JSON, see `benchmarks.tasks.written`;
+        None: a pipeline answers.
+    shots (int): Examples in a prompt.
     rank (int | None): Of the adapter; None: the default.
     modules (str): What the adapter is on, a key of `MODULES`.
     kinds (tuple[str, ...]): Kinds of tasks that it is for.
@@ -97,6 +111,11 @@ class Compared:
     unmask: str = "all"
     component: str | None = None
     depth: int | None = None
+    repeat: int = 0
+    unmask_rounds: float = 0.0
+    library: str = OURSELVES
+    answer: str | None = None
+    shots: int = 0
     rank: int | None = None
     modules: str = "all"
     kinds: tuple[str, ...] = tuple(COMPONENT)
@@ -141,7 +160,19 @@ PRETRAINED = {
         "the same, with an adapter of full rank", base=RANDOM, rank=192, tuned=Tuned(0.008, 0.0625)
     ),
 }
-ALL_MODELS = ChainMap(MODELS, PRETRAINED)
+# Columns that are there when they are asked for.
+BASELINES = {
+    "minilm": Compared(
+        "MiniLM, an encoder of 22M parameters, tuned whole by spacy-transformers",
+        base=MINILM,
+        library=STOCK,
+        tuned=Tuned(rate=0.0005),
+    ),
+    "prompted0": Compared("the LLM, asked for JSON without an example", answer=PROMPTED, kinds=ANSWERED),
+    "prompted5": Compared("the LLM, asked with five examples", answer=PROMPTED, shots=5, kinds=ANSWERED),
+    "written": Compared("the LLM, tuned to write JSON", answer=WRITTEN, kinds=ANSWERED),
+}
+ALL_MODELS = ChainMap(MODELS, PRETRAINED, BASELINES)
 
 
 def on_base(base: str, models: Mapping[str, Compared]) -> dict[str, Compared]:
@@ -205,12 +236,16 @@ def make_config(
             multiple_choice=kind == "choice",
             unmask=model.unmask,
             depth=model.depth,
+            repeat=model.repeat,
+            unmask_warmup=round(steps_an_epoch * model.unmask_rounds),
             learn_rate_scale=tuned.scale,
             lora=lora_of(model),
-            window=_window(model.base),
+            window=_window(model.base, model.repeat),
             overlap=16,
             add_bos_token=tuned.add_bos_token,
         )
+    if model.base is not None and model.library == STOCK:
+        config = tuned_whole(config, model.base)
     training: dict[str, Any] = config["training"]
     config["system"]["seed"] = seed
     training |= {
@@ -235,9 +270,11 @@ def make_config(
     return config
 
 
-def _window(base: str) -> int:
-    """Sentences and questions are seen whole: as many pieces as a base was made for, 256 at the most."""
-    return min(longest_position(_config(base)) or LONGEST_WINDOW, LONGEST_WINDOW)
+def _window(base: str, repeat: int) -> int:
+    """Sentences and questions are seen whole: as many pieces as a base was made for, 256 at the most, or what of them
+    there is room for so often."""
+    longest = longest_position(_config(base))
+    return LONGEST_WINDOW if longest is None else min(longest // (repeat + 1), LONGEST_WINDOW)
 
 
 def _config(base: str) -> Any:

@@ -20,7 +20,7 @@ from spacy_lsbillm.training_config import find_transformer
 
 from ..store import tables
 from .cell import Run
-from .models import BASE, MODULES, Budget, Cell, Compared, Tuned
+from .models import BASE, MODULES, OURSELVES, STOCK, Budget, Cell, Compared, Tuned
 from .sets import SETS
 
 TUNED_ON = ("wnut17", "banking77")
@@ -30,6 +30,7 @@ LLM_GRID = [
     *(Tuned(0.004, scale) for scale in (0.25, 1.0)),
     *(Tuned(rate, 0.25) for rate in (0.008, 0.016)),
 ]
+WHOLE_GRID = [Tuned(rate) for rate in (0.0001, 0.0002, 0.0005, 0.001)]
 CNN_GRID = [Tuned(rate) for rate in (0.0005, 0.001, 0.002, 0.004)]
 POOLINGS = [Tuned(0.004, 0.5, pooling) for pooling in ("last", "max", "attention")]
 # Of another base than the embedded one: rates, the chosen one last; and around that one setting at a time.
@@ -70,6 +71,8 @@ def variants(run: Run, name: str, model_name: str) -> list[tuple[str, Compared, 
     model, sequence = run.models[model_name], SETS[name].kind == "sequence"
     if model.base is None:
         tried = [replace(model, tuned=tuned) for tuned in CNN_GRID]
+    elif model.library == STOCK:
+        tried = [replace(model, tuned=tuned) for tuned in WHOLE_GRID]
     elif model.base == BASE:
         tried = [replace(model, tuned=tuned) for tuned in LLM_GRID + ([] if sequence else POOLINGS)]
     else:
@@ -93,11 +96,12 @@ def _around(run: Run, model: Compared) -> list[tuple[str, Compared, Budget]]:
 def show(results: Path) -> None:
     """Markdown: a row a setting, a column a model and data set, development scores, and the mean of each row."""
     for name, store in tables(results, "tune").items():
-        scores: dict[bool, dict[Setting, Row]] = {False: defaultdict(dict), True: defaultdict(dict)}
+        # What has the same settings is in one table: adapters, weights tuned whole, spaCy's own.
+        scores: dict[str | None, dict[Setting, Row]] = defaultdict(lambda: defaultdict(dict))
         for _, found in store.results():
-            row = scores[found["base"] is None][_setting(found)]
+            row = scores[_library(found)][_setting(found)]
             row.setdefault((found["set"], found["model"]), {})[found["seed"]] = 100 * found["dev"]
-        text = "\n".join(_table(rows) for rows in scores.values() if rows)
+        text = "\n".join(_table(scores[library]) for library in (OURSELVES, None, STOCK) if library in scores)
         store.beside("table.md").write_text(text, encoding="utf8")
         print(f"{name}\n\n{text}")
 
@@ -115,6 +119,10 @@ def _label(model: Compared) -> str:
     return label
 
 
+def _library(found: dict[str, Any]) -> str | None:
+    return found.get("library", OURSELVES) if found["base"] is not None else None
+
+
 def _setting(found: dict[str, Any]) -> Setting:
     """What a result was made with, as the table names it."""
     tuned = Tuned(**found["tuned"])
@@ -125,7 +133,7 @@ def _setting(found: dict[str, Any]) -> Setting:
         "warm-up": tuned.warmup,
         "rounds": found["budget"]["epochs"],
     }
-    if found["base"] is not None:
+    if _library(found) == OURSELVES:
         _, transformer = find_transformer(Config().from_str(found["config"], interpolate=False))
         lora = transformer["model"]["lora"]
         on = next(name for name, modules in MODULES.items() if modules == lora["target_modules"])

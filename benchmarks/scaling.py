@@ -1,0 +1,177 @@
+"""What more processes give: a step measured with one and with two, and what that means for more of them, on paper.
+
+    python -m benchmarks.scaling measure          the time of a training step with 1 and 2 processes, on this CPU
+    python -m benchmarks.scaling project          from those figures, or your own, to 64 GPUs and 1,000 machines
+
+The projection is arithmetic, not a measurement; its assumptions are printed with it.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import spacy
+from spacy.training import loop as spacy_loop
+from spacy.util import load_config
+
+from spacy_lsbillm.cli.convert import convert
+from spacy_lsbillm.files import TemporaryFolder
+from spacy_lsbillm.training import TrainSettings, train
+
+from .record import ROOT, circumstances, write_result
+
+RESULT = ROOT / "benchmarks" / "results" / "scaling.json"
+SNIPS = ROOT / "assets" / "snips"
+CONFIG = ROOT / "configs" / "sequence_labeler.cfg"
+# Set for the processes that torchrun starts; the file that the first one writes its seconds to.
+TIMES = "LSBILLM_SCALING_TIMES"
+
+
+def measure(steps: int, rounds: int, result: Path) -> dict[str, Any]:
+    """Wall-clock time of training steps on the SNIPS sentences of the repository, one thread a process, in turn with
+    one and with two processes, each with the same batches. Nothing else should run."""
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(rounds):
+        for size in seconds:
+            seconds[size].append(_median_step(steps, size))
+    medians = {size: statistics.median(found) for size, found in seconds.items()}
+    found = {
+        "what": "seconds of a training step, median of the medians of rounds in turn",
+        "config": str(CONFIG.relative_to(ROOT)),
+        "steps": steps,
+        "rounds": rounds,
+        "seconds": medians,
+        "ratio": medians[1] / medians[2],
+        "all": seconds,
+        **circumstances(),
+    }
+    write_result(result, found)
+    return found
+
+
+def _median_step(steps: int, size: int) -> float:
+    with TemporaryFolder() as folder:
+        times = folder / "times.json"
+        module = ["-m", "benchmarks.scaling", "train", "--steps", str(steps)]
+        if size == 1:
+            command = [sys.executable, *module]
+        else:
+            torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size)]
+            command = [*torchrun, *module]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", TIMES: str(times)}
+        subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
+        found = json.loads(times.read_text(encoding="utf8"))
+    # The first steps allocate.
+    return statistics.median(found[3:])
+
+
+def train_and_time(steps: int) -> None:
+    """In a process of its own: train, and write the seconds between steps."""
+    config = load_config(CONFIG)
+    # Evaluated after the first step alone, which is not counted.
+    config["training"] |= {"max_steps": steps, "eval_frequency": steps + 1}
+    ends: list[float] = []
+    original = spacy_loop.create_train_batches
+
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        for batch in original(*args, **kwargs):
+            ends.append(time.monotonic())
+            yield batch
+
+    spacy_loop.create_train_batches = noted
+    with TemporaryFolder() as folder:
+        convert([SNIPS / f"{name}.iob" for name in ("train", "dev")], folder, spacy.blank("en"))
+        # Without variables, as the folder's name differs between processes, and what is in the files does not.
+        config["corpora"]["train"]["path"] = str(folder / "train.spacy")
+        config["corpora"]["dev"]["path"] = str(folder / "dev.spacy")
+        config["paths"] |= {"train": None, "dev": None}
+        config.to_disk(folder / CONFIG.name)
+        train(TrainSettings(folder / CONFIG.name))
+    if int(os.environ.get("RANK", "0")) == 0:
+        between = [later - earlier for earlier, later in itertools.pairwise(ends)]
+        Path(os.environ[TIMES]).write_text(json.dumps(between), encoding="utf8")
+
+
+def project(args: argparse.Namespace) -> str:
+    """Tables of the projected training and annotation."""
+    lines = [
+        f"A step of one GPU takes {args.step:g} s, of which {args.fixed:g} s do not shrink with its share of the "
+        f"batch; gradients are {args.gradients:g} MB, the link gives {args.link:g} GB/s with {args.latency:g} ms a "
+        "message; all-reduce in a ring; evaluation and saving are left out.",
+        "",
+        "| GPUs | step, same batch | times faster | step, batch x GPUs | words a second, times one GPU's |",
+        "|---|---|---|---|---|",
+    ]
+    for size in (1, 2, 4, 8, 16, 32, 64):
+        ring = 2 * (size - 1) * (args.gradients / 1000 / args.link / size + args.latency / 1000)
+        strong = args.fixed + (args.step - args.fixed) / size + ring
+        weak = args.step + ring
+        lines.append(
+            f"| {size} | {strong:.3f} s | {args.step / strong:.1f} | {weak:.3f} s | {size * args.step / weak:.1f} |"
+        )
+    rate = args.documents
+    lines += [
+        "",
+        f"One machine annotates {rate:g} documents a second of {args.bytes:g} bytes, and costs {args.price:g} an hour; "
+        f"the store gives {args.store:g} GB/s to all of them together, for input and output of twice that size; one in "
+        f"{args.lost:g} machines is lost an hour, with half a shard of {args.shard:g} documents to do again.",
+        "",
+        "| machines | documents a second | a billion documents take | a million documents cost | limited by |",
+        "|---|---|---|---|---|",
+    ]
+    for size in (1, 10, 100, 1000):
+        redone = 1 + args.shard / 2 / args.lost / 3600 / rate
+        by_machines = size * rate / redone
+        by_store = args.store * 1e9 / (3 * args.bytes)
+        total = min(by_machines, by_store)
+        cost = 1e6 / total / 3600 * size * args.price
+        limit = "machines" if by_machines <= by_store else "the store"
+        lines.append(f"| {size:,} | {total:,.0f} | {1e9 / total / 3600:,.1f} h | {cost:.3g} | {limit} |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.scaling", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    measured = commands.add_parser("measure", help="steps with one and two processes, here")
+    measured.add_argument("--steps", type=int, default=30, help="of each training (default 30)")
+    measured.add_argument("--rounds", type=int, default=3, help="in turn (default 3)")
+    measured.add_argument("--result", type=Path, default=RESULT)
+    trained = commands.add_parser("train", help="(what measure starts)")
+    trained.add_argument("--steps", type=int, required=True)
+    projected = commands.add_parser("project", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    for name, value, what in (
+        ("step", 1.0, "seconds of a training step of one GPU"),
+        ("fixed", 0.1, "of these, what does not shrink with the share of the batch"),
+        ("gradients", 170.0, "MB of gradients; 170 is rank 16 on all linear layers of an 8B base"),
+        ("link", 20.0, "GB/s between GPUs; 20 is a network of 200 Gbit/s, NVLink gives over 200"),
+        ("latency", 0.05, "ms a message"),
+        ("documents", 100.0, "a second that one machine annotates"),
+        ("bytes", 500.0, "of a document's text"),
+        ("price", 2.0, "of a machine for an hour, in any currency"),
+        ("store", 10.0, "GB/s that the object store gives to all together"),
+        ("lost", 100.0, "one in how many machines is taken away each hour"),
+        ("shard", 1000.0, "documents a shard"),
+    ):
+        projected.add_argument(f"--{name}", type=float, default=value, help=what)
+    args = parser.parse_args(arguments)
+    if args.command == "measure":
+        print(json.dumps(measure(args.steps, args.rounds, args.result), indent=2))
+    elif args.command == "train":
+        train_and_time(args.steps)
+    else:
+        print(project(args))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""A language model that writes its annotation as JSON: prompted, or tuned to write it. What the tuned pipelines are
+compared with, as in the papers; no part of the product."""
+
+import copy
+import random
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, TaskType, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from spacy import blank
+from spacy.scorer import get_ner_prf
+from spacy.tokens import Doc, DocBin
+from spacy.training import Example
+from tqdm import tqdm
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DataCollatorForSeq2Seq,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+
+from spacy_lsbillm.architectures import DEFAULT_LORA
+from spacy_lsbillm.data.scoring import make_textcat_scorer
+
+from .answers import CHOSEN, Task, labels_in
+from .models import PROMPTED, SCORE, Budget, Compared
+
+# Texts whose answers are written at once.
+BATCH = 16
+# Development documents that choose among the rounds of a training: to write answers takes long.
+CHOSEN_ON = 100
+# A tuned model has learned what is asked.
+SHORT = "Text: {text}\nJSON: "
+
+
+class Writer:
+    """A model with its tokenizer, and what it is asked.
+
+    model (Compared): Whether it is prompted, with how many examples, or tuned.
+    docs (Sequence[Doc]): The annotated training set.
+    """
+
+    def __init__(self, model: Compared, task: Task, docs: Sequence[Doc], seed: int) -> None:
+        self.task, self.tuned = task, model.answer != PROMPTED
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(model.base)
+        self.model: Any = AutoModelForCausalLM.from_pretrained(model.base).eval()
+        # Answers follow the prompts of a batch, so that these end together.
+        self.tokenizer.padding_side = "left"
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.shots = random.Random(seed).sample(list(docs), model.shots)
+        # Answers are cut where the longest of the training set ends; one that repeats itself would have no end.
+        self.room = max(len(self.tokenizer(task.answer(doc)).input_ids) for doc in docs) + 1
+
+    def prompt(self, text: str) -> str:
+        """All that stands before the answer."""
+        if self.tuned:
+            return SHORT.format(text=text)
+        messages = []
+        for i, (asked, answer) in enumerate([*((d.text, self.task.answer(d)) for d in self.shots), (text, None)]):
+            words = f"Text: {asked}" if i else f"{self.task.instruction()}\n\nText: {asked}"
+            messages.append({"role": "user", "content": words})
+            if answer is not None:
+                messages.append({"role": "assistant", "content": answer})
+        return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+    def answers(self, texts: Sequence[str]) -> list[str]:
+        """Greedily, so that there is one answer alone to a text."""
+        self.model.eval()
+        # Those of like length together, to pad little.
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        found = [""] * len(texts)
+        for begin in tqdm(range(0, len(order), BATCH), unit=" batches", desc="answers", leave=False):
+            some = order[begin : begin + BATCH]
+            # The chat template has its own start token.
+            batch = self.tokenizer(
+                [self.prompt(texts[i]) for i in some], return_tensors="pt", padding=True, add_special_tokens=self.tuned
+            )
+            with torch.inference_mode():
+                written = self.model.generate(
+                    input_ids=batch.input_ids,
+                    attention_mask=batch.attention_mask,
+                    max_new_tokens=self.room,
+                    do_sample=False,
+                    temperature=None,
+                    top_p=None,
+                    top_k=None,
+                    pad_token_id=self.tokenizer.pad_token_id,
+                )
+            answers = self.tokenizer.batch_decode(written[:, batch.input_ids.shape[1] :], skip_special_tokens=True)
+            for i, answer in zip(some, answers, strict=True):
+                found[i] = answer
+        return found
+
+    def score(self, docs: Sequence[Doc]) -> tuple[dict[str, Any], int]:
+        """RETURNS (tuple): The scores as spaCy names them, and how many answers could not be read."""
+        examples, unread = [], 0
+        for doc, answer in zip(docs, self.answers([doc.text for doc in docs]), strict=True):
+            predicted = Doc(doc.vocab, [token.text for token in doc], [bool(token.whitespace_) for token in doc])
+            unread += not self.task.annotate(predicted, answer)
+            examples.append(Example(predicted, doc))
+        if self.task.kind == "sequence":
+            return get_ner_prf(examples), unread
+        if self.task.kind == "single":
+            # spaCy's scorer takes any class for the chosen one where all have the same score: here that is wrong. Of
+            # classifiers, which always choose one, this is the micro F1.
+            pairs = [(pair.predicted, pair.reference) for pair in examples]
+            right = [CHOSEN in mine.cats.values() and _class(mine) == _class(gold) for mine, gold in pairs]
+            return {SCORE["single"]: sum(right) / len(right)}, unread
+        return make_textcat_scorer(multi_label=True)(examples, labels=self.task.labels, threshold=0.5), unread
+
+
+def _class(doc: Doc) -> str:
+    return max(doc.cats, key=lambda label: doc.cats[label])
+
+
+def run_written(
+    model: Compared, kind: str, paths: dict[str, Path], budget: Budget, seed: int, folder: Path
+) -> dict[str, Any]:
+    """Prompt or tune a model and score it on the test set; the tuned one is that of its best round on dev. Nothing is
+    chosen of one that is prompted.
+
+    folder (Path): For the training.
+    RETURNS (dict): The result's own part, see `cell.run_cell`.
+    """
+    vocab = blank("en").vocab
+    docs = {split: list(DocBin().from_disk(path).get_docs(vocab)) for split, path in paths.items()}
+    set_seed(seed)
+    task = Task(kind, labels_in(docs["train"], kind))
+    writer = Writer(model, task, docs["train"], seed)
+    metric, few = SCORE[kind], docs["dev"][:CHOSEN_ON]
+    begun = time.monotonic()
+    chosen: dict[str, Any] = {"dev_by_step": []}
+    if writer.tuned:
+        curve = _tune(writer, model, docs["train"], budget, seed, folder, lambda: writer.score(few)[0][metric] or 0.0)
+        chosen = {"dev": max(score for _, score in curve), "dev_by_step": curve, "dev_documents": len(few)}
+    seconds = time.monotonic() - begun
+    begun = time.monotonic()
+    scores, unread = writer.score(docs["test"])
+    return {
+        **chosen,
+        "train_seconds": round(seconds, 1),
+        "test": scores[metric] or 0.0,
+        "test_scores": {key: scores[key] for key in ("ents_p", "ents_r", "cats_macro_f") if key in scores},
+        "test_seconds": round(time.monotonic() - begun, 2),
+        "test_words": sum(map(len, docs["test"])),
+        "test_unread": unread,
+        "prompt": writer.prompt(docs["test"][0].text),
+        "longest_answer": writer.room,
+    }
+
+
+def _tune(
+    writer: Writer,
+    model: Compared,
+    docs: Sequence[Doc],
+    budget: Budget,
+    seed: int,
+    folder: Path,
+    score: Callable[[], float],
+) -> list[tuple[int, float]]:
+    """The score on dev after each round; the writer has the adapter of the best."""
+    lora = LoraConfig(
+        task_type=TaskType.CAUSAL_LM,
+        r=DEFAULT_LORA["r"],
+        lora_alpha=DEFAULT_LORA["alpha"],
+        lora_dropout=0.0,
+        target_modules=DEFAULT_LORA["target_modules"],
+    )
+    writer.model = get_peft_model(writer.model, lora)
+    batch = budget.batch_of(len(docs))
+    steps = -(-len(docs) // batch) * budget.epochs
+    best: dict[str, Any] = {}
+    curve: list[tuple[int, float]] = []
+
+    class Choose(TrainerCallback):
+        def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            found = score()
+            if not curve or found > max(before for _, before in curve):
+                best["adapter"] = copy.deepcopy(get_peft_model_state_dict(writer.model))
+            curve.append((state.global_step, found))
+            writer.model.train()
+
+    options: dict[str, Any] = {"report_to": "none", "save_strategy": "no", "logging_strategy": "no"}
+    arguments = TrainingArguments(
+        str(folder),
+        per_device_train_batch_size=batch,
+        num_train_epochs=budget.epochs,
+        learning_rate=model.tuned.rate * model.tuned.scale,
+        warmup_steps=max(1, int(steps * model.tuned.warmup)),
+        weight_decay=0.01,
+        seed=seed,
+        use_cpu=True,
+        dataloader_pin_memory=False,
+        **options,
+    )
+    collator = DataCollatorForSeq2Seq(writer.tokenizer)
+    rows: Any = [_row(writer, doc) for doc in docs]
+    Trainer(writer.model, arguments, train_dataset=rows, data_collator=collator, callbacks=[Choose()]).train()
+    set_peft_model_state_dict(writer.model, best["adapter"])
+    return curve
+
+
+def _row(writer: Writer, doc: Doc) -> dict[str, list[int]]:
+    """A prompt and its answer; the answer alone, with its end, is what is learned."""
+    prompt = writer.tokenizer(writer.prompt(doc.text)).input_ids
+    answer = writer.tokenizer(writer.task.answer(doc), add_special_tokens=False).input_ids
+    answer = [*answer, writer.tokenizer.eos_token_id]
+    ids = prompt + answer
+    return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": [-100] * len(prompt) + answer}
