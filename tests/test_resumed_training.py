@@ -308,8 +308,8 @@ def test_a_run_in_the_place_of_another_is_refused(config, tmp_path, monkeypatch)
 
 
 def test_sigterm_leaves_a_checkpoint_and_a_status_of_its_own(config, tmp_path):
-    """All three runs are processes of their own: what else has run in one, such as the number of threads, moves the last
-    digits of sums."""
+    """All three runs are processes of their own: what else has run in one, such as the number of threads, moves the
+    last digits of sums."""
 
     def begin(output, *more):
         command = [sys.executable, "-m", "spacy", "lsbillm", "train", str(config), "--output", str(output), *more]
