@@ -305,6 +305,7 @@ def killed(make_base, text, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train", ["all", "lora"])
 def test_killed_and_resumed_is_never_killed(make_base, adapted, killed, text, train):
     whole, places = adapted(train=train), at(text, killed / train)

@@ -339,6 +339,7 @@ def test_too_many_errors_stop_the_run_which_then_goes_on(place, nlp, tmp_path):
 # What is killed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("processes", "killed"), [(1, [30]), (2, [5, 30])])
 def test_a_process_that_is_killed_is_replaced(place, nlp, tmp_path, processes, killed):
     records = [{"id": i, "text": text} for i, text in enumerate(texts(60))]
@@ -351,6 +352,7 @@ def test_a_process_that_is_killed_is_replaced(place, nlp, tmp_path, processes, k
     assert not failures(tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on(place, nlp, tmp_path):
     given = [(i, f"{text} slow") for i, text in enumerate(texts(120))]
     source = write_source(tmp_path / "source.jsonl", given, nlp)

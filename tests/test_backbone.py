@@ -150,6 +150,7 @@ def test_a_twin_shares_the_base_and_nothing_else(make_base, family):
     assert not torch.equal(other.states(ids, mask), before)
 
 
+@pytest.mark.slow
 def test_it_is_imported_without_a_word():
     """On CPUs with AVX512-BF16 bitsandbytes asks for a package that is of no use here."""
     done = subprocess.run([sys.executable, "-c", "import spacy_lsbillm.backbone"], capture_output=True, text=True)

@@ -31,6 +31,8 @@ from spacy_lsbillm.search import run as search_run
 from spacy_lsbillm.search.prediction import Prediction
 from spacy_lsbillm.search.space import all_masks
 
+pytestmark = pytest.mark.slow
+
 LIMITS = {"train": 8, "dev": 4, "test": 0}
 
 
@@ -71,12 +73,12 @@ def test_a_cell_of_each_kind(make_base, data, tmp_path, monkeypatch, name):
     # Where it lies on this machine says nothing.
     assert found["base"]["name"] == make_base().name and str(make_base()) not in found["config"]
     assert {"versions", "machine", "commit", "config", "seed", "train_seconds", "core_seconds"} <= set(found)
-    assert cell(name, "causal", data, tmp_path / "again", seed=0)["dev_by_step"] == found["dev_by_step"]
+    if name == "snips_slots":
+        assert cell(name, "causal", data, tmp_path / "again", seed=0)["dev_by_step"] == found["dev_by_step"]
 
 
-@pytest.mark.parametrize("name", ["snips_slots", "snips_intents"])
-def test_the_cnn_has_the_same_budget(data, tmp_path, name):
-    found = cell(name, "cnn", data, tmp_path)
+def test_the_cnn_has_the_same_budget(data, tmp_path):
+    found = cell("snips_slots", "cnn", data, tmp_path)
     assert [step for step, _ in found["dev_by_step"]] == [0, 2, 4]
     assert found["base"] is None
 
@@ -343,7 +345,8 @@ def command_line(monkeypatch, main, *given):
 def test_settings_are_tried_on_development_sets_alone(make_base, data, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(MODELS, "causal", Compared("", base=str(make_base()), unmask="none"))
     monkeypatch.setattr("benchmarks.tasks.tune.BASE", str(make_base()))
-    monkeypatch.setattr("benchmarks.tasks.tune.LLM_GRID", [Tuned(0.002, 0.5), Tuned(0.008, 0.5)])
+    monkeypatch.setattr("benchmarks.tasks.tune.LLM_GRID", [Tuned(0.008, 0.5)])
+    monkeypatch.setattr("benchmarks.tasks.tune.POOLINGS", [Tuned(0.004, 0.5, "attention")])
     chosen = ["--sets", "snips_slots", "snips_intents", "--models", "causal"]
     command_line(monkeypatch, command.main, "tune", *small(tmp_path, data), *chosen)
     command_line(monkeypatch, command.main, "show-tuning", "--results", tmp_path / "r")
@@ -354,8 +357,7 @@ def test_settings_are_tried_on_development_sets_alone(make_base, data, tmp_path,
     found = [read_result(path) for path in (tmp_path / "r").rglob("*.json")]
     # Poolings are a matter of classifiers.
     assert sorted((one["set"], one["tuned"]["rate"], one["tuned"]["pooling"]) for one in found) == sorted(
-        [(name, rate, "mean") for name in ("snips_slots", "snips_intents") for rate in (0.002, 0.008)]
-        + [("snips_intents", 0.004, pooling) for pooling in ("last", "max", "attention")]
+        [(name, 0.008, "mean") for name in ("snips_slots", "snips_intents")] + [("snips_intents", 0.004, "attention")]
     )
     assert not any("test" in one for one in found)
 
@@ -488,12 +490,12 @@ def test_small_training_sets_have_smaller_batches(n_examples, batch):
 def test_ways_to_see_right_are_compared(make_base, data, tmp_path, monkeypatch, capsys):
     base, results = str(make_base(num_hidden_layers=4)), tmp_path / "ways.jsonl"
     size = ["--examples", "8", "--dev", "4", "--epochs", "1", "--data", data, "--work", tmp_path / "w"]
-    some = ["--base", base, "--sets", "snips_slots", "snips_intents", "--seeds", "0", "--results", results]
+    some = ["--base", base, "--sets", "snips_slots", "--seeds", "0", "--results", results]
     chosen = ["none", "third", "repeat1_half"]
     monkeypatch.chdir(tmp_path)
     command_line(monkeypatch, ways_command.main, "run", *size, *some, "--ways", *chosen)
     found = dict(OneFile(results, tmp_path).results())
-    assert set(found) == {f"{name}/{way}/0" for name in ("snips_slots", "snips_intents") for way in chosen}
+    assert set(found) == {f"snips_slots/{way}/0" for way in chosen}
     written = found["snips_slots/repeat1_half/0"]["config"]
     assert "repeat = 1" in written and "depth = 2" in written and 'unmask = "none"' in written
     assert 'unmask = "layers:1-2"' in found["snips_slots/third/0"]["config"]

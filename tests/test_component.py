@@ -91,6 +91,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_processes_start_with_threads_and_without_a_fork(make_base, tmp_path):
     script = tmp_path / "processes.py"
     script.write_text(PROCESSES)
@@ -333,6 +334,7 @@ def test_a_batch_that_fails_goes_to_the_error_handler(make_base, monkeypatch, fa
     assert seen == [(failing, text, "rain") for text in rainy]
 
 
+@pytest.mark.slow
 def test_loading_shows_no_progress(make_base, tmp_path):
     """In a process of its own, as a base that is in memory is not read."""
     trained(make_base()).to_disk(tmp_path / "p")

@@ -23,7 +23,7 @@ from spacy_lsbillm.alignment.white_space import show
 from spacy_lsbillm.layers.billm_model import ModelSettings
 
 KINDS = [*MAKERS, *LOSSY]
-EXAMPLES, DOCS = 60, 50
+EXAMPLES, DOCS = 20, 50
 VOCAB = spacy.blank("xx").vocab
 PIPELINES = [spacy.blank("en"), spacy.blank("zh"), spacy.blank("ar")]
 FRAGMENTS = [
@@ -161,7 +161,7 @@ def test_tokens_have_the_pieces_that_share_characters_with_them(drawn):
         check(kind, docs)
 
 
-@settings(many, max_examples=5)
+@settings(many, max_examples=2)
 @given(documents, spaced)
 @pytest.mark.parametrize("white_space", ["lines", "blank"])
 def test_so_they_have_however_white_space_is_shown(white_space, drawn, more):

@@ -32,10 +32,18 @@ masks = pytest.mark.parametrize("unmask", MASKS)
 
 @pytest.fixture(scope="module")
 def loaded(make_base):
-    """loaded(family, attention, unmask): a backbone with a fresh adapter, loaded once."""
-    return cache(
-        lambda family, attention, unmask: load(make_base(family), unmask, attention, LoraSettings(dropout=0.0))
-    )
+    """loaded(family, attention, unmask): a backbone with a fresh adapter, loaded once for all masks."""
+
+    @cache
+    def load_once(family, attention):
+        return load(make_base(family), "none", attention, LoraSettings(dropout=0.0))
+
+    def under(family, attention, unmask):
+        backbone = load_once(family, attention)
+        backbone.use_mask(unmask)
+        return backbone
+
+    return under
 
 
 @cases
@@ -54,7 +62,7 @@ def test_the_last_piece_reaches_the_first_if_and_only_if_some_layer_is_unmasked(
         backbone.model.train(training)
         before, after = backbone.states(ids, mask), backbone.states(changed, mask)
         for row in (0, 1) if padded else (0,):
-            assert bool((before[row, 0] != after[row, 0]).any()) == backbone.plan.any
+            assert bool((before[row, 0] != after[row, 0]).any()) == (unmask != "none")
 
 
 @cases
@@ -131,16 +139,13 @@ def test_causal_layers_below_unmasked_ones_are_not_touched(make_base, family, at
 
 
 @cases
-def test_a_mask_used_for_a_while_computes_what_a_backbone_that_was_loaded_with_it_does(
-    make_base, loaded, family, attention
-):
+def test_a_mask_used_for_a_while_computes_what_a_backbone_that_was_loaded_with_it_does(make_base, family, attention):
     switched = load(make_base(family), "none", attention)
     ids, mask = batch(padded=True)
-    for unmask in ("all", "0011", "layers:2", "none", "1000", None):
+    real = mask.bool()
+    for unmask in ("all", "0011", None):
         switched.use_mask(unmask)
-        fresh = loaded(family, attention, unmask or "none")
-        fresh.model.eval()
-        real = mask.bool()
+        fresh = load(make_base(family), unmask or "none", attention)
         torch.testing.assert_close(switched.states(ids, mask)[real], fresh.states(ids, mask)[real], rtol=0, atol=1e-6)
     # A copy over the same weights has a mask of its own.
     twin = switched.twin()

@@ -136,6 +136,7 @@ def marks(nlp):
     return found
 
 
+@pytest.mark.slow
 def test_a_save_that_is_killed_leaves_a_whole_pipeline(make_base, tmp_path):
     nlp = trained(make_base())
     set_weights(nlp, 0.0)

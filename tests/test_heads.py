@@ -244,8 +244,7 @@ def test_gold_spans_are_trimmed_with_a_warning(make_base, spans_key):
         late.score([white])
 
 
-@pytest.mark.parametrize("scheme", ["iob2", "biluo"])
-@pytest.mark.parametrize("spans_key", [None, "slots"])
+@pytest.mark.parametrize(("scheme", "spans_key"), [("iob2", None), ("biluo", "slots"), ("biluo", None)])
 def test_it_learns_spans_by_heart(make_base, scheme, spans_key):
     nlp = build(make_base(), heads=())
     labeler(nlp, scheme=scheme, spans_key=spans_key)
@@ -620,8 +619,9 @@ def textcat(nlp, pooling, exclusive=True, tok2vec=LISTENER):
     return nlp.add_pipe(factory, name="textcat", config={"model": model})
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
-@pytest.mark.parametrize("exclusive", [True, False])
+@pytest.mark.parametrize(
+    ("pooling", "exclusive"), [*((name, True) for name in POOLINGS), ("last", False), ("attention", False)]
+)
 def test_it_learns_classes_by_heart(make_base, tmp_path, pooling, exclusive):
     nlp = build(make_base(), heads=(), depth=2)
     textcat(nlp, pooling, exclusive)

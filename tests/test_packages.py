@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import warnings
+from itertools import product
 
 import pytest
 import spacy
@@ -38,14 +39,14 @@ def said(result):
     return " ".join(result.output.split())
 
 
-@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "gpt2", "gpt_neox", "gemma3_text"])
+SOME_MODULES = {"target_modules": r".*\.(1|2)\..*(q_proj|o_proj|c_proj|dense|query_key_value)"}
+
+
 @pytest.mark.parametrize(
-    "lora",
+    ("family", "lora"),
     [
-        {},
-        {"use_rslora": True},
-        {"use_dora": True},
-        {"target_modules": r".*\.(1|2)\..*(q_proj|o_proj|c_proj|dense|query_key_value)"},
+        *((family, {}) for family in ("llama", "mistral", "qwen2", "gpt2", "gpt_neox", "gemma3_text")),
+        *product(("qwen2", "gpt2"), ({"use_rslora": True}, {"use_dora": True}, SOME_MODULES)),
     ],
 )
 def test_folding_from_files_is_what_peft_folds(make_base, tmp_path, family, lora):

@@ -178,6 +178,7 @@ def killed(text, tmp_path_factory) -> dict[str, Path]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["clm", "mlm"])
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(trained, killed, text, objective):
     chosen, at = settings(objective=objective), places(text, killed[objective])

@@ -130,6 +130,7 @@ def test_components_can_be_pickled_after_an_update_that_left_some_out(trained):
     assert trained.update(corpus(trained), sgd=Adam(0.0001), losses={})["transformer"] > 0
 
 
+@pytest.mark.slow
 def test_processes_that_are_not_forked_give_the_same(trained, monkeypatch):
     expected = [said(trained(text)) for text in TEXTS]
     monkeypatch.setattr(spacy.language, "mp", multiprocessing.get_context("spawn"))
@@ -149,6 +150,7 @@ PROGRAMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_scores_are_known_wherever_documents_are_read(trained, tmp_path, program):
     doc = trained(TEXTS[0])

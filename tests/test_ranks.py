@@ -20,6 +20,8 @@ from spacy.util import load_config
 from spacy_lsbillm.errors import SettingError
 from spacy_lsbillm.training import CHECKPOINTS, Interval, RankLost, TrainSettings, train
 
+pytestmark = pytest.mark.slow
+
 # How long a process may take to notice that another one is gone.
 SECONDS = 60
 LOST = 3

@@ -211,6 +211,7 @@ dropout = 0.3
 """
 
 
+@pytest.mark.slow
 def test_a_pipeline_without_a_transformer_is_resumed_too(corpus, tmp_path, monkeypatch):
     path, whole, output = tmp_path / "config.cfg", tmp_path / "whole", tmp_path / "out"
     config = spacy.util.Config().from_str(CNN, interpolate=False)
@@ -307,6 +308,7 @@ def test_a_run_in_the_place_of_another_is_refused(config, tmp_path, monkeypatch)
         train(TrainSettings(config, checkpoint_every=Interval(steps=3)))
 
 
+@pytest.mark.slow
 def test_sigterm_leaves_a_checkpoint_and_a_status_of_its_own(config, tmp_path):
     """All three runs are processes of their own: what else has run in one, such as the number of threads, moves the
     last digits of sums."""

@@ -475,6 +475,7 @@ def test_what_is_counted_on_the_test_set_is_what_is_scored(make_base, corpus, tm
     assert f1(tested.counts.sum(axis=1)).tolist() == pytest.approx(tested.scores)
 
 
+@pytest.mark.slow
 def test_the_paired_test_is_in_every_report(searched, tmp_path, monkeypatch):
     """In a folder in which another search has trained two of the masks."""
     config, _ = searched
@@ -501,6 +502,7 @@ def test_the_paired_test_is_in_every_report(searched, tmp_path, monkeypatch):
     assert "extends it" in (tmp_path / "out" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_halving_from_end_to_end(config, tmp_path):
     out = tmp_path / "out"
     search(config, out, "--groups", "2")

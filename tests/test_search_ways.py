@@ -386,6 +386,7 @@ def test_from_a_config_to_the_best_way(searched):
     assert results["spending"]["spent"] == pytest.approx(spent)
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_over_more_ways(config, tmp_path, monkeypatch):
     """Under the old name, from a storage of the time before there were settings beside the mask, and under other names
     of masks."""
@@ -420,6 +421,7 @@ def test_a_search_goes_on_over_more_ways(config, tmp_path, monkeypatch):
     assert len(trained) == 2
 
 
+@pytest.mark.slow
 def test_a_budget_ends_a_search(config, corpus, tmp_path, monkeypatch):
     folder, given = tmp_path / "out", ("--masks", "none all", "--repeat", "0,1")
     search(config, folder, *given, "--budget", "1.5", "--test", corpus)
