@@ -11,16 +11,11 @@ to see that the message says how to get it.
 
 import argparse
 import json
-import os
-import subprocess
-import sys
-import sysconfig
 import tempfile
-import venv
 import zipfile
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+from fresh_environment import REPOSITORY, build_distributions, make_environment, run
 
 PROGRAM = """
 import sys
@@ -68,14 +63,6 @@ else:
 """
 
 
-def run(*command: str | Path, cwd: Path, quiet: bool = False, **variables: str) -> None:
-    """Run a program and stop at the first failure; a quiet one shows its output only then."""
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | variables
-    done = subprocess.run([str(part) for part in command], cwd=cwd, env=environment, capture_output=quiet, text=True)
-    if done.returncode:
-        sys.exit(f"{(done.stdout or '') + (done.stderr or '')}\nfailed: {' '.join(map(str, command))}")
-
-
 def named_base(wheel: Path) -> str:
     """What a package calls the base of its pipeline."""
     with zipfile.ZipFile(wheel) as archive:
@@ -92,29 +79,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         place = Path(name).resolve()
         print("Building the wheel of spacy-lsbillm", flush=True)
-        run(sys.executable, "-m", "build", "--outdir", place / "dist", REPOSITORY, cwd=place, quiet=True)
-        (plugin,) = (place / "dist").glob("*.whl")
+        _, plugin = build_distributions(place / "dist")
         print("Installing both wheels into a new environment", flush=True)
-        venv.create(place / "env", with_pip=False)
-        inside = {"base": str(place / "env"), "platbase": str(place / "env")}
-        python = Path(sysconfig.get_path("scripts", "venv", inside), "python")
-        run(
-            sys.executable,
-            "-m",
-            "pip",
-            "--python",
-            python,
-            "install",
-            "-q",
-            "--no-deps",
-            "--no-index",
-            plugin,
-            wheel,
-            cwd=place,
-        )
-        libraries = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
-        target = Path(sysconfig.get_path("purelib", "venv", inside), "third_party.pth")
-        target.write_text("\n".join(libraries) + "\n", encoding="utf8")
+        python = make_environment(place, plugin, wheel)
         (place / "program.py").write_text(PROGRAM, encoding="utf8")
         package = wheel.name.partition("-")[0]
         program = (python, "-I", "-W", "ignore", place / "program.py", package)
