@@ -330,14 +330,15 @@ class SequenceLabeler(TrainablePipe):
         """The best well-formed tags of the words of all documents, as spans. Tokens of white space have no tag: a span
         goes on across them, and never begins or ends with one."""
         calibration = self.calibration if self.calibrated and self.scores else None
-        wanted = calibration is not None and calibration.candidates_key is not None
-        predicted = self.find(docs, calibration.least_score() if calibration is not None and wanted else None)
+        least = None if calibration is None else calibration.candidates_from
+        predicted = self.find(docs, min(least.values()) if least else None)
         spans, found = predicted.spans, predicted.candidates
         if calibration is not None:
             spans = _with_probabilities(spans, calibration, self.labels)
             if found is not None:
+                assert least is not None
+                found = found.where(found.score >= self._least(least)[found.label])
                 found = _with_probabilities(found, calibration, self.labels)
-                found = found.where(found.score >= calibration.candidates_from)
         threshold = self.threshold
         if threshold is None and calibration is not None:
             threshold = calibration.threshold
@@ -537,8 +538,8 @@ class SequenceLabeler(TrainablePipe):
         """RAISES (ValueError): The settings that were read are none, or not those of the model."""
         check_scheme(self.cfg["scheme"])
         if (calibration := self.calibration) is not None:
-            self._least(calibration.threshold)
-            self._least(dict.fromkeys(calibration.by_label, 0.0))
+            for by_label in (calibration.threshold, calibration.candidates_from, calibration.by_label):
+                self._least(dict.fromkeys(by_label, 0.0))
         output, n_tags = self.model.get_ref("output_layer"), self.scheme.n_tags
         if "model" not in exclude and output.has_param("W") and output.get_dim("nO") != n_tags:
             raise ValueError(f"its model has {output.get_dim('nO')} tags, its settings have {n_tags}")

@@ -40,14 +40,15 @@ class Calibration:
     by_label (dict[str, Curve]): Of labels that have one of their own.
     threshold (dict[str, float]): Of each label, the probability below which spans are left out; empty: none are.
     candidates_key (str | None): Where candidates are written: `doc.spans[candidates_key]`; None: nowhere.
-    candidates_from (float): The lowest probability of a candidate.
+    candidates_from (dict[str, float]): The lowest score of a candidate by label, before its curve: what is guaranteed
+        does not depend on curves.
     """
 
     curve: Curve = Curve()
     by_label: dict[str, Curve] = field(default_factory=dict)
     threshold: dict[str, float] = field(default_factory=dict)
     candidates_key: str | None = None
-    candidates_from: float = 1.0
+    candidates_from: dict[str, float] = field(default_factory=dict)
 
     def probabilities(self, scores: np.ndarray, label: np.ndarray, labels: tuple[str, ...]) -> np.ndarray:
         """Of spans.
@@ -61,16 +62,6 @@ class Calibration:
             chosen = label == labels.index(name)
             found[chosen] = curve(scores[chosen])
         return found
-
-    def least_score(self) -> float:
-        """A score that no span below has a probability of `candidates_from`. The curves rise, so it is found by
-        halving."""
-        low, high = EDGE, 1.0
-        for _ in range(40):
-            middle = (low * high) ** 0.5
-            reached = max(curve(np.array([middle]))[0] for curve in (self.curve, *self.by_label.values()))
-            low, high = (low, middle) if reached >= self.candidates_from else (middle, high)
-        return low
 
     def as_dict(self) -> dict[str, Any]:
         """For a file."""
