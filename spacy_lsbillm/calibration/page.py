@@ -9,7 +9,7 @@ from ..pages import BLUE, GREY, ORANGE, as_page, markdown_as_html, pyplot, svg
 from ..tagging.confidence import equal_mass_bins
 from .guarantees import Guarantee
 from .run import Report
-from .thresholds import precision_and_recall
+from .thresholds import kept_and_right
 
 NOT_COVERED = (
     "What is promised holds for documents that are drawn as those of the development set were. It does not cover other "
@@ -137,7 +137,8 @@ def _precision_and_recall(report: Report) -> str:
     figure, axes = pyplot().subplots(figsize=(7, 4), layout="constrained")
     written = report.evidence.written
     p = report.calibration.probabilities(written.score, written.label, written.labels)
-    values, precision, recall = precision_and_recall(p, written.right, int(written.gold.sum()))
+    values, kept, hits = kept_and_right(p, written.right)
+    precision, recall = hits / kept, hits / max(int(written.gold.sum()), 1)
     axes.plot(recall, precision, color=BLUE)
     for wanted in (0.5, 0.7, 0.9):
         within = np.flatnonzero(values >= wanted)

@@ -8,6 +8,8 @@ from .evidence import Evidence
 
 # A label with fewer spans, written or gold, has the threshold of all labels together.
 LEAST_SPANS = 30
+# The precision of fewer spans than this is left to chance: no threshold keeps so few for its sake.
+LEAST_KEPT = 10
 
 
 @dataclass(frozen=True)
@@ -52,32 +54,28 @@ def thresholds(
     return found
 
 
-def precision_and_recall(
-    probabilities: np.ndarray, right: np.ndarray, gold: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Each probability, falling, with the precision and recall of the spans that have at least that."""
+def kept_and_right(probabilities: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Each probability, falling, with how many spans have at least that, and how many of them are right."""
     order = np.argsort(-probabilities, kind="stable")
     p, hits = probabilities[order], np.cumsum(right[order])
     # Spans with the same probability are in or out together.
     last = np.flatnonzero(np.append(p[1:] != p[:-1], True)) if len(p) else np.zeros(0, dtype=np.int64)
-    return p[last], hits[last] / (last + 1), hits[last] / max(gold, 1)
+    return p[last], last + 1, hits[last]
 
 
 def _value(
     probabilities: np.ndarray, right: np.ndarray, gold: int, precision: float | None, recall: float | None
 ) -> float:
-    p, precisions, found = precision_and_recall(probabilities, right, gold)
+    p, kept, hits = kept_and_right(probabilities, right)
     if not len(p):
         return 0.0
     if precision is None:
-        enough = np.flatnonzero(found >= recall)
+        enough = np.flatnonzero(hits >= (recall or 0.0) * gold)
         return _below(p[enough[0]]) if len(enough) else 0.0
+    counted = np.flatnonzero(kept >= min(LEAST_KEPT, kept[-1]))
+    precisions = hits[counted] / kept[counted]
     enough = np.flatnonzero(precisions >= precision)
-    if len(enough):
-        return _below(p[enough[-1]])
-    # A precision of very few spans says nothing.
-    few = min(LEAST_SPANS, len(p)) - 1
-    return _below(p[few + int(np.argmax(precisions[few:]))])
+    return _below(p[counted[enough[-1] if len(enough) else int(np.argmax(precisions))]])
 
 
 def _below(probability: float) -> float:
