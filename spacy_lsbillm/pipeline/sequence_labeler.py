@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -21,6 +22,7 @@ from thinc.types import Floats2d
 
 from ..errors import SettingError, StorageError, in_short
 from ..files import SEAL, check_seal, write_seal
+from ..layers import CROSS_ENTROPY, LossSettings, softmax_loss
 from ..tagging import Calibration, Scheme, Spans, around_spans, best_tags, calibration_error, candidates
 from ..tagging.scheme import MISSING, OUTSIDE, check_scheme
 from ..values import is_flag, is_number
@@ -48,6 +50,9 @@ spans_key = null
 scores = true
 threshold = null
 calibrated = true
+class_weights = null
+focal_gamma = 0.0
+label_smoothing = 0.0
 
 [sequence_labeler.scorer]
 @scorers = "spacy-lsbillm.sequence_labeler_scorer.v1"
@@ -82,6 +87,9 @@ def make_sequence_labeler(
     scores: bool,
     threshold: float | dict[str, float] | None,
     calibrated: bool,
+    class_weights: str | dict[str, float] | None,
+    focal_gamma: float,
+    label_smoothing: float,
     scorer: Callable[..., dict[str, Any]] | None,
 ) -> "SequenceLabeler":
     """Make the component.
@@ -93,6 +101,10 @@ def make_sequence_labeler(
     threshold (float | dict | None): Leave out spans whose probability is below it: a number, or one a label, which are
         those that have one; None: as the calibration says, if there is one.
     calibrated (bool): Apply what `calibrate` has found, if it has.
+    class_weights (str | dict | None): How much tokens in spans with each label count in the loss: "balanced", inversely
+        to the number of spans, or a table by label, "O" for tokens outside of spans; None: all the same.
+    focal_gamma (float): Focal loss, see `layers.class_loss`; 0: none.
+    label_smoothing (float): The share of the truth that is spread over all tags.
     scorer (Callable | None): How `spacy evaluate` scores it.
     """
     return SequenceLabeler(
@@ -104,6 +116,7 @@ def make_sequence_labeler(
         scores=scores,
         threshold=threshold,
         calibrated=calibrated,
+        loss=LossSettings(class_weights, focal_gamma, label_smoothing),
         scorer=scorer,
     )
 
@@ -166,6 +179,7 @@ class SequenceLabeler(TrainablePipe):
         scores: bool = True,
         threshold: float | dict[str, float] | None = None,
         calibrated: bool = True,
+        loss: LossSettings = CROSS_ENTROPY,
         scorer: Callable[..., dict[str, Any]] | None = sequence_labeler_score,
     ) -> None:
         check_scheme(scheme)
@@ -179,6 +193,8 @@ class SequenceLabeler(TrainablePipe):
         self.scores = scores
         self.threshold = threshold
         self.calibrated = calibrated
+        # Of training.
+        self.loss = loss
         # Labels that were warned of.
         self._unknown: set[str] = set()
         self._left_out: set[str] = set()
@@ -251,7 +267,7 @@ class SequenceLabeler(TrainablePipe):
             another number than that of the tags.
         """
         validate_get_examples(get_examples, "SequenceLabeler.initialize")
-        found: set[str] = set()
+        found: Counter[str] = Counter()
         for example in get_examples():
             self._warn_of_white_space(example.reference)
             gold = gold_spans(example.reference, self.spans_key)
@@ -273,7 +289,11 @@ class SequenceLabeler(TrainablePipe):
         for label in sorted(found) if labels is None else labels:
             self.add_label(label)
         self._check_labels()
-        missing = sorted(found - set(self.labels))
+        if self.loss.class_weights is not None:
+            counts = [found[label] for label in self.labels]
+            classes = self.loss.weights(self._classes, [*counts, *self._outside(counts)], repr(self.name))
+            self.cfg["class_weights"] = classes
+        missing = sorted(set(found) - set(self.labels))
         if missing:
             self._left_out.update(missing)
             warnings.warn(
@@ -455,13 +475,34 @@ class SequenceLabeler(TrainablePipe):
         gradient = xp.zeros_like(log_probs)
         loss = 0.0
         if len(rows):
-            gradient[rows] = xp.exp(log_probs[rows])
-            gradient[rows, truth[rows]] -= 1
             docs, tokens = self._counted(examples, len(rows))
+            gradient[rows] = xp.exp(log_probs[rows])
+            if self.loss.plain:
+                losses = -log_probs[rows, truth[rows]]
+                gradient[rows, truth[rows]] -= 1
+            else:
+                weights = xp.asarray(self._weights_of_tags())[truth[rows]]
+                losses, gradient[rows] = softmax_loss(xp, gradient[rows], truth[rows], weights, self.loss)
             gradient *= docs / tokens
-            loss = -float(log_probs[rows, truth[rows]].mean()) * (len(rows) / tokens)
+            loss = float(losses.mean()) * (len(rows) / tokens)
         ends = np.cumsum([len(rows) for rows in scores])[:-1]
         return loss, xp.split(gradient, ends.tolist())
+
+    @property
+    def _classes(self) -> list[str]:
+        """What may be weighted: the labels, and "O" for no span unless a label has that name."""
+        return [*self.labels, *([] if OUTSIDE in self.labels else [OUTSIDE])]
+
+    def _outside(self, counts: list[int]) -> list[float]:
+        """How often "O" counts as seen: as often as labels are on average, so that "balanced" leaves it alone."""
+        return [] if OUTSIDE in self.labels else [sum(counts) / len(counts)]
+
+    def _weights_of_tags(self) -> np.ndarray:
+        """The weight of each tag, by number."""
+        weights = self.cfg.get("class_weights") or [1.0] * len(self._classes)
+        n_labels = len(self.labels)
+        outside = weights[n_labels] if len(weights) > n_labels else 1.0
+        return np.array([outside, *weights[:n_labels] * len(self.scheme.kinds)], dtype=np.float32)
 
     def _counted(self, examples: Sequence[Example], tokens: int) -> tuple[int, int]:
         """The documents of the whole batch, and the tokens that have a loss.
