@@ -10,6 +10,7 @@ from thinc.types import Floats2d, Ragged
 from .alignment.pieces import SpanGetter
 from .backbone import BackboneSettings, BaseSettings, LoraSettings
 from .layers import (
+    LossSettings,
     ModelSettings,
     ShimSettings,
     build_billm_model,
@@ -143,6 +144,9 @@ def create_pooled_textcat_v1(
     exclusive_classes: bool,
     pooling: str = "mean",
     nO: int | None = None,
+    class_weights: str | dict[str, float] | None = None,
+    focal_gamma: float = 0.0,
+    label_smoothing: float = 0.0,
 ) -> Model[list[Doc], Floats2d]:
     """One vector a document, dropout and one linear layer, for spaCy's `textcat` and `textcat_multilabel`.
 
@@ -150,9 +154,14 @@ def create_pooled_textcat_v1(
     exclusive_classes (bool): True for `textcat`, false for `textcat_multilabel`.
     pooling (str): "last", "mean", "max" or "attention".
     nO (int | None): The number of classes; null: set by the component from its labels.
-    RAISES (SettingError): There is no such pooling.
+    class_weights (str | None): "balanced": a document counts inversely to how often its class was seen in training so
+        far; null: all count the same.
+    focal_gamma (float): Focal loss: documents that are learned already count less; 0: none, 2: the usual one.
+    label_smoothing (float): The share of the truth that is spread over all classes.
+    RAISES (SettingError): A value that is not allowed.
     """
-    return build_pooled_textcat(tok2vec, exclusive_classes, pooling, nO)
+    loss = LossSettings(class_weights, focal_gamma, label_smoothing)
+    return build_pooled_textcat(tok2vec, exclusive_classes, pooling, nO, loss)
 
 
 def create_textcat_reduce_v1(

@@ -11,7 +11,7 @@ from pipelines import GOLD, LISTENER, build
 from spacy.tokens import Doc, DocBin, Span
 from spacy.training import Example
 from spacy.util import fix_random_seed
-from thinc.api import Adam, Model, get_current_ops
+from thinc.api import Adam, Config, Model, get_current_ops
 from tiny import TEXTS
 
 from spacy_lsbillm.errors import SettingError
@@ -787,3 +787,91 @@ def test_scores_survive_in_a_docbin(trained):
     docs = list(trained.pipe(TEXTS))
     stored = DocBin().from_bytes(DocBin(docs=docs, store_user_data=True).to_bytes())
     assert [list(doc._.ent_scores) for doc in stored.get_docs(trained.vocab)] == [doc._.ent_scores for doc in docs]
+
+
+@pytest.fixture(scope="module")
+def trained_slots(make_base):
+    nlp = build(make_base(), heads=())
+    labeler(nlp, spans_key="slots")
+    fit(nlp, corpus(nlp, "slots"), steps=40)
+    return nlp
+
+
+@pytest.fixture(params=[None, "slots"])
+def either(request):
+    """A trained pipeline, and where its spans are."""
+    return request.getfixturevalue("trained" if request.param is None else "trained_slots"), request.param
+
+
+def test_spans_below_the_threshold_are_left_out(either, monkeypatch):
+    nlp, spans_key = either
+    pipe = nlp.get_pipe("sequence_labeler")
+    before = [taken(doc, spans_key) for doc in nlp.pipe(TEXTS)]
+    scores = sorted(score for doc in before for *_, score in doc)
+    assert scores[0] < scores[-1]
+    monkeypatch.setattr(pipe, "threshold", (scores[0] + scores[-1]) / 2)
+    after = [taken(doc, spans_key) for doc in nlp.pipe(TEXTS)]
+    assert after == [[span for span in doc if span[2] >= pipe.threshold] for doc in before]
+    monkeypatch.setattr(pipe, "threshold", {"city": 1.0})
+    after = [taken(doc, spans_key) for doc in nlp.pipe(TEXTS)]
+    assert after == [[span for span in doc if span[1] != "city"] for doc in before]
+    monkeypatch.setattr(pipe, "threshold", {"planet": 0.5})
+    with pytest.raises(SettingError, match=r"names labels that it does not have: 'planet'\. It has: 'artist', 'city'"):
+        nlp(TEXTS[0])
+
+
+def test_settings_of_confidence_are_read_from_the_config(trained, tmp_path):
+    trained.to_disk(tmp_path)
+    for threshold, n in ((1.0, 0), ({"city": 1.0}, 2), (None, 4)):
+        config = Config().from_disk(tmp_path / "config.cfg")
+        config["components"]["sequence_labeler"]["threshold"] = threshold
+        config.to_disk(tmp_path / "config.cfg")
+        loaded = spacy.load(tmp_path)
+        loaded.to_disk(tmp_path / "again")
+        for nlp in (loaded, spacy.load(tmp_path / "again")):
+            assert sum(len(doc.ents) for doc in nlp.pipe(TEXTS)) == n
+
+
+def test_scores_can_be_switched_off(either, monkeypatch):
+    nlp, spans_key = either
+    before = [[span[:2] for span in taken(doc, spans_key)] for doc in nlp.pipe(TEXTS)]
+    error = "ents_ece" if spans_key is None else "spans_slots_ece"
+    assert 0 < nlp.evaluate(corpus(nlp, spans_key))[error] < 1
+    monkeypatch.setattr(nlp.get_pipe("sequence_labeler"), "scores", False)
+    for doc, spans in zip(nlp.pipe(TEXTS), before, strict=True):
+        group = doc.ents if spans_key is None else doc.spans[spans_key]
+        assert [(span.text.split(), span.label_) for span in group] == spans
+        assert spans_key is not None or set(doc._.ent_scores) <= {None}
+        assert spans_key is None or "scores" not in group.attrs
+    assert nlp.evaluate(corpus(nlp, spans_key))[error] is None
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"threshold": 1.5}, r"threshold = 1\.5 of 'sequence_labeler' is not allowed\. Use a number from 0 to 1"),
+        ({"threshold": {"city": -0.1}}, "a table of such numbers by label, or null"),
+        ({"threshold": 0.5, "scores": False}, "needs scores = true"),
+    ],
+)
+def test_bad_settings_of_confidence(config, message):
+    with pytest.raises(SettingError, match=message):
+        labeler(spacy.blank("xx"), **config)
+
+
+@pytest.mark.parametrize(("name", "exclusive"), [("textcat", True), ("textcat_multilabel", False)])
+def test_classes_have_the_probabilities_that_users_of_textcat_expect(make_base, name, exclusive):
+    """One distribution where they exclude each other; else each between 0 and 1 on its own."""
+    nlp = build(make_base(), heads=())
+    model = {
+        "@architectures": "spacy-lsbillm.PooledTextCat.v1",
+        "exclusive_classes": exclusive,
+        "tok2vec": LISTENER,
+    }
+    nlp.add_pipe(name, config={"model": model})
+    data = corpus(nlp)
+    fit(nlp, data, steps=20)
+    for example, doc in zip(data, nlp.pipe(TEXTS), strict=True):
+        assert set(doc.cats) == set(example.reference.cats)
+        assert all(0 < score < 1 for score in doc.cats.values())
+        assert not exclusive or sum(doc.cats.values()) == pytest.approx(1, abs=1e-5)

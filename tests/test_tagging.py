@@ -1,5 +1,7 @@
 """Tagging schemes and the decoder, against every possible sequence and against what the schemes' definitions say."""
 
+import tracemalloc
+from collections import Counter
 from itertools import product
 
 import numpy as np
@@ -8,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spacy_lsbillm.errors import SettingError
-from spacy_lsbillm.tagging import SCHEMES, Scheme, best_tags
+from spacy_lsbillm.tagging import (
+    SCHEMES,
+    Scheme,
+    around_spans,
+    best_tags,
+    calibration_error,
+    candidates,
+    marginals,
+)
 
 LABELS = ("city", "date")
 
@@ -112,3 +122,98 @@ def test_nothing_at_all():
 def test_bad_settings():
     with pytest.raises(SettingError, match=r"scheme = 'bioes' is not allowed\. Use one of: 'iob2', 'biluo'"):
         Scheme("bioes", LABELS)
+
+
+def normalised(scores):
+    scores = scores - scores.max(axis=1, keepdims=True)
+    return (scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))).astype("float32")
+
+
+def probabilities_by_hand(scores, lengths, scheme):
+    """Of every span, over all sequences of each document."""
+    found, at = Counter(), 0
+    for length in lengths:
+        weights = {}
+        for sequence in product(range(scheme.n_tags), repeat=length):
+            names = [scheme.tags[tag] for tag in sequence]
+            if is_well_formed(names, scheme.name):
+                weights[tuple(names)] = np.exp(sum(float(scores[at + i, tag]) for i, tag in enumerate(sequence)))
+        for names, weight in weights.items():
+            for start, end, label in spans_by_hand(names):
+                found[start + at, end + at, label] += weight / sum(weights.values())
+        at += length
+    return found
+
+
+def as_table(spans, scheme):
+    keys = zip(spans.start.tolist(), spans.end.tolist(), (scheme.labels[i] for i in spans.label), strict=True)
+    return dict(zip(keys, spans.score.tolist(), strict=True))
+
+
+@settings(max_examples=60, deadline=None)
+@given(documents(), st.sampled_from([1, 2, 3, 256]))
+def test_probabilities_are_those_over_all_sequences(case, chunk):
+    """However documents are cut into chunks."""
+    scheme, lengths, scores = case
+    scores = normalised(scores)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(marginals, "CHUNK", chunk)
+        every = as_table(candidates(scores, lengths, scheme, 1e-30), scheme)
+        around = around_spans(scores, lengths, scheme)
+    expected = probabilities_by_hand(scores, lengths, scheme)
+    assert every == pytest.approx(expected, abs=1e-5)
+    likely = as_table(candidates(scores, lengths, scheme, 0.2), scheme)
+    assert set(likely) == {span for span, score in every.items() if score >= 0.2}
+    tags = best_tags(scores, lengths, scheme)
+    best = scheme.spans(tags, scores[np.arange(len(tags)), tags], around.before, around.after)
+    assert as_table(best, scheme) == pytest.approx({span: expected[span] for span in as_table(best, scheme)}, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(SCHEMES))
+def test_six_tokens_with_one_label(name):
+    scheme = Scheme(name, ("city",))
+    for seed in range(4):
+        scores = normalised(np.random.default_rng(seed).normal(scale=3, size=(6, scheme.n_tags)))
+        found = as_table(candidates(scores, np.array([6]), scheme, 1e-30), scheme)
+        assert found == pytest.approx(probabilities_by_hand(scores, [6], scheme), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(SCHEMES))
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+def test_a_long_document_is_as_exact_as_in_one_chunk(name, scale, monkeypatch):
+    """Also where the scores are so sure, and so ill-formed, that a span stays open over many chunks."""
+    scheme = Scheme(name, LABELS)
+    scores = np.random.default_rng(0).normal(size=(700, scheme.n_tags))
+    scores[100:600, scheme.columns("I")] += 12
+    scores = normalised(scores * scale)
+    found = []
+    for chunk in (1000, 16):
+        monkeypatch.setattr(marginals, "CHUNK", chunk)
+        found.append(as_table(candidates(scores, np.array([700]), scheme, 1e-3), scheme))
+        assert np.isfinite(list(found[-1].values())).all() and found[-1]
+    assert found[0] == pytest.approx(found[1], abs=1e-5)
+
+
+def test_memory_beside_the_scores_is_a_few_numbers_a_token():
+    scheme = Scheme("biluo", LABELS)
+    scores = normalised(np.random.default_rng(0).normal(size=(200_000, scheme.n_tags)))
+    tracemalloc.start()
+    around_spans(scores, np.array([len(scores)]), scheme)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 48 * len(scores)
+
+
+def test_candidates_of_nothing():
+    scheme = Scheme("biluo", LABELS)
+    assert not len(candidates(np.zeros((0, scheme.n_tags), "f"), np.array([0, 0]), scheme, 0.1))
+
+
+def test_the_error_of_scores_that_are_right_and_of_others():
+    rng = np.random.default_rng(0)
+    scores = rng.random(60_000)
+    right = rng.random(60_000) < scores
+    assert calibration_error(scores, right) < 0.01
+    assert calibration_error(scores**2, right) == pytest.approx(1 / 2 - 1 / 3, abs=0.01)
+    assert calibration_error(np.zeros(0), np.zeros(0, bool)) is None
+    assert calibration_error(np.array([0.25]), np.array([True])) == pytest.approx(0.75)

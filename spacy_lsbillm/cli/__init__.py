@@ -17,6 +17,7 @@ from . import (  # noqa: E402, F401
     adapt,
     analyze,
     annotate,
+    calibrate,
     check_base,
     convert,
     debug_pieces,

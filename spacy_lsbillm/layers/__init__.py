@@ -1,6 +1,7 @@
 """The thinc models."""
 
 from .billm_model import ModelSettings, backbone_shim, build_billm_model, fit, shims_in
+from .class_loss import CROSS_ENTROPY, LossSettings, softmax_loss
 from .left_out import ONLY_LABELLED
 from .listening import guard, listeners_in
 from .piece_pooling import PIECE_POOLINGS
@@ -13,10 +14,12 @@ from .tok2vec import build_tok2vec
 from .vector_batch import VectorBatch
 
 __all__ = [
+    "CROSS_ENTROPY",
     "ONLY_LABELLED",
     "PIECES",
     "PIECE_POOLINGS",
     "BackboneShim",
+    "LossSettings",
     "ModelSettings",
     "ShimSettings",
     "VectorBatch",
@@ -31,4 +34,5 @@ __all__ = [
     "guard",
     "listeners_in",
     "shims_in",
+    "softmax_loss",
 ]

@@ -1,6 +1,7 @@
 """Classification of documents from one pooled vector, for spaCy's own `textcat` and `textcat_multilabel`."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -20,9 +21,12 @@ from thinc.api import (
 from thinc.types import Floats2d, Ragged
 
 from ..errors import SettingError
+from .class_loss import BALANCED, CROSS_ENTROPY, LossSettings, balanced, sigmoid_loss, softmax_loss
 from .left_out import ONLY_LABELLED, leave_out, sample_of
 from .listening import guard, listeners_in
 
+# In the attributes of a model: how often each class was seen in training.
+COUNTS = "counts"
 POOLINGS: dict[str, Callable[[], Model[Ragged, Floats2d]]] = {
     "last": reduce_last,
     "mean": reduce_mean,
@@ -36,6 +40,7 @@ def build_pooled_textcat(
     exclusive_classes: bool,
     pooling: str = "mean",
     nO: int | None = None,
+    loss: LossSettings = CROSS_ENTROPY,
 ) -> Model[list[Doc], Floats2d]:
     """Token vectors pooled to one, dropout, and one linear layer.
 
@@ -44,23 +49,34 @@ def build_pooled_textcat(
     pooling (str): "last" (the last token, as in LS-LLaMA: Li et al., 2023), "mean", "max", or "attention" (a mean whose
         weights are learned). Tokens whose vector is zero, as they have no piece, are left out.
     nO (int | None): The number of classes; None: set by the component.
-    RETURNS (Model): Documents to probabilities, shape (documents, classes). Its gradient is that of cross-entropy, in
-        which the documents that `leave_out` names have no part.
-    RAISES (SettingError): There is no such pooling.
+    loss (LossSettings): How much rare classes count; a table of weights is not possible, as the names of classes are
+        not known here.
+    RETURNS (Model): Documents to probabilities, shape (documents, classes). Its gradient is that of the loss, in which
+        the documents that `leave_out` names have no part.
+    RAISES (SettingError): There is no such pooling, or a table of weights.
     """
     if pooling not in POOLINGS:
         raise SettingError(f"pooling = {pooling!r} is not allowed. Use one of: {', '.join(map(repr, POOLINGS))}.")
+    if isinstance(loss.class_weights, dict):
+        raise SettingError(
+            f"class_weights = {loss.class_weights!r} is not allowed for PooledTextCat, which does not know the names "
+            f'of its classes. Use "balanced" or null.'
+        )
     for listener in listeners_in(tok2vec):
         guard(listener)
     output: Model = Linear(nO, init_W=zero_init)
     inner = chain(tok2vec, real_rows(), POOLINGS[pooling](), Dropout(0.0), output)
     return Model(
         "pooled_textcat",
-        forward,
+        partial(forward, loss=loss),
         init=init,
         layers=[inner],
         dims={"nO": nO},
-        attrs={"multi_label": not exclusive_classes, ONLY_LABELLED: exclusive_classes},
+        attrs={
+            "multi_label": not exclusive_classes,
+            ONLY_LABELLED: exclusive_classes,
+            COUNTS: [],
+        },
         refs={"tok2vec": tok2vec, "output_layer": output},
     )
 
@@ -82,7 +98,9 @@ def init(model: Model, X: list[Doc] | None = None, Y: Floats2d | None = None) ->
     model.layers[0].initialize(X=sample_of(X))
 
 
-def forward(model: Model, docs: list[Doc], is_train: bool) -> tuple[Floats2d, Callable[[Floats2d], Any]]:
+def forward(
+    model: Model, docs: list[Doc], is_train: bool, loss: LossSettings
+) -> tuple[Floats2d, Callable[[Floats2d], Any]]:
     """Probabilities of the classes.
 
     spaCy hands back probabilities less the truth. That is the gradient of cross-entropy with regard to the scores
@@ -90,7 +108,47 @@ def forward(model: Model, docs: list[Doc], is_train: bool) -> tuple[Floats2d, Ca
     """
     scores, backprop = model.layers[0](docs, is_train)
     activation = model.ops.sigmoid if model.attrs["multi_label"] else model.ops.softmax
-    return leave_out(model, docs, activation(scores), backprop)
+    probabilities = activation(scores)
+    if loss.plain:
+        return leave_out(model, docs, probabilities, backprop)
+
+    def backprop_loss(gradient: Floats2d) -> Any:
+        return backprop(_gradient(model, probabilities, gradient, loss))
+
+    return leave_out(model, docs, probabilities, backprop_loss)
+
+
+def _gradient(model: Model, probabilities: Floats2d, given: Floats2d, loss: LossSettings) -> Floats2d:
+    """The gradient of another loss than cross-entropy, from that of cross-entropy. Decisions without one, as their
+    truth is missing, have none."""
+    xp = model.ops.xp
+    truth = xp.rint(probabilities - given)
+    if model.attrs["multi_label"]:
+        known = given != 0
+        there = (truth * known).sum(axis=0)
+        absent = known.sum(axis=0) - there
+        counts = _seen(model, [*there.tolist(), *absent.tolist()])
+        chosen = xp.ones_like(truth)
+        if loss.class_weights == BALANCED:
+            n_classes = truth.shape[1]
+            pairs = [balanced(pair) for pair in zip(counts[n_classes:], counts[:n_classes], strict=True)]
+            weights = xp.asarray(pairs, dtype="f")
+            chosen = xp.where(truth > 0, weights[:, 1], weights[:, 0])
+        _, gradient = sigmoid_loss(xp, probabilities, truth, chosen, loss)
+        return gradient * known
+    known = (given != 0).any(axis=1)
+    counts = _seen(model, (truth * known[:, None]).sum(axis=0).tolist())
+    classes = truth.argmax(axis=1)
+    chosen = xp.asarray(balanced(counts) if loss.class_weights == BALANCED else [1.0] * len(counts), dtype="f")
+    _, gradient = softmax_loss(xp, probabilities, classes, chosen[classes], loss)
+    return gradient * known[:, None]
+
+
+def _seen(model: Model, more: list[float]) -> list[float]:
+    """Count on, and say how often each was seen so far."""
+    before = model.attrs.get(COUNTS) or [0.0] * len(more)
+    model.attrs[COUNTS] = [old + new for old, new in zip(before, more, strict=True)]
+    return model.attrs[COUNTS]
 
 
 def real_rows() -> Model[list[Floats2d], Ragged]:

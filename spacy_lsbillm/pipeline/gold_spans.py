@@ -22,6 +22,15 @@ def gold_spans(doc: Doc, spans_key: str | None) -> list[Span] | None:
     return None if given is None else [span for span in map(trimmed, given) if span is not None]
 
 
+def characters_of_gold(doc: Doc, spans_key: str | None) -> set[tuple[int, int, str]] | None:
+    """The gold spans of a document by their first character, the one after the last, and their label: what predicted
+    spans are compared by where tokens may differ. None where it has no annotation."""
+    gold = gold_spans(doc, spans_key)
+    if gold is None or (spans_key is None and not doc.has_annotation("ENT_IOB")):
+        return None
+    return {(span.start_char, span.end_char, span.label_) for span in gold}
+
+
 def given_spans(doc: Doc, spans_key: str | None) -> list[Span] | None:
     """The same as they are in the document."""
     if spans_key is None:

@@ -2,7 +2,8 @@
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -21,9 +22,12 @@ from thinc.types import Floats2d
 
 from ..errors import SettingError, StorageError, in_short
 from ..files import SEAL, check_seal, write_seal
-from ..tagging import Scheme, Spans, best_tags
+from ..layers import CROSS_ENTROPY, LossSettings, softmax_loss
+from ..tagging import Calibration, Scheme, Spans, around_spans, best_tags, calibration_error, candidates
 from ..tagging.scheme import MISSING, OUTSIDE, check_scheme
+from ..values import is_flag, is_number
 from .gold_spans import (
+    characters_of_gold,
     check_overlap,
     given_spans,
     gold_spans,
@@ -35,7 +39,7 @@ from .gold_spans import (
     trimmed,
     with_trimmed_spans,
 )
-from .span_writing import SCORES, write_entities, write_group
+from .span_writing import SCORES, scores_of_entities, write_entities, write_group
 from .whole_batch import whole_batch
 
 DEFAULT_CONFIG = Config().from_str(
@@ -43,6 +47,12 @@ DEFAULT_CONFIG = Config().from_str(
 [sequence_labeler]
 scheme = "biluo"
 spans_key = null
+scores = true
+threshold = null
+calibrated = true
+class_weights = null
+focal_gamma = 0.0
+label_smoothing = 0.0
 
 [sequence_labeler.scorer]
 @scorers = "spacy-lsbillm.sequence_labeler_scorer.v1"
@@ -74,6 +84,12 @@ def make_sequence_labeler(
     model: Model[list[Doc], list[Floats2d]],
     scheme: str,
     spans_key: str | None,
+    scores: bool,
+    threshold: float | dict[str, float] | None,
+    calibrated: bool,
+    class_weights: str | dict[str, float] | None,
+    focal_gamma: float,
+    label_smoothing: float,
     scorer: Callable[..., dict[str, Any]] | None,
 ) -> "SequenceLabeler":
     """Make the component.
@@ -81,9 +97,28 @@ def make_sequence_labeler(
     model (Model): From `spacy-lsbillm.SequenceLabeler.v1`.
     scheme (str): "biluo" or "iob2".
     spans_key (str | None): Write to and learn from `doc.spans[spans_key]`; None: `doc.ents`.
+    scores (bool): Write the probabilities of spans.
+    threshold (float | dict | None): Leave out spans whose probability is below it: a number, or one a label, which are
+        those that have one; None: as the calibration says, if there is one.
+    calibrated (bool): Apply what `calibrate` has found, if it has.
+    class_weights (str | dict | None): How much tokens in spans with each label count in the loss: "balanced", inversely
+        to the number of spans, or a table by label, "O" for tokens outside of spans; None: all the same.
+    focal_gamma (float): Focal loss, see `layers.class_loss`; 0: none.
+    label_smoothing (float): The share of the truth that is spread over all tags.
     scorer (Callable | None): How `spacy evaluate` scores it.
     """
-    return SequenceLabeler(nlp.vocab, model, name, scheme=scheme, spans_key=spans_key, scorer=scorer)
+    return SequenceLabeler(
+        nlp.vocab,
+        model,
+        name,
+        scheme=scheme,
+        spans_key=spans_key,
+        scores=scores,
+        threshold=threshold,
+        calibrated=calibrated,
+        loss=LossSettings(class_weights, focal_gamma, label_smoothing),
+        scorer=scorer,
+    )
 
 
 def make_sequence_labeler_scorer() -> Callable[..., dict[str, Any]]:
@@ -92,13 +127,14 @@ def make_sequence_labeler_scorer() -> Callable[..., dict[str, Any]]:
 
 
 def sequence_labeler_score(examples: Iterable[Example], spans_key: str | None = None, **kwargs: Any) -> dict[str, Any]:
-    """Precision, recall and F1 of spans with their labels, micro-averaged and per label. White space at the ends of
-    gold spans does not count."""
+    """Precision, recall and F1 of spans with their labels, micro-averaged and per label, and the expected calibration
+    error of their scores. White space at the ends of gold spans does not count."""
     examples = [with_trimmed_spans(example, spans_key) for example in examples]
+    error = calibration_error(*scores_and_truth(examples, spans_key))
     if spans_key is None:
-        return get_ner_prf(examples, **kwargs)
+        return {**get_ner_prf(examples, **kwargs), "ents_ece": error}
     attr = f"spans_{spans_key}"
-    return Scorer.score_spans(
+    found = Scorer.score_spans(
         examples,
         attr,
         getter=lambda doc, key: doc.spans.get(key.removeprefix("spans_"), []),
@@ -107,6 +143,7 @@ def sequence_labeler_score(examples: Iterable[Example], spans_key: str | None = 
         labeled=True,
         **kwargs,
     )
+    return {**found, f"{attr}_ece": error}
 
 
 @dataclass(frozen=True)
@@ -114,18 +151,21 @@ class Predicted:
     """The spans of some documents, whose tokens are numbered through.
 
     first (ndarray[int64]): The number of each document's first token.
+    candidates (Spans | None): Overlapping ones too, where they are wanted.
     """
 
     spans: Spans
     first: np.ndarray
+    candidates: Spans | None = None
 
 
 class SequenceLabeler(TrainablePipe):
     """Finds spans that do not overlap: each token gets a tag, and the tags of a document are the best well-formed
     sequence.
 
-    The scores of spans are between 0 and 1: what the model gives the tags of the span, multiplied. They are in
-    `doc.spans[spans_key].attrs["scores"]`, or in `ent._.ent_score`; `doc._.ent_scores` are those of `doc.ents`.
+    The scores of spans are their probabilities: the share of all well-formed sequences of tags that have the span, each
+    as probable as its tags. They are in `doc.spans[spans_key].attrs["scores"]`, or in `ent._.ent_score`;
+    `doc._.ent_scores` are those of `doc.ents`. What `spacy lsbillm calibrate` has found is applied to them.
     """
 
     def __init__(
@@ -136,14 +176,25 @@ class SequenceLabeler(TrainablePipe):
         *,
         scheme: str = "biluo",
         spans_key: str | None = None,
+        scores: bool = True,
+        threshold: float | dict[str, float] | None = None,
+        calibrated: bool = True,
+        loss: LossSettings = CROSS_ENTROPY,
         scorer: Callable[..., dict[str, Any]] | None = sequence_labeler_score,
     ) -> None:
         check_scheme(scheme)
+        check_confidence(name, scores, threshold, calibrated)
         self.vocab = vocab
         self.model = model
         self.name = name
         self.cfg: dict[str, Any] = {"labels": [], "scheme": scheme, "spans_key": spans_key}
         self.scorer = scorer
+        # Settings of prediction: those of the config count, not those that were saved with the labels.
+        self.scores = scores
+        self.threshold = threshold
+        self.calibrated = calibrated
+        # Of training.
+        self.loss = loss
         # Labels that were warned of.
         self._unknown: set[str] = set()
         self._left_out: set[str] = set()
@@ -169,6 +220,18 @@ class SequenceLabeler(TrainablePipe):
     def spans_key(self) -> str | None:
         """Where spans are written: `doc.spans[spans_key]`, or `doc.ents` with None."""
         return self.cfg["spans_key"]
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What `calibrate` has found, whether it is applied or not."""
+        found = self.cfg.get("calibration")
+        return None if found is None else Calibration.from_dict(found)
+
+    @calibration.setter
+    def calibration(self, found: Calibration | None) -> None:
+        self.cfg.pop("calibration", None)
+        if found is not None:
+            self.cfg["calibration"] = found.as_dict()
 
     def add_label(self, label: str) -> int:
         """Add a label, before `initialize`.
@@ -204,7 +267,7 @@ class SequenceLabeler(TrainablePipe):
             another number than that of the tags.
         """
         validate_get_examples(get_examples, "SequenceLabeler.initialize")
-        found: set[str] = set()
+        found: Counter[str] = Counter()
         for example in get_examples():
             self._warn_of_white_space(example.reference)
             gold = gold_spans(example.reference, self.spans_key)
@@ -226,7 +289,11 @@ class SequenceLabeler(TrainablePipe):
         for label in sorted(found) if labels is None else labels:
             self.add_label(label)
         self._check_labels()
-        missing = sorted(found - set(self.labels))
+        if self.loss.class_weights is not None:
+            counts = [found[label] for label in self.labels]
+            classes = self.loss.weights(self._classes, [*counts, *self._outside(counts)], repr(self.name))
+            self.cfg["class_weights"] = classes
+        missing = sorted(set(found) - set(self.labels))
         if missing:
             self._left_out.update(missing)
             warnings.warn(
@@ -282,26 +349,85 @@ class SequenceLabeler(TrainablePipe):
     def predict(self, docs: Sequence[Doc]) -> Predicted:
         """The best well-formed tags of the words of all documents, as spans. Tokens of white space have no tag: a span
         goes on across them, and never begins or ends with one."""
+        calibration = self.calibration if self.calibrated and self.scores else None
+        least = None if calibration is None else calibration.candidates_from
+        predicted = self.find(docs, min(least.values()) if least else None)
+        spans, found = predicted.spans, predicted.candidates
+        if calibration is not None:
+            spans = _with_probabilities(spans, calibration, self.labels)
+            if found is not None:
+                assert least is not None
+                found = found.where(found.score >= self._least(least)[found.label])
+                found = _with_probabilities(found, calibration, self.labels)
+        threshold = self.threshold
+        if threshold is None and calibration is not None:
+            threshold = calibration.threshold
+        if threshold:
+            spans = spans.where(spans.score >= self._least(threshold)[spans.label])
+        return replace(predicted, spans=spans, candidates=found)
+
+    def find(self, docs: Sequence[Doc], least: float | None = None) -> Predicted:
+        """The spans as the model gives them, before calibration and thresholds.
+
+        least (float | None): Also all candidates of at least this probability; None: no candidates.
+        """
         docs = list(docs)
         lengths = np.array([len(doc) for doc in docs], dtype=np.int64)
         first = np.cumsum(lengths) - lengths
         if not lengths.sum():
             nothing = np.zeros(0, dtype=np.int64)
-            return Predicted(Spans(nothing, nothing, nothing, nothing.astype("f")), first)
+            empty = Spans(nothing, nothing, nothing, nothing.astype("f"))
+            return Predicted(empty, first, None if least is None else empty)
         word = [is_word(doc) for doc in docs]
         words = np.flatnonzero(np.concatenate(word))
         log_probs = self.model.ops.to_numpy(_log_softmax(self.model, self.model.predict(docs)))[words]
-        scheme = self.scheme
-        tags = best_tags(log_probs, np.array([found.sum() for found in word]), scheme)
-        spans = scheme.spans(tags, log_probs[np.arange(len(tags)), tags])
-        return Predicted(replace(spans, start=words[spans.start], end=words[spans.end - 1] + 1), first)
+        scheme, lengths = self.scheme, np.array([found.sum() for found in word])
+        tags = best_tags(log_probs, lengths, scheme)
+        chosen = log_probs[np.arange(len(tags)), tags]
+        if self.scores:
+            around = around_spans(log_probs, lengths, scheme)
+            spans = scheme.spans(tags, chosen, around.before, around.after)
+        else:
+            spans = scheme.spans(tags, chosen)
+        found = None if least is None else candidates(log_probs, lengths, scheme, least)
+        return Predicted(_on(words, spans), first, None if found is None else _on(words, found))
+
+    def _least(self, threshold: float | dict[str, float]) -> np.ndarray:
+        """The threshold of each label.
+
+        RAISES (SettingError): One is of a label that there is not.
+        """
+        if not isinstance(threshold, dict):
+            return np.full(len(self.labels), threshold)
+        unknown = sorted(set(threshold) - set(self.labels))
+        if unknown:
+            raise SettingError(
+                f"threshold of {self.name!r} names labels that it does not have: {in_short(unknown)}. It has: "
+                f"{in_short(self.labels)}."
+            )
+        return np.array([threshold.get(label, 0.0) for label in self.labels])
 
     def set_annotations(self, docs: Sequence[Doc], predicted: Predicted) -> None:
         """Write the spans. Entities that a document has already are kept, and what overlaps them is left out."""
-        spans, labels = predicted.spans, self.labels
-        where = np.searchsorted(predicted.first, spans.start, side="right") - 1
+        for doc, found, scores in self._by_document(docs, predicted.spans, predicted.first):
+            if self.spans_key is None:
+                write_entities(doc, found, scores)
+            else:
+                write_group(doc, self.spans_key, found, scores)
+        if predicted.candidates is not None:
+            calibration = self.calibration
+            assert calibration is not None and calibration.candidates_key is not None
+            for doc, found, scores in self._by_document(docs, predicted.candidates, predicted.first):
+                write_group(doc, calibration.candidates_key, found, scores)
+
+    def _by_document(
+        self, docs: Sequence[Doc], spans: Spans, first: np.ndarray
+    ) -> Iterator[tuple[Doc, list[Span], list[float] | None]]:
+        """The spans of each document, and their scores; None where there shall be none."""
+        labels = self.labels
+        where = np.searchsorted(first, spans.start, side="right") - 1
         # Of documents that begin at the same token all but the last are empty.
-        offset = predicted.first[where]
+        offset = first[where]
         rows = zip(
             (spans.start - offset).tolist(),
             (spans.end - offset).tolist(),
@@ -313,11 +439,7 @@ class SequenceLabeler(TrainablePipe):
         for doc, count in zip(docs, counts, strict=True):
             chosen = list(islice(rows, count))
             found = [Span(doc, start, end, label=labels[label]) for start, end, label, _ in chosen]
-            scores = [score for *_, score in chosen]
-            if self.spans_key is None:
-                write_entities(doc, found, scores)
-            else:
-                write_group(doc, self.spans_key, found, scores)
+            yield doc, found, [score for *_, score in chosen] if self.scores else None
 
     def get_loss(self, examples: Iterable[Example], scores: list[Floats2d]) -> tuple[float, list[Floats2d]]:
         """Cross-entropy. Tokens without annotation and those of white space have none.
@@ -353,13 +475,34 @@ class SequenceLabeler(TrainablePipe):
         gradient = xp.zeros_like(log_probs)
         loss = 0.0
         if len(rows):
-            gradient[rows] = xp.exp(log_probs[rows])
-            gradient[rows, truth[rows]] -= 1
             docs, tokens = self._counted(examples, len(rows))
+            gradient[rows] = xp.exp(log_probs[rows])
+            if self.loss.plain:
+                losses = -log_probs[rows, truth[rows]]
+                gradient[rows, truth[rows]] -= 1
+            else:
+                weights = xp.asarray(self._weights_of_tags())[truth[rows]]
+                losses, gradient[rows] = softmax_loss(xp, gradient[rows], truth[rows], weights, self.loss)
             gradient *= docs / tokens
-            loss = -float(log_probs[rows, truth[rows]].mean()) * (len(rows) / tokens)
+            loss = float(losses.mean()) * (len(rows) / tokens)
         ends = np.cumsum([len(rows) for rows in scores])[:-1]
         return loss, xp.split(gradient, ends.tolist())
+
+    @property
+    def _classes(self) -> list[str]:
+        """What may be weighted: the labels, and "O" for no span unless a label has that name."""
+        return [*self.labels, *([] if OUTSIDE in self.labels else [OUTSIDE])]
+
+    def _outside(self, counts: list[int]) -> list[float]:
+        """How often "O" counts as seen: as often as labels are on average, so that "balanced" leaves it alone."""
+        return [] if OUTSIDE in self.labels else [sum(counts) / len(counts)]
+
+    def _weights_of_tags(self) -> np.ndarray:
+        """The weight of each tag, by number."""
+        weights = self.cfg.get("class_weights") or [1.0] * len(self._classes)
+        n_labels = len(self.labels)
+        outside = weights[n_labels] if len(weights) > n_labels else 1.0
+        return np.array([outside, *weights[:n_labels] * len(self.scheme.kinds)], dtype=np.float32)
 
     def _counted(self, examples: Sequence[Example], tokens: int) -> tuple[int, int]:
         """The documents of the whole batch, and the tokens that have a loss.
@@ -435,6 +578,9 @@ class SequenceLabeler(TrainablePipe):
     def _check_read(self, exclude: Iterable[str]) -> None:
         """RAISES (ValueError): The settings that were read are none, or not those of the model."""
         check_scheme(self.cfg["scheme"])
+        if (calibration := self.calibration) is not None:
+            for by_label in (calibration.threshold, calibration.candidates_from, calibration.by_label):
+                self._least(dict.fromkeys(by_label, 0.0))
         output, n_tags = self.model.get_ref("output_layer"), self.scheme.n_tags
         if "model" not in exclude and output.has_param("W") and output.get_dim("nO") != n_tags:
             raise ValueError(f"its model has {output.get_dim('nO')} tags, its settings have {n_tags}")
@@ -475,6 +621,57 @@ def _log_softmax(model: Model, scores: list[Floats2d]) -> Floats2d:
     joined = xp.concatenate(scores)
     joined = joined - joined.max(axis=1, keepdims=True)
     return joined - xp.log(xp.exp(joined).sum(axis=1, keepdims=True))
+
+
+def check_confidence(name: str, scores: object, threshold: float | dict[str, float] | None, calibrated: object) -> None:
+    """RAISES (SettingError): One of the settings of confidence is not allowed."""
+    for setting, value in (("scores", scores), ("calibrated", calibrated)):
+        if not is_flag(value):
+            raise SettingError(f"{setting} = {value!r} of {name!r} is not allowed. Use true or false.")
+    values = threshold.values() if isinstance(threshold, dict) else [] if threshold is None else [threshold]
+    if not all(is_number(value) and 0 <= value <= 1 for value in values):
+        raise SettingError(
+            f"threshold = {threshold!r} of {name!r} is not allowed. Use a number from 0 to 1, a table of such numbers "
+            f"by label, or null."
+        )
+    if threshold is not None and not scores:
+        raise SettingError(f"threshold = {threshold!r} of {name!r} needs scores = true: it is compared with them.")
+
+
+def scores_and_truth(examples: Iterable[Example], spans_key: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """The scores of all spans that have one, in documents that have annotation, and whether they are gold spans.
+
+    RETURNS (tuple[ndarray[float64], ndarray[bool]]): A row a span.
+    """
+    scores: list[float] = []
+    right: list[bool] = []
+    for example in examples:
+        gold = characters_of_gold(example.reference, spans_key)
+        if gold is None:
+            continue
+        doc = example.predicted
+        if spans_key is None:
+            pairs = [(span, score) for span, score in zip(doc.ents, scores_of_entities(doc), strict=True)]
+        else:
+            group = doc.spans.get(spans_key, [])
+            pairs = list(zip(group, getattr(group, "attrs", {}).get("scores") or [None] * len(group), strict=True))
+        for span, score in pairs:
+            if score is not None:
+                scores.append(score)
+                right.append((span.start_char, span.end_char, span.label_) in gold)
+    return np.array(scores, dtype=np.float64), np.array(right, dtype=bool)
+
+
+def _with_probabilities(spans: Spans, calibration: Calibration, labels: tuple[str, ...]) -> Spans:
+    return replace(spans, score=calibration.probabilities(spans.score, spans.label, labels))
+
+
+def _on(words: np.ndarray, spans: Spans) -> Spans:
+    """Spans of words as spans of tokens.
+
+    words (ndarray[int64]): The number of each word's token.
+    """
+    return replace(spans, start=words[spans.start], end=words[spans.end - 1] + 1)
 
 
 def _gives_entities(nlp: Language, name: str) -> bool:

@@ -15,7 +15,7 @@ def register_scores() -> None:
     if not Span.has_extension(SCORE):
         Span.set_extension(SCORE, getter=_score_of, setter=_set_score)
     if not Doc.has_extension(SCORES):
-        Doc.set_extension(SCORES, getter=_scores_of_entities, setter=_set_scores_of_entities)
+        Doc.set_extension(SCORES, getter=scores_of_entities, setter=_set_scores_of_entities)
 
 
 def _score_of(span: Span) -> float | None:
@@ -29,7 +29,8 @@ def _set_score(span: Span, score: Any) -> None:
     span.doc.user_data[_key(span)] = score if isinstance(score, list) else [span.label_, score]
 
 
-def _scores_of_entities(doc: Doc) -> list[float | None]:
+def scores_of_entities(doc: Doc) -> list[float | None]:
+    """Of each in `doc.ents`; None for one without."""
     return [_score_of(ent) for ent in doc.ents]
 
 
@@ -46,12 +47,12 @@ def _key(span: Span) -> Any:
     return ("._.", SCORE, span.start_char, span.end_char)
 
 
-def write_entities(doc: Doc, found: list[Span], scores: list[float]) -> None:
+def write_entities(doc: Doc, found: list[Span], scores: list[float] | None) -> None:
     """Write entities and their scores. Entities that are there, and tokens where there may be
     none, stay as they are.
 
     found (list[Span]): In the order of the text, none overlapping another.
-    scores (list[float]): One of each.
+    scores (list[float] | None): One of each; None: they get none.
     """
     before = doc.ents
     iob, kinds = doc.to_array(["ENT_IOB", "ENT_TYPE"]).T if doc.has_annotation("ENT_IOB") else ((), ())
@@ -60,10 +61,12 @@ def write_entities(doc: Doc, found: list[Span], scores: list[float]) -> None:
     taken = {i for span in (*before, *blocked) for i in range(span.start, span.end)}
     free = [i for i, span in enumerate(found) if not taken or taken.isdisjoint(range(span.start, span.end))]
     doc.set_ents([*before, *(found[i] for i in free)], blocked=blocked)
-    for i in free:
-        _set_score(found[i], scores[i])
+    if scores is not None:
+        for i in free:
+            _set_score(found[i], scores[i])
 
 
-def write_group(doc: Doc, key: str, found: list[Span], scores: list[float]) -> None:
-    """Write spans to `doc.spans[key]`, in place of what is there, and their scores into the group's attributes."""
-    doc.spans[key] = SpanGroup(doc, name=key, spans=found, attrs={"scores": scores})
+def write_group(doc: Doc, key: str, found: list[Span], scores: list[float] | None) -> None:
+    """Write spans to `doc.spans[key]`, in place of what is there, and their scores, if they have any, into the group's
+    attributes."""
+    doc.spans[key] = SpanGroup(doc, name=key, spans=found, attrs={} if scores is None else {"scores": scores})

@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from ..pages import pyplot, svg
+from .colours import BIDIRECTIONAL, CHOSEN
 from .pareto import Point, front
-from .plotting import BIDIRECTIONAL, CHOSEN, pyplot, svg
 from .run import Outcome
 from .ways import in_words
 

@@ -11,9 +11,9 @@ from typing import Any
 from thinc.api import Config
 
 from ..errors import SettingError
+from ..pages import check_plots
 from .budget import Budget
 from .candidates import under_known_names, values_of, ways_of
-from .plotting import check_plots
 from .price import Prices
 from .report import write_report
 from .run import Outcome, search

@@ -4,32 +4,14 @@ import html
 import json
 from typing import Any
 
+from ..pages import as_page, markdown_as_html, pyplot, svg
+from .colours import BIDIRECTIONAL, CAUSAL, CHOSEN
 from .cost_picture import cost_picture
-from .plotting import BIDIRECTIONAL, CAUSAL, CHOSEN, pyplot, svg
 from .run import Outcome, Row
 from .space import same_layers
 from .tables import numbers_as_markdown, recommended_lines, words_for
 from .trials import Subject
 from .ways import in_words, layers_of, plan_for
-
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<title>{title}</title>
-<style>
-body {{ font: 16px/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }}
-table {{ border-collapse: collapse; margin: 1rem 0; font-size: 0.9rem; }}
-td, th {{ border-bottom: 1px solid #ccc; padding: 0.2rem 0.6rem; text-align: left; }}
-svg {{ max-width: 100%; height: auto; }}
-pre {{ overflow-x: auto; background: #f6f6f6; padding: 1rem; }}
-</style>
-</head>
-<body>
-{body}
-</body>
-</html>
-"""
 
 
 def as_html(outcome: Outcome, subject: Subject, about: dict[str, Any]) -> str:
@@ -42,7 +24,7 @@ def as_html(outcome: Outcome, subject: Subject, about: dict[str, Any]) -> str:
         f"<p>Chosen on the development set: <b>{html.escape(in_words(outcome.chosen))}</b>, "
         f"{words_for(outcome.chosen, subject.n_layers)}. {outcome.steps:,} steps of training, "
         f"{outcome.steps / outcome.grid_steps:.0%} of those of the full grid.</p>",
-        _tables("\n".join(recommended_lines(outcome))),
+        markdown_as_html("\n".join(recommended_lines(outcome))),
         *_cost_parts(outcome, subject),
         f"<h2>Ways, {rows[0].steps} steps a training</h2>",
         _picture(rows, outcome.chosen, subject),
@@ -65,11 +47,11 @@ def as_html(outcome: Outcome, subject: Subject, about: dict[str, Any]) -> str:
         "<h2>Learning curves</h2>",
         _curves(rows, outcome.chosen),
         "<h2>Numbers</h2>",
-        _tables(numbers_as_markdown(outcome, subject)),
+        markdown_as_html(numbers_as_markdown(outcome, subject)),
         "<h2>What was run</h2>",
         f"<pre>{html.escape(json.dumps(about, indent=1))}</pre>",
     ]
-    return PAGE.format(title=html.escape(f"Ways to see right: {about['config']}"), body="\n".join(parts))
+    return as_page(f"Ways to see right: {about['config']}", parts)
 
 
 def _cost_parts(outcome: Outcome, subject: Subject) -> list[str]:
@@ -125,21 +107,3 @@ def _curves(rows: list[Row], chosen: str) -> str:
     axes.grid(linewidth=0.4)
     axes.legend(loc="lower right")
     return svg(figure)
-
-
-def _tables(markdown: str) -> str:
-    """The tables of the Markdown report as HTML."""
-    parts: list[str] = []
-    for block in markdown.split("\n\n"):
-        lines = block.strip().splitlines()
-        if lines and lines[0].startswith("|"):
-            cells = [[html.escape(cell.strip()) for cell in line.strip("|").split("|")] for line in lines]
-            head = "".join(f"<th>{cell}</th>" for cell in cells[0])
-            body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in cells[2:])
-            parts.append(f"<table><tr>{head}</tr>{body}</table>")
-        elif lines and lines[0].startswith("- "):
-            items = (html.escape(line.removeprefix("- ")).replace("**", "") for line in lines)
-            parts.append("<ul>" + "".join(f"<li>{item}</li>" for item in items) + "</ul>")
-        elif lines:
-            parts.append(f"<p>{html.escape(' '.join(lines))}</p>")
-    return "\n".join(parts)

@@ -1,6 +1,18 @@
-"""Tags that stand for spans, and the best well-formed sequence of them. No spaCy in it."""
+"""Tags that stand for spans, the best well-formed sequence of them, and the probabilities of spans. No spaCy in it."""
 
+from .confidence import Calibration, Curve, calibration_error
 from .decode import best_tags
+from .marginals import around_spans, candidates
 from .scheme import SCHEMES, Scheme, Spans
 
-__all__ = ["SCHEMES", "Scheme", "Spans", "best_tags"]
+__all__ = [
+    "SCHEMES",
+    "Calibration",
+    "Curve",
+    "Scheme",
+    "Spans",
+    "around_spans",
+    "best_tags",
+    "calibration_error",
+    "candidates",
+]

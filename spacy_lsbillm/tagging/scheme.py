@@ -28,7 +28,7 @@ class Spans:
 
     start (int64), end (int64): The first token, and the one after the last.
     label (int64): Index of the label.
-    score (float32): Between 0 and 1: what the model gives the tags of the span, multiplied.
+    score (float32): Between 0 and 1: the probability of the span.
     """
 
     start: np.ndarray
@@ -38,6 +38,13 @@ class Spans:
 
     def __len__(self) -> int:
         return len(self.start)
+
+    def where(self, chosen: np.ndarray) -> "Spans":
+        """Some of them.
+
+        chosen (ndarray[bool]): Which.
+        """
+        return Spans(self.start[chosen], self.end[chosen], self.label[chosen], self.score[chosen])
 
 
 @dataclass(frozen=True)
@@ -92,11 +99,19 @@ class Scheme:
                 numbers.append(MISSING if label is None else 1 + as_kind[tag[0]] * n_labels + label)
         return numbers
 
-    def spans(self, tags: np.ndarray, log_probs: np.ndarray) -> Spans:
+    def spans(
+        self,
+        tags: np.ndarray,
+        log_probs: np.ndarray,
+        before: np.ndarray | None = None,
+        after: np.ndarray | None = None,
+    ) -> Spans:
         """The spans of well-formed tags.
 
         tags (ndarray[int]): Of all tokens of all documents, shape (tokens,).
         log_probs (ndarray[float]): Of the chosen tags, shape (tokens,).
+        before (ndarray[float64] | None), after (ndarray[float64] | None): From `around_spans`, for the probabilities of
+            spans; None: the scores are those of their tags, multiplied.
         """
         kind, label = self.split(tags)
         if self.name == "iob2":
@@ -108,7 +123,11 @@ class Scheme:
             start = np.flatnonzero(begin | unit)
             end = np.flatnonzero(last | unit) + 1
         total = np.concatenate([[0.0], np.cumsum(log_probs, dtype=np.float64)])
-        return Spans(start, end, label[start], np.exp(total[end] - total[start]).astype(np.float32))
+        log = total[end] - total[start]
+        if before is not None and after is not None:
+            # Sums that are rounded may lie above 0.
+            log = np.minimum(log + before[start] + after[end - 1], 0.0)
+        return Spans(start, end, label[start], np.exp(log).astype(np.float32))
 
     def split(self, tags: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The kind (-1 for O) and the label of each tag, by number."""

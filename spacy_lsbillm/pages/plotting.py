@@ -5,7 +5,7 @@ from typing import Any
 
 from ..errors import SettingError
 
-BIDIRECTIONAL, CAUSAL, CHOSEN = "#0072B2", "#DDDDDD", "#D55E00"
+BLUE, GREY, ORANGE = "#0072B2", "#DDDDDD", "#D55E00"
 
 
 def check_plots() -> None:

@@ -1,0 +1,158 @@
+"""How low candidates must reach for a recall that is guaranteed, in the mean or with some confidence.
+
+The loss of a document is the share of its gold spans that are missed. Both bounds hold for documents that are drawn as
+those of the development set were, and only for those that have gold spans: the others lose nothing in any case.
+"""
+
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+
+from ..errors import DataError, in_short
+from .evidence import FLOOR, Evidence
+
+# Scores of the same span differ by rounding from batch to batch: thresholds are lower by this part.
+MARGIN = 1e-4
+# No more documents than this are advised.
+MOST = 10**7
+
+
+@dataclass(frozen=True)
+class Guarantee:
+    """What is promised.
+
+    recall (float): The share of gold spans of a document that are among the candidates.
+    delta (float | None): The probability that the mean over all documents is below it, over draws of the development
+        set; None: the mean is at least that much over draws of both.
+    threshold (dict[str, float]): The lowest score of a candidate, by label.
+    documents (dict[str, int]): How many with gold spans it rests on: by label, or "" for all labels together.
+    found (dict[str, float]): The mean recall in them, by the same.
+    per_document (float): Candidates a document there, of all that were looked at.
+    """
+
+    recall: float
+    delta: float | None
+    threshold: dict[str, float]
+    documents: dict[str, int]
+    found: dict[str, float]
+    per_document: float
+
+
+def guarantee(evidence: Evidence, recall: float, delta: float | None = None, per_label: bool = False) -> Guarantee:
+    """The highest threshold that keeps the promise.
+
+    recall (float): To be reached, below 1.
+    delta (float | None): With None conformal risk control (Angelopoulos et al., arXiv 2208.02814), else Learn-then-Test
+        (Angelopoulos et al., arXiv 2110.01052) with its Hoeffding-Bentkus test.
+    per_label (bool): For each label on its own (with a delta: with that confidence for each, not for all at once).
+    RAISES (DataError): There are too few documents, or the model gives too little to what it should find.
+    """
+    groups = {label: evidence.label == i for i, label in enumerate(evidence.labels)} if per_label else {}
+    thresholds: dict[str, float] = {}
+    documents: dict[str, int] = {}
+    found: dict[str, float] = {}
+    if per_label:
+        for i, (label, own) in enumerate(groups.items()):
+            score, reached, number = _threshold(evidence.where(own), evidence.gold[:, i], recall, delta, label)
+            thresholds[label], found[label], documents[label] = score, reached, number
+    else:
+        score, found[""], documents[""] = _threshold(evidence, evidence.gold.sum(axis=1), recall, delta, "")
+        thresholds = dict.fromkeys(evidence.labels, score)
+    least = np.array([thresholds[label] for label in evidence.labels])
+    kept = evidence.score >= least[evidence.label]
+    per_document = float(kept.sum() / max(len(evidence.gold), 1))
+    return Guarantee(recall, delta, thresholds, documents, found, per_document)
+
+
+def recalls(evidence: Evidence, threshold: dict[str, float]) -> np.ndarray:
+    """The recall of candidates from thresholds on, of each document that has gold spans.
+
+    threshold (dict[str, float]): By label.
+    """
+    least = np.array([threshold[label] for label in evidence.labels])
+    hits = evidence.document[evidence.right & (evidence.score >= least[evidence.label])]
+    gold = evidence.gold.sum(axis=1)
+    return (np.bincount(hits, minlength=len(gold)) / np.maximum(gold, 1))[gold > 0]
+
+
+def holds(risk: float, documents: int, recall: float, delta: float | None) -> bool:
+    """Whether the mean loss in so many documents is small enough for the promise."""
+    allowed = 1 - recall
+    if delta is None:
+        return documents * risk + 1 <= allowed * (documents + 1) + 1e-9
+    return _p_value(risk, documents, allowed) <= delta
+
+
+def needed(risk: float, recall: float, delta: float | None) -> int | None:
+    """How many documents it takes where the mean loss is as small as it gets; None: no number is enough."""
+    if risk >= 1 - recall:
+        return None
+    high = 1
+    while not holds(risk, high, recall, delta):
+        high *= 2
+        if high > MOST:
+            return None
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(risk, middle, recall, delta) else (middle, high)
+    return high
+
+
+def _threshold(
+    evidence: Evidence, gold: np.ndarray, recall: float, delta: float | None, label: str
+) -> tuple[float, float, int]:
+    """The threshold, the mean recall with it, and how many documents there are.
+
+    gold (ndarray[int64]): The gold spans of each document.
+    label (str): For messages; "" for all together.
+    """
+    having = int((gold > 0).sum())
+    right = np.flatnonzero(evidence.right)
+    right = right[np.argsort(-evidence.score[right], kind="stable")]
+    # The mean loss once the first, the first two, ... right candidates are in.
+    risks = 1 - np.cumsum(1 / gold[evidence.document[right]]) / max(having, 1)
+    smallest = max(float(risks[-1]), 0.0) if len(risks) else 1.0
+    if not having or not holds(smallest, having, recall, delta):
+        raise DataError(_too_few(having, smallest, recall, delta, label))
+    # The fewer are in, the higher is the loss, and the less the bound holds.
+    low, high = -1, len(risks) - 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(float(risks[middle]), having, recall, delta) else (middle, high)
+    return float(evidence.score[right[high]]) * (1 - MARGIN), float(1 - risks[high]), having
+
+
+def _too_few(having: int, smallest: float, recall: float, delta: float | None, label: str) -> str:
+    of_label = f" of {in_short([label])}" if label else ""
+    number = needed(smallest, recall, delta) if having else needed(0.0, recall, delta)
+    confidence = "" if delta is None else f" with confidence {1 - delta:g}"
+    begin = f"a recall of {recall:g}{of_label}{confidence} cannot be guaranteed"
+    if number is None:
+        return (
+            f"{begin}: with all candidates of a probability of {FLOOR:g} or more the recall is {1 - smallest:.3f} in "
+            f"{having:,} documents. Ask for less than that, or train the pipeline longer or on more."
+        )
+    return (
+        f"{begin} by {having:,} documents that have such spans: it takes {number:,} or more. Annotate more, or ask for "
+        f"less."
+    )
+
+
+def _p_value(risk: float, documents: int, allowed: float) -> float:
+    """Of the mean loss being more than is allowed (Hoeffding-Bentkus; losses are between 0 and 1)."""
+    if risk >= allowed:
+        return 1.0
+    first = 0.0 if risk <= 0 else risk * np.log(risk / allowed)
+    hoeffding = np.exp(-documents * (first + (1 - risk) * np.log((1 - risk) / (1 - allowed))))
+    bentkus = np.e * _binomial(ceil(documents * risk - 1e-9), documents, allowed)
+    return float(min(hoeffding, bentkus))
+
+
+def _binomial(most: int, trials: int, chance: float) -> float:
+    """The probability of at most so many successes."""
+    k = np.arange(1, most + 1)
+    ways = np.concatenate([[0.0], np.cumsum(np.log((trials - k + 1) / k))])
+    k = np.arange(most + 1)
+    return float(np.exp(ways + k * np.log(chance) + (trials - k) * np.log1p(-chance)).sum())
