@@ -93,7 +93,7 @@ def forward(
     """Scores of all spans at once; `score_blocks` is for predictions."""
     ops, output = model.ops, model.get_ref("output_layer")
     halves, room, lengths, backprop_halves = word_halves(model, docs, is_train)
-    begins, ends = np.hsplit(halves, 2) if len(halves) else (halves, halves)
+    begins, ends = ops.xp.hsplit(halves, 2)
     firsts, backprop_firsts = output(ops.as_contig(begins), is_train)
     lasts = padded(model, ends)
     scores = span_scores(model, firsts, lasts, room)
@@ -119,7 +119,7 @@ def score_blocks(model: Model, docs: list[Doc]) -> Iterator[tuple[int, Floats3d]
     halves, room, _, _ = word_halves(model, docs, False)
     if not len(halves):
         return
-    begins, ends = np.hsplit(halves, 2)
+    begins, ends = model.ops.xp.hsplit(halves, 2)
     lasts = padded(model, ends)
     longest = model.get_dim("nL")
     size = max(1, model.attrs["block_size"] // (max(longest, lasts.shape[1]) * model.get_dim("nO")))
