@@ -396,7 +396,7 @@ def test_bad_settings_are_refused_when_it_is_made(settings, said):
 
 def test_bad_corpora_are_refused():
     nlp, _ = blank()
-    with pytest.raises(SettingError, match="there are no labels.*doc.spans\\['sc'\\]"):
+    with pytest.raises(SettingError, match=r"there are no labels.*doc\.spans\['sc'\]"):
         nlp.initialize(lambda: corpus(nlp, gold=[("a b", [])]))
     nlp, pipe = blank()
     pipe.add_label("x")
