@@ -14,6 +14,7 @@ from thinc.api import Adam, Model
 
 from spacy_lsbillm.errors import SettingError, StorageError
 from spacy_lsbillm.layers import build_span_labeler, score_blocks
+from spacy_lsbillm.pipeline.whole_batch import share_of
 
 WIDTH = 5
 # Nested three deep, the same words with two labels, one that crosses another's end, and a text without any.
@@ -310,6 +311,24 @@ def test_negatives_are_drawn_by_the_seed():
     assert len({(first, length) for first, _, length in slopes(pipe, without)}) == 3
     (short,) = corpus(nlp, gold=[("a", [])])
     assert {(first, length) for first, _, length in slopes(pipe, short)} == {(0, 1)}
+
+
+def test_shares_of_a_batch_add_up_to_it():
+    nlp, pipe = blank()
+    data = corpus(nlp, gold=[*GOLD[:2], ("to \n paris", [])])
+    data.append(Example(nlp.make_doc("not annotated"), nlp.make_doc("not annotated")))
+    nlp.initialize(lambda: data)
+    scores = pipe.model.predict([example.predicted for example in data])
+    loss, whole = pipe.get_loss(data, scores)
+    parts, losses = [], []
+    with share_of(data):
+        for example, part in zip(data, scores, strict=True):
+            found, gradient = pipe.get_loss([example], [part])
+            parts += gradient
+            losses.append(found)
+    assert sum(losses) == pytest.approx(loss)
+    assert all(np.allclose(one, other, atol=1e-6) for one, other in zip(parts, whole, strict=True))
+    assert any(part.any() for part in parts[:3]) and not parts[3].any()
 
 
 @pytest.mark.parametrize("white", [" ", "\n", "\t\n "])
