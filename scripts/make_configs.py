@@ -25,6 +25,7 @@ PIPELINES: dict[str, tuple[list[str], dict[str, Any]]] = {
     "textcat_multilabel": (["textcat_multilabel"], {}),
     "spancat": (["spancat"], {}),
     "sequence_labeler": (["sequence_labeler"], {}),
+    "span_labeler": (["span_labeler"], {}),
     "sequence_labeler_textcat": (["sequence_labeler", "textcat"], {"pooling": "mean"}),
     "pooled_textcat": (["textcat"], {"pooling": "mean"}),
     "pooled_textcat_multilabel": (["textcat_multilabel"], {"pooling": "mean"}),

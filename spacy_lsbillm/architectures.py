@@ -5,7 +5,7 @@ from typing import Any
 from spacy.tokens import Doc
 from spacy_transformers.span_getters import get_doc_spans
 from thinc.api import Model
-from thinc.types import Floats2d, Ragged
+from thinc.types import Floats2d, Floats3d, Ragged
 
 from .alignment.pieces import SpanGetter
 from .backbone import BackboneSettings, BaseSettings, LoraSettings
@@ -17,6 +17,7 @@ from .layers import (
     build_pooled_textcat,
     build_sequence_labeler,
     build_span_finder,
+    build_span_labeler,
     build_textcat_reduce,
     build_tok2vec,
 )
@@ -137,6 +138,24 @@ def create_sequence_labeler_v1(
     nO (int | None): The number of tags; null: set by the component from its labels.
     """
     return build_sequence_labeler(tok2vec, nO)
+
+
+def create_span_labeler_v1(
+    tok2vec: Model[list[Doc], list[Floats2d]],
+    hidden_size: int = 64,
+    block_size: int = 1_000_000,
+    nO: int | None = None,
+) -> Model[list[Doc], list[Floats3d]]:
+    """A score of each label for each span up to a length, from its first word, its last word and its length, for
+    `span_labeler`. The rate of its dropout is `training.dropout`.
+
+    tok2vec (Model): A listener, or any other layer that gives one vector a token.
+    hidden_size (int): The width of the two projections of a token vector.
+    block_size (int): Numbers that a prediction makes at once: less takes less memory.
+    nO (int | None): The number of labels; null: set by the component.
+    RAISES (SettingError): A size is not allowed.
+    """
+    return build_span_labeler(tok2vec, hidden_size, block_size, nO)
 
 
 def create_pooled_textcat_v1(

@@ -95,6 +95,7 @@ LOGISTIC = {"@layers": "spacy.LinearLogistic.v1", "nO": None, "nI": None}
 MODELS: dict[str, dict[str, Any]] = {
     "ner": _parser("ner", 64, 2),
     "sequence_labeler": {"@architectures": "spacy-lsbillm.SequenceLabeler.v1", "nO": None},
+    "span_labeler": {"@architectures": "spacy-lsbillm.SpanLabeler.v1", "nO": None},
     "textcat": _textcat(True),
     "textcat_multilabel": _textcat(False),
     "tagger": TAGGER,
@@ -115,6 +116,8 @@ EXCLUSIVE = (
     ("ner", "sequence_labeler", "doc.ents"),
     ("textcat", "textcat_multilabel", "doc.cats"),
     ("spancat", "spancat_singlelabel", 'doc.spans["sc"]'),
+    ("span_labeler", "spancat", 'doc.spans["sc"]'),
+    ("span_labeler", "spancat_singlelabel", 'doc.spans["sc"]'),
 )
 
 ENTITIES: dict[str, float | None] = {"ents_f": 1.0, "ents_p": 0.0, "ents_r": 0.0, "ents_per_type": None}
@@ -124,6 +127,7 @@ SPANS: dict[str, float | None] = {"spans_sc_f": 1.0, "spans_sc_p": 0.0, "spans_s
 SCORES: dict[str, dict[str, float | None]] = {
     "ner": ENTITIES,
     "sequence_labeler": ENTITIES,
+    "span_labeler": SPANS,
     "textcat": {"cats_micro_f": 1.0, "cats_score": 0.0},
     "textcat_multilabel": {"cats_micro_f": 1.0, "cats_score": 0.0},
     "tagger": {"tag_acc": 1.0},

@@ -8,12 +8,15 @@ from itertools import product
 import numpy as np
 import pytest
 from filelock import FileLock, Timeout
+from spacy.tokens import DocBin
+from spacy.vocab import Vocab
 from thinc.api import Config
 from tiny import TEXTS
 from transformers import AutoTokenizer
 
 from benchmarks import depth as depth_command
 from benchmarks import pretrained as pretrained_command
+from benchmarks import spans as spans_command
 from benchmarks import ways as ways_command
 from benchmarks import windows as windows_command
 from benchmarks.masks import __main__ as masks_command
@@ -508,6 +511,24 @@ def test_ways_to_see_right_are_compared(make_base, data, tmp_path, monkeypatch, 
     assert (tmp_path / "ways.md").read_text() in printed
     with pytest.raises(SystemExit, match="--ways sideways is not allowed"):
         command_line(monkeypatch, ways_command.main, "run", *size, *some, "--ways", "sideways")
+
+
+def test_nested_spans_are_read_and_scored(tmp_path):
+    rows = ["the\tB-PER\tO", "king\tI-PER", "of\tI-PER\tO\tO", "spain\tI-PER\tB-GPE\tO", "", "he\tB-PER", "fled\tO", ""]
+    for number in range(20):
+        (tmp_path / f"{number}.tsv").write_text("\n".join(rows), encoding="utf8")
+    paths = spans_command.read_corpora(tmp_path, (8, 3, 100), tmp_path / "work")
+    docs = {split: list(DocBin().from_disk(path).get_docs(Vocab())) for split, path in paths.items()}
+    assert [len(docs[split]) for split in ("train", "dev", "test")] == [8, 3, 4]
+    found = {tuple((span.start, span.end, span.label_) for span in doc.spans["sc"]) for doc in docs["test"]}
+    assert found == {((0, 4, "PER"), (3, 4, "GPE")), ((0, 1, "PER"),)}
+    gold = {(0, 0, 4, "PER"), (0, 3, 4, "GPE"), (0, 3, 4, "ORG"), (1, 3, 4, "PER")}
+    predicted = {(0, 0, 4, "PER"): 0.9, (0, 3, 4, "GPE"): 0.5, (0, 3, 4, "LOC"): 0.6, (2, 3, 4, "PER"): 0.1}
+    assert spans_command.score((gold, predicted), 0.5) == pytest.approx(
+        {"p": 2 / 3, "r": 2 / 4, "f": 4 / 7, "r of inner spans": 1 / 2}
+    )
+    with pytest.raises(SystemExit, match=r"there are 0 books .* with --data"):
+        spans_command.read_corpora(tmp_path / "work", (1, 1, 1), tmp_path)
 
 
 def test_the_test_of_signs_is_exact():

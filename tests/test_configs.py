@@ -23,6 +23,7 @@ CONFIGS = sorted((REPOSITORY / "configs").glob("*.cfg"))
 LEARNED = {
     "ner": "ents_f",
     "sequence_labeler": "ents_f",
+    "span_labeler": "spans_sc_f",
     "textcat": "cats_micro_f",
     "textcat_multilabel": "cats_macro_auc",
     "tagger": "tag_acc",
@@ -168,6 +169,7 @@ def test_settings_of_the_model_reach_the_config():
         ({"pipeline": ["ner", "ner"]}, "more than once"),
         ({"pipeline": ["textcat", "textcat_multilabel"]}, "doc.cats"),
         ({"pipeline": ["spancat", "spancat_singlelabel"]}, "doc.spans"),
+        ({"pipeline": ["span_labeler", "spancat"]}, "doc.spans"),
         ({"pipeline": ["doc_cleaner", "ner"]}, "name it last"),
         ({"pipeline": ["doc_cleaner"]}, "name it last"),
         ({"device": "tpu"}, "'cpu', 'gpu'"),

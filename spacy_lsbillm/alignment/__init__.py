@@ -2,7 +2,7 @@
 
 from .batches import Batch, MicroBatch, make_batch
 from .pieces import Pieces, SpecialPieces, align, cut_pieces
-from .white_space import check_white_space, trained_white_space
+from .white_space import check_white_space, is_word, trained_white_space
 from .windows import Windows, cut_windows
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "check_white_space",
     "cut_pieces",
     "cut_windows",
+    "is_word",
     "make_batch",
     "trained_white_space",
 ]

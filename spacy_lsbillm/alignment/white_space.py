@@ -10,6 +10,7 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
+from spacy.tokens import Doc
 
 from ..errors import SettingError
 
@@ -65,6 +66,11 @@ def trained_white_space(asked: str | None, recorded: str | None) -> str:
             stacklevel=3,
         )
     return asked or before
+
+
+def is_word(doc: Doc) -> np.ndarray:
+    """Which tokens are not white space, shape (tokens,), boolean."""
+    return doc.to_array("IS_SPACE") == 0
 
 
 def code_points(text: str) -> np.ndarray:

@@ -23,6 +23,7 @@ PRELOADED = (
     "spacy_lsbillm.architectures",
     "spacy_lsbillm.pipeline.billm_transformer",
     "spacy_lsbillm.pipeline.sequence_labeler",
+    "spacy_lsbillm.pipeline.span_labeler",
 )
 READY = "ready"
 

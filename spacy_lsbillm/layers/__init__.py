@@ -9,6 +9,7 @@ from .pooled_textcat import build_pooled_textcat
 from .sequence_labeler import build_sequence_labeler
 from .shim import PIECES, BackboneShim, ShimSettings
 from .span_finder import build_span_finder
+from .span_labeler import build_span_labeler, score_blocks
 from .textcat_reduce import build_textcat_reduce
 from .tok2vec import build_tok2vec
 from .vector_batch import VectorBatch
@@ -28,11 +29,13 @@ __all__ = [
     "build_pooled_textcat",
     "build_sequence_labeler",
     "build_span_finder",
+    "build_span_labeler",
     "build_textcat_reduce",
     "build_tok2vec",
     "fit",
     "guard",
     "listeners_in",
+    "score_blocks",
     "shims_in",
     "softmax_loss",
 ]

@@ -1,11 +1,16 @@
 """The gold spans of a document, from its entities or a group of spans, and the tags that stand for them."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+from spacy.scorer import Scorer
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
+from ..alignment import is_word
 from ..errors import SettingError
 from ..tagging.scheme import OUTSIDE as OUTSIDE_TAG
 
@@ -68,9 +73,46 @@ def with_trimmed_spans(example: Example, spans_key: str | None) -> Example:
     return Example(example.predicted, reference)
 
 
-def is_word(doc: Doc) -> np.ndarray:
-    """Which tokens are not white space, shape (tokens,), boolean."""
-    return doc.to_array("IS_SPACE") == 0
+def score_group(examples: Iterable[Example], spans_key: str, **kwargs: Any) -> dict[str, Any]:
+    """spaCy's scores of the spans in `doc.spans[spans_key]`. White space at the ends of gold spans does not count."""
+    return Scorer.score_spans(
+        [with_trimmed_spans(example, spans_key) for example in examples],
+        f"spans_{spans_key}",
+        getter=lambda doc, key: doc.spans.get(key.removeprefix("spans_"), []),
+        has_annotation=lambda doc: spans_key in doc.spans,
+        allow_overlap=True,
+        labeled=True,
+        **kwargs,
+    )
+
+
+@dataclass(frozen=True)
+class AlignedSpans:
+    """Gold spans in the tokens of the predicted document.
+
+    spans (list[Span]): Those that fit.
+    fits (ndarray[bool]): The tokens at which the gold says whether a span begins or ends, shape (tokens,).
+    """
+
+    spans: list[Span]
+    fits: np.ndarray
+
+
+def aligned_spans(example: Example, spans_key: str | None) -> AlignedSpans | None:
+    """The gold spans of an example, which may overlap; None where it has no annotation."""
+    gold = gold_spans(example.reference, spans_key)
+    if gold is None:
+        return None
+    if _same_tokens(example):
+        return AlignedSpans(gold, np.ones(len(example.predicted), dtype=bool))
+    fits = example.alignment.x2y.lengths > 0
+    found = []
+    for span in gold:
+        there = example.get_aligned_spans_y2x([span], allow_overlap=True)
+        found += there
+        if not there:
+            fits[list(example.alignment.y2x[span.start : span.end])] = False
+    return AlignedSpans(found, fits)
 
 
 def gold_tags(example: Example, spans_key: str | None, name: str) -> list[str | None]:
@@ -116,7 +158,8 @@ def check_overlap(spans: list[Span], doc: Doc, name: str) -> None:
     if pair is not None:
         raise SettingError(
             f"the gold spans {named(pair[0])} and {named(pair[1])} overlap in {name_of(doc)}: {name!r} gives each "
-            f"token one label. Use one sequence_labeler a layer of spans, each with a spans_key of its own, or spancat."
+            f"token one label. Use a span_labeler, or one sequence_labeler a layer of spans, each with a spans_key of "
+            f"its own."
         )
 
 

@@ -1,13 +1,57 @@
 """Predicted spans with their scores, written to a document."""
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from spacy.tokens import Doc, Span, SpanGroup
 
+from ..tagging import Spans
+
 # `ent._.ent_score`: the score of an entity, None for one that the model did not find. `doc._.ent_scores`: those of all.
 SCORE = "ent_score"
 SCORES = "ent_scores"
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """The spans of some documents, whose tokens are numbered through.
+
+    first (ndarray[int64]): The number of each document's first token.
+    candidates (Spans | None): Overlapping ones too, where they are wanted.
+    """
+
+    spans: Spans
+    first: np.ndarray
+    candidates: Spans | None = None
+
+
+def by_document(
+    docs: Sequence[Doc], spans: Spans, first: np.ndarray, labels: Sequence[str]
+) -> Iterator[tuple[Doc, list[Span], list[float]]]:
+    """Each document, the spans that were found in it, and their scores.
+
+    spans (Spans): In the order of their starts.
+    first (ndarray[int64]): The number of each document's first token.
+    labels (Sequence[str]): By their numbers.
+    """
+    where = np.searchsorted(first, spans.start, side="right") - 1
+    # Of documents that begin at the same token all but the last are empty.
+    offset = first[where]
+    rows = zip(
+        (spans.start - offset).tolist(),
+        (spans.end - offset).tolist(),
+        spans.label.tolist(),
+        spans.score.tolist(),
+        strict=True,
+    )
+    counts = np.bincount(where, minlength=len(docs)).tolist()
+    for doc, count in zip(docs, counts, strict=True):
+        chosen = list(islice(rows, count))
+        found = [Span(doc, start, end, label=labels[label]) for start, end, label, _ in chosen]
+        yield doc, found, [score for *_, score in chosen]
 
 
 def register_scores() -> None:
