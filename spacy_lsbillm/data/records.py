@@ -31,10 +31,12 @@ class Record:
         "end" in characters and "label"), "partial" (true where nothing is known outside of the spans), "label" or
         "labels"; or "question", "choices" and "answer".
     where (str): For messages: the file and the line.
+    document (str | None): The document that the text is a part of, if the file says so.
     """
 
     content: dict[str, Any]
     where: str
+    document: str | None = None
 
     def get(self, key: str, kind: type | tuple[type, ...]) -> Any:
         """An entry, or None where there is none.
