@@ -1,11 +1,13 @@
 """Sentences of a corpus as longer documents: what is joined, what stays as it is, and what is never joined."""
 
+import json
 import random
+import warnings
 from collections import defaultdict
 
 import pytest
 import spacy
-from corpora import make_docs
+from corpora import make_docs, run
 from hypothesis import given
 from hypothesis import strategies as st
 from spacy.tokens import Doc, DocBin, Span
@@ -123,3 +125,50 @@ def test_settings_that_cannot_be_are_refused(corpus):
     for settings in ({"min_words": 0}, {"min_words": 9, "max_words": 8}, {"max_words": 1.5}):
         with pytest.raises(DataError, match=r"min_words = .*must be whole numbers, with 1 <= min_words <= max_words"):
             read(corpus, **settings)
+
+
+# What convert keeps
+
+MARKED = "-DOCSTART- -X- O O\n\na O\n\nb O\n\n\nc O\n\n-DOCSTART- -X- O O\n\nd O\n"
+GROUPED = "a O\n\nb O\n\n\nc O\n \n\n\n\nd O\n\n\n"
+
+
+def converted(source, output, *options):
+    run("lsbillm", "convert", source, output, *options)
+    return {doc.text: doc for doc in DocBin().from_disk(output / f"{source.stem}.spacy").get_docs(NLP.vocab)}
+
+
+@pytest.mark.parametrize(
+    ("text", "groups"),
+    [
+        (MARKED, ["abc", "d"]),
+        (GROUPED, ["ab", "c", "d"]),
+        ("a O\n\nb O\n", ["ab"]),
+        ("a O\n\n-DOCSTART- -X- O O\nb O\n", ["a", "b"]),
+    ],
+)
+def test_convert_keeps_the_documents_of_columns(tmp_path, text, groups):
+    """They stay apart where the file says so, as do those of two files."""
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.conll").write_text(text)
+        converted(tmp_path / f"{name}.conll", tmp_path)
+    found = ["".join(t.text for t in example.reference) for example in read(tmp_path, min_words=99, max_words=99)(NLP)]
+    assert found == groups * 2 or groups == ["ab"]
+    # Where a file says nothing, its sentences count as of one document with whatever stands beside them.
+    assert found == ["abab"] or groups != ["ab"]
+
+
+def test_convert_keeps_the_document_that_a_line_names(tmp_path):
+    rows = [{"text": "a", "of": 1}, {"text": "b", "of": 1, "label": "x"}, {"text": "c", "of": "2", "label": "x"}]
+    source = tmp_path / "train.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        docs = converted(source, tmp_path, "--document-key", "of")
+    assert [docs[name].user_data["document"] for name in "abc"] == ["1", "1", "2"]
+    with pytest.warns(UserWarning, match="of is not read"):
+        assert all("document" not in doc.user_data for doc in converted(source, tmp_path).values())
+    for wrong in (None, "", 1.5, True):
+        source.write_text(json.dumps({"text": "a", "of": wrong}))
+        assert "'of' is" in run("lsbillm", "convert", source, tmp_path, "-d", "of", code=1)
+    assert "cannot go with --choices" in run("lsbillm", "convert", source, tmp_path, "-d", "of", "-c", "joint", code=1)
