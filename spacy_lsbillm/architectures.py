@@ -55,8 +55,8 @@ def create_billm_model_v1(
     spaCy token. Nothing is loaded before `initialize` or `from_disk`.
 
     name (str): The base: a folder in Hugging Face format, or a hub id.
-    get_spans (Callable | None): A registered span getter; the parts of documents that are tokenised on their own. None:
-        whole documents.
+    get_spans (Callable | None): A registered span getter; the parts of documents that are seen on their own, or with
+        what "spacy-lsbillm.context_spans.v1" gives them of their document. None: whole documents.
     revision (str | None): Of the base, on the hub.
     unmask (str): The layers that attend in both directions: "all", "none", "0011" or "bits:0011" (the first bit is the
         group next to the input), "from:8", "layers:4-7,12".

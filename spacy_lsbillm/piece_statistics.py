@@ -10,8 +10,7 @@ from spacy.tokens import Doc, Span
 from spacy.util import minibatch
 from transformers import PreTrainedTokenizerFast
 
-from .alignment import Pieces, SpecialPieces, align, cut_pieces, cut_windows, make_batch
-from .alignment.pieces import SpanGetter
+from .alignment import Pieces, SpanGetter, SpecialPieces, align, cut_pieces, cut_windows, make_batch
 
 N_EXAMPLES = 5
 
@@ -101,7 +100,7 @@ class PieceStatistics:
         self._add_unknown(docs, pieces, cutting.tokenizer.unk_token_id)
         for doc in docs:
             self.without_embedding.update({word: doc.text.count(word) for word in cutting.without_embedding})
-        self._add_windows(docs, pieces.lengths, cutting)
+        self._add_windows(docs, pieces, cutting)
         self._add_padding(docs, cutting)
         self._add_boundaries(docs, inside_a_piece(of_piece, counts, len(pieces.ids)))
 
@@ -159,11 +158,12 @@ class PieceStatistics:
         text = "\n".join(doc.text for doc in docs)
         self.unknown.update(text[pieces.starts[i] : pieces.ends[i]].strip() for i in places)
 
-    def _add_windows(self, docs: Sequence[Doc], lengths: np.ndarray, cutting: Cutting) -> None:
-        windows = cut_windows(lengths, cutting.window - len(cutting.special), cutting.overlap)
+    def _add_windows(self, docs: Sequence[Doc], pieces: Pieces, cutting: Cutting) -> None:
+        lengths, size = pieces.lengths, cutting.window - len(cutting.special)
+        windows = cut_windows(lengths, size, cutting.overlap, pieces.before, pieces.after)
         span_starts = np.cumsum(lengths) - lengths
         # Of spans that begin at the same piece all but the last are empty, and `side="right"` finds the last.
-        of_window = np.searchsorted(span_starts, windows.starts, side="right") - 1
+        of_window = np.searchsorted(span_starts, windows.keep_starts, side="right") - 1
         windows_a_span = np.bincount(of_window, minlength=len(lengths))
         doc_of_span = np.repeat(np.arange(len(docs)), [len(spans) for spans in cutting.get_spans(docs)])
         pieces_a_doc = np.bincount(doc_of_span, weights=lengths, minlength=len(docs))

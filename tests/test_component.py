@@ -309,6 +309,21 @@ def test_rehearsal(make_base, own):
             assert all(p.grad is None for p in inner(nlp, head).shims[0].backbone.trainable().values())
 
 
+@pytest.mark.parametrize("left_out", [(), ("textcat",)])
+def test_rehearsal_between_updates(make_base, left_out):
+    """A component that had no part in the last update still holds what the transformer gave it for that."""
+    nlp = trained(make_base())
+    optimizer = nlp.resume_training(sgd=Adam(0.01))
+    for _ in range(2):
+        nlp.update(examples(nlp), sgd=optimizer, exclude=left_out)
+        raw = [Example(nlp.make_doc(text), nlp.make_doc(text)) for text in TEXTS[:2]]
+        with pytest.raises(ListenerError, match=r"nlp\.rehearse runs no transformer: run it over the documents first"):
+            nlp.rehearse(raw, sgd=optimizer)
+        for example in raw:
+            nlp.get_pipe("transformer")(example.predicted)
+        assert all(np.isfinite(value) for value in nlp.rehearse(raw, sgd=optimizer).values())
+
+
 @pytest.mark.parametrize("failing", ["transformer", "labeler"])
 def test_a_batch_that_fails_goes_to_the_error_handler(make_base, monkeypatch, failing):
     nlp = build(make_base(), heads=())

@@ -72,6 +72,7 @@ def arguments(name, base, folder):
         },
         "JsonlCorpus.v1": lambda: {"path": folder / "corpus.jsonl"},
         "MultipleChoice.v1": lambda: {"path": folder / "corpus.jsonl"},
+        "JoinedCorpus.v1": lambda: {"path": folder},
         "random_masks.v1": lambda: {"masks": ["all", "none"]},
     }.get(name.removeprefix("spacy-lsbillm."), dict)()
 

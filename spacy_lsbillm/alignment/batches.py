@@ -9,7 +9,8 @@ import numpy as np
 from spacy.tokens import Doc
 from transformers import PreTrainedTokenizerFast
 
-from .pieces import SpanGetter, SpecialPieces, align, cut_pieces, doc_bases
+from .context import SpanGetter
+from .pieces import SpecialPieces, align, cut_pieces, doc_bases
 from .white_space import TEXT
 from .windows import Windows, cut_windows
 
@@ -108,7 +109,7 @@ def make_batch(
     length.
 
     window (int): Pieces a window, special ones counted.
-    overlap (int): Pieces that neighbouring windows share at the least.
+    overlap (int): Pieces that neighbouring windows share at the least; twice the context of `get_spans`, or more.
     max_items (int): Pieces a micro-batch, padding counted; a single window may exceed it.
     pass_cost (int): What a pass through the model costs beside its pieces, in pieces.
     row (int): Windows share a row up to this many pieces. 0: each has a row of its own.
@@ -118,7 +119,7 @@ def make_batch(
         repeated, and there is nothing between the copies. `window` counts one copy.
     """
     pieces = cut_pieces(tokenizer, docs, get_spans, white_space)
-    windows = cut_windows(pieces.lengths, window - len(special), overlap)
+    windows = cut_windows(pieces.lengths, window - len(special), overlap, pieces.before, pieces.after)
     micro_batches, slot_of = _micro_batches(pieces.ids, windows, special, max_items, pass_cost, row, repeat)
     of_piece, counts = align(docs, pieces)
     of_doc = np.searchsorted(doc_bases(docs), pieces.starts, side="right") - 1

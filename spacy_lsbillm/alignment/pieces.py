@@ -2,9 +2,9 @@
 
 import ctypes
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
@@ -12,11 +12,11 @@ from spacy.tokens import Doc, Span
 from transformers import PreTrainedTokenizerFast
 
 from ..errors import SettingError
+from .context import SpanGetter, check_cover, context_of
 from .white_space import TEXT, Shown, code_points, is_white, show
 
 # After a call of the tokenizer with more pieces than this, memory is given back to the system.
 MANY_PIECES = 100_000
-SpanGetter = Callable[[Iterable[Doc]], list[list[Span]]]
 
 
 @dataclass(frozen=True)
@@ -65,26 +65,60 @@ class Pieces:
     starts (ndarray), ends (ndarray): Characters of each piece, counted through the batch, shape (pieces,). Documents
         are one character apart in this count. They may overlap, and a piece that stands for no character is empty.
     lengths (ndarray): Pieces a span, shape (spans,).
+    before (ndarray | int), after (ndarray | int): Pieces of the document on both sides of a span that it is seen with,
+        shape (spans,).
     """
 
     ids: np.ndarray
     starts: np.ndarray
     ends: np.ndarray
     lengths: np.ndarray
+    before: np.ndarray | int = 0
+    after: np.ndarray | int = 0
 
 
 def cut_pieces(
     tokenizer: PreTrainedTokenizerFast, docs: Sequence[Doc], get_spans: SpanGetter, white_space: str = TEXT
 ) -> Pieces:
-    """Cut the spans of documents into pieces, all in one call of the tokenizer, without special tokens.
+    """Cut the spans of documents into pieces, all in one call of the tokenizer, without special tokens. Spans that are
+    seen in context are cut out of the pieces of their document.
 
     white_space (str): What the tokenizer is shown of white space, see `show`.
     RETURNS (Pieces): Their characters as the tokenizer gives them, gaps closed.
+    RAISES (SettingError): Spans in context do not cover the documents.
     """
+    spans, context = get_spans(docs), context_of(get_spans)
+    if not context:
+        return _cut_spans(tokenizer, docs, spans, white_space)
+    check_cover(docs, spans)
+    whole = _cut_spans(tokenizer, docs, [[doc[:]] for doc in docs], white_space)
+    return _in_context(whole, docs, spans, context)
+
+
+def _in_context(whole: Pieces, docs: Sequence[Doc], spans: Sequence[Sequence[Span]], context: int) -> Pieces:
+    """The pieces of whole documents as those of spans that cover them. A piece that reaches from one span into the next
+    is the next one's."""
+    doc_ends = np.cumsum(whole.lengths)
+    doc_starts = doc_ends - whole.lengths
+    of_doc = np.repeat(np.arange(len(docs)), [len(found) for found in spans])
+    begins = [span.start_char for found in spans for span in found]
+    chars = doc_bases(docs)[of_doc] + np.array(begins, dtype=np.int64)
+    starts = np.searchsorted(np.maximum.accumulate(whole.ends), chars, side="right")
+    first = np.diff(of_doc, prepend=-1) > 0
+    starts = np.where(first, doc_starts[of_doc], np.minimum(starts, doc_ends[of_doc]))
+    last = np.append(first[1:], True)
+    ends = np.where(last, doc_ends[of_doc], np.append(starts[1:], 0))
+    before, after = starts - doc_starts[of_doc], doc_ends[of_doc] - ends
+    return replace(whole, lengths=ends - starts, before=np.minimum(before, context), after=np.minimum(after, context))
+
+
+def _cut_spans(
+    tokenizer: PreTrainedTokenizerFast, docs: Sequence[Doc], spans_of: Sequence[Sequence[Span]], white_space: str
+) -> Pieces:
     spans: list[Span] = []
     shifts: list[int] = []
     # By position, as one document may stand in a batch twice.
-    for base, doc_spans in zip(doc_bases(docs).tolist(), get_spans(docs), strict=True):
+    for base, doc_spans in zip(doc_bases(docs).tolist(), spans_of, strict=True):
         spans.extend(doc_spans)
         shifts.extend(base + span.start_char for span in doc_spans)
     if not spans:

@@ -32,6 +32,10 @@ ChoicesOption = Annotated[
 LabelsOption = Annotated[
     Path | None, Option("--labels-from", help="The file with all classes; without it, train.* if there is one")
 ]
+DocumentOption = Annotated[
+    str | None,
+    Option("--document-key", "-d", help="The key of a JSONL line that names the document it is a part of"),
+]
 
 
 @app.command("convert")
@@ -42,6 +46,7 @@ def convert_cli(
     spans_key: SpansOption = None,
     choices: ChoicesOption = None,
     labels_from: LabelsOption = None,
+    document_key: DocumentOption = None,
 ) -> None:
     """Convert IOB, CoNLL and JSONL files to .spacy files, tokens kept as given.
 
@@ -50,14 +55,15 @@ def convert_cli(
     "label" or "labels", classes that a document does not name count as 0; all files have the classes of train.*, or of
     --labels-from.
 
-    Each sentence or line becomes a document. What does not fit is refused with its file and line, before anything is
-    written; nothing is guessed.
+    Each sentence or line becomes a document. Where the file says which longer document it is a part of, by lines
+    -DOCSTART-, by several blank lines in a row or by --document-key, that is kept for spacy-lsbillm.JoinedCorpus.v1.
+    What does not fit is refused with its file and line, before anything is written; nothing is guessed.
 
     Example: python -m spacy lsbillm convert data/wnut17 corpus
     """
     try:
         files = [file for path in source for file in data_files(path)]
-        convert(files, output, get_lang_class(lang)(), spans_key, choices, labels_from)
+        convert(files, output, get_lang_class(lang)(), spans_key, choices, labels_from, document_key)
     except (ValueError, OSError, ImportError) as error:
         msg.fail("Cannot convert", str(error), exits=1)
 
@@ -69,22 +75,26 @@ def convert(
     spans_key: str | None = None,
     choices: str | None = None,
     labels_from: Path | None = None,
+    document_key: str | None = None,
 ) -> list[Path]:
     """See `convert_cli`. All files are read before the first is written.
 
     RAISES (DataError): Something does not fit, or two files would be written under one name.
     """
+    if document_key is not None and choices is not None:
+        raise DataError("--document-key cannot go with --choices: each question is a text of its own.")
     targets = [output / f"{file.stem}.spacy" for file in files]
     for target in targets:
         if targets.count(target) > 1:
             raise DataError(f"two of the files would be written to {target}. Convert them one by one.")
-    labels = _labels(files, labels_from) if choices is None else Labels()
+    labels = _labels(files, labels_from, document_key) if choices is None else Labels()
     stores = []
     for file in files:
         docs = DocBin(store_user_data=True)
         warned: set[str] = set()
         first_cut: str | None = None
-        for record in tqdm(_records(file, choices), desc=file.name, unit=" documents", file=sys.stderr, leave=False):
+        records = _records(file, choices, document_key)
+        for record in tqdm(records, desc=file.name, unit=" documents", file=sys.stderr, leave=False):
             _warn_of_new(record, labels, warned)
             doc = make_doc(nlp, record, labels, spans_key)
             if first_cut is None and "tokens" in record.content and _is_cut_again(nlp, doc):
@@ -116,16 +126,18 @@ def _is_cut_again(nlp: Language, doc: Doc) -> bool:
     ]
 
 
-def _records(file: Path, choices: str | None) -> Iterator[Record]:
-    records = read_records(file)
+def _records(file: Path, choices: str | None, document_key: str | None) -> Iterator[Record]:
+    records = read_records(file, document_key)
     return records if choices is None else choice_records(records, choices)
 
 
-def _labels(files: list[Path], labels_from: Path | None) -> Labels:
+def _labels(files: list[Path], labels_from: Path | None, document_key: str | None) -> Labels:
     """The classes of one file if it says all, else of all together."""
     train = [file for file in files if file.stem == "train"]
     chosen = [labels_from] if labels_from is not None else train or files
-    return labels_of(record for file in chosen for record in read_records(file))
+    # With the key, which would be warned of; the file of --labels-from need not have it.
+    keys = dict.fromkeys(files, document_key)
+    return labels_of(record for file in chosen for record in read_records(file, keys.get(file)))
 
 
 def _warn_of_new(record: Record, labels: Labels, warned: set[str]) -> None:

@@ -14,6 +14,8 @@ from .records import Record
 
 # Tags of tokens that nobody has annotated: they have no part in the loss.
 UNKNOWN = ("-", None)
+# In doc.user_data: which document a sentence is of. Sentences without it count as of one.
+DOCUMENT = "document"
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ def make_doc(nlp: Language, record: Record, labels: Labels, spans_key: str | Non
     user_data = record.get("user_data", dict)
     if user_data:
         doc.user_data.update(user_data)
+    if record.document is not None:
+        doc.user_data[DOCUMENT] = record.document
     return doc
 
 

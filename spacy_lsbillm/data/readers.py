@@ -1,4 +1,4 @@
-"""Corpus readers for `spacy train` that stream files as they are."""
+"""Corpus readers for `spacy train`."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -8,11 +8,13 @@ from pathlib import Path
 
 from spacy.language import Language
 from spacy.tokens import Doc
-from spacy.training import Example
+from spacy.training import Corpus, Example
 
 from ..errors import DataError
+from ..values import is_whole
 from .choices import choice_records
 from .documents import Labels, classes, labels_of, make_doc
+from .joining import join_neighbours
 from .records import Record, read_jsonl
 
 Reader = Callable[[Language], Iterator[Example]]
@@ -73,6 +75,33 @@ def create_multiple_choice_v1(path: Path | None, mode: str = "joint", limit: int
     _check_limit(limit)
     list(choice_records([], mode))
     return partial(_read_choices, file, mode, limit)
+
+
+def create_joined_corpus_v1(path: Path | None, min_words: int = 1, max_words: int = 500) -> Reader:
+    """Read .spacy files as spaCy does, and join neighbouring documents at random into longer ones: what a model needs
+    that learns from sentences and is to read documents. Each reading joins anew.
+
+    path (Path): A .spacy file of sentences in their order, or a folder of such files. Those of different documents
+        (`doc.user_data["document"]`, as `convert` sets it) and those with different `doc.cats` are not joined.
+    min_words (int), max_words (int): A joined document ends when it has a number of words that is drawn between these,
+        and never has more than `max_words` unless a single one has.
+    RAISES (DataError): There is no such file or folder, or the numbers are not 1 <= min_words <= max_words.
+    """
+    if path is None or not Path(path).exists():
+        raise DataError(
+            f"there is no file or folder {str(path)!r}. Name .spacy files, with --paths.train for example; convert "
+            f"makes them."
+        )
+    if not (is_whole(min_words) and is_whole(max_words) and 1 <= min_words <= max_words):
+        raise DataError(
+            f"min_words = {min_words!r} and max_words = {max_words!r} are not allowed: they must be whole numbers, "
+            f"with 1 <= min_words <= max_words."
+        )
+    return partial(_read_joined, Corpus(path), min_words, max_words)
+
+
+def _read_joined(corpus: Reader, min_words: int, max_words: int, nlp: Language) -> Iterator[Example]:
+    return join_neighbours(corpus(nlp), min_words, max_words)
 
 
 def _read_choices(file: Path, mode: str, limit: int, nlp: Language) -> Iterator[Example]:

@@ -31,10 +31,12 @@ class Record:
         "end" in characters and "label"), "partial" (true where nothing is known outside of the spans), "label" or
         "labels"; or "question", "choices" and "answer".
     where (str): For messages: the file and the line.
+    document (str | None): The document that the text is a part of, if the file says so.
     """
 
     content: dict[str, Any]
     where: str
+    document: str | None = None
 
     def get(self, key: str, kind: type | tuple[type, ...]) -> Any:
         """An entry, or None where there is none.
@@ -48,13 +50,14 @@ class Record:
         return value
 
 
-def read_records(path: Path) -> Iterator[Record]:
+def read_records(path: Path, document_key: str | None = None) -> Iterator[Record]:
     """The records of a file, by its suffix.
 
+    document_key (str | None): What names the document of a JSONL line; other files say it themselves or not.
     RAISES (DataError): The suffix is not known, or a line cannot be read.
     """
     if path.suffix == ".jsonl":
-        return read_jsonl(path)
+        return read_jsonl(path, document_key)
     if path.suffix in IOB_SUFFIXES:
         return read_iob(path)
     raise DataError(
@@ -78,10 +81,11 @@ def data_files(path: Path) -> list[Path]:
     return found
 
 
-def read_jsonl(path: Path) -> Iterator[Record]:
+def read_jsonl(path: Path, document_key: str | None = None) -> Iterator[Record]:
     """One JSON object a line; empty lines are left out, and so is what an annotator has rejected or ignored, which a
     warning counts. Keys that are not read are named in a warning, once.
 
+    document_key (str | None): The key of a line, such as "doc_id", that says which document it is a part of.
     RAISES (DataError): A line is no such object, has a key twice or half a character, or cannot be read right.
     """
     ignored: set[str] = set()
@@ -89,14 +93,25 @@ def read_jsonl(path: Path) -> Iterator[Record]:
     try:
         for where, content in _objects(path):
             found = tool.read(content, where)
-            new = {key for key in content if key not in (*KEYS, *TOOL_KEYS)} - ignored
+            new = {key for key in content if key not in (*KEYS, *TOOL_KEYS, document_key)} - ignored
             if new:
                 ignored |= new
                 warnings.warn(f"{where}: {', '.join(sorted(new))} is not read. Keys: {', '.join(KEYS)}.", stacklevel=2)
+            document = None if document_key is None else _document(content, document_key, where)
             if found is not None:
-                yield Record({key: value for key, value in found.items() if key in (*KEYS, PARTIAL)}, where)
+                yield Record({key: value for key, value in found.items() if key in (*KEYS, PARTIAL)}, where, document)
     finally:
         tool.warn()
+
+
+def _document(content: dict[str, Any], key: str, where: str) -> str:
+    value = content.get(key)
+    if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
+        raise DataError(
+            f"{where}: {key!r} is {value!r}; to name the document of the line it must be a string with something in "
+            f"it, or a whole number."
+        )
+    return str(value)
 
 
 def _objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -129,7 +144,8 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def read_iob(path: Path) -> Iterator[Record]:
     """Columns with a tab between them, or blanks as long as no tab was seen: the token first, its tag last. Blank
-    lines separate sentences, and so do lines that begin with -DOCSTART-.
+    lines separate sentences, and lines that begin with -DOCSTART- documents; in a file without these, so do several
+    blank lines in a row.
 
     RAISES (DataError): A line has no token, no tag, or another number of columns than those before it; or the first
         column counts the tokens, as in CoNLL-U.
@@ -138,9 +154,11 @@ def read_iob(path: Path) -> Iterator[Record]:
     tags: list[str] = []
     first, tabbed, counted = 1, False, True
     width: int | None = None
+    documents = _Documents(path.stem)
     for number, line in _lines(path):
         line = line.rstrip("\r\n")
-        if line.strip() and not line.startswith("-DOCSTART-"):
+        begins_document = line.startswith("-DOCSTART-")
+        if line.strip() and not begins_document:
             where = f"{path}, line {number}"
             tabbed = tabbed or "\t" in line
             # Other white space, such as a no-break space, may be a part of a token.
@@ -157,14 +175,51 @@ def read_iob(path: Path) -> Iterator[Record]:
                 first = number
             tokens.append(columns[0])
             tags.append(columns[-1].strip())
-        elif tokens:
+            continue
+        if tokens:
             counted = counted and _is_count(tokens, width, f"{path}, line {first}")
-            yield Record({"tokens": tokens, "tags": tags}, f"{path}, line {first}")
+            yield Record({"tokens": tokens, "tags": tags}, f"{path}, line {first}", documents.name)
             tokens, tags = [], []
+            documents.sentence()
+        documents.mark() if begins_document else documents.blank()
     if tokens:
         if counted:
             _is_count(tokens, width, f"{path}, line {first}")
-        yield Record({"tokens": tokens, "tags": tags}, f"{path}, line {first}")
+        yield Record({"tokens": tokens, "tags": tags}, f"{path}, line {first}", documents.name)
+
+
+class _Documents:
+    """Which document of a file the next sentence is of. The name of the file goes before its number, as several files
+    may be read together.
+
+    name (str | None): None before anything has marked a document.
+    """
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.name: str | None = None
+        self._count = 0
+        self._marked = False
+        self._blanks = 0
+
+    def sentence(self) -> None:
+        """One has ended."""
+        self._blanks = 0
+
+    def mark(self) -> None:
+        """A line that begins a document. Blank lines separate none from now on."""
+        self._marked = True
+        self._next()
+
+    def blank(self) -> None:
+        """A blank line. The second after a sentence separates documents."""
+        self._blanks += 1
+        if self._blanks == 2 and not self._marked:
+            self._next()
+
+    def _next(self) -> None:
+        self._count += 1
+        self.name = f"{self.file} {self._count}"
 
 
 def _is_count(tokens: list[str], width: int | None, where: str) -> bool:

@@ -8,8 +8,7 @@ from typing import Any
 from spacy.tokens import Doc
 from thinc.api import Model, torch2xp
 
-from ..alignment import make_batch
-from ..alignment.pieces import SpanGetter
+from ..alignment import SpanGetter, context_of, make_batch
 from ..backbone import longest_position
 from ..errors import SettingError
 from ..values import is_whole
@@ -70,7 +69,8 @@ class ModelSettings:
     def fitted(
         self, longest: int | None, width: int, n_special: int, trained: tuple[int | None, int | None] = (None, None)
     ) -> tuple[int, int]:
-        """The window and overlap for a base.
+        """The window and overlap for a base. With a context the window of a new pipeline is longer by that on both
+        sides, as far as the base has positions, and neighbours of a long span share no less than both.
 
         longest (int | None): The base's longest position.
         width (int): Of its states.
@@ -85,7 +85,9 @@ class ModelSettings:
                 f"through it {self.repeat + 1} times {max(0, most - n_special)} pieces would fit; {SHORTEST_REPEATED} "
                 f"must. Use at most {max(0, (longest - n_special) // SHORTEST_REPEATED - 1)}."
             )
-        window = self.window or trained[0] or default_window(most, width)
+        context = context_of(self.get_spans)
+        default = default_window(most, width) + 2 * context
+        window = self.window or trained[0] or (default if most is None else min(default, most))
         if most is not None and window > most:
             copies = f", of which a window takes {self.repeat + 1} times its pieces" if self.repeat else ""
             raise SettingError(
@@ -102,7 +104,13 @@ class ModelSettings:
                 f"overlap = {overlap} is not allowed with window = {window}: it must be below {room} "
                 f"({n_special} pieces a window are special ones)."
             )
-        return window, overlap
+        if 2 * context >= room:
+            raise SettingError(
+                f"context = {context} is not allowed with window = {window}: on both sides it must leave at least one "
+                f"of {room} pieces ({n_special} pieces a window are special ones). Use a context of at most "
+                f"{max(0, (room - 1) // 2)}, or a longer window."
+            )
+        return window, max(overlap, 2 * context)
 
 
 def longest_window(longest: int, n_special: int, repeat: int) -> int:

@@ -60,9 +60,15 @@ def forward(model: TransformerListener, docs: Sequence[Doc], is_train: bool) -> 
         return listen(model, docs, is_train)
     # `spacy debug model` predicts from the documents of its last update.
     model.sample = list(docs) if is_train else []
-    if not is_train or model._batch_id is None:
-        for doc in docs:
-            _check(model, doc, is_train)
+    if is_train and model._batch_id is not None:
+        try:
+            return listen(model, docs, is_train)
+        except ValueError:
+            # What it holds is of other documents: of an update in which its component had no part. Nobody will ask for
+            # that any more, and what is asked for now may be in the documents, as in nlp.rehearse.
+            model.receive(None, None, None)
+    for doc in docs:
+        _check(model, doc, is_train)
     return listen(model, docs, is_train)
 
 
