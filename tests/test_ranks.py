@@ -18,7 +18,8 @@ from spacy.tokens import DocBin
 from spacy.util import load_config
 
 from spacy_lsbillm.errors import SettingError
-from spacy_lsbillm.training import CHECKPOINTS, Interval, RankLost, TrainSettings, train
+from spacy_lsbillm.training import CHECKPOINTS, Interval, Preempted, RankLost, TrainSettings, train
+from spacy_lsbillm.training.run import check_alike
 
 pytestmark = pytest.mark.slow
 
@@ -194,6 +195,47 @@ def test_another_number_of_processes_is_told(config, tmp_path, capsys):
     assert furthest(tmp_path / "whole" / "model-last", output / "model-last") < 1e-5
 
 
+def _asked_to_stop(config, output, rank):
+    original = Language.update
+    updates = []
+
+    def update(self, *args, **kwargs):
+        updates.append(1)
+        if rank == 1 and len(updates) == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, *args, **kwargs)
+
+    Language.update = update
+    with pytest.raises(Preempted) as stopped:
+        train(TrainSettings(config, output, checkpoint_every=Interval(steps=100)))
+    assert stopped.value.step == 3 and stopped.value.first == (rank == 0)
+
+
+def test_one_that_is_asked_to_stop_stops_all_after_a_checkpoint(config, tmp_path):
+    statuses, said = in_two(tmp_path / "ranks", partial(_asked_to_stop, config, tmp_path / "run"))
+    assert statuses == [0, 0], said
+    assert [path.name for path in (tmp_path / "run" / CHECKPOINTS).iterdir()] == ["step-000000003"]
+
+
+def test_a_checkpoint_of_the_last_step_is_not_written_twice(config, tmp_path):
+    """The processes agree that it is there."""
+    train_in_two(config, tmp_path / "run", checkpoint_every=Interval(steps=2), overrides={"training.max_steps": 3})
+    assert sorted(path.name for path in (tmp_path / "run" / CHECKPOINTS).iterdir())[-1] == "step-000000003"
+
+
+def test_all_that_differ_are_named_with_what_they_have_in_common():
+    identities = [{"a": 1}, {"a": 2}, {"a": 1}, {"a": 2}, {"a": 3}]
+    with pytest.raises(SettingError) as error:
+        check_alike(identities)
+    assert str(error.value).splitlines() == [
+        "processes 1, 3 of this training differ from the first one:",
+        "  a: 1, now 2",
+        "process 4 of this training differs from the first one:",
+        "  a: 1, now 3",
+        "Give all the same.",
+    ]
+
+
 def _with_own_corpus(config, folder, rank):
     train(TrainSettings(config, folder / "run", {"paths.train": str(folder / f"{rank}.spacy")}))
 
@@ -202,7 +244,8 @@ def test_other_corpora_are_told_before_anything_is_loaded(config, tmp_path):
     for rank in range(2):
         write_corpus(tmp_path / f"{rank}.spacy", copies=3 + rank)
     statuses, said = in_two(tmp_path / "ranks", partial(_with_own_corpus, config, tmp_path))
-    assert statuses == [1, 1]
+    # Once, and not by each of them.
+    assert statuses == [1, LOST]
     assert "process 1 of this training differs from the first one" in said[0] and "corpora.train.path" in said[0]
 
 

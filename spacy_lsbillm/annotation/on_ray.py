@@ -1,24 +1,20 @@
 """Processes on a Ray cluster that annotate: actors, which Ray puts where there is room."""
 
 import os
-import socket
 import time
 from dataclasses import dataclass
 from typing import Any
 
+from ..cluster import connected, last_line, room_of
 from ..errors import SettingError
 from .annotator import Annotator, AnnotatorSettings, Result
 from .batches import Batch
 from .pool import Outcome, Pool
 
-# Seconds within which something must answer at the address.
-CONNECT_SECONDS = 5.0
 # Seconds between two looks at how large the cluster is.
 RESIZE_SECONDS = 10.0
 # Actors in a row that may die while they load the pipeline. A node that is lost takes several with it.
 MOST_STILLBORN = 20
-# What a client of gRPC says first (HTTP/2: a fixed text and a frame of settings), and the kind of frame that answers.
-GREETING, SETTINGS_FRAME = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]), 4
 
 
 class _Actor:
@@ -65,7 +61,7 @@ class RayPool(Pool):
     """
 
     def __init__(self, settings: AnnotatorSettings, address: str, processes: int | None, gpu: bool) -> None:
-        self._ray = _connected(address)
+        self._ray = connected(address)
         self._settings, self._address, self._gpu = settings, address, gpu
         self._wanted = processes
         self._workers: list[_Worker] = []
@@ -106,7 +102,7 @@ class RayPool(Pool):
                 # Documents that fail are no errors of an actor.
                 raise SettingError(
                     f"the pipeline {self._settings.pipeline!r} cannot be used on a node of the cluster. It must be "
-                    f"found there under the same name, and so must its base: {_last_line(error)}"
+                    f"found there under the same name, and so must its base: {last_line(error)}"
                 ) from error
             except self._ray.exceptions.RayError as error:
                 self._bury(worker, batch, error)
@@ -127,13 +123,13 @@ class RayPool(Pool):
         if isinstance(cause, self._ray.exceptions.RayTaskError):
             raise SettingError(
                 f"the pipeline {self._settings.pipeline!r} cannot be loaded on a node of the cluster. It must be found "
-                f"there under the same name, and so must its base: {_last_line(cause)}"
+                f"there under the same name, and so must its base: {last_line(cause)}"
             ) from error
         self._stillborn += batch is None
         if self._stillborn >= MOST_STILLBORN:
             raise SettingError(
                 f"the pipeline {self._settings.pipeline!r} cannot be loaded on the cluster: {self._stillborn} actors "
-                f"in a row died of it. The last: {_last_line(error)}"
+                f"in a row died of it. The last: {last_line(error)}"
             ) from error
         self._resized = 0.0
 
@@ -144,8 +140,7 @@ class RayPool(Pool):
         self._resized = time.monotonic()
         room = self._wanted
         if room is None:
-            resources = self._ray.cluster_resources()
-            room = int(min(resources.get("CPU", 0), resources.get("GPU", 0) if self._gpu else float("inf")))
+            room = room_of(self._ray, self._gpu)
             if not room and not self._workers:
                 raise SettingError(
                     f"the Ray cluster at {self._address} has no {'GPU' if self._gpu else 'core'} to annotate on: start "
@@ -160,49 +155,3 @@ class RayPool(Pool):
             self._ray.kill(worker.handle)
         self._workers.clear()
         self._ray.shutdown()
-
-
-def _connected(address: str) -> Any:
-    """The module `ray`, connected to a cluster.
-
-    RAISES (SettingError): It is not installed, or there is no cluster.
-    """
-    try:
-        import ray
-    except ImportError as error:
-        raise SettingError(
-            f"--ray needs Ray ({error}). Install it: python -m pip install 'spacy-lsbillm[ray]'; or leave out --ray: "
-            f"processes on one machine do not need it."
-        ) from error
-    remedy = "Start one with `ray start --head`, or leave out --ray: processes on one machine do not need it."
-    if address != "auto":
-        _check_listening(address, remedy)
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-    except Exception as error:
-        # Errors of many kinds, of gRPC and of versions that do not fit among them.
-        where = "on this machine" if address == "auto" else f"at {address}"
-        raise SettingError(f"no Ray cluster can be used {where} ({_last_line(error)}). {remedy}") from error
-    return ray
-
-
-def _check_listening(address: str, remedy: str) -> None:
-    """RAISES (SettingError): It is no address, or nobody listens there."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdecimal():
-        raise SettingError(f"--ray {address} is no address: give HOST:PORT, such as 10.0.0.1:6379. {remedy}")
-    try:
-        with socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS) as connection:
-            # Ray itself would try for minutes to talk to whatever listens there. With TLS nothing is said in the open.
-            if os.environ.get("RAY_USE_TLS", "0") == "0":
-                connection.sendall(GREETING)
-                answer = connection.recv(9)
-                if len(answer) < 4 or answer[3] != SETTINGS_FRAME:
-                    raise OSError(f"what listens there answers {answer!r}, which is not Ray's protocol")
-    except (OSError, OverflowError) as error:
-        raise SettingError(f"no Ray cluster runs at {address} ({error}). {remedy}") from error
-
-
-def _last_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1] if lines else type(error).__name__

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Option
-from typer.core import TyperCommand
 from wasabi import msg
 
 from ..annotation import FORMATS, SUFFIXES, AnnotationSettings, Keys, RunSettings, annotate
@@ -13,6 +12,7 @@ from ..errors import SettingError
 from . import app
 from .device import device_of
 from .pipelines import PipelineArgument, any_pipeline_folder
+from .ray_address import OptionalAddress, RayOption
 
 InputArgument = Annotated[
     Path, Argument(help=f"A file that ends in {', '.join(SUFFIXES)}, or a folder of such files", show_default=False)
@@ -49,28 +49,8 @@ BytesOption = Annotated[
 ErrorsOption = Annotated[
     int, Option("--max-errors", help="Documents that may fail before the run stops; -1: any number")
 ]
-RayOption = Annotated[
-    str | None,
-    Option(
-        "--ray",
-        metavar="[ADDRESS]",
-        help="Use a Ray cluster: that at ADDRESS (HOST:PORT), or the one that this machine is part of",
-    ),
-]
 QuietOption = Annotated[bool, Option("--quiet", "-q", help="Show no progress")]
-ANY_RAY = "auto"
 HOW = RunSettings()
-
-
-class OptionalAddress(TyperCommand):
-    """Takes --ray with and without an address."""
-
-    def parse_args(self, ctx, args):  # type: ignore[no-untyped-def]
-        args = list(args)
-        for i, argument in enumerate(args):
-            if argument == "--ray" and (i + 1 == len(args) or args[i + 1].startswith("-")):
-                args[i] = f"--ray={ANY_RAY}"
-        return super().parse_args(ctx, args)
 
 
 @app.command("annotate", cls=OptionalAddress)

@@ -1,5 +1,6 @@
 """`python -m spacy lsbillm search`, or `search-mask`: which way to see right for a task."""
 
+import contextlib
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,7 @@ from wasabi import msg
 from ..errors import SettingError
 from . import app
 from .device import HELP
+from .ray_address import OptionalAddress, RayOption
 
 if TYPE_CHECKING:
     from ..search.folder import Reported
@@ -77,9 +79,14 @@ BudgetOption = Annotated[
         "does not fit the rest",
     ),
 ]
+WorkersOption = Annotated[
+    int | None, Option("--workers", help="With --ray: trainings at once. Default: one a core, or GPU, of the cluster")
+]
+# Settings of the config are options, too.
+ANY_OPTION = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
-@app.command("search", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command("search", cls=OptionalAddress, context_settings=ANY_OPTION)
 def search_cli(
     ctx: Context,
     config_path: ConfigArgument,
@@ -96,6 +103,8 @@ def search_cli(
     storage: StorageOption = None,
     component: ComponentOption = None,
     gpu_id: GpuOption = -1,
+    ray: RayOption = None,
+    workers: WorkersOption = None,
 ) -> None:
     """Find the way to see right for a task: train the config under different masks, and if you like with different
     `repeat`, `depth` and `unmask_warmup`, and compare their scores on dev.
@@ -103,7 +112,8 @@ def search_cli(
     Which way is best depends on the task (Dukić and Šnajder, "Looking Right is Sometimes Right", 2024). The score is
     the config's own, training.score_weights. What a way costs is known before it is trained, and the report says which
     to take for the best score, for half the cost of that, and for the cost of the causal model. A search that was
-    stopped goes on with the same command, and several processes may work on it at once: no training is done twice.
+    stopped goes on with the same command, and several processes may work on it at once: no training is done twice. With
+    --ray the trainings are made on a Ray cluster, and all else here.
     Settings of the config can be given as options, as with spacy train.
 
     The output folder gets table.md, results.json, report.html to look at, and best.cfg to train with. For a ranking of
@@ -127,6 +137,8 @@ def search_cli(
             storage=storage,
             component=component,
             gpu_id=gpu_id,
+            ray=ray,
+            workers=workers,
         )
     except (ValueError, OSError) as error:
         msg.fail("Cannot search", str(error), exits=1)
@@ -135,7 +147,7 @@ def search_cli(
 
 
 # The name of the command when it searched masks alone.
-app.command("search-mask", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(search_cli)
+app.command("search-mask", cls=OptionalAddress, context_settings=ANY_OPTION)(search_cli)
 
 
 def load_overridden(path: Path, overrides: dict[str, Any]) -> Config:
@@ -160,6 +172,8 @@ def folder_of_search(
     storage: str | None,
     component: str | None,
     gpu_id: int,
+    ray: str | None,
+    workers: int | None,
 ) -> None:
     """See `search_cli`. All that can be checked is checked before the first training.
 
@@ -167,18 +181,27 @@ def folder_of_search(
     """
     check_extra()
     from ..search.folder import Search, Wanted, about_run
+    from ..search.on_ray import RayTrials
 
-    setup_gpu(gpu_id)
-    search = Search(config, component, Wanted(strategy, groups, masks, varied, seeds), test, budget)
-    subject = search.subject
-    for way, why in search.left_out.items():
-        msg.info(f"{way} is not tried: {why}")
-    msg.info(
-        f"{len(search.ways)} {'ways' if varied else 'masks'} of {subject.n_layers} layers, seeds "
-        f"{', '.join(map(str, seeds))}, at most {search.plan.trials} trainings of up to {subject.steps} steps"
-    )
-    about = about_run(config_path, strategy if masks is None else "list", seeds, test)
-    show(search.run(output, storage, about, gpu_id))
+    if workers is not None and (ray is None or workers < 1):
+        raise SettingError(
+            f"--workers {workers} is not allowed: it goes with --ray, and is at least 1. Without --ray, start the "
+            f"command several times with the same output folder."
+        )
+    if ray is None:
+        setup_gpu(gpu_id)
+    with RayTrials(ray, workers, gpu_id >= 0) if ray is not None else contextlib.nullcontext() as cluster:
+        search = Search(config, component, Wanted(strategy, groups, masks, varied, seeds), test, budget)
+        subject = search.subject
+        for way, why in search.left_out.items():
+            msg.info(f"{way} is not tried: {why}")
+        msg.info(
+            f"{len(search.ways)} {'ways' if varied else 'masks'} of {subject.n_layers} layers, seeds "
+            f"{', '.join(map(str, seeds))}, at most {search.plan.trials} trainings of up to {subject.steps} steps"
+        )
+        about = about_run(config_path, strategy if masks is None else "list", seeds, test)
+        elsewhere = cluster.of(search.subject, output) if cluster else None
+        show(search.run(output, storage, about, gpu_id, elsewhere))
 
 
 def check_extra() -> None:

@@ -61,7 +61,8 @@ def train_cli(
         train(TrainSettings(config_path, output, overrides, gpu_id, interval, resume, force))
     except Preempted as stopped:
         again = "Nothing was kept." if stopped.step is None else f"The checkpoint is of step {stopped.step}: --resume."
-        msg.warn(f"Asked to stop. {again}")
+        if stopped.first:
+            msg.warn(f"Asked to stop. {again}")
         raise Exit(PREEMPTED) from None
     except RankLost:
         # Whichever process has failed says so itself.

@@ -16,7 +16,7 @@ from .budget import Budget
 from .candidates import under_known_names, values_of, ways_of
 from .price import Prices
 from .report import write_report
-from .run import Outcome, search
+from .run import Elsewhere, Outcome, search
 from .shared import check_shared
 from .space import all_masks
 from .strategies import Greedy, Grid, Halving, Strategy
@@ -93,11 +93,19 @@ class Search:
             self._budget.check(self.plan)
         self.subject.check_scores(test)
 
-    def run(self, output: Path, storage: str | None, about: dict[str, Any], use_gpu: int) -> Reported:
+    def run(
+        self,
+        output: Path,
+        storage: str | None,
+        about: dict[str, Any],
+        use_gpu: int,
+        elsewhere: Elsewhere | None = None,
+    ) -> Reported:
         """Search, or go on, and write the report.
 
         output (Path), storage (str | None): See `opened`.
         about (dict): See `about_run`.
+        elsewhere (Elsewhere | None): What trains; None: this process.
         """
         study = opened(output, storage, self.subject)
         ways = under_known_names(self.ways, study.taken(), self.subject.n_layers)
@@ -113,6 +121,7 @@ class Search:
             use_gpu=use_gpu,
             prices=self._prices,
             budget=self._budget,
+            elsewhere=elsewhere,
         )
 
     def _planned(self, ways: Sequence[str]) -> Strategy:

@@ -1,7 +1,8 @@
 """A search from beginning to end: trials until the strategy is done, then the test set, once."""
 
-import time
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -34,6 +35,25 @@ MODELS = "models"
 # Seconds between looks at what other processes are doing.
 PATIENCE = 2.0
 BASELINES = ("none", "all")
+
+
+# Cell to score and record.
+Train = Callable[[Cell], tuple[float, dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Trainings in other processes.
+
+    train (Callable): Trains a cell, and leaves the model of a full training where `model_folder` says. It may be called
+        in several threads.
+    at_once (int): How many cells may be trained at the same time.
+    stop (Callable): Ends all trainings that are under way; the calls that wait for them raise an error.
+    """
+
+    train: Train
+    at_once: int
+    stop: Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -148,6 +168,7 @@ def search(
     considered: int | None = None,
     prices: Prices | None = None,
     budget: Budget | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> Outcome:
     """Run a search, or go on with one.
 
@@ -159,21 +180,22 @@ def search(
     considered (int | None): How many ways those were, together with these; None: there were no others.
     prices (Prices | None): For the report; None: it does not tell costs.
     budget (Budget | None): What all trainings in the storage may cost together; None: there is no limit.
+    elsewhere (Elsewhere | None): What trains; None: this process.
     RAISES (SettingError): The budget ended before anything was trained in full.
     """
-    train = trainer(subject, folder, use_gpu)
-    run_all(strategy, study, train, "trainings", budget)
+    train = elsewhere.train if elsewhere else trainer(subject, folder, use_gpu)
+    run_all(strategy, study, train, "trainings", budget, elsewhere)
     tested: list[Tested] = []
     if test is not None:
         chosen = choice(strategy, scores_of(study.finished()), ways, seeds, subject.steps, budget)
         compared = compared_on_test(chosen, ways, subject)
-        run_all(Grid(compared, seeds, subject.steps), study, train, "trainings for the test", budget)
+        run_all(Grid(compared, seeds, subject.steps), study, train, "trainings for the test", budget, elsewhere)
         name = score or subject.heaviest_score
         # A budget may have left seeds out, or a way that it is compared with.
         done = study.finished()
         trained = {way: [seed for seed in seeds if Cell.of(way, seed, subject.steps) in done] for way in compared}
         tested = [
-            on_test(subject, way, trained[chosen], test, name, folder, use_gpu)
+            on_test(subject, way, trained[chosen], test, name, folder, train)
             for way in compared
             if set(trained[way]) >= set(trained[chosen])
         ]
@@ -274,7 +296,7 @@ def outcome_of(
     )
 
 
-def trainer(subject: Subject, folder: Path, use_gpu: int = -1) -> Callable[[Cell], tuple[float, dict[str, Any]]]:
+def trainer(subject: Subject, folder: Path, use_gpu: int = -1) -> Train:
     """What trains a cell of a study.
 
     folder (Path): Models of full trainings are kept in it.
@@ -298,32 +320,66 @@ def model_folder(folder: Path, cell: Cell) -> Path:
 def run_all(
     plan: Strategy,
     study: Study,
-    train: Callable[[Cell], tuple[float, dict[str, Any]]],
+    train: Train,
     label: str,
     budget: Budget | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> None:
     """Do what a strategy asks for until it asks for nothing more, others have done it, or nothing fits the budget.
 
     train (Callable): See `trainer`.
     label (str): Of the progress bar.
+    elsewhere (Elsewhere | None): What trains several at once; None: one after the other.
     """
+    at_once = min(elsewhere.at_once, plan.trials) if elsewhere else 1
     with tqdm(total=plan.trials, desc=label, unit=" trainings", smoothing=0.1) as bar:
-        while True:
+        work = _Work(plan, study, train, budget, bar)
+        if elsewhere is None or at_once <= 1:
+            work.all()
+            return
+        with ThreadPoolExecutor(at_once) as threads:
+            done = [threads.submit(work.all) for _ in range(at_once)]
+            try:
+                # The first error, or an interrupt, ends the others.
+                for one in wait(done, return_when=FIRST_EXCEPTION).done:
+                    one.result()
+            except BaseException:
+                work.over.set()
+                elsewhere.stop()
+                raise
+
+
+class _Work:
+    """What is left of a plan. Several threads may do it together, as several processes may."""
+
+    def __init__(self, plan: Strategy, study: Study, train: Train, budget: Budget | None, bar: Any) -> None:
+        self._plan, self._study, self._train, self._budget, self._bar = plan, study, train, budget, bar
+        self._one_writes = threading.Lock()
+        # Once something has failed.
+        self.over = threading.Event()
+
+    def all(self) -> None:
+        """Until nothing is left, or it is over."""
+        study, budget = self._study, self._budget
+        while not self.over.is_set():
             results = scores_of(study.finished())
-            stage = plan.stage(results)
-            if not stage:
-                bar.update(bar.total - bar.n)
-                return
-            bar.n = sum(cell in results for cell in cells_of(plan, results))
-            cell = study.do_one(stage, train, budget.fits if budget else always)
+            stage = self._plan.stage(results)
+            with self._one_writes:
+                if not stage:
+                    self._bar.update(self._bar.total - self._bar.n)
+                    return
+                self._bar.n = sum(cell in results for cell in cells_of(self._plan, results))
+            cell = study.do_one(stage, self._train, budget.fits if budget else always)
             if cell is not None:
                 which = cell.way if len(cell.masks) == 1 else f"{len(cell.masks)} masks {cell.settings}".rstrip()
-                bar.set_postfix_str(f"{which} seed {cell.seed}: {study.finished()[cell].score:.4f}")
+                score = study.finished()[cell].score
+                with self._one_writes:
+                    self._bar.set_postfix_str(f"{which} seed {cell.seed}: {score:.4f}")
             elif budget and not set(stage) & study.taken() - study.finished().keys():
                 # Nothing of it is under way elsewhere.
                 return
             else:
-                time.sleep(PATIENCE)
+                self.over.wait(PATIENCE)
 
 
 def _record(run: TrainingRun, component: str) -> dict[str, Any]:
@@ -384,11 +440,18 @@ def rows_of(results: dict[Cell, Finished], ways: Sequence[str], seeds: Sequence[
 
 
 def on_test(
-    subject: Subject, way: str, seeds: Sequence[int], test: Path, score: str, folder: Path, use_gpu: int = -1
+    subject: Subject,
+    way: str,
+    seeds: Sequence[int],
+    test: Path,
+    score: str,
+    folder: Path,
+    train: Train | None = None,
 ) -> Tested:
     """Score the models of a way's full trainings on a test set.
 
     folder (Path): Where the trainings have left them.
+    train (Callable | None): Trains again what is not there; None: as `trainer` does on the CPU.
     """
     scores, counts = [], []
     for seed in seeds:
@@ -398,7 +461,7 @@ def on_test(
         with FileLock(place.with_name(f"{place.name}.lock")):
             if not place.is_dir():
                 # Trained on another machine, or removed.
-                subject.run(cell, place, use_gpu)
+                (train or trainer(subject, folder))(cell)
         nlp = load_model(place / DIR_MODEL_BEST)
         examples = list(Corpus(test)(nlp))
         # nlp.evaluate would annotate copies, and there would be nothing to count.

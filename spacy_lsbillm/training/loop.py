@@ -49,11 +49,12 @@ class Preempted(BaseException):
     loop would tell in its own words.
 
     step (int | None): Of the checkpoint; None: there was none yet.
+    first (bool): Whether this process is the one that tells.
     """
 
-    def __init__(self, step: int | None):
+    def __init__(self, step: int | None, first: bool = True):
         super().__init__(step)
-        self.step = step
+        self.step, self.first = step, first
 
 
 class CheckpointedLoop:
@@ -186,7 +187,7 @@ class CheckpointedLoop:
             if stop or self._due(info["step"]):
                 self._save(nlp, optimizer, exclude, info["step"], losses)
             if stop:
-                raise Preempted(self._saved_step)
+                raise Preempted(self._saved_step, self.ranks.first)
         if self._interval.wanted and info is not None and info["step"] != self._saved_step:
             self._save(nlp, optimizer, exclude, info["step"], {} if info["score"] is not None else info["losses"])
 
@@ -196,12 +197,17 @@ class CheckpointedLoop:
         return self.ranks.of_first(due) if self._interval.seconds else due
 
     def _check_batches(self) -> None:
-        """RAISES (DataError): The processes have drawn other batches."""
-        if len(set(self.ranks.gather(self._draws.digest))) > 1:
-            raise DataError(
-                "the processes of this training have drawn other batches. Its reader or batcher depends on something "
-                "that differs between them, such as the time, or the order of files in a folder."
-            )
+        """RAISES (DataError): The processes have drawn other batches. The first one says so."""
+        digests = self.ranks.gather(self._draws.digest)
+
+        def check() -> None:
+            if len(set(digests)) > 1:
+                raise DataError(
+                    "the processes of this training have drawn other batches. Its reader or batcher depends on "
+                    "something that differs between them, such as the time, or the order of files in a folder."
+                )
+
+        self.ranks.agreed(check)
 
     def _losses_of_all(self, losses: dict[str, Any]) -> dict[str, Any]:
         """The sums over all processes."""
@@ -231,7 +237,7 @@ class CheckpointedLoop:
                     progress.clear()
                 yield batch, info, None if is_best is None else False
                 if self.ranks.any(self.stop_asked):
-                    raise Preempted(last)
+                    raise Preempted(last, self.ranks.first)
                 if step == last:
                     break
             else:
@@ -266,6 +272,8 @@ class CheckpointedLoop:
         self._saved_at = time.monotonic()
         if self.ranks.first and self._output is not None:
             self._write(nlp, optimizer, exclude, step, losses)
+        # Whether the end of a run wants another checkpoint is decided by all alike.
+        self._saved_step = self.ranks.of_first(self._saved_step)
         self._reseed(nlp, step)
 
     def _write(

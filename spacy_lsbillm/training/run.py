@@ -89,7 +89,8 @@ def _train_in_own_loop(settings: TrainSettings, ranks: Ranks) -> None:
     with show_validation_error(settings.config):
         config = load_config(settings.config, overrides=settings.overrides, interpolate=True)
     identity = identity_of(config, "cpu" if settings.use_gpu < 0 else "gpu")
-    _check_alike(ranks.gather(identity))
+    identities = ranks.gather(identity)
+    ranks.agreed(lambda: check_alike(identities))
     resumed = ranks.agreed(lambda: _resumed(settings, identity, ranks.size)) if settings.resume else None
     interval = settings.checkpoint_every or Interval(**(resumed[0].every if resumed else {}))  # type: ignore[arg-type]
     loop = CheckpointedLoop(settings.output, identity, interval, resumed, ranks)
@@ -110,15 +111,20 @@ def _train_silently(settings: TrainSettings) -> None:
         spacy_train(folder / settings.config.name, None, use_gpu=settings.use_gpu)
 
 
-def _check_alike(identities: Sequence[dict[str, Any]]) -> None:
-    """RAISES (SettingError): The processes have other configs, files or versions."""
+def check_alike(identities: Sequence[dict[str, Any]]) -> None:
+    """RAISES (SettingError): The processes have other configs, files or versions. All that differ are named."""
+    ranks_by_differences: dict[tuple[str, ...], list[int]] = {}
     for rank, identity in enumerate(identities):
-        differing = differences(identities[0], identity)
-        if differing:
-            raise SettingError(
-                f"process {rank} of this training differs from the first one. Give all the same:\n"
-                + "".join(f"  {line}\n" for line in differing)
-            )
+        if differing := differences(identities[0], identity):
+            ranks_by_differences.setdefault(tuple(differing), []).append(rank)
+    if ranks_by_differences:
+        told = "".join(
+            f"{'process' if len(ranks) == 1 else 'processes'} {', '.join(map(str, ranks))} of this training "
+            f"{'differs' if len(ranks) == 1 else 'differ'} from the first one:\n"
+            + "".join(f"  {line}\n" for line in differing)
+            for differing, ranks in ranks_by_differences.items()
+        )
+        raise SettingError(f"{told}Give all the same.")
 
 
 def _resumed(settings: TrainSettings, identity: dict[str, Any], size: int) -> tuple[Checkpoint, Path]:

@@ -1,0 +1,176 @@
+"""Trials of a search on a Ray cluster: each is a task, which Ray puts where there is room."""
+
+import io
+import os
+import shutil
+import tarfile
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import spacy
+from thinc.api import Config
+
+from ..cluster import connected, last_line, room_of
+from ..errors import SettingError
+from ..files import TemporaryFolder, put_in_place
+from .run import Elsewhere, model_folder, trainer
+from .space import Cell
+from .trials import Subject
+
+# How often a training is begun again whose node, or whose process, was lost.
+RETRIES = 3
+LIBRARIES = ("spacy-lsbillm", "spacy", "spacy-transformers", "thinc", "torch", "transformers", "peft")
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """What comes back from a node.
+
+    score (float), record (dict): See `run.trainer`.
+    model (bytes | None): A tar of the model's folder; None: none is kept.
+    """
+
+    score: float
+    record: dict[str, Any]
+    model: bytes | None
+
+
+def identity_of(subject: Subject) -> dict[str, Any]:
+    """What a node must have as the command has it: the config, the content of base and corpora, and versions."""
+    return {**subject.identity, **{f"version of {name}": version(name) for name in LIBRARIES}}
+
+
+def trial(config: Config, component: str, cell: Cell, expected: Mapping[str, Any], gpu: bool, folder: str) -> _Trained:
+    """What runs on a node: one training.
+
+    config (Config), component (str): Of the `Subject`.
+    expected (Mapping): The command's `identity_of`.
+    gpu (bool): Whether it computes on a GPU.
+    folder (str): That the command was started in, where relative names lead; where a node has it, too.
+    RAISES (SettingError): The node has another base, other corpora or other versions.
+    """
+    if os.path.isdir(folder):
+        os.chdir(folder)
+    if gpu:
+        # Ray shows a task its own GPU alone.
+        spacy.require_gpu(0)
+    subject = Subject.of(config, component)
+    found = identity_of(subject)
+    differing = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
+    if differing:
+        raise SettingError(
+            f"the node {os.uname().nodename} has not the same as the command: {', '.join(differing)}. The base and the "
+            f"corpora must lie there under the same names, and the same versions be installed."
+        )
+    with TemporaryFolder() as place:
+        score, record = trainer(subject, place, 0 if gpu else -1)(cell)
+        return _Trained(score, record, _packed(model_folder(place, cell)))
+
+
+def _packed(folder: Path) -> bytes | None:
+    if not folder.is_dir():
+        return None
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as tar:
+        tar.add(folder, arcname=".")
+    return content.getvalue()
+
+
+def _unpack(content: bytes, folder: Path) -> None:
+    """Whole, or not at all."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    for left in (partial, folder):
+        shutil.rmtree(left, ignore_errors=True)
+    partial.mkdir(parents=True)
+    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+        tar.extractall(partial, filter="data")
+    put_in_place(partial, folder)
+
+
+class RayTrials:
+    """A Ray cluster that trains, each training on a core, or on a GPU and a core. Leaving it as a context ends what is
+    under way.
+
+    address (str): HOST:PORT, ray://HOST:PORT, or "auto" for the cluster that this machine is part of.
+    workers (int | None): Trainings at once; those for which there is no room wait for it, which asks a cluster that can
+        grow to do so. None: as many as the cluster has room for now.
+    gpu (bool): Whether they compute on GPUs.
+    RAISES (SettingError): Ray is not installed, does not run there, or has no room.
+    """
+
+    def __init__(self, address: str, workers: int | None, gpu: bool) -> None:
+        self._ray = connected(address)
+        self._gpu = gpu
+        self._lock = threading.Lock()
+        self._calls: set[Any] = set()
+        self._stopped = False
+        self.at_once = workers or room_of(self._ray, gpu)
+        if not self.at_once:
+            self._ray.shutdown()
+            raise SettingError(
+                f"the Ray cluster at {address} has no {'GPU' if gpu else 'core'} to train on: start a node, or say "
+                f"with --workers how many to wait for."
+            )
+        # An error of a training is none of its node: it is told, and nothing is begun again.
+        options: dict[str, Any] = {"num_cpus": 1, "max_retries": RETRIES, "retry_exceptions": False}
+        self._remote = self._ray.remote(**options, **({"num_gpus": 1} if gpu else {}))(trial)
+
+    def of(self, subject: Subject, folder: Path) -> Elsewhere:
+        """What trains the cells of a search.
+
+        folder (Path): Models of full trainings are kept in it, on this machine.
+        """
+        expected = identity_of(subject)
+
+        def train(cell: Cell) -> tuple[float, dict[str, Any]]:
+            trained = self._trained(subject, cell, expected)
+            if trained.model is not None:
+                _unpack(trained.model, model_folder(folder, cell))
+            return trained.score, trained.record
+
+        return Elsewhere(train, self.at_once, self.stop)
+
+    def _trained(self, subject: Subject, cell: Cell, expected: Mapping[str, Any]) -> _Trained:
+        which = f"the training under {cell.mask!r}{cell.settings and f' ({cell.settings})'} with seed {cell.seed}"
+        with self._lock:
+            if self._stopped:
+                raise SettingError(f"{which} was not begun: the search is over.")
+            call = self._remote.remote(subject.config, subject.component, cell, expected, self._gpu, os.getcwd())
+            self._calls.add(call)
+        try:
+            trained: _Trained = self._ray.get(call)
+        except self._ray.exceptions.TaskCancelledError as error:
+            raise SettingError(f"{which} was ended, as the search is over.") from error
+        except self._ray.exceptions.RayTaskError as error:
+            raise SettingError(f"{which} failed on a node of the cluster: {last_line(error)}") from error
+        except self._ray.exceptions.RayError as error:
+            raise SettingError(
+                f"{which} was begun {RETRIES + 1} times on the cluster, and each time its process or node was lost "
+                f"({type(error).__name__}). The same command goes on with what is left."
+            ) from error
+        finally:
+            with self._lock:
+                self._calls.discard(call)
+        return trained
+
+    def stop(self) -> None:
+        """End all trainings that are under way."""
+        with self._lock:
+            self._stopped = True
+            calls = list(self._calls)
+        for call in calls:
+            self._ray.cancel(call, force=True)
+
+    def __enter__(self) -> "RayTrials":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+        self._ray.shutdown()

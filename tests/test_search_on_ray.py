@@ -1,0 +1,132 @@
+"""A search whose trainings are made on a Ray cluster: what a search in one process finds."""
+
+import contextlib
+import json
+import os
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import spacy
+from corpora import run, write_config, write_corpus
+from spacy.util import load_config
+
+from spacy_lsbillm.errors import SettingError
+from spacy_lsbillm.search.on_ray import RayTrials, identity_of, trial
+from spacy_lsbillm.search.space import Cell
+from spacy_lsbillm.search.trials import Subject
+
+pytest.importorskip("ray", reason="Ray is not installed (the extra [ray])")
+QUICK = {"training.max_steps": 4, "training.eval_frequency": 2}
+WORDS = [
+    "--masks",
+    "none all",
+    "--seeds",
+    "0",
+    *(part for name, value in QUICK.items() for part in (f"--{name}", value)),
+]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "corpus.spacy", copies=1)
+
+
+@pytest.fixture(scope="module")
+def config(make_base, corpus, tmp_path_factory):
+    return write_config(tmp_path_factory.mktemp("config") / "c.cfg", corpus, make_base(), ["sequence_labeler"])
+
+
+@pytest.fixture(scope="module")
+def address():
+    """Of a cluster of one node with one core."""
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    yield cluster.address
+    cluster.shutdown()
+
+
+def found(folder):
+    """What a search has found, without seconds."""
+    results = json.loads((folder / "results.json").read_text())
+    rows = {row["way"]: (row["steps"], row["scores"], row["curves"]) for row in results["rows"]}
+    return rows, {row["way"]: row["scores"] for row in results["test"]}, results["chosen"], results["spending"]
+
+
+def kill_first(over):
+    """End the first process of a node that trains: Ray names it after what it does. RETURNS (bool): There was one."""
+    while not over.wait(0.05):
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                if path.read_bytes().startswith(b"ray::trial"):
+                    os.kill(int(path.parent.name), signal.SIGKILL)
+                    return True
+    return False
+
+
+@pytest.fixture(scope="module")
+def searched(config, corpus, address, tmp_path_factory):
+    """The folders of a search on the cluster, a process of which is killed in the middle, and of one in this process;
+    whether there was one to kill."""
+    folder, over = tmp_path_factory.mktemp("searched"), threading.Event()
+    options = [*WORDS, "--test", corpus]
+    with ThreadPoolExecutor(1) as threads:
+        killed = threads.submit(kill_first, over)
+        try:
+            # Two at once, for which there is no room: one waits for it.
+            run("lsbillm", "search", config, folder / "there", *options, "--ray", address, "--workers", "2")
+        finally:
+            over.set()
+    run("lsbillm", "search", config, folder / "here", *options)
+    return folder / "there", folder / "here", killed.result()
+
+
+def test_a_cluster_finds_what_one_process_finds_though_a_training_is_killed(searched):
+    there, here, killed = searched
+    assert killed
+    assert found(there) == found(here)
+
+
+def test_models_come_back_whole(searched):
+    for mask in ("none", "all"):
+        nlp = spacy.load(searched[0] / "models" / mask / "0-4" / "model-best")
+        assert nlp.config["components"]["transformer"]["model"]["unmask"] == mask
+    assert not list((searched[0] / "models").glob("*/*.partial"))
+
+
+def test_a_node_with_other_files_is_refused(config, tmp_path):
+    corpus = write_corpus(tmp_path / "corpus.spacy", copies=1)
+    subject = Subject.of(load_config(config, overrides=QUICK | {"paths.train": str(corpus)}, interpolate=False))
+    expected = identity_of(subject)
+    write_corpus(corpus, copies=2)
+    with pytest.raises(SettingError, match=r"has not the same as the command: paths.corpora.train, paths.train"):
+        trial(subject.config, subject.component, Cell("all", 0, 4), expected, gpu=False, folder=str(tmp_path / "none"))
+
+
+def test_nothing_is_begun_once_a_search_is_over(config, address, tmp_path):
+    subject = Subject.of(load_config(config, overrides=QUICK, interpolate=False))
+    with RayTrials(address, None, gpu=False) as trials:
+        assert trials.at_once == 1
+        elsewhere = trials.of(subject, tmp_path)
+        elsewhere.stop()
+        with pytest.raises(SettingError, match="the search is over"):
+            elsewhere.train(Cell("all", 0, 4))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--ray", "127.0.0.1:1"], "no Ray cluster runs at 127.0.0.1:1"),
+        (["--ray", "--workers", "0"], "--workers 0 is not allowed"),
+        (["--workers", "2"], "it goes with --ray"),
+    ],
+)
+def test_what_cannot_be_is_told_before_anything_is_done(config, tmp_path, options, message):
+    said = run("lsbillm", "search", config, tmp_path / "out", *WORDS, *options, code=1)
+    assert message in " ".join(said.split())
+    assert not (tmp_path / "out").exists()
