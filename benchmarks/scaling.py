@@ -35,32 +35,36 @@ CONFIG = ROOT / "configs" / "sequence_labeler.cfg"
 TIMES = "LSBILLM_SCALING_TIMES"
 
 
-def measure(steps: int, rounds: int, result: Path) -> dict[str, Any]:
+def measure(steps: int, rounds: int, words: Sequence[int], result: Path) -> dict[str, Any]:
     """Wall-clock time of training steps on the SNIPS sentences of the repository, one thread a process, in turn with
-    one and with two processes, each with the same batches. Nothing else should run."""
-    seconds: dict[int, list[float]] = {1: [], 2: []}
-    for _ in range(rounds):
-        for size in seconds:
-            seconds[size].append(_median_step(steps, size))
-    medians = {size: statistics.median(found) for size, found in seconds.items()}
+    one and with two processes, each with the same batches. Nothing else should run.
+
+    words (Sequence[int]): Words of a batch.
+    """
+    batches = {}
+    for size_of_batch in words:
+        seconds: dict[int, list[float]] = {1: [], 2: []}
+        for _ in range(rounds):
+            for size in seconds:
+                seconds[size].append(_median_step(steps, size, size_of_batch))
+        medians = {size: statistics.median(found) for size, found in seconds.items()}
+        batches[size_of_batch] = {"seconds": medians, "ratio": medians[1] / medians[2], "all": seconds}
     found = {
-        "what": "seconds of a training step, median of the medians of rounds in turn",
+        "what": "seconds of a training step by words of a batch, median of the medians of rounds in turn",
         "config": str(CONFIG.relative_to(ROOT)),
         "steps": steps,
         "rounds": rounds,
-        "seconds": medians,
-        "ratio": medians[1] / medians[2],
-        "all": seconds,
+        "batches": batches,
         **circumstances(),
     }
     write_result(result, found)
     return found
 
 
-def _median_step(steps: int, size: int) -> float:
+def _median_step(steps: int, size: int, words: int) -> float:
     with TemporaryFolder() as folder:
         times = folder / "times.json"
-        module = ["-m", "benchmarks.scaling", "train", "--steps", str(steps)]
+        module = ["-m", "benchmarks.scaling", "train", "--steps", str(steps), "--words", str(words)]
         if size == 1:
             command = [sys.executable, *module]
         else:
@@ -73,11 +77,12 @@ def _median_step(steps: int, size: int) -> float:
     return statistics.median(found[3:])
 
 
-def train_and_time(steps: int) -> None:
+def train_and_time(steps: int, words: int) -> None:
     """In a process of its own: train, and write the seconds between steps."""
     config = load_config(CONFIG)
     # Evaluated after the first step alone, which is not counted.
     config["training"] |= {"max_steps": steps, "eval_frequency": steps + 1}
+    config["training"]["batcher"]["size"] = words
     ends: list[float] = []
     original = spacy_loop.create_train_batches
 
@@ -145,10 +150,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     measured = commands.add_parser("measure", help="steps with one and two processes, here")
     measured.add_argument("--steps", type=int, default=30, help="of each training (default 30)")
+    measured.add_argument("--words", type=int, nargs="+", default=[600, 2400], help="of a batch (default 600 2400)")
     measured.add_argument("--rounds", type=int, default=3, help="in turn (default 3)")
     measured.add_argument("--result", type=Path, default=RESULT)
     trained = commands.add_parser("train", help="(what measure starts)")
     trained.add_argument("--steps", type=int, required=True)
+    trained.add_argument("--words", type=int, required=True)
     projected = commands.add_parser("project", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     for name, value, what in (
         ("step", 1.0, "seconds of a training step of one GPU"),
@@ -166,9 +173,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         projected.add_argument(f"--{name}", type=float, default=value, help=what)
     args = parser.parse_args(arguments)
     if args.command == "measure":
-        print(json.dumps(measure(args.steps, args.rounds, args.result), indent=2))
+        print(json.dumps(measure(args.steps, args.rounds, args.words, args.result), indent=2))
     elif args.command == "train":
-        train_and_time(args.steps)
+        train_and_time(args.steps, args.words)
     else:
         print(project(args))
 
