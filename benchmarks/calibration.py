@@ -1,0 +1,296 @@
+"""Confidence: how far scores are from what they claim, before and after `calibrate`, and whether a recall that is
+guaranteed is kept.
+
+    python -m benchmarks.calibration run --data DATA
+    python -m benchmarks.calibration time --data DATA
+    python -m benchmarks.calibration report
+
+Pipelines with a sequence_labeler over the embedded base are trained as those of `benchmarks.tasks`, with one seed. The
+curves are fitted on the development set; the errors are those of the test set. An error of the test set is never 0:
+`chance` is what scores would have that are exactly right (the mean of draws). `halves` says how the curves do on
+documents that are like those they were fitted with: on one half of the test set, and tried on the other half. Recalls
+are those of halves of the documents of the test set that have gold spans, too: a draw of SPLITS calibrates with one,
+and counts with the other. What was computed is kept in the work folder, and a run that was stopped goes on there.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import spacy
+from spacy.language import Language
+from spacy.tokens import DocBin
+from spacy.training import Corpus
+from thinc.api import NumpyOps, set_current_ops
+
+from spacy_lsbillm.calibration import Evidence, fit, gather, guarantee, recalls
+from spacy_lsbillm.errors import DataError
+from spacy_lsbillm.saving import save
+from spacy_lsbillm.tagging import Calibration, calibration_error
+from spacy_lsbillm.training_run import run_training
+
+from .record import ROOT, circumstances, read_result, write_result
+from .tasks.arguments import add_run_arguments
+from .tasks.models import MODELS, Budget, make_config
+from .tasks.sets import prepare
+
+RESULTS = ROOT / "benchmarks" / "results" / "calibration.json"
+ROWS = ["snips_slots", "restaurant8k_slots", "crossner_politics", "wnut17", "litbank_events", "bc5cdr"]
+HEAD = "sequence_labeler"
+SPLITS, RECALL, DELTA = 200, 0.9, 0.1
+# Halves that curves are tried on, draws of right and wrong, and documents that a loaded pipeline is tried on.
+HALVES, DRAWS, LOADED = 20, 50, 200
+FIELDS = ("gold", "document", "label", "score", "right", "best")
+# Of `time`.
+ROUNDS, TEXTS = 5, 300
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.calibration",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    shown = argparse.ArgumentDefaultsHelpFormatter
+    for name, text in (("run", "train, calibrate and count"), ("time", "measure the head's share of predictions")):
+        command = commands.add_parser(name, help=text, formatter_class=shown)
+        add_run_arguments(command, ROWS if name == "run" else ROWS[:1], seeds=(0,), examples=1000, dev=0)
+    commands.add_parser("report", help="print the tables")
+    args = parser.parse_args()
+    if args.command != "report":
+        data, work = args.data.resolve(), args.work.resolve() / "calibration"
+        os.chdir(ROOT)
+        set_current_ops(NumpyOps(use_blis=False))
+        for name in args.sets:
+            limits = {"train": args.examples, "dev": args.dev, "test": args.test}
+            paths = prepare(name, data, work / "data", limits)
+            folder = trained(work / name, paths, args.seeds[0], Budget(epochs=args.epochs))
+            if args.command == "run":
+                put("sets", name, row(work / name, folder, paths))
+            else:
+                put("seconds", name, times(folder, paths))
+    print(report(read_result(RESULTS)))
+
+
+def put(part: str, name: str, found: dict[str, Any]) -> None:
+    """A row into the file of results."""
+    content = read_result(RESULTS) if RESULTS.exists() else {}
+    content.setdefault(part, {})[name] = found
+    write_result(RESULTS, content | circumstances())
+
+
+def trained(folder: Path, paths: dict[str, Path], seed: int, budget: Budget) -> Path:
+    """A pipeline, unless it is there."""
+    if not (folder / "model-best").exists():
+        n_examples = len(DocBin().from_disk(paths["train"]))
+        corpora = {split: str(paths[split]) for split in ("train", "dev")}
+        run_training(make_config(MODELS["bidirectional"], "sequence", corpora, n_examples, budget, seed), folder)
+    return folder / "model-best"
+
+
+def evidence_of(path: Path, pipeline: Path, corpus: Path) -> Evidence:
+    """What the pipeline says of a corpus, unless it was asked before."""
+    if not path.exists():
+        nlp = spacy.load(pipeline)
+        found = gather(nlp, [HEAD], Corpus(corpus)(nlp))[HEAD]
+        np.savez(path, labels=np.array(found.labels), **{field: getattr(found, field) for field in FIELDS})
+    content = np.load(path)
+    parts = {field: content[field] for field in FIELDS}
+    return Evidence(tuple(content["labels"].tolist()), unknown=0, **parts)
+
+
+def row(work: Path, pipeline: Path, paths: dict[str, Path]) -> dict[str, Any]:
+    """All figures of a data set."""
+    dev, test = (evidence_of(work / f"{split}.npz", pipeline, paths[split]) for split in ("dev", "test"))
+    fitted, written = fit(dev.written), test.written
+    curves = Calibration(fitted.curve, fitted.by_label)
+    after = curves.probabilities(written.score, written.label, written.labels)
+    rng = np.random.default_rng(0)
+    chance = [calibration_error(after, rng.random(len(after)) < after) for _ in range(DRAWS)]
+    having = np.flatnonzero(test.gold.sum(axis=1) > 0)
+    return {
+        "dev": {"documents": len(dev.gold), "spans": len(dev.written.score)},
+        "test": {"documents": len(test.gold), "with_gold": len(having), "spans": len(written.score)},
+        "curve": fitted.in_words,
+        "losses_dev": {kind: round(loss, 4) for kind, loss in fitted.losses.items()},
+        "precision": [round(float(part.right.mean()), 4) for part in (dev.written, written)],
+        "ece": {
+            "dev": rounded(calibration_error(dev.written.score, dev.written.right)),
+            "dev_held_out": rounded(calibration_error(fitted.held_out, dev.written.right)),
+            "before": rounded(calibration_error(written.score, written.right)),
+            "after": rounded(calibration_error(after, written.right)),
+            "chance": rounded(np.mean(np.array(chance, dtype=float))),
+            "halves": halves(test, rng),
+        },
+        "in_expectation": kept(test, having, None, rng),
+        "with_confidence": kept(test, having, DELTA, rng),
+        "loaded": loaded(work, pipeline, paths, dev, test),
+    }
+
+
+def halves(test: Evidence, rng: np.random.Generator) -> dict[str, float]:
+    """The error where curves are fitted on one half of the test set and tried on the other, and what chance alone would
+    give there; means over draws."""
+    errors, chances = [], []
+    for one, other in drawn(test, np.arange(len(test.gold)), HALVES, rng):
+        found, written = fit(one.written), other.written
+        curves = Calibration(found.curve, found.by_label)
+        after = curves.probabilities(written.score, written.label, written.labels)
+        errors.append(calibration_error(after, written.right))
+        chances.append(calibration_error(after, rng.random(len(after)) < after))
+    return {"after": rounded(np.mean(np.array(errors, float))), "chance": rounded(np.mean(np.array(chances, float)))}
+
+
+def kept(test: Evidence, documents: np.ndarray, delta: float | None, rng: np.random.Generator) -> dict[str, Any]:
+    """The recall in documents that a guarantee did not see, over draws; or why there is none."""
+    found, size = [], []
+    for one, other in drawn(test, documents, SPLITS, rng):
+        try:
+            given = guarantee(one, RECALL, delta)
+        except DataError as error:
+            return {"refused": str(error)}
+        found.append(float(recalls(other, given.threshold).mean()))
+        size.append(given.per_document)
+    values = np.array(found)
+    return {
+        "mean": rounded(values.mean()),
+        "lowest": rounded(values.min()),
+        "share_kept": rounded((values >= RECALL).mean()),
+        "candidates_per_document": rounded(np.mean(size)),
+    }
+
+
+def drawn(
+    evidence: Evidence, documents: np.ndarray, times: int, rng: np.random.Generator
+) -> Iterator[tuple[Evidence, Evidence]]:
+    """Halves of documents at random."""
+    for _ in range(times):
+        order = rng.permutation(documents)
+        middle = len(order) // 2
+        yield of_documents(evidence, order[:middle]), of_documents(evidence, order[middle:])
+
+
+def of_documents(evidence: Evidence, documents: np.ndarray) -> Evidence:
+    """Some of the documents, numbered anew."""
+    number = np.full(len(evidence.gold), -1)
+    number[documents] = np.arange(len(documents))
+    part = evidence.where(number[evidence.document] >= 0)
+    return Evidence(
+        part.labels, part.gold[documents], 0, number[part.document], part.label, part.score, part.right, part.best
+    )
+
+
+def loaded(work: Path, pipeline: Path, paths: dict[str, Path], dev: Evidence, test: Evidence) -> dict[str, Any]:
+    """The first test documents through a pipeline that was calibrated, written and loaded: its mean recall of
+    candidates, and that of the evidence with the same threshold."""
+    try:
+        given = guarantee(dev, RECALL)
+    except DataError as error:
+        return {"refused": str(error)}
+    fitted, nlp = fit(dev.written), spacy.load(pipeline)
+    nlp.get_pipe(HEAD).calibration = Calibration(  # type: ignore[attr-defined]
+        fitted.curve, fitted.by_label, candidates_key="candidates", candidates_from=given.threshold
+    )
+    save(nlp, work / "calibrated")
+    nlp = spacy.load(work / "calibrated")
+    found = []
+    for example in islice(Corpus(paths["test"])(nlp), LOADED):
+        wanted = {(span.start_char, span.end_char, span.label_) for span in example.reference.ents}
+        doc = nlp(example.predicted)
+        spans = {(span.start_char, span.end_char, span.label_) for span in doc.spans["candidates"]}
+        if wanted:
+            found.append(len(wanted & spans) / len(wanted))
+    first = of_documents(test, np.arange(min(LOADED, len(test.gold))))
+    expected = recalls(first, given.threshold)
+    return {"documents": len(found), "mean": rounded(np.mean(found)), "expected": rounded(expected.mean())}
+
+
+def times(pipeline: Path, paths: dict[str, Path]) -> dict[str, Any]:
+    """Seconds of processor time that the head and all of the pipeline take for some texts, without scores, with them,
+    and with candidates; a round of all after the other, the median of rounds."""
+    nlp = spacy.load(pipeline)
+    pipe = nlp.get_pipe(HEAD)
+    labels = pipe.labels  # type: ignore[attr-defined]
+    candidates = Calibration(candidates_key="candidates", candidates_from=dict.fromkeys(labels, 0.01))
+    ways: dict[str, tuple[bool, Calibration | None]] = {
+        "no scores": (False, None),
+        "scores": (True, None),
+        "scores and candidates": (True, candidates),
+    }
+    texts = [doc.text for doc in list(DocBin().from_disk(paths["test"]).get_docs(nlp.vocab))[:TEXTS]]
+    seconds: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
+    for number in range(ROUNDS + 1):
+        for way, (scores, calibration) in ways.items():
+            pipe.scores, pipe.calibration = scores, calibration  # type: ignore[attr-defined]
+            took = once(nlp, texts)
+            if number:
+                seconds[way].append(took)
+    return {
+        way: {
+            "head": rounded(np.median([head for head, _ in found])),
+            "all": rounded(np.median([whole for _, whole in found])),
+        }
+        for way, found in seconds.items()
+    }
+
+
+def once(nlp: Language, texts: list[str]) -> tuple[float, float]:
+    """Seconds of the head, and of the whole pipeline."""
+    begun = time.process_time()
+    docs = [nlp.make_doc(text) for text in texts]
+    for name, pipe in nlp.pipeline:
+        head = time.process_time()
+        docs = list(pipe.pipe(docs, batch_size=nlp.batch_size))  # type: ignore[attr-defined]
+        if name == HEAD:
+            ended = time.process_time()
+            return ended - head, ended - begun
+    raise SystemExit(f"the pipeline has no {HEAD}.")
+
+
+def rounded(value: Any) -> float:
+    """Four digits are more than enough."""
+    return round(float(value), 4)
+
+
+def report(content: dict[str, Any]) -> str:
+    """Markdown: the tables."""
+    lines = [
+        "| data set | spans on dev, test | curve | ECE before | after | chance | halves, after | chance |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    rows = content.get("sets", {})
+    for name, one in rows.items():
+        ece = one["ece"]
+        figures = (ece["before"], ece["after"], ece["chance"], ece["halves"]["after"], ece["halves"]["chance"])
+        spans = f"{one['dev']['spans']:,}, {one['test']['spans']:,}"
+        lines.append(f"| {name} | {spans} | {one['curve']} | " + " | ".join(f"{x:.3f}" for x in figures) + " |")
+    lines += [
+        "",
+        f"| data set | in expectation: mean recall | candidates | confidence {1 - DELTA:g}: mean recall | kept in | "
+        "candidates | loaded: recall | expected |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, one in rows.items():
+        cells: list[str] = []
+        for part, keys in (
+            ("in_expectation", ("mean", "candidates_per_document")),
+            ("with_confidence", ("mean", "share_kept", "candidates_per_document")),
+            ("loaded", ("mean", "expected")),
+        ):
+            cells += ["refused" if "refused" in one[part] else f"{one[part][key]:.3f}" for key in keys]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    for name, ways in content.get("seconds", {}).items():
+        lines += ["", f"| {name} | head's seconds | share of the pipeline |", "|---|---|---|"]
+        for way, took in ways.items():
+            lines.append(f"| {way} | {took['head']:.3f} | {took['head'] / took['all']:.1%} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
