@@ -73,7 +73,7 @@ def compare(args: argparse.Namespace) -> None:
     # thinc's own matrix products are 3 to 4 times slower.
     set_current_ops(NumpyOps(use_blis=False))
     corpora = read_corpora(data, args.sentences, work)
-    made_with = {name: getattr(args, name) for name in ("sentences", "longest", "rates", "seeds", "epochs")}
+    made_with = {name: getattr(args, name) for name in ("sentences", "longest", "epochs")}
     found = read_result(result) if result.exists() else {"made with": made_with, "trainings": {}}
     if found["made with"] != made_with:
         raise SystemExit(f"{result} was made with {found['made with']}: remove it, or name another with --result.")
