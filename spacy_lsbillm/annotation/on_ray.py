@@ -124,11 +124,12 @@ class RayPool(Pool):
                 self._stillborn = 0
             else:
                 outcomes.append(Outcome(batch, result))
-        for worker in [one for one in self._workers if one.batch is not None and overdue(one.since, self._timeout)]:
-            self._workers.remove(worker)
-            self._ray.kill(worker.handle)
-            self._resized = 0.0
-            outcomes.append(Outcome(worker.batch, None, told_overdue(self._timeout)))
+        for worker in list(self._workers):
+            if worker.batch is not None and overdue(worker.since, self._timeout):
+                self._workers.remove(worker)
+                self._ray.kill(worker.handle)
+                self._resized = 0.0
+                outcomes.append(Outcome(worker.batch, None, told_overdue(self._timeout)))
         return outcomes
 
     def _bury(self, worker: _Worker, batch: Batch | None, error: Exception) -> None:
