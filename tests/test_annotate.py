@@ -51,6 +51,8 @@ def odd(doc):
             os.kill(os.getpid(), 9)
         if word == "infinite":
             doc.cats["odd"] = float("nan")
+        if word == "endless":
+            time.sleep(600)
         if word == "slow":
             time.sleep(0.05)
     doc.cats.setdefault("odd", len(doc) / 100)
@@ -352,6 +354,15 @@ def test_a_process_that_is_killed_is_replaced(place, nlp, tmp_path, processes, k
     assert not failures(tmp_path / "out")
 
 
+def test_a_document_without_end_is_set_aside_and_no_others(place, nlp, tmp_path):
+    source = [{"id": i, "text": text} for i, text in enumerate([*texts(5), "it is endless", *texts(9)])]
+    path, output = write_jsonl(tmp_path / "a.jsonl", source), tmp_path / "out"
+    annotate(place, path, output, "--timeout", 1)
+    assert [record["id"] for record in written(output)] == [*range(5), *range(6, 15)]
+    assert list(failures(output)) == ["6"]
+    assert "it took longer than the 1 seconds of --timeout" in failures(output)["6"][1]
+
+
 @pytest.mark.slow
 def test_a_killed_run_goes_on(place, nlp, tmp_path):
     given = [(i, f"{text} slow") for i, text in enumerate(texts(120))]
@@ -479,6 +490,7 @@ WRONG = {
     "errors": (["a.txt", "--max-errors", "-2"], "--max-errors -2 is not allowed"),
     "gpu": (["a.txt", "-g", "77"], "--gpu-id 77: torch sees"),
     "gpus": (["a.txt", "-g", "0,0"], "each GPU once"),
+    "no time": (["a.txt", "--timeout", "0"], "--timeout 0.0 is not allowed: it must be a number of seconds above 0"),
     "no gpu": (["a.txt", "-g", "first"], "--gpu-id first is not allowed"),
 }
 

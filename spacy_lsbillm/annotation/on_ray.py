@@ -9,7 +9,7 @@ from ..cluster import connected, last_line, room_of
 from ..errors import SettingError
 from .annotator import Annotator, AnnotatorSettings, Result
 from .batches import Batch
-from .pool import Outcome, Pool
+from .pool import Outcome, Pool, overdue, told_overdue
 
 # Seconds between two looks at how large the cluster is.
 RESIZE_SECONDS = 10.0
@@ -43,11 +43,13 @@ class _Worker:
     handle (Any): The actor.
     call (Any): What is awaited of it; None: it is idle.
     batch (Batch | None): None while it loads the pipeline, or is idle.
+    since (float): When it was given that.
     """
 
     handle: Any
     call: Any
     batch: Batch | None = None
+    since: float = 0.0
 
 
 class RayPool(Pool):
@@ -57,13 +59,21 @@ class RayPool(Pool):
     processes (int | None): Actors; those for which there is no room wait for it, which asks a cluster that can grow to
         do so. None: as many as the cluster has room for, also when it grows.
     gpu (bool): Whether they compute on GPUs.
+    timeout (float | None): Seconds that a batch may take; None: any.
     RAISES (SettingError): Ray is not installed, does not run there, or has no room.
     """
 
-    def __init__(self, settings: AnnotatorSettings, address: str, processes: int | None, gpu: bool) -> None:
+    def __init__(
+        self,
+        settings: AnnotatorSettings,
+        address: str,
+        processes: int | None,
+        gpu: bool,
+        timeout: float | None = None,
+    ) -> None:
         self._ray = connected(address)
         self._settings, self._address, self._gpu = settings, address, gpu
-        self._wanted = processes
+        self._wanted, self._timeout = processes, timeout
         self._workers: list[_Worker] = []
         self._stillborn = 0
         self._resized = 0.0
@@ -84,7 +94,8 @@ class RayPool(Pool):
 
     def submit(self, batch: Batch) -> None:
         worker = next(worker for worker in self._workers if worker.call is None)
-        worker.batch, worker.call = batch, worker.handle.annotate.remote(batch)
+        worker.batch, worker.since = batch, time.monotonic()
+        worker.call = worker.handle.annotate.remote(batch)
 
     def wait(self, seconds: float) -> list[Outcome]:
         self._resize()
@@ -113,6 +124,12 @@ class RayPool(Pool):
                 self._stillborn = 0
             else:
                 outcomes.append(Outcome(batch, result))
+        for worker in list(self._workers):
+            if worker.batch is not None and overdue(worker.since, self._timeout):
+                self._workers.remove(worker)
+                self._ray.kill(worker.handle)
+                self._resized = 0.0
+                outcomes.append(Outcome(worker.batch, None, told_overdue(self._timeout)))
         return outcomes
 
     def _bury(self, worker: _Worker, batch: Batch | None, error: Exception) -> None:

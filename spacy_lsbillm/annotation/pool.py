@@ -1,5 +1,6 @@
 """What a run asks of the processes that annotate, wherever they are."""
 
+import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from types import TracebackType
@@ -22,8 +23,23 @@ class Outcome:
     death: str = ""
 
 
+def overdue(since: float, timeout: float | None) -> bool:
+    """Whether a process is to be ended.
+
+    since (float): When it was given its batch, by the monotonic clock.
+    timeout (float | None): Seconds that it may take; None: any.
+    """
+    return timeout is not None and time.monotonic() - since > timeout
+
+
+def told_overdue(timeout: float | None) -> str:
+    """What an `Outcome` says of it."""
+    return f"it took longer than the {timeout:g} seconds of --timeout"
+
+
 class Pool(ABC):
-    """Processes that annotate. Dead ones are replaced. Leaving it as a context ends all of them."""
+    """Processes that annotate. Dead ones are replaced, and those that take too long. Leaving it as a context ends all
+    of them."""
 
     @abstractmethod
     def idle(self) -> int:

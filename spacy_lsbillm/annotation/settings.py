@@ -51,6 +51,8 @@ class RunSettings:
     batch_bytes (int): Bytes of text that go to a process at once, about; a longer document goes alone.
     max_errors (int): Documents that may fail before the run stops; -1: any number.
     ray (str | None): The address of a Ray cluster, or "auto"; None: processes on this machine.
+    timeout (float | None): Seconds after which a process that is still at a batch is ended, as if it had died; None:
+        there is no limit.
     """
 
     processes: int | None = None
@@ -59,8 +61,11 @@ class RunSettings:
     batch_bytes: int = 65536
     max_errors: int = 100
     ray: str | None = None
+    timeout: float | None = None
 
     def __post_init__(self) -> None:
+        if self.timeout is not None and not 0 < self.timeout < float("inf"):
+            raise SettingError(f"--timeout {self.timeout} is not allowed: it must be a number of seconds above 0.")
         if self.processes is not None:
             check_at_least(1, **{"--processes": self.processes})
         check_at_least(1, **{"--batch-size": self.batch_size, "--batch-bytes": self.batch_bytes})

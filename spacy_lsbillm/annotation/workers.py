@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
@@ -11,7 +12,7 @@ from multiprocessing.context import BaseContext
 from ..errors import SettingError
 from .annotator import Annotator, AnnotatorSettings, Result
 from .batches import Batch
-from .pool import Outcome, Pool
+from .pool import Outcome, Pool, overdue, told_overdue
 
 # Processes in a row that may die while they load the pipeline.
 MOST_STILLBORN = 3
@@ -50,6 +51,8 @@ class _Worker:
         self.gpu = gpu
         self.ready = False
         self.batch: Batch | None = None
+        # When it was given that.
+        self.since = 0.0
         self.connection, other = context.Pipe()
         self.process = context.Process(target=_serve, args=(other, settings, gpu), daemon=True)  # type: ignore[attr-defined]
         self.process.start()
@@ -75,10 +78,11 @@ class LocalPool(Pool):
 
     settings (AnnotatorSettings): What they are told.
     gpus (Sequence[int | None]): One for each process; None: it computes on the CPU.
+    timeout (float | None): Seconds that a batch may take; None: any.
     """
 
-    def __init__(self, settings: AnnotatorSettings, gpus: Sequence[int | None]) -> None:
-        self._settings = settings
+    def __init__(self, settings: AnnotatorSettings, gpus: Sequence[int | None], timeout: float | None = None) -> None:
+        self._settings, self._timeout = settings, timeout
         # A forked process has but one thread of torch, see `backbone.base`, and cannot use a GPU if CUDA has been asked
         # for one before. Where neither matters, processes are forked from a server that has imported everything and has
         # no threads.
@@ -118,7 +122,7 @@ class LocalPool(Pool):
 
     def submit(self, batch: Batch) -> None:
         worker = next(worker for worker in self._workers if worker.idle)
-        worker.batch = batch
+        worker.batch, worker.since = batch, time.monotonic()
         # One that has died shows it to `wait`.
         with suppress(OSError):
             worker.connection.send(batch.items)
@@ -141,12 +145,16 @@ class LocalPool(Pool):
                 worker.ready, self._stillborn = True, 0
             else:
                 raise SettingError(f"the pipeline {self._settings.pipeline!r} cannot be loaded: {said}")
+        for worker in [one for one in self._workers if one.batch is not None and overdue(one.since, self._timeout)]:
+            worker.process.kill()
+            outcomes += self._replace(worker, told_overdue(self._timeout))
         return outcomes
 
-    def _replace(self, worker: _Worker) -> list[Outcome]:
-        """Have another process in the place of one that has died."""
+    def _replace(self, worker: _Worker, why: str = "") -> list[Outcome]:
+        """Have another process in the place of one that has died, or that was ended."""
         self._workers.remove(worker)
-        death = f"the process ended {worker.end()}"
+        ended = worker.end()
+        death = why or f"the process ended {ended}"
         self._stillborn += not worker.ready
         if self._stillborn >= MOST_STILLBORN:
             raise SettingError(

@@ -49,6 +49,10 @@ BytesOption = Annotated[
 ErrorsOption = Annotated[
     int, Option("--max-errors", help="Documents that may fail before the run stops; -1: any number")
 ]
+TimeoutOption = Annotated[
+    float | None,
+    Option("--timeout", help="Seconds a batch, or a document alone, may take; then it is as if its process had died"),
+]
 QuietOption = Annotated[bool, Option("--quiet", "-q", help="Show no progress")]
 HOW = RunSettings()
 
@@ -71,6 +75,7 @@ def annotate_cli(
     batch_bytes: BytesOption = HOW.batch_bytes,
     max_errors: ErrorsOption = HOW.max_errors,
     ray: RayOption = None,
+    timeout: TimeoutOption = HOW.timeout,
     quiet: QuietOption = False,
 ) -> None:
     """Annotate a corpus with a trained pipeline: each document once, in the order of the input, whatever is killed on
@@ -96,7 +101,7 @@ def annotate_cli(
             shard_size=shard_size,
             code=code,
         )
-        how = RunSettings(processes, _gpus(gpu_id, ray), batch_size, batch_bytes, max_errors, ray)
+        how = RunSettings(processes, _gpus(gpu_id, ray), batch_size, batch_bytes, max_errors, ray, timeout)
         done = annotate(settings, how, msg.warn, quiet)
     except ValueError as error:
         msg.fail("Cannot annotate", str(error), exits=1)
