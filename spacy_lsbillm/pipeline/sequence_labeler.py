@@ -273,6 +273,8 @@ class SequenceLabeler(TrainablePipe):
         for label in sorted(found) if labels is None else labels:
             self.add_label(label)
         self._check_labels()
+        # It was of other weights.
+        self.calibration = None
         missing = sorted(found - set(self.labels))
         if missing:
             self._left_out.update(missing)
