@@ -130,6 +130,7 @@ def row(work: Path, pipeline: Path, paths: dict[str, Path]) -> dict[str, Any]:
         },
         "in_expectation": kept(test, having, None, rng),
         "with_confidence": kept(test, having, DELTA, rng),
+        "from_dev": from_dev(dev, test),
         "loaded": loaded(work, pipeline, paths, dev, test),
     }
 
@@ -164,6 +165,15 @@ def kept(test: Evidence, documents: np.ndarray, delta: float | None, rng: np.ran
         "share_kept": rounded((values >= RECALL).mean()),
         "candidates_per_document": rounded(np.mean(size)),
     }
+
+
+def from_dev(dev: Evidence, test: Evidence) -> dict[str, Any]:
+    """The mean recall in the test set, which may be other data, from the development set, and its standard error."""
+    try:
+        found = recalls(test, guarantee(dev, RECALL).threshold)
+    except DataError as error:
+        return {"refused": str(error)}
+    return {"mean": rounded(found.mean()), "error": rounded(found.std() / np.sqrt(len(found)))}
 
 
 def drawn(
@@ -273,14 +283,15 @@ def report(content: dict[str, Any]) -> str:
     lines += [
         "",
         f"| data set | in expectation: mean recall | candidates | confidence {1 - DELTA:g}: mean recall | kept in | "
-        "candidates | loaded: recall | expected |",
-        "|---|---|---|---|---|---|---|---|",
+        "candidates | dev to test: recall | loaded: recall | expected |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, one in rows.items():
         cells: list[str] = []
         for part, keys in (
             ("in_expectation", ("mean", "candidates_per_document")),
             ("with_confidence", ("mean", "share_kept", "candidates_per_document")),
+            ("from_dev", ("mean",)),
             ("loaded", ("mean", "expected")),
         ):
             cells += ["refused" if "refused" in one[part] else f"{one[part][key]:.3f}" for key in keys]

@@ -298,6 +298,9 @@ def test_thresholds_leave_out_spans_and_do_not_keep_a_new_calibration_from_the_r
     # A threshold of the config counts rather than that of the calibration.
     pipe.threshold = 1.0
     assert not any(spans_of(nlp.pipe(TEXTS)))
+    # It is not that of new weights.
+    nlp.initialize(lambda: examples(nlp))
+    assert pipe.calibration is None
 
 
 def test_refusals_of_the_command(stored, dev, tmp_path):

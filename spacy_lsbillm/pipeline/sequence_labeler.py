@@ -199,6 +199,8 @@ class SequenceLabeler(SpanComponent):
         RAISES (SettingError): There are no labels, or an empty one; spans of a document overlap; or the model's `nO` is
             another number than that of the tags.
         """
+        # It was of other weights.
+        self.calibration = None
         self._counts.clear()
         sample = self._collect_labels(get_examples, nlp, labels)
         if self.loss.class_weights is not None:
