@@ -6,9 +6,10 @@
 Event triggers in novels (LitBank) and diseases and chemicals in abstracts (BC5CDR): the first sentences of each split,
 in their order. Every pipeline is the embedded base with all layers unmasked, four rounds of training; its best round is
 chosen on dev in the form that it is trained on, and it is scored on the test sentences one by one and joined to
-documents of 1,000 words. `sentences` is trained on them one by one, `joined` through JoinedCorpus. `context_0` and
-`context_64` are trained as `joined`, and see the sentences that a sentencizer finds, alone or in their document; with
-fewer training sentences, as context is dear. What was stopped goes on with the same command.
+documents of 1,000 words. `sentences` is trained on them one by one, `joined_100` and `joined_500` through JoinedCorpus
+with that many words at the most. `context_0` and `context_64` are trained as `joined_500`, and see the sentences that a
+sentencizer finds, alone or in their document; with fewer training sentences, as context is dear. What was stopped goes
+on with the same command.
 """
 
 import argparse
@@ -51,13 +52,15 @@ FULL = {"train": 1000, "dev": 200, "test": 1000}
 HALF = {"train": 500, "dev": 100, "test": 500}
 SMALL = {"train": 200, "dev": 50, "test": 500}
 CONTEXTS = {"context_0": 0, "context_64": 64}
+JOINED = {"joined_100": 100, "joined_500": 500, "context_0": 500, "context_64": 500}
 CELLS = [
     ("bc5cdr", "sentences", HALF),
-    ("bc5cdr", "joined", HALF),
-    ("litbank_events", "sentences", FULL),
-    ("litbank_events", "joined", FULL),
+    ("bc5cdr", "joined_500", HALF),
+    ("bc5cdr", "joined_100", HALF),
     ("litbank_events", "context_0", SMALL),
     ("litbank_events", "context_64", SMALL),
+    ("litbank_events", "sentences", FULL),
+    ("litbank_events", "joined_100", FULL),
 ]
 
 
@@ -138,16 +141,16 @@ def config_of(arm: str, paths: dict[str, Path], seed: int) -> Config:
     """A training of `EPOCHS` rounds, with the windows that the base has by default."""
     joined = {"@readers": "spacy-lsbillm.JoinedCorpus.v1"}
     readers: dict[str, dict[str, Any]] = {
-        "train": {**joined, "path": "${paths.train}", "min_words": 1, "max_words": 500},
+        "train": {**joined, "path": "${paths.train}", "min_words": 1, "max_words": JOINED.get(arm, 1)},
         "dev": {**joined, "path": "${paths.dev}", **LONG},
     }
-    steps = batches(paths["train"], None if arm == "sentences" else readers["train"])
+    steps = batches(paths["train"], None if arm not in JOINED else readers["train"])
     corpora = {split: str(paths[split]) for split in ("train", "dev")}
     config = make_config(MODELS[MODEL], KIND, corpora, steps, Budget(epochs=EPOCHS, batch=1), seed)
     model = config["components"]["transformer"]["model"]
     model["window"] = model["overlap"] = None
     config["training"]["batcher"] = BATCHER
-    if arm != "sentences":
+    if arm in JOINED:
         config["corpora"] |= readers
     if arm in CONTEXTS:
         getter = {"@span_getters": "spacy-lsbillm.context_spans.v1", "context": CONTEXTS[arm], "spans": None}
