@@ -19,7 +19,7 @@ from spacy.util import load_config
 
 from spacy_lsbillm.errors import MaskError, SettingError, StorageError
 from spacy_lsbillm.search.extension import extension_test, pairs_of
-from spacy_lsbillm.search.run import on_test, run_all, trainer
+from spacy_lsbillm.search.run import Elsewhere, on_test, run_all, trainer
 from spacy_lsbillm.search.significance import f1, paired_bootstrap
 from spacy_lsbillm.search.space import Cell, all_masks, check_masks, same_layers
 from spacy_lsbillm.search.strategies import Greedy, Grid, Halving, cells_of
@@ -112,6 +112,38 @@ def test_greedy_goes_from_the_output_side_and_keeps_what_helps():
 @pytest.fixture
 def url(tmp_path):
     return f"sqlite:///{tmp_path / 'search.db'}"
+
+
+def test_trainings_elsewhere_are_made_together_and_each_once(url):
+    both, done = threading.Barrier(2, timeout=60), []
+
+    def train(cell):
+        # Nobody comes through alone.
+        both.wait()
+        done.append(cell)
+        return 0.5, {}
+
+    plan = Grid(["none", "all"], SEEDS, 1)
+    run_all(plan, Study(url, {}), train, "trainings", elsewhere=Elsewhere(train, 2, lambda: None))
+    assert Counter(done) == Counter(plan.stage({}))
+
+
+def test_an_error_elsewhere_ends_what_is_under_way(url):
+    begun, stopped = threading.Event(), threading.Event()
+
+    def train(cell):
+        if cell.mask == "none":
+            begun.wait(60)
+            raise SettingError("the node is another")
+        begun.set()
+        assert stopped.wait(60)
+        raise SettingError("it was ended")
+
+    elsewhere = Elsewhere(train, 2, stopped.set)
+    with pytest.raises(SettingError, match="the node is another"):
+        run_all(Grid(["none", "all"], (0,), 1), Study(url, {}), train, "trainings", elsewhere=elsewhere)
+    # What was ended is nobody's.
+    assert Study(url, {}).taken() == set()
 
 
 def test_each_trial_is_done_once_by_several_threads_of_several_studies(url):
