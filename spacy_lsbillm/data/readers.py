@@ -77,7 +77,7 @@ def create_multiple_choice_v1(path: Path | None, mode: str = "joint", limit: int
     return partial(_read_choices, file, mode, limit)
 
 
-def create_joined_corpus_v1(path: Path | None, min_words: int = 1, max_words: int = 500) -> Reader:
+def create_joined_corpus_v1(path: Path | None, min_words: int = 1, max_words: int = 100) -> Reader:
     """Read .spacy files as spaCy does, and join neighbouring documents at random into longer ones: what a model needs
     that learns from sentences and is to read documents. Each reading joins anew.
 
