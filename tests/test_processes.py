@@ -64,6 +64,7 @@ def arguments(name, base, folder):
         "BiLLMModel.v1": lambda: {"name": str(base)},
         "Tok2VecBiLLM.v1": lambda: {"transformer": billm(base), "pooling": reduce_mean()},
         "SequenceLabeler.v1": lambda: {"tok2vec": tok2vec()},
+        "SpanLabeler.v1": lambda: {"tok2vec": tok2vec()},
         "PooledTextCat.v1": lambda: {"tok2vec": tok2vec(), "exclusive_classes": True, "pooling": "attention"},
         "TextCatReduce.v1": lambda: {"tok2vec": tok2vec(), "exclusive_classes": True, **REDUCE},
         "SpanFinder.v1": lambda: {
