@@ -1,7 +1,12 @@
 """Fixtures. The tests of the backbone run without spaCy, so none of it is imported here."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+
+# Before torch is imported. Threads of processes that tests start would wait for each other by counting, and take the
+# processors from the other tests.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
