@@ -27,6 +27,8 @@ from spacy_lsbillm.annotation.batches import Shard, cut_batches, cut_shards
 from spacy_lsbillm.annotation.sources import Item, Line
 from spacy_lsbillm.errors import SettingError
 
+pytestmark = pytest.mark.any_stack
+
 # What a component does where a text has one of these words; "once" leaves a file behind and is good from then on.
 CODE = """
 import os

@@ -12,6 +12,8 @@ from test_data import write
 from spacy_lsbillm.data import Labels, make_doc, read_records
 from spacy_lsbillm.errors import DataError
 
+pytestmark = pytest.mark.any_stack
+
 NLP = spacy.blank("en")
 TEXT = "Ada met Bob"
 ADA, BOB = {"start": 0, "end": 3, "label": "PER"}, {"start": 8, "end": 11, "label": "PER"}

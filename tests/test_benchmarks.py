@@ -34,7 +34,7 @@ from spacy_lsbillm.search import run as search_run
 from spacy_lsbillm.search.prediction import Prediction
 from spacy_lsbillm.search.space import all_masks
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.any_stack]
 
 LIMITS = {"train": 8, "dev": 4, "test": 0}
 

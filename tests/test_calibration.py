@@ -29,6 +29,8 @@ from spacy_lsbillm.cli import app
 from spacy_lsbillm.errors import DataError, SettingError
 from spacy_lsbillm.tagging import calibration_error
 
+pytestmark = pytest.mark.any_stack
+
 LABELS = ("city", "date")
 CNN = {
     "@architectures": "spacy.HashEmbedCNN.v2",

@@ -13,6 +13,8 @@ from spacy_lsbillm.errors import SettingError
 from spacy_lsbillm.layers import LossSettings
 from spacy_lsbillm.layers.class_loss import balanced, sigmoid_loss, softmax_loss
 
+pytestmark = pytest.mark.any_stack
+
 losses = st.builds(
     LossSettings,
     focal_gamma=st.sampled_from([0.0, 0.5, 1.0, 2.0, 5.0]),

@@ -17,6 +17,8 @@ from spacy_lsbillm.data.documents import iob_spans
 from spacy_lsbillm.data.scoring import choice_score
 from spacy_lsbillm.errors import DataError
 
+pytestmark = pytest.mark.any_stack
+
 ANY = spacy.blank("xx")
 IOB = "play\tO\njazz\tB-genre\nby\tO\nmiles\tB-artist\ndavis\tI-artist\n\nit 's\tO\nParis\tB-city\n"
 

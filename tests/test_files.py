@@ -20,6 +20,8 @@ from spacy_lsbillm import saving
 from spacy_lsbillm.errors import StorageError
 from spacy_lsbillm.files import TemporaryFolder, replaced_folder, sole_writer
 
+pytestmark = pytest.mark.any_stack
+
 
 def read(folder):
     return {path.name: path.read_text(encoding="utf8") for path in folder.iterdir()}

@@ -754,7 +754,7 @@ def test_pooling_is_what_it_says_and_so_is_its_gradient(pooling, exclusive, leng
 
 def test_seqeval_gives_the_same_score(trained):
     """Strict IOB2 micro F1 over noisy predictions and gold spans."""
-    import seqeval.metrics as seqeval
+    seqeval = pytest.importorskip("seqeval.metrics", reason="the scores beside seqeval's need it: pip install seqeval")
     from seqeval.scheme import IOB2
 
     rng = np.random.default_rng(0)

@@ -17,6 +17,8 @@ from spacy.util import fix_random_seed, registry
 from spacy_lsbillm.data.joining import join, join_neighbours
 from spacy_lsbillm.errors import DataError
 
+pytestmark = pytest.mark.any_stack
+
 NLP = spacy.blank("xx")
 
 

@@ -25,6 +25,8 @@ from spacy_lsbillm.search.probe import fit, probe
 from spacy_lsbillm.search.space import all_masks
 from spacy_lsbillm.search.trials import Subject
 
+pytestmark = pytest.mark.any_stack
+
 # Masks at run time
 
 

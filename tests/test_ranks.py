@@ -21,7 +21,7 @@ from spacy_lsbillm.errors import SettingError
 from spacy_lsbillm.training import CHECKPOINTS, Interval, Preempted, RankLost, TrainSettings, train
 from spacy_lsbillm.training.run import check_alike
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.any_stack]
 
 # How long a process may take to notice that another one is gone.
 SECONDS = 60

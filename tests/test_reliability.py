@@ -16,7 +16,7 @@ from benchmarks.reliability import report, workers
 from benchmarks.reliability.part import Broken, Part
 from benchmarks.reliability.results import Results
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.any_stack]
 
 # Of the cases of each part: together a minute and a half of a core.
 SHARES = {"documents": 0.005, "corruptions": 0.02, "kills": 0.006, "concurrency": 0.01, "settings": 0.005} | {

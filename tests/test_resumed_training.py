@@ -22,6 +22,8 @@ import spacy_lsbillm.cli  # noqa: F401
 from spacy_lsbillm.errors import SettingError, StorageError
 from spacy_lsbillm.training import CHECKPOINTS, Interval, TrainSettings, train
 
+pytestmark = pytest.mark.any_stack
+
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):

@@ -27,6 +27,8 @@ from spacy_lsbillm.search.study import Study
 from spacy_lsbillm.search.trials import Subject
 from spacy_lsbillm.training_run import run_training
 
+pytestmark = pytest.mark.any_stack
+
 SEEDS = (0, 1)
 
 

@@ -18,6 +18,8 @@ from spacy_lsbillm.search.on_ray import RayTrials, identity_of, trial
 from spacy_lsbillm.search.space import Cell
 from spacy_lsbillm.search.trials import Subject
 
+pytestmark = pytest.mark.any_stack
+
 pytest.importorskip("ray", reason="Ray is not installed (the extra [ray])")
 QUICK = {"training.max_steps": 4, "training.eval_frequency": 2}
 WORDS = [

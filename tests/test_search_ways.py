@@ -36,6 +36,8 @@ from spacy_lsbillm.search.ways import (
     write_settings,
 )
 
+pytestmark = pytest.mark.any_stack
+
 MASKS = ("none", "all", "from:2", "layers:0,3", "bits:01")
 QUICK = ["--training.max_steps", "8", "--training.eval_frequency", "4", "--seeds", "0"]
 

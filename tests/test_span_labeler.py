@@ -16,6 +16,8 @@ from spacy_lsbillm.errors import SettingError, StorageError
 from spacy_lsbillm.layers import build_span_labeler, score_blocks
 from spacy_lsbillm.pipeline.whole_batch import share_of
 
+pytestmark = pytest.mark.any_stack
+
 WIDTH = 5
 # Nested three deep, the same words with two labels, one that crosses another's end, and a text without any.
 GOLD = [

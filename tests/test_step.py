@@ -7,6 +7,8 @@ from thinc.api import Optimizer, RAdam, warmup_linear
 
 from spacy_lsbillm.layers.step import step_all
 
+pytestmark = pytest.mark.any_stack
+
 SHAPES = {"one": (3, 4), "two": (5,), "three": (2, 2, 2)}
 KEY = (7, "adapter")
 

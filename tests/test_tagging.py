@@ -20,6 +20,8 @@ from spacy_lsbillm.tagging import (
     marginals,
 )
 
+pytestmark = pytest.mark.any_stack
+
 LABELS = ("city", "date")
 
 

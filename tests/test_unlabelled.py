@@ -23,6 +23,8 @@ from spacy_lsbillm.search.significance import counts_for
 from spacy_lsbillm.search.trials import Subject
 from spacy_lsbillm.training_config import training_config
 
+pytestmark = pytest.mark.any_stack
+
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.cfg"))
 OTHERS = ["set an alarm for nine", "the weather was fine when we went there", "who sings this song"]
 LABELS = sorted({intent for _, intent in GOLD})

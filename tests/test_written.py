@@ -13,6 +13,8 @@ from benchmarks.tasks.answers import Task, read_list
 from benchmarks.tasks.cell import Run
 from benchmarks.tasks.models import BASELINES, PROMPTED, WRITTEN, Budget, Compared, Tuned
 
+pytestmark = pytest.mark.any_stack
+
 NLP = spacy.blank("en")
 SPANS = Task("sequence", ("city", "day"))
 TEMPLATE = "{% for m in messages %}{{ m['role'] }} {{ m['content'] }}\n{% endfor %}assistant "
