@@ -19,8 +19,8 @@ except ImportError:
     # The tests of the backbone run without spaCy.
     pass
 else:
-    # Registries go through the entry points of all installed packages for every name that they look up, a tenth of the
-    # suite's time. Sorted by group, as which catalogue takes them too, they are found at once.
+    # Registries go through the entry points of all installed packages for every name that they look up, a twentieth of
+    # the suite's time. Sorted by group, as which catalogue takes them too, they are found at once.
     entry_points = catalogue.AVAILABLE_ENTRY_POINTS
     catalogue.AVAILABLE_ENTRY_POINTS = {group: list(entry_points.select(group=group)) for group in entry_points.groups}
 
