@@ -83,7 +83,7 @@ def best_masks(sets: Sequence[dict[str, Any]]) -> str:
                 f"{100 * (max(means) - min(means)):.1f}",
             ]
         )
-    head = ["task", "best on dev", "layers", "dev", "test", "none, test", "p", "all, test", "p", "best minus worst, dev"]
+    head = ["task", "best on dev", "layers", "dev", "test", "none, test", "p", "all, test", "p", "best less worst, dev"]
     return _table(head, rows)
 
 
