@@ -117,7 +117,7 @@ def reasons(base: str, size: BaseSize | None, fitted: Fitted | None, device: str
     by_device = f"dtype = {chosen.dtype}, max_batch_items = {chosen.max_batch_items}: for --device {device}"
     if size is None or fitted is None:
         return [
-            f"The base {base} is not a local folder, so its size is unknown: the settings are those of the device.",
+            f"The base {base} is not a local folder, so its size is not known: the settings are those of the device.",
             f"learn_rate = {chosen.learn_rate:g}, max_steps = {chosen.steps}: for --device {device}. Name a local "
             f"folder for rates that fit its size",
             by_device,
