@@ -160,32 +160,33 @@ KNOWN_AS = {
 }
 INTRODUCTION = """# Families
 
-A base model can be used if its causal mask can be taken off, layer by layer, so that everything else stays as it was.
-That is tried, not assumed: on a small copy of the base's config with random weights (the same classes, switches and
-kinds of layers; few layers, small widths), in a second or two, before the weights are read. What is checked is in
-[masks.md](masks.md). A base that passes is used, one that fails is refused with what was measured. To try one,
-from a folder or from the hub, without its weights:
+A base model can be used if its causal mask can be removed, layer by layer, without changing anything else. That is
+tested, not assumed: on a small copy of the base's config with random weights (the same classes, switches and kinds of
+layers; few layers, small widths), in a second or two, before the weights are read. [masks.md](masks.md) lists the
+checks. A base that passes is used, one that fails is refused with the measurements. To test one, from a folder or
+from the hub, without its weights:
 
 ```
 python -m spacy lsbillm check-base Qwen/Qwen2.5-0.5B
 ```
 
-The tables below are what `python scripts/prove_families.py` has found for the default config of every causal language
-model that these versions of transformers have. They ship with the package, so that a base whose config has the same
-switches is not tried again. A switch that differs, such as a sliding window, makes another variant, which is tried when
-it is loaded, as is everything on other versions of transformers.
+The tables below are the results of `python scripts/prove_families.py` for the default config of every causal language
+model in these versions of transformers. They ship with the package, so a base whose config has the same switches is
+not tested again. A switch that differs, such as a sliding window, makes another variant, which is tested when it is
+loaded, as is everything on other versions of transformers.
 
-Random weights say nothing about scores: which of these models are worth using is another question, see
-[results.md](results.md). Tried with real weights: SmolLM2 135M (`llama`) and Gemma 3 270M (`gemma3_text`).
+Random weights say nothing about scores: for which of these models are worth using see [choosing a
+base](choosing-a-base.md) and [results.md](results.md). Tried with real weights: SmolLM2 135M (`llama`) and Gemma 3 270M
+(`gemma3_text`).
 """
 LEGEND = """Each cell says which implementations of attention
-compute what the model was trained with; the first is the default. With *, short texts get rows of their own, padded, as
-the model cannot tell apart those that share one. A line with a setting behind the name is a variant.
+compute what the model was trained with; the first is the default. With *, each short text gets its own padded row,
+because the model cannot separate texts that share one. A line with a setting after the name is a variant.
 """
 NOTES = """
 In a mixture of experts `target_modules = "all-linear"` means the linear layers of the attention: transformers 4 and 5
-keep experts in different forms, so that an adapter of theirs could not be carried over. Of a checkpoint of several
-modalities the language part alone is loaded.
+store experts in different forms, so an adapter on them could not be transferred. Of a multimodal checkpoint only the
+language part is loaded.
 """
 
 

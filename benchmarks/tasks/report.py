@@ -65,7 +65,7 @@ def table(scores: Scores, what: str = "data set") -> str:
 def differences(scores: Scores) -> str:
     """Markdown: how far the bidirectional model is above each of the others, means of sets that both have been trained
     on, by kind of task."""
-    lines = [f"| {OURS} less | sequence labelling | better in | the others | better in |", "|---|---|---|---|---|"]
+    lines = [f"| {OURS} minus | sequence labelling | better in | the others | better in |", "|---|---|---|---|---|"]
     for other in MODELS:
         if other == OURS:
             continue
@@ -93,7 +93,7 @@ def by_round(curves: Curves) -> str:
         pairs = [zip(ours[seed], theirs[seed], strict=True) for seed in ours if seed in theirs]
         gains[data_set.kind == "sequence"] += [[a - b for a, b in pair] for pair in pairs]
     rounds = range(1, min((len(gain) for found in gains.values() for gain in found), default=1))
-    lines = [f"| {OURS} less {BEFORE} on dev after round | " + " | ".join(map(str, rounds)) + " |"]
+    lines = [f"| {OURS} minus {BEFORE} on dev after round | " + " | ".join(map(str, rounds)) + " |"]
     lines.append("|---|" + "---|" * len(rounds))
     for words, found in (("sequence labelling", gains[True]), ("the others", gains[False])):
         if found:

@@ -8,7 +8,7 @@ app = typer.Typer(name="lsbillm", no_args_is_help=True)
 
 @app.callback()
 def lsbillm() -> None:
-    """Commands for bidirectional LLM pipelines. Run one with --help to learn what it does."""
+    """Commands for bidirectional LLM pipelines. Run a command with --help for its options."""
 
 
 spacy_app.add_typer(app)

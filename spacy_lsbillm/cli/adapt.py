@@ -19,66 +19,79 @@ from .device import HELP, device_of
 DEFAULT = AdaptationSettings()
 BaseArgument = Annotated[str, Argument(help="The base: its folder or hub id")]
 TextArgument = Annotated[Path, Argument(help="Text to train on: a .txt or .txt.xz file, or a folder of them")]
-OutputArgument = Annotated[Path, Argument(help="The folder of the result; it must not exist, or be empty")]
+OutputArgument = Annotated[Path, Argument(help="Folder for the result; must not exist or must be empty")]
 ValidOption = Annotated[
-    list[Path] | None, Option("--valid", "-v", help="Held-out text, likewise; without it, every 20th document of TEXT")
+    list[Path] | None,
+    Option("--valid", "-v", help="Held-out text, in the same formats. Default: every 20th document of TEXT"),
 ]
 ObjectiveOption = Annotated[
     str,
     Option(
         "--objective",
         "-o",
-        help=f"{', '.join(OBJECTIVES)}: a masked piece from the state before it, a masked piece from its own state, or "
-        f"the next piece under a causal mask, as a control",
+        help=f"{', '.join(OBJECTIVES)}: predict a masked piece from the state before it; from its own state; "
+        f"or, as a control, predict the next piece under a causal mask",
     ),
 ]
 UnmaskOption = Annotated[
-    str, Option("--unmask", help="Layers that attend in both directions: all, from:8, layers:4-7, 0011. Default: all")
+    str,
+    Option(
+        "--unmask", help="Layers that attend in both directions: all, from:8, layers:4-7, 0011. Default: all layers"
+    ),
 ]
-ShareOption = Annotated[float, Option("--mask-share", help="Share of the pieces that are masked, between 0 and 1")]
+ShareOption = Annotated[float, Option("--mask-share", help="Fraction of pieces to mask, between 0 and 1")]
 PieceOption = Annotated[
     str | None,
     Option(
-        "--mask-piece", help="What stands for a masked piece. Default: the tokenizer's mask token, else _, else unknown"
+        "--mask-piece",
+        help="Token that replaces a masked piece. Default: the tokenizer's mask token, else _, else unknown",
     ),
 ]
 TrainOption = Annotated[
     str,
-    Option("--train", help=f"{' or '.join(TRAIN)}: all weights, or an adapter, with settings such as --lora.r 8"),
+    Option(
+        "--train", help=f"{' or '.join(TRAIN)}: train all weights, or only an adapter with settings such as --lora.r 8"
+    ),
 ]
-TokensOption = Annotated[int, Option("--tokens", help="Pieces to train on; more than TEXT has are further rounds")]
+TokensOption = Annotated[int, Option("--tokens", help="Number of pieces to train on; TEXT is repeated if it has fewer")]
 RateOption = Annotated[
     float | None,
-    Option("--rate", help=f"The highest learning rate. Default: {RATES[ALL]} for all, {RATES[LORA]} for lora"),
+    Option("--rate", help=f"Peak learning rate. Default: {RATES[ALL]} for all, {RATES[LORA]} for lora"),
 ]
-WarmupOption = Annotated[int, Option("--warmup", help="Steps until the highest rate; a cosine leads down from there")]
+WarmupOption = Annotated[int, Option("--warmup", help="Warm-up steps to the peak rate; a cosine decay follows")]
 LengthOption = Annotated[
-    int | None, Option("--length", "-l", help="Pieces a row. Default: the base's positions, at most 512")
+    int | None, Option("--length", "-l", help="Pieces per row. Default: the base's maximum, at most 512")
 ]
-BatchOption = Annotated[int, Option("--batch", help="Rows an optimizer step")]
-MicroOption = Annotated[int | None, Option("--micro-batch", help="Rows a forward pass. Default: those of a step")]
-DecayOption = Annotated[float, Option("--weight-decay", help="AdamW's, on matrices")]
-SeedOption = Annotated[int, Option("--seed", help="Of the rows' order, the masked pieces, the adapter and dropout")]
-PrecisionOption = Annotated[str, Option("--precision", help=f"Of the arithmetic: {', '.join(PRECISIONS)}")]
+BatchOption = Annotated[int, Option("--batch", help="Rows per optimizer step")]
+MicroOption = Annotated[int | None, Option("--micro-batch", help="Rows per forward pass. Default: all rows of a step")]
+DecayOption = Annotated[float, Option("--weight-decay", help="AdamW weight decay, applied to matrices only")]
+SeedOption = Annotated[
+    int, Option("--seed", help="Random seed for row order, masking, adapter initialisation and dropout")
+]
+PrecisionOption = Annotated[str, Option("--precision", help=f"Precision of the computation: {', '.join(PRECISIONS)}")]
 QuantizationOption = Annotated[
-    str | None, Option("--quantization", help=f"Of the base, with lora: {', '.join(q for q in QUANTIZATIONS if q)}")
+    str | None,
+    Option("--quantization", help=f"Quantize the base, with --train lora: {', '.join(q for q in QUANTIZATIONS if q)}"),
 ]
 EveryOption = Annotated[int, Option("--checkpoint-every", help="Steps between checkpoints")]
 MergeOption = Annotated[
-    float, Option("--merge", help="How much of the result is adapted: 1.0 all of it, 0.0 the start, between: both")
+    float, Option("--merge", help="Interpolate between the original weights (0.0) and the adapted ones (1.0)")
 ]
 KindOption = Annotated[
     str,
-    Option("--output-kind", help=f"{' or '.join(OUTPUT_KINDS)}: a base folder, or with lora the adapter by itself"),
+    Option(
+        "--output-kind",
+        help=f"{' or '.join(OUTPUT_KINDS)}: a complete base folder, or with --train lora only the adapter",
+    ),
 ]
 DtypeOption = Annotated[
-    str, Option("--dtype", help=f"In which the result is stored: {', '.join(DTYPES)}; auto is the base's own")
+    str, Option("--dtype", help=f"Dtype of the stored result: {', '.join(DTYPES)}; auto keeps the base's")
 ]
-RevisionOption = Annotated[str | None, Option("--revision", help="The hub revision of the base")]
+RevisionOption = Annotated[str | None, Option("--revision", help="Hub revision of the base")]
 WorkOption = Annotated[
-    Path | None, Option("--work", "-w", help="Folder for pieces and checkpoint; without one, OUTPUT.work")
+    Path | None, Option("--work", "-w", help="Folder for pieces and checkpoints. Default: OUTPUT.work")
 ]
-ResumeOption = Annotated[bool, Option("--resume", "-r", help="Go on from the checkpoint in the work folder")]
+ResumeOption = Annotated[bool, Option("--resume", "-r", help="Resume from the checkpoint in the work folder")]
 GpuOption = Annotated[int, Option("--gpu-id", "-g", help=HELP)]
 
 
@@ -113,15 +126,14 @@ def adapt_cli(
     resume: ResumeOption = False,
     gpu_id: GpuOption = -1,
 ) -> None:
-    """Train an existing base further on plain text, with its layers unmasked, so that it is used to seeing both ways
-    before a task's few sentences come.
+    """Continue training a base on plain text with its layers unmasked, so that it has learned to attend in both
+    directions before it is tuned on a task.
 
-    Text is UTF-8; blank lines separate documents, which share rows and do not see each other. A run that was stopped,
-    even by a kill, goes on with --resume as if nothing had happened. Of a finished one, the same command with --resume
-    and its --work folder makes another result without training again: another OUTPUT with another --merge,
-    --output-kind or --dtype.
+    Text is UTF-8; blank lines separate documents, which share rows without attending to each other. An interrupted run
+    resumes with --resume and gives the same result. After a finished run, the same command with --resume and --work
+    writes another OUTPUT with a different --merge, --output-kind or --dtype, without training again.
 
-    The result is a base like any other, for name = "OUTPUT"; with --output-kind adapter, an adapter in peft's format.
+    The result is an ordinary base: set name = "OUTPUT". With --output-kind adapter it is an adapter in peft's format.
 
     Example: python -m spacy lsbillm adapt assets/base books/ my_base --tokens 1000000
     """

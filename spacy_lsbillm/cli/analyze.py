@@ -25,14 +25,21 @@ PUBLISHED = (
 )
 CorpusArgument = Annotated[Path, Argument(help="A corpus with labelled spans: a .spacy file or a folder of them")]
 ParserOption = Annotated[
-    str | None, Option("--parser", "-p", help="A spaCy pipeline with a parser, for a corpus without parses")
+    str | None, Option("--parser", "-p", help="spaCy pipeline with a parser, if the corpus has no parses")
 ]
 ModelOption = Annotated[
-    str | None, Option("--model", "-m", help="A trained pipeline with a sequence_labeler: cut off its right context")
+    str | None,
+    Option(
+        "--model", "-m", help="Trained pipeline with a sequence_labeler, to measure what its right context contributes"
+    ),
 ]
-SpansOption = Annotated[str | None, Option("--spans-key", "-k", help="Spans in doc.spans[KEY] rather than doc.ents")]
-SampleOption = Annotated[int, Option("--sample", help="Tokens inside and outside of spans that --model looks at")]
-JsonOption = Annotated[Path | None, Option("--json", "-j", help="Also write the numbers to this JSON file")]
+SpansOption = Annotated[
+    str | None, Option("--spans-key", "-k", help="Use the spans in doc.spans[KEY] instead of doc.ents")
+]
+SampleOption = Annotated[
+    int, Option("--sample", help="Number of tokens to sample inside and outside spans, with --model")
+]
+JsonOption = Annotated[Path | None, Option("--json", "-j", help="Also write the figures to this JSON file")]
 
 
 @app.command("analyze")
@@ -44,11 +51,11 @@ def analyze_cli(
     sample: SampleOption = 2000,
     json_file: JsonOption = None,
 ) -> None:
-    """Show how much the labelled tokens of a corpus lean on what stands to their right.
+    """Measure how much the labels of a corpus depend on the context to their right.
 
-    From parses (in the corpus, or by --parser): of the dependency arcs of tokens inside gold spans, to their head and
-    their children, the share that points right (Dukić and Šnajder, 2024). From a trained sequence_labeler (--model):
-    how its probabilities of a token change once the document is cut off behind it.
+    From dependency parses (in the corpus, or made with --parser): the share of arcs between tokens in gold spans and
+    their heads and children that point to the right (Dukić and Šnajder, 2024). From a trained sequence_labeler
+    (--model): how its probabilities for a token change when the document is truncated right after it.
 
     Example: python -m spacy lsbillm analyze corpus/dev.spacy --parser en_core_web_sm --model training/model-best
     """

@@ -17,43 +17,56 @@ from .ray_address import OptionalAddress, RayOption
 InputArgument = Annotated[
     Path, Argument(help=f"A file that ends in {', '.join(SUFFIXES)}, or a folder of such files", show_default=False)
 ]
-OutputArgument = Annotated[Path, Argument(help="Folder to write; a run that was stopped goes on in it")]
+OutputArgument = Annotated[Path, Argument(help="Output folder; an interrupted run resumes in it")]
 FormatOption = Annotated[
     str | None,
-    Option("--format", "-f", help=f"{', '.join(FORMATS)}. Default: that of INPUT where it has one, else jsonl"),
+    Option("--format", "-f", help=f"{', '.join(FORMATS)}. Default: the format of INPUT, or jsonl for text"),
 ]
-TextKeyOption = Annotated[str, Option("--text-key", help="Key or column of the texts, in JSONL and Parquet")]
-IdKeyOption = Annotated[str, Option("--id-key", help="That of the ids; a document without one has its place as id")]
+TextKeyOption = Annotated[str, Option("--text-key", help="JSONL key or Parquet column of the text")]
+IdKeyOption = Annotated[
+    str, Option("--id-key", help="JSONL key or Parquet column of the id. Documents without one get file:line")
+]
 SpansOption = Annotated[
-    list[str] | None, Option("--spans-key", help="Group of doc.spans to write; may be repeated. Default: all")
+    list[str] | None, Option("--spans-key", help="Span group in doc.spans to write; may be repeated. Default: all")
 ]
 LengthOption = Annotated[
-    int | None, Option("--max-length", help="Characters a document may have. Default: spaCy's 1,000,000")
+    int | None, Option("--max-length", help="Maximum characters per document. Default: 1,000,000, as in spaCy")
 ]
-ShardOption = Annotated[int, Option("--shard-size", help="Documents of the input a file of the output is made of")]
+ShardOption = Annotated[int, Option("--shard-size", help="Input documents per output file")]
 CodeOption = Annotated[
     Path | None,
     Option("--code", "-c", help="Python file with registered functions that the pipeline needs", exists=True),
 ]
 ProcessesOption = Annotated[
-    int | None, Option("--processes", "-n", help="Each loads the pipeline. Default: one a GPU, or one a core")
+    int | None,
+    Option(
+        "--processes", "-n", help="Number of processes; each loads the pipeline. Default: one per GPU, or one per core"
+    ),
 ]
 GpuOption = Annotated[
     str,
-    Option("--gpu-id", "-g", help="Numbers of the GPUs, such as 0 or 0,1,2; -1 for the CPU. With --ray: 0, one each"),
+    Option(
+        "--gpu-id", "-g", help="GPU ids, such as 0 or 0,1,2; -1 for the CPU. With --ray, 0 means one GPU per process"
+    ),
 ]
-BatchOption = Annotated[int, Option("--batch-size", help="Documents that go to a process at once, at most")]
+BatchOption = Annotated[int, Option("--batch-size", help="Maximum documents per batch sent to a process")]
 BytesOption = Annotated[
-    int, Option("--batch-bytes", help="Bytes of text that do (some 4 a word piece); a longer document goes alone")
+    int,
+    Option(
+        "--batch-bytes",
+        help="Maximum bytes of text per batch (about 4 per word piece); longer documents are sent alone",
+    ),
 ]
 ErrorsOption = Annotated[
-    int, Option("--max-errors", help="Documents that may fail before the run stops; -1: any number")
+    int, Option("--max-errors", help="Failed documents after which the run stops; -1 for no limit")
 ]
 TimeoutOption = Annotated[
     float | None,
-    Option("--timeout", help="Seconds a batch, or a document alone, may take; then it is as if its process had died"),
+    Option(
+        "--timeout", help="Seconds allowed per batch; a process that takes longer is replaced and its batch retried"
+    ),
 ]
-QuietOption = Annotated[bool, Option("--quiet", "-q", help="Show no progress")]
+QuietOption = Annotated[bool, Option("--quiet", "-q", help="Hide the progress bar")]
 HOW = RunSettings()
 
 
@@ -78,13 +91,13 @@ def annotate_cli(
     timeout: TimeoutOption = HOW.timeout,
     quiet: QuietOption = False,
 ) -> None:
-    """Annotate a corpus with a trained pipeline: each document once, in the order of the input, whatever is killed on
-    the way.
+    """Annotate a corpus with a trained pipeline, in parallel: each document exactly once, in input order.
 
-    INPUT is text (one document a line), JSONL (an object with "text" and perhaps "id" a line), .spacy or Parquet.
-    OUTPUT gets shards/part-000000.jsonl and so on, with id, text, ents, cats and spans of each document;
-    failures.jsonl, with those that could not be read or annotated; and manifest.json. After a kill, the same command
-    goes on. Processes that die are replaced, and a document that kills them is set aside.
+    INPUT is text (one document per line), JSONL (one object per line, with "text" and optionally "id"), .spacy or
+    Parquet. OUTPUT receives shards/part-000000.jsonl and so on, with the id, text, ents, cats and spans of each
+    document; failures.jsonl, with documents that could not be read or annotated; and manifest.json. Run the same
+    command again to resume an interrupted run. Processes that die are replaced; a document that kills them is set
+    aside.
 
     Example: python -m spacy lsbillm annotate training/model-best corpus/ annotated --processes 4
     """

@@ -23,28 +23,33 @@ from .pipelines import PipelineArgument, any_pipeline_folder
 
 PAGE = "calibration.html"
 DevArgument = Annotated[
-    Path, Argument(help="Annotated documents that it was not trained with: a .spacy file or a folder of them")
+    Path, Argument(help="Annotated documents that the pipeline was not trained on: a .spacy file or a folder of them")
 ]
 OutputOption = Annotated[
-    Path, Option("--output", "-o", help="Folder to write the calibrated pipeline to; PIPELINE itself is allowed")
+    Path, Option("--output", "-o", help="Folder for the calibrated pipeline; may be PIPELINE itself")
 ]
 PrecisionOption = Annotated[
-    float | None, Option("--precision", help="Thresholds by label: leave out spans so that this precision is reached")
+    float | None, Option("--precision", help="Set a threshold per label that reaches this precision on DEV")
 ]
 RecallOption = Annotated[
-    float | None, Option("--recall", help="Thresholds by label: leave out as many spans as this recall allows")
+    float | None, Option("--recall", help="Set the highest threshold per label that keeps this recall on DEV")
 ]
 GuaranteeOption = Annotated[
-    float | None, Option("--guarantee", help="Write candidates of which this recall is guaranteed to doc.spans")
+    float | None, Option("--guarantee", help="Also write candidate spans to doc.spans, with this recall guaranteed")
 ]
 DeltaOption = Annotated[
-    float | None, Option("--delta", help="With --guarantee: with confidence 1 - DELTA. Default: in expectation")
+    float | None,
+    Option("--delta", help="With --guarantee: it holds with confidence 1 - DELTA. Default: in expectation"),
 ]
-PerLabelOption = Annotated[bool, Option("--per-label", help="With --guarantee: for each label on its own")]
-KeyOption = Annotated[str, Option("--spans-key", "-k", help="With --guarantee: where candidates go in doc.spans")]
-PageOption = Annotated[bool, Option("--page/--no-page", help=f"Write {PAGE} into the folder (needs matplotlib)")]
+PerLabelOption = Annotated[
+    bool, Option("--per-label", help="With --guarantee: guarantee the recall of each label separately")
+]
+KeyOption = Annotated[str, Option("--spans-key", "-k", help="With --guarantee: key of the candidates in doc.spans")]
+PageOption = Annotated[bool, Option("--page/--no-page", help=f"Also write {PAGE} to the folder (needs matplotlib)")]
 GpuOption = Annotated[int, Option("--gpu-id", "-g", help=HELP)]
-CodeOption = Annotated[Path | None, Option("--code", "-c", help="Python file with functions that the pipeline needs")]
+CodeOption = Annotated[
+    Path | None, Option("--code", "-c", help="Python file with registered functions that the pipeline needs")
+]
 
 
 @app.command("calibrate")
@@ -62,10 +67,10 @@ def calibrate_cli(
     gpu_id: GpuOption = -1,
     code: CodeOption = None,
 ) -> None:
-    """Make the scores of a trained pipeline's sequence_labelers probabilities, and write the pipeline anew.
+    """Calibrate the sequence_labelers of a trained pipeline, so that their scores are probabilities.
 
-    Of several curves it takes the one that is best on documents held out. Thresholds and guarantees are found on
-    request. What it finds is part of the pipeline; calibrated = false of a component switches it off.
+    Several calibration curves are fitted, and the best one on held-out documents is used. Thresholds and guarantees
+    are computed on request. The result is stored in the pipeline; set calibrated = false in a component to disable it.
 
     Example: python -m spacy lsbillm calibrate training/model-best corpus/dev.spacy --output calibrated --guarantee 0.9
     """

@@ -19,15 +19,15 @@ from . import app
 
 @app.command("check-base")
 def check_base_cli(
-    name: Annotated[str, Argument(help="The language model: a Hugging Face folder, or a hub id")],
-    revision: Annotated[str | None, Option(help="The hub revision")] = None,
+    name: Annotated[str, Argument(help="The base model: a Hugging Face folder or a hub id")],
+    revision: Annotated[str | None, Option(help="Hub revision of the base")] = None,
 ) -> None:
     """Check a base model before you train with it, without reading or fetching its weights.
 
-    A small copy of its config with random weights is made, a few layers of the same kind, and tried: layer by layer,
-    whether unmasking lets a piece see to its right, whether padding stays hidden, whether short texts may share a row,
-    and whether an adapter attaches, learns and folds in. All measurements are printed. Of a folder, the names and
-    shapes of the stored weights and the tokenizer are checked as well. Ends with 1 if the base cannot be used.
+    Builds a small copy of the base from its config, with random weights and a few layers of each kind, and measures
+    layer by layer: does unmasking let a piece attend to its right, does padding stay hidden, can short texts share a
+    row, and can an adapter be attached, trained and folded in? For a local folder, the tokenizer and the names and
+    shapes of the stored weights are checked as well. The exit status is 1 if the base cannot be used.
 
     Example: python -m spacy lsbillm check-base Qwen/Qwen2.5-0.5B
     """

@@ -20,21 +20,25 @@ from ..errors import DataError
 from . import app
 
 InputArgument = Annotated[list[Path], Argument(help=f"Files ({', '.join(SUFFIXES)}) or folders of them")]
-OutputArgument = Annotated[Path, Argument(help="Folder for the .spacy files, one for each file")]
-LangOption = Annotated[str, Option("--lang", "-l", help="Code of the language, for the tokenizer and the vocabulary")]
+OutputArgument = Annotated[Path, Argument(help="Folder for the .spacy files, one per input file")]
+LangOption = Annotated[str, Option("--lang", "-l", help="Language code, which selects the tokenizer")]
 SpansOption = Annotated[
-    str | None, Option("--spans-key", "-k", help="Put spans into doc.spans[KEY] rather than doc.ents; they may overlap")
+    str | None, Option("--spans-key", "-k", help="Write spans to doc.spans[KEY] instead of doc.ents; they may overlap")
 ]
 ChoicesOption = Annotated[
     str | None,
-    Option("--choices", "-c", help='Lines have "question", "choices" and "answer": joint or each, see docs/data.md'),
+    Option(
+        "--choices",
+        "-c",
+        help='For lines with "question", "choices" and "answer". joint: one document per question; each: per choice',
+    ),
 ]
 LabelsOption = Annotated[
-    Path | None, Option("--labels-from", help="The file with all classes; without it, train.* if there is one")
+    Path | None, Option("--labels-from", help="File that contains all classes. Default: train.*, or all files together")
 ]
 DocumentOption = Annotated[
     str | None,
-    Option("--document-key", "-d", help="The key of a JSONL line that names the document it is a part of"),
+    Option("--document-key", "-d", help="JSONL key that names the document a line belongs to"),
 ]
 
 
@@ -48,16 +52,16 @@ def convert_cli(
     labels_from: LabelsOption = None,
     document_key: DocumentOption = None,
 ) -> None:
-    """Convert IOB, CoNLL and JSONL files to .spacy files, tokens kept as given.
+    """Convert IOB, CoNLL and JSONL files to .spacy files, keeping the tokens as given.
 
-    IOB and CoNLL: a token a line, its IOB2 tag in the last column, a blank line after each sentence. JSONL: "text" or
-    "tokens", and any of "label", "labels" or "cats", "tags" (IOB2) and "spans" ("start", "end", "label") a line. With
-    "label" or "labels", classes that a document does not name count as 0; all files have the classes of train.*, or of
-    --labels-from.
+    IOB and CoNLL: one token per line with its IOB2 tag in the last column, and a blank line after each sentence.
+    JSONL: one object per line with "text" or "tokens", and any of "label", "labels" or "cats", "tags" (IOB2) and
+    "spans" ("start", "end", "label"). With "label" or "labels", classes not listed count as 0; all files share the
+    classes of train.* or of --labels-from.
 
-    Each sentence or line becomes a document. Where the file says which longer document it is a part of, by lines
-    -DOCSTART-, by several blank lines in a row or by --document-key, that is kept for spacy-lsbillm.JoinedCorpus.v1.
-    What does not fit is refused with its file and line, before anything is written; nothing is guessed.
+    Each sentence or line becomes a document. If the file says which longer document it belongs to (-DOCSTART- lines,
+    several blank lines in a row, or --document-key), this is stored for spacy-lsbillm.JoinedCorpus.v1. Invalid input
+    is rejected with its file and line before anything is written.
 
     Example: python -m spacy lsbillm convert data/wnut17 corpus
     """

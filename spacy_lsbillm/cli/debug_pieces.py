@@ -22,11 +22,11 @@ from . import app
 from .output import write_text
 
 BATCH_SIZE = 256
-SourceArgument = Annotated[str, Argument(help="A training config, or a base: its folder or hub id")]
-CorpusArgument = Annotated[list[Path], Argument(help="Corpora in spaCy's format: .spacy files or folders of them")]
-JsonOption = Annotated[Path | None, Option("--json", "-j", help="Also write the numbers to this JSON file")]
+SourceArgument = Annotated[str, Argument(help="A training config, or a base (folder or hub id)")]
+CorpusArgument = Annotated[list[Path], Argument(help="Corpora: .spacy files or folders of them")]
+JsonOption = Annotated[Path | None, Option("--json", "-j", help="Also write the figures to this JSON file")]
 ComponentOption = Annotated[
-    str | None, Option("--component", "-c", help="The billm_transformer in the config, if it has several")
+    str | None, Option("--component", "-c", help="Name of the billm_transformer, if the config has several")
 ]
 
 
@@ -37,14 +37,14 @@ def debug_pieces_cli(
     json_file: JsonOption = None,
     component: ComponentOption = None,
 ) -> None:
-    """Show how the tokenizer of a base cuts a corpus into pieces, before you train.
+    """Show how the tokenizer of a base splits a corpus into pieces, before you train.
 
-    Many pieces a token mean a slow model that knows the words badly. A token without any piece has a vector of zeros.
-    A span that begins or ends inside a piece cannot be told from its neighbour there. Documents that are longer than
-    the window take several windows; nothing is cut off.
+    Many pieces per token mean slower inference and words that the base model barely knows. A token without pieces has a
+    vector of zeros. If a span starts or ends inside a piece, that boundary is hard to learn. Documents longer than the
+    window are processed in several windows; nothing is truncated.
 
-    With a config, the settings of its billm_transformer and nlp.batch_size count; with a base, their defaults. Only
-    the tokenizer and config.json of the base are read, no weights. Padding is that of prediction on a CPU.
+    With a config, the settings of its billm_transformer and nlp.batch_size apply; with a base, the defaults. Only the
+    tokenizer and config.json of the base are read. The padding shown is that of prediction on a CPU.
 
     Example: python -m spacy lsbillm debug-pieces configs/default.cfg corpus/train.spacy corpus/dev.spacy
     """

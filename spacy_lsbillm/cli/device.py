@@ -4,7 +4,7 @@ import torch
 
 from ..errors import SettingError
 
-HELP = "Number of the GPU, -1 for the CPU"
+HELP = "GPU id, or -1 for the CPU"
 
 
 def device_of(gpu_id: int) -> torch.device:

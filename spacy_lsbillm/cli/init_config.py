@@ -66,12 +66,12 @@ def init_config_cli(
     pooling: Pooling = None,
     force: Force = False,
 ) -> None:
-    """Write a complete config for spacy train: a bidirectional LLM, and components that listen to it.
+    """Write a complete config for spacy train: a bidirectional LLM and the components that listen to it.
 
-    Nothing is fetched, and no weights are read. Of a base that is a folder here, its config.json says how large it is,
-    and settings are chosen that fit; of any other they are those of the device. The base's weights stay outside the
-    trained pipeline (store_base = "reference"); set store_base = "copy" to make a package that needs nothing else.
-    Everything in the file may be changed by hand, or by options of spacy train such as --training.max_steps 2000.
+    Nothing is downloaded and no weights are read. If the base is a local folder, settings are chosen to fit its size;
+    otherwise they depend on --device alone. The trained pipeline only refers to the base (store_base = "reference");
+    set store_base = "copy" for a self-contained package. Edit the file, or override settings when you train, such as
+    --training.max_steps 2000.
 
     Example: python -m spacy lsbillm init-config ner.cfg --pipeline ner --base Qwen/Qwen2.5-0.5B --device gpu
     """
@@ -117,9 +117,9 @@ def reasons(base: str, size: BaseSize | None, fitted: Fitted | None, device: str
     by_device = f"dtype = {chosen.dtype}, max_batch_items = {chosen.max_batch_items}: for --device {device}"
     if size is None or fitted is None:
         return [
-            f"The base {base} is no folder here, so that its size is not known: the settings are those of the device.",
-            f"learn_rate = {chosen.learn_rate:g}, max_steps = {chosen.steps}: for --device {device}. See "
-            f"docs/choosing-settings.md for what fits which size",
+            f"The base {base} is not a local folder, so its size is not known: the settings are those of the device.",
+            f"learn_rate = {chosen.learn_rate:g}, max_steps = {chosen.steps}: for --device {device}. Name a local "
+            f"folder for rates that fit its size",
             by_device,
         ]
     amount = f"max_steps = {chosen.steps} of {chosen.batch_words} words: for --device {device}"

@@ -13,7 +13,7 @@ from .pipelines import PipelineArgument, pipeline_folder
 def masks_cli(
     pipeline: PipelineArgument,
 ) -> None:
-    """Show the attention mask of each layer of a trained pipeline, read from its record; no weights are loaded."""
+    """Show which layers of a trained pipeline are causal and which are bidirectional. No weights are loaded."""
     try:
         shown = pipeline_masks(pipeline)
     except ValueError as error:

@@ -12,22 +12,22 @@ from ..saving import rewrite
 from . import app
 from .pipelines import PipelineArgument, pipeline_folder
 
-OutputArgument = Annotated[Path, Argument(help="The folder to write; a pipeline that is there is replaced as a whole")]
-BaseOption = Annotated[str | None, Option(help="The folder or hub id of the base, if not as the pipeline says")]
+OutputArgument = Annotated[Path, Argument(help="Output folder; a pipeline in it is replaced atomically")]
+BaseOption = Annotated[str | None, Option(help="Folder or hub id of the base, if it has moved")]
 
 
 @app.command("merge")
 def merge_cli(
     pipeline: PipelineArgument,
     output: OutputArgument,
-    store_base: Annotated[str, Option(help=f"What of the base is in it: {', '.join(STORE_BASE)}")] = "merged",
+    store_base: Annotated[str, Option(help=f"How the base is stored: {', '.join(STORE_BASE)}")] = "merged",
     base: BaseOption = None,
 ) -> None:
-    """Write a trained pipeline with another part of its base in it.
+    """Write a trained pipeline with its base stored in a different way.
 
-    "merged" folds the adapter into a copy of the base, in the pipeline's dtype (from 4-bit training, into the
-    unquantised base); "copy" puts the base beside the adapter; "reference" leaves the adapter alone, and the base is
-    looked for where the pipeline is loaded. No model is loaded for it: tensors are copied one by one.
+    "merged" folds the adapter into a copy of the base, in the pipeline's dtype (after 4-bit training, into the
+    unquantized base). "copy" stores the base beside the adapter. "reference" stores only the adapter; the base is then
+    located when the pipeline is loaded. No model is loaded: tensors are copied one at a time.
     """
     try:
         if store_base not in STORE_BASE:
@@ -40,7 +40,7 @@ def merge_cli(
 
 @app.command("save")
 def save_cli(pipeline: PipelineArgument, output: OutputArgument) -> None:
-    """Copy a trained pipeline so that at any moment the old one or the new one is there, whole.
+    """Copy a trained pipeline atomically: at any moment OUTPUT holds either the old pipeline or the new one.
 
     Its files are checked first; then everything is written beside the output folder, synced to the disk, and exchanged
     with it in one step.

@@ -26,28 +26,33 @@ LONGEST = 2048
 RANDOM = "random weights"
 SourceArgument = Annotated[str, Argument(help="A base (its folder or hub id), or the folder of a trained pipeline")]
 TextArgument = Annotated[list[Path], Argument(help="Text: .txt or .txt.xz files, or folders of them")]
-RevisionOption = Annotated[str | None, Option("--revision", help="The hub revision of the base")]
+RevisionOption = Annotated[str | None, Option("--revision", help="Hub revision of the base")]
 DtypeOption = Annotated[
     str,
-    Option("--dtype", help="Of a base: float32, bfloat16, float16, or auto for the stored one. A pipeline has its own"),
+    Option(
+        "--dtype",
+        help="Dtype of a base: float32, bfloat16, float16, or auto for the stored one. A pipeline has its own",
+    ),
 ]
 LengthOption = Annotated[
-    int | None, Option("--length", "-l", help=f"Positions a window; without it, all the base has, at most {LONGEST}")
+    int | None, Option("--length", "-l", help=f"Pieces per window. Default: the base's maximum, at most {LONGEST}")
 ]
 OverlapOption = Annotated[
-    int, Option("--overlap", help="Tokens of context a window takes from the one before: slower, and a lower loss")
+    int, Option("--overlap", help="Pieces of context from the previous window: slower, and a lower loss")
 ]
 RandomOption = Annotated[
     bool, Option("--random/--no-random", help="Also score a model of the same shape with random weights")
 ]
-SampleOption = Annotated[
-    str | None, Option("--sample", "-s", help="Also write on from this prompt, with each of the models")
+SampleOption = Annotated[str | None, Option("--sample", "-s", help="Also continue this prompt with each of the models")]
+TokensOption = Annotated[int, Option("--tokens", help="Number of tokens to generate with --sample")]
+TemperatureOption = Annotated[
+    float, Option("--temperature", help="Sampling temperature for --sample; 0 is greedy decoding")
 ]
-TokensOption = Annotated[int, Option("--tokens", help="Tokens that --sample writes")]
-TemperatureOption = Annotated[float, Option("--temperature", help="Of --sample; 0 takes the most probable token")]
-SeedOption = Annotated[int, Option("--seed", help="Of --sample")]
-ComponentOption = Annotated[str | None, Option("--component", "-c", help="The billm_transformer, if there are several")]
-JsonOption = Annotated[Path | None, Option("--json", "-j", help="Also write the numbers to this JSON file")]
+SeedOption = Annotated[int, Option("--seed", help="Random seed for --sample")]
+ComponentOption = Annotated[
+    str | None, Option("--component", "-c", help="Name of the billm_transformer, if the pipeline has several")
+]
+JsonOption = Annotated[Path | None, Option("--json", "-j", help="Also write the figures to this JSON file")]
 GpuOption = Annotated[int, Option("--gpu-id", "-g", help=HELP)]
 
 
@@ -68,14 +73,14 @@ def perplexity_cli(
     json_file: JsonOption = None,
     gpu_id: GpuOption = -1,
 ) -> None:
-    """Show how well a model predicts text: nats a token, perplexity, and bits a byte.
+    """Measure how well a model predicts text: nats per token, perplexity and bits per byte.
 
-    Bits a byte do not depend on the tokenizer, so that all models can be compared by them; lower is better. Text is
-    UTF-8, and blank lines separate documents. It is read in windows that, without --overlap, start without context:
-    the figure is then an upper bound.
+    Bits per byte do not depend on the tokenizer, so any two models can be compared; lower is better. Text is UTF-8;
+    blank lines separate documents. It is scored in windows that start without context unless --overlap is set, so the
+    figures are upper bounds.
 
-    Of a trained pipeline, three are shown: its base, the tuned model with every layer causal, and the same with the
-    adapter switched off, which is the base again.
+    For a trained pipeline, three models are scored: its base, the tuned model with all layers causal, and the tuned
+    model with the adapter switched off, which equals the base.
 
     Example: python -m spacy lsbillm perplexity assets/base held_out.txt --sample "The river"
     """

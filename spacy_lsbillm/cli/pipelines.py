@@ -9,7 +9,7 @@ from typer import Argument
 
 from ..training_config import billm_blocks
 
-PipelineArgument = Annotated[str, Argument(help="A trained pipeline: its folder, or the name of its installed package")]
+PipelineArgument = Annotated[str, Argument(help="A trained pipeline: a folder, or the name of an installed package")]
 
 
 def any_pipeline_folder(pipeline: str) -> Path:

@@ -14,25 +14,30 @@ from ..pretraining.run import Places
 from . import app
 from .device import HELP, device_of
 
-OutputArgument = Annotated[Path, Argument(help="The folder of the finished model; it must not exist, or be empty")]
+OutputArgument = Annotated[Path, Argument(help="Folder for the finished model; must not exist or must be empty")]
 TextOption = Annotated[
     list[Path], Option("--text", "-t", help="Text to train on: .txt or .txt.xz files, or folders of them")
 ]
-ValidOption = Annotated[list[Path], Option("--valid", "-v", help="Held-out text, likewise")]
+ValidOption = Annotated[list[Path], Option("--valid", "-v", help="Held-out text, in the same formats")]
 ConfigOption = Annotated[
-    Path | None, Option("--config", "-c", help="A config file; without one, the shipped base's settings, uncompiled")
+    Path | None,
+    Option("--config", "-c", help="Config file. Default: the settings of the shipped base, without torch.compile"),
 ]
 ObjectiveOption = Annotated[
     str | None,
-    Option("--objective", "-o", help="clm: a decoder, the next token. mlm: an encoder without a mask, hidden tokens"),
+    Option(
+        "--objective",
+        "-o",
+        help="clm: a decoder that predicts the next token. mlm: an encoder that predicts hidden tokens",
+    ),
 ]
 TokenizerOption = Annotated[
-    Path | None, Option("--tokenizer", help="The folder of a tokenizer to use; without one, one is trained")
+    Path | None, Option("--tokenizer", help="Folder of an existing tokenizer. Default: train one on the text")
 ]
 WorkOption = Annotated[
-    Path | None, Option("--work", "-w", help="Folder for tokens and checkpoint; without one, OUTPUT.work")
+    Path | None, Option("--work", "-w", help="Folder for tokens and checkpoints. Default: OUTPUT.work")
 ]
-ResumeOption = Annotated[bool, Option("--resume", "-r", help="Go on from the checkpoint in the work folder")]
+ResumeOption = Annotated[bool, Option("--resume", "-r", help="Resume from the checkpoint in the work folder")]
 GpuOption = Annotated[int, Option("--gpu-id", "-g", help=HELP)]
 
 
@@ -49,11 +54,11 @@ def pretrain_cli(
     resume: ResumeOption = False,
     gpu_id: GpuOption = -1,
 ) -> None:
-    """Train a small base model from plain text: a Hugging Face folder with tokenizer, weights and model card.
+    """Pre-train a small base on plain text: a Hugging Face folder with tokenizer, weights and model card.
 
-    Text is UTF-8; blank lines separate documents. It is turned into an array of tokens in the work folder, once. A
-    run that was stopped, even by a kill or a power cut, goes on with --resume as if nothing had happened. Every
-    setting of the config can be given as an option, such as --training.tokens 1000000 or --model.layers 4.
+    Text is UTF-8; blank lines separate documents. It is tokenized once, into the work folder. An interrupted run
+    resumes with --resume and gives the same result. Every setting of the config can be given as an option, such as
+    --training.tokens 1000000 or --model.layers 4.
 
     Example: python -m spacy lsbillm pretrain my_base --text books/ --valid held_out.txt --training.tokens 10000000
     """

@@ -11,7 +11,7 @@ RayOption = Annotated[
     Option(
         "--ray",
         metavar="[ADDRESS]",
-        help="Use a Ray cluster: that at ADDRESS (HOST:PORT), or the one that this machine is part of",
+        help="Use the Ray cluster at ADDRESS (HOST:PORT), or without an address the one this machine belongs to",
     ),
 ]
 

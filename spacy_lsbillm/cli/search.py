@@ -30,57 +30,65 @@ class StrategyName(StrEnum):
     greedy = "greedy"
 
 
-ConfigArgument = Annotated[Path, Argument(help="A training config with a billm_transformer")]
-OutputArgument = Annotated[Path, Argument(help="Folder for the results; a search that lies there goes on")]
+ConfigArgument = Annotated[Path, Argument(help="Training config with a billm_transformer")]
+OutputArgument = Annotated[Path, Argument(help="Folder for the results; a search in it is resumed")]
 StrategyOption = Annotated[
     StrategyName,
     Option(
         "--strategy",
         "-s",
-        help="grid: every way in full. halving: trainings that all masks share, the best with trainings of their own. "
-        "greedy: group by group from the output, each kept if it helps",
+        help="grid: train everything in full. halving: shared trainings of all masks, then the best ones in full. "
+        "greedy: unmask group by group from the output side, keeping what helps",
     ),
 ]
 GroupsOption = Annotated[
     str,
-    Option("--groups", help="Groups of layers of equal size; several numbers with commas between: the masks of all"),
+    Option("--groups", help="Number of equal layer groups; a comma-separated list searches the union of their masks"),
 ]
 MasksOption = Annotated[
     str | None,
     Option(
         "--masks",
         "-m",
-        help="These masks alone, with spaces between them, such as 'none from:4 all'; "
+        help="Only these masks, separated by spaces, such as 'none from:4 all'; "
         "search trains each in full, whatever the strategy",
     ),
 ]
-SeedsOption = Annotated[str, Option("--seeds", help="Seeds, with commas between; every way is trained with each")]
+SeedsOption = Annotated[str, Option("--seeds", help="Comma-separated seeds; everything is trained with each of them")]
 TestOption = Annotated[
-    Path | None, Option("--test", "-t", help="Test corpus, for the chosen way, none and all, once, in the end")
+    Path | None,
+    Option(
+        "--test", "-t", help="Test corpus. Scored once, after the search, for the chosen setting and both baselines"
+    ),
 ]
 StorageOption = Annotated[
-    str | None, Option("--storage", help="Database URL, for several machines; without it, OUTPUT/search.db")
+    str | None, Option("--storage", help="Database URL, to share a search between machines. Default: OUTPUT/search.db")
 ]
-ComponentOption = Annotated[str | None, Option("--component", "-c", help="The billm_transformer, if there are several")]
+ComponentOption = Annotated[
+    str | None, Option("--component", "-c", help="Name of the billm_transformer, if the config has several")
+]
 GpuOption = Annotated[int, Option("--gpu-id", "-g", help=HELP)]
 RepeatOption = Annotated[
-    str | None, Option("--repeat", help="Values of the setting `repeat` to try with every mask, such as 0,1,2")
+    str | None, Option("--repeat", help="Values of `repeat` to try with every mask, such as 0,1,2")
 ]
-DepthOption = Annotated[
-    str | None, Option("--depth", help="Values of the setting `depth`, such as 4,8; 'all' are the layers of the base")
+DepthOption = Annotated[str | None, Option("--depth", help="Values of `depth` to try, such as 4,8,all")]
+WarmupOption = Annotated[
+    str | None, Option("--unmask-warmup", help="Values of `unmask_warmup` to try, in updates, such as 0,100")
 ]
-WarmupOption = Annotated[str | None, Option("--unmask-warmup", help="Values of the setting `unmask_warmup`")]
 BudgetOption = Annotated[
     float | None,
     Option(
         "--budget",
         "-b",
-        help="What all trainings of this search may cost; 1 is one training of the causal model. Nothing is begun that "
-        "does not fit the rest",
+        help="Maximum cost of the search, in trainings of the causal model. No training is started that would exceed "
+        "it",
     ),
 ]
 WorkersOption = Annotated[
-    int | None, Option("--workers", help="With --ray: trainings at once. Default: one a core, or GPU, of the cluster")
+    int | None,
+    Option(
+        "--workers", help="With --ray: number of parallel trainings. Default: one per core, or per GPU, of the cluster"
+    ),
 ]
 # Settings of the config are options, too.
 ANY_OPTION = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -106,18 +114,17 @@ def search_cli(
     ray: RayOption = None,
     workers: WorkersOption = None,
 ) -> None:
-    """Find the way to see right for a task: train the config under different masks, and if you like with different
-    `repeat`, `depth` and `unmask_warmup`, and compare their scores on dev.
+    """Find out which layers to unmask for a task: train a config under different masks and, optionally, values of
+    `repeat`, `depth` and `unmask_warmup`, and compare the scores on dev.
 
-    Which way is best depends on the task (Dukić and Šnajder, "Looking Right is Sometimes Right", 2024). The score is
-    the config's own, training.score_weights. What a way costs is known before it is trained, and the report says which
-    to take for the best score, for half the cost of that, and for the cost of the causal model. A search that was
-    stopped goes on with the same command, and several processes may work on it at once: no training is done twice. With
-    --ray the trainings are made on a Ray cluster, and all else here.
-    Settings of the config can be given as options, as with spacy train.
+    The best choice depends on the task (Dukić and Šnajder, "Looking Right is Sometimes Right", 2024). The score is the
+    one in training.score_weights. Costs are computed before training, and the report recommends a setting for the best
+    score, for half its cost, and for the cost of the causal model. Run the same command again to resume; several
+    processes may work on one search, and no training is done twice. With --ray, trainings run on a Ray cluster.
+    Override settings of the config as with spacy train, such as --training.max_steps 500.
 
-    The output folder gets table.md, results.json, report.html to look at, and best.cfg to train with. For a ranking of
-    masks at a small part of the price see predict-mask. The command is also called search-mask.
+    The output folder receives table.md, results.json, report.html and best.cfg, the config to train with. For a cheaper
+    ranking of masks see predict-mask. The command is also available as search-mask.
 
     Example: python -m spacy lsbillm search configs/sequence_labeler.cfg search --repeat 0,1 --test corpus/test.spacy
     """

@@ -11,24 +11,24 @@ from ..errors import OWN_ERRORS
 from ..training import PREEMPTED, Interval, Preempted, RankLost, TrainSettings, train
 from . import app
 
-ConfigArgument = Annotated[Path, Argument(help="The training config, as for spacy train", exists=True, allow_dash=True)]
+ConfigArgument = Annotated[Path, Argument(help="Training config, as for spacy train", exists=True, allow_dash=True)]
 OutputOption = Annotated[
     Path | None, Option("--output", "--output-path", "-o", help="Folder for model-best, model-last and checkpoints")
 ]
 CodeOption = Annotated[
     Path | None, Option("--code", "-c", help="Python file with registered functions, imported before the training")
 ]
-GpuOption = Annotated[int, Option("--gpu-id", "-g", help="Number of the GPU, -1 for the CPU")]
+GpuOption = Annotated[int, Option("--gpu-id", "-g", help="GPU id, or -1 for the CPU")]
 EveryOption = Annotated[
     str | None,
     Option(
         "--checkpoint-every",
         "-e",
-        help="Steps (200) or time (90s, 10m, 2h) between checkpoints. Default: none, or as before",
+        help="Steps (200) or time (90s, 10m, 2h) between checkpoints. Default: none; with --resume, as before",
     ),
 ]
-ResumeOption = Annotated[bool, Option("--resume", "-r", help="Go on from the last checkpoint in --output")]
-ForceOption = Annotated[bool, Option("--force", help="Resume although config, corpus or versions differ")]
+ResumeOption = Annotated[bool, Option("--resume", "-r", help="Resume from the last checkpoint in --output")]
+ForceOption = Annotated[bool, Option("--force", help="Resume even if the config, corpus or versions differ")]
 
 
 @app.command("train", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -42,15 +42,15 @@ def train_cli(
     resume: ResumeOption = False,
     force: ForceOption = False,
 ) -> None:
-    """Train a pipeline as `spacy train` does, with checkpoints from which a stopped run goes on.
+    """Train a pipeline as `spacy train` does, with checkpoints to resume from.
 
-    Without --checkpoint-every it is `spacy train`: the same loop, rows and weights. With it, everything that later
-    steps depend on is written to OUTPUT/checkpoints; the last two are kept. After a crash, a kill or a reboot, the same
-    command with --resume goes on, and on one CPU thread ends with the very weights that the run would have had. SIGTERM
-    ends a run after a checkpoint, with exit status 75.
+    Without --checkpoint-every this is `spacy train`: the same loop, output and weights. With it, everything that later
+    steps depend on is saved to OUTPUT/checkpoints; the last two checkpoints are kept. After a crash, kill or reboot,
+    run the same command with --resume: on one CPU thread it ends with exactly the weights of an uninterrupted run. On
+    SIGTERM a checkpoint is written and the exit status is 75.
 
-    Values of the config are set like --training.max_steps 1000. Between runs, max_steps, eval_frequency, patience and
-    the logger may change.
+    Override settings of the config like --training.max_steps 1000. max_steps, eval_frequency, patience and the logger
+    may change between runs.
 
     Example: python -m spacy lsbillm train config.cfg --output run --checkpoint-every 10m
     """

@@ -13,13 +13,13 @@ from .pipelines import PipelineArgument, pipeline_folder
 @app.command("verify")
 def verify_cli(
     pipeline: PipelineArgument,
-    base: Annotated[str | None, Option(help="The folder or hub id of its base, if not as the pipeline says")] = None,
+    base: Annotated[str | None, Option(help="Folder or hub id of the base, if it has moved")] = None,
 ) -> None:
-    """Check a trained pipeline and the whole of its base.
+    """Check a trained pipeline and its base for missing, damaged or changed files.
 
-    Every file of the transformer is compared with the digest it was saved with, every byte of the base with that in
-    training; the other components are loaded. Ends with 1 if something is wrong. For a base of 16 GB this takes
-    about as long as reading it.
+    Compares every file of the transformer with the digest saved beside it, reads the whole base and compares it with
+    the digest taken in training, and loads the other components. The exit status is 1 if anything is wrong. Takes
+    about as long as reading the base from disk.
     """
     wrong = 0
     try:
