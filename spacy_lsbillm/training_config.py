@@ -313,6 +313,7 @@ def _training(device: Device, pipeline: Sequence[str]) -> dict[str, Any]:
         "frozen_components": [],
         # A component that annotates listens to what the transformer has left on the documents.
         "annotating_components": [TRANSFORMER, "span_finder"] if _after_span_finder(pipeline) else [],
+        "before_to_disk": {"@callbacks": "spacy-lsbillm.write_card.v1"},
         "batcher": {
             "@batchers": "spacy.batch_by_words.v1",
             "size": device.batch_words,

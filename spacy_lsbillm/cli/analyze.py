@@ -12,9 +12,9 @@ from wasabi import msg, table
 
 from ..analysis import ContextChange, RightSide, right_context, right_side
 from ..errors import SettingError
+from ..files import write_text
 from . import app
 from .debug_pieces import corpus_files, read_docs
-from .output import write_text
 
 # As Dukić and Šnajder (2024) report them; other parsers give other figures.
 PUBLISHED = (

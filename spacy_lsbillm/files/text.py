@@ -1,11 +1,13 @@
-"""Writing files so that a command that is stopped leaves no half of one."""
+"""Writing a file so that no half of one is ever there."""
 
 from pathlib import Path
 
+from .folder import put_in_place
+
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file under another name and rename it; its folder is made."""
+    """Write a file under another name, have it on the disk and rename it; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf8")
-    partial.replace(path)
+    put_in_place(partial, path)
