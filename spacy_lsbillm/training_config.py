@@ -11,6 +11,7 @@ from .architectures import DEFAULT_LORA
 from .base_size import Fitted
 from .errors import SettingError
 from .pipeline.billm_transformer import DEFAULT_CONFIG
+from .values import check_choice
 
 TRANSFORMER = "transformer"
 
@@ -183,8 +184,7 @@ def training_config(
     """
     check_language(lang)
     check_pipeline(pipeline)
-    if device not in DEVICES:
-        raise SettingError(f"device = {device!r} is not allowed. Use one of: {', '.join(map(repr, DEVICES))}.")
+    check_choice("device", device, DEVICES)
     chosen = DEVICES[device]
     if fitted is not None:
         chosen = _on_device(fitted, chosen, device)
