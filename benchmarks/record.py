@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from thinc.api import Config
 
+from spacy_lsbillm.files import write_text
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("spacy-lsbillm", "spacy", "spacy-transformers", "thinc", "torch", "transformers", "peft", "numpy")
 
@@ -57,11 +59,8 @@ def commit() -> str:
 
 
 def write_result(path: Path, result: dict[str, Any]) -> None:
-    """Under another name first, so that a kill leaves no half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
-    partial.replace(path)
+    """As a whole, so that a kill leaves no half of one."""
+    write_text(path, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_result(path: Path) -> dict[str, Any]:

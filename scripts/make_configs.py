@@ -13,7 +13,7 @@ from typing import Any
 from thinc.api import Config
 
 from spacy_lsbillm.architectures import DEFAULT_LORA
-from spacy_lsbillm.cli.output import write_text
+from spacy_lsbillm.files import write_text
 from spacy_lsbillm.pretraining import PretrainingSettings
 from spacy_lsbillm.training_config import training_config
 

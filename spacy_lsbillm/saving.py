@@ -1,6 +1,8 @@
 """Writing whole pipelines so that a stop at any moment leaves the old one or the new one."""
 
 import shutil
+import time
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,6 +14,7 @@ from spacy.util import load_config
 from thinc.api import Config
 
 from .backbone import convert_stored
+from .cards import note_training, write_card
 from .errors import StorageError
 from .files import check_seal, replaced_folder, write_seal
 from .pipeline.sources import name_sources
@@ -22,7 +25,8 @@ META, CONFIG = "meta.json", "config.cfg"
 
 def save(nlp: Language, path: str | Path) -> None:
     """Write a pipeline beside the one that is there, then exchange them in one step. (`nlp.to_disk` overwrites a
-    pipeline file by file.) Files in the folder that are no part of the old pipeline are kept.
+    pipeline file by file.) Files in the folder that are no part of the old pipeline are kept. If it has a
+    billm_transformer, its card is written as well.
 
     path (str | Path): A pipeline's folder, or a new one.
     RAISES (StorageError): There is something else at the path, or another process is writing there.
@@ -33,6 +37,7 @@ def save(nlp: Language, path: str | Path) -> None:
         # Not nlp.to_disk, in whose place `save_whole` puts this function.
         type(nlp).to_disk(nlp, folder)
         _keep_others(path, folder)
+        _write_card(folder)
 
 
 def _keep_others(old: Path, new: Path) -> None:
@@ -52,25 +57,58 @@ def _keep_others(old: Path, new: Path) -> None:
                 shutil.copy2(path, new / path.name)
 
 
+def _write_card(folder: Path) -> None:
+    """The card of what was just written, if it has a billm_transformer. Whatever goes wrong with it is warned of: hours
+    of training are worth more."""
+    try:
+        if billm_blocks(load_config(folder / CONFIG)):
+            write_card(folder)
+    except Exception as error:
+        warnings.warn(
+            f"no model card was written, as {type(error).__name__}: {error}. The pipeline is saved. Try again with: "
+            f"python -m spacy lsbillm card",
+            stacklevel=3,
+        )
+
+
 def create_save_whole_v1() -> Callable[[Language], Language]:
-    """For `[training.before_to_disk]`: the pipelines that a training writes are written with `save`."""
-    return _save_whole
+    """For `[training.before_to_disk]`: the pipelines that a training writes are written with `save`, and with a model
+    card."""
+    return _saved_by(_save_whole)
 
 
-def _save_whole(nlp: Language) -> Language:
-    nlp.to_disk = partial(_as_to_disk, nlp)  # type: ignore[method-assign]
-    return nlp
+def create_write_card_v1() -> Callable[[Language], Language]:
+    """For `[training.before_to_disk]`: the pipelines that a training writes have a model card (README.md), with the
+    scores of that moment."""
+    return _saved_by(_save_with_card)
 
 
-def _as_to_disk(nlp: Language, path: str | Path, **arguments: Any) -> None:
+def _saved_by(write: Callable[..., None]) -> Callable[[Language], Language]:
+    """A callback that puts a function in the place of `nlp.to_disk`. It is made when the training begins."""
+    begun = time.monotonic()
+
+    def before_to_disk(nlp: Language) -> Language:
+        note_training(nlp, begun)
+        nlp.to_disk = partial(write, nlp)  # type: ignore[method-assign]
+        return nlp
+
+    return before_to_disk
+
+
+def _save_whole(nlp: Language, path: str | Path, **arguments: Any) -> None:
     if any(arguments.values()):
         raise StorageError(f"save_whole writes whole pipelines: {', '.join(arguments)} cannot be given.")
     save(nlp, path)
 
 
+def _save_with_card(nlp: Language, path: str | Path, **arguments: Any) -> None:
+    type(nlp).to_disk(nlp, path, **arguments)
+    _write_card(Path(path))
+
+
 def rewrite(source: Path, target: Path, store_base: str | None = None, base: str | None = None) -> None:
-    """Write a stored pipeline again, with another part of its base if asked for. No model is loaded. Files at the
-    target that are no part of the old pipeline there are kept.
+    """Write a stored pipeline again, with another part of its base if asked for, and with a card. No model is loaded.
+    Files at the target that are no part of the old pipeline there are kept.
 
     store_base (str | None): "reference", "copy" or "merged"; None leaves it as it is.
     base (str | None): The folder or hub id of the base, if it is not under its recorded name.
@@ -95,6 +133,7 @@ def rewrite(source: Path, target: Path, store_base: str | None = None, base: str
         if store_base is not None:
             _set_store_base(config, names, store_base, folder / CONFIG)
         _keep_others(target, folder)
+        _write_card(folder)
 
 
 def _set_store_base(config: Config, names: list[str], store_base: str, path: Path) -> None:

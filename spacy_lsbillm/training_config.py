@@ -11,6 +11,7 @@ from .architectures import DEFAULT_LORA
 from .base_size import Fitted
 from .errors import SettingError
 from .pipeline.billm_transformer import DEFAULT_CONFIG
+from .values import check_choice
 
 TRANSFORMER = "transformer"
 
@@ -183,8 +184,7 @@ def training_config(
     """
     check_language(lang)
     check_pipeline(pipeline)
-    if device not in DEVICES:
-        raise SettingError(f"device = {device!r} is not allowed. Use one of: {', '.join(map(repr, DEVICES))}.")
+    check_choice("device", device, DEVICES)
     chosen = DEVICES[device]
     if fitted is not None:
         chosen = _on_device(fitted, chosen, device)
@@ -313,6 +313,7 @@ def _training(device: Device, pipeline: Sequence[str]) -> dict[str, Any]:
         "frozen_components": [],
         # A component that annotates listens to what the transformer has left on the documents.
         "annotating_components": [TRANSFORMER, "span_finder"] if _after_span_finder(pipeline) else [],
+        "before_to_disk": {"@callbacks": "spacy-lsbillm.write_card.v1"},
         "batcher": {
             "@batchers": "spacy.batch_by_words.v1",
             "size": device.batch_words,

@@ -1,8 +1,26 @@
-"""What kind of value a setting has. spaCy's config system lets some of another kind through, such as the text "8" for a
+"""What values a setting may have. spaCy's config system lets some of another kind through, such as the text "8" for a
 number, and knows nothing of what is inside a block such as `lora`."""
 
 import math
+from collections.abc import Iterable
 from numbers import Integral, Real
+
+from .errors import SettingError
+
+
+def check_choice(setting: str, value: object, allowed: Iterable[object], also: str = "") -> None:
+    """Refuse what is not among the values of a setting.
+
+    setting (str): Its name; an option with its dashes, which is then shown as it is typed.
+    allowed (Iterable): The values.
+    also (str): Further words at the end, for what is allowed beside them.
+    RAISES (SettingError): It is none of them.
+    """
+    choices = tuple(allowed)
+    if value in choices:
+        return
+    said, shown = (f"{setting} {value}", str) if setting.startswith("--") else (f"{setting} = {value!r}", repr)
+    raise SettingError(f"{said} is not allowed. Use one of: {', '.join(map(shown, choices))}{also}.")
 
 
 def is_flag(value: object) -> bool:

@@ -1,9 +1,22 @@
-"""Values of settings that are of a wrong kind: spaCy's config system lets some of them through."""
+"""Settings: values of a wrong kind, some of which spaCy's config system lets through; and defaults, which stand in the
+config of a factory, where readers look for them, in signatures, in classes and in the documentation."""
 
+import inspect
 import re
+from dataclasses import MISSING, fields
+from pathlib import Path
 
 import pytest
 import spacy
+from thinc.api import Config
+
+from spacy_lsbillm import architectures
+from spacy_lsbillm.backbone import BackboneSettings, BaseSettings, LoraSettings
+from spacy_lsbillm.layers import LossSettings, ModelSettings, ShimSettings
+from spacy_lsbillm.layers.billm_model import MAX_BATCH_ITEMS
+from spacy_lsbillm.pipeline import billm_transformer, sequence_labeler, span_labeler
+
+DOCS = Path(__file__).parent.parent / "docs" / "settings.md"
 
 FACTORIES = {"transformer": "billm_transformer", "sequence_labeler": "sequence_labeler", "textcat": "textcat"}
 
@@ -88,3 +101,84 @@ def test_targets_are_names_or_an_expression(nlp, value):
 )
 def test_the_edges_are_allowed(nlp, path, value):
     add(nlp, f"transformer.{path}", value)
+
+
+def signature(function):
+    """The defaults of a function, by argument."""
+    arguments = inspect.signature(function).parameters.values()
+    return {argument.name: argument.default for argument in arguments if argument.default is not argument.empty}
+
+
+def held(settings):
+    """The defaults of a class that holds settings."""
+    return {field.name: field.default for field in fields(settings) if field.default is not MISSING}
+
+
+def simple(block):
+    """Settings of a config that are no blocks of their own."""
+    return {key: value for key, value in block.items() if not isinstance(value, dict) and not key.startswith("@")}
+
+
+def in_common(one, other):
+    """The values that both have, of each."""
+    both = one.keys() & other.keys()
+    assert both
+    return [{key: values[key] for key in sorted(both)} for values in (one, other)]
+
+
+# What has no default of its own, gets another from its maker, or is set by the component.
+NO_DEFAULTS = {"name", "get_spans", "lora"}
+TRANSFORMER = billm_transformer.DEFAULT_CONFIG
+
+
+def test_the_defaults_of_the_model_are_the_same_everywhere():
+    config, made = TRANSFORMER["model"], signature(architectures.create_billm_model_v1)
+    assert config.keys() - {"@architectures"} == made.keys() | NO_DEFAULTS
+    assert simple(config).keys() - NO_DEFAULTS == made.keys() - NO_DEFAULTS
+    assert simple(config) | made == made | simple(config)
+    assert config["lora"] == made["lora"] == LoraSettings().as_block()
+    for settings in (BaseSettings, BackboneSettings, ShimSettings, ModelSettings):
+        # The backbone alone has no adapter unless it is asked for.
+        one, other = in_common(held(settings), {key: value for key, value in made.items() if key not in NO_DEFAULTS})
+        assert one == other, settings.__name__
+    assert TRANSFORMER["max_batch_items"] == MAX_BATCH_ITEMS
+    assert in_common(signature(billm_transformer.BiLLMTransformer), TRANSFORMER)[0] == {
+        "max_batch_items": TRANSFORMER["max_batch_items"],
+        "set_extra_annotations": billm_transformer.null_annotation_setter,
+    }
+
+
+@pytest.mark.parametrize(
+    ("module", "component", "architecture"),
+    [
+        (sequence_labeler, sequence_labeler.SequenceLabeler, architectures.create_sequence_labeler_v1),
+        (span_labeler, span_labeler.SpanLabeler, architectures.create_span_labeler_v1),
+    ],
+)
+def test_the_defaults_of_a_head_are_the_same_everywhere(module, component, architecture):
+    config = simple(module.DEFAULT_CONFIG)
+    made = signature(component)
+    loss = made.pop("loss", None)
+    if loss is not None:
+        assert loss == LossSettings()
+        made |= held(LossSettings)
+    assert config == {key: made[key] for key in config}
+    # `make_…` has none, so that the config alone decides.
+    assert not signature(getattr(module, f"make_{component.__name__.replace('Labeler', '_labeler').lower()}"))
+    assert simple(module.DEFAULT_CONFIG["model"]) == signature(architecture)
+
+
+def test_the_documentation_shows_the_defaults():
+    text = DOCS.read_text(encoding="utf8")
+    shown = Config().from_str(
+        "[components]\n" + re.search(r"```ini\n(\[components.transformer\].*?)```", text, re.DOTALL)[1]
+    )
+    block = shown["components"]["transformer"]
+    assert block.pop("factory") == "billm_transformer"
+    name, default = block["model"].pop("name"), TRANSFORMER["model"]["name"]
+    assert name != default and f'default is `"{default}"`' in text
+    expected = TRANSFORMER.copy()
+    del expected["set_extra_annotations"], expected["model"]["name"]
+    assert block == expected
+    rows = set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`.*?) \|", text, re.MULTILINE))))
+    assert rows >= simple(TRANSFORMER).keys() | (TRANSFORMER["model"].keys() - {"@architectures"})

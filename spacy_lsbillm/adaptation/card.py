@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ..pages import front_matter, table
 from .settings import ADAPTER, CAUSAL, MLM, MNTP
 
 KINDS = {
@@ -18,8 +19,6 @@ CARD = """---
 
 {kind}: {objective}.
 
-| | |
-|---|---|
 {table}
 
 `adaptation.json` holds all settings, the versions and the learning curve.
@@ -32,8 +31,11 @@ def model_card(name: str, record: dict[str, Any], license: str | None) -> str:
     license (str | None): Of the base.
     """
     settings, held_out = record["settings"]["adaptation"], record["held_out"]
-    front = ["library_name: " + ("peft" if record["output_kind"] == ADAPTER else "transformers")]
-    front += [f"base_model: {record['base']['name']}", *([f"license: {license}"] if license else [])]
+    front = {
+        "library_name": "peft" if record["output_kind"] == ADAPTER else "transformers",
+        "base_model": record["base"]["name"],
+        "license": license,
+    }
     what = "An adapter for" if record["output_kind"] == ADAPTER else "Further training of"
     masked = (
         "" if settings["objective"] == CAUSAL else f", {settings['mask_share']:.0%} masked by {record['mask_piece']!r}"
@@ -49,11 +51,10 @@ def model_card(name: str, record: dict[str, Any], license: str | None) -> str:
         ("Hardware and time", f"{record['hardware']}, {record['arithmetic']}, {record['seconds'] / 3600:.2f} hours"),
         ("Text", f"{', '.join(record['text'])}; held out {', '.join(record['valid']) or 'every 20th document'}"),
     ]
-    table = "\n".join(f"| {key} | {value} |" for key, value in rows)
     return CARD.format(
-        front="\n".join(front),
+        front=front_matter(front),
         name=name,
         kind=f"{what} the base `{record['base']['name']}`",
         objective=KINDS[settings["objective"]],
-        table=table,
+        table=table(rows),
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from spacy.tokens import Doc
 
-from ..errors import SettingError
+from ..values import check_choice
 
 CHOICES = TEXT, LINES, BLANK = "text", "lines", "blank"
 # Of new pipelines, and of those that were trained before there was a choice.
@@ -43,10 +43,8 @@ class Shown:
 
 def check_white_space(choice: str | None) -> None:
     """RAISES (SettingError): There is no such choice."""
-    if choice is not None and choice not in CHOICES:
-        raise SettingError(
-            f"white_space = {choice!r} is not allowed. Use one of: {', '.join(map(repr, CHOICES))}; or null."
-        )
+    if choice is not None:
+        check_choice("white_space", choice, CHOICES, also="; or null")
 
 
 def trained_white_space(asked: str | None, recorded: str | None) -> str:

@@ -103,7 +103,5 @@ def _probabilities(nlp: Language, name: str, docs: list[Doc]) -> list[np.ndarray
         for _, pipe in earlier:
             batch = list(pipe.pipe(iter(batch))) if hasattr(pipe, "pipe") else [pipe(doc) for doc in batch]
         for scores in labeler.model.predict(batch):
-            rows = labeler.model.ops.to_numpy(scores)
-            powers = np.exp(rows - rows.max(axis=1, keepdims=True))
-            found.append(powers / powers.sum(axis=1, keepdims=True))
+            found.append(labeler.model.ops.to_numpy(labeler.model.ops.softmax(scores)))
     return found

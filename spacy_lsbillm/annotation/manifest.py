@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StorageError
-from ..files import parse_json, put_in_place
+from ..files import parse_json, put_in_place, write_text
 from .annotator import Failure
 from .batches import Shard
 from .formats import Format
@@ -204,9 +204,7 @@ class Output:
         put_in_place(partial, path)
 
     def _write_json(self, path: Path, content: Mapping[str, Any]) -> None:
-        partial = path.with_name(path.name + PARTIAL)
-        partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf8")
-        put_in_place(partial, path)
+        write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def _line(content: Mapping[str, Any]) -> bytes:

@@ -8,6 +8,8 @@ from .loading import load_backbone, load_base
 from .mask import MaskPlan, check_notation, unmasks, word_for
 from .model import Backbone, BackboneSettings
 from .storage import (
+    COPY,
+    MERGED,
     RECORD,
     REFERENCE,
     STORE_BASE,
@@ -23,6 +25,8 @@ from .storage import (
 
 __all__ = [
     "ADAPTER_DTYPES",
+    "COPY",
+    "MERGED",
     "RECORD",
     "REFERENCE",
     "STORE_BASE",

@@ -24,7 +24,7 @@ from transformers import (
 
 from ..errors import BaseError, SettingError
 from ..files import endless, parse_json
-from ..values import is_whole
+from ..values import check_choice, is_whole
 from .adapter_files import holds_adapter
 from .config_file import load_config
 from .families import ATTENTIONS, AUTO
@@ -86,10 +86,7 @@ class BaseSettings:
             ("quantization", self.quantization, QUANTIZATIONS),
             ("attention", self.attention, (AUTO, *ATTENTIONS)),
         ):
-            if value not in allowed:
-                raise SettingError(
-                    f"{setting} = {value!r} is not allowed. Use one of: {', '.join(map(repr, allowed))}."
-                )
+            check_choice(setting, value, allowed)
         if not isinstance(self.name, str) or not self.name:
             raise SettingError(f"name = {self.name!r} must be the folder or the hub id of a base model.")
         if self.revision is not None and not isinstance(self.revision, str):

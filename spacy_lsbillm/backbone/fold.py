@@ -18,6 +18,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from ..errors import SettingError
+from ..values import check_choice
 from .families import decoder_of
 from .finite import check_adapter
 from .model import Backbone
@@ -38,8 +39,7 @@ OWN = {"_modules", "training"}
 
 def check_fold(setting: object, quantization: str | None) -> None:
     """RAISES (SettingError): It is not allowed, or not with that quantisation."""
-    if setting not in FOLD:
-        raise SettingError(f"fold_adapter = {setting!r} is not allowed. Use one of: {', '.join(map(repr, FOLD))}.")
+    check_choice("fold_adapter", setting, FOLD)
     if setting == ALWAYS and quantization is not None:
         raise SettingError(
             f'fold_adapter = "always" is not allowed with quantization = {quantization!r}: the sum of base and adapter '

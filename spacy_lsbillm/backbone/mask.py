@@ -54,14 +54,20 @@ class MaskPlan:
         return any(self.unmasked)
 
     @property
-    def runs(self) -> str:
-        """The plan in words, such as "layers 0-3 causal, layers 4-7 bidirectional"."""
-        parts = []
+    def grouped(self) -> list[tuple[str, int, bool]]:
+        """Layers next to each other that attend alike, from the input on: which, such as "layers 0-3", how many, and
+        whether they attend in both directions."""
+        found = []
         for flag, run in groupby(range(len(self.unmasked)), self.unmasked.__getitem__):
             layers = list(run)
             where = f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]}-{layers[-1]}"
-            parts.append(f"{where} {word_for(flag)}")
-        return ", ".join(parts)
+            found.append((where, len(layers), flag))
+        return found
+
+    @property
+    def runs(self) -> str:
+        """The plan in words, such as "layers 0-3 causal, layers 4-7 bidirectional"."""
+        return ", ".join(f"{where} {word_for(flag)}" for where, _, flag in self.grouped)
 
     @property
     def words(self) -> str:

@@ -18,6 +18,7 @@ from . import (  # noqa: E402, F401
     analyze,
     annotate,
     calibrate,
+    card,
     check_base,
     convert,
     debug_pieces,

@@ -11,10 +11,12 @@ from typer import Argument, Option
 from wasabi import msg, table
 
 from ..analysis import ContextChange, RightSide, right_context, right_side
+from ..data.documents import tokens_alone
 from ..errors import SettingError
+from ..files import write_text
+from ..pipeline.gold_spans import given_spans
 from . import app
 from .debug_pieces import corpus_files, read_docs
-from .output import write_text
 
 # As Dukić and Šnajder (2024) report them; other parsers give other figures.
 PUBLISHED = (
@@ -81,7 +83,7 @@ def analyze(corpus: Path, parser: str | None, model: str | None, spans_key: str 
     pipeline = _load(parser, "parser") if parser is not None else None
     labeler = _load(model, None) if model is not None else None
     docs = [doc for file in corpus_files(corpus) for doc in read_docs(str(file), [file])]
-    gold = [(doc, spans_of(doc, spans_key)) for doc in docs]
+    gold = [(doc, given_spans(doc, spans_key) or []) for doc in docs]
     if not any(spans for _, spans in gold):
         where = "doc.ents" if spans_key is None else f"doc.spans[{spans_key!r}]"
         raise SettingError(f"the corpus has no spans in {where}. Name others with --spans-key.")
@@ -96,26 +98,16 @@ def analyze(corpus: Path, parser: str | None, model: str | None, spans_key: str 
         counted = right_side(gold if pipeline is None else parses(pipeline, gold))
         found["dependency"] = _as_dict(counted)
     if labeler is not None:
-        plain = [(_plain(labeler, doc), spans) for doc, spans in gold]
+        plain = [(tokens_alone(doc, labeler.vocab), spans) for doc, spans in gold]
         changes = right_context(labeler, plain, sample)
         found["right_context"] = {kind: vars(change) for kind, change in changes.items()}
     return found
 
 
-def spans_of(doc: Doc, spans_key: str | None) -> list[Span]:
-    """The gold spans of a document."""
-    return list(doc.ents) if spans_key is None else list(doc.spans.get(spans_key, []))
-
-
 def parses(nlp: Language, gold: list[tuple[Doc, list[Span]]]) -> Any:
     """The documents parsed by a pipeline, token by token as they are."""
-    for doc, (_, spans) in zip(nlp.pipe(_plain(nlp, doc) for doc, _ in gold), gold, strict=True):
+    for doc, (_, spans) in zip(nlp.pipe(tokens_alone(doc, nlp.vocab) for doc, _ in gold), gold, strict=True):
         yield doc, spans
-
-
-def _plain(nlp: Language, doc: Doc) -> Doc:
-    """The tokens alone, in a pipeline's vocabulary."""
-    return Doc(nlp.vocab, words=[token.text for token in doc], spaces=[bool(token.whitespace_) for token in doc])
 
 
 def _load(name: str, needed: str | None) -> Language:

@@ -13,12 +13,12 @@ from ..calibration import CalibrationSettings, Report, calibrate, heads_of
 from ..calibration.page import NOT_COVERED, as_html, in_words
 from ..calibration.settings import CANDIDATES
 from ..errors import SettingError
+from ..files import write_text
 from ..pages import check_plots
 from ..saving import META, save
 from . import app
 from .debug_pieces import corpus_files
 from .device import HELP, device_of
-from .output import write_text
 from .pipelines import PipelineArgument, any_pipeline_folder
 
 PAGE = "calibration.html"

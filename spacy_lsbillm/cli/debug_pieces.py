@@ -15,11 +15,11 @@ from wasabi import msg, table
 
 from ..cutting import cutting_for
 from ..errors import SettingError
+from ..files import write_text
 from ..piece_statistics import Cutting, count_pieces
 from ..pipeline.billm_transformer import DEFAULT_CONFIG
 from ..training_config import find_transformer
 from . import app
-from .output import write_text
 
 BATCH_SIZE = 256
 SourceArgument = Annotated[str, Argument(help="A training config, or a base (folder or hub id)")]

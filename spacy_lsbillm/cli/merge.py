@@ -7,8 +7,8 @@ from typer import Argument, Option
 from wasabi import msg
 
 from ..backbone import STORE_BASE
-from ..errors import SettingError
 from ..saving import rewrite
+from ..values import check_choice
 from . import app
 from .pipelines import PipelineArgument, pipeline_folder
 
@@ -30,8 +30,7 @@ def merge_cli(
     located when the pipeline is loaded. No model is loaded: tensors are copied one at a time.
     """
     try:
-        if store_base not in STORE_BASE:
-            raise SettingError(f"--store-base {store_base} is not allowed. Use one of: {', '.join(STORE_BASE)}.")
+        check_choice("--store-base", store_base, STORE_BASE)
         rewrite(pipeline_folder(pipeline), output, store_base, base)
     except ValueError as error:
         msg.fail("Cannot write the pipeline", str(error), exits=1)

@@ -14,12 +14,12 @@ from ..backbone import BaseSettings, longest_position
 from ..backbone.base import read_config
 from ..backbone.location import resolve_folder
 from ..errors import SettingError
+from ..files import write_text
 from ..pretraining import Score, score_text
 from ..pretraining.run import OBJECTIVE_KEY
 from ..pretraining.text import text_files
 from . import app
 from .device import HELP, device_of
-from .output import write_text
 
 # Of a window, where the base allows longer ones: the loss changes little beyond, the time of attention grows.
 LONGEST = 2048

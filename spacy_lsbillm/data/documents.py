@@ -7,6 +7,7 @@ from typing import Any
 from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.util import get_words_and_spaces
+from spacy.vocab import Vocab
 
 from ..errors import DataError
 from .annotation_tools import PARTIAL
@@ -16,6 +17,14 @@ from .records import Record
 UNKNOWN = ("-", None)
 # In doc.user_data: which document a sentence is of. Sentences without it count as of one.
 DOCUMENT = "document"
+
+
+def tokens_alone(doc: Doc, vocab: Vocab) -> Doc:
+    """A document with the same tokens and nothing else: no annotation.
+
+    vocab (Vocab): Of the pipeline that is to annotate it.
+    """
+    return Doc(vocab, words=[token.text for token in doc], spaces=[bool(token.whitespace_) for token in doc])
 
 
 @dataclass(frozen=True)

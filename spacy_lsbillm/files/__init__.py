@@ -8,6 +8,7 @@ from .json_text import parse_json
 from .plain import endless
 from .seal import SEAL, check_seal, digest, write_seal
 from .temporary import TemporaryFolder
+from .text import write_text
 
 __all__ = [
     "SEAL",
@@ -22,4 +23,5 @@ __all__ = [
     "replaced_folder",
     "sole_writer",
     "write_seal",
+    "write_text",
 ]

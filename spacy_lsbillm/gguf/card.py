@@ -1,8 +1,8 @@
 """What is written beside the weights: where they come from, for people (README.md) and for programs (origin.json)."""
 
-import json
 from typing import Any
 
+from ..pages import front_matter, table
 from .file import GGUFFile
 from .source import Source
 
@@ -14,8 +14,6 @@ CARD = """---
 
 Made from a GGUF file with `{command}`.
 
-| | |
-|---|---|
 {table}
 
 The weights are those of the file, unpacked: they are as exact as its quantisation, whatever the dtype here.
@@ -95,9 +93,8 @@ def model_card(file: GGUFFile, record: dict[str, Any], texts: list[str]) -> str:
         ("Made by", ", ".join(f"{name} {version}" for name, version in record["versions"].items())),
     ]
     return CARD.format(
-        # JSON is YAML.
-        front="\n".join(f"{key}: {json.dumps(value)}" for key, value in front.items() if value),
+        front=front_matter(front),
         title=record["name"] or file.name,
         command=record["made_with"],
-        table="\n".join(f"| {key} | {value} |" for key, value in rows),
+        table=table(rows),
     )

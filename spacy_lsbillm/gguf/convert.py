@@ -19,6 +19,7 @@ from ..backbone.proved import family_of
 from ..backbone.tensor_files import NewTensor, write_tensors
 from ..errors import BaseError, SettingError
 from ..files import digest, replaced_folder
+from ..values import check_choice
 from .card import model_card, origin_record
 from .config import make_config
 from .file import GGUFFile, gguf_package, read_gguf
@@ -48,8 +49,7 @@ def import_gguf(
         `make_tokenizer`.
     RAISES (OSError): The folder cannot be written.
     """
-    if dtype not in DTYPES:
-        raise SettingError(f"--dtype {dtype} is not allowed. Use one of: {', '.join(DTYPES)}.")
+    check_choice("--dtype", dtype, DTYPES)
     gguf_package()
     if (file is None) == (package is None):
         raise SettingError("name either a file or a --package, and the folder to write.")

@@ -33,7 +33,7 @@ from ..backbone import (
 from ..backbone.finite import check_states
 from ..errors import SettingError, StorageError
 from ..files import TemporaryFolder, check_seal, write_seal
-from ..values import is_flag, is_number, is_whole
+from ..values import check_choice, is_flag, is_number, is_whole
 from .adapter_optimizer import CHOICES, AdapterOptimizer
 from .step import name_averages, step_all
 
@@ -78,27 +78,15 @@ class ShimSettings:
     white_space: str | None = None
 
     def __post_init__(self) -> None:
-        if self.store_base not in STORE_BASE:
-            raise SettingError(
-                f"store_base = {self.store_base!r} is not allowed. Use one of: {', '.join(map(repr, STORE_BASE))}."
-            )
+        check_choice("store_base", self.store_base, STORE_BASE)
         check_fold(self.fold_adapter, self.backbone.base.quantization)
         if not (is_number(self.learn_rate_scale) and self.learn_rate_scale > 0):
             raise SettingError(
                 f"learn_rate_scale = {self.learn_rate_scale!r} is not allowed: it must be a number above 0."
             )
-        if self.output not in OUTPUTS:
-            raise SettingError(f"output = {self.output!r} is not allowed. Use one of: {', '.join(map(repr, OUTPUTS))}.")
-        if self.store_adapter not in ADAPTER_DTYPES:
-            raise SettingError(
-                f"store_adapter = {self.store_adapter!r} is not allowed. Use one of: "
-                f"{', '.join(map(repr, ADAPTER_DTYPES))}."
-            )
-        if self.adapter_optimizer not in CHOICES:
-            raise SettingError(
-                f"adapter_optimizer = {self.adapter_optimizer!r} is not allowed. Use one of: "
-                f"{', '.join(map(repr, CHOICES))}."
-            )
+        check_choice("output", self.output, OUTPUTS)
+        check_choice("store_adapter", self.store_adapter, ADAPTER_DTYPES)
+        check_choice("adapter_optimizer", self.adapter_optimizer, CHOICES)
         if not (is_whole(self.heads_first) and self.heads_first >= 0):
             raise SettingError(
                 f"heads_first = {self.heads_first!r} is not allowed: it must be a number of updates, 0 or above."

@@ -1,6 +1,20 @@
-"""Reports to look at: pages of HTML with pictures in them."""
+"""Reports to look at: pages of HTML with pictures in them, and the Markdown of model cards."""
 
+from .markdown import code, front_matter, plain, table
 from .page import as_page, markdown_as_html
 from .plotting import BLUE, GREY, ORANGE, check_plots, pyplot, svg
 
-__all__ = ["BLUE", "GREY", "ORANGE", "as_page", "check_plots", "markdown_as_html", "pyplot", "svg"]
+__all__ = [
+    "BLUE",
+    "GREY",
+    "ORANGE",
+    "as_page",
+    "check_plots",
+    "code",
+    "front_matter",
+    "markdown_as_html",
+    "plain",
+    "pyplot",
+    "svg",
+    "table",
+]

@@ -147,7 +147,7 @@ def gold_tags(example: Example, spans_key: str | None, name: str) -> list[str | 
     tags: list[str | None] = [OUTSIDE_TAG if out and real else None for out, real in zip(outside, word, strict=True)]
     for span in gold:
         words = [i for i in range(span.start, span.end) if word[i]]
-        for i, tag in zip(words, _biluo(len(words), span.label_), strict=True):
+        for i, tag in zip(words, span_tags(len(words), span.label_), strict=True):
             tags[i] = tag
     return tags
 
@@ -185,8 +185,11 @@ def _same_tokens(example: Example) -> bool:
     return np.array_equal(one, other)
 
 
-def _biluo(length: int, label: str) -> list[str]:
-    """The tags of a span of so many tokens."""
+def span_tags(length: int, label: str) -> list[str]:
+    """The BILUO tags of the tokens of one span.
+
+    length (int): Its tokens, at least one.
+    """
     if length == 1:
         return [f"U-{label}"]
     return [f"B-{label}", *[f"I-{label}"] * (length - 2), f"L-{label}"]

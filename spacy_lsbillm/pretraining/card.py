@@ -2,21 +2,21 @@
 
 from typing import Any
 
+from ..pages import front_matter, table
+
 KINDS = {
     "clm": "A LLaMA-architecture causal language model",
     "mlm": 'An encoder: a LLaMA-architecture masked language model without a causal mask, for `unmask = "all"`',
 }
 
 CARD = """---
-library_name: transformers
+{front}
 ---
 
 # {name}
 
 {kind}.
 
-| | |
-|---|---|
 {table}
 
 `pretraining.json` holds all settings, the versions and the learning curve.
@@ -46,5 +46,5 @@ def model_card(name: str, record: dict[str, Any]) -> str:
         ("Held-out text", result),
         ("Text", f"trained on {', '.join(record['text'])}; held out {', '.join(record['valid'])}"),
     ]
-    table = "\n".join(f"| {key} | {value} |" for key, value in rows)
-    return CARD.format(name=name, kind=KINDS[train["objective"]], table=table)
+    front = front_matter({"library_name": "transformers"})
+    return CARD.format(front=front, name=name, kind=KINDS[train["objective"]], table=table(rows))

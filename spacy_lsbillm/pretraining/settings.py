@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ..errors import SettingError
+from ..values import check_choice
 
 OBJECTIVES = ("clm", "mlm")
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -92,8 +93,8 @@ class TrainingSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _one_of("training.objective", self.objective, OBJECTIVES)
-        _one_of("training.precision", self.precision, PRECISIONS)
+        check_choice("training.objective", self.objective, OBJECTIVES)
+        check_choice("training.precision", self.precision, PRECISIONS)
         for name in ("tokens", "batch", "micro_batch", "checkpoint_every"):
             _at_least(f"training.{name}", getattr(self, name), 1)
         for name in ("warmup_steps", "lowercase_every", "seed"):
@@ -153,11 +154,6 @@ def _known(what: str, given: dict[str, Any], names: list[str], prefix: str) -> N
         raise SettingError(
             f"there is no {what} {prefix}{unknown[0]}. Use: {', '.join(prefix + name for name in names)}."
         )
-
-
-def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise SettingError(f"{name} = {value!r} is not allowed. Use one of: {', '.join(allowed)}.")
 
 
 def _at_least(name: str, value: object, least: int) -> None:

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 from scipy.stats import kendalltau, spearmanr  # type: ignore[import-untyped]
 
 from ..errors import SettingError
+from ..files import write_text
 
 FIRST = 3
 
@@ -103,7 +104,5 @@ def kept(paths: Mapping[Path, Callable[[], dict[str, Any]]]) -> list[dict[str, A
             path.parent.mkdir(parents=True, exist_ok=True)
             with suppress(Timeout), FileLock(path.with_suffix(".lock"), blocking=wait):
                 if not path.exists():
-                    partial = path.with_name(path.name + ".partial")
-                    partial.write_text(json.dumps(make(), indent=1) + "\n", encoding="utf8")
-                    partial.replace(path)
+                    write_text(path, json.dumps(make(), indent=1) + "\n")
     return [json.loads(path.read_text(encoding="utf8")) for path in paths]

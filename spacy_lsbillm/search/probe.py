@@ -20,9 +20,11 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from ..data.documents import tokens_alone
 from ..errors import SettingError
 from ..layers import VectorBatch
 from ..pipeline.billm_transformer import BiLLMTransformer
+from ..pipeline.gold_spans import given_spans, span_tags
 from ..tagging import Scheme, best_tags
 from .prediction import Prediction, kept
 from .significance import counts_for, f1
@@ -163,9 +165,8 @@ def _annotated(doc: Doc, task: Task) -> bool:
 
 
 def _spans(doc: Doc, task: Task) -> list[Span]:
-    spans = doc.ents if task.spans_key is None else doc.spans.get(task.spans_key, [])
     # Of overlapping ones the longest: a token has one tag.
-    return filter_spans(list(spans))
+    return filter_spans(given_spans(doc, task.spans_key) or [])
 
 
 def _labels(doc: Doc, task: Task) -> set[str]:
@@ -208,26 +209,20 @@ def _means(vectors: Sequence[Tensor]) -> Tensor:
 def _tags(doc: Doc, task: Task, scheme: Scheme) -> np.ndarray:
     biluo = ["O"] * len(doc)
     for span in _spans(doc, task):
-        inside = len(span) - 2
-        kinds = "U" if inside < 0 else "B" + "I" * inside + "L"
-        biluo[span.start : span.end] = [f"{kind}-{span.label_}" for kind in kinds]
+        biluo[span.start : span.end] = span_tags(len(span), span.label_)
     return np.array(scheme.numbers(biluo, {label: i for i, label in enumerate(scheme.labels)}))
-
-
-def _plain(doc: Doc) -> Doc:
-    return Doc(doc.vocab, words=[token.text for token in doc], spaces=[bool(token.whitespace_) for token in doc])
 
 
 def _with_classes(data: Data, task: Task, logits: Tensor) -> list[Doc]:
     values = logits.softmax(1) if task.exclusive else logits.sigmoid()
-    predicted = [_plain(doc) for doc in data.dev]
+    predicted = [tokens_alone(doc, doc.vocab) for doc in data.dev]
     for doc, row in zip(predicted, values.tolist(), strict=True):
         doc.cats = dict(zip(data.labels, row, strict=True))
     return predicted
 
 
 def _with_spans(data: Data, task: Task, scheme: Scheme, log_probs: np.ndarray) -> list[Doc]:
-    predicted = [_plain(doc) for doc in data.dev]
+    predicted = [tokens_alone(doc, doc.vocab) for doc in data.dev]
     lengths = np.array([len(doc) for doc in predicted])
     tags = best_tags(log_probs, lengths, scheme)
     ends = np.cumsum(lengths)

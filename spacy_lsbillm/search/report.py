@@ -6,6 +6,7 @@ from typing import Any
 from filelock import FileLock
 
 from ..backbone import unmasks
+from ..files import write_text
 from .page import as_html
 from .prediction import Prediction
 from .run import Outcome
@@ -68,8 +69,5 @@ def _write(folder: Path, contents: dict[str, tuple[str, str]]) -> dict[str, Path
     with FileLock(folder / LOCK):
         for kind, (name, text) in contents.items():
             paths[kind] = folder / name
-            # One name, so that what a killed process has left is written over.
-            partial = paths[kind].with_name(f"{name}.partial")
-            partial.write_text(text, encoding="utf8")
-            partial.replace(paths[kind])
+            write_text(paths[kind], text)
     return paths

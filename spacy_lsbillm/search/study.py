@@ -20,6 +20,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 
 from ..errors import SettingError, StorageError
+from ..files import write_text
 from .space import Cell
 from .ways import way_of
 
@@ -225,9 +226,7 @@ def claim_folder(folder: Path, identity: dict[str, Any]) -> None:
     path = folder / IDENTITY
     with FileLock(folder / f".{IDENTITY}.lock"):
         if not path.exists():
-            partial = path.with_name(f"{IDENTITY}.partial")
-            partial.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf8")
-            partial.replace(path)
+            write_text(path, json.dumps(identity, indent=1) + "\n")
     _refuse_another(json.loads(path.read_text(encoding="utf8")), identity, f"the folder {folder}")
 
 

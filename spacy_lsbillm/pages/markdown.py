@@ -1,0 +1,62 @@
+"""Text, tables and front matter for model cards, with whatever users have named escaped."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+# With a meaning in Markdown, wherever they stand, or at the beginning.
+SPECIAL = re.compile(r"[\\`*{}\[\]#~$!]|(?<!\w)_|_(?!\w)")
+SPECIAL_FIRST = re.compile(r"^(?=[-+=])|(?<=^\d)(?=[.)](\s|$))|(?<=^\d\d)(?=[.)](\s|$))")
+ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;"}
+# What cannot stand inside of backticks, or in a cell of a table.
+NOT_IN_BACKTICKS = re.compile(r"[`|\\]")
+# YAML takes JSON, but for these, which it wants as numbers.
+NOT_IN_YAML = re.compile("[^\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\ufeff\u2028\u2029]")
+
+
+def plain(text: object) -> str:
+    """A text as one line of Markdown that shows it as it is."""
+    line = SPECIAL_FIRST.sub(r"\\", SPECIAL.sub(r"\\\g<0>", _line(text)))
+    return "".join(ENTITIES.get(letter, letter) for letter in line)
+
+
+def code(text: object) -> str:
+    """A text as code within a line or a cell of a table."""
+    line = _line(text)
+    if line and not NOT_IN_BACKTICKS.search(line):
+        return f"`{line}`"
+    # Numbers for whatever is not a letter, a digit or a blank: nothing in it has a meaning then.
+    return "<code>" + re.sub(r"[^\w ]|_", lambda found: f"&#{ord(found[0])};", line) + "</code>"
+
+
+def _line(text: object) -> str:
+    readable = str(text).encode("utf8", "replace").decode("utf8")
+    return " ".join(CONTROLS.sub(" ", readable).split())
+
+
+def table(rows: Iterable[Sequence[str]], header: Sequence[str] = ("", "")) -> str:
+    """A table.
+
+    rows (Iterable[Sequence[str]]): Cells, in Markdown.
+    header (Sequence[str]): As many cells.
+    """
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("|" + "|".join(f" {cell} " if cell else " " for cell in cells) + "|" for cells in lines)
+
+
+def front_matter(entries: Mapping[str, Any]) -> str:
+    """What stands between the lines of dashes at the top of a card, for a hub: YAML, one entry a line. Those without a
+    value are left out.
+
+    entries (Mapping[str, Any]): Of whatever JSON has.
+    """
+    return "\n".join(f"{key}: {_as_yaml(value)}" for key, value in entries.items() if value)
+
+
+def _as_yaml(value: Any) -> str:
+    def as_number(found: re.Match[str]) -> str:
+        return f"\\u{ord(found[0]):04x}"
+
+    return NOT_IN_YAML.sub(as_number, json.dumps(value, ensure_ascii=False))
