@@ -6,24 +6,19 @@ Culotta and McCallum, 2004). As in `decode`, what may follow depends only on whe
 that a step takes time linear in the number of tags. IOB2 is BILUO whose U has the score of B and whose L that of I:
 each sequence of the one stands for one of the other.
 
-Time is linear in tokens and no step is one token's: all documents are cut into chunks of `CHUNK` tokens, which go
-through the recursion side by side. What is open where a chunk begins is a guess at first, "nothing"; chunks whose guess
-was wrong are done again with what their neighbour found, until none is. A chunk soon forgets how it began, so that two
-rounds are the rule; the k-th chunk of a document is right after k rounds whatever the scores are. Beside the scores
-there are two numbers a token in memory, and the tags of one token of each chunk.
+Time is linear in tokens and no step is one token's, see `chunks`. Beside the scores there are two numbers a token in
+memory, and the tags of one token of each chunk.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from .chunks import Chunks, States, active, cut, settle
 from .scheme import INSTEAD, Scheme, Spans
 
-CHUNK = 128
 # What is less probable than this (1.8e-35) is taken for this probable: no document is then without a sequence.
 LEAST = np.float32(-80.0)
-# How near to each other two guesses of a chunk's beginning are the same one.
-NEAR, NOTHING = 1e-9, 1e-30
 # Tokens of which beginnings of spans are looked for at once.
 AT_ONCE = 65536
 
@@ -46,24 +41,6 @@ class Around:
     going_on: np.ndarray | None = None
 
 
-@dataclass(frozen=True)
-class Chunks:
-    """Pieces of documents, in order.
-
-    first (ndarray[int64]), last (ndarray[int64]): Their first and last tokens.
-    document (ndarray[int64]): The number of the document of each.
-    """
-
-    first: np.ndarray
-    last: np.ndarray
-    document: np.ndarray
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens of each."""
-        return self.last - self.first + 1
-
-
 def around_spans(scores: np.ndarray, lengths: np.ndarray, scheme: Scheme, going_on: bool = False) -> Around:
     """What there is before and after any span.
 
@@ -71,7 +48,7 @@ def around_spans(scores: np.ndarray, lengths: np.ndarray, scheme: Scheme, going_
     lengths (ndarray[int]): Tokens of each document.
     going_on (bool): Also where spans go on, which takes one number a token and label.
     """
-    chunks = _cut(lengths)
+    chunks = cut(lengths)
     if not len(scores):
         return Around(np.zeros(0), np.zeros(0), np.zeros((0, len(scheme.labels)), dtype=np.float32))
     ahead, total = _sweep(scores, chunks, scheme, backwards=False)
@@ -134,17 +111,6 @@ def _columns(scheme: Scheme, kind: str) -> slice:
     return scheme.columns(kind if kind in scheme.kinds else INSTEAD[kind])
 
 
-def _cut(lengths: np.ndarray) -> Chunks:
-    lengths = np.asarray(lengths, dtype=np.int64)
-    lengths = lengths[lengths > 0]
-    starts = np.cumsum(lengths) - lengths
-    counts = -(-lengths // CHUNK)
-    document = np.repeat(np.arange(len(lengths)), counts)
-    number = np.arange(len(document)) - np.repeat(np.cumsum(counts) - counts, counts)
-    first = starts[document] + number * CHUNK
-    return Chunks(first, np.minimum(first + CHUNK, (starts + lengths)[document]) - 1, document)
-
-
 def _sweep(
     scores: np.ndarray, chunks: Chunks, scheme: Scheme, *, backwards: bool, going_on: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -156,32 +122,18 @@ def _sweep(
     """
     n_chunks, n_labels = len(chunks.first), len(scheme.labels)
     closed_log = np.empty(len(scores))
-    # The weights where nothing is open, and where a span with each label is; their sum is 1.
+    # The weights where nothing is open, and where a span with each label is.
     entered = np.zeros((n_chunks, 1 + n_labels))
     entered[:, 0] = 1.0
-    left = np.empty_like(entered)
-    scale = np.empty(n_chunks)
-    order = np.arange(n_chunks)[::-1] if backwards else np.arange(n_chunks)
-    follows = np.append(False, np.diff(chunks.document[order]) == 0)
-    todo = np.arange(n_chunks)
+    states = States.of(entered)
+
+    def read(todo: np.ndarray) -> None:
+        _read(scores, chunks, scheme, todo, states, closed_log, backwards, going_on)
+
     with np.errstate(divide="ignore"):
-        while len(todo):
-            _read(scores, chunks, scheme, todo, entered, (left, scale), closed_log, backwards, going_on)
-            new = entered.copy()
-            new[order[1:][follows[1:]]] = left[order[:-1][follows[1:]]]
-            same = np.abs(new - entered) <= NEAR * new + NOTHING
-            todo = np.flatnonzero(~same.all(axis=1))
-            entered[todo] = new[todo]
-        # The scales of the chunks of a document that were read before.
-        added = np.cumsum(scale[order])
-        begun = np.flatnonzero(~follows)
-        before = added - scale[order] - np.repeat((added - scale[order])[begun], np.diff(np.append(begun, n_chunks)))
-        earlier = np.empty(n_chunks)
-        earlier[order] = before
+        earlier, last = settle(chunks, states, backwards, read)
         closed_log += np.repeat(earlier, chunks.lengths)
-        ended = order[np.append(begun[1:], n_chunks) - 1]
-        total = np.empty(len(begun))
-        total[chunks.document[ended]] = np.log(left[ended, 0]) + earlier[ended] + scale[ended]
+        total = np.log(states.left[last, 0]) + earlier[last] + states.scale[last]
     return closed_log, total
 
 
@@ -190,18 +142,16 @@ def _read(
     chunks: Chunks,
     scheme: Scheme,
     todo: np.ndarray,
-    entered: np.ndarray,
-    results: tuple[np.ndarray, np.ndarray],
+    states: States,
     closed_log: np.ndarray,
     backwards: bool,
     going_on: np.ndarray | None,
 ) -> None:
     """Some chunks from how they are entered to how they are left, side by side.
 
-    results (tuple): Weights where each chunk is left, and the logarithm of what they were divided by; are filled.
     closed_log (ndarray), going_on (ndarray | None): Of the tokens; are filled.
     """
-    left, scale = results
+    left, scale = states.left, states.scale
     begin, inside, last, unit = (_columns(scheme, kind) for kind in "BILU")
     if backwards:
         begin, last = last, begin
@@ -209,10 +159,9 @@ def _read(
     todo = todo[np.argsort(-chunks.lengths[todo], kind="stable")]
     lengths = chunks.lengths[todo]
     edge, way = (chunks.last[todo], -1) if backwards else (chunks.first[todo], 1)
-    closed, opened = entered[todo, 0], entered[todo, 1:]
+    closed, opened = states.entered[todo, 0], states.entered[todo, 1:]
     divided = np.zeros(len(todo))
-    active = np.searchsorted(-lengths, -np.arange(lengths[0]), side="left")
-    for step, going in enumerate(active.tolist()):
+    for step, going in enumerate(active(lengths)):
         if going < len(closed):
             ended = todo[going : len(closed)]
             left[ended, 0], left[ended, 1:], scale[ended] = closed[going:], opened[going:], divided[going:]
