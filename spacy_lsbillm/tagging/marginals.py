@@ -15,10 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from .chunks import Chunks, States, active, cut, settle
+from .crf import LEAST, read, ways_out
 from .scheme import INSTEAD, Scheme, Spans
 
-# What is less probable than this (1.8e-35) is taken for this probable: no document is then without a sequence.
-LEAST = np.float32(-80.0)
 # Tokens of which beginnings of spans are looked for at once.
 AT_ONCE = 65536
 
@@ -33,22 +32,75 @@ class Around:
     after (ndarray[float64]): The weight of all that may stand after it where nothing is open there, as a share of the
         weight of all sequences; shape (tokens,).
     going_on (ndarray[float32] | None): The weight of what may stand after it where a span with a label goes on there,
-        in units of `after`; shape (tokens, labels).
+        in units of `after`; shape (tokens, labels), or with transitions (tokens, tags).
+    begins (ndarray[float32] | None), ends (ndarray[float32] | None): With transitions, where it makes a difference
+        which tag the token has, to be added to `before` and to `after`; shape (tokens, tags).
+    transitions (ndarray[float32] | None): What is added to the scores of the tags within a span.
     """
 
     before: np.ndarray
     after: np.ndarray
     going_on: np.ndarray | None = None
+    begins: np.ndarray | None = None
+    ends: np.ndarray | None = None
+    transitions: np.ndarray | None = None
+
+    def spans(self, tags: np.ndarray, scores: np.ndarray, scheme: Scheme) -> Spans:
+        """Those of well-formed tags, with their probabilities.
+
+        tags (ndarray[int]): Of all tokens, shape (tokens,).
+        scores (ndarray[float32]): As `around_spans` got them.
+        """
+        tokens = np.arange(len(tags))
+        chosen, before, after = scores[tokens, tags], self.before, self.after
+        if self.begins is not None and self.ends is not None and self.transitions is not None:
+            before, after = before + self.begins[tokens, tags], after + self.ends[tokens, tags]
+            chosen = chosen.astype(np.float64)
+            # Those into the first tag of a span count in what is before it.
+            chosen[1:] += np.where(scheme.continues(tags[1:]), self.transitions[tags[:-1], tags[1:]], 0.0)
+        return scheme.spans(tags, chosen, before, after)
+
+    def first(self, tokens: slice, tags: slice) -> np.ndarray:
+        """What is before spans that begin with some tags."""
+        before = self.before[tokens, None]
+        return before if self.begins is None else before + self.begins[tokens, tags]
+
+    def last(self, tokens: np.ndarray | slice, tags: np.ndarray | slice) -> np.ndarray:
+        """What is after spans that end with some tags."""
+        after = self.after[tokens, None] if isinstance(tokens, slice) else self.after[tokens]
+        return after if self.ends is None else after + self.ends[tokens, tags]
+
+    def within(self, tokens: np.ndarray | slice, tags: np.ndarray | slice, labels: np.ndarray | slice) -> np.ndarray:
+        """What is after tokens within spans.
+
+        tags, labels: The same, with the kind of the tag or without.
+        """
+        assert self.going_on is not None
+        after = self.after[tokens, None] if isinstance(tokens, slice) else self.after[tokens]
+        return after + self.going_on[tokens, labels if self.ends is None else tags]
+
+    def step(self, tags: np.ndarray, following: np.ndarray) -> np.ndarray | float:
+        """The transitions from tags to others."""
+        return 0.0 if self.transitions is None else self.transitions[tags, following]
 
 
-def around_spans(scores: np.ndarray, lengths: np.ndarray, scheme: Scheme, going_on: bool = False) -> Around:
+def around_spans(
+    scores: np.ndarray,
+    lengths: np.ndarray,
+    scheme: Scheme,
+    going_on: bool = False,
+    transitions: np.ndarray | None = None,
+) -> Around:
     """What there is before and after any span.
 
     scores (ndarray[float32]): The log-probabilities of the tags of each token; shape (tokens, tags).
     lengths (ndarray[int]): Tokens of each document.
     going_on (bool): Also where spans go on, which takes one number a token and label.
+    transitions (ndarray[float32] | None): Of a CRF, see `crf`; None: what is allowed counts alike.
     """
     chunks = cut(lengths)
+    if transitions is not None:
+        return _around_with(transitions, scores, chunks, scheme, going_on)
     if not len(scores):
         return Around(np.zeros(0), np.zeros(0), np.zeros((0, len(scheme.labels)), dtype=np.float32))
     ahead, total = _sweep(scores, chunks, scheme, backwards=False)
@@ -57,16 +109,41 @@ def around_spans(scores: np.ndarray, lengths: np.ndarray, scheme: Scheme, going_
     return Around(ahead, behind - np.repeat(total[chunks.document], chunks.lengths), goes)
 
 
-def candidates(scores: np.ndarray, lengths: np.ndarray, scheme: Scheme, least: float) -> Spans:
+def _around_with(
+    transitions: np.ndarray, scores: np.ndarray, chunks: Chunks, scheme: Scheme, going_on: bool
+) -> Around:
+    goes_on, ends = ways_out(transitions, scheme)
+    if not len(scores):
+        nothing = np.zeros((0, scheme.n_tags), dtype=np.float32)
+        return Around(np.zeros(0), np.zeros(0), nothing, nothing, nothing, transitions)
+
+    def by_tag(weights: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        return np.log(weights @ steps)[:, :-1].astype(np.float32)
+
+    with np.errstate(divide="ignore"):
+        ahead = read(scores, chunks, goes_on + ends, backwards=False)
+        before, total = ahead.scale, ahead.total
+        begins = by_tag(ahead.weights, ends)
+        del ahead
+        behind = read(scores, chunks, goes_on + ends, backwards=True)
+        after = behind.scale - np.repeat(total[chunks.document], chunks.lengths)
+        goes = by_tag(behind.weights, goes_on.T) if going_on else None
+        return Around(before, after, goes, begins, by_tag(behind.weights, ends.T), transitions)
+
+
+def candidates(
+    scores: np.ndarray, lengths: np.ndarray, scheme: Scheme, least: float, transitions: np.ndarray | None = None
+) -> Spans:
     """All spans, overlapping ones too, that have at least some probability. There are at most 1 / least that begin at a
     token.
 
     scores (ndarray[float32]): The log-probabilities of the tags of each token; shape (tokens, tags).
     lengths (ndarray[int]): Tokens of each document.
     least (float): The probability, above 0.
+    transitions (ndarray[float32] | None): Of a CRF.
     RETURNS (Spans): In the order of their beginnings and ends, with their probabilities.
     """
-    around = around_spans(scores, lengths, scheme, going_on=True)
+    around = around_spans(scores, lengths, scheme, True, transitions)
     bound = np.log(least)
     found = [
         _beginning_in(slice(at, at + AT_ONCE), scores, around, scheme, bound) for at in range(0, len(scores), AT_ONCE)
@@ -83,26 +160,25 @@ def _beginning_in(
     tokens: slice, scores: np.ndarray, around: Around, scheme: Scheme, bound: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Starts, ends, labels and log-probabilities of the candidates that begin at some of the tokens."""
-    assert around.going_on is not None
     begin, inside, last, unit = (_columns(scheme, kind) for kind in "BILU")
-    before, after = around.before[tokens, None], around.after[tokens, None]
-    alone = before + scores[tokens, unit] + after
+    every = slice(len(scheme.labels))
+    alone = around.first(tokens, unit) + scores[tokens, unit] + around.last(tokens, unit)
     start, label = np.nonzero(alone >= bound)
     found = [(start + tokens.start, start + tokens.start + 1, label, alone[start, label])]
-    weight = before + scores[tokens, begin]
-    start, label = np.nonzero(weight + after + around.going_on[tokens] >= bound)
+    weight = around.first(tokens, begin) + scores[tokens, begin]
+    start, label = np.nonzero(weight + around.within(tokens, begin, every) >= bound)
     weight = weight[start, label]
-    at = start + tokens.start
-    start = at
+    at = start = start + tokens.start
+    tag = begin.start + label
     # One more token of all open candidates at a time.
     while len(start):
-        at = at + 1
-        ended = weight + scores[at, last.start + label] + around.after[at]
+        at, final, middle = at + 1, last.start + label, inside.start + label
+        ended = weight + around.step(tag, final) + scores[at, final] + around.last(at, final)
         whole = ended >= bound
         found.append((start[whole], at[whole] + 1, label[whole], ended[whole]))
-        weight = weight + scores[at, inside.start + label]
-        goes = weight + around.after[at] + around.going_on[at, label] >= bound
-        start, at, label, weight = start[goes], at[goes], label[goes], weight[goes]
+        weight = weight + around.step(tag, middle) + scores[at, middle]
+        goes = weight + around.within(at, middle, label) >= bound
+        start, at, label, weight, tag = start[goes], at[goes], label[goes], weight[goes], middle[goes]
     starts, ends, labels, logs = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return starts, ends, labels, logs
 
