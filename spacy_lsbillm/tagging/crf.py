@@ -1,10 +1,10 @@
-"""A linear-chain CRF (Lafferty et al., 2001) over the sequences of tags that a scheme allows: beside the scores of tags,
-learned ones of what follows what.
+"""A linear-chain CRF (Lafferty et al., 2001) over the sequences of tags that a scheme allows: beside the scores of
+tags, learned ones of what follows what.
 
-The weight of a sequence is the exponential of the scores of its tags and of its transitions, added up; an ill-formed one
-has none. Transitions are an array of shape (tags + 1, tags + 1): from a row to a column. The last row is what stands
-before the first tag of a document, the last column what stands behind its last one. Those that the scheme does not allow
-are in no sequence, whatever number they have.
+The weight of a sequence is the exponential of the scores of its tags and of its transitions, added up; an ill-formed
+one has none. Transitions are an array of shape (tags + 1, tags + 1): from a row to a column. The last row is what
+stands before the first tag of a document, the last column what stands behind its last one. Those that the scheme does
+not allow are in no sequence, whatever number they have.
 """
 
 from collections.abc import Iterator
@@ -184,6 +184,8 @@ def negative_log_likelihood(
     RETURNS (tuple[float, ndarray[float64], ndarray[float64]]): The sum over documents, and its gradients with regard to
         scores and transitions.
     """
+    if not len(scores):
+        return 0.0, np.zeros(scores.shape), np.zeros(transitions.shape)
     weights = exponentials(transitions, scheme)
     every = expected(scores, lengths, weights)
     fits = _fits(truth, scheme)

@@ -109,9 +109,7 @@ def around_spans(
     return Around(ahead, behind - np.repeat(total[chunks.document], chunks.lengths), goes)
 
 
-def _around_with(
-    transitions: np.ndarray, scores: np.ndarray, chunks: Chunks, scheme: Scheme, going_on: bool
-) -> Around:
+def _around_with(transitions: np.ndarray, scores: np.ndarray, chunks: Chunks, scheme: Scheme, going_on: bool) -> Around:
     goes_on, ends = ways_out(transitions, scheme)
     if not len(scores):
         nothing = np.zeros((0, scheme.n_tags), dtype=np.float32)
