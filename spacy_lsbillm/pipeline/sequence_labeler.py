@@ -152,7 +152,8 @@ class SequenceLabeler(SpanComponent):
 
     The scores of spans are their probabilities: the share of all well-formed sequences of tags that have the span, each
     as probable as its tags, or in a CRF as its tags and its transitions. They are in
-    `doc.spans[spans_key].attrs["scores"]`, or in `ent._.ent_score`; `doc._.ent_scores` are those of `doc.ents`. What `spacy lsbillm calibrate` has found is applied to them.
+    `doc.spans[spans_key].attrs["scores"]`, or in `ent._.ent_score`; `doc._.ent_scores` are those of `doc.ents`. What
+    `spacy lsbillm calibrate` has found is applied to them.
     """
 
     unit = "tokens"
