@@ -1,6 +1,7 @@
 """`calibrate`: probabilities, thresholds and guarantees, on made-up evidence and through a small pipeline."""
 
 import json
+import warnings
 from itertools import product
 from math import comb
 
@@ -300,7 +301,28 @@ def test_thresholds_leave_out_spans_and_do_not_keep_a_new_calibration_from_the_r
     assert not any(spans_of(nlp.pipe(TEXTS)))
     # It is not that of new weights.
     nlp.initialize(lambda: examples(nlp))
-    assert pipe.calibration is None
+    assert pipe.calibration is None and "calibration" not in nlp.meta
+
+
+def test_a_pipeline_that_is_trained_on_is_no_longer_calibrated(stored, dev, tmp_path):
+    nlp = spacy.load(stored)
+    calibrate(nlp, Corpus(dev)(nlp), CalibrationSettings())
+    nlp.to_disk(tmp_path / "calibrated")
+    nlp = spacy.load(tmp_path / "calibrated")
+    pipe = nlp.get_pipe("sequence_labeler")
+    data = examples(nlp)
+    # What changes no weights changes nothing else.
+    nlp.update(data, sgd=False)
+    assert pipe.calibration is not None and nlp.meta["calibration"]
+    with pytest.warns(UserWarning, match=r"'sequence_labeler' was calibrated, and is trained on.*Calibrate .* again"):
+        nlp.update(data, sgd=Adam(0.001))
+    assert pipe.calibration is None and "calibration" not in nlp.meta
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        nlp.update(data, sgd=Adam(0.001))
+    nlp.to_disk(tmp_path / "trained")
+    again = spacy.load(tmp_path / "trained")
+    assert again.get_pipe("sequence_labeler").calibration is None and "calibration" not in again.meta
 
 
 def test_refusals_of_the_command(stored, dev, tmp_path):

@@ -11,7 +11,7 @@ from spacy.language import Language
 from spacy.training import Example
 
 from ..errors import DataError, SettingError, in_short
-from ..pipeline.sequence_labeler import SequenceLabeler
+from ..pipeline.sequence_labeler import META, SequenceLabeler
 from ..tagging import Calibration, calibration_error
 from .curves import Fitted, fit
 from .evidence import Evidence, gather
@@ -19,7 +19,6 @@ from .guarantees import Guarantee, guarantee
 from .settings import CalibrationSettings
 from .thresholds import Threshold, thresholds
 
-META = "calibration"
 # With fewer spans nothing can be said of how probable they are.
 LEAST_SPANS = 50
 

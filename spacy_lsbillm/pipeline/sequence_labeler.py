@@ -12,7 +12,7 @@ from spacy.scorer import get_ner_prf
 from spacy.tokens import Doc, Span
 from spacy.training import Example, validate_examples
 from spacy.vocab import Vocab
-from thinc.api import Config, Model
+from thinc.api import Config, Model, Optimizer
 from thinc.types import Floats2d
 
 from ..alignment import is_word
@@ -44,6 +44,8 @@ from .span_component import SpanComponent
 from .span_writing import SCORES, Predicted, by_document, scores_of_entities, write_entities, write_group
 from .whole_batch import whole_batch
 
+# In a pipeline's meta: what `calibrate` has found, in words, by component.
+META = "calibration"
 # The value of `transitions` with which a head is a CRF.
 LEARNED = "learned"
 
@@ -116,7 +118,7 @@ def make_sequence_labeler(
     label_smoothing (float): The share of the truth that is spread over all tags.
     scorer (Callable | None): How `spacy evaluate` scores it.
     """
-    return SequenceLabeler(
+    made = SequenceLabeler(
         nlp.vocab,
         model,
         name,
@@ -129,6 +131,8 @@ def make_sequence_labeler(
         loss=LossSettings(class_weights, focal_gamma, label_smoothing),
         scorer=scorer,
     )
+    made.meta = nlp.meta
+    return made
 
 
 def make_sequence_labeler_scorer() -> Callable[..., dict[str, Any]]:
@@ -186,6 +190,8 @@ class SequenceLabeler(SpanComponent):
         self.loss = loss
         # How many gold spans have each label, while labels are collected.
         self._counts: Counter[str] = Counter()
+        # The pipeline's: where a calibration is forgotten, it is there as well.
+        self.meta: dict[str, Any] = {}
         # Whether spans that overlap were warned of.
         self._overlapped = False
 
@@ -228,7 +234,7 @@ class SequenceLabeler(SpanComponent):
             another number than that of the tags.
         """
         # It was of other weights.
-        self.calibration = None
+        self._forget_calibration()
         self._counts.clear()
         sample = self._collect_labels(get_examples, nlp, labels)
         if self.loss.class_weights is not None:
@@ -250,6 +256,25 @@ class SequenceLabeler(SpanComponent):
     def _see_gold(self, example: Example, gold: list[Span]) -> None:
         check_overlap(gold, example.reference, self.name)
         self._counts.update(span.label_ for span in gold)
+
+    def finish_update(self, sgd: Optimizer) -> None:
+        """Change the weights. A calibration is of those that it was found for, and is dropped with a warning."""
+        if self.calibration is not None:
+            self._forget_calibration()
+            warnings.warn(
+                f"{self.name!r} was calibrated, and is trained on: what calibrate had found is dropped, as it is not "
+                f"right for other weights, and with it thresholds and candidates. Calibrate the pipeline again when it "
+                f"is trained: python -m spacy lsbillm calibrate PIPELINE DEV --output OUTPUT.",
+                stacklevel=3,
+            )
+        super().finish_update(sgd)
+
+    def _forget_calibration(self) -> None:
+        self.calibration = None
+        if self.name in self.meta.get(META, {}):
+            del self.meta[META][self.name]
+            if not self.meta[META]:
+                del self.meta[META]
 
     def predict(self, docs: Sequence[Doc]) -> Predicted:
         """The best well-formed tags of the words of all documents, as spans. Tokens of white space have no tag: a span
