@@ -12,11 +12,11 @@ from spacy.scorer import get_ner_prf
 from spacy.tokens import Doc, Span
 from spacy.training import Example, validate_examples
 from spacy.vocab import Vocab
-from thinc.api import Config, Model, Optimizer
+from thinc.api import Config, Model
 from thinc.types import Floats2d
 
 from ..alignment import is_word
-from ..errors import SettingError, in_short
+from ..errors import SettingError
 from ..layers import CROSS_ENTROPY, LossSettings, learn_transitions, softmax_loss, transitions_of
 from ..tagging import (
     Calibration,
@@ -30,6 +30,7 @@ from ..tagging import (
 )
 from ..tagging.scheme import MISSING, OUTSIDE, check_scheme
 from ..values import is_flag, is_number
+from .calibrated import CalibratedComponent
 from .gold_spans import (
     characters_of_gold,
     check_overlap,
@@ -40,12 +41,9 @@ from .gold_spans import (
     score_group,
     with_trimmed_spans,
 )
-from .span_component import SpanComponent
 from .span_writing import SCORES, Predicted, by_document, scores_of_entities, write_entities, write_group
 from .whole_batch import whole_batch
 
-# In a pipeline's meta: what `calibrate` has found, in words, by component.
-META = "calibration"
 # The value of `transitions` with which a head is a CRF.
 LEARNED = "learned"
 
@@ -150,7 +148,7 @@ def sequence_labeler_score(examples: Iterable[Example], spans_key: str | None = 
     return {**score_group(examples, spans_key, **kwargs), f"spans_{spans_key}_ece": error}
 
 
-class SequenceLabeler(SpanComponent):
+class SequenceLabeler(CalibratedComponent):
     """Finds spans that do not overlap: each token gets a tag, and the tags of a document are the best well-formed
     sequence.
 
@@ -190,8 +188,6 @@ class SequenceLabeler(SpanComponent):
         self.loss = loss
         # How many gold spans have each label, while labels are collected.
         self._counts: Counter[str] = Counter()
-        # The pipeline's: where a calibration is forgotten, it is there as well.
-        self.meta: dict[str, Any] = {}
         # Whether spans that overlap were warned of.
         self._overlapped = False
 
@@ -206,18 +202,6 @@ class SequenceLabeler(SpanComponent):
         for the first tags of documents, the last column for their last. None: nothing is learned of it."""
         found = transitions_of(self.model)
         return None if found is None else self.model.ops.to_numpy(found)
-
-    @property
-    def calibration(self) -> Calibration | None:
-        """What `calibrate` has found, whether it is applied or not."""
-        found = self.cfg.get("calibration")
-        return None if found is None else Calibration.from_dict(found)
-
-    @calibration.setter
-    def calibration(self, found: Calibration | None) -> None:
-        self.cfg.pop("calibration", None)
-        if found is not None:
-            self.cfg["calibration"] = found.as_dict()
 
     def initialize(
         self,
@@ -257,50 +241,12 @@ class SequenceLabeler(SpanComponent):
         check_overlap(gold, example.reference, self.name)
         self._counts.update(span.label_ for span in gold)
 
-    def finish_update(self, sgd: Optimizer) -> None:
-        """Change the weights. A calibration is of those that it was found for, and is dropped with a warning."""
-        if self.calibration is not None:
-            self._forget_calibration()
-            warnings.warn(
-                f"{self.name!r} was calibrated, and is trained on: what calibrate had found is dropped, as it is not "
-                f"right for other weights, and with it thresholds and candidates. Calibrate the pipeline again when it "
-                f"is trained: python -m spacy lsbillm calibrate PIPELINE DEV --output OUTPUT.",
-                stacklevel=3,
-            )
-        super().finish_update(sgd)
-
-    def _forget_calibration(self) -> None:
-        self.calibration = None
-        if self.name in self.meta.get(META, {}):
-            del self.meta[META][self.name]
-            if not self.meta[META]:
-                del self.meta[META]
-
-    def predict(self, docs: Sequence[Doc]) -> Predicted:
-        """The best well-formed tags of the words of all documents, as spans. Tokens of white space have no tag: a span
-        goes on across them, and never begins or ends with one."""
-        calibration = self.calibration if self.calibrated and self.scores else None
-        least = None if calibration is None else calibration.candidates_from
-        predicted = self.find(docs, min(least.values()) if least else None)
-        spans, found = predicted.spans, predicted.candidates
-        if calibration is not None:
-            spans = _with_probabilities(spans, calibration, self.labels)
-            if found is not None:
-                assert least is not None
-                found = found.where(found.score >= self._least(least)[found.label])
-                found = _with_probabilities(found, calibration, self.labels)
-        threshold = self.threshold
-        if threshold is None and calibration is not None:
-            threshold = calibration.threshold
-        if threshold:
-            spans = spans.where(spans.score >= self._least(threshold)[spans.label])
-        return replace(predicted, spans=spans, candidates=found)
+    def _left_out_below(self, calibration: Calibration | None) -> float | dict[str, float] | None:
+        """What the config says, else what `calibrate` has found."""
+        return super()._left_out_below(calibration) if self.threshold is None else self.threshold
 
     def find(self, docs: Sequence[Doc], least: float | None = None) -> Predicted:
-        """The spans as the model gives them, before calibration and thresholds.
-
-        least (float | None): Also all candidates of at least this probability; None: no candidates.
-        """
+        """The best well-formed tags of the words of all documents, as spans, before calibration and thresholds."""
         docs = list(docs)
         lengths = np.array([len(doc) for doc in docs], dtype=np.int64)
         first = np.cumsum(lengths) - lengths
@@ -321,21 +267,6 @@ class SequenceLabeler(SpanComponent):
         found = None if least is None else candidates(log_probs, lengths, scheme, least, transitions)
         return Predicted(_on(words, spans), first, None if found is None else _on(words, found))
 
-    def _least(self, threshold: float | dict[str, float]) -> np.ndarray:
-        """The threshold of each label.
-
-        RAISES (SettingError): One is of a label that there is not.
-        """
-        if not isinstance(threshold, dict):
-            return np.full(len(self.labels), threshold)
-        unknown = sorted(set(threshold) - set(self.labels))
-        if unknown:
-            raise SettingError(
-                f"threshold of {self.name!r} names labels that it does not have: {in_short(unknown)}. It has: "
-                f"{in_short(self.labels)}."
-            )
-        return np.array([threshold.get(label, 0.0) for label in self.labels])
-
     def set_annotations(self, docs: Sequence[Doc], predicted: Predicted) -> None:
         """Write the spans. Entities that a document has already are kept, and what overlaps them is left out."""
         for doc, found, scores in by_document(docs, predicted.spans, predicted.first, self.labels):
@@ -344,11 +275,7 @@ class SequenceLabeler(SpanComponent):
                 write_entities(doc, found, written)
             else:
                 write_group(doc, self.spans_key, found, written)
-        if predicted.candidates is not None:
-            calibration = self.calibration
-            assert calibration is not None and calibration.candidates_key is not None
-            for doc, found, scores in by_document(docs, predicted.candidates, predicted.first, self.labels):
-                write_group(doc, calibration.candidates_key, found, scores)
+        self._write_candidates(docs, predicted)
 
     def get_loss(self, examples: Iterable[Example], scores: list[Floats2d]) -> tuple[float, list[Floats2d]]:
         """Cross-entropy, in which tokens without annotation have no part, or in a CRF the likelihood of what is
@@ -471,9 +398,7 @@ class SequenceLabeler(SpanComponent):
     def _check_read(self, exclude: Iterable[str]) -> None:
         """RAISES (ValueError): The settings that were read are none, or not those of the model."""
         check_scheme(self.cfg["scheme"])
-        if (calibration := self.calibration) is not None:
-            for by_label in (calibration.threshold, calibration.candidates_from, calibration.by_label):
-                self._least(dict.fromkeys(by_label, 0.0))
+        self._check_calibration()
         output, n_tags = self.model.get_ref("output_layer"), self.scheme.n_tags
         if "model" in exclude or not output.has_param("W"):
             return
@@ -526,11 +451,16 @@ def check_transitions(name: str, transitions: object, loss: LossSettings) -> Non
         )
 
 
+def check_calibrated(name: str, value: object, setting: str = "calibrated") -> None:
+    """RAISES (SettingError): It is neither true nor false."""
+    if not is_flag(value):
+        raise SettingError(f"{setting} = {value!r} of {name!r} is not allowed. Use true or false.")
+
+
 def check_confidence(name: str, scores: object, threshold: float | dict[str, float] | None, calibrated: object) -> None:
     """RAISES (SettingError): One of the settings of confidence is not allowed."""
     for setting, value in (("scores", scores), ("calibrated", calibrated)):
-        if not is_flag(value):
-            raise SettingError(f"{setting} = {value!r} of {name!r} is not allowed. Use true or false.")
+        check_calibrated(name, value, setting)
     values = threshold.values() if isinstance(threshold, dict) else [] if threshold is None else [threshold]
     if not all(is_number(value) and 0 <= value <= 1 for value in values):
         raise SettingError(
@@ -563,10 +493,6 @@ def scores_and_truth(examples: Iterable[Example], spans_key: str | None) -> tupl
                 scores.append(score)
                 right.append((span.start_char, span.end_char, span.label_) in gold)
     return np.array(scores, dtype=np.float64), np.array(right, dtype=bool)
-
-
-def _with_probabilities(spans: Spans, calibration: Calibration, labels: tuple[str, ...]) -> Spans:
-    return replace(spans, score=calibration.probabilities(spans.score, spans.label, labels))
 
 
 def _on(words: np.ndarray, spans: Spans) -> Spans:
