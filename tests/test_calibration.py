@@ -1,6 +1,8 @@
 """`calibrate`: probabilities, thresholds and guarantees, on made-up evidence and through a small pipeline."""
 
 import json
+import warnings
+from dataclasses import replace
 from itertools import product
 from math import comb
 
@@ -8,8 +10,8 @@ import numpy as np
 import pytest
 import spacy
 from pipelines import examples
-from spacy.tokens import DocBin
-from spacy.training import Corpus
+from spacy.tokens import DocBin, Span
+from spacy.training import Corpus, Example
 from spacy.util import fix_random_seed
 from thinc.api import Adam
 from tiny import TEXTS
@@ -302,7 +304,88 @@ def test_thresholds_leave_out_spans_and_do_not_keep_a_new_calibration_from_the_r
     assert not any(spans_of(nlp.pipe(TEXTS)))
     # It is not that of new weights.
     nlp.initialize(lambda: examples(nlp))
-    assert pipe.calibration is None
+    assert pipe.calibration is None and "calibration" not in nlp.meta
+
+
+def test_a_pipeline_that_is_trained_on_is_no_longer_calibrated(stored, dev, tmp_path):
+    nlp = spacy.load(stored)
+    calibrate(nlp, Corpus(dev)(nlp), CalibrationSettings())
+    nlp.to_disk(tmp_path / "calibrated")
+    nlp = spacy.load(tmp_path / "calibrated")
+    pipe = nlp.get_pipe("sequence_labeler")
+    data = examples(nlp)
+    # What changes no weights changes nothing else.
+    nlp.update(data, sgd=False)
+    assert pipe.calibration is not None and nlp.meta["calibration"]
+    with pytest.warns(UserWarning, match=r"'sequence_labeler' was calibrated, and is trained on.*Calibrate .* again"):
+        nlp.update(data, sgd=Adam(0.001))
+    assert pipe.calibration is None and "calibration" not in nlp.meta
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        nlp.update(data, sgd=Adam(0.001))
+    nlp.to_disk(tmp_path / "trained")
+    again = spacy.load(tmp_path / "trained")
+    assert again.get_pipe("sequence_labeler").calibration is None and "calibration" not in again.meta
+
+
+@pytest.fixture(scope="module")
+def nested(tmp_path_factory):
+    """A pipeline with a `span_labeler`, and documents in a third of which there is nothing."""
+    fix_random_seed(0)
+    nlp = spacy.blank("xx")
+    nlp.add_pipe("span_labeler", config={"model": {"@architectures": "spacy-lsbillm.SpanLabeler.v1", "tok2vec": CNN}})
+    gold = [
+        ("the mayor of the city of new york met a friend", [(0, 8, "who"), (3, 8, "place"), (6, 8, "place")]),
+        ("a friend of my uncle in paris", [(0, 5, "who"), (3, 5, "who"), (6, 7, "place")]),
+    ]
+    data = []
+    for text, spans in gold:
+        doc = nlp.make_doc(text)
+        doc.spans["sc"] = [Span(doc, start, end, label=label) for start, end, label in spans]
+        data.append(Example(nlp.make_doc(text), doc))
+    nlp.initialize(lambda: data)
+    optimizer = Adam(0.01)
+    for _ in range(60):
+        nlp.update(data, sgd=optimizer)
+    made = [data[i % 2].reference.copy() for i in range(60)]
+    for doc in made[::3]:
+        doc.spans["sc"] = []
+    path = tmp_path_factory.mktemp("nested")
+    DocBin(docs=made).to_disk(path / "dev.spacy")
+    nlp.to_disk(path / "pipeline")
+    return path
+
+
+def test_a_calibrated_span_labeler(nested, tmp_path):
+    plain = spacy.load(nested / "pipeline")
+    texts = [example.text for example in list(Corpus(nested / "dev.spacy")(plain))[:2]]
+    before = list(plain.pipe(texts))
+    done = command(
+        nested / "pipeline", nested / "dev.spacy", "--output", tmp_path / "out", "--guarantee", "0.8", "--no-page"
+    )
+    assert done.exit_code == 0, done.output
+    nlp = spacy.load(tmp_path / "out")
+    after = list(nlp.pipe(texts))
+    assert spans_of(after, "sc") == spans_of(before, "sc") and len(before[0].spans["sc"]) == 3
+    for one, other in zip(before, after, strict=True):
+        # Two in three are right.
+        assert np.all(np.array(one.spans["sc"].attrs["scores"]) > 0.8)
+        assert other.spans["sc"].attrs["scores"] == pytest.approx([2 / 3] * len(other.spans["sc"]), abs=0.12)
+        group = other.spans["candidates"]
+        assert {(s.start, s.end, s.label) for s in other.spans["sc"]} <= {(s.start, s.end, s.label) for s in group}
+    errors = [pipe.evaluate(list(Corpus(nested / "dev.spacy")(pipe)))["spans_sc_ece"] for pipe in (plain, nlp)]
+    assert errors[1] < errors[0] / 2
+    # As with a sequence_labeler: thresholds, switched off, dropped.
+    calibrate(nlp, Corpus(nested / "dev.spacy")(nlp), CalibrationSettings(precision=0.9))
+    pipe = nlp.get_pipe("span_labeler")
+    assert set(pipe.calibration.threshold) == {"who", "place"} and "candidates" not in nlp(texts[0]).spans
+    pipe.calibration = replace(pipe.calibration, threshold={"who": 0.99})
+    assert {span.label_ for span in nlp(texts[0]).spans["sc"]} == {"place"}
+    pipe.calibrated = False
+    assert nlp(texts[0]).spans["sc"].attrs["scores"] == pytest.approx(before[0].spans["sc"].attrs["scores"], abs=1e-5)
+    with pytest.warns(UserWarning, match="'span_labeler' was calibrated, and is trained on"):
+        nlp.update(list(Corpus(nested / "dev.spacy")(nlp))[:2], sgd=Adam(0.001))
+    assert pipe.calibration is None and "calibration" not in nlp.meta
 
 
 def test_refusals_of_the_command(stored, dev, tmp_path):
@@ -321,7 +404,7 @@ def test_refusals_of_the_command(stored, dev, tmp_path):
         assert not (tmp_path / "out").exists()
     nlp = spacy.blank("xx")
     nlp.add_pipe("sentencizer")
-    with pytest.raises(SettingError, match=r"has no sequence_labeler, .* it has: 'sentencizer'"):
+    with pytest.raises(SettingError, match=r"has no sequence_labeler and no span_labeler, .* it has: 'sentencizer'"):
         calibrate(nlp, [], CalibrationSettings())
     nlp = spacy.load(stored)
     with pytest.raises(DataError, match=r"no document has annotation for 'sequence_labeler': doc\.ents is missing"):

@@ -177,7 +177,7 @@ train = null
 dev = null
 [nlp]
 lang = "xx"
-pipeline = ["tok2vec", "tagger", "textcat"]
+pipeline = ["tok2vec", "tagger", "textcat", "sequence_labeler"]
 [components]
 [components.tok2vec]
 factory = "tok2vec"
@@ -199,6 +199,14 @@ factory = "tagger"
 width = 16
 [components.textcat]
 factory = "textcat"
+[components.sequence_labeler]
+factory = "sequence_labeler"
+transitions = "learned"
+[components.sequence_labeler.model]
+@architectures = "spacy-lsbillm.SequenceLabeler.v1"
+[components.sequence_labeler.model.tok2vec]
+@architectures = "spacy.Tok2VecListener.v1"
+width = 16
 [corpora]
 [corpora.train]
 @readers = "spacy.Corpus.v1"

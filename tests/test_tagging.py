@@ -17,7 +17,7 @@ from spacy_lsbillm.tagging import (
     best_tags,
     calibration_error,
     candidates,
-    marginals,
+    chunks,
 )
 
 pytestmark = pytest.mark.any_stack
@@ -159,7 +159,7 @@ def test_probabilities_are_those_over_all_sequences(case, chunk):
     scheme, lengths, scores = case
     scores = normalised(scores)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(marginals, "CHUNK", chunk)
+        patch.setattr(chunks, "CHUNK", chunk)
         every = as_table(candidates(scores, lengths, scheme, 1e-30), scheme)
         around = around_spans(scores, lengths, scheme)
     expected = probabilities_by_hand(scores, lengths, scheme)
@@ -190,7 +190,7 @@ def test_a_long_document_is_as_exact_as_in_one_chunk(name, scale, monkeypatch):
     scores = normalised(scores * scale)
     found = []
     for chunk in (1000, 16):
-        monkeypatch.setattr(marginals, "CHUNK", chunk)
+        monkeypatch.setattr(chunks, "CHUNK", chunk)
         found.append(as_table(candidates(scores, np.array([700]), scheme, 1e-3), scheme))
         assert np.isfinite(list(found[-1].values())).all() and found[-1]
     assert found[0] == pytest.approx(found[1], abs=1e-5)

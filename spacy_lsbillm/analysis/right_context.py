@@ -48,6 +48,12 @@ def right_context(
             f"the pipeline has no sequence_labeler, whose probabilities could be compared; it has: "
             f"{', '.join(nlp.pipe_names) or 'nothing'}."
         )
+    labeler: Any = nlp.get_pipe(name)
+    if labeler.transitions is not None:
+        raise SettingError(
+            f'transitions = "learned" of {name!r}: a CRF gives no probabilities to tags by themselves, which are '
+            f"compared here. Train one with transitions = null."
+        )
     labels = [_gold(doc, spans) for doc, spans in examples]
     places = np.array([(d, t) for d, (doc, _) in enumerate(examples) for t in range(len(doc))]).reshape(-1, 2)
     inside = np.array([labels[d][t] != "" for d, t in places], dtype=bool)

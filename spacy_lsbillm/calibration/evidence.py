@@ -9,8 +9,8 @@ from spacy.tokens import Doc
 from spacy.training import Example
 from spacy.util import minibatch
 
+from ..pipeline.calibrated import CalibratedComponent
 from ..pipeline.gold_spans import characters_of_gold
-from ..pipeline.sequence_labeler import SequenceLabeler
 from ..tagging import Spans
 
 # Spans that are less probable are no candidates. Models are surer than they should be, so that gold spans are among
@@ -29,7 +29,7 @@ class Evidence:
     document (ndarray[int64]), label (ndarray[int64]): Of each candidate; shape (candidates,), as of all that follows.
     score (ndarray[float64]): Its probability as the model gives it.
     right (ndarray[bool]): Whether it is a gold span.
-    best (ndarray[bool]): Whether it is one of those that do not overlap, which the head writes.
+    best (ndarray[bool]): Whether it is one of those that the head writes.
     """
 
     labels: tuple[str, ...]
@@ -55,11 +55,14 @@ class Evidence:
         return self.where(self.best)
 
 
-def gather(nlp: Language, heads: Iterable[str], examples: Iterable[Example]) -> dict[str, Evidence]:
+def gather(
+    nlp: Language, heads: Iterable[str], examples: Iterable[Example], least: float | None = FLOOR
+) -> dict[str, Evidence]:
     """What heads say of documents, before any calibration they have.
 
-    heads (Iterable[str]): The names of `sequence_labeler`s.
+    heads (Iterable[str]): The names of `sequence_labeler`s and `span_labeler`s.
     examples (Iterable[Example]): A document is left out for heads whose annotation it has not.
+    least (float | None): The probability of a candidate at the least; None: only spans that are written.
     RETURNS (dict): By head.
     """
     heads = list(heads)
@@ -69,15 +72,21 @@ def gather(nlp: Language, heads: Iterable[str], examples: Iterable[Example]) -> 
             docs = list(nlp.pipe(example.predicted for example in batch))
         for name in heads:
             pipe = nlp.get_pipe(name)
-            assert isinstance(pipe, SequenceLabeler)
+            assert isinstance(pipe, CalibratedComponent)
             gold = [characters_of_gold(example.reference, pipe.spans_key) for example in batch]
             pairs = [(doc, spans) for doc, spans in zip(docs, gold, strict=True) if spans is not None]
             if pairs:
-                parts[name].append(_evidence(pipe, *zip(*pairs, strict=True)))
+                docs_of, gold_of = zip(*pairs, strict=True)
+                parts[name].append(_evidence(pipe, docs_of, gold_of, least))
     return {name: _joined(found) for name, found in parts.items() if found}
 
 
-def _evidence(pipe: SequenceLabeler, docs: tuple[Doc, ...], gold: tuple[set[tuple[int, int, str]], ...]) -> Evidence:
+def _evidence(
+    pipe: CalibratedComponent,
+    docs: tuple[Doc, ...],
+    gold: tuple[set[tuple[int, int, str]], ...],
+    least: float | None,
+) -> Evidence:
     """Of one batch."""
     labels = pipe.labels
     number = {label: i for i, label in enumerate(labels)}
@@ -89,9 +98,9 @@ def _evidence(pipe: SequenceLabeler, docs: tuple[Doc, ...], gold: tuple[set[tupl
                 row[number[name]] += 1
             else:
                 unknown += 1
-    found = pipe.find(docs, FLOOR)
-    assert found.candidates is not None
-    others = found.candidates.where(~np.isin(_keys(found.candidates, labels), _keys(found.spans, labels)))
+    found = pipe.find(docs, least)
+    every = found.spans if found.candidates is None else found.candidates
+    others = every.where(~np.isin(_keys(every, labels), _keys(found.spans, labels)))
     start, end, label, score = (
         np.concatenate([getattr(found.spans, part), getattr(others, part)])
         for part in ("start", "end", "label", "score")

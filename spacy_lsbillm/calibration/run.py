@@ -11,15 +11,14 @@ from spacy.language import Language
 from spacy.training import Example
 
 from ..errors import DataError, SettingError, in_short
-from ..pipeline.sequence_labeler import SequenceLabeler
+from ..pipeline.calibrated import META, CalibratedComponent
 from ..tagging import Calibration, calibration_error
 from .curves import Fitted, fit
-from .evidence import Evidence, gather
+from .evidence import FLOOR, Evidence, gather
 from .guarantees import Guarantee, guarantee
 from .settings import CalibrationSettings
 from .thresholds import Threshold, thresholds
 
-META = "calibration"
 # With fewer spans nothing can be said of how probable they are.
 LEAST_SPANS = 50
 
@@ -51,10 +50,11 @@ def heads_of(nlp: Language) -> list[str]:
 
     RAISES (SettingError): There is none, or one whose scores are switched off.
     """
-    found = {name: pipe for name, pipe in nlp.pipeline if isinstance(pipe, SequenceLabeler)}
+    found = {name: pipe for name, pipe in nlp.pipeline if isinstance(pipe, CalibratedComponent)}
     if not found:
         raise SettingError(
-            f"the pipeline has no sequence_labeler, which alone can be calibrated; it has: {in_short(nlp.pipe_names)}."
+            f"the pipeline has no sequence_labeler and no span_labeler, which alone can be calibrated; it has: "
+            f"{in_short(nlp.pipe_names)}."
         )
     for name, pipe in found.items():
         if not pipe.scores:
@@ -73,7 +73,7 @@ def calibrate(nlp: Language, examples: Iterable[Example], settings: CalibrationS
     """
     heads = heads_of(nlp)
     _check_keys(nlp, heads, settings)
-    found = gather(nlp, heads, examples)
+    found = gather(nlp, heads, examples, None if settings.guarantee is None else FLOOR)
     reports = {}
     for name in heads:
         if name not in found:
@@ -84,7 +84,7 @@ def calibrate(nlp: Language, examples: Iterable[Example], settings: CalibrationS
             raise DataError(f"{name!r}: {error}") from error
     for name, report in reports.items():
         pipe = nlp.get_pipe(name)
-        assert isinstance(pipe, SequenceLabeler)
+        assert isinstance(pipe, CalibratedComponent)
         pipe.calibration = report.calibration
     nlp.meta[META] = {name: summary(report) for name, report in reports.items()}
     return reports

@@ -6,7 +6,7 @@ from .left_out import ONLY_LABELLED
 from .listening import guard, listeners_in
 from .piece_pooling import PIECE_POOLINGS
 from .pooled_textcat import build_pooled_textcat
-from .sequence_labeler import build_sequence_labeler
+from .sequence_labeler import build_sequence_labeler, learn_transitions, transitions_of
 from .shim import PIECES, BackboneShim, ShimSettings
 from .span_finder import build_span_finder
 from .span_labeler import build_span_labeler, score_blocks
@@ -34,8 +34,10 @@ __all__ = [
     "build_tok2vec",
     "fit",
     "guard",
+    "learn_transitions",
     "listeners_in",
     "score_blocks",
     "shims_in",
     "softmax_loss",
+    "transitions_of",
 ]

@@ -1,10 +1,17 @@
 """The model of the `sequence_labeler`: token vectors projected into the space of tags."""
 
+from collections.abc import Callable
+from typing import Any
+
 from spacy.tokens import Doc
 from thinc.api import Dropout, Linear, Model, chain, with_array, zero_init
+from thinc.layers.chain import forward as run_in_turn
 from thinc.types import Floats2d
 
 from .listening import guard, listeners_in
+
+# The parameter of what follows what, in models that learn it.
+TRANSITIONS = "transitions"
 
 
 def build_sequence_labeler(
@@ -14,12 +21,44 @@ def build_sequence_labeler(
 
     tok2vec (Model): Documents to one array of token vectors each.
     nO (int | None): The number of tags; None: set by the component.
-    RETURNS (Model): Documents to the scores of tags (not normalised), one array of shape (tokens, tags) each.
+    RETURNS (Model): Documents to the scores of tags (not normalised), one array of shape (tokens, tags) each. Where the
+        component has given it transitions (`learn_transitions`), the gradient has theirs as one array more at its end.
     """
     for listener in listeners_in(tok2vec):
         guard(listener)
     output: Model = Linear(nO, init_W=zero_init)
     model: Model = chain(tok2vec, with_array(chain(Dropout(0.0), output)))
+    # No layer of its own, so that models of before, which have no transitions, can still be read.
+    model._func = forward
     model.set_ref("tok2vec", tok2vec)
     model.set_ref("output_layer", output)
     return model
+
+
+def learn_transitions(model: Model, n_tags: int) -> None:
+    """Give a model scores of what follows what, all 0.
+
+    model (Model): From `build_sequence_labeler`.
+    """
+    model.set_param(TRANSITIONS, model.ops.alloc2f(n_tags + 1, n_tags + 1))
+
+
+def transitions_of(model: Model) -> Floats2d | None:
+    """The scores of what follows what, shape (tags + 1, tags + 1), see `tagging.crf`; None: it learns none."""
+    return model.get_param(TRANSITIONS) if model.has_param(TRANSITIONS) else None
+
+
+def forward(
+    model: Model, docs: list[Doc], is_train: bool
+) -> tuple[list[Floats2d], Callable[[list[Floats2d]], list[Doc]]]:
+    """All layers in turn."""
+    scores, backprop = run_in_turn(model, docs, is_train)
+    if not model.has_param(TRANSITIONS):
+        return scores, backprop
+
+    def backprop_both(gradient: list[Floats2d]) -> Any:
+        *of_scores, of_transitions = gradient
+        model.inc_grad(TRANSITIONS, of_transitions)
+        return backprop(of_scores)
+
+    return scores, backprop_both

@@ -1,4 +1,4 @@
-"""The `sequence_labeler` component: spans from one tag a token, trained with cross-entropy."""
+"""The `sequence_labeler` component: spans from one tag a token, trained with cross-entropy or as a CRF."""
 
 import warnings
 from collections import Counter
@@ -16,11 +16,21 @@ from thinc.api import Config, Model
 from thinc.types import Floats2d
 
 from ..alignment import is_word
-from ..errors import SettingError, in_short
-from ..layers import CROSS_ENTROPY, LossSettings, softmax_loss
-from ..tagging import Calibration, Scheme, Spans, around_spans, best_tags, calibration_error, candidates
+from ..errors import SettingError
+from ..layers import CROSS_ENTROPY, LossSettings, learn_transitions, softmax_loss, transitions_of
+from ..tagging import (
+    Calibration,
+    Scheme,
+    Spans,
+    around_spans,
+    best_tags,
+    calibration_error,
+    candidates,
+    negative_log_likelihood,
+)
 from ..tagging.scheme import MISSING, OUTSIDE, check_scheme
 from ..values import is_flag, is_number
+from .calibrated import CalibratedComponent
 from .gold_spans import (
     characters_of_gold,
     check_overlap,
@@ -31,14 +41,17 @@ from .gold_spans import (
     score_group,
     with_trimmed_spans,
 )
-from .span_component import SpanComponent
 from .span_writing import SCORES, Predicted, by_document, scores_of_entities, write_entities, write_group
 from .whole_batch import whole_batch
+
+# The value of `transitions` with which a head is a CRF.
+LEARNED = "learned"
 
 DEFAULT_CONFIG = Config().from_str(
     """
 [sequence_labeler]
 scheme = "biluo"
+transitions = null
 spans_key = null
 scores = true
 threshold = null
@@ -76,6 +89,7 @@ def make_sequence_labeler(
     name: str,
     model: Model[list[Doc], list[Floats2d]],
     scheme: str,
+    transitions: str | None,
     spans_key: str | None,
     scores: bool,
     threshold: float | dict[str, float] | None,
@@ -89,6 +103,8 @@ def make_sequence_labeler(
 
     model (Model): From `spacy-lsbillm.SequenceLabeler.v1`.
     scheme (str): "biluo" or "iob2".
+    transitions (str | None): "learned": a CRF, whose scores of what follows what are learned and which is trained with
+        the likelihood of whole sequences; None: all that is well-formed counts alike, each token is trained by itself.
     spans_key (str | None): Write to and learn from `doc.spans[spans_key]`; None: `doc.ents`.
     scores (bool): Write the probabilities of spans.
     threshold (float | dict | None): Leave out spans whose probability is below it: a number, or one a label, which are
@@ -100,11 +116,12 @@ def make_sequence_labeler(
     label_smoothing (float): The share of the truth that is spread over all tags.
     scorer (Callable | None): How `spacy evaluate` scores it.
     """
-    return SequenceLabeler(
+    made = SequenceLabeler(
         nlp.vocab,
         model,
         name,
         scheme=scheme,
+        transitions=transitions,
         spans_key=spans_key,
         scores=scores,
         threshold=threshold,
@@ -112,6 +129,8 @@ def make_sequence_labeler(
         loss=LossSettings(class_weights, focal_gamma, label_smoothing),
         scorer=scorer,
     )
+    made.meta = nlp.meta
+    return made
 
 
 def make_sequence_labeler_scorer() -> Callable[..., dict[str, Any]]:
@@ -129,13 +148,14 @@ def sequence_labeler_score(examples: Iterable[Example], spans_key: str | None = 
     return {**score_group(examples, spans_key, **kwargs), f"spans_{spans_key}_ece": error}
 
 
-class SequenceLabeler(SpanComponent):
+class SequenceLabeler(CalibratedComponent):
     """Finds spans that do not overlap: each token gets a tag, and the tags of a document are the best well-formed
     sequence.
 
     The scores of spans are their probabilities: the share of all well-formed sequences of tags that have the span, each
-    as probable as its tags. They are in `doc.spans[spans_key].attrs["scores"]`, or in `ent._.ent_score`;
-    `doc._.ent_scores` are those of `doc.ents`. What `spacy lsbillm calibrate` has found is applied to them.
+    as probable as its tags, or in a CRF as its tags and its transitions. They are in
+    `doc.spans[spans_key].attrs["scores"]`, or in `ent._.ent_score`; `doc._.ent_scores` are those of `doc.ents`. What
+    `spacy lsbillm calibrate` has found is applied to them.
     """
 
     unit = "tokens"
@@ -147,6 +167,7 @@ class SequenceLabeler(SpanComponent):
         name: str = "sequence_labeler",
         *,
         scheme: str = "biluo",
+        transitions: str | None = None,
         spans_key: str | None = None,
         scores: bool = True,
         threshold: float | dict[str, float] | None = None,
@@ -155,8 +176,10 @@ class SequenceLabeler(SpanComponent):
         scorer: Callable[..., dict[str, Any]] | None = sequence_labeler_score,
     ) -> None:
         check_scheme(scheme)
+        check_transitions(name, transitions, loss)
         check_confidence(name, scores, threshold, calibrated)
-        super().__init__(vocab, model, name, {"scheme": scheme, "spans_key": spans_key}, scorer)
+        cfg = {"scheme": scheme, "transitions": transitions, "spans_key": spans_key}
+        super().__init__(vocab, model, name, cfg, scorer)
         # Settings of prediction: those of the config count, not those that were saved with the labels.
         self.scores = scores
         self.threshold = threshold
@@ -174,16 +197,11 @@ class SequenceLabeler(SpanComponent):
         return Scheme(self.cfg["scheme"], self.labels)
 
     @property
-    def calibration(self) -> Calibration | None:
-        """What `calibrate` has found, whether it is applied or not."""
-        found = self.cfg.get("calibration")
-        return None if found is None else Calibration.from_dict(found)
-
-    @calibration.setter
-    def calibration(self, found: Calibration | None) -> None:
-        self.cfg.pop("calibration", None)
-        if found is not None:
-            self.cfg["calibration"] = found.as_dict()
+    def transitions(self) -> np.ndarray | None:
+        """What was learned of what follows what, shape (tags + 1, tags + 1): from a row to a column; the last row is
+        for the first tags of documents, the last column for their last. None: nothing is learned of it."""
+        found = transitions_of(self.model)
+        return None if found is None else self.model.ops.to_numpy(found)
 
     def initialize(
         self,
@@ -200,7 +218,7 @@ class SequenceLabeler(SpanComponent):
             another number than that of the tags.
         """
         # It was of other weights.
-        self.calibration = None
+        self._forget_calibration()
         self._counts.clear()
         sample = self._collect_labels(get_examples, nlp, labels)
         if self.loss.class_weights is not None:
@@ -216,36 +234,19 @@ class SequenceLabeler(SpanComponent):
             )
         output.set_dim("nO", n_tags)
         self.model.initialize(X=sample)
+        if self.cfg["transitions"] == LEARNED:
+            learn_transitions(self.model, n_tags)
 
     def _see_gold(self, example: Example, gold: list[Span]) -> None:
         check_overlap(gold, example.reference, self.name)
         self._counts.update(span.label_ for span in gold)
 
-    def predict(self, docs: Sequence[Doc]) -> Predicted:
-        """The best well-formed tags of the words of all documents, as spans. Tokens of white space have no tag: a span
-        goes on across them, and never begins or ends with one."""
-        calibration = self.calibration if self.calibrated and self.scores else None
-        least = None if calibration is None else calibration.candidates_from
-        predicted = self.find(docs, min(least.values()) if least else None)
-        spans, found = predicted.spans, predicted.candidates
-        if calibration is not None:
-            spans = _with_probabilities(spans, calibration, self.labels)
-            if found is not None:
-                assert least is not None
-                found = found.where(found.score >= self._least(least)[found.label])
-                found = _with_probabilities(found, calibration, self.labels)
-        threshold = self.threshold
-        if threshold is None and calibration is not None:
-            threshold = calibration.threshold
-        if threshold:
-            spans = spans.where(spans.score >= self._least(threshold)[spans.label])
-        return replace(predicted, spans=spans, candidates=found)
+    def _left_out_below(self, calibration: Calibration | None) -> float | dict[str, float] | None:
+        """What the config says, else what `calibrate` has found."""
+        return super()._left_out_below(calibration) if self.threshold is None else self.threshold
 
     def find(self, docs: Sequence[Doc], least: float | None = None) -> Predicted:
-        """The spans as the model gives them, before calibration and thresholds.
-
-        least (float | None): Also all candidates of at least this probability; None: no candidates.
-        """
+        """The best well-formed tags of the words of all documents, as spans, before calibration and thresholds."""
         docs = list(docs)
         lengths = np.array([len(doc) for doc in docs], dtype=np.int64)
         first = np.cumsum(lengths) - lengths
@@ -257,30 +258,14 @@ class SequenceLabeler(SpanComponent):
         words = np.flatnonzero(np.concatenate(word))
         log_probs = self.model.ops.to_numpy(_log_softmax(self.model, self.model.predict(docs)))[words]
         scheme, lengths = self.scheme, np.array([found.sum() for found in word])
-        tags = best_tags(log_probs, lengths, scheme)
-        chosen = log_probs[np.arange(len(tags)), tags]
+        transitions = self.transitions
+        tags = best_tags(log_probs, lengths, scheme, transitions)
         if self.scores:
-            around = around_spans(log_probs, lengths, scheme)
-            spans = scheme.spans(tags, chosen, around.before, around.after)
+            spans = around_spans(log_probs, lengths, scheme, transitions=transitions).spans(tags, log_probs, scheme)
         else:
-            spans = scheme.spans(tags, chosen)
-        found = None if least is None else candidates(log_probs, lengths, scheme, least)
+            spans = scheme.spans(tags, log_probs[np.arange(len(tags)), tags])
+        found = None if least is None else candidates(log_probs, lengths, scheme, least, transitions)
         return Predicted(_on(words, spans), first, None if found is None else _on(words, found))
-
-    def _least(self, threshold: float | dict[str, float]) -> np.ndarray:
-        """The threshold of each label.
-
-        RAISES (SettingError): One is of a label that there is not.
-        """
-        if not isinstance(threshold, dict):
-            return np.full(len(self.labels), threshold)
-        unknown = sorted(set(threshold) - set(self.labels))
-        if unknown:
-            raise SettingError(
-                f"threshold of {self.name!r} names labels that it does not have: {in_short(unknown)}. It has: "
-                f"{in_short(self.labels)}."
-            )
-        return np.array([threshold.get(label, 0.0) for label in self.labels])
 
     def set_annotations(self, docs: Sequence[Doc], predicted: Predicted) -> None:
         """Write the spans. Entities that a document has already are kept, and what overlaps them is left out."""
@@ -290,24 +275,43 @@ class SequenceLabeler(SpanComponent):
                 write_entities(doc, found, written)
             else:
                 write_group(doc, self.spans_key, found, written)
-        if predicted.candidates is not None:
-            calibration = self.calibration
-            assert calibration is not None and calibration.candidates_key is not None
-            for doc, found, scores in by_document(docs, predicted.candidates, predicted.first, self.labels):
-                write_group(doc, calibration.candidates_key, found, scores)
+        self._write_candidates(docs, predicted)
 
     def get_loss(self, examples: Iterable[Example], scores: list[Floats2d]) -> tuple[float, list[Floats2d]]:
-        """Cross-entropy. Tokens without annotation and those of white space have none.
+        """Cross-entropy, in which tokens without annotation have no part, or in a CRF the likelihood of what is
+        annotated, whatever the others are. Tokens of white space have no part in either.
 
         The gradient is that of the mean over tokens, times the documents: beside a component with one gradient a
         document, such as `textcat`, neither drowns the other in their shared transformer.
 
         examples (Iterable[Example]): The batch.
         scores (list[Floats2d]): The model's output.
-        RETURNS (tuple[float, list[Floats2d]]): The mean loss of a token, and the gradient.
+        RETURNS (tuple[float, list[Floats2d]]): The mean loss of a token, and the gradient; in a CRF that of the
+            transitions as one array more.
         """
         examples = list(examples)
         validate_examples(examples, "SequenceLabeler.get_loss")
+        truth = self._truth(examples)
+        n_true = int((truth != MISSING).sum())
+        docs, tokens = self._counted(examples, n_true)
+        log_probs = _log_softmax(self.model, scores)
+        transitions = self.transitions
+        of_transitions: list[Floats2d] = []
+        if transitions is None:
+            loss, gradient = self._cross_entropy(log_probs, truth)
+        else:
+            loss, gradient, summed = self._likelihood(examples, log_probs, truth, transitions)
+            of_transitions = [summed * np.float32(docs / max(tokens, 1))]
+        gradient *= docs / max(tokens, 1)
+        ends = np.cumsum([len(rows) for rows in scores])[:-1]
+        return loss / max(tokens, 1), [*self.model.ops.xp.split(gradient, ends.tolist()), *of_transitions]
+
+    def _truth(self, examples: Sequence[Example]) -> np.ndarray:
+        """The number of the gold tag of each token, -1 where there is none or its label is not known, which is warned
+        of once.
+
+        RETURNS (ndarray[int64]): Shape (tokens,).
+        """
         known = {label: i for i, label in enumerate(self.labels)}
         scheme = self.scheme
         numbers: list[int] = []
@@ -323,25 +327,44 @@ class SequenceLabeler(SpanComponent):
             numbers += found
         if new:
             self._warn_of_left_out(new)
+        return np.array(numbers, dtype=np.int64)
+
+    def _cross_entropy(self, log_probs: Floats2d, truth: np.ndarray) -> tuple[float, Floats2d]:
+        """The sum over tokens, and its gradient."""
         xp = self.model.ops.xp
-        truth = xp.asarray(numbers, dtype="i")
-        rows = xp.flatnonzero(truth != MISSING)
-        log_probs = _log_softmax(self.model, scores)
         gradient = xp.zeros_like(log_probs)
-        loss = 0.0
-        if len(rows):
-            docs, tokens = self._counted(examples, len(rows))
-            gradient[rows] = xp.exp(log_probs[rows])
-            if self.loss.plain:
-                losses = -log_probs[rows, truth[rows]]
-                gradient[rows, truth[rows]] -= 1
-            else:
-                weights = xp.asarray(self._weights_of_tags())[truth[rows]]
-                losses, gradient[rows] = softmax_loss(xp, gradient[rows], truth[rows], weights, self.loss)
-            gradient *= docs / tokens
-            loss = float(losses.mean()) * (len(rows) / tokens)
-        ends = np.cumsum([len(rows) for rows in scores])[:-1]
-        return loss, xp.split(gradient, ends.tolist())
+        rows = xp.asarray(np.flatnonzero(truth != MISSING))
+        if not len(rows):
+            return 0.0, gradient
+        true = xp.asarray(truth)[rows]
+        gradient[rows] = xp.exp(log_probs[rows])
+        if self.loss.plain:
+            losses = -log_probs[rows, true]
+            gradient[rows, true] -= 1
+        else:
+            weights = xp.asarray(self._weights_of_tags())[true]
+            losses, gradient[rows] = softmax_loss(xp, gradient[rows], true, weights, self.loss)
+        return float(losses.sum()), gradient
+
+    def _likelihood(
+        self, examples: Sequence[Example], log_probs: Floats2d, truth: np.ndarray, transitions: np.ndarray
+    ) -> tuple[float, Floats2d, Floats2d]:
+        """The negative logarithm of that of all that is annotated, and its gradients. The recursions run on the CPU."""
+        ops = self.model.ops
+        docs = [example.predicted for example in examples]
+        cuts = np.cumsum([len(doc) for doc in docs])[:-1]
+        # Documents without annotation have no part.
+        word = [
+            is_word(doc) & bool((part != MISSING).any()) for doc, part in zip(docs, np.split(truth, cuts), strict=True)
+        ]
+        words = np.flatnonzero(np.concatenate(word))
+        lengths = np.array([found.sum() for found in word])
+        loss, of_words, of_transitions = negative_log_likelihood(
+            ops.to_numpy(log_probs)[words], lengths, truth[words], self.scheme, transitions
+        )
+        gradient = np.zeros(log_probs.shape, dtype=np.float32)
+        gradient[words] = of_words
+        return loss, ops.asarray2f(gradient), ops.asarray2f(of_transitions.astype(np.float32))
 
     @property
     def _classes(self) -> list[str]:
@@ -375,12 +398,21 @@ class SequenceLabeler(SpanComponent):
     def _check_read(self, exclude: Iterable[str]) -> None:
         """RAISES (ValueError): The settings that were read are none, or not those of the model."""
         check_scheme(self.cfg["scheme"])
-        if (calibration := self.calibration) is not None:
-            for by_label in (calibration.threshold, calibration.candidates_from, calibration.by_label):
-                self._least(dict.fromkeys(by_label, 0.0))
+        self._check_calibration()
         output, n_tags = self.model.get_ref("output_layer"), self.scheme.n_tags
-        if "model" not in exclude and output.has_param("W") and output.get_dim("nO") != n_tags:
+        if "model" in exclude or not output.has_param("W"):
+            return
+        if output.get_dim("nO") != n_tags:
             raise ValueError(f"its model has {output.get_dim('nO')} tags, its settings have {n_tags}")
+        learned, wanted = self.transitions, self.cfg["transitions"] == LEARNED
+        if (learned is not None) != wanted:
+            raise ValueError(
+                f"its model was trained with{'out' if learned is None else ''} learned transitions, but transitions = "
+                f"{self.cfg['transitions']!r} of {self.name!r}: set it to {'null' if wanted else repr(LEARNED)}, or "
+                f"train it again"
+            )
+        if learned is not None and learned.shape != (n_tags + 1, n_tags + 1):
+            raise ValueError(f"its model has transitions of shape {learned.shape}, its settings have {n_tags} tags")
 
     def _see_scored(self, example: Example, gold: list[Span]) -> None:
         """Warn once of gold spans that overlap."""
@@ -401,11 +433,34 @@ def _log_softmax(model: Model, scores: list[Floats2d]) -> Floats2d:
     return joined - xp.log(xp.exp(joined).sum(axis=1, keepdims=True))
 
 
+def check_transitions(name: str, transitions: object, loss: LossSettings) -> None:
+    """RAISES (SettingError): There are no such transitions, or the loss is one of single tokens."""
+    if transitions not in (None, LEARNED):
+        raise SettingError(
+            f'transitions = {transitions!r} of {name!r} is not allowed. Use "{LEARNED}" for a CRF, or null for tags '
+            f"that only have to be well-formed."
+        )
+    if transitions == LEARNED and not loss.plain:
+        changed = ", ".join(
+            f"{field} = {value!r}" for field, value in vars(loss).items() if value != getattr(CROSS_ENTROPY, field)
+        )
+        raise SettingError(
+            f'transitions = "{LEARNED}" of {name!r} cannot be had with {changed}: a CRF is trained with the likelihood '
+            f"of whole sequences, these weigh single tokens. Set transitions to null, or leave the losses at "
+            f"class_weights = null, focal_gamma = 0.0 and label_smoothing = 0.0."
+        )
+
+
+def check_calibrated(name: str, value: object, setting: str = "calibrated") -> None:
+    """RAISES (SettingError): It is neither true nor false."""
+    if not is_flag(value):
+        raise SettingError(f"{setting} = {value!r} of {name!r} is not allowed. Use true or false.")
+
+
 def check_confidence(name: str, scores: object, threshold: float | dict[str, float] | None, calibrated: object) -> None:
     """RAISES (SettingError): One of the settings of confidence is not allowed."""
     for setting, value in (("scores", scores), ("calibrated", calibrated)):
-        if not is_flag(value):
-            raise SettingError(f"{setting} = {value!r} of {name!r} is not allowed. Use true or false.")
+        check_calibrated(name, value, setting)
     values = threshold.values() if isinstance(threshold, dict) else [] if threshold is None else [threshold]
     if not all(is_number(value) and 0 <= value <= 1 for value in values):
         raise SettingError(
@@ -438,10 +493,6 @@ def scores_and_truth(examples: Iterable[Example], spans_key: str | None) -> tupl
                 scores.append(score)
                 right.append((span.start_char, span.end_char, span.label_) in gold)
     return np.array(scores, dtype=np.float64), np.array(right, dtype=bool)
-
-
-def _with_probabilities(spans: Spans, calibration: Calibration, labels: tuple[str, ...]) -> Spans:
-    return replace(spans, score=calibration.probabilities(spans.score, spans.label, labels))
 
 
 def _on(words: np.ndarray, spans: Spans) -> Spans:

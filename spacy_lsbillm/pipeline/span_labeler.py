@@ -16,10 +16,11 @@ from thinc.types import Floats3d
 from ..alignment import is_word
 from ..errors import SettingError
 from ..layers import score_blocks
-from ..tagging import Spans
+from ..tagging import Spans, calibration_error
 from ..values import is_number, is_whole
+from .calibrated import CalibratedComponent
 from .gold_spans import AlignedSpans, aligned_spans, score_group
-from .span_component import SpanComponent
+from .sequence_labeler import check_calibrated, scores_and_truth
 from .span_writing import Predicted, by_document, write_group
 from .whole_batch import whole_batch
 
@@ -31,6 +32,7 @@ DEFAULT_CONFIG = Config().from_str(
 spans_key = "sc"
 max_length = null
 threshold = 0.5
+calibrated = true
 negatives = null
 
 [span_labeler.scorer]
@@ -66,6 +68,7 @@ def make_span_labeler(
     spans_key: str,
     max_length: int | None,
     threshold: float,
+    calibrated: bool,
     negatives: float | None,
     scorer: Callable[..., dict[str, Any]] | None,
 ) -> "SpanLabeler":
@@ -74,20 +77,24 @@ def make_span_labeler(
     model (Model): From `spacy-lsbillm.SpanLabeler.v1`.
     spans_key (str): Write to and learn from `doc.spans[spans_key]`.
     max_length (int | None): Words of the longest span that can be found; None: that of the training corpus.
-    threshold (float): Write the spans whose score is at least this.
+    threshold (float): Write the spans to which the model gives at least this.
+    calibrated (bool): Apply what `calibrate` has found, if it has.
     negatives (float | None): Spans without a label that are in the loss for each one with a label; None: all.
     scorer (Callable | None): How `spacy evaluate` scores it.
     """
-    return SpanLabeler(
+    made = SpanLabeler(
         nlp.vocab,
         model,
         name,
         spans_key=spans_key,
         max_length=max_length,
         threshold=threshold,
+        calibrated=calibrated,
         negatives=negatives,
         scorer=scorer,
     )
+    made.meta = nlp.meta
+    return made
 
 
 def make_span_labeler_scorer() -> Callable[..., dict[str, Any]]:
@@ -96,16 +103,19 @@ def make_span_labeler_scorer() -> Callable[..., dict[str, Any]]:
 
 
 def span_labeler_score(examples: Iterable[Example], spans_key: str = DEFAULT_KEY, **kwargs: Any) -> dict[str, Any]:
-    """Precision, recall and F1 of spans with their labels, micro-averaged and per label. White space at the ends of
-    gold spans does not count."""
-    return score_group(examples, spans_key, **kwargs)
+    """Precision, recall and F1 of spans with their labels, micro-averaged and per label, and the expected calibration
+    error of their scores. White space at the ends of gold spans does not count."""
+    examples = list(examples)
+    error = calibration_error(*scores_and_truth(examples, spans_key))
+    return {**score_group(examples, spans_key, **kwargs), f"spans_{spans_key}_ece": error}
 
 
-class SpanLabeler(SpanComponent):
+class SpanLabeler(CalibratedComponent):
     """Finds spans that may be nested or overlap: every label of every span up to a length has a probability of its own,
     and those that are probable enough are written, in the order of the text.
 
-    The scores of spans are these probabilities, in `doc.spans[spans_key].attrs["scores"]`.
+    The scores of spans are these probabilities, in `doc.spans[spans_key].attrs["scores"]`. What `spacy lsbillm
+    calibrate` has found is applied to them.
     """
 
     unit = "spans"
@@ -119,13 +129,16 @@ class SpanLabeler(SpanComponent):
         spans_key: str = DEFAULT_KEY,
         max_length: int | None = None,
         threshold: float = 0.5,
+        calibrated: bool = True,
         negatives: float | None = None,
         scorer: Callable[..., dict[str, Any]] | None = span_labeler_score,
     ) -> None:
         _check_settings(name, spans_key, max_length, threshold, negatives)
+        check_calibrated(name, calibrated)
         super().__init__(vocab, model, name, {"spans_key": spans_key, "max_length": max_length}, scorer)
         # Not saved with the labels: those of the config count.
         self.threshold = threshold
+        self.calibrated = calibrated
         self.negatives = negatives
         # Of gold spans that were looked at, in words; and whether too long ones were warned of in scoring.
         self._lengths: list[int] = []
@@ -150,6 +163,8 @@ class SpanLabeler(SpanComponent):
         RAISES (SettingError): There are no labels, or an empty one; there is no span to take `max_length` from; or the
             model's `nO` is another number than that of the labels.
         """
+        # It was of other weights.
+        self._forget_calibration()
         self._lengths = []
         sample = self._collect_labels(get_examples, nlp, labels)
         if self.max_length is None:
@@ -172,30 +187,34 @@ class SpanLabeler(SpanComponent):
         model.set_dim("nL", self.max_length)
         model.initialize(X=sample)
 
-    def predict(self, docs: Sequence[Doc]) -> Predicted:
-        """The spans whose score is at least `threshold`, in the order of their starts, then of their ends. Tokens of
-        white space do not count: a span goes on across them, and never begins or ends with one."""
+    def find(self, docs: Sequence[Doc], least: float | None = None) -> Predicted:
+        """The spans to which the model gives at least `threshold`, in the order of their starts, then of their ends."""
         docs = list(docs)
         sizes = np.array([len(doc) for doc in docs], dtype=np.int64)
         first = np.cumsum(sizes) - sizes
         words = np.flatnonzero(np.concatenate([np.zeros(0, dtype=bool), *map(is_word, docs)]))
         ops = self.model.ops
-        least = _logit(self.threshold)
+        written = _logit(self.threshold)
+        lowest = written if least is None else min(written, _logit(least))
         # Columns: the first word, the label, the last word; and the scores.
         places, scores = [np.zeros((0, 3), dtype=np.int64)], [np.zeros(0, dtype="f")]
         for at, block in score_blocks(self.model, docs):
-            begin, label, longer = ops.xp.nonzero(block >= least)
-            scores.append(ops.to_numpy(ops.sigmoid(block[begin, label, longer])))
+            begin, label, longer = ops.xp.nonzero(block >= lowest)
+            scores.append(ops.to_numpy(block[begin, label, longer]))
             places.append(ops.to_numpy(ops.xp.stack([begin + at, label, begin + at + longer], axis=1)))
         found, score = np.concatenate(places), np.concatenate(scores)
         order = np.lexsort((found[:, 1], found[:, 2], found[:, 0]))
         begin, label, last = found[order].T
-        return Predicted(Spans(words[begin], words[last] + 1, label, score[order]), first)
+        score = score[order]
+        spans = Spans(words[begin], words[last] + 1, label, ops.to_numpy(ops.sigmoid(ops.asarray1f(score))))
+        others = None if least is None else spans.where(score >= _logit(least))
+        return Predicted(spans.where(score >= written), first, others)
 
     def set_annotations(self, docs: Sequence[Doc], predicted: Predicted) -> None:
         """Write the spans, in place of those that the group has already."""
         for doc, found, scores in by_document(docs, predicted.spans, predicted.first, self.labels):
             write_group(doc, self.cfg["spans_key"], found, scores)
+        self._write_candidates(docs, predicted)
 
     def get_loss(self, examples: Iterable[Example], scores: list[Floats3d]) -> tuple[float, list[Floats3d]]:
         """Binary cross-entropy of each label of each span.
@@ -297,6 +316,7 @@ class SpanLabeler(SpanComponent):
     def _check_read(self, exclude: Iterable[str]) -> None:
         """RAISES (ValueError): The settings that were read are none, or not those of the model."""
         _check_settings(self.name, self.cfg["spans_key"], self.cfg["max_length"], self.threshold, self.negatives)
+        self._check_calibration()
         model = self.model
         if "model" in exclude or not model.has_param("length"):
             return

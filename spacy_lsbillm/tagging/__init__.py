@@ -1,6 +1,7 @@
 """Tags that stand for spans, the best well-formed sequence of them, and the probabilities of spans. No spaCy in it."""
 
 from .confidence import Calibration, Curve, calibration_error
+from .crf import negative_log_likelihood
 from .decode import best_tags
 from .marginals import around_spans, candidates
 from .scheme import SCHEMES, Scheme, Spans
@@ -15,4 +16,5 @@ __all__ = [
     "best_tags",
     "calibration_error",
     "candidates",
+    "negative_log_likelihood",
 ]

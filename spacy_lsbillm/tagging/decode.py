@@ -9,22 +9,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .crf import IMPOSSIBLE, best_path
 from .scheme import Scheme
 
-IMPOSSIBLE = np.float32(-np.inf)
 
-
-def best_tags(scores: np.ndarray, lengths: np.ndarray, scheme: Scheme) -> np.ndarray:
+def best_tags(
+    scores: np.ndarray, lengths: np.ndarray, scheme: Scheme, transitions: np.ndarray | None = None
+) -> np.ndarray:
     """Tags that are well-formed in every document and have the highest sum of scores among those that are.
 
     scores (ndarray[float32]): Of each tag of each token, such as log-probabilities; shape (tokens, tags).
     lengths (ndarray[int]): Tokens of each document.
+    transitions (ndarray[float32] | None): Of a CRF, see `crf`; None: what is allowed counts alike.
     RETURNS (ndarray[int64]): Shape (tokens,).
     """
     lengths = np.asarray(lengths, dtype=np.int64)
     lengths = lengths[lengths > 0]
     if not len(lengths):
         return np.zeros(0, dtype=np.int64)
+    if transitions is not None:
+        return best_path(scores, lengths, scheme, transitions)
     tags = scores.argmax(axis=1)
     starts = np.cumsum(lengths) - lengths
     first = np.zeros(len(tags), dtype=bool)

@@ -6,24 +6,18 @@ Culotta and McCallum, 2004). As in `decode`, what may follow depends only on whe
 that a step takes time linear in the number of tags. IOB2 is BILUO whose U has the score of B and whose L that of I:
 each sequence of the one stands for one of the other.
 
-Time is linear in tokens and no step is one token's: all documents are cut into chunks of `CHUNK` tokens, which go
-through the recursion side by side. What is open where a chunk begins is a guess at first, "nothing"; chunks whose guess
-was wrong are done again with what their neighbour found, until none is. A chunk soon forgets how it began, so that two
-rounds are the rule; the k-th chunk of a document is right after k rounds whatever the scores are. Beside the scores
-there are two numbers a token in memory, and the tags of one token of each chunk.
+Time is linear in tokens and no step is one token's, see `chunks`. Beside the scores there are two numbers a token in
+memory, and the tags of one token of each chunk.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from .chunks import Chunks, States, active, cut, settle
+from .crf import LEAST, read, ways_out
 from .scheme import INSTEAD, Scheme, Spans
 
-CHUNK = 128
-# What is less probable than this (1.8e-35) is taken for this probable: no document is then without a sequence.
-LEAST = np.float32(-80.0)
-# How near to each other two guesses of a chunk's beginning are the same one.
-NEAR, NOTHING = 1e-9, 1e-30
 # Tokens of which beginnings of spans are looked for at once.
 AT_ONCE = 65536
 
@@ -38,40 +32,75 @@ class Around:
     after (ndarray[float64]): The weight of all that may stand after it where nothing is open there, as a share of the
         weight of all sequences; shape (tokens,).
     going_on (ndarray[float32] | None): The weight of what may stand after it where a span with a label goes on there,
-        in units of `after`; shape (tokens, labels).
+        in units of `after`; shape (tokens, labels), or with transitions (tokens, tags).
+    begins (ndarray[float32] | None), ends (ndarray[float32] | None): With transitions, where it makes a difference
+        which tag the token has, to be added to `before` and to `after`; shape (tokens, tags).
+    transitions (ndarray[float32] | None): What is added to the scores of the tags within a span.
     """
 
     before: np.ndarray
     after: np.ndarray
     going_on: np.ndarray | None = None
+    begins: np.ndarray | None = None
+    ends: np.ndarray | None = None
+    transitions: np.ndarray | None = None
+
+    def spans(self, tags: np.ndarray, scores: np.ndarray, scheme: Scheme) -> Spans:
+        """Those of well-formed tags, with their probabilities.
+
+        tags (ndarray[int]): Of all tokens, shape (tokens,).
+        scores (ndarray[float32]): As `around_spans` got them.
+        """
+        tokens = np.arange(len(tags))
+        chosen, before, after = scores[tokens, tags], self.before, self.after
+        if self.begins is not None and self.ends is not None and self.transitions is not None:
+            before, after = before + self.begins[tokens, tags], after + self.ends[tokens, tags]
+            chosen = chosen.astype(np.float64)
+            # Those into the first tag of a span count in what is before it.
+            chosen[1:] += np.where(scheme.continues(tags[1:]), self.transitions[tags[:-1], tags[1:]], 0.0)
+        return scheme.spans(tags, chosen, before, after)
+
+    def first(self, tokens: slice, tags: slice) -> np.ndarray:
+        """What is before spans that begin with some tags."""
+        before = self.before[tokens, None]
+        return before if self.begins is None else before + self.begins[tokens, tags]
+
+    def last(self, tokens: np.ndarray | slice, tags: np.ndarray | slice) -> np.ndarray:
+        """What is after spans that end with some tags."""
+        after = self.after[tokens, None] if isinstance(tokens, slice) else self.after[tokens]
+        return after if self.ends is None else after + self.ends[tokens, tags]
+
+    def within(self, tokens: np.ndarray | slice, tags: np.ndarray | slice, labels: np.ndarray | slice) -> np.ndarray:
+        """What is after tokens within spans.
+
+        tags, labels: The same, with the kind of the tag or without.
+        """
+        assert self.going_on is not None
+        after = self.after[tokens, None] if isinstance(tokens, slice) else self.after[tokens]
+        return after + self.going_on[tokens, labels if self.ends is None else tags]
+
+    def step(self, tags: np.ndarray, following: np.ndarray) -> np.ndarray | float:
+        """The transitions from tags to others."""
+        return 0.0 if self.transitions is None else self.transitions[tags, following]
 
 
-@dataclass(frozen=True)
-class Chunks:
-    """Pieces of documents, in order.
-
-    first (ndarray[int64]), last (ndarray[int64]): Their first and last tokens.
-    document (ndarray[int64]): The number of the document of each.
-    """
-
-    first: np.ndarray
-    last: np.ndarray
-    document: np.ndarray
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens of each."""
-        return self.last - self.first + 1
-
-
-def around_spans(scores: np.ndarray, lengths: np.ndarray, scheme: Scheme, going_on: bool = False) -> Around:
+def around_spans(
+    scores: np.ndarray,
+    lengths: np.ndarray,
+    scheme: Scheme,
+    going_on: bool = False,
+    transitions: np.ndarray | None = None,
+) -> Around:
     """What there is before and after any span.
 
     scores (ndarray[float32]): The log-probabilities of the tags of each token; shape (tokens, tags).
     lengths (ndarray[int]): Tokens of each document.
     going_on (bool): Also where spans go on, which takes one number a token and label.
+    transitions (ndarray[float32] | None): Of a CRF, see `crf`; None: what is allowed counts alike.
     """
-    chunks = _cut(lengths)
+    chunks = cut(lengths)
+    if transitions is not None:
+        return _around_with(transitions, scores, chunks, scheme, going_on)
     if not len(scores):
         return Around(np.zeros(0), np.zeros(0), np.zeros((0, len(scheme.labels)), dtype=np.float32))
     ahead, total = _sweep(scores, chunks, scheme, backwards=False)
@@ -80,16 +109,39 @@ def around_spans(scores: np.ndarray, lengths: np.ndarray, scheme: Scheme, going_
     return Around(ahead, behind - np.repeat(total[chunks.document], chunks.lengths), goes)
 
 
-def candidates(scores: np.ndarray, lengths: np.ndarray, scheme: Scheme, least: float) -> Spans:
+def _around_with(transitions: np.ndarray, scores: np.ndarray, chunks: Chunks, scheme: Scheme, going_on: bool) -> Around:
+    goes_on, ends = ways_out(transitions, scheme)
+    if not len(scores):
+        nothing = np.zeros((0, scheme.n_tags), dtype=np.float32)
+        return Around(np.zeros(0), np.zeros(0), nothing, nothing, nothing, transitions)
+
+    def by_tag(weights: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        return np.log(weights @ steps)[:, :-1].astype(np.float32)
+
+    with np.errstate(divide="ignore"):
+        ahead = read(scores, chunks, goes_on + ends, backwards=False)
+        before, total = ahead.scale, ahead.total
+        begins = by_tag(ahead.weights, ends)
+        del ahead
+        behind = read(scores, chunks, goes_on + ends, backwards=True)
+        after = behind.scale - np.repeat(total[chunks.document], chunks.lengths)
+        goes = by_tag(behind.weights, goes_on.T) if going_on else None
+        return Around(before, after, goes, begins, by_tag(behind.weights, ends.T), transitions)
+
+
+def candidates(
+    scores: np.ndarray, lengths: np.ndarray, scheme: Scheme, least: float, transitions: np.ndarray | None = None
+) -> Spans:
     """All spans, overlapping ones too, that have at least some probability. There are at most 1 / least that begin at a
     token.
 
     scores (ndarray[float32]): The log-probabilities of the tags of each token; shape (tokens, tags).
     lengths (ndarray[int]): Tokens of each document.
     least (float): The probability, above 0.
+    transitions (ndarray[float32] | None): Of a CRF.
     RETURNS (Spans): In the order of their beginnings and ends, with their probabilities.
     """
-    around = around_spans(scores, lengths, scheme, going_on=True)
+    around = around_spans(scores, lengths, scheme, True, transitions)
     bound = np.log(least)
     found = [
         _beginning_in(slice(at, at + AT_ONCE), scores, around, scheme, bound) for at in range(0, len(scores), AT_ONCE)
@@ -106,43 +158,31 @@ def _beginning_in(
     tokens: slice, scores: np.ndarray, around: Around, scheme: Scheme, bound: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Starts, ends, labels and log-probabilities of the candidates that begin at some of the tokens."""
-    assert around.going_on is not None
     begin, inside, last, unit = (_columns(scheme, kind) for kind in "BILU")
-    before, after = around.before[tokens, None], around.after[tokens, None]
-    alone = before + scores[tokens, unit] + after
+    every = slice(len(scheme.labels))
+    alone = around.first(tokens, unit) + scores[tokens, unit] + around.last(tokens, unit)
     start, label = np.nonzero(alone >= bound)
     found = [(start + tokens.start, start + tokens.start + 1, label, alone[start, label])]
-    weight = before + scores[tokens, begin]
-    start, label = np.nonzero(weight + after + around.going_on[tokens] >= bound)
+    weight = around.first(tokens, begin) + scores[tokens, begin]
+    start, label = np.nonzero(weight + around.within(tokens, begin, every) >= bound)
     weight = weight[start, label]
-    at = start + tokens.start
-    start = at
+    at = start = start + tokens.start
+    tag = begin.start + label
     # One more token of all open candidates at a time.
     while len(start):
-        at = at + 1
-        ended = weight + scores[at, last.start + label] + around.after[at]
+        at, final, middle = at + 1, last.start + label, inside.start + label
+        ended = weight + around.step(tag, final) + scores[at, final] + around.last(at, final)
         whole = ended >= bound
         found.append((start[whole], at[whole] + 1, label[whole], ended[whole]))
-        weight = weight + scores[at, inside.start + label]
-        goes = weight + around.after[at] + around.going_on[at, label] >= bound
-        start, at, label, weight = start[goes], at[goes], label[goes], weight[goes]
+        weight = weight + around.step(tag, middle) + scores[at, middle]
+        goes = weight + around.within(at, middle, label) >= bound
+        start, at, label, weight, tag = start[goes], at[goes], label[goes], weight[goes], middle[goes]
     starts, ends, labels, logs = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return starts, ends, labels, logs
 
 
 def _columns(scheme: Scheme, kind: str) -> slice:
     return scheme.columns(kind if kind in scheme.kinds else INSTEAD[kind])
-
-
-def _cut(lengths: np.ndarray) -> Chunks:
-    lengths = np.asarray(lengths, dtype=np.int64)
-    lengths = lengths[lengths > 0]
-    starts = np.cumsum(lengths) - lengths
-    counts = -(-lengths // CHUNK)
-    document = np.repeat(np.arange(len(lengths)), counts)
-    number = np.arange(len(document)) - np.repeat(np.cumsum(counts) - counts, counts)
-    first = starts[document] + number * CHUNK
-    return Chunks(first, np.minimum(first + CHUNK, (starts + lengths)[document]) - 1, document)
 
 
 def _sweep(
@@ -156,32 +196,18 @@ def _sweep(
     """
     n_chunks, n_labels = len(chunks.first), len(scheme.labels)
     closed_log = np.empty(len(scores))
-    # The weights where nothing is open, and where a span with each label is; their sum is 1.
+    # The weights where nothing is open, and where a span with each label is.
     entered = np.zeros((n_chunks, 1 + n_labels))
     entered[:, 0] = 1.0
-    left = np.empty_like(entered)
-    scale = np.empty(n_chunks)
-    order = np.arange(n_chunks)[::-1] if backwards else np.arange(n_chunks)
-    follows = np.append(False, np.diff(chunks.document[order]) == 0)
-    todo = np.arange(n_chunks)
+    states = States.of(entered)
+
+    def read(todo: np.ndarray) -> None:
+        _read(scores, chunks, scheme, todo, states, closed_log, backwards, going_on)
+
     with np.errstate(divide="ignore"):
-        while len(todo):
-            _read(scores, chunks, scheme, todo, entered, (left, scale), closed_log, backwards, going_on)
-            new = entered.copy()
-            new[order[1:][follows[1:]]] = left[order[:-1][follows[1:]]]
-            same = np.abs(new - entered) <= NEAR * new + NOTHING
-            todo = np.flatnonzero(~same.all(axis=1))
-            entered[todo] = new[todo]
-        # The scales of the chunks of a document that were read before.
-        added = np.cumsum(scale[order])
-        begun = np.flatnonzero(~follows)
-        before = added - scale[order] - np.repeat((added - scale[order])[begun], np.diff(np.append(begun, n_chunks)))
-        earlier = np.empty(n_chunks)
-        earlier[order] = before
+        earlier, last = settle(chunks, states, backwards, read)
         closed_log += np.repeat(earlier, chunks.lengths)
-        ended = order[np.append(begun[1:], n_chunks) - 1]
-        total = np.empty(len(begun))
-        total[chunks.document[ended]] = np.log(left[ended, 0]) + earlier[ended] + scale[ended]
+        total = np.log(states.left[last, 0]) + earlier[last] + states.scale[last]
     return closed_log, total
 
 
@@ -190,18 +216,16 @@ def _read(
     chunks: Chunks,
     scheme: Scheme,
     todo: np.ndarray,
-    entered: np.ndarray,
-    results: tuple[np.ndarray, np.ndarray],
+    states: States,
     closed_log: np.ndarray,
     backwards: bool,
     going_on: np.ndarray | None,
 ) -> None:
     """Some chunks from how they are entered to how they are left, side by side.
 
-    results (tuple): Weights where each chunk is left, and the logarithm of what they were divided by; are filled.
     closed_log (ndarray), going_on (ndarray | None): Of the tokens; are filled.
     """
-    left, scale = results
+    left, scale = states.left, states.scale
     begin, inside, last, unit = (_columns(scheme, kind) for kind in "BILU")
     if backwards:
         begin, last = last, begin
@@ -209,10 +233,9 @@ def _read(
     todo = todo[np.argsort(-chunks.lengths[todo], kind="stable")]
     lengths = chunks.lengths[todo]
     edge, way = (chunks.last[todo], -1) if backwards else (chunks.first[todo], 1)
-    closed, opened = entered[todo, 0], entered[todo, 1:]
+    closed, opened = states.entered[todo, 0], states.entered[todo, 1:]
     divided = np.zeros(len(todo))
-    active = np.searchsorted(-lengths, -np.arange(lengths[0]), side="left")
-    for step, going in enumerate(active.tolist()):
+    for step, going in enumerate(active(lengths)):
         if going < len(closed):
             ended = todo[going : len(closed)]
             left[ended, 0], left[ended, 1:], scale[ended] = closed[going:], opened[going:], divided[going:]

@@ -134,6 +134,11 @@ class Scheme:
         kind, label = np.divmod(tags - 1, max(1, len(self.labels)))
         return kind, label
 
+    def continues(self, tags: np.ndarray) -> np.ndarray:
+        """Whether each tag goes on with a span; shape as the tags'."""
+        kind, _ = self.split(tags)
+        return np.isin(kind, [self.kinds.index(letter) for letter in self.kinds if letter in "IL"])
+
     def well_formed(self, tags: np.ndarray, first: np.ndarray) -> np.ndarray:
         """Whether each tag may stand behind the one before it, and at the end of a document if it is its last.
 
@@ -145,7 +150,7 @@ class Scheme:
         opens = np.isin(kind, [self.kinds.index(letter) for letter in "BI"])
         before_opens = np.append(False, opens[:-1]) & ~first
         same = before_opens & (np.append(-1, label[:-1]) == label)
-        continues = np.isin(kind, [self.kinds.index(letter) for letter in self.kinds if letter in "IL"])
+        continues = self.continues(tags)
         fine = ~continues | same
         if self.name == "biluo":
             # What is open must go on; at the end of a document nothing may be open.

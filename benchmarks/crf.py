@@ -1,0 +1,112 @@
+"""What learned transitions (a CRF) are worth beside tags that only have to be well-formed.
+
+    python -m benchmarks.crf run --data DATA     twelve trainings, 10 core-minutes; goes on where it was stopped
+    python -m benchmarks.crf report
+
+Pipelines with a sequence_labeler over the embedded base are trained as those of `benchmarks.tasks`, with the settings
+that were chosen without transitions. The best round is chosen on the development set, the figures are the test set's.
+"""
+
+import argparse
+import os
+import shutil
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import spacy
+from spacy.tokens import DocBin
+from spacy.training import Corpus
+from thinc.api import NumpyOps, set_current_ops
+from tqdm import tqdm
+
+from spacy_lsbillm.training_run import run_training
+
+from .record import ROOT, circumstances, read_result, write_result
+from .tasks.arguments import add_run_arguments
+from .tasks.models import MODELS, Budget, make_config
+from .tasks.sets import prepare
+
+RESULTS = ROOT / "benchmarks" / "results" / "crf.json"
+ROWS = ["snips_slots", "restaurant8k_slots", "crossner_politics", "wnut17", "litbank_events", "bc5cdr"]
+HEAD = "sequence_labeler"
+TRANSITIONS: dict[str, str | None] = {"constraint": None, "learned": "learned"}
+EXAMPLES, DEV, TEST, ROUNDS = 300, 200, 500, 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.crf", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("run", help="train and score", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add_run_arguments(command, ROWS, seeds=(0,), examples=EXAMPLES, dev=DEV)
+    command.set_defaults(test=TEST, epochs=ROUNDS)
+    commands.add_parser("report", help="print the table")
+    args = parser.parse_args()
+    if args.command == "run":
+        run(args)
+    print(report(read_result(RESULTS)["cells"]))
+
+
+def run(args: argparse.Namespace) -> None:
+    """All trainings that are not there yet."""
+    data, work = args.data.resolve(), args.work.resolve() / "crf"
+    os.chdir(ROOT)
+    # As in `benchmarks.tasks`.
+    set_current_ops(NumpyOps(use_blis=False))
+    content = read_result(RESULTS) if RESULTS.exists() else {"cells": {}}
+    cells = [(name, way, seed) for name in args.sets for seed in args.seeds for way in TRANSITIONS]
+    limits = {"train": args.examples, "dev": args.dev, "test": args.test}
+    for name, way, seed in tqdm(cells, unit=" trainings"):
+        key = f"{name}/{way}/{seed}"
+        if key not in content["cells"]:
+            paths = prepare(name, data, work / "data", limits)
+            content["cells"][key] = cell(work / "run", paths, way, seed, Budget(epochs=args.epochs))
+            settings = {"what": __doc__.splitlines()[0], "limits": limits, "rounds": args.epochs, "base": "assets/base"}
+            write_result(RESULTS, settings | content | circumstances())
+
+
+def cell(folder: Path, paths: dict[str, Path], way: str, seed: int, budget: Budget) -> dict[str, Any]:
+    """One training, and its scores."""
+    shutil.rmtree(folder, ignore_errors=True)
+    used = time.process_time()
+    corpora = {split: str(paths[split]) for split in ("train", "dev")}
+    config = make_config(
+        MODELS["bidirectional"], "sequence", corpora, len(DocBin().from_disk(paths["train"])), budget, seed
+    )
+    config["components"][HEAD]["transitions"] = TRANSITIONS[way]
+    training = run_training(config, folder)
+    nlp = spacy.load(folder / "model-best")
+    scores = nlp.evaluate(list(Corpus(paths["test"])(nlp)))
+    shutil.rmtree(folder, ignore_errors=True)
+    return {
+        "dev": round(training.score, 4),
+        **{key: round(scores[f"ents_{key}"], 4) for key in ("p", "r", "f", "ece")},
+        "core_seconds": round(time.process_time() - used, 1),
+    }
+
+
+def report(cells: dict[str, dict[str, Any]]) -> str:
+    """A table: means over the seeds."""
+    lines = [
+        "| data set | F1, constraint only | F1, learned | difference | ECE, constraint only | ECE, learned |",
+        "|---|---|---|---|---|---|",
+    ]
+    differences = []
+    for name in dict.fromkeys(key.partition("/")[0] for key in cells):
+        ways = [[found for key, found in cells.items() if key.startswith(f"{name}/{way}/")] for way in TRANSITIONS]
+        if not all(ways):
+            continue
+        f, ece = ([statistics.mean(found[figure] for found in own) for own in ways] for figure in ("f", "ece"))
+        differences.append(100 * (f[1] - f[0]))
+        lines.append(
+            f"| {name} | {100 * f[0]:.1f} | {100 * f[1]:.1f} | {differences[-1]:+.1f} | {ece[0]:.3f} | {ece[1]:.3f} |"
+        )
+    lines.append(f"\nMean difference: {statistics.mean(differences):+.2f}.")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

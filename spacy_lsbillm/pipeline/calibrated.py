@@ -1,0 +1,121 @@
+"""Components whose spans have scores that `calibrate` makes probabilities of."""
+
+import warnings
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from spacy.tokens import Doc
+from thinc.api import Optimizer
+
+from ..errors import SettingError, in_short
+from ..tagging import Calibration, Spans
+from .span_component import SpanComponent
+from .span_writing import Predicted, by_document, write_group
+
+# In a pipeline's meta: what `calibrate` has found, in words, by component.
+META = "calibration"
+
+
+class CalibratedComponent(SpanComponent):
+    """A component that applies what `spacy lsbillm calibrate` has found for it."""
+
+    # Settings of prediction: whether spans get scores, and whether what was found is applied to them.
+    scores: bool = True
+    calibrated: bool = True
+    # The pipeline's: where a calibration is forgotten, it is there as well.
+    meta: dict[str, Any] | None = None
+
+    @abstractmethod
+    def find(self, docs: Sequence[Doc], least: float | None = None) -> Predicted:
+        """The spans as the model gives them, before calibration and its thresholds.
+
+        least (float | None): Also all candidates of at least this probability; None: no candidates.
+        """
+
+    def _left_out_below(self, calibration: Calibration | None) -> float | dict[str, float] | None:
+        """The probability below which spans that were found are left out, or one of each label."""
+        return None if calibration is None else calibration.threshold
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What `calibrate` has found, whether it is applied or not."""
+        found = self.cfg.get("calibration")
+        return None if found is None else Calibration.from_dict(found)
+
+    @calibration.setter
+    def calibration(self, found: Calibration | None) -> None:
+        self.cfg.pop("calibration", None)
+        if found is not None:
+            self.cfg["calibration"] = found.as_dict()
+
+    def finish_update(self, sgd: Optimizer) -> None:
+        """Change the weights. A calibration is of those that it was found for, and is dropped with a warning."""
+        if self.calibration is not None:
+            self._forget_calibration()
+            warnings.warn(
+                f"{self.name!r} was calibrated, and is trained on: what calibrate had found is dropped, as it is not "
+                f"right for other weights, and with it thresholds and candidates. Calibrate the pipeline again when it "
+                f"is trained: python -m spacy lsbillm calibrate PIPELINE DEV --output OUTPUT.",
+                stacklevel=3,
+            )
+        super().finish_update(sgd)
+
+    def _forget_calibration(self) -> None:
+        self.calibration = None
+        of_heads = (self.meta or {}).get(META, {})
+        if of_heads.pop(self.name, None) is not None and not of_heads and self.meta is not None:
+            del self.meta[META]
+
+    def predict(self, docs: Sequence[Doc]) -> Predicted:
+        """The spans of all documents, with their probabilities. Tokens of white space do not count: a span goes on
+        across them, and never begins or ends with one."""
+        calibration = self.calibration if self.calibrated and self.scores else None
+        least = None if calibration is None else calibration.candidates_from
+        predicted = self.find(docs, min(least.values()) if least else None)
+        spans, found = predicted.spans, predicted.candidates
+        if calibration is not None:
+            spans = _with_probabilities(spans, calibration, self.labels)
+            if found is not None:
+                assert least is not None
+                found = found.where(found.score >= self._least(least)[found.label])
+                found = _with_probabilities(found, calibration, self.labels)
+        threshold = self._left_out_below(calibration)
+        if threshold:
+            spans = spans.where(spans.score >= self._least(threshold)[spans.label])
+        return replace(predicted, spans=spans, candidates=found)
+
+    def _least(self, threshold: float | dict[str, float]) -> np.ndarray:
+        """The threshold of each label.
+
+        RAISES (SettingError): One is of a label that there is not.
+        """
+        if not isinstance(threshold, dict):
+            return np.full(len(self.labels), threshold)
+        unknown = sorted(set(threshold) - set(self.labels))
+        if unknown:
+            raise SettingError(
+                f"threshold of {self.name!r} names labels that it does not have: {in_short(unknown)}. It has: "
+                f"{in_short(self.labels)}."
+            )
+        return np.array([threshold.get(label, 0.0) for label in self.labels])
+
+    def _write_candidates(self, docs: Sequence[Doc], predicted: Predicted) -> None:
+        if predicted.candidates is None:
+            return
+        calibration = self.calibration
+        assert calibration is not None and calibration.candidates_key is not None
+        for doc, found, scores in by_document(docs, predicted.candidates, predicted.first, self.labels):
+            write_group(doc, calibration.candidates_key, found, scores)
+
+    def _check_calibration(self) -> None:
+        """RAISES (SettingError): It is of labels that there are not."""
+        if (calibration := self.calibration) is not None:
+            for by_label in (calibration.threshold, calibration.candidates_from, calibration.by_label):
+                self._least(dict.fromkeys(by_label, 0.0))
+
+
+def _with_probabilities(spans: Spans, calibration: Calibration, labels: tuple[str, ...]) -> Spans:
+    return replace(spans, score=calibration.probabilities(spans.score, spans.label, labels))

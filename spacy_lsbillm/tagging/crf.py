@@ -1,0 +1,274 @@
+"""A linear-chain CRF (Lafferty et al., 2001) over the sequences of tags that a scheme allows: beside the scores of
+tags, learned ones of what follows what.
+
+The weight of a sequence is the exponential of the scores of its tags and of its transitions, added up; an ill-formed
+one has none. Transitions are an array of shape (tags + 1, tags + 1): from a row to a column. The last row is what
+stands before the first tag of a document, the last column what stands behind its last one. Those that the scheme does
+not allow are in no sequence, whatever number they have.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from .chunks import Chunks, States, active, cut, settle
+from .scheme import MISSING, Scheme
+
+IMPOSSIBLE = np.float32(-np.inf)
+# What is less probable than this (1.8e-35) is taken for this probable: no document is then without a sequence.
+LEAST = np.float32(-80.0)
+# Numbers of the table that is searched for the best tag before each tag, at once.
+AT_ONCE = 1_000_000
+
+
+def allowed(scheme: Scheme) -> np.ndarray:
+    """What may follow what.
+
+    RETURNS (ndarray[bool]): Shape (tags + 1, tags + 1).
+    """
+    return _ending(scheme) | _going_on(scheme)
+
+
+def _going_on(scheme: Scheme) -> np.ndarray:
+    """Transitions within a span."""
+    found = np.zeros((scheme.n_tags + 1,) * 2, dtype=bool)
+    labels = np.arange(len(scheme.labels))
+    for kind in "BI":
+        for after in set(scheme.kinds) & set("IL"):
+            found[scheme.columns(kind).start + labels, scheme.columns(after).start + labels] = True
+    return found
+
+
+def _ending(scheme: Scheme) -> np.ndarray:
+    """Transitions from where nothing is open, or a span may end, to where none goes on."""
+    kinds = np.array(["O", *np.repeat(list(scheme.kinds), len(scheme.labels)), "end"])
+    closed = np.ones(len(kinds), dtype=bool) if scheme.name == "iob2" else ~np.isin(kinds, ["B", "I"])
+    found = closed[:, None] & ~np.isin(kinds, ["I", "L"])
+    # A document has at least one token.
+    found[-1, -1] = False
+    return found
+
+
+@dataclass(frozen=True)
+class Read:
+    """Documents read in one direction.
+
+    weights (ndarray[float64]): Of each tag of the token that was read before each token, or in the last column of none;
+        a row adds up to 1; shape (tokens, tags + 1).
+    scale (ndarray[float64]): The logarithm of what they were divided by, shape (tokens,).
+    total (ndarray[float64]): The logarithm of the weight of all sequences of each document that is not empty.
+    """
+
+    weights: np.ndarray
+    scale: np.ndarray
+    total: np.ndarray
+
+
+def read(scores: np.ndarray, chunks: Chunks, transitions: np.ndarray, *, backwards: bool) -> Read:
+    """The recursion in one direction.
+
+    scores (ndarray): Of the tags of each token; shape (tokens, tags).
+    transitions (ndarray[float64]): The exponentials of transitions, 0 for those that are not allowed.
+    """
+    steps = transitions.T if backwards else transitions
+    n_states = len(steps)
+    entered = np.zeros((len(chunks.first), n_states))
+    _, follows = chunks.order(backwards)
+    # A guess for those in the middle of a document: outside of spans.
+    entered[:, 0] = 1.0
+    begins = np.flatnonzero(~follows[::-1] if backwards else ~follows)
+    entered[begins] = np.eye(n_states)[-1]
+    states = States.of(entered)
+    weights, scale = np.empty((len(scores), n_states)), np.empty(len(scores))
+
+    def read_some(todo: np.ndarray) -> None:
+        _read(scores, chunks, steps, todo, states, weights, scale, backwards)
+
+    with np.errstate(divide="ignore"):
+        earlier, last = settle(chunks, states, backwards, read_some)
+        scale += np.repeat(earlier, chunks.lengths)
+        total = np.log(states.left[last] @ steps[:, -1]) + earlier[last] + states.scale[last]
+    return Read(weights, scale, total)
+
+
+def _read(
+    scores: np.ndarray,
+    chunks: Chunks,
+    steps: np.ndarray,
+    todo: np.ndarray,
+    states: States,
+    weights: np.ndarray,
+    scale: np.ndarray,
+    backwards: bool,
+) -> None:
+    """Some chunks from how they are entered to how they are left, side by side.
+
+    steps (ndarray[float64]): From what was read before to what is read next.
+    weights (ndarray), scale (ndarray): Of the tokens; are filled.
+    """
+    # Longest first: those that go on at a step are then the first of all.
+    todo = todo[np.argsort(-chunks.lengths[todo], kind="stable")]
+    edge, way = (chunks.last[todo], -1) if backwards else (chunks.first[todo], 1)
+    now = states.entered[todo]
+    divided = np.zeros(len(todo))
+    for step, going in enumerate(active(chunks.lengths[todo])):
+        if going < len(now):
+            ended = todo[going : len(now)]
+            states.left[ended], states.scale[ended] = now[going:], divided[going:]
+            now, divided = now[:going], divided[:going]
+        token = edge[:going] + way * step
+        weights[token], scale[token] = now, divided
+        following = np.zeros_like(now)
+        following[:, :-1] = (now @ steps[:, :-1]) * np.exp(np.maximum(scores[token], LEAST))
+        both = following.sum(axis=1)
+        now, divided = following / both[:, None], divided + np.log(both)
+    ended = todo[: len(now)]
+    states.left[ended], states.scale[ended] = now, divided
+
+
+def exponentials(transitions: np.ndarray, scheme: Scheme) -> np.ndarray:
+    """Of those that are allowed, 0 for the others; float64."""
+    return np.where(allowed(scheme), np.exp(transitions.astype(np.float64)), 0.0)
+
+
+def ways_out(transitions: np.ndarray, scheme: Scheme) -> tuple[np.ndarray, np.ndarray]:
+    """The same in two parts: those that go on with a span, and all others."""
+    weights = exponentials(transitions, scheme)
+    return weights * _going_on(scheme), weights * _ending(scheme)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What sequences have on average, each as often as its weight says.
+
+    total (ndarray[float64]): The logarithm of the weight of all, of each document that is not empty.
+    tags (ndarray[float64]): The share of each tag at each token; shape (tokens, tags).
+    transitions (ndarray[float64]): How many of each there are in all documents; shape (tags + 1, tags + 1).
+    """
+
+    total: np.ndarray
+    tags: np.ndarray
+    transitions: np.ndarray
+
+
+def expected(scores: np.ndarray, lengths: np.ndarray, transitions: np.ndarray) -> Expected:
+    """Forward-backward.
+
+    transitions (ndarray[float64]): As of `exponentials`.
+    """
+    chunks = cut(lengths)
+    ahead = read(scores, chunks, transitions, backwards=False)
+    behind = read(scores, chunks, transitions, backwards=True)
+    up_to = (ahead.weights @ transitions)[:, :-1] * np.exp(np.maximum(scores, LEAST))
+    # Each row's own scale is of no account: what a token has adds up to 1.
+    tags = up_to * (behind.weights @ transitions.T)[:, :-1]
+    sums = tags.sum(axis=1, keepdims=True)
+    tags /= sums
+    counts = np.empty_like(transitions)
+    counts[:-1] = transitions[:-1] * ((up_to / sums).T @ behind.weights)
+    starts = chunks.first[np.append(True, np.diff(chunks.document) > 0)]
+    counts[-1] = np.append(tags[starts].sum(axis=0), 0.0)
+    return Expected(ahead.total, tags, counts)
+
+
+def negative_log_likelihood(
+    scores: np.ndarray, lengths: np.ndarray, truth: np.ndarray, scheme: Scheme, transitions: np.ndarray
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """How improbable the sequences are that have the true tags, whatever tags other tokens have.
+
+    scores (ndarray[float32]): Of the tags of each token; shape (tokens, tags).
+    lengths (ndarray[int]): Tokens of each document.
+    truth (ndarray[int]): The true tag of each token, well-formed; -1 where it is not known.
+    transitions (ndarray[float32]): Shape (tags + 1, tags + 1).
+    RETURNS (tuple[float, ndarray[float64], ndarray[float64]]): The sum over documents, and its gradients with regard to
+        scores and transitions.
+    """
+    if not len(scores):
+        return 0.0, np.zeros(scores.shape), np.zeros(transitions.shape)
+    weights = exponentials(transitions, scheme)
+    every = expected(scores, lengths, weights)
+    fits = _fits(truth, scheme)
+    # The true tag has the score 0, however improbable it is: the others of its token have none at all.
+    best = np.where(fits, scores, -np.inf).max(axis=1, keepdims=True)
+    right = expected(np.where(fits, scores - best, -np.inf), lengths, weights)
+    loss = float(every.total.sum() - right.total.sum() - best.sum(dtype=np.float64))
+    return loss, every.tags - right.tags, every.transitions - right.transitions
+
+
+def _fits(truth: np.ndarray, scheme: Scheme) -> np.ndarray:
+    """The tags that each token may have."""
+    known = truth != MISSING
+    fits = np.repeat(~known[:, None], scheme.n_tags, axis=1)
+    fits[known, truth[known]] = True
+    if scheme.name == "iob2":
+        # A known span is not made longer by a token behind it that is not known. (In BILUO its L says where it ends.)
+        fits[1:, scheme.columns("I")] &= (known[1:] | ~known[:-1])[:, None]
+    return fits
+
+
+def best_path(scores: np.ndarray, lengths: np.ndarray, scheme: Scheme, transitions: np.ndarray) -> np.ndarray:
+    """Viterbi: the well-formed tags of each document with the highest sum of scores.
+
+    lengths (ndarray[int64]): Tokens of each document, none of them 0.
+    RETURNS (ndarray[int64]): Shape (tokens,).
+    """
+    order = np.argsort(-lengths, kind="stable")
+    starts = (np.cumsum(lengths) - lengths)[order]
+    lengths = lengths[order]
+    searched = _Search(np.where(allowed(scheme), transitions, IMPOSSIBLE).astype(np.float32), scheme)
+    goes_on = active(lengths)
+    best = scores[starts] + searched.transitions[-1, :-1]
+    final = np.empty_like(best)
+    pointers: list[np.ndarray] = []
+    for step in range(1, len(goes_on)):
+        going = goes_on[step]
+        final[going : len(best)] = best[going:]
+        best, before = searched.step(best[:going])
+        best += scores[starts[:going] + step]
+        pointers.append(before)
+    final[: len(best)] = best
+    tags = np.empty(len(scores), dtype=np.int64)
+    current = (final + searched.transitions[:-1, -1]).argmax(axis=1)
+    for step in range(len(goes_on) - 1, 0, -1):
+        going = goes_on[step]
+        tags[starts[:going] + step] = current[:going]
+        current[:going] = pointers[step - 1][np.arange(going), current[:going]]
+    tags[starts] = current
+    return tags
+
+
+class _Search:
+    """The best tag before each tag: what goes on with a span has two before it, B and I; all else what is closed."""
+
+    def __init__(self, transitions: np.ndarray, scheme: Scheme) -> None:
+        self.transitions = transitions
+        n_tags, going_on = scheme.n_tags, _going_on(scheme)[:-1, :-1]
+        free = _ending(scheme)[:-1, :-1]
+        self.closed, self.free = np.flatnonzero(free.any(axis=1)), np.flatnonzero(free.any(axis=0))
+        self.inside = np.flatnonzero(going_on.any(axis=0))
+        # Of each tag within a span, the two before it.
+        self.before = np.stack([np.flatnonzero(going_on[:, tag]) for tag in self.inside], axis=1)
+        # A row a tag, so that what is compared lies together.
+        self.between = np.ascontiguousarray(transitions[np.ix_(self.closed, self.free)].T)
+        self.n_tags, self.number = n_tags, np.uint16 if n_tags < 2**16 else np.int64
+
+    def step(self, best: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """From the best sum that ends in each tag to that of the transition to each tag, and the tag before it; shape
+        (documents, tags)."""
+        found = np.empty((len(best), self.n_tags), dtype=best.dtype)
+        before = np.empty(found.shape, dtype=self.number)
+        for rows in self._blocks(len(best)):
+            sums = best[rows, None, self.closed] + self.between
+            chosen = sums.argmax(axis=2)
+            found[rows, self.free] = np.take_along_axis(sums, chosen[:, :, None], axis=2)[:, :, 0]
+            before[rows, self.free] = self.closed[chosen]
+        sums = best[:, self.before] + self.transitions[self.before, self.inside]
+        chosen = sums.argmax(axis=1)
+        found[:, self.inside] = sums.max(axis=1)
+        before[:, self.inside] = np.where(chosen == 0, self.before[0], self.before[1])
+        return found, before
+
+    def _blocks(self, documents: int) -> Iterator[slice]:
+        size = max(1, AT_ONCE // max(1, self.between.size))
+        return (slice(at, at + size) for at in range(0, documents, size))
