@@ -10,6 +10,7 @@ from spacy.training import Example
 from spacy.util import minibatch
 
 from ..pipeline.gold_spans import characters_of_gold
+from ..pipeline.label_sets import annotated_in
 from ..pipeline.sequence_labeler import SequenceLabeler
 from ..tagging import Spans
 
@@ -71,14 +72,24 @@ def gather(nlp: Language, heads: Iterable[str], examples: Iterable[Example]) -> 
             pipe = nlp.get_pipe(name)
             assert isinstance(pipe, SequenceLabeler)
             gold = [characters_of_gold(example.reference, pipe.spans_key) for example in batch]
-            pairs = [(doc, spans) for doc, spans in zip(docs, gold, strict=True) if spans is not None]
-            if pairs:
-                parts[name].append(_evidence(pipe, *zip(*pairs, strict=True)))
+            judged = annotated_in((example.reference for example in batch), pipe.labels)
+            rows = [(*row,) for row in zip(docs, gold, judged, strict=True) if row[1] is not None]
+            if rows:
+                parts[name].append(_evidence(pipe, *zip(*rows, strict=True)))
     return {name: _joined(found) for name, found in parts.items() if found}
 
 
-def _evidence(pipe: SequenceLabeler, docs: tuple[Doc, ...], gold: tuple[set[tuple[int, int, str]], ...]) -> Evidence:
-    """Of one batch."""
+def _evidence(
+    pipe: SequenceLabeler,
+    docs: tuple[Doc, ...],
+    gold: tuple[set[tuple[int, int, str]], ...],
+    judged: tuple[np.ndarray, ...],
+) -> Evidence:
+    """Of one batch.
+
+    judged (tuple[ndarray[bool], ...]): The labels that each document was annotated for: of others none is right or
+        wrong.
+    """
     labels = pipe.labels
     number = {label: i for i, label in enumerate(labels)}
     counts = np.zeros((len(docs), len(labels)), dtype=np.int64)
@@ -104,7 +115,8 @@ def _evidence(pipe: SequenceLabeler, docs: tuple[Doc, ...], gold: tuple[set[tupl
         for i, first, last, j in rows
     ]
     best = np.arange(len(start)) < len(found.spans)
-    return Evidence(labels, counts, unknown, document, label, score.astype(np.float64), np.array(right, bool), best)
+    found_here = (document, label, score.astype(np.float64), np.array(right, bool), best)
+    return Evidence(labels, counts, unknown, *found_here).where(np.array(judged)[document, label])
 
 
 def _keys(spans: Spans, labels: tuple[str, ...]) -> np.ndarray:

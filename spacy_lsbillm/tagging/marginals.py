@@ -80,6 +80,29 @@ def around_spans(scores: np.ndarray, lengths: np.ndarray, scheme: Scheme, going_
     return Around(ahead, behind - np.repeat(total[chunks.document], chunks.lengths), goes)
 
 
+def tag_marginals(scores: np.ndarray, lengths: np.ndarray, scheme: Scheme) -> np.ndarray:
+    """The probability of each tag of each token: the share of all weight that goes to sequences that have it there.
+
+    scores (ndarray[float32]): The log-probabilities of the tags of each token; shape (tokens, tags).
+    lengths (ndarray[int]): Tokens of each document.
+    RETURNS (ndarray[float32]): Shape (tokens, tags); the rows add up to 1.
+    """
+    found = np.zeros(scores.shape, dtype=np.float32)
+    if not len(scores):
+        return found
+    around = around_spans(scores, lengths, scheme, going_on=True)
+    assert around.going_on is not None
+    coming = np.empty_like(around.going_on)
+    _sweep(scores, _cut(lengths), scheme, backwards=False, going_on=coming)
+    weight = np.maximum(scores, LEAST) + (around.before + around.after)[:, None]
+    found[:, 0] = np.exp(weight[:, 0])
+    # What comes in is open before the token, what goes on is open behind it. In IOB2 two kinds share a column.
+    for kind, edges in (("B", around.going_on), ("I", coming + around.going_on), ("L", coming), ("U", 0.0)):
+        columns = _columns(scheme, kind)
+        found[:, columns] += np.exp(weight[:, columns] + edges)
+    return found / found.sum(axis=1, keepdims=True)
+
+
 def candidates(scores: np.ndarray, lengths: np.ndarray, scheme: Scheme, least: float) -> Spans:
     """All spans, overlapping ones too, that have at least some probability. There are at most 1 / least that begin at a
     token.
