@@ -10,11 +10,12 @@ from pipelines import LISTENER, build
 from spacy.tokens import Doc, DocBin, Span
 from spacy.training import Corpus, Example
 from spacy.util import fix_random_seed
-from test_heads import corpus, found, labeler
+from test_heads import CNN, corpus, found, labeler
 from thinc.api import Adam
 
 from spacy_lsbillm.data.readers import create_label_set_corpus_v1
 from spacy_lsbillm.errors import DataError, SettingError
+from spacy_lsbillm.layers import LossSettings
 from spacy_lsbillm.pipeline.teacher import add_labels, create_new_labels_v1
 
 OLD = ["we met in boston", "a trip to paris", "rain over boston again", "they live in paris now"]
@@ -42,12 +43,12 @@ def example(nlp, text, names, annotated=None, spans_key=None, cats=None):
     return Example(nlp.make_doc(text), reference)
 
 
-def classifier(nlp, factory):
+def classifier(nlp, factory, tok2vec=LISTENER):
     model = {
         "@architectures": "spacy-lsbillm.PooledTextCat.v1",
         "exclusive_classes": factory == "textcat",
         "pooling": "mean",
-        "tok2vec": LISTENER,
+        "tok2vec": tok2vec,
     }
     return nlp.add_pipe(factory, config={"model": model})
 
@@ -71,8 +72,23 @@ def old(make_base, tmp_path_factory):
     classifier(nlp, "textcat")
     data = [example(nlp, text, ["city"], cats=old_cats(text)) for text in OLD]
     nlp.initialize(lambda: data)
-    learn(nlp, data, 40, Adam(0.01))
+    learn(nlp, data, 30, Adam(0.005))
     folder = tmp_path_factory.mktemp("old") / "pipeline"
+    nlp.to_disk(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """The same with a small network of its own for each head, in place of a transformer."""
+    fix_random_seed(0)
+    nlp = spacy.blank("xx")
+    labeler(nlp, tok2vec=CNN)
+    classifier(nlp, "textcat", CNN)
+    data = [example(nlp, text, ["city"], cats=old_cats(text)) for text in OLD]
+    nlp.initialize(lambda: data)
+    learn(nlp, data, 30, Adam(0.01))
+    folder = tmp_path_factory.mktemp("small") / "pipeline"
     nlp.to_disk(folder)
     return folder
 
@@ -85,17 +101,16 @@ def score(nlp, texts, names):
 
 
 @pytest.mark.parametrize("scheme", ["biluo", "iob2"])
-def test_old_rows_are_kept_bit_for_bit(make_base, tmp_path, scheme):
-    nlp = build(make_base(), heads=(), lora={"r": 4, "dropout": 0.0})
-    pipe = labeler(nlp, scheme=scheme, class_weights={"city": 2.0, "moon": 3.0, "O": 0.5})
-    pipe.loss = type(pipe.loss)({"city": 2.0, "O": 0.5})
+def test_old_rows_are_kept_bit_for_bit(tmp_path, scheme):
+    nlp = spacy.blank("xx")
+    pipe = labeler(nlp, tok2vec=CNN, scheme=scheme, class_weights={"city": 2.0, "O": 0.5})
     data = corpus(nlp)
     nlp.initialize(lambda: data)
     learn(nlp, data, 30, optimizer := Adam(0.01))
     docs = list(nlp.pipe([one.text for one in data]))
     before, tags, rows = [found(doc) for doc in docs], pipe.scheme.tags, dict_of_rows(pipe)
     assert any(before)
-    pipe.loss = type(pipe.loss)({"city": 2.0, "moon": 3.0, "O": 0.5})
+    pipe.loss = LossSettings({"city": 2.0, "moon": 3.0, "O": 0.5})
     assert (pipe.add_label("moon"), pipe.add_label("moon")) == (1, 0)
     assert pipe.labels[-1] == "moon" and set(tags) < set(pipe.scheme.tags)
     after = dict_of_rows(pipe)
@@ -123,9 +138,9 @@ def dict_of_rows(pipe):
 
 
 @pytest.mark.parametrize("factory", ["textcat", "textcat_multilabel"])
-def test_a_pooled_textcat_gets_another_class(make_base, tmp_path, factory):
-    nlp = build(make_base(), heads=(), lora={"r": 4, "dropout": 0.0})
-    pipe = classifier(nlp, factory)
+def test_a_pooled_textcat_gets_another_class(tmp_path, factory):
+    nlp = spacy.blank("xx")
+    pipe = classifier(nlp, factory, CNN)
     data = corpus(nlp)
     nlp.initialize(lambda: data)
     learn(nlp, data, 10, optimizer := Adam(0.01))
@@ -151,9 +166,9 @@ def test_a_pooled_textcat_gets_another_class(make_base, tmp_path, factory):
 
 
 @pytest.mark.parametrize("spans_key", [None, "slots"])
-def test_what_a_document_was_not_annotated_for_has_no_part_in_loss_and_score(make_base, spans_key):
-    nlp = build(make_base(), heads=())
-    pipe = labeler(nlp, spans_key=spans_key)
+def test_what_a_document_was_not_annotated_for_has_no_part_in_the_loss(spans_key):
+    nlp = spacy.blank("xx")
+    pipe = labeler(nlp, tok2vec=CNN, spans_key=spans_key)
     data = [example(nlp, OLD[0], ["city"], spans_key=spans_key), example(nlp, NEW[0], ["artist"], spans_key=spans_key)]
     pipe.add_label("moon")
     nlp.initialize(lambda: data)
@@ -182,7 +197,7 @@ def test_what_a_document_was_not_annotated_for_has_no_part_in_loss_and_score(mak
 
 
 @pytest.mark.parametrize("spans_key", [None, "slots"])
-def test_a_prediction_of_a_label_that_nobody_annotated_is_not_wrong(make_base, spans_key):
+def test_a_prediction_of_a_label_that_nobody_annotated_is_not_wrong(spans_key):
     nlp = spacy.blank("xx")
     pipe = labeler(nlp, spans_key=spans_key)
     name = "ents" if spans_key is None else f"spans_{spans_key}"
@@ -205,7 +220,7 @@ def test_a_prediction_of_a_label_that_nobody_annotated_is_not_wrong(make_base, s
     assert scores(["city", "artist"])[f"{name}_p"] == 0.5
 
 
-def test_a_bad_label_set(make_base):
+def test_a_bad_label_set():
     nlp = spacy.blank("xx")
     pipe = labeler(nlp)
     with pytest.raises(DataError, match=r"'we met in boston': 'annotated' is 'city'; it must be a list of labels"):
@@ -215,14 +230,14 @@ def test_a_bad_label_set(make_base):
 # A teacher
 
 
-def test_a_teacher_keeps_what_naive_training_loses(old):
+def test_a_teacher_keeps_what_naive_training_loses(small):
     """New texts have one label alone, and those that were learned are in none of them."""
     results = {}
     for way in ("naive", "teacher"):
         fix_random_seed(0)
-        nlp = spacy.load(old)
+        nlp = spacy.load(small)
         assert score(nlp, OLD, ["city"]) == 1.0
-        add_labels(nlp, {"sequence_labeler": ["artist"]}, old if way == "teacher" else None)
+        add_labels(nlp, {"sequence_labeler": ["artist"]}, small if way == "teacher" else None)
         # Cities are in some of the new texts, where nobody has annotated them.
         texts = [*NEW, "hear miles davis in boston", "chet baker in paris"]
         data = [example(nlp, text, ["artist"], None if way == "naive" else ["artist"]) for text in texts]
@@ -261,12 +276,13 @@ def test_a_teacher_of_classes(make_base, tmp_path, factory):
     """Documents that are not of the new class stay what they were."""
     results = {}
     fix_random_seed(0)
-    nlp = build(make_base(), heads=(), lora={"r": 4, "dropout": 0.0})
-    classifier(nlp, factory)
+    nlp = spacy.blank("xx")
+    classifier(nlp, factory, CNN)
     data = [example(nlp, text, [], cats=old_cats(text)) for text in OLD]
     nlp.initialize(lambda: data)
-    learn(nlp, data, 30, Adam(0.01))
+    learn(nlp, data, 20, Adam(0.01))
     nlp.to_disk(tmp_path / "old")
+    expected = [nlp(text).cats for text in OLD]
     for way in ("naive", "teacher"):
         fix_random_seed(0)
         nlp = spacy.load(tmp_path / "old")
@@ -274,13 +290,10 @@ def test_a_teacher_of_classes(make_base, tmp_path, factory):
         others = [example(nlp, text, [], cats={"music": 0.0}) for text in OLD]
         new = [example(nlp, text, [], cats={"music": 1.0}) for text in NEW]
         learn(nlp, [*others, *new], 30, Adam(0.01))
-        results[way] = [
-            nlp(text).cats["weather"] > 0.5 if "rain" in text else nlp(text).cats["trip"] > 0.5 for text in OLD
-        ]
         assert all(nlp(text).cats["music"] > 0.5 for text in NEW)
-    assert all(results["teacher"])
-    if factory == "textcat":
-        assert not all(results["naive"])
+        found = [nlp(text).cats for text in OLD]
+        results[way] = max(abs(a[name] - b[name]) for a, b in zip(expected, found, strict=True) for name in CLASSES)
+    assert results["teacher"] < 0.1 < results["naive"]
 
 
 # Corpora and configs
@@ -304,7 +317,7 @@ def test_a_corpus_with_replay(tmp_path):
     # What a document says itself stays, and so does a corpus without replay.
     said = write(tmp_path / "said.spacy", nlp, OLD, ["city"], annotated=["city", "artist"])
     plain = create_label_set_corpus_v1(said, ["moon"])
-    assert all(one.reference.user_data["annotated"] == ["city", "artist"] for one in plain(nlp))
+    assert all(one.reference.user_data["annotated"] == ("city", "artist") for one in plain(nlp))
     with pytest.raises(DataError, match=r"'miles davis' has the label 'artist', which is not among .*: 'artst'\."):
         list(create_label_set_corpus_v1(new, ["artst"])(nlp))
 
@@ -330,7 +343,7 @@ def test_label_sets_in_jsonl(tmp_path):
     (tmp_path / "some.jsonl").write_text("\n".join(map(json.dumps, lines)))
     run("lsbillm", "convert", tmp_path / "some.jsonl", tmp_path / "out", "--lang", "xx")
     docs = [one.reference for one in Corpus(tmp_path / "out" / "some.spacy")(spacy.blank("xx"))]
-    assert [doc.user_data.get("annotated") for doc in docs] == [["city"], None]
+    assert [doc.user_data.get("annotated") for doc in docs] == [("city",), None]
     for wrong, message in ((["date"], "label 'city', which is not among"), ([1], "must be a list of labels")):
         (tmp_path / "some.jsonl").write_text(json.dumps({**lines[0], "annotated": wrong}))
         told = run("lsbillm", "convert", tmp_path / "some.jsonl", tmp_path / "out", code=1)
@@ -357,9 +370,9 @@ def test_spacy_train_from_a_trained_pipeline(old, tmp_path):
         "replay": str(before),
         "replay_docs": 2,
     }
-    config["training"] |= {"max_steps": 12, "eval_frequency": 6, "dropout": 0.0, "frozen_components": ["textcat"]}
+    config["training"] |= {"max_steps": 24, "eval_frequency": 12, "dropout": 0.0, "frozen_components": ["textcat"]}
     config["training"]["score_weights"] = {"ents_f": 1.0}
-    config["training"]["optimizer"]["learn_rate"] = 0.01
+    config["training"]["optimizer"]["learn_rate"] = 0.005
     config.to_disk(tmp_path / "new.cfg", interpolate=False)
     run("train", tmp_path / "new.cfg", "--output", tmp_path / "out")
     trained = spacy.load(tmp_path / "out" / "model-last")
@@ -370,7 +383,7 @@ def test_spacy_train_from_a_trained_pipeline(old, tmp_path):
 # Bad input
 
 
-def test_bad_teachers(old, make_base):
+def test_bad_teachers(old):
     nlp = spacy.load(old)
     with pytest.raises(SettingError, match=r"pipeline has no component 'ner'; it has: transformer, sequence_labeler"):
         add_labels(nlp, {"ner": ["artist"]})
