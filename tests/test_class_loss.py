@@ -10,7 +10,7 @@ from test_heads import CNN, corpus, fit, found, labeler
 from tiny import TEXTS
 
 from spacy_lsbillm.errors import SettingError
-from spacy_lsbillm.layers import LossSettings
+from spacy_lsbillm.layers import LossSettings, soft_loss
 from spacy_lsbillm.layers.class_loss import balanced, sigmoid_loss, softmax_loss
 
 pytestmark = pytest.mark.any_stack
@@ -192,3 +192,28 @@ def test_a_class_without_annotation_has_no_gradient():
 def test_a_table_is_refused_where_classes_have_no_names():
     with pytest.raises(SettingError, match="PooledTextCat, which does not know the names"):
         classifier(True, class_weights={"a": 2.0})
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 5), st.booleans())
+def test_gradients_of_the_loss_of_a_truth_that_is_partly_known(seed, classes, none_open):
+    rng = np.random.default_rng(seed)
+    scores, shares = rng.normal(0, 2, (4, classes)), rng.dirichlet(np.ones(classes + 1), 4)[:, 1:]
+    is_open = (rng.random((4, classes)) < 0.5) & (not none_open)
+    loss, gradient = soft_loss(np, softmax(scores), shares, is_open)
+    expected = slope(lambda moved: soft_loss(np, softmax(moved), shares, is_open)[0], scores)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-6)
+    p = softmax(scores)[0]
+    rest = (1 - shares[0].sum()) * is_open[0].any()
+    assert loss[0] == pytest.approx(-(shares[0] @ np.log(p)) - (rest and rest * np.log(p[is_open[0]].sum())))
+
+
+def test_a_truth_that_is_wholly_known_or_not_at_all():
+    p = softmax(np.random.default_rng(0).normal(size=(3, 4)))
+    one, none = np.eye(4)[:3], np.zeros((3, 4))
+    loss, gradient = soft_loss(np, p, one, none > 0)
+    np.testing.assert_allclose(loss, -np.log(p[np.arange(3), np.arange(3)]))
+    np.testing.assert_allclose(gradient, p - one)
+    for all_open in (True, False):
+        loss, gradient = soft_loss(np, p, none, none == (0 if all_open else 1))
+        np.testing.assert_allclose(loss, 0, atol=1e-12)
+        np.testing.assert_allclose(gradient, 0, atol=1e-12)

@@ -18,6 +18,7 @@ from spacy_lsbillm.tagging import (
     calibration_error,
     candidates,
     chunks,
+    tag_marginals,
 )
 
 pytestmark = pytest.mark.any_stack
@@ -219,3 +220,24 @@ def test_the_error_of_scores_that_are_right_and_of_others():
     assert calibration_error(scores**2, right) == pytest.approx(1 / 2 - 1 / 3, abs=0.01)
     assert calibration_error(np.zeros(0), np.zeros(0, bool)) is None
     assert calibration_error(np.array([0.25]), np.array([True])) == pytest.approx(0.75)
+
+
+@settings(max_examples=60, deadline=None)
+@given(documents(), st.sampled_from([1, 2, 256]))
+def test_probabilities_of_tags_are_those_over_all_sequences(case, chunk):
+    scheme, lengths, scores = case
+    scores = normalised(scores)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunks, "CHUNK", chunk)
+        found = tag_marginals(scores, lengths, scheme)
+    expected, at = np.zeros(scores.shape), 0
+    for length in lengths:
+        weights = {
+            sequence: np.exp(sum(float(scores[at + i, tag]) for i, tag in enumerate(sequence)))
+            for sequence in product(range(scheme.n_tags), repeat=length)
+            if is_well_formed([scheme.tags[tag] for tag in sequence], scheme.name)
+        }
+        for sequence, weight in weights.items():
+            expected[np.arange(at, at + length), list(sequence)] += weight / sum(weights.values())
+        at += length
+    np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -11,6 +11,7 @@ from spacy.util import minibatch
 
 from ..pipeline.calibrated import CalibratedComponent
 from ..pipeline.gold_spans import characters_of_gold
+from ..pipeline.label_sets import annotated_in
 from ..tagging import Spans
 
 # Spans that are less probable are no candidates. Models are surer than they should be, so that gold spans are among
@@ -74,10 +75,10 @@ def gather(
             pipe = nlp.get_pipe(name)
             assert isinstance(pipe, CalibratedComponent)
             gold = [characters_of_gold(example.reference, pipe.spans_key) for example in batch]
-            pairs = [(doc, spans) for doc, spans in zip(docs, gold, strict=True) if spans is not None]
-            if pairs:
-                docs_of, gold_of = zip(*pairs, strict=True)
-                parts[name].append(_evidence(pipe, docs_of, gold_of, least))
+            judged = annotated_in((example.reference for example in batch), pipe.labels)
+            rows = [(*row,) for row in zip(docs, gold, judged, strict=True) if row[1] is not None]
+            if rows:
+                parts[name].append(_evidence(pipe, *zip(*rows, strict=True), least=least))
     return {name: _joined(found) for name, found in parts.items() if found}
 
 
@@ -85,9 +86,14 @@ def _evidence(
     pipe: CalibratedComponent,
     docs: tuple[Doc, ...],
     gold: tuple[set[tuple[int, int, str]], ...],
+    judged: tuple[np.ndarray, ...],
     least: float | None,
 ) -> Evidence:
-    """Of one batch."""
+    """Of one batch.
+
+    judged (tuple[ndarray[bool], ...]): The labels that each document was annotated for: of others none is right or
+        wrong.
+    """
     labels = pipe.labels
     number = {label: i for i, label in enumerate(labels)}
     counts = np.zeros((len(docs), len(labels)), dtype=np.int64)
@@ -113,7 +119,8 @@ def _evidence(
         for i, first, last, j in rows
     ]
     best = np.arange(len(start)) < len(found.spans)
-    return Evidence(labels, counts, unknown, document, label, score.astype(np.float64), np.array(right, bool), best)
+    found_here = (document, label, score.astype(np.float64), np.array(right, bool), best)
+    return Evidence(labels, counts, unknown, *found_here).where(np.array(judged)[document, label])
 
 
 def _keys(spans: Spans, labels: tuple[str, ...]) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Records as spaCy's documents. Tokens are kept as given; a text without tokens is cut by the language's tokenizer."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,8 @@ from spacy.tokens import Doc, Span
 from spacy.util import get_words_and_spaces
 from spacy.vocab import Vocab
 
-from ..errors import DataError
+from ..errors import DataError, in_short
+from ..pipeline.label_sets import ANNOTATED, check_label_set
 from .annotation_tools import PARTIAL
 from .records import Record
 
@@ -94,7 +95,30 @@ def make_doc(nlp: Language, record: Record, labels: Labels, spans_key: str | Non
         doc.user_data.update(user_data)
     if record.document is not None:
         doc.user_data[DOCUMENT] = record.document
+    annotated = record.get(ANNOTATED, list)
+    if annotated is not None:
+        check_label_set(annotated, record.where)
+        check_within(doc, annotated, record.where)
+        doc.user_data[ANNOTATED] = annotated
     return doc
+
+
+def check_within(doc: Doc, annotated: Iterable[str], where: str) -> None:
+    """RAISES (DataError): A document has a span with a label that it was not annotated for."""
+    allowed = set(annotated)
+    for span in all_spans(doc):
+        if span.label_ not in allowed:
+            raise DataError(
+                f"{where}: the span {span.text!r} has the label {span.label_!r}, which is not among those that the "
+                f"document was annotated for: {in_short(sorted(allowed)) or 'none'}. Name it there, or leave it out."
+            )
+
+
+def all_spans(doc: Doc) -> Iterator[Span]:
+    """The entities and the spans of all groups."""
+    yield from doc.ents
+    for group in doc.spans.values():
+        yield from group
 
 
 def _text(nlp: Language, record: Record) -> Doc:

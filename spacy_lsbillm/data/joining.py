@@ -7,14 +7,18 @@ import numpy as np
 from spacy.tokens import Doc
 from spacy.training import Example
 
+from ..pipeline.label_sets import ANNOTATED
 from .documents import DOCUMENT
+
+# What is said of a whole document in its user_data.
+KEPT = (DOCUMENT, ANNOTATED)
 
 
 def join_neighbours(examples: Iterable[Example], min_words: int, max_words: int) -> Iterator[Example]:
     """Join neighbours at random, each once and in their order. A joined document ends when it has as many words as were
     drawn for it, between `min_words` and `max_words`, or before a neighbour that would make it longer than `max_words`,
-    is of another document or has other classes. All follows from one number of Python's random generator, which spaCy
-    seeds.
+    is of another document, has other classes or was annotated for other labels. All follows from one number of Python's
+    random generator, which spaCy seeds.
 
     examples (Iterable): Sentences or paragraphs. A longer one than `max_words` stays as it is.
     min_words (int), max_words (int): Tokens of the gold documents.
@@ -38,7 +42,8 @@ def join_neighbours(examples: Iterable[Example], min_words: int, max_words: int)
 def _go_together(one: Example, other: Example) -> bool:
     """What is said of a whole document must be the same of both."""
     before, after = one.reference, other.reference
-    return before.user_data.get(DOCUMENT) == after.user_data.get(DOCUMENT) and before.cats == after.cats
+    same = all(before.user_data.get(key) == after.user_data.get(key) for key in KEPT)
+    return same and before.cats == after.cats
 
 
 def join(examples: Sequence[Example]) -> Example:
@@ -51,8 +56,7 @@ def join(examples: Sequence[Example]) -> Example:
     # The types that spaCy gives for it lack `exclude`.
     joined: Doc = Doc.from_docs(references, exclude=["tensor", "user_data"])  # type: ignore[call-arg]
     joined.cats = dict(references[0].cats)
-    if DOCUMENT in references[0].user_data:
-        joined.user_data[DOCUMENT] = references[0].user_data[DOCUMENT]
+    joined.user_data.update({key: value for key, value in references[0].user_data.items() if key in KEPT})
     # A parse says itself where sentences begin.
     if not joined.has_annotation("DEP"):
         starts = np.concatenate([_sentence_starts(doc) for doc in references])

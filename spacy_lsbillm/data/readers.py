@@ -1,5 +1,6 @@
 """Corpus readers for `spacy train`."""
 
+import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -11,9 +12,11 @@ from spacy.tokens import Doc
 from spacy.training import Corpus, Example
 
 from ..errors import DataError
+from ..pipeline.gold_spans import name_of
+from ..pipeline.label_sets import ANNOTATED, check_label_set
 from ..values import is_whole
 from .choices import choice_records
-from .documents import Labels, classes, labels_of, make_doc
+from .documents import Labels, all_spans, check_within, classes, labels_of, make_doc
 from .joining import join_neighbours
 from .records import Record, read_jsonl
 
@@ -47,8 +50,8 @@ class JsonlCorpus:
 def create_jsonl_corpus_v1(
     path: Path | None, labels: list[str] | None = None, spans_key: str | None = None, limit: int = 0
 ) -> Reader:
-    """Stream a JSONL file: "text" or "tokens", and any of "label", "labels", "tags" and "spans" a line, or what an
-    annotation tool has written.
+    """Stream a JSONL file: "text" or "tokens", and any of "label", "labels", "tags", "spans" and "annotated" a line, or
+    what an annotation tool has written.
 
     path (Path): The file.
     labels (list[str] | None): All classes, so that those a line does not name count as 0; null: those that occur in the
@@ -82,26 +85,118 @@ def create_joined_corpus_v1(path: Path | None, min_words: int = 1, max_words: in
     that learns from sentences and is to read documents. Each reading joins anew.
 
     path (Path): A .spacy file of sentences in their order, or a folder of such files. Those of different documents
-        (`doc.user_data["document"]`, as `convert` sets it) and those with different `doc.cats` are not joined.
+        (`doc.user_data["document"]`, as `convert` sets it), those with different `doc.cats` and those that were
+        annotated for different labels are not joined.
     min_words (int), max_words (int): A joined document ends when it has a number of words that is drawn between these,
         and never has more than `max_words` unless a single one has.
     RAISES (DataError): There is no such file or folder, or the numbers are not 1 <= min_words <= max_words.
     """
-    if path is None or not Path(path).exists():
-        raise DataError(
-            f"there is no file or folder {str(path)!r}. Name .spacy files, with --paths.train for example; convert "
-            f"makes them."
-        )
+    files = _spacy_files(path)
     if not (is_whole(min_words) and is_whole(max_words) and 1 <= min_words <= max_words):
         raise DataError(
             f"min_words = {min_words!r} and max_words = {max_words!r} are not allowed: they must be whole numbers, "
             f"with 1 <= min_words <= max_words."
         )
-    return partial(_read_joined, Corpus(path), min_words, max_words)
+    return partial(_read_joined, Corpus(files), min_words, max_words)
 
 
 def _read_joined(corpus: Reader, min_words: int, max_words: int, nlp: Language) -> Iterator[Example]:
     return join_neighbours(corpus(nlp), min_words, max_words)
+
+
+@dataclass
+class LabelSetCorpus:
+    """What `spacy-lsbillm.LabelSetCorpus.v1` gives: called with a pipeline, it reads the files.
+
+    corpus (Reader), replay (Reader | None): New and old documents.
+    annotated (list[str] | None), replay_annotated (list[str] | None): What each of the two was annotated for; None: the
+        labels that occur in it.
+    """
+
+    corpus: Reader
+    annotated: list[str] | None
+    replay: Reader | None
+    replay_annotated: list[str] | None
+    replay_docs: int
+    seed: int
+
+    def __call__(self, nlp: Language) -> Iterator[Example]:
+        """RAISES (DataError): A span has a label that its document was not annotated for."""
+        if self.replay is None:
+            yield from _marked(self.corpus(nlp), self._labels(nlp))
+            return
+        old = list(_marked(self.replay(nlp), self._labels_of_replay(nlp)))
+        chosen = random.Random(self.seed).sample(range(len(old)), min(self.replay_docs, len(old)))
+        # Where nothing shuffles them, in a stream, they are spread as if among as many new ones as there are.
+        every = max(1, sum(1 for _ in self.corpus(nlp)) // max(1, len(chosen)))
+        waiting = [old[i] for i in chosen]
+        for number, example in enumerate(_marked(self.corpus(nlp), self._labels(nlp)), start=1):
+            yield example
+            if number % every == 0 and waiting:
+                yield waiting.pop()
+        yield from waiting
+
+    def _labels(self, nlp: Language) -> list[str]:
+        if self.annotated is None:
+            self.annotated = _occurring(self.corpus(nlp))
+        return self.annotated
+
+    def _labels_of_replay(self, nlp: Language) -> list[str]:
+        assert self.replay is not None
+        if self.replay_annotated is None:
+            self.replay_annotated = _occurring(self.replay(nlp))
+        return self.replay_annotated
+
+
+def create_label_set_corpus_v1(
+    path: Path | None,
+    annotated: list[str] | None = None,
+    replay: Path | None = None,
+    replay_annotated: list[str] | None = None,
+    replay_docs: int = 50,
+    seed: int = 0,
+) -> Reader:
+    """Read .spacy files whose documents were annotated for some labels of spans alone, and mix in a few of another
+    corpus that was annotated for others: what was learned before new labels came. Documents that say themselves what
+    they were annotated for (`doc.user_data["annotated"]`, as `convert` sets it) keep that.
+
+    path (Path): A .spacy file, or a folder of such files.
+    annotated (list[str] | None): The labels that its documents were annotated for; null: those that occur in it.
+    replay (Path | None): Files of old documents; null: none.
+    replay_annotated (list[str] | None): What these were annotated for; null: the labels that occur in them.
+    replay_docs (int): How many of them are drawn; each reading has the same ones.
+    seed (int): Which.
+    RAISES (DataError): There are no such files, or a setting is not allowed. While reading: a span has a label that its
+        document was not annotated for.
+    """
+    for name, labels in (("annotated", annotated), ("replay_annotated", replay_annotated)):
+        if labels is not None:
+            check_label_set(labels, f"the setting {name} of LabelSetCorpus")
+    if not (is_whole(replay_docs) and replay_docs >= 1):
+        raise DataError(f"replay_docs = {replay_docs!r} is not allowed: it must be a whole number of at least 1.")
+    return LabelSetCorpus(
+        Corpus(_spacy_files(path)),
+        annotated,
+        None if replay is None else Corpus(_spacy_files(replay)),
+        replay_annotated,
+        replay_docs,
+        seed,
+    )
+
+
+def _occurring(examples: Iterable[Example]) -> list[str]:
+    """The labels of spans in documents that do not say what they were annotated for."""
+    references = (example.reference for example in examples)
+    return sorted({span.label_ for doc in references if ANNOTATED not in doc.user_data for span in all_spans(doc)})
+
+
+def _marked(examples: Iterable[Example], labels: list[str]) -> Iterator[Example]:
+    for example in examples:
+        reference = example.reference
+        if ANNOTATED not in reference.user_data:
+            check_within(reference, labels, name_of(reference))
+            reference.user_data[ANNOTATED] = labels
+        yield example
 
 
 def _read_choices(file: Path, mode: str, limit: int, nlp: Language) -> Iterator[Example]:
@@ -113,6 +208,15 @@ def _read_choices(file: Path, mode: str, limit: int, nlp: Language) -> Iterator[
 def _file(path: Path | None) -> Path:
     if path is None or not Path(path).is_file():
         raise DataError(f"there is no file {str(path)!r}. Name a JSONL file, with --paths.train for example.")
+    return Path(path)
+
+
+def _spacy_files(path: Path | None) -> Path:
+    if path is None or not Path(path).exists():
+        raise DataError(
+            f"there is no file or folder {str(path)!r}. Name .spacy files, with --paths.train for example; convert "
+            f"makes them."
+        )
     return Path(path)
 
 

@@ -14,7 +14,7 @@ from .annotation_tools import PARTIAL, TOOL_KEYS, AnnotationTool
 IOB_SUFFIXES = (".iob", ".iob2", ".conll", ".bio", ".tsv")
 SUFFIXES = (*IOB_SUFFIXES, ".jsonl")
 # What is read of a JSONL line.
-KEYS = ("text", "tokens", "tags", "spans", "label", "labels", "cats", "question", "choices", "answer")
+KEYS = ("text", "tokens", "tags", "spans", "annotated", "label", "labels", "cats", "question", "choices", "answer")
 # Why another suffix is none, where there is a way to one that is.
 HINTS = {
     ".json": " Write an object a line, without the list around them, to a .jsonl file; from Label Studio, of JSON-MIN.",
@@ -29,7 +29,7 @@ class Record:
 
     content (dict): "text", or "tokens", or both; and any of "tags" (IOB2, one a token), "spans" (a list of "start",
         "end" in characters and "label"), "partial" (true where nothing is known outside of the spans), "label" or
-        "labels"; or "question", "choices" and "answer".
+        "labels", "annotated" (the labels of spans that it was annotated for); or "question", "choices" and "answer".
     where (str): For messages: the file and the line.
     document (str | None): The document that the text is a part of, if the file says so.
     """

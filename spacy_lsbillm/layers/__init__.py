@@ -2,12 +2,14 @@
 
 from .billm_model import ModelSettings, backbone_shim, build_billm_model, fit, shims_in
 from .class_loss import CROSS_ENTROPY, LossSettings, softmax_loss
+from .growing import grow_output
 from .left_out import ONLY_LABELLED
 from .listening import guard, listeners_in
 from .piece_pooling import PIECE_POOLINGS
-from .pooled_textcat import build_pooled_textcat
+from .pooled_textcat import build_pooled_textcat, can_be_taught, teach_textcat
 from .sequence_labeler import build_sequence_labeler, learn_transitions, transitions_of
 from .shim import PIECES, BackboneShim, ShimSettings
+from .soft_loss import soft_loss
 from .span_finder import build_span_finder
 from .span_labeler import build_span_labeler, score_blocks
 from .textcat_reduce import build_textcat_reduce
@@ -32,12 +34,16 @@ __all__ = [
     "build_span_labeler",
     "build_textcat_reduce",
     "build_tok2vec",
+    "can_be_taught",
     "fit",
+    "grow_output",
     "guard",
     "learn_transitions",
     "listeners_in",
     "score_blocks",
     "shims_in",
+    "soft_loss",
     "softmax_loss",
+    "teach_textcat",
     "transitions_of",
 ]

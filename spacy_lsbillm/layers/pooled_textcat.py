@@ -22,8 +22,10 @@ from thinc.types import Floats2d, Ragged
 
 from ..errors import SettingError
 from .class_loss import BALANCED, CROSS_ENTROPY, LossSettings, balanced, sigmoid_loss, softmax_loss
+from .growing import grow_output
 from .left_out import ONLY_LABELLED, leave_out, sample_of
 from .listening import guard, listeners_in
+from .soft_loss import soft_loss
 
 # In the attributes of a model: how often each class was seen in training.
 COUNTS = "counts"
@@ -76,6 +78,7 @@ def build_pooled_textcat(
             "multi_label": not exclusive_classes,
             ONLY_LABELLED: exclusive_classes,
             COUNTS: [],
+            "resize_output": resize,
         },
         refs={"tok2vec": tok2vec, "output_layer": output},
     )
@@ -98,8 +101,57 @@ def init(model: Model, X: list[Doc] | None = None, Y: Floats2d | None = None) ->
     model.layers[0].initialize(X=sample_of(X))
 
 
+def resize(model: Model, new_nO: int) -> Model:
+    """Give a model more classes behind those that it has, as `add_label` of a `textcat` asks for; before it has its
+    size, there is nothing to do."""
+    output = model.get_ref("output_layer")
+    if output.has_param("W"):
+        before = output.get_dim("nO")
+        grow_output(model, range(before), new_nO)
+        if counts := model.attrs.get(COUNTS):
+            # Of decisions that exclude each other one a class, else two: those that are there, then the others.
+            parts = np.split(np.array(counts), len(counts) // before)
+            model.attrs[COUNTS] = np.concatenate(
+                [np.append(part, [0.0] * (new_nO - before)) for part in parts]
+            ).tolist()
+    return model
+
+
+def can_be_taught(model: Model) -> bool:
+    """Whether it is a model of this module."""
+    return isinstance(model._func, partial) and model._func.func is forward
+
+
+def teach_textcat(model: Model, teacher: Callable[[list[Doc]], Floats2d], columns: list[int]) -> None:
+    """Have the probabilities of a teacher stand where there is no gold: for classes of which nothing is said, and,
+    where classes exclude each other, in documents that have none of those that are annotated.
+
+    model (Model): From `build_pooled_textcat`.
+    teacher (Callable): Documents to probabilities, shape (documents, its classes).
+    columns (list[int]): The number of each of the teacher's classes in the model.
+    """
+    loss = model._func.keywords["loss"]
+    model._func = partial(forward, loss=loss, taught=partial(_teach, model, teacher, columns))
+
+
+def _teach(
+    model: Model, teacher: Callable[[list[Doc]], Floats2d], columns: list[int], docs: list[Doc]
+) -> tuple[Floats2d, Any]:
+    """What the teacher says in the classes of the model, and of which of them it says something."""
+    found = model.ops.alloc2f(len(docs), model.get_ref("output_layer").get_dim("nO"))
+    known = model.ops.xp.zeros(found.shape[1], dtype=bool)
+    chosen = model.ops.xp.asarray(columns)
+    found[:, chosen] = model.ops.asarray2f(teacher(docs))
+    known[chosen] = True
+    return found, known
+
+
 def forward(
-    model: Model, docs: list[Doc], is_train: bool, loss: LossSettings
+    model: Model,
+    docs: list[Doc],
+    is_train: bool,
+    loss: LossSettings,
+    taught: Callable[[list[Doc]], tuple[Floats2d, Any]] | None = None,
 ) -> tuple[Floats2d, Callable[[Floats2d], Any]]:
     """Probabilities of the classes.
 
@@ -109,13 +161,29 @@ def forward(
     scores, backprop = model.layers[0](docs, is_train)
     activation = model.ops.sigmoid if model.attrs["multi_label"] else model.ops.softmax
     probabilities = activation(scores)
-    if loss.plain:
+    if loss.plain and taught is None:
         return leave_out(model, docs, probabilities, backprop)
+    said = taught(docs) if taught is not None and is_train else None
 
     def backprop_loss(gradient: Floats2d) -> Any:
-        return backprop(_gradient(model, probabilities, gradient, loss))
+        found = gradient if loss.plain else _gradient(model, probabilities, gradient, loss)
+        if said is not None:
+            found = found + _taught_gradient(model, docs, probabilities, gradient, *said)
+        return backprop(found)
 
     return leave_out(model, docs, probabilities, backprop_loss)
+
+
+def _taught_gradient(
+    model: Model, docs: list[Doc], probabilities: Floats2d, given: Floats2d, shares: Floats2d, knows: Any
+) -> Floats2d:
+    """That of cross-entropy to what a teacher says, where there is no gradient from the truth."""
+    xp = model.ops.xp
+    filled = xp.asarray([len(doc) > 0 for doc in docs], dtype=bool)[:, None]
+    if model.attrs["multi_label"]:
+        return (probabilities - shares) * (given == 0) * knows * filled
+    _, gradient = soft_loss(xp, probabilities, shares, xp.zeros(shares.shape, dtype=bool))
+    return gradient * ~given.any(axis=1, keepdims=True) * filled
 
 
 def _gradient(model: Model, probabilities: Floats2d, given: Floats2d, loss: LossSettings) -> Floats2d:

@@ -4,6 +4,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,16 @@ from thinc.api import Config, Model
 from thinc.types import Floats2d
 
 from ..alignment import is_word
-from ..errors import SettingError
-from ..layers import CROSS_ENTROPY, LossSettings, learn_transitions, softmax_loss, transitions_of
+from ..errors import SettingError, in_short
+from ..layers import (
+    CROSS_ENTROPY,
+    LossSettings,
+    grow_output,
+    learn_transitions,
+    soft_loss,
+    softmax_loss,
+    transitions_of,
+)
 from ..tagging import (
     Calibration,
     Scheme,
@@ -27,6 +36,7 @@ from ..tagging import (
     calibration_error,
     candidates,
     negative_log_likelihood,
+    tag_marginals,
 )
 from ..tagging.scheme import MISSING, OUTSIDE, check_scheme
 from ..values import is_flag, is_number
@@ -41,7 +51,9 @@ from .gold_spans import (
     score_group,
     with_trimmed_spans,
 )
+from .label_sets import annotated_in, is_judged, with_judged_spans
 from .span_writing import SCORES, Predicted, by_document, scores_of_entities, write_entities, write_group
+from .tag_targets import SoftTargets, Taught, free_of_gold, soft_targets
 from .whole_batch import whole_batch
 
 # The value of `transitions` with which a head is a CRF.
@@ -140,9 +152,11 @@ def make_sequence_labeler_scorer() -> Callable[..., dict[str, Any]]:
 
 def sequence_labeler_score(examples: Iterable[Example], spans_key: str | None = None, **kwargs: Any) -> dict[str, Any]:
     """Precision, recall and F1 of spans with their labels, micro-averaged and per label, and the expected calibration
-    error of their scores. White space at the ends of gold spans does not count."""
+    error of their scores. White space at the ends of gold spans does not count, nor does a predicted span whose label
+    the gold document was not annotated for."""
     examples = [with_trimmed_spans(example, spans_key) for example in examples]
     error = calibration_error(*scores_and_truth(examples, spans_key))
+    examples = [with_judged_spans(example, spans_key) for example in examples]
     if spans_key is None:
         return {**get_ner_prf(examples, **kwargs), "ents_ece": error}
     return {**score_group(examples, spans_key, **kwargs), f"spans_{spans_key}_ece": error}
@@ -159,6 +173,7 @@ class SequenceLabeler(CalibratedComponent):
     """
 
     unit = "tokens"
+    remedy = "add them (add_label, or spacy-lsbillm.new_labels.v1 in the config), or train a new component"
 
     def __init__(
         self,
@@ -188,6 +203,8 @@ class SequenceLabeler(CalibratedComponent):
         self.loss = loss
         # How many gold spans have each label, while labels are collected.
         self._counts: Counter[str] = Counter()
+        # What stands where there is no gold.
+        self._teacher: Callable[[Sequence[Doc]], Taught] | None = None
         # Whether spans that overlap were warned of.
         self._overlapped = False
 
@@ -277,9 +294,27 @@ class SequenceLabeler(CalibratedComponent):
                 write_group(doc, self.spans_key, found, written)
         self._write_candidates(docs, predicted)
 
+    def tag_probabilities(self, docs: Sequence[Doc]) -> np.ndarray:
+        """The probability of each tag of each token, by forward-backward; 0 for all tags of white space.
+
+        docs (Sequence[Doc]): Those that the transformer has seen.
+        RETURNS (ndarray[float32]): All documents' tokens, shape (tokens, tags).
+        """
+        docs = list(docs)
+        found = np.zeros((sum(map(len, docs)), self.scheme.n_tags), dtype=np.float32)
+        if len(found):
+            word = [is_word(doc) for doc in docs]
+            words = np.flatnonzero(np.concatenate(word))
+            log_probs = self.model.ops.to_numpy(_log_softmax(self.model, self.model.predict(docs)))[words]
+            lengths = np.array([one.sum() for one in word])
+            found[words] = tag_marginals(log_probs, lengths, self.scheme, self.transitions)
+        return found
+
     def get_loss(self, examples: Iterable[Example], scores: list[Floats2d]) -> tuple[float, list[Floats2d]]:
-        """Cross-entropy, in which tokens without annotation have no part, or in a CRF the likelihood of what is
-        annotated, whatever the others are. Tokens of white space have no part in either.
+        """Cross-entropy. Tokens without annotation and those of white space have no part in it, unless there is a
+        teacher: then what it says stands for what annotation leaves open, in documents that were annotated for some
+        labels alone as well. Without a teacher, the tags that a token may have share what it is. In a CRF it is the
+        likelihood of what is annotated, whatever the other tokens are.
 
         The gradient is that of the mean over tokens, times the documents: beside a component with one gradient a
         document, such as `textcat`, neither drowns the other in their shared transformer.
@@ -292,14 +327,23 @@ class SequenceLabeler(CalibratedComponent):
         examples = list(examples)
         validate_examples(examples, "SequenceLabeler.get_loss")
         truth = self._truth(examples)
-        n_true = int((truth != MISSING).sum())
-        docs, tokens = self._counted(examples, n_true)
+        free = self._free(examples, truth)
+        hard = (truth != MISSING) & ~free
+        docs, tokens = self._counted(examples, int((hard | free).sum()))
         log_probs = _log_softmax(self.model, scores)
         transitions = self.transitions
         of_transitions: list[Floats2d] = []
         if transitions is None:
-            loss, gradient = self._cross_entropy(log_probs, truth)
+            loss, gradient = self._cross_entropy(log_probs, np.where(hard, truth, MISSING))
+            if free.any():
+                soft = self._soft_targets(examples, np.flatnonzero(free), truth)
+                loss += self._soft_cross_entropy(soft, log_probs, gradient)
         else:
+            if free.any():
+                raise SettingError(
+                    f"{self.name!r} is a CRF (transitions = {LEARNED!r}), which does not learn from documents that "
+                    f"were annotated for some of its labels alone. Set transitions to null."
+                )
             loss, gradient, summed = self._likelihood(examples, log_probs, truth, transitions)
             of_transitions = [summed * np.float32(docs / max(tokens, 1))]
         gradient *= docs / max(tokens, 1)
@@ -346,6 +390,16 @@ class SequenceLabeler(CalibratedComponent):
             losses, gradient[rows] = softmax_loss(xp, gradient[rows], true, weights, self.loss)
         return float(losses.sum()), gradient
 
+    def _soft_cross_entropy(self, soft: SoftTargets, log_probs: Floats2d, gradient: Floats2d) -> float:
+        """The sum over tokens of which not one tag is known.
+
+        gradient (Floats2d): Of all tokens; is filled.
+        """
+        xp = self.model.ops.xp
+        rows, shares, is_open = xp.asarray(soft.rows), xp.asarray(soft.shares), xp.asarray(soft.is_open)
+        losses, gradient[rows] = soft_loss(xp, xp.exp(log_probs[rows]), shares, is_open)
+        return float(losses.sum())
+
     def _likelihood(
         self, examples: Sequence[Example], log_probs: Floats2d, truth: np.ndarray, transitions: np.ndarray
     ) -> tuple[float, Floats2d, Floats2d]:
@@ -365,6 +419,69 @@ class SequenceLabeler(CalibratedComponent):
         gradient = np.zeros(log_probs.shape, dtype=np.float32)
         gradient[words] = of_words
         return loss, ops.asarray2f(gradient), ops.asarray2f(of_transitions.astype(np.float32))
+
+    def _possible(self, examples: Sequence[Example], truth: np.ndarray) -> np.ndarray:
+        """The labels that each token may have for all that its annotation says, shape (tokens, labels)."""
+        unknown = ~annotated_in((example.reference for example in examples), self.labels)
+        of_tokens = np.repeat(unknown, [len(example.predicted) for example in examples], axis=0)
+        return of_tokens | (truth == MISSING)[:, None]
+
+    def _free(self, examples: Sequence[Example], truth: np.ndarray) -> np.ndarray:
+        """The tokens that are in no gold span and of which something is not known, and yet have a loss; shape
+        (tokens,)."""
+        free = free_of_gold(truth, self._possible(examples, truth))
+        if self._teacher is None:
+            return free & (truth != MISSING)
+        return free & np.concatenate([is_word(example.predicted) for example in examples])
+
+    def _soft_targets(self, examples: Sequence[Example], rows: np.ndarray, truth: np.ndarray) -> SoftTargets:
+        taught = None if self._teacher is None else self._teacher([example.predicted for example in examples])
+        return soft_targets(rows, self._possible(examples, truth)[rows], self.scheme, taught)
+
+    def learn_from(self, teacher: "SequenceLabeler", see: Callable[[Sequence[Doc]], Sequence[Doc]]) -> None:
+        """Have a trained labeler stand where there is no gold: in documents and tokens without annotation, and for
+        labels that a document was not annotated for. It is no part of what is saved.
+
+        teacher (SequenceLabeler): With some of the labels of this one.
+        see (Callable): Gives documents for the teacher, which its transformer has seen, for those of a batch.
+        RAISES (SettingError): It has other labels, or another scheme; or this one is a CRF.
+        """
+        self._check_no_crf("learn from a teacher")
+        if teacher.cfg["scheme"] != self.cfg["scheme"]:
+            raise SettingError(
+                f"the teacher of {self.name!r} has the scheme {teacher.cfg['scheme']!r}, and {self.name!r} has "
+                f"{self.cfg['scheme']!r}: they must be the same."
+            )
+        others = [label for label in teacher.labels if label not in self.labels]
+        if others:
+            raise SettingError(
+                f"the teacher of {self.name!r} has labels that {self.name!r} does not have: {in_short(others)}. Add "
+                f"them, or take the pipeline that {self.name!r} came from as the teacher. It has: "
+                f"{in_short(self.labels)}."
+            )
+        self._teacher = partial(_teach, self, teacher, see)
+
+    def _check_no_crf(self, what: str) -> None:
+        if self.cfg["transitions"] == LEARNED:
+            raise SettingError(
+                f"{self.name!r} is a CRF (transitions = {LEARNED!r}), which cannot {what} once it is trained. Train a "
+                f"new component, or one with transitions = null."
+            )
+
+    def _grow(self, label: str) -> None:
+        """Give a trained model the tags of one more label."""
+        self._check_no_crf(f"get another label ({label!r})")
+        before = self.scheme
+        self.cfg["labels"].append(label)
+        scheme = self.scheme
+        grow_output(self.model, _columns_in(before, scheme).tolist(), scheme.n_tags)
+        weights = self.cfg.get("class_weights")
+        if weights is not None:
+            table = self.loss.class_weights
+            # "O", if it has a weight, stands behind the labels.
+            weights.insert(len(before.labels), float(table.get(label, 1.0)) if isinstance(table, dict) else 1.0)
+        # It was of other weights.
+        self._forget_calibration()
 
     @property
     def _classes(self) -> list[str]:
@@ -391,9 +508,8 @@ class SequenceLabeler(CalibratedComponent):
         batch = whole_batch()
         if batch is None:
             return len(examples), tokens
-        known, scheme = {label: i for i, label in enumerate(self.labels)}, self.scheme
-        tags = (gold_tags(example, self.spans_key, self.name) for example in batch)
-        return len(batch), sum(number != MISSING for found in tags for number in scheme.numbers(found, known))
+        truth = self._truth(batch)
+        return len(batch), int(((truth != MISSING) | self._free(batch, truth)).sum())
 
     def _check_read(self, exclude: Iterable[str]) -> None:
         """RAISES (ValueError): The settings that were read are none, or not those of the model."""
@@ -423,6 +539,26 @@ class SequenceLabeler(CalibratedComponent):
                 f"{self.name!r} gives each token one label, so that one of the two counts as missed.",
                 stacklevel=3,
             )
+
+
+def _columns_in(scheme: Scheme, other: Scheme) -> np.ndarray:
+    """The number of each tag in another scheme of the same name that has its labels."""
+    place = np.array([other.labels.index(label) for label in scheme.labels], dtype=np.int64)
+    kinds = np.arange(len(scheme.kinds))[:, None]
+    return np.append(0, (1 + kinds * len(other.labels) + place).reshape(-1))
+
+
+def _teach(
+    learner: SequenceLabeler,
+    teacher: SequenceLabeler,
+    see: Callable[[Sequence[Doc]], Sequence[Doc]],
+    docs: Sequence[Doc],
+) -> Taught:
+    """What a teacher says of documents, in the tags of the learner."""
+    found = teacher.tag_probabilities(see(docs))
+    shares = np.zeros((len(found), learner.scheme.n_tags), dtype=np.float32)
+    shares[:, _columns_in(teacher.scheme, learner.scheme)] = found
+    return Taught(shares, np.isin(learner.labels, teacher.labels))
 
 
 def _log_softmax(model: Model, scores: list[Floats2d]) -> Floats2d:
@@ -489,7 +625,7 @@ def scores_and_truth(examples: Iterable[Example], spans_key: str | None) -> tupl
             group = doc.spans.get(spans_key, [])
             pairs = list(zip(group, getattr(group, "attrs", {}).get("scores") or [None] * len(group), strict=True))
         for span, score in pairs:
-            if score is not None:
+            if score is not None and is_judged(span.label_, example.reference):
                 scores.append(score)
                 right.append((span.start_char, span.end_char, span.label_) in gold)
     return np.array(scores, dtype=np.float64), np.array(right, dtype=bool)

@@ -28,6 +28,8 @@ class SpanComponent(TrainablePipe):
 
     # What is left out of the loss where a gold span has a label that the component does not have.
     unit: ClassVar[str]
+    # How labels that it does not have can be learned.
+    remedy: ClassVar[str] = "train a new component"
 
     def __init__(
         self,
@@ -63,23 +65,31 @@ class SpanComponent(TrainablePipe):
         return self.cfg["spans_key"]
 
     def add_label(self, label: str) -> int:
-        """Add a label, before `initialize`.
+        """Add a label: before `initialize`, or to a trained component whose model can grow.
 
         RETURNS (int): 0 if it is there already, else 1.
-        RAISES (ValueError): The model's output has its size already.
+        RAISES (SettingError): It is no label, or the model's output has its size already.
         """
-        if not isinstance(label, str):
-            raise SettingError(f"the label {label!r} of {self.name!r} is not a string.")
+        if not isinstance(label, str) or not label:
+            raise SettingError(f"the label {label!r} of {self.name!r} is not a string with something in it.")
         if label in self.labels:
             return 0
         if self.model.get_ref("output_layer").has_param("W"):
-            raise SettingError(
-                f"the label {label!r} cannot be added to {self.name!r}: its model has {len(self.labels)} labels and is "
-                f"trained. Train it again with all of them."
-            )
-        self.cfg["labels"].append(label)
+            self._grow(label)
+        else:
+            self.cfg["labels"].append(label)
         self.vocab.strings.add(label)
         return 1
+
+    def _grow(self, label: str) -> None:
+        """Add a label to a trained model.
+
+        RAISES (SettingError): It cannot grow.
+        """
+        raise SettingError(
+            f"the label {label!r} cannot be added to {self.name!r}: its model has {len(self.labels)} labels and is "
+            f"trained. Train it again with all of them."
+        )
 
     def _collect_labels(
         self,
@@ -177,7 +187,7 @@ class SpanComponent(TrainablePipe):
         others = f", like {in_short(list(new)[1:])}" if len(new) > 1 else ""
         warnings.warn(
             f"the label {label!r} in {name_of(example.reference)} is not one that {self.name!r} has{others}: "
-            f"{self.unit} with such labels are left out of the loss. To learn them, train a new {self.name!r}. It has: "
+            f"{self.unit} with such labels are left out of the loss. To learn them, {self.remedy}. It has: "
             f"{in_short(self.labels)}.",
             stacklevel=3,
         )

@@ -3,7 +3,7 @@
 from .confidence import Calibration, Curve, calibration_error
 from .crf import negative_log_likelihood
 from .decode import best_tags
-from .marginals import around_spans, candidates
+from .marginals import around_spans, candidates, tag_marginals
 from .scheme import SCHEMES, Scheme, Spans
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "calibration_error",
     "candidates",
     "negative_log_likelihood",
+    "tag_marginals",
 ]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .chunks import Chunks, States, active, cut, settle
-from .crf import LEAST, read, ways_out
+from .crf import LEAST, expected, exponentials, read, ways_out
 from .scheme import INSTEAD, Scheme, Spans
 
 # Tokens of which beginnings of spans are looked for at once.
@@ -127,6 +127,34 @@ def _around_with(transitions: np.ndarray, scores: np.ndarray, chunks: Chunks, sc
         after = behind.scale - np.repeat(total[chunks.document], chunks.lengths)
         goes = by_tag(behind.weights, goes_on.T) if going_on else None
         return Around(before, after, goes, begins, by_tag(behind.weights, ends.T), transitions)
+
+
+def tag_marginals(
+    scores: np.ndarray, lengths: np.ndarray, scheme: Scheme, transitions: np.ndarray | None = None
+) -> np.ndarray:
+    """The probability of each tag of each token: the share of all weight that goes to sequences that have it there.
+
+    scores (ndarray[float32]): The log-probabilities of the tags of each token; shape (tokens, tags).
+    lengths (ndarray[int]): Tokens of each document.
+    transitions (ndarray[float32] | None): Of a CRF, see `crf`; None: what is allowed counts alike.
+    RETURNS (ndarray[float32]): Shape (tokens, tags); the rows add up to 1.
+    """
+    found = np.zeros(scores.shape, dtype=np.float32)
+    if not len(scores):
+        return found
+    if transitions is not None:
+        return expected(scores, lengths, exponentials(transitions, scheme)).tags.astype(np.float32)
+    around = around_spans(scores, lengths, scheme, going_on=True)
+    assert around.going_on is not None
+    coming = np.empty_like(around.going_on)
+    _sweep(scores, cut(lengths), scheme, backwards=False, going_on=coming)
+    weight = np.maximum(scores, LEAST) + (around.before + around.after)[:, None]
+    found[:, 0] = np.exp(weight[:, 0])
+    # What comes in is open before the token, what goes on is open behind it. In IOB2 two kinds share a column.
+    for kind, edges in (("B", around.going_on), ("I", coming + around.going_on), ("L", coming), ("U", 0.0)):
+        columns = _columns(scheme, kind)
+        found[:, columns] += np.exp(weight[:, columns] + edges)
+    return found / found.sum(axis=1, keepdims=True)
 
 
 def candidates(

@@ -1,0 +1,245 @@
+"""Seven domains learned one after the other: what is left of the old slots.
+
+    python -m benchmarks.new_labels run --data DATA    about 2 core-minutes a way; goes on after the last whole one
+    python -m benchmarks.new_labels report
+
+SNIPS: the requests of one intent after the other, 100 training requests each, annotated with the slots that occur in
+them and no others. Each stage is a `spacy train` with both components sourced from the stage before, 3 rounds over its
+own requests; `joint` is one training with all 700 requests for as many rounds. The embedded base, batches of 150
+words, the model of the last step, so that nothing is chosen; scored on all 700 test requests with all of their slots.
+DATA has `labelling/snips_slots/*.iob` and `classification/snips_intents/*.jsonl`, the same requests in the same order.
+One seed.
+"""
+
+import argparse
+import json
+import random
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import spacy
+from spacy.tokens import Doc, DocBin, Span
+from spacy.training import Corpus
+from thinc.api import Config
+from tqdm import tqdm
+
+from spacy_lsbillm.architectures import DEFAULT_LORA
+from spacy_lsbillm.data import read_records
+from spacy_lsbillm.data.documents import iob_spans
+from spacy_lsbillm.files import TemporaryFolder
+from spacy_lsbillm.training_config import training_config
+from spacy_lsbillm.training_run import run_training
+
+from .record import ROOT, circumstances, read_result, write_result
+
+RESULT = ROOT / "benchmarks" / "results" / "new_labels.json"
+HEAD = "sequence_labeler"
+EXAMPLES, ROUNDS, WORDS, REPLAY, SEED = 100, 3, 150, 50, 0
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a stage learns.
+
+    label_sets (bool): Whether documents say what they were annotated for.
+    teacher (bool): Whether the pipeline before teaches.
+    replay (int): How many requests of earlier stages are mixed in.
+    """
+
+    label_sets: bool = True
+    teacher: bool = False
+    replay: int = 0
+
+
+JOINT = "joint"
+WAYS = {
+    "teacher and replay": Way(teacher=True, replay=REPLAY),
+    "naive": Way(label_sets=False),
+    "teacher": Way(teacher=True),
+    "label sets": Way(),
+    "replay": Way(replay=REPLAY),
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """tokens (list[str]), spans (list[tuple[int, int, str]]): As the file has them."""
+
+    tokens: list[str]
+    spans: list[tuple[int, int, str]]
+
+
+def read(data: Path, split: str) -> dict[str, list[Request]]:
+    """The requests of a split by intent, in the order of their names."""
+    slots = read_records(data / "labelling" / "snips_slots" / f"{split}.iob")
+    lines = (data / "classification" / "snips_intents" / f"{split}.jsonl").read_text(encoding="utf8").splitlines()
+    found: dict[str, list[Request]] = defaultdict(list)
+    for record, line in zip(slots, lines, strict=True):
+        tokens = record.content["tokens"]
+        found[json.loads(line)["label"]].append(
+            Request(tokens, iob_spans(record.content["tags"], record.where, tokens))
+        )
+    return {name: found[name] for name in sorted(found)}
+
+
+def sample(data: Path) -> dict[str, list[Request]]:
+    """What is learned from."""
+    draw = random.Random(SEED)
+    return {name: draw.sample(requests, EXAMPLES) for name, requests in read(data, "train").items()}
+
+
+def labels_in(requests: Sequence[Request]) -> list[str]:
+    """Sorted."""
+    return sorted({label for request in requests for *_, label in request.spans})
+
+
+def write(path: Path, requests: Sequence[Request], annotated: Sequence[str] | None = None) -> Path:
+    """As spaCy's format."""
+    nlp, found = spacy.blank("en"), DocBin(store_user_data=True)
+    for request in requests:
+        doc = Doc(nlp.vocab, words=request.tokens)
+        doc.set_ents([Span(doc, start, end, label=label) for start, end, label in request.spans])
+        if annotated is not None:
+            doc.user_data["annotated"] = list(annotated)
+        found.add(doc)
+    found.to_disk(path)
+    return path
+
+
+def config_of(folder: Path, requests: Sequence[Request]) -> Config:
+    """A training of a new pipeline."""
+    config = training_config(
+        str(ROOT / "assets" / "base"),
+        pipeline=[HEAD],
+        train=str(folder / "train.spacy"),
+        dev=str(folder / "dev.spacy"),
+        lora={**DEFAULT_LORA, "dropout": 0.0},
+    )
+    words = sum(len(request.tokens) for request in requests)
+    steps = -(-words * ROUNDS // WORDS)
+    config["training"] |= {"max_steps": steps, "eval_frequency": steps, "seed": SEED}
+    config["training"]["batcher"]["size"] = WORDS
+    config["training"]["optimizer"]["learn_rate"] |= {"total_steps": steps, "warmup_steps": steps // 10}
+    return config
+
+
+def train_joint(data: Path, folder: Path) -> Path:
+    """All at once."""
+    requests = [request for of_domain in sample(data).values() for request in of_domain]
+    write(folder / "train.spacy", requests)
+    write(folder / "dev.spacy", requests[:7])
+    run_training(config_of(folder, requests), folder / "out")
+    return folder / "out" / "model-last"
+
+
+def train_in_turn(way: Way, data: Path, folder: Path) -> Path:
+    """One domain after the other; the pipeline after the last."""
+    before: Path | None = None
+    earlier: list[Doc] = []
+    vocab = spacy.blank("en").vocab
+    for number, (_, requests) in enumerate(tqdm(list(sample(data).items()), unit="domain", leave=False)):
+        place = folder / str(number)
+        place.mkdir()
+        labels = labels_in(requests)
+        write(place / "train.spacy", requests, labels if way.label_sets else None)
+        write(place / "dev.spacy", requests[:7])
+        learned = list(requests)
+        config = config_of(place, requests)
+        if before is not None:
+            config["components"] = {name: {"source": str(before)} for name in config["nlp"]["pipeline"]}
+            config["initialize"]["after_init"] = {
+                "@callbacks": "spacy-lsbillm.new_labels.v1",
+                "labels": {HEAD: labels},
+                "teacher": str(before) if way.teacher else None,
+            }
+            if way.replay:
+                DocBin(docs=earlier, store_user_data=True).to_disk(place / "earlier.spacy")
+                config["corpora"]["train"] = {
+                    "@readers": "spacy-lsbillm.LabelSetCorpus.v1",
+                    "path": str(place / "train.spacy"),
+                    "replay": str(place / "earlier.spacy"),
+                    "replay_docs": way.replay,
+                    "seed": SEED + number,
+                }
+                # As many rounds, over more requests.
+                more = 1 + way.replay / len(learned)
+                training = config["training"]
+                training["max_steps"] = training["eval_frequency"] = round(training["max_steps"] * more)
+                training["optimizer"]["learn_rate"]["total_steps"] = training["max_steps"]
+        run_training(config, place / "out")
+        before = place / "out" / "model-last"
+        earlier += DocBin().from_disk(place / "train.spacy").get_docs(vocab)
+    assert before is not None
+    return before
+
+
+def train(name: str, data: Path) -> dict[str, Any]:
+    """One way, and its scores on the test requests."""
+    begun = time.process_time()
+    with TemporaryFolder() as folder:
+        path = train_joint(data, folder) if name == JOINT else train_in_turn(WAYS[name], data, folder)
+        seconds = time.process_time() - begun
+        nlp = spacy.load(path)
+        found: dict[str, Any] = {}
+        tests = read(data, "test")
+        for domain, requests in tests.items():
+            found[domain] = f_of(nlp, folder, requests)
+        old = [request for domain in list(tests)[:-1] for request in tests[domain]]
+        found |= {"old": f_of(nlp, folder, old), "all": f_of(nlp, folder, [*old, *tests[list(tests)[-1]]])}
+    return {"f": found, "core_seconds": round(seconds)}
+
+
+def f_of(nlp: spacy.Language, folder: Path, requests: Sequence[Request]) -> float:
+    """Micro F1 of slots."""
+    path = write(folder / "test.spacy", requests)
+    return round(nlp.evaluate(list(Corpus(path)(nlp)))["ents_f"], 4)
+
+
+def run(data: Path, result: Path) -> None:
+    """All that are not there yet."""
+    settings = {"examples": EXAMPLES, "rounds": ROUNDS, "words": WORDS, "replay": REPLAY, "seeds": [SEED]}
+    found = read_result(result) if result.exists() else {**settings, "cells": {}}
+    if settings != {name: found[name] for name in settings}:
+        raise SystemExit(f"{result} was made with other settings: give another --result, or remove it.")
+    for name in tqdm([way for way in (JOINT, *WAYS) if way not in found["cells"]], unit="way"):
+        found["cells"][name] = train(name, data)
+        write_result(result, {"what": __doc__.splitlines()[0], "base": "assets/base", **found, **circumstances()})
+
+
+def report(result: Path) -> str:
+    """A table: F1 after all seven domains."""
+    cells = read_result(result)["cells"]
+    domains = [name for name in cells[JOINT]["f"] if name not in ("old", "all")]
+    lines = [
+        f"| way | the first six | the last ({domains[-1]}) | all | core-seconds |",
+        "|---|---|---|---|---|",
+    ]
+    for name, cell in cells.items():
+        columns = [f"{100 * cell['f'][key]:.1f}" for key in ("old", domains[-1], "all")]
+        lines.append(f"| {name} | {' | '.join(columns)} | {cell['core_seconds']} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.new_labels",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=["run", "report"])
+    parser.add_argument("--data", type=Path, help="The folder with labelling/ and classification/")
+    parser.add_argument("--result", type=Path, default=RESULT)
+    args = parser.parse_args()
+    if args.command == "run":
+        if args.data is None:
+            parser.error("run needs --data")
+        run(args.data, args.result)
+    print(report(args.result))
+
+
+if __name__ == "__main__":
+    main()

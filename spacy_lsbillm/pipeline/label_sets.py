@@ -1,0 +1,78 @@
+"""Documents that were annotated for some labels alone: of the others nothing is known."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from spacy.tokens import Doc, Span
+from spacy.training import Example
+
+from ..errors import DataError
+from .gold_spans import given_spans, name_of
+
+# In doc.user_data: a list of the labels of spans that a document was annotated for. Without it: all.
+ANNOTATED = "annotated"
+
+
+def annotated_labels(doc: Doc) -> frozenset[str] | None:
+    """The labels that a document was annotated for; None: all of them.
+
+    RAISES (DataError): What it says is no list of labels.
+    """
+    return None if (found := doc.user_data.get(ANNOTATED)) is None else check_label_set(found, name_of(doc))
+
+
+def check_label_set(labels: Any, where: str) -> frozenset[str]:
+    """A list of labels as a set.
+
+    where (str): For the message.
+    RAISES (DataError): It is none.
+    """
+    fine = isinstance(labels, (list, tuple)) and all(isinstance(label, str) and label for label in labels)
+    if not fine:
+        raise DataError(
+            f'{where}: {ANNOTATED!r} is {labels!r}; it must be a list of labels such as ["city"], those that the '
+            f"document was annotated for."
+        )
+    return frozenset(labels)
+
+
+def annotated_in(docs: Iterable[Doc], labels: Sequence[str]) -> np.ndarray:
+    """Which labels each document was annotated for.
+
+    labels (Sequence[str]): Those of a component.
+    RETURNS (ndarray[bool]): Shape (documents, labels).
+    RAISES (DataError): A document has no list of labels where it should have one.
+    """
+    sets = [annotated_labels(doc) for doc in docs]
+    table = {found: [found is None or label in found for label in labels] for found in set(sets)}
+    return np.array([table[found] for found in sets], dtype=bool).reshape(len(sets), len(labels))
+
+
+def is_judged(label: str, reference: Doc) -> bool:
+    """Whether a span with this label may be called right or wrong by a gold document."""
+    annotated = annotated_labels(reference)
+    return annotated is None or label in annotated
+
+
+def with_judged_spans(example: Example, spans_key: str | None) -> Example:
+    """The same example, or one whose predicted document has only the spans that the gold one can judge.
+
+    spans_key (str | None): Of spans in `doc.spans[spans_key]`; None: of entities.
+    """
+    annotated = annotated_labels(example.reference)
+    predicted = example.predicted
+    given = given_spans(predicted, spans_key) or []
+    if annotated is None or all(span.label_ in annotated for span in given):
+        return example
+    copy = Doc(
+        predicted.vocab,
+        words=[token.text for token in predicted],
+        spaces=[bool(token.whitespace_) for token in predicted],
+    )
+    kept = [Span(copy, span.start, span.end, label=span.label) for span in given if span.label_ in annotated]
+    if spans_key is None:
+        copy.set_ents(kept)
+    else:
+        copy.spans[spans_key] = kept
+    return Example(copy, example.reference)

@@ -1,0 +1,165 @@
+"""A trained pipeline as the teacher of one that goes on learning from it: what it says stands where there is no gold.
+
+Learning without Forgetting (Li and Hoiem, arXiv 1606.09282), for tags and classes of which annotation says nothing.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import spacy
+from spacy.language import Language
+from spacy.pipeline import TextCategorizer
+from spacy.tokens import Doc
+from spacy_transformers.pipeline_component import Transformer
+
+from ..errors import SettingError, in_short
+from ..layers import can_be_taught, teach_textcat
+from .sequence_labeler import SequenceLabeler
+
+
+class Teacher:
+    """A pipeline that is not trained. Its transformers see each batch once, however many components learn from it; with
+    the base of the pipeline that learns, it shares the weights of it.
+
+    nlp (Language): The pipeline.
+    """
+
+    def __init__(self, nlp: Language) -> None:
+        self.nlp = nlp
+        self._docs: list[Doc] = []
+        self._seen: list[Doc] = []
+
+    def see(self, docs: Sequence[Doc]) -> list[Doc]:
+        """Documents for its components, with the tokens of those of a batch."""
+        docs = list(docs)
+        if len(docs) != len(self._docs) or any(one is not other for one, other in zip(docs, self._docs, strict=True)):
+            seen = [self._copy(doc) for doc in docs]
+            for _, pipe in self.nlp.pipeline:
+                if isinstance(pipe, Transformer):
+                    pipe.set_annotations(seen, pipe.predict(seen))
+            self._docs, self._seen = docs, seen
+        return self._seen
+
+    def _copy(self, doc: Doc) -> Doc:
+        """The tokens, and where sentences begin, as a transformer may see them one by one."""
+        starts = [bool(token.is_sent_start) for token in doc] if doc.has_annotation("SENT_START") else None
+        return Doc(
+            self.nlp.vocab,
+            words=[token.text for token in doc],
+            spaces=[bool(token.whitespace_) for token in doc],
+            sent_starts=starts,  # type: ignore[arg-type]  # spaCy's types know of a list alone
+        )
+
+    def teach(self, nlp: Language, name: str) -> None:
+        """Have a component learn from that of the same name.
+
+        nlp (Language): The pipeline that learns.
+        name (str): A `sequence_labeler`, or a `textcat` or `textcat_multilabel` with `PooledTextCat`.
+        RAISES (SettingError): One of the pipelines has no such component, or they do not fit each other.
+        """
+        learner, teacher = _component(nlp, name, "pipeline"), _component(self.nlp, name, "teacher")
+        if isinstance(learner, SequenceLabeler) and isinstance(teacher, SequenceLabeler):
+            learner.learn_from(teacher, self.see)
+        elif _is_classifier(learner) and _is_classifier(teacher):
+            if learner.model.attrs["multi_label"] != teacher.model.attrs["multi_label"]:
+                raise SettingError(
+                    f"the classes of {name!r} exclude each other in one of the pipeline and its teacher, and not in "
+                    f"the other: take the pipeline that {name!r} came from as the teacher."
+                )
+            others = [label for label in teacher.labels if label not in learner.labels]
+            if others:
+                raise SettingError(
+                    f"the teacher of {name!r} has classes that {name!r} does not have: {in_short(others)}. Add them, "
+                    f"or take the pipeline that {name!r} came from as the teacher. It has: {in_short(learner.labels)}."
+                )
+            columns = [learner.labels.index(label) for label in teacher.labels]
+            teach_textcat(learner.model, partial(_classes, self, teacher), columns)
+        else:
+            raise SettingError(
+                f"{name!r} cannot learn from a teacher: it must be a sequence_labeler, or a textcat or "
+                f"textcat_multilabel with the model spacy-lsbillm.PooledTextCat.v1, in both pipelines."
+            )
+
+
+def _classes(teacher: Teacher, pipe: TextCategorizer, docs: Sequence[Doc]):  # type: ignore[no-untyped-def]
+    return pipe.predict(teacher.see(docs))
+
+
+def _is_classifier(pipe: object) -> bool:
+    return isinstance(pipe, TextCategorizer) and can_be_taught(pipe.model)
+
+
+def _component(nlp: Language, name: str, whose: str):  # type: ignore[no-untyped-def]
+    if name not in nlp.component_names:
+        raise SettingError(
+            f"the {whose} has no component {name!r}; it has: {', '.join(nlp.component_names) or 'none'}."
+        )
+    return nlp.get_pipe(name)
+
+
+def create_new_labels_v1(
+    labels: Mapping[str, Sequence[str]] | None = None, teacher: str | Path | None = None
+) -> Callable[[Language], Language]:
+    """For `[initialize.after_init]`: components that are sourced from a trained pipeline get more labels, and keep
+    what they know.
+
+    labels (Mapping): New labels by component; those that it has already are passed over.
+    teacher (str | Path | None): A trained pipeline, that from which the components are sourced as a rule: where there
+        is no gold, the components that `labels` names learn what it says. None: none.
+    RAISES (SettingError): No component is named, or its labels are no list.
+    """
+    labels = labels or {}
+    if not labels:
+        raise SettingError(
+            "new_labels: labels names no component. Give a list of new labels by component, as in [initialize."
+            'after_init.labels], with sequence_labeler = ["director"]. It may be empty.'
+        )
+    for name, found in labels.items():
+        if isinstance(found, str) or not all(isinstance(label, str) and label for label in found):
+            raise SettingError(
+                f'new_labels: the labels of {name!r} are {found!r}; they must be a list such as ["director"].'
+            )
+    return partial(add_labels, labels=labels, teacher=teacher)
+
+
+def add_labels(
+    nlp: Language, labels: Mapping[str, Sequence[str]], teacher: str | Path | Language | None = None
+) -> Language:
+    """Give components of a trained pipeline more labels. What they know of the others stays as it is, until they are
+    trained; then a teacher keeps it.
+
+    nlp (Language): Is changed.
+    labels (Mapping[str, Sequence[str]]): By component; those that it has already are passed over.
+    teacher (str | Path | Language | None): A trained pipeline that is not the same object, see `Teacher`; None: none.
+    RETURNS (Language): The same pipeline.
+    RAISES (SettingError): A component is not there, cannot grow, or has another kind of teacher.
+    """
+    for name, found in labels.items():
+        pipe = _component(nlp, name, "pipeline")
+        if not hasattr(pipe, "add_label"):
+            raise SettingError(f"new_labels: {name!r} has no labels. Name components that have.")
+        for label in found:
+            pipe.add_label(label)
+    if teacher is None:
+        return nlp
+    if teacher is nlp:
+        raise SettingError("the teacher of a pipeline cannot be the pipeline itself: load the old one once more.")
+    taught = Teacher(teacher if isinstance(teacher, Language) else _loaded(teacher, labels))
+    for name in labels:
+        taught.teach(nlp, name)
+    return nlp
+
+
+def _loaded(path: str | Path, names: Mapping[str, Sequence[str]]) -> Language:
+    """A pipeline with the components that teach and the transformers alone."""
+    try:
+        found = spacy.load(path)
+    except OSError as error:
+        raise SettingError(
+            f"the teacher {str(path)!r} cannot be loaded: {error}. Name the folder or package of a trained pipeline."
+        ) from error
+    for name, pipe in list(found.pipeline):
+        if name not in names and not isinstance(pipe, Transformer):
+            found.remove_pipe(name)
+    return found
