@@ -11,6 +11,7 @@ from .storage import (
     RECORD,
     REFERENCE,
     STORE_BASE,
+    StoredParts,
     changes_of,
     convert_stored,
     find_base,
@@ -19,6 +20,7 @@ from .storage import (
     read_record,
     recorded_cutting,
     save_backbone,
+    stored_parts,
 )
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "Folded",
     "LoraSettings",
     "MaskPlan",
+    "StoredParts",
     "changes_of",
     "check_fold",
     "check_notation",
@@ -49,6 +52,7 @@ __all__ = [
     "recorded_cutting",
     "room_to_fold",
     "save_backbone",
+    "stored_parts",
     "unmasks",
     "word_for",
 ]
