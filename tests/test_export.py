@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import spacy
 import torch
-from pipelines import LISTENER, build, examples
+from pipelines import LISTENER, NER, build, examples
 from spacy.util import fix_random_seed
 from thinc.api import Adam
 from tiny import TEXTS
-from transformers import AutoModelForTokenClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 from typer.testing import CliRunner
 
 from spacy_lsbillm.alignment import align, cut_pieces
-from spacy_lsbillm.backbone.classifier import UNMASKS
+from spacy_lsbillm.backbone.classifier import UNMASKS, classifier_config
 from spacy_lsbillm.cli import app
 
 LAST_PIECE = {**LISTENER, "pooling": {"@layers": "spacy-lsbillm.last_piece.v1"}}
@@ -116,3 +116,112 @@ def test_an_unmasked_config_says_so(unmasked, tmp_path):
     record = json.loads((tmp_path / "out" / "export.json").read_text())
     assert (record["checked"] is not None) == UNMASKS
     assert ("Not compared" in told) == (not UNMASKS)
+
+
+def text_head(base, **model):
+    head = {"textcat": ("textcat", {"model": TEXTCAT})}
+    return pipeline(base, head, unmask="none", output="pieces", **model)
+
+
+def test_a_head_for_texts_with_its_bias_in_the_last_norm(make_base, tmp_path):
+    """Of GPT-2 that is a LayerNorm, whose bias has room for that of the head, which transformers' class lacks."""
+    nlp = text_head(make_base("gpt2"))
+    bias = nlp.get_pipe("textcat").model.get_ref("output_layer").get_param("b")
+    bias += np.array([2.0, -1.0, 0.5], dtype="f")
+    told = exported(saved(nlp, tmp_path / "pipeline"), tmp_path / "out")
+    assert "GPT2ForSequenceClassification, 3 labels" in told
+    for text in TEXTS:
+        scores = scores_of(tmp_path / "out", text, AutoModelForSequenceClassification)
+        expected = list(nlp(text).cats.values())
+        assert np.allclose(np.exp(scores) / np.exp(scores).sum(), expected, atol=1e-4)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["problem_type"] == "single_label_classification"
+
+
+def test_a_head_for_texts_without_room_for_its_bias(make_base, tmp_path):
+    nlp = text_head(make_base("llama"))
+    path = saved(nlp, tmp_path / "pipeline")
+    told = exported(path, tmp_path / "out", code=1)
+    assert "the norms of 'llama' have none" in told
+    assert not (tmp_path / "out").exists()
+    nlp.get_pipe("textcat").model.get_ref("output_layer").get_param("b")[:] = 3.0
+    exported(saved(nlp, path), tmp_path / "out")
+
+
+def test_a_frozen_quantised_and_merged_base(make_base, tmp_path):
+    for number, model in enumerate(({"lora": None}, {"quantization": "nf4"}, {"store_base": "merged"})):
+        nlp = labeler(make_base("llama"), unmask="none", steps=1, **model)
+        exported(saved(nlp, tmp_path / f"pipeline{number}"), tmp_path / f"out{number}")
+
+
+def test_one_of_several_heads(make_base, tmp_path):
+    heads = {
+        "tagger": ("sequence_labeler", {"model": LABELER}),
+        "spans": ("ner", {"model": NER}),
+        "texts": ("textcat", {"model": {**TEXTCAT, "pooling": "mean"}}),
+    }
+    path = saved(pipeline(make_base("llama"), heads, steps=1, unmask="none", output="pieces"), tmp_path / "pipeline")
+    told = exported(path, tmp_path / "out", code=1)
+    assert "several heads" in told and "--component; these can be exported: tagger, texts" in told
+    assert "one linear layer" in exported(path, tmp_path / "out", "--component", "spans", code=1)
+    assert "no such component" in exported(path, tmp_path / "out", "--component", "other", code=1)
+    assert "pooling = 'mean'" in exported(path, tmp_path / "out", "--component", "texts", code=1)
+    assert not (tmp_path / "out").exists()
+    exported(path, tmp_path / "out", "--component", "tagger")
+
+
+@pytest.mark.parametrize(
+    "said, model",
+    [
+        ("unmask = '0011'", {"unmask": "0011"}),
+        ("repeat = 1", {"repeat": 1}),
+        ("scalar_mix = 'all'", {"scalar_mix": "all"}),
+        (
+            "get_spans = 'spacy-transformers.sent_spans.v1'",
+            {"get_spans": {"@span_getters": "spacy-transformers.sent_spans.v1"}},
+        ),
+    ],
+)
+def test_what_a_config_cannot_say_is_refused(said, model, make_base, tmp_path):
+    nlp = build(make_base("llama"), (), **model)
+    nlp.add_pipe("sequence_labeler", config={"model": LABELER})
+    data = examples(nlp)
+    nlp.initialize(lambda: data)
+    told = exported(saved(nlp, tmp_path / "pipeline"), tmp_path / "out", code=1)
+    assert said in told and "cannot be exported" in told
+    assert list(tmp_path.iterdir()) == [tmp_path / "pipeline"]
+
+
+def test_other_pieces_than_the_tokenizer_gives_are_refused(make_base, tmp_path):
+    nlp = labeler(make_base("llama"), steps=1, unmask="none", add_bos_token=False)
+    assert "add_bos_token" in exported(saved(nlp, tmp_path / "pipeline"), tmp_path / "out", code=1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_folder_is_not_replaced(causal, make_base, tmp_path):
+    base = make_base("gpt2")
+    before = sorted(path.name for path in base.iterdir())
+    assert "holds no 'export.json'" in exported(causal, base, code=1)
+    assert sorted(path.name for path in base.iterdir()) == before
+    exported(causal, tmp_path / "out")
+    exported(causal, tmp_path / "out")
+
+
+def test_a_pipeline_without_heads(make_base, tmp_path):
+    nlp = build(make_base("llama"), ())
+    nlp.initialize()
+    assert "no head to export" in exported(saved(nlp, tmp_path / "pipeline"), tmp_path / "out", code=1)
+
+
+@needs_unmasking
+def test_a_class_that_would_keep_the_mask_is_refused(unmasked, tmp_path, monkeypatch):
+    """As that of a family whose code does not look at is_causal."""
+    monkeypatch.setattr("spacy_lsbillm.backbone.classifier.classifier_config", no_flag)
+    monkeypatch.setattr("spacy_lsbillm.backbone.classifier_proof.classifier_config", no_flag)
+    told = exported(unmasked, tmp_path / "out", code=1)
+    assert "does not see what" in told
+    assert not (tmp_path / "out").exists()
+
+
+def no_flag(config, architecture, labels, both_ways, pad, problem=None):
+    return classifier_config(config, architecture, labels, False, pad, problem)
