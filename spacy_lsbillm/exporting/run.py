@@ -77,8 +77,8 @@ def export(pipeline: Path, target: Path, component: str | None = None, base: str
 
 
 def _load(plan: Plan, base: str | None) -> Language:
-    """The two components, with the base unquantised, as the adapter is folded into that."""
-    model: dict[str, Any] = {"quantization": None, **({} if base is None else {"name": base})}
+    """The two components, with the base unquantised, as the adapter is folded into that, and where spaCy computes."""
+    model: dict[str, Any] = {"quantization": None, "device": None, **({} if base is None else {"name": base})}
     kept = {plan.transformer, plan.component}
     others = [name for name in spacy.util.load_config(plan.pipeline / "config.cfg")["components"] if name not in kept]
     return spacy.load(plan.pipeline, exclude=others, config={"components": {plan.transformer: {"model": model}}})
