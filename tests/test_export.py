@@ -9,13 +9,17 @@ import torch
 from pipelines import LISTENER, NER, build, examples
 from spacy.util import fix_random_seed
 from thinc.api import Adam
-from tiny import TEXTS
-from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
+from tiny import FAMILIES, SHAPE
+from tiny import TEXTS as REQUESTS
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 from typer.testing import CliRunner
 
 from spacy_lsbillm.alignment import align, cut_pieces
-from spacy_lsbillm.backbone.classifier import UNMASKS, classifier_config
+from spacy_lsbillm.backbone.classifier import TEXTS, TOKENS, UNMASKS, classifier_config, find_classifier
+from spacy_lsbillm.backbone.classifier_proof import check_classifier
+from spacy_lsbillm.backbone.proved import family_of
 from spacy_lsbillm.cli import app
+from spacy_lsbillm.errors import BaseError
 
 LAST_PIECE = {**LISTENER, "pooling": {"@layers": "spacy-lsbillm.last_piece.v1"}}
 LABELER = {"@architectures": "spacy-lsbillm.SequenceLabeler.v1", "tok2vec": LISTENER}
@@ -89,7 +93,7 @@ def test_a_causal_labeler_gives_the_same_scores(causal, tmp_path):
     told = exported(causal, tmp_path / "out")
     assert "GPT2ForTokenClassification" in told and "4 texts" in told
     nlp = spacy.load(causal)
-    for text in TEXTS:
+    for text in REQUESTS:
         expected = nlp.get_pipe("tagger").model.predict([nlp(text)])[0]
         assert np.abs(expected).max() > 0.01
         assert np.allclose(by_token(nlp, tmp_path / "out", text), expected, atol=1e-4)
@@ -102,7 +106,7 @@ def test_a_causal_labeler_gives_the_same_scores(causal, tmp_path):
 def test_an_unmasked_labeler_gives_the_same_scores(unmasked, tmp_path):
     assert "MistralForTokenClassification" in exported(unmasked, tmp_path / "out")
     nlp = spacy.load(unmasked)
-    for text in TEXTS:
+    for text in REQUESTS:
         expected = nlp.get_pipe("tagger").model.predict([nlp(text)])[0]
         assert np.allclose(by_token(nlp, tmp_path / "out", text), expected, atol=1e-4)
 
@@ -130,7 +134,7 @@ def test_a_head_for_texts_with_its_bias_in_the_last_norm(make_base, tmp_path):
     bias += np.array([2.0, -1.0, 0.5], dtype="f")
     told = exported(saved(nlp, tmp_path / "pipeline"), tmp_path / "out")
     assert "GPT2ForSequenceClassification, 3 labels" in told
-    for text in TEXTS:
+    for text in REQUESTS:
         scores = scores_of(tmp_path / "out", text, AutoModelForSequenceClassification)
         expected = list(nlp(text).cats.values())
         assert np.allclose(np.exp(scores) / np.exp(scores).sum(), expected, atol=1e-4)
@@ -225,3 +229,27 @@ def test_a_class_that_would_keep_the_mask_is_refused(unmasked, tmp_path, monkeyp
 
 def no_flag(config, architecture, labels, both_ways, pad, problem=None):
     return classifier_config(config, architecture, labels, False, pad, problem)
+
+
+@pytest.mark.parametrize(
+    "family, task, said",
+    [
+        ("granite", TOKENS, "has no class …ForTokenClassification for 'granite'"),
+        ("modernbert-decoder", TEXTS, "is not one linear layer over the states"),
+    ],
+)
+def test_families_without_a_place_for_the_head(family, task, said):
+    if family not in FAMILIES:
+        pytest.skip("this transformers does not know the family")
+    config = AutoConfig.for_model(family, **{**SHAPE, **FAMILIES[family]}, vocab_size=320)
+    with pytest.raises(BaseError, match=said):
+        find_classifier(config, task, "base")
+
+
+@needs_unmasking
+@pytest.mark.parametrize("family", ["gemma2", "gpt_neox"])
+def test_windows_caps_and_other_names_of_the_head(family):
+    config = AutoConfig.for_model(family, **{**SHAPE, **FAMILIES[family]}, vocab_size=320)
+    assert (
+        check_classifier(config, find_classifier(config, TOKENS, "base"), family_of(config, "base"), True, "base") == 0
+    )
