@@ -116,7 +116,7 @@ def test_an_unmasked_config_says_so(unmasked, tmp_path):
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["is_causal"] is False and config["sliding_window"] == 4
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "Needs transformers 5.2" in card and "`U-city`" in card
+    assert "Needs transformers 5.2" in card and "`city`" in card and "`U-`" in card
     record = json.loads((tmp_path / "out" / "export.json").read_text())
     assert (record["checked"] is not None) == UNMASKS
     assert ("Not compared" in told) == (not UNMASKS)

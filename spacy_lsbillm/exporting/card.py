@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ..backbone.classifier import FIRST_VERSION, SUFFIXES, TOKENS
+from ..tagging.scheme import OUTSIDE
 from .plan import FIRST, LAST, MEAN
 
 CARD = """---
@@ -84,7 +85,7 @@ def model_card(record: dict[str, Any], license: str | None, performance: dict[st
         ("License of the base", license or "not stated"),
         ("From", f"component `{record['component']}` of the spaCy pipeline {name} {pipeline['version']}"),
         ("Layers", f"{record['layers']}, {record['mask']}"),
-        ("Labels", ", ".join(f"`{label}`" for label in record["labels"])),
+        ("Labels", _labels(record["labels"], tokens)),
         (
             "Compared with the pipeline",
             "not yet: this needs a newer transformers"
@@ -93,7 +94,7 @@ def model_card(record: dict[str, Any], license: str | None, performance: dict[st
         ),
         ("Made with", ", ".join(f"{package} {version}" for package, version in record["versions"].items())),
     ]
-    numbers = {key: value for key, value in performance.items() if isinstance(value, float)}
+    numbers = {key: x for key, x in performance.items() if isinstance(x, float) and not key.endswith("_loss")}
     scores = "".join(f"| {key} | {value:.4f} |\n" for key, value in sorted(numbers.items()))
     reading = READING[record["read_as"]] + NO_VITERBI if tokens else "Scores are those of the pipeline."
     version = ".".join(map(str, FIRST_VERSION))
@@ -102,7 +103,7 @@ def model_card(record: dict[str, Any], license: str | None, performance: dict[st
         name=name,
         what=f"`…{SUFFIXES[task]}` with one linear layer over a decoder, trained with spacy-lsbillm.",
         table="\n".join(f"| {key} | {value} |" for key, value in rows),
-        scores=f"Scores of the pipeline when it was trained:\n\n| | |\n|---|---|\n{scores}\n" if scores else "",
+        scores=f"Scores of the spaCy pipeline when it was trained:\n\n| | |\n|---|---|\n{scores}\n" if scores else "",
         needs=NEEDS.format(version=version) if record["both_ways"] else NEEDS_NOTHING,
         code=CODE[TOKENS if tokens else "text"].format(strategy=STRATEGY[record["read_as"]]),
         reading=reading,
@@ -110,9 +111,18 @@ def model_card(record: dict[str, Any], license: str | None, performance: dict[st
             white_space=record["white_space"],
             window=record["window"],
             overlap=record["overlap"],
-            stride=f", unless the pipeline gets `stride={record['overlap']}`" if tokens and record["overlap"] else "",
+            stride=f", unless `pipeline` gets `stride={record['overlap']}`" if tokens else "",
         ),
     )
+
+
+def _labels(labels: list[str], tokens: bool) -> str:
+    """The labels, each once; of tags without their kinds."""
+    if not tokens:
+        return ", ".join(f"`{label}`" for label in labels)
+    tags = [label.partition("-") for label in labels if label != OUTSIDE]
+    kinds = ", ".join(dict.fromkeys(f"`{kind}-`" for kind, _, _ in tags))
+    return f"{', '.join(dict.fromkeys(f'`{label}`' for _, _, label in tags))}; each with {kinds}, and `{OUTSIDE}`"
 
 
 def called(name: str) -> str:

@@ -47,6 +47,7 @@ def step_all(
                 f"computes, and these are on {str(elsewhere)!r}. Load the pipeline with device = null."
             )
         for name, value in chosen.items():
+            assert value.grad is not None
             optimizer((key[0], name), to_thinc(value.data, device), to_thinc(value.grad, device))
             value.grad = None
         return
