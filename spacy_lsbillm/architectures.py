@@ -50,6 +50,7 @@ def create_billm_model_v1(
     fold_adapter: str = "auto",
     add_bos_token: bool | None = None,
     white_space: str | None = None,
+    device: str | None = None,
 ) -> Model[list[Doc], Any]:
     """A decoder-only language model, its causal mask removed from all or some layers, tuned with LoRA; one vector a
     spaCy token. Nothing is loaded before `initialize` or `from_disk`.
@@ -92,6 +93,8 @@ def create_billm_model_v1(
         does by itself.
     white_space (str | None): What the tokenizer is shown of white space: "text" (as it is), "lines" (as single blanks
         and line breaks) or "blank" (as single blanks). None: "lines", in a trained pipeline what it was trained with.
+    device (str | None): Where the base computes, whatever spaCy uses: "cuda", "mps" (Apple's GPUs) or "cpu". None:
+        where spaCy does.
     RAISES (ValueError): A value that is not allowed, whatever the base.
     """
     backbone = BackboneSettings(
@@ -113,6 +116,7 @@ def create_billm_model_v1(
         fold_adapter=fold_adapter,
         add_bos_token=add_bos_token,
         white_space=white_space,
+        device=device,
     )
     return build_billm_model(settings, ModelSettings(get_spans or get_doc_spans, window, overlap, repeat))
 

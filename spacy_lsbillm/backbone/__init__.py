@@ -13,6 +13,7 @@ from .storage import (
     RECORD,
     REFERENCE,
     STORE_BASE,
+    StoredParts,
     changes_of,
     convert_stored,
     find_base,
@@ -21,6 +22,7 @@ from .storage import (
     read_record,
     recorded_cutting,
     save_backbone,
+    stored_parts,
 )
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "Folded",
     "LoraSettings",
     "MaskPlan",
+    "StoredParts",
     "changes_of",
     "check_fold",
     "check_notation",
@@ -53,6 +56,7 @@ __all__ = [
     "recorded_cutting",
     "room_to_fold",
     "save_backbone",
+    "stored_parts",
     "unmasks",
     "word_for",
 ]

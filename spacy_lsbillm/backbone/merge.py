@@ -2,10 +2,13 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from .adapter import LINEAR, LoraSettings, read_state
 from .base import DTYPE_SETTING, BaseSettings, read_config, skeleton_for
@@ -14,12 +17,49 @@ from .tensor_files import NewTensor, StoredTensor, write_tensors
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # What belongs to a base beside its weights: a licence has to travel with them.
-BESIDE = ("generation_config.json", "README.md", "LICENSE*", "NOTICE*")
+LICENCES = ("LICENSE*", "NOTICE*")
+BESIDE = ("generation_config.json", "README.md", *LICENCES)
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 def write_model(folder: Path, settings: BaseSettings, adapter: tuple[Path, LoraSettings] | None, target: Path) -> None:
     """Write a base into a new folder, in files of at most 4 GB, cut to the layers that are used.
+
+    folder (Path), settings (BaseSettings), adapter (tuple | None): See `merged_model`.
+    RAISES (BaseError, AdapterError): The base or the adapter cannot be read.
+    """
+    merged = merged_model(folder, settings, adapter)
+    target.mkdir()
+    merged.config.save_pretrained(target)
+    copy_beside(folder, target)
+    write_tensors(target, merged.tensors)
+
+
+def copy_beside(folder: Path, target: Path, patterns: tuple[str, ...] = BESIDE) -> None:
+    """Copy what belongs to a base beside its weights."""
+    for pattern in patterns:
+        for path in folder.glob(pattern):
+            shutil.copyfile(path, target / path.name)
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A model that is yet to be written: its tensors are made while they are.
+
+    config (PretrainedConfig): With the layers that are used, and the dtype of the result.
+    model (PreTrainedModel): Its `skeleton`.
+    tensors (dict): By the names under which they are written.
+    names (dict): Those names, by the model's own, as far as its weights are written as they are.
+    """
+
+    config: Any
+    model: PreTrainedModel
+    tensors: dict[str, NewTensor]
+    names: dict[str, str]
+
+
+def merged_model(folder: Path, settings: BaseSettings, adapter: tuple[Path, LoraSettings] | None) -> Merged:
+    """A base cut to the layers that are used, with an adapter folded in.
 
     folder (Path): The base.
     settings (BaseSettings): With an adapter, `dtype` is that of the result. Quantisation is of no interest: the
@@ -44,12 +84,7 @@ def write_model(folder: Path, settings: BaseSettings, adapter: tuple[Path, LoraS
             tensors[matched.written(stored)] = _changed(stored, dtype, update, transposed)
         if settings.dtype != "auto":
             setattr(config, DTYPE_SETTING, getattr(torch, settings.dtype))
-    target.mkdir()
-    config.save_pretrained(target)
-    for pattern in BESIDE:
-        for path in folder.glob(pattern):
-            shutil.copyfile(path, target / path.name)
-    write_tensors(target, tensors)
+    return Merged(config, model, tensors, {name: matched.written(stored) for name, stored in matched.tensors.items()})
 
 
 class _Update:
@@ -101,6 +136,11 @@ def _changed(stored: StoredTensor, dtype: torch.dtype, update: _Update | None, t
 
     chunks: Callable[[], Iterator[bytes]] = converted if update is None else folded
     return NewTensor(NAMES[dtype], stored.shape, chunks)
+
+
+def encoded(values: Tensor) -> NewTensor:
+    """A tensor in memory as one to be written."""
+    return NewTensor(NAMES[values.dtype], tuple(values.shape), lambda: [_bytes(values)])
 
 
 def _bytes(values: Tensor) -> bytes:

@@ -129,18 +129,18 @@ def _prove(config: Any, small: Any, name: str, log: _Log) -> Family:
     for attention in reversed(ATTENTIONS):
         # SDPA is the faster one, not every model has it.
         with contextlib.suppress(ValueError, ImportError) if attention == "sdpa" else log.step("a small copy is made"):
-            models[attention] = _random_model(small, attention)
+            models[attention] = random_model(small, attention)
     with log.step("its layers are found"):
-        family = _anatomy(models["eager"])
+        family = anatomy(models["eager"])
     expected = {attention: _own_states(model, family, log) for attention, model in models.items()}
     if "sdpa" in models:
-        largest = _distance(expected["sdpa"], expected["eager"])
+        largest = distance(expected["sdpa"], expected["eager"])
         if not log.add('"sdpa" computes what "eager" does', largest < TOLERANCE, f"largest difference {largest:.1g}"):
             del models["sdpa"]
     packs = True
     for attention in [name for name in ATTENTIONS if name in models]:
         with log.step(f"{attention}: it can be tried"):
-            backbone = _backbone(models[attention], replace(family, attentions=(attention,)), name)
+            backbone = bare_backbone(models[attention], replace(family, attentions=(attention,)), name)
             _check_masks(backbone, log, attention)
             _check_sight(backbone, expected[attention], log, attention)
             _check_padding(backbone, log, attention)
@@ -151,7 +151,7 @@ def _prove(config: Any, small: Any, name: str, log: _Log) -> Family:
     return replace(family, attentions=tuple(name for name in ATTENTIONS if name in models), packs=packs)
 
 
-def _random_model(config: Any, attention: str) -> PreTrainedModel:
+def random_model(config: Any, attention: str) -> PreTrainedModel:
     """With weights large enough for its layers to matter; the usual ones leave them near identity."""
     torch.manual_seed(0)
     with making_modules:
@@ -168,7 +168,8 @@ def _random_model(config: Any, attention: str) -> PreTrainedModel:
     return model.eval().requires_grad_(False)
 
 
-def _anatomy(model: PreTrainedModel) -> Family:
+def anatomy(model: PreTrainedModel) -> Family:
+    """Where a causal language model keeps what is used here, found by running it."""
     path, layers = find_layers(model)
     decoder = model.get_submodule(path)
     outputs: dict[str, Any] = {}
@@ -185,7 +186,7 @@ def _anatomy(model: PreTrainedModel) -> Family:
 
 def _own_states(model: PreTrainedModel, family: Family, log: _Log) -> Tensor:
     """What the model computes without any of our doing, on rows with padding."""
-    ids, mask = _batch()
+    ids, mask = trial_batch()
     decoder = model.get_submodule(family.decoder)
     with log.step("it runs"), torch.inference_mode():
         states = decoder(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
@@ -194,7 +195,8 @@ def _own_states(model: PreTrainedModel, family: Family, log: _Log) -> Tensor:
     return states
 
 
-def _backbone(model: PreTrainedModel, family: Family, name: str) -> Backbone:
+def bare_backbone(model: PreTrainedModel, family: Family, name: str) -> Backbone:
+    """A backbone over a model, without adapter and tokenizer, all of its layers causal."""
     base = BaseSettings(name, attention=family.attentions[0])
     shared = SharedBase(model)
     tree = shared.tree(shared.layers, family)
@@ -217,7 +219,7 @@ def _check_masks(backbone: Backbone, log: _Log, attention: str) -> None:
 
     layers = layers_of(backbone.causal_lm.get_submodule(backbone.family.decoder), backbone.family)
     hooks = [layer.register_forward_pre_hook(look, with_kwargs=True) for layer in layers]
-    _states(backbone, *_batch())
+    _states(backbone, *trial_batch())
     for hook in hooks:
         hook.remove()
     wrong = [
@@ -230,10 +232,10 @@ def _check_masks(backbone: Backbone, log: _Log, attention: str) -> None:
 
 
 def _check_sight(backbone: Backbone, expected: Tensor, log: _Log, attention: str) -> None:
-    ids, mask = _batch()
+    ids, mask = trial_batch()
     real = mask.bool()
     states = _states(backbone, ids, mask)
-    largest = _distance(states[real], expected[real])
+    largest = distance(states[real], expected[real])
     log.need(
         f"{attention}: with no layer unmasked the states are the model's own",
         largest < TOLERANCE,
@@ -265,17 +267,17 @@ def _layers_in_words(backbone: Backbone) -> list[str]:
 
 
 def _check_padding(backbone: Backbone, log: _Log, attention: str) -> None:
-    ids, mask = _batch()
+    ids, mask = trial_batch()
     real = mask.bool()
     other = torch.where(real, ids, (ids + 7) % VOCABULARY)
     largest, apart = 0.0, 0.0
     for unmask in ("none", "all"):
         backbone.use_mask(unmask)
         states = _states(backbone, ids, mask)
-        largest = max(largest, _distance(states[real], _states(backbone, other, mask)[real]))
+        largest = max(largest, distance(states[real], _states(backbone, other, mask)[real]))
         for row, length in enumerate(mask.sum(1).tolist()):
             alone = _states(backbone, ids[row : row + 1, :length], mask[row : row + 1, :length])
-            apart = max(apart, _distance(states[row : row + 1, :length], alone))
+            apart = max(apart, distance(states[row : row + 1, :length], alone))
     log.need(f"{attention}: what stands in padding moves nothing", largest < TOLERANCE, f"moved by {largest:.1g}")
     log.need(f"{attention}: states do not depend on the batch", apart < TOLERANCE, f"largest difference {apart:.1g}")
 
@@ -293,7 +295,7 @@ def _check_packing(backbone: Backbone, log: _Log, attention: str) -> bool:
             backbone.use_mask(unmask)
             together = _states(backbone, ids, mask, positions)
             parts = [_states(backbone, part, torch.ones_like(part)) for part in ids.split(list(sizes), dim=1)]
-            largest = max(largest, _distance(together, torch.cat(parts, dim=1)))
+            largest = max(largest, distance(together, torch.cat(parts, dim=1)))
     except Exception as error:
         lines = str(error).strip().splitlines()
         return log.add(what, False, f"{type(error).__name__}: {lines[0] if lines else 'no details'}")
@@ -313,8 +315,8 @@ def _check_windows(config: Any, name: str, family: Family, attentions: tuple[str
         with log.step(what):
             small = shrunken(config, name, window=NARROW)
             first = list(small.layer_types).index("sliding_attention") if kinds else 0
-            model = _random_model(small, attention)
-            backbone = _backbone(model, replace(family, attentions=(attention,)), name)
+            model = random_model(small, attention)
+            backbone = bare_backbone(model, replace(family, attentions=(attention,)), name)
             reach = {}
             for unmask in ("none", "all"):
                 backbone.use_mask(unmask)
@@ -358,9 +360,9 @@ def _reach(backbone: Backbone, layer: int) -> list[int]:
 
 def _check_adapter(models: dict[str, PreTrainedModel], family: Family, name: str, log: _Log) -> None:
     attention = next(name for name in ATTENTIONS if name in models)
-    plain = _backbone(models[attention], replace(family, attentions=(attention,)), name)
+    plain = bare_backbone(models[attention], replace(family, attentions=(attention,)), name)
     plain.use_mask("all")
-    ids, mask = _batch()
+    ids, mask = trial_batch()
     before = _states(plain, ids, mask)
     adapted = replace(plain, model=add_adapter(plain.model, LoraSettings(r=4, dropout=0.0)))
     adapted.model.eval()
@@ -374,10 +376,10 @@ def _check_adapter(models: dict[str, PreTrainedModel], family: Family, name: str
                     value.sub_(value.grad.sign(), alpha=0.02)
                     value.grad = None
     after = _states(adapted, ids, mask)
-    moved = _distance(after[mask.bool()], before[mask.bool()])
+    moved = distance(after[mask.bool()], before[mask.bool()])
     log.need("an adapter learns", moved > TOLERANCE, f"two steps move the states by {moved:.1g}")
     folded = Folded(adapted).backbone
-    largest = _distance(_states(folded, ids, mask)[mask.bool()], after[mask.bool()])
+    largest = distance(_states(folded, ids, mask)[mask.bool()], after[mask.bool()])
     log.need("an adapter folds into the weights", largest < TOLERANCE, f"largest difference {largest:.1g}")
 
 
@@ -385,7 +387,7 @@ def _pieces(rows: int) -> Tensor:
     return torch.randint(2, VOCABULARY, (rows, LENGTH), generator=torch.Generator().manual_seed(1))
 
 
-def _batch() -> tuple[Tensor, Tensor]:
+def trial_batch() -> tuple[Tensor, Tensor]:
     """Three rows; the second has padding, the third almost nothing else."""
     ids = _pieces(3)
     mask = torch.ones_like(ids)
@@ -400,7 +402,7 @@ def _moved(backbone: Backbone, unmask: str) -> tuple[float, float]:
     backbone.use_mask(unmask)
     found = []
     for padded in (False, True):
-        ids, mask = _batch()
+        ids, mask = trial_batch()
         if not padded:
             ids, mask = ids[:1], mask[:1]
         changed = ids.clone()
@@ -409,7 +411,7 @@ def _moved(backbone: Backbone, unmask: str) -> tuple[float, float]:
         for row in rows:
             changed[row, last[row]] = (changed[row, last[row]] + 11) % VOCABULARY
         one, other = _states(backbone, ids, mask), _states(backbone, changed, mask)
-        found.append(min(_distance(one[row, 0], other[row, 0]) for row in rows))
+        found.append(min(distance(one[row, 0], other[row, 0]) for row in rows))
     return found[0], found[1]
 
 
@@ -418,7 +420,7 @@ def _states(backbone: Backbone, ids: Tensor, mask: Tensor, positions: Tensor | N
         return backbone.states(ids, mask, positions)
 
 
-def _distance(one: Tensor, other: Tensor) -> float:
+def distance(one: Tensor, other: Tensor) -> float:
     """The largest difference, as a share of the largest state."""
     largest = max(float(one.abs().max()), float(other.abs().max()), 1e-6)
     return float((one - other).abs().max()) / largest

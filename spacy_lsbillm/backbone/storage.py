@@ -12,7 +12,7 @@ import contextlib
 import json
 import shutil
 import warnings
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -138,21 +138,53 @@ def convert_stored(source: Path, target: Path, store_base: str, base: str | None
     RAISES (StorageError, BaseError): It is merged already, or its base cannot be found or is another one.
     """
     record = read_record(source)
-    stored, block = record["store_base"], record["base"]
-    if stored == MERGED:
+    if record["store_base"] == MERGED:
         _refuse_unmerging(store_base)
     for path in source.iterdir():
         if path.name not in (*FOLDERS.values(), RECORD):
             (shutil.copytree if path.is_dir() else shutil.copy2)(path, target / path.name)
+    parts = stored_parts(source, record, base)
+    if store_base in FOLDERS:
+        parts.check(record)
+    _store(target, record, store_base, parts.folder, parts.settings, parts.adapter[1] if parts.adapter else None)
+
+
+@dataclass(frozen=True)
+class StoredParts:
+    """What the weights of a stored backbone are made of.
+
+    folder (Path): The base, or a merged model in its place.
+    settings (BaseSettings): What of it is used, and in which dtype; without its quantisation.
+    adapter (tuple | None): The folder of the adapter, and its settings.
+    inside (bool): Whether the base is a part of the pipeline.
+    """
+
+    folder: Path
+    settings: BaseSettings
+    adapter: tuple[Path, LoraSettings] | None
+    inside: bool
+
+    def check(self, record: dict[str, Any]) -> None:
+        """RAISES (BaseError): It is another base than that of training. WARNS: It computes otherwise."""
+        expected = record["stored_fingerprint"] if self.inside else record["base"]["fingerprint"]
+        checked_fingerprint(self.folder, record["base"]["name"], expected)
+        if not self.inside:
+            _warn_of_arithmetic(record, self.folder)
+
+
+def stored_parts(source: Path, record: dict[str, Any], base: str | None = None) -> StoredParts:
+    """Find what a stored backbone is made of.
+
+    source (Path), record (dict): What `save_backbone` wrote, and its record.
+    base (str | None): The folder or hub id of the base, if it is not under its recorded name.
+    RAISES (BaseError): The base cannot be found.
+    """
+    stored, block = record["store_base"], record["base"]
     inside = stored in FOLDERS
     folder = source / FOLDERS[stored] if inside else find_base(record, base)
-    if store_base in FOLDERS:
-        checked_fingerprint(folder, block["name"], record["stored_fingerprint"] if inside else block["fingerprint"])
-        if not inside:
-            _warn_of_arithmetic(record, folder)
     settings = BaseSettings(block["name"], block["revision"], block["dtype"], None, depth=block["depth"])
     lora = LoraSettings.read(record["lora"]) if record["lora"] and stored != MERGED else None
-    _store(target, record, store_base, folder, settings, lora)
+    return StoredParts(folder, settings, (source / ADAPTER, lora) if lora else None, inside)
 
 
 def _store(

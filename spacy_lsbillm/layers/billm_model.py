@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from spacy.tokens import Doc
-from thinc.api import Model, torch2xp
+from thinc.api import Model
 
 from ..alignment import SpanGetter, context_of, make_batch
 from ..backbone import longest_position
 from ..errors import SettingError
 from ..values import is_whole
+from .base_device import to_thinc
 from .shim import PIECES, BackboneShim, ShimSettings
 from .tok2vec import replace_listener, replace_listener_cfg
 from .vector_batch import VectorBatch
@@ -237,10 +238,11 @@ def forward(model: Model, docs: Sequence[Doc], is_train: bool) -> tuple[VectorBa
         **rows,
     )
     vectors, backprop_vectors = shim(batch, is_train)
+    arrays: Any = to_thinc(vectors, shim.settings.device)
     if shim.settings.output == PIECES:
-        output = VectorBatch.of_pieces(torch2xp(vectors), batch, shim.backbone.tokenizer)
+        output = VectorBatch.of_pieces(arrays, batch, shim.backbone.tokenizer)
     else:
-        output = VectorBatch.of_tokens(torch2xp(vectors), batch)
+        output = VectorBatch.of_tokens(arrays, batch)
 
     def backprop(d_output: Any) -> Sequence[Doc]:
         backprop_vectors(d_output.model_output.last_hidden_state)

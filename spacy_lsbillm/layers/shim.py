@@ -9,7 +9,7 @@ from typing import Any
 
 import srsly
 import torch
-from thinc.api import Optimizer, Shim, get_torch_default_device, xp2torch
+from thinc.api import Optimizer, Shim, xp2torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
@@ -35,6 +35,7 @@ from ..errors import SettingError, StorageError
 from ..files import TemporaryFolder, check_seal, write_seal
 from ..values import check_choice, is_flag, is_number, is_whole
 from .adapter_optimizer import CHOICES, AdapterOptimizer
+from .base_device import MPS, check_device, device_for
 from .step import name_averages, step_all
 
 # msgpack takes at most 4 GiB an item.
@@ -42,6 +43,8 @@ CHUNK_BYTES = 1 << 30
 OUTPUTS = TOKENS, PIECES = "tokens", "pieces"
 # Under which thinc's optimizer keeps its states.
 ADAPTER, MIX = "adapter", "mix"
+# Devices for which not every version of torch has `embedding_bag`.
+WITHOUT_BAGS = (MPS,)
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class ShimSettings:
         does by itself.
     white_space (str | None): What the tokenizer is shown of white space, see `alignment.white_space.show`; None: the
         default, and for a trained backbone what it was trained with.
+    device (str | None): "cuda", "mps" or "cpu": where the base computes, wherever spaCy does; None: where that does.
     """
 
     backbone: BackboneSettings
@@ -76,8 +80,10 @@ class ShimSettings:
     fold_adapter: str = "auto"
     add_bos_token: bool | None = None
     white_space: str | None = None
+    device: str | None = None
 
     def __post_init__(self) -> None:
+        check_device(self.device)
         check_choice("store_base", self.store_base, STORE_BASE)
         check_fold(self.fold_adapter, self.backbone.base.quantization)
         if not (is_number(self.learn_rate_scale) and self.learn_rate_scale > 0):
@@ -194,7 +200,7 @@ class BackboneShim(Shim):
         self._updates, self._trained = 0, False
         self.repeat = None
         self.white_space = self.settings.white_space or DEFAULT
-        self._backbone = load_backbone(self.settings.backbone, device=get_torch_default_device())
+        self._backbone = load_backbone(self.settings.backbone, device=device_for(self.settings.device))
 
     def __call__(self, inputs: Batch, is_train: bool) -> tuple[Tensor, Callable[[Tensor], None]]:
         return self.begin_update(inputs) if is_train else (self.predict(inputs), lambda gradient: None)
@@ -216,7 +222,7 @@ class BackboneShim(Shim):
 
     def _begin_in_fork(self) -> None:
         """RAISES (SettingError): The backbone is on a GPU."""
-        if self.backbone.device.type == "cuda":
+        if self.backbone.device.type != "cpu":
             # CUDA cannot be used after a fork: without this there are errors of its own, or none and no end.
             raise SettingError(
                 "a pipeline on a GPU cannot be used by several processes: leave n_process = 1, and raise batch_size "
@@ -291,7 +297,7 @@ class BackboneShim(Shim):
         self._in_update = False
         adapter = self.backbone.adapter_parameters()
         if self.settings.adapter_optimizer is None:
-            step_all(optimizer, (self.id, ADAPTER), adapter, self.settings.learn_rate_scale)
+            step_all(optimizer, (self.id, ADAPTER), adapter, self.settings.learn_rate_scale, self.settings.device)
         elif any(parameter.grad is not None for parameter in adapter.values()):
             if not isinstance(optimizer, Optimizer):
                 raise SettingError(
@@ -301,7 +307,7 @@ class BackboneShim(Shim):
             if self._optimizer is None:
                 self._optimizer = self._new_optimizer()
             self._optimizer.step(optimizer)
-        step_all(optimizer, (self.id, MIX), self.backbone.mix_parameters(), 1.0)
+        step_all(optimizer, (self.id, MIX), self.backbone.mix_parameters(), 1.0, self.settings.device)
 
     def training_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What updates have made of this shim, between two of them: tensors and plain values, by name. The tensors are
@@ -371,7 +377,10 @@ class BackboneShim(Shim):
                 parameters[name].data.copy_(value)
 
     def to_device(self, device_type: str, device_id: int) -> None:
-        """Move the weights. thinc calls this when a model changes hands between threads or devices."""
+        """Move the weights, unless a setting says where they are. thinc calls this when a model changes hands between
+        threads or devices."""
+        if self.settings.device is not None:
+            return
         if self._backbone is not None and self._backbone.base.quantization is None:
             self._folded = None
             self._backbone.to(torch.device("cuda", device_id) if device_type == "gpu" else torch.device("cpu"))
@@ -387,7 +396,7 @@ class BackboneShim(Shim):
         """Read what `save` wrote."""
         self._optimizer = None
         self._trained = True
-        self._backbone = load_stored(folder, self.settings.backbone, get_torch_default_device())
+        self._backbone = load_stored(folder, self.settings.backbone, device_for(self.settings.device))
         self._cut_as(recorded_cutting(folder))
 
     def to_bytes(self) -> bytes:
@@ -433,6 +442,9 @@ def vectors_of(backbone: Backbone, batch: Batch, output: str) -> Tensor:
         ids, mask = torch.from_numpy(part.ids).to(device), torch.from_numpy(part.mask).to(device)
         states = backbone.states(ids, mask, positions).flatten(0, 1).float()
         slots, sizes, targets = (torch.from_numpy(x).to(device) for x in (share.slots, share.sizes, share.targets))
+        if device.type in WITHOUT_BAGS:
+            rows.index_add_(0, targets.repeat_interleave(sizes), states[slots])
+            continue
         sums = embedding_bag(slots, states, sizes.cumsum(0) - sizes, mode="sum")
         rows.index_add_(0, targets, sums)
     if not of_tokens:

@@ -9,8 +9,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from thinc.api import Optimizer, torch2xp, xp2torch
+from thinc.api import Optimizer
 from torch import Tensor, nn
+
+from ..errors import SettingError
+from .base_device import to_base, to_thinc
 
 
 def step_all(
@@ -18,6 +21,7 @@ def step_all(
     key: tuple[int, str],
     parameters: Mapping[str, nn.Parameter],
     lr_scale: float,
+    device: str | None = None,
 ) -> None:
     """Change the parameters by their gradients, and clear these.
 
@@ -29,26 +33,37 @@ def step_all(
     key (tuple[int, str]): Of the optimizer's state; its number goes with the names of the parameters.
     parameters (Mapping): By name. Those without a gradient stay as they are.
     lr_scale (float): In units of the optimizer's learning rate.
+    device (str | None): The setting of where the base is; None: where the optimizer computes.
+    RAISES (SettingError): A function would get copies of parameters that are elsewhere.
     """
     chosen = {name: value for name, value in parameters.items() if value.grad is not None}
     if not chosen:
         return
     if not isinstance(optimizer, Optimizer):
+        elsewhere = next((value.device for value in chosen.values() if device and value.device.type != "cpu"), None)
+        if elsewhere is not None:
+            raise SettingError(
+                f"device = {device!r} cannot be used by nlp.rehearse, which changes weights in place where spaCy "
+                f"computes, and these are on {str(elsewhere)!r}. Load the pipeline with device = null."
+            )
         for name, value in chosen.items():
-            optimizer((key[0], name), torch2xp(value.data), torch2xp(value.grad))
+            assert value.grad is not None
+            optimizer((key[0], name), to_thinc(value.data, device), to_thinc(value.grad, device))
             value.grad = None
         return
     if len(chosen) < len(parameters):
         # Which state belongs to whom would change from step to step.
         for name, value in chosen.items():
-            _step(optimizer, (key[0], name), [value], lr_scale)
+            _step(optimizer, (key[0], name), [value], lr_scale, device)
         return
     values = list(chosen.values())
-    _step(optimizer, key, values, lr_scale)
+    _step(optimizer, key, values, lr_scale, device)
     name_averages(optimizer, key, chosen)
 
 
-def _step(optimizer: Optimizer, key: tuple[int, str], values: list[nn.Parameter], lr_scale: float) -> None:
+def _step(
+    optimizer: Optimizer, key: tuple[int, str], values: list[nn.Parameter], lr_scale: float, device: str | None
+) -> None:
     gradients: list[Tensor] = [value.grad for value in values]  # type: ignore[misc]
     weights = [value.data for value in values]
     with torch.no_grad():
@@ -58,8 +73,8 @@ def _step(optimizer: Optimizer, key: tuple[int, str], values: list[nn.Parameter]
             clip_each(gradients, optimizer.grad_clip)
         row, gradient = (torch.cat([part.flatten() for part in parts]) for parts in (weights, gradients))
         with _already_done(optimizer):
-            changed, _ = optimizer(key, torch2xp(row), torch2xp(gradient), lr_scale=lr_scale)
-        parts = xp2torch(changed).split([value.numel() for value in values])
+            changed, _ = optimizer(key, to_thinc(row, device), to_thinc(gradient, device), lr_scale=lr_scale)
+        parts = to_base(changed, row).split([value.numel() for value in values])
         torch._foreach_copy_(weights, [part.view_as(value) for part, value in zip(parts, values, strict=True)])
     for value in values:
         value.grad = None

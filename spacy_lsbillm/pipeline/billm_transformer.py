@@ -62,6 +62,7 @@ store_adapter = "float32"
 fold_adapter = "auto"
 add_bos_token = null
 white_space = null
+device = null
 
 [transformer.model.get_spans]
 @span_getters = "spacy-transformers.doc_spans.v1"

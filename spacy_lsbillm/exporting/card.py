@@ -1,0 +1,130 @@
+"""The model card of an exported head."""
+
+from pathlib import Path
+from typing import Any
+
+from ..backbone.classifier import FIRST_VERSION, SUFFIXES, TOKENS
+from ..tagging.scheme import OUTSIDE
+from .plan import FIRST, LAST, MEAN
+
+CARD = """---
+{front}
+---
+
+# {name}
+
+{what}
+
+| | |
+|---|---|
+{table}
+
+{scores}## Use
+
+{needs}
+
+```python
+{code}
+```
+
+{reading}
+
+{limits}
+"""
+NEEDS = (
+    "Needs transformers {version} or newer, where `is_causal = false` in `config.json` takes the causal mask off. "
+    "Older versions read the folder without a word and keep the mask: their results are worthless."
+)
+NEEDS_NOTHING = "The model is causal: any version of transformers that knows the class will do."
+CODE = {
+    TOKENS: """from transformers import pipeline
+
+tagger = pipeline("token-classification", model="FOLDER"{strategy})
+tagger("…")""",
+    "text": """from transformers import pipeline
+
+classifier = pipeline("text-classification", model="FOLDER", top_k=None)
+classifier("…")""",
+}
+READING = {
+    MEAN: "The scores of a token are the means of the `logits` of its pieces, which are those of the pipeline; "
+    '`aggregation_strategy="average"` takes the means of probabilities, and has another idea of a token, so that it '
+    "differs from them now and then.",
+    FIRST: "The scores of a token are the `logits` of its first piece.",
+    LAST: "The scores of a token are the `logits` of its last piece.",
+}
+STRATEGY = {MEAN: ', aggregation_strategy="average"', FIRST: ', aggregation_strategy="first"', LAST: ""}
+NO_VITERBI = (
+    " The pipeline chooses the best well-formed sequence of tags of a document from them; that search, and with it the "
+    "probabilities of spans, calibration and thresholds are not part of this folder."
+)
+LIMITS = (
+    "Texts are seen as they are. The pipeline shows its tokenizer white space as `{white_space}`: where a text has "
+    "more than single blanks between its words, bring it into that form first. It cuts longer texts into windows of "
+    "{window} pieces, of which neighbours share {overlap}; here that is `tokenizer.model_max_length`, beyond which "
+    "texts are cut off{stride}."
+)
+
+
+def model_card(record: dict[str, Any], license: str | None, performance: dict[str, Any]) -> str:
+    """What is known of an exported head from its record.
+
+    record (dict): What is written as `export.json`.
+    license (str | None): Of the base.
+    performance (dict): The scores in the pipeline's meta.
+    """
+    pipeline, task, base = record["pipeline"], record["task"], called(record["base"]["name"])
+    tokens = task == TOKENS
+    name = f"{pipeline['lang']}_{pipeline['name']}"
+    front = ["library_name: transformers", f"pipeline_tag: {task}", f"base_model: {base}"]
+    front += [f"language: {pipeline['lang']}"] if pipeline["lang"] != "xx" else []
+    front += [f"license: {license}"] if license else []
+    checked = record["checked"]
+    rows = [
+        ("Base", f"`{base}`, fingerprint {record['base']['fingerprint']}"),
+        ("License of the base", license or "not stated"),
+        ("From", f"component `{record['component']}` of the spaCy pipeline {name} {pipeline['version']}"),
+        ("Layers", f"{record['layers']}, {record['mask']}"),
+        ("Labels", _labels(record["labels"], tokens)),
+        (
+            "Compared with the pipeline",
+            "not yet: this needs a newer transformers"
+            if checked is None
+            else f"{checked['texts']} texts, scores differ by {checked['largest_difference']:.1g} of the largest",
+        ),
+        ("Made with", ", ".join(f"{package} {version}" for package, version in record["versions"].items())),
+    ]
+    numbers = {key: x for key, x in performance.items() if isinstance(x, float) and not key.endswith("_loss")}
+    scores = "".join(f"| {key} | {value:.4f} |\n" for key, value in sorted(numbers.items()))
+    reading = READING[record["read_as"]] + NO_VITERBI if tokens else "Scores are those of the pipeline."
+    version = ".".join(map(str, FIRST_VERSION))
+    return CARD.format(
+        front="\n".join(front),
+        name=name,
+        what=f"`…{SUFFIXES[task]}` with one linear layer over a decoder, trained with spacy-lsbillm.",
+        table="\n".join(f"| {key} | {value} |" for key, value in rows),
+        scores=f"Scores of the spaCy pipeline when it was trained:\n\n| | |\n|---|---|\n{scores}\n" if scores else "",
+        needs=NEEDS.format(version=version) if record["both_ways"] else NEEDS_NOTHING,
+        code=CODE[TOKENS if tokens else "text"].format(strategy=STRATEGY[record["read_as"]]),
+        reading=reading,
+        limits=LIMITS.format(
+            white_space=record["white_space"],
+            window=record["window"],
+            overlap=record["overlap"],
+            stride=f", unless `pipeline` gets `stride={record['overlap']}`" if tokens else "",
+        ),
+    )
+
+
+def _labels(labels: list[str], tokens: bool) -> str:
+    """The labels, each once; of tags without their kinds."""
+    if not tokens:
+        return ", ".join(f"`{label}`" for label in labels)
+    tags = [label.partition("-") for label in labels if label != OUTSIDE]
+    kinds = ", ".join(dict.fromkeys(f"`{kind}-`" for kind, _, _ in tags))
+    return f"{', '.join(dict.fromkeys(f'`{label}`' for _, _, label in tags))}; each with {kinds}, and `{OUTSIDE}`"
+
+
+def called(name: str) -> str:
+    """A base as others may read of it: of a folder somewhere on this machine, the last part."""
+    return Path(name).name if Path(name).is_absolute() else name

@@ -1,0 +1,212 @@
+"""What of a stored pipeline can be written as one of transformers' classifiers: found out from its config and its
+record, before any weights are read. What a plain config.json cannot say is refused."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spacy.util import load_config
+
+from ..backbone import MaskPlan, StoredParts, plan_of, read_record, stored_parts
+from ..backbone.base import read_config
+from ..backbone.classifier import TEXTS, TOKENS, Classifier, find_classifier
+from ..backbone.families import Family
+from ..backbone.proved import family_of
+from ..errors import SettingError
+from ..files import check_seal
+from ..layers import PIECES
+from ..training_config import billm_blocks
+
+# Our heads that are one linear layer, by architecture.
+TASKS = {"spacy-lsbillm.SequenceLabeler.v1": TOKENS, "spacy-lsbillm.PooledTextCat.v1": TEXTS}
+LISTENER, WHOLE_DOCUMENTS = "spacy-transformers.TransformerListener.v1", "spacy-transformers.doc_spans.v1"
+TRANSFORMERS = ("billm_transformer", "transformer", "curated_transformer")
+# How a token's scores come from those of its pieces.
+MEAN, FIRST, LAST = "mean", "first", "last"
+READ_AS = {"reduce_mean.v1": MEAN, "spacy-lsbillm.first_piece.v1": FIRST, "spacy-lsbillm.last_piece.v1": LAST}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be exported.
+
+    pipeline (Path): Its folder.
+    transformer (str), component (str): The names of the two components.
+    record (dict): Of the stored backbone.
+    mask (MaskPlan): All layers unmasked, or none.
+    parts (StoredParts): What the weights are made of.
+    config (PretrainedConfig): Of the base, cut to the layers that are used.
+    family (Family): Of the base.
+    classifier (Classifier): What it becomes.
+    read_as (str): "mean", "first" or "last": how a token's scores come from those of its pieces.
+    """
+
+    pipeline: Path
+    transformer: str
+    component: str
+    record: dict[str, Any]
+    mask: MaskPlan
+    parts: StoredParts
+    config: Any
+    family: Family
+    classifier: Classifier
+    read_as: str
+
+    @property
+    def both_ways(self) -> bool:
+        """Whether all layers are unmasked."""
+        return all(self.mask.unmasked)
+
+    @property
+    def base(self) -> str:
+        """The base's name."""
+        return str(self.record["base"]["name"])
+
+
+def plan_export(pipeline: Path, component: str | None = None, base: str | None = None) -> Plan:
+    """Look at a stored pipeline.
+
+    pipeline (Path): Its folder.
+    component (str | None): The head to export; None: the only one that listens.
+    base (str | None): The folder or hub id of the base, if it is not under its recorded name.
+    RAISES (SettingError, BaseError, StorageError): It cannot be exported, for a reason that is named.
+    """
+    config = load_config(pipeline / "config.cfg")
+    transformer = _only_transformer(config)
+    model = config["components"][transformer]["model"]
+    name, task = _head(config, component)
+    read_as = _pooling_of(config["components"][name]["model"], name, task, model)
+    _check_ways(model)
+    check_seal(pipeline / transformer)
+    record = read_record(pipeline / transformer)
+    mask = plan_of(record)
+    if len(set(mask.unmasked)) > 1:
+        raise SettingError(
+            f"unmask = {mask.notation!r} ({mask.words}) cannot be exported: transformers takes the mask off all layers "
+            f'or off none (is_causal in config.json). Train with unmask = "all" or "none", or share the pipeline as a '
+            f"spaCy package."
+        )
+    parts = stored_parts(pipeline / transformer, record, base)
+    parts.check(record)
+    cut = read_config(parts.folder, parts.settings)
+    family = family_of(cut, record["base"]["name"])
+    classifier = find_classifier(cut, task, record["base"]["name"])
+    return Plan(pipeline, transformer, name, record, mask, parts, cut, family, classifier, read_as)
+
+
+def _only_transformer(config: dict[str, Any]) -> str:
+    """RAISES (SettingError): There are several, or none of ours."""
+    components = config.get("components", {})
+    found = [name for name, block in components.items() if block.get("factory") in TRANSFORMERS]
+    ours = list(billm_blocks(config))
+    if not ours:
+        raise SettingError(f"the pipeline has no billm_transformer; it has: {', '.join(components) or 'nothing'}.")
+    if len(found) > 1:
+        raise SettingError(
+            f"the pipeline has several transformers: {', '.join(found)}. Save it with one of them and the heads that "
+            f"listen to it alone (nlp.remove_pipe), and export that."
+        )
+    return ours[0]
+
+
+def _architectures(block: Any) -> Iterator[str]:
+    """All of a block, at whatever depth."""
+    if isinstance(block, dict):
+        if "@architectures" in block:
+            yield str(block["@architectures"])
+        for value in block.values():
+            yield from _architectures(value)
+
+
+def _head(config: dict[str, Any], component: str | None) -> tuple[str, str]:
+    """The component to export, and its task.
+
+    RAISES (SettingError): There is none, there are several, or it is none of ours.
+    """
+    components = config["components"]
+    listening = [name for name, block in components.items() if LISTENER in _architectures(block)]
+    possible = [name for name in listening if components[name]["model"].get("@architectures") in TASKS]
+    said = f"these can be exported: {', '.join(possible)}" if possible else "none of them can be exported"
+    if component is None:
+        if not listening:
+            raise SettingError("no component of the pipeline listens to its transformer: there is no head to export.")
+        if len(listening) > 1:
+            raise SettingError(
+                f"the pipeline has several heads, and transformers' classes have one: {', '.join(listening)}. Choose "
+                f"one with --component; {said}."
+            )
+        component = listening[0]
+    if component not in components:
+        raise SettingError(
+            f"--component {component}: the pipeline has no such component; it has: {', '.join(components)}."
+        )
+    architecture = str(components[component].get("model", {}).get("@architectures"))
+    if architecture not in TASKS:
+        raise SettingError(
+            f"{component!r} ({architecture}) cannot be exported: only a head that is one linear layer over the states "
+            f"has a place in transformers' classes, which is {' or '.join(TASKS)}. Of the heads of this pipeline "
+            f"{said}."
+        )
+    if component not in listening:
+        own = ", ".join(_architectures(components[component]))
+        raise SettingError(
+            f"{component!r} has no listener but a tok2vec layer of its own ({own}), "
+            f"so that there is no transformer to write it with. Export the pipeline as it was before its listeners "
+            f"were replaced."
+        )
+    return component, TASKS[architecture]
+
+
+def _pooling_of(head: dict[str, Any], name: str, task: str, model: dict[str, Any]) -> str:
+    """How a token's scores come from those of its pieces.
+
+    head (dict), model (dict): The `model` blocks of the head and the transformer.
+    RAISES (SettingError): In a way in which transformers' classes do not have them.
+    """
+    listener = head["tok2vec"]
+    if listener["@architectures"] != LISTENER:
+        raise SettingError(
+            f"{name!r} cannot be exported: between the transformer and its linear layer stands "
+            f"{listener['@architectures']!r}, which transformers' classes do not have. Have it listen directly."
+        )
+    pieces = model.get("output") == PIECES
+    layer = listener["pooling"]["@layers"]
+    read_as = READ_AS.get(layer) if pieces else MEAN
+    if task == TOKENS:
+        if read_as is None:
+            raise SettingError(
+                f"{name!r} cannot be exported: its listener pools pieces with {layer!r}, which is nothing that can be "
+                f"done with their scores. Train it with one of: {', '.join(map(repr, READ_AS))}."
+            )
+        return read_as
+    if head.get("pooling") != LAST or read_as != LAST:
+        of = f"pieces with {layer!r}" if pieces else "the means of pieces"
+        raise SettingError(
+            f"{name!r} cannot be exported: its documents are pooled with pooling = {head.get('pooling')!r} from {of}, "
+            f"but transformers' classes for texts take the scores "
+            f'at the last piece alone. Train it with pooling = "last", output = "pieces" in the transformer, '
+            f'and "spacy-lsbillm.last_piece.v1" as the pooling of its listener.'
+        )
+    return read_as
+
+
+def _check_ways(model: dict[str, Any]) -> None:
+    """RAISES (SettingError): The transformer does what a config.json cannot say."""
+    if model.get("repeat"):
+        raise SettingError(
+            f"repeat = {model['repeat']} cannot be exported: transformers' classes see a text once. Train with "
+            f"repeat = 0."
+        )
+    if model.get("scalar_mix") is not None:
+        raise SettingError(
+            f"scalar_mix = {model['scalar_mix']!r} cannot be exported: transformers' classes read the last layer "
+            f"alone. Train with null."
+        )
+    spans = (model.get("get_spans") or {}).get("@span_getters", WHOLE_DOCUMENTS)
+    if spans != WHOLE_DOCUMENTS:
+        raise SettingError(
+            f"get_spans = {spans!r} cannot be exported: transformers' classes see a text as it is given, and this "
+            f"pipeline sees parts of it. Set {WHOLE_DOCUMENTS!r} in the pipeline's config.cfg, and measure what it "
+            f"is worth then."
+        )
