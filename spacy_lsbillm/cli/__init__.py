@@ -21,6 +21,7 @@ from . import (  # noqa: E402, F401
     check_base,
     convert,
     debug_pieces,
+    distill,
     import_gguf,
     init_config,
     masks,

@@ -18,7 +18,16 @@ from thinc.types import Floats2d
 from ..alignment import is_word
 from ..errors import SettingError, in_short
 from ..layers import CROSS_ENTROPY, LossSettings, softmax_loss
-from ..tagging import Calibration, Scheme, Spans, around_spans, best_tags, calibration_error, candidates
+from ..tagging import (
+    Calibration,
+    Scheme,
+    Spans,
+    around_spans,
+    best_tags,
+    calibration_error,
+    candidates,
+    tag_marginals,
+)
 from ..tagging.scheme import MISSING, OUTSIDE, check_scheme
 from ..values import is_flag, is_number
 from .gold_spans import (
@@ -31,6 +40,7 @@ from .gold_spans import (
     score_group,
     with_trimmed_spans,
 )
+from .soft_tags import SoftTags, most_probable, soft_tags_of, write_soft_tags
 from .span_component import SpanComponent
 from .span_writing import SCORES, Predicted, by_document, scores_of_entities, write_entities, write_group
 from .whole_batch import whole_batch
@@ -161,6 +171,8 @@ class SequenceLabeler(SpanComponent):
         self.scores = scores
         self.threshold = threshold
         self.calibrated = calibrated
+        # How many tags of a token it tells in `doc.user_data`, for another head to learn from: see `soft_tags`.
+        self.top_tags = 0
         # Of training.
         self.loss = loss
         # How many gold spans have each label, while labels are collected.
@@ -265,7 +277,11 @@ class SequenceLabeler(SpanComponent):
         else:
             spans = scheme.spans(tags, chosen)
         found = None if least is None else candidates(log_probs, lengths, scheme, least)
-        return Predicted(_on(words, spans), first, None if found is None else _on(words, found))
+        soft = None
+        if self.top_tags:
+            marginals = tag_marginals(log_probs, lengths, scheme)
+            soft = most_probable(marginals, self.top_tags, scheme, words, sum(map(len, word)))
+        return Predicted(_on(words, spans), first, None if found is None else _on(words, found), soft)
 
     def _least(self, threshold: float | dict[str, float]) -> np.ndarray:
         """The threshold of each label.
@@ -284,6 +300,8 @@ class SequenceLabeler(SpanComponent):
 
     def set_annotations(self, docs: Sequence[Doc], predicted: Predicted) -> None:
         """Write the spans. Entities that a document has already are kept, and what overlaps them is left out."""
+        if predicted.soft is not None:
+            write_soft_tags(docs, self.spans_key, predicted.soft)
         for doc, found, scores in by_document(docs, predicted.spans, predicted.first, self.labels):
             written = scores if self.scores else None
             if self.spans_key is None:
@@ -297,7 +315,9 @@ class SequenceLabeler(SpanComponent):
                 write_group(doc, calibration.candidates_key, found, scores)
 
     def get_loss(self, examples: Iterable[Example], scores: list[Floats2d]) -> tuple[float, list[Floats2d]]:
-        """Cross-entropy. Tokens without annotation and those of white space have none.
+        """Cross-entropy. Tokens without annotation and those of white space have none. Where another head has told how
+        probable it finds the tags of a document (`soft_tags`), that is the truth: distillation (Hinton et al., 2015,
+        section 2, at a temperature of 1).
 
         The gradient is that of the mean over tokens, times the documents: beside a component with one gradient a
         document, such as `textcat`, neither drowns the other in their shared transformer.
@@ -305,6 +325,7 @@ class SequenceLabeler(SpanComponent):
         examples (Iterable[Example]): The batch.
         scores (list[Floats2d]): The model's output.
         RETURNS (tuple[float, list[Floats2d]]): The mean loss of a token, and the gradient.
+        RAISES (SettingError): What was told is of other tags, or the settings of the loss are for one true tag a token.
         """
         examples = list(examples)
         validate_examples(examples, "SequenceLabeler.get_loss")
@@ -312,7 +333,13 @@ class SequenceLabeler(SpanComponent):
         scheme = self.scheme
         numbers: list[int] = []
         new: dict[str, Example] = {}
+        soft: list[tuple[int, SoftTags]] = []
         for example in examples:
+            told = soft_tags_of(example, self.spans_key, scheme, self.name)
+            if told is not None:
+                soft.append((len(numbers), told))
+                numbers += [MISSING] * len(example.predicted)
+                continue
             self._warn_of_white_space(example.reference)
             tags = gold_tags(example, self.spans_key, self.name)
             found = scheme.numbers(tags, known)
@@ -328,9 +355,10 @@ class SequenceLabeler(SpanComponent):
         rows = xp.flatnonzero(truth != MISSING)
         log_probs = _log_softmax(self.model, scores)
         gradient = xp.zeros_like(log_probs)
-        loss = 0.0
+        total = 0.0
+        if soft:
+            total += self._soft_loss(soft, log_probs, gradient)
         if len(rows):
-            docs, tokens = self._counted(examples, len(rows))
             gradient[rows] = xp.exp(log_probs[rows])
             if self.loss.plain:
                 losses = -log_probs[rows, truth[rows]]
@@ -338,10 +366,34 @@ class SequenceLabeler(SpanComponent):
             else:
                 weights = xp.asarray(self._weights_of_tags())[truth[rows]]
                 losses, gradient[rows] = softmax_loss(xp, gradient[rows], truth[rows], weights, self.loss)
+            total += float(losses.sum())
+        docs, tokens = self._counted(examples, len(rows) + sum(told.known for _, told in soft))
+        if tokens:
             gradient *= docs / tokens
-            loss = float(losses.mean()) * (len(rows) / tokens)
         ends = np.cumsum([len(rows) for rows in scores])[:-1]
-        return loss, xp.split(gradient, ends.tolist())
+        return total / max(1, tokens), xp.split(gradient, ends.tolist())
+
+    def _soft_loss(self, soft: list[tuple[int, SoftTags]], log_probs: Floats2d, gradient: Floats2d) -> float:
+        """The cross-entropy of tokens whose truth are probabilities, summed up.
+
+        soft (list): The number of each document's first token, and what its truth is.
+        log_probs (Floats2d): Of all documents; shape (tokens, tags).
+        gradient (Floats2d): Is filled.
+        """
+        if not self.loss.plain:
+            raise SettingError(
+                f"{self.name!r} learns from probabilities of tags, for which class_weights, focal_gamma and "
+                f"label_smoothing are not made. Leave them out."
+            )
+        xp = self.model.ops.xp
+        tokens = xp.asarray(np.concatenate([first + np.flatnonzero(told.counts) for first, told in soft]))
+        rows = xp.asarray(np.concatenate([first + told.rows() for first, told in soft]))
+        tags = xp.asarray(np.concatenate([told.tags for _, told in soft]).astype(np.int64))
+        truth = xp.asarray(np.concatenate([told.probabilities for _, told in soft]).astype(np.float32))
+        gradient[tokens] = xp.exp(log_probs[tokens])
+        # No tag is told twice of a token.
+        gradient[rows, tags] -= truth
+        return -float((truth * log_probs[rows, tags]).sum())
 
     @property
     def _classes(self) -> list[str]:
@@ -369,8 +421,15 @@ class SequenceLabeler(SpanComponent):
         if batch is None:
             return len(examples), tokens
         known, scheme = {label: i for i, label in enumerate(self.labels)}, self.scheme
-        tags = (gold_tags(example, self.spans_key, self.name) for example in batch)
-        return len(batch), sum(number != MISSING for found in tags for number in scheme.numbers(found, known))
+        counted = 0
+        for example in batch:
+            told = soft_tags_of(example, self.spans_key, scheme, self.name)
+            if told is None:
+                numbers = scheme.numbers(gold_tags(example, self.spans_key, self.name), known)
+                counted += sum(number != MISSING for number in numbers)
+            else:
+                counted += told.known
+        return len(batch), counted
 
     def _check_read(self, exclude: Iterable[str]) -> None:
         """RAISES (ValueError): The settings that were read are none, or not those of the model."""

@@ -2,7 +2,7 @@
 
 from .confidence import Calibration, Curve, calibration_error
 from .decode import best_tags
-from .marginals import around_spans, candidates
+from .marginals import around_spans, candidates, tag_marginals
 from .scheme import SCHEMES, Scheme, Spans
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "best_tags",
     "calibration_error",
     "candidates",
+    "tag_marginals",
 ]

@@ -64,17 +64,25 @@ class Chunks:
         return self.last - self.first + 1
 
 
-def around_spans(scores: np.ndarray, lengths: np.ndarray, scheme: Scheme, going_on: bool = False) -> Around:
+def around_spans(
+    scores: np.ndarray,
+    lengths: np.ndarray,
+    scheme: Scheme,
+    going_on: bool = False,
+    opened: np.ndarray | None = None,
+) -> Around:
     """What there is before and after any span.
 
     scores (ndarray[float32]): The log-probabilities of the tags of each token; shape (tokens, tags).
     lengths (ndarray[int]): Tokens of each document.
     going_on (bool): Also where spans go on, which takes one number a token and label.
+    opened (ndarray[float32] | None): Is filled with the weight of what may stand before each token where a span with a
+        label is open there, in units of `before`; shape (tokens, labels).
     """
     chunks = _cut(lengths)
     if not len(scores):
         return Around(np.zeros(0), np.zeros(0), np.zeros((0, len(scheme.labels)), dtype=np.float32))
-    ahead, total = _sweep(scores, chunks, scheme, backwards=False)
+    ahead, total = _sweep(scores, chunks, scheme, backwards=False, going_on=opened)
     goes = np.empty((len(scores), len(scheme.labels)), dtype=np.float32) if going_on else None
     behind, _ = _sweep(scores, chunks, scheme, backwards=True, going_on=goes)
     return Around(ahead, behind - np.repeat(total[chunks.document], chunks.lengths), goes)
@@ -100,6 +108,35 @@ def candidates(scores: np.ndarray, lengths: np.ndarray, scheme: Scheme, least: f
     start, end, label, log = (np.concatenate(parts) for parts in zip(*found, strict=True))
     order = np.lexsort((label, end, start))
     return Spans(start[order], end[order], label[order], np.exp(np.minimum(log[order], 0.0)).astype(np.float32))
+
+
+def tag_marginals(scores: np.ndarray, lengths: np.ndarray, scheme: Scheme) -> np.ndarray:
+    """The probability of each tag of each token: the share of all weight that goes to sequences with that tag there.
+
+    scores (ndarray[float32]): The log-probabilities of the tags of each token; shape (tokens, tags).
+    lengths (ndarray[int]): Tokens of each document.
+    RETURNS (ndarray[float32]): Shape (tokens, tags); each row adds up to 1.
+    """
+    if not len(scores):
+        return np.zeros(scores.shape, dtype=np.float32)
+    opened = np.empty((len(scores), len(scheme.labels)), dtype=np.float32)
+    around = around_spans(scores, lengths, scheme, going_on=True, opened=opened)
+    assert around.going_on is not None
+    closed_before, closed_after = around.before[:, None], around.after[:, None]
+    open_before, open_after = closed_before + opened, closed_after + around.going_on
+    log = np.full(scores.shape, -np.inf)
+    log[:, :1] = closed_before + closed_after
+    # IOB2's B is also a U, and its I also an L.
+    for kind, before, after in (
+        ("B", closed_before, open_after),
+        ("U", closed_before, closed_after),
+        ("I", open_before, open_after),
+        ("L", open_before, closed_after),
+    ):
+        columns = _columns(scheme, kind)
+        log[:, columns] = np.logaddexp(log[:, columns], before + after)
+    found = np.exp(log + np.maximum(scores, LEAST))
+    return (found / found.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def _beginning_in(
