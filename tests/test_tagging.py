@@ -18,6 +18,7 @@ from spacy_lsbillm.tagging import (
     calibration_error,
     candidates,
     marginals,
+    tag_marginals,
 )
 
 LABELS = ("city", "date")
@@ -143,6 +144,29 @@ def probabilities_by_hand(scores, lengths, scheme):
                 found[start + at, end + at, label] += weight / sum(weights.values())
         at += length
     return found
+
+
+def marginals_by_hand(scores, lengths, scheme):
+    """Of every tag, over all sequences of each document."""
+    found, at = np.zeros(scores.shape), 0
+    for length in lengths:
+        for sequence in product(range(scheme.n_tags), repeat=length):
+            if is_well_formed([scheme.tags[tag] for tag in sequence], scheme.name):
+                places = at + np.arange(length), list(sequence)
+                found[places] += np.exp(scores[places].sum(dtype=float))
+        at += length
+    return found / found.sum(axis=1, keepdims=True)
+
+
+@settings(max_examples=40, deadline=None)
+@given(documents(), st.sampled_from([1, 2, 256]))
+def test_marginals_are_those_over_all_sequences(case, chunk):
+    scheme, lengths, scores = case
+    scores = normalised(scores)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(marginals, "CHUNK", chunk)
+        found = tag_marginals(scores, lengths, scheme)
+    assert found == pytest.approx(marginals_by_hand(scores, lengths, scheme), abs=1e-5)
 
 
 def as_table(spans, scheme):

@@ -4,10 +4,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from spacy.language import Language
 from spacy.training import Corpus, Example
 
 from ..errors import DataError, SettingError
+from ..layers.soft_classes import SOFT_CLASSES
 from .settings import FLOOR, check_floor
 from .taught import SHARDS, hard_classes, keep_sure, read_soft, read_taught
 from .teacher import Teacher
@@ -35,9 +37,17 @@ class DistilledCorpus:
         for example in self.shards(nlp):
             doc = example.reference
             keep_sure(doc, read_soft(doc, self.teacher), self.floor)
-            if self.classes == HARD:
-                doc.cats = hard_classes(doc.cats, bool(self.teacher.exclusive), self.floor)
+            if self.teacher.exclusive is not None:
+                self._classify(example)
             yield example
+
+    def _classify(self, example: Example) -> None:
+        doc, exclusive = example.reference, bool(self.teacher.exclusive)
+        if self.classes == SOFT:
+            told = np.array([doc.cats[name] for name in self.teacher.classes], dtype=np.float32)
+            example.predicted.user_data[SOFT_CLASSES] = told
+        # spaCy wants each class to be there or not in any case, and a document of exclusive ones to have one.
+        doc.cats = hard_classes(doc.cats, exclusive, 0.0 if self.classes == SOFT else self.floor)
 
 
 def create_distilled_corpus_v1(
@@ -49,7 +59,8 @@ def create_distilled_corpus_v1(
     path (Path): The folder `targets` that `lsbillm distill` has made.
     gold (Path | None): Annotated documents that are read as well, as they are: a .spacy file, or a folder of them.
     floor (float): How probable a hard label must be; at least 0.5.
-    classes (str): "soft": classes have the teacher's probabilities; "hard": 0 or 1 where it is sure.
+    classes (str): "soft": a classifier of `PooledTextCat.v1` learns the teacher's probabilities of classes; "hard":
+        classes are 0 or 1 where it is sure, and missing where not.
     RAISES (StorageError): There is no such folder, or it was altered.
     RAISES (SettingError): The floor or `classes` is not allowed.
     RAISES (DataError): There are no gold documents.

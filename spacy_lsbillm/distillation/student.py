@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spacy.util import load_config, registry
+from spacy.util import load_config, load_model_from_config, registry
 from thinc.api import Config
 
 from ..errors import SettingError, in_short
@@ -17,8 +17,10 @@ from .reader import HARD, SOFT
 from .teacher import CLASSIFIERS, LABELER, Teacher
 
 NER = "ner"
-# Architectures of classifiers that learn from probabilities.
-OURS = "spacy-lsbillm."
+# The architecture of a classifier that learns from probabilities.
+POOLED = "spacy-lsbillm.PooledTextCat.v1"
+# What spaCy does not fill in itself where it trains.
+NEEDED = ("seed", "gpu_allocator")
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,8 @@ def read_student(path: Path, overrides: Mapping[str, Any], teacher: Teacher) -> 
     """A training config, with the teacher's labels given to the components that are taught.
 
     overrides (Mapping): Values by their place.
-    RAISES (SettingError): No component can learn from this teacher, one has other labels, or there are no documents to
-        choose the best model by.
+    RAISES (SettingError): No component can learn from this teacher, one has other labels, the config is not complete,
+        or there are no documents to choose the best model by.
     """
     config = load_config(path, overrides=dict(overrides), interpolate=False)
     filled = config.interpolate()
@@ -61,8 +63,9 @@ def read_student(path: Path, overrides: Mapping[str, Any], teacher: Teacher) -> 
             hard.append(name)
         elif factory in CLASSIFIERS and CLASSIFIERS[factory] == teacher.exclusive:
             model = block.get("model", {})
-            if str(model.get("@architectures", "")).startswith(OURS):
+            if model.get("@architectures") == POOLED:
                 _check_loss(name, model)
+                _check_classes(name, teacher, _labels(filled, name))
                 soft.append(name)
             else:
                 hard.append(name)
@@ -79,8 +82,9 @@ def read_student(path: Path, overrides: Mapping[str, Any], teacher: Teacher) -> 
     if classes == HARD and any(components[name]["factory"] in CLASSIFIERS for name in soft):
         raise SettingError(
             f"of the student's classifiers one learns from probabilities and another from hard labels: "
-            f"{', '.join(soft + hard)}. Give both an architecture of spacy-lsbillm, or both one of spaCy."
+            f"{', '.join(soft + hard)}. Give both or none {POOLED}."
         )
+    _check_whole(path, filled)
     _check_dev(filled)
     return Student(config, soft, hard, classes)
 
@@ -132,6 +136,15 @@ def _check_labeler(name: str, block: Mapping[str, Any], scheme: Scheme, labels: 
     _check_loss(name, block)
 
 
+def _check_classes(name: str, teacher: Teacher, labels: list[str] | None) -> None:
+    """RAISES (SettingError): It has other classes than the teacher, or in another order."""
+    if labels is not None and tuple(labels) != teacher.classes:
+        raise SettingError(
+            f"the labels of the student's {name!r} (initialize.components.{name}.labels) are not the teacher's, which "
+            f"are: {in_short(teacher.classes)}. Leave them out, and it gets those."
+        )
+
+
 def _check_loss(name: str, block: Mapping[str, Any]) -> None:
     settings = {key: block[key] for key in vars(LossSettings()) if key in block}
     if not LossSettings(**settings).plain:
@@ -139,6 +152,20 @@ def _check_loss(name: str, block: Mapping[str, Any]) -> None:
             f"{name!r} of the student has {', '.join(f'{key} = {value!r}' for key, value in settings.items())}: losses "
             f"for rare classes are made for one true label, and it learns from probabilities. Leave them out."
         )
+
+
+def _check_whole(path: Path, config: Config) -> None:
+    """Build the pipeline once, without weights: what does not fit together is then said before the teacher is run.
+
+    RAISES (ValueError): Something does not.
+    """
+    missing = [f"training.{name}" for name in NEEDED if name not in config.get("training", {})]
+    if missing:
+        raise SettingError(
+            f"{path} has no {' and '.join(missing)}: it is no complete training config. Complete it with "
+            f"`python -m spacy init fill-config {path} FILE`."
+        )
+    load_model_from_config(config, auto_fill=True)
 
 
 def _check_dev(config: Config) -> None:

@@ -75,7 +75,7 @@ def hard_classes(cats: dict[str, float], exclusive: bool, floor: float) -> dict[
     if exclusive:
         best = max(cats, key=cats.__getitem__, default=None)
         return {} if best is None or cats[best] < floor else {name: float(name == best) for name in cats}
-    return {name: float(score >= floor) for name, score in cats.items() if max(score, 1 - score) >= floor}
+    return {name: float(score >= 0.5) for name, score in cats.items() if max(score, 1 - score) >= floor}
 
 
 def read_soft(doc: Doc, teacher: Teacher) -> SoftTags | None:

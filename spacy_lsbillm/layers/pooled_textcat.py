@@ -24,6 +24,7 @@ from ..errors import SettingError
 from .class_loss import BALANCED, CROSS_ENTROPY, LossSettings, balanced, sigmoid_loss, softmax_loss
 from .left_out import ONLY_LABELLED, leave_out, sample_of
 from .listening import guard, listeners_in
+from .soft_classes import put_soft_gradient
 
 # In the attributes of a model: how often each class was seen in training.
 COUNTS = "counts"
@@ -104,16 +105,17 @@ def forward(
     """Probabilities of the classes.
 
     spaCy hands back probabilities less the truth. That is the gradient of cross-entropy with regard to the scores
-    before softmax or sigmoid, so it goes there as it is.
+    before softmax or sigmoid, so it goes there as it is. Documents that carry probabilities of classes (`soft_classes`)
+    have those for their truth.
     """
     scores, backprop = model.layers[0](docs, is_train)
     activation = model.ops.sigmoid if model.attrs["multi_label"] else model.ops.softmax
     probabilities = activation(scores)
-    if loss.plain:
-        return leave_out(model, docs, probabilities, backprop)
 
     def backprop_loss(gradient: Floats2d) -> Any:
-        return backprop(_gradient(model, probabilities, gradient, loss))
+        if not loss.plain:
+            gradient = _gradient(model, probabilities, gradient, loss)
+        return backprop(put_soft_gradient(model, docs, probabilities, gradient, loss))
 
     return leave_out(model, docs, probabilities, backprop_loss)
 
