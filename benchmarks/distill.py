@@ -143,9 +143,11 @@ def run(names: list[str], seeds: list[int], data: Path, work: Path, result: Path
 
 def _trained(config: Config, folder: Path) -> Path:
     """The best round of a training."""
-    if not (folder / "model-last").is_dir():
+    done = folder / "done"
+    if not done.exists():
         shutil.rmtree(folder, ignore_errors=True)
         run_training(config, folder)
+        done.touch()
     return folder / "model-best"
 
 
