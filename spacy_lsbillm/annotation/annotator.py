@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import spacy
 import torch
 from spacy.tokens import Doc
 from spacy.util import import_file
 
 from ..errors import DataError
+from ..pipeline.sequence_labeler import SequenceLabeler
 from .documents import ID, make_doc, read_item
 from .formats import format_of
 from .sources import Item, Keys
@@ -34,6 +36,7 @@ class AnnotatorSettings:
     max_length (int | None): Characters that a document may have; None: spaCy's limit.
     code (Path | None): A Python file with registered functions.
     threads (int | None): Of torch; None: as it decides itself.
+    top_tags (int): Tags of a token that are told, see `AnnotationSettings`.
     """
 
     pipeline: str
@@ -43,6 +46,7 @@ class AnnotatorSettings:
     max_length: int | None
     code: Path | None
     threads: int | None
+    top_tags: int = 0
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,9 @@ class Annotator:
         self._nlp = spacy.load(settings.pipeline)
         if settings.max_length is not None:
             self._nlp.max_length = settings.max_length
+        for _, pipe in self._nlp.pipeline:
+            if isinstance(pipe, SequenceLabeler):
+                pipe.top_tags = settings.top_tags
 
     def annotate(self, items: Sequence[Item]) -> Result:
         """Annotate documents. What cannot be read, annotated or written is set aside with its error."""
@@ -147,6 +154,8 @@ class Annotator:
         for before, after in zip(docs, annotated, strict=True):
             # A component may give another document than the one it got.
             after.user_data[ID] = before.user_data[ID]
+            if self._settings.top_tags:
+                after.cats = {name: float(np.float16(score)) for name, score in after.cats.items()}
         return annotated
 
 

@@ -31,6 +31,7 @@ def identity_of(settings: AnnotationSettings, format_name: str, files: Sequence[
             "id-key": settings.keys.id,
             "spans-key": None if settings.spans_keys is None else list(settings.spans_keys),
             "max-length": settings.max_length,
+            "top-tags": settings.top_tags or None,
         },
     }
 

@@ -90,6 +90,7 @@ def _pool(settings: AnnotationSettings, how: RunSettings, format_name: str) -> P
         settings.max_length,
         settings.code,
         threads=None,
+        top_tags=settings.top_tags,
     )
     if how.ray is not None:
         from .on_ray import RayPool

@@ -21,6 +21,8 @@ class AnnotationSettings:
     max_length (int | None): Characters that a document may have; None: spaCy's limit.
     shard_size (int): Documents of the input that make a shard.
     code (Path | None): A Python file with registered functions that the pipeline needs.
+    top_tags (int): Also the most probable tags of each token, so many, for another head to learn from: see
+        `pipeline.soft_tags`. In `.spacy` files alone; probabilities of classes are rounded to half precision with it.
     """
 
     pipeline: str
@@ -33,8 +35,10 @@ class AnnotationSettings:
     max_length: int | None = None
     shard_size: int = 5000
     code: Path | None = None
+    top_tags: int = 0
 
     def __post_init__(self) -> None:
+        check_at_least(0, **{"--top-tags": self.top_tags})
         check_at_least(1, **{"--shard-size": self.shard_size})
         if self.max_length is not None:
             check_at_least(1, **{"--max-length": self.max_length})

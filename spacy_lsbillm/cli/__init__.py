@@ -22,6 +22,7 @@ from . import (  # noqa: E402, F401
     check_base,
     convert,
     debug_pieces,
+    distill,
     export,
     import_gguf,
     init_config,

@@ -1,5 +1,7 @@
 """`python -m spacy lsbillm train`: `spacy train` that goes on where it was stopped."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -54,18 +56,29 @@ def train_cli(
 
     Example: python -m spacy lsbillm train config.cfg --output run --checkpoint-every 10m
     """
+    with ends_told("--resume."):
+        try:
+            interval = None if checkpoint_every is None else Interval.read(checkpoint_every)
+            overrides = parse_config_overrides(ctx.args)
+            import_code(code)
+            train(TrainSettings(config_path, output, overrides, gpu_id, interval, resume, force))
+        except OWN_ERRORS as error:
+            msg.fail("Cannot train", str(error), exits=1)
+
+
+@contextmanager
+def ends_told(go_on: str) -> Iterator[None]:
+    """Within it a training that is stopped from outside ends the command, with what to do next.
+
+    go_on (str): How it goes on.
+    """
     try:
-        interval = None if checkpoint_every is None else Interval.read(checkpoint_every)
-        overrides = parse_config_overrides(ctx.args)
-        import_code(code)
-        train(TrainSettings(config_path, output, overrides, gpu_id, interval, resume, force))
+        yield
     except Preempted as stopped:
-        again = "Nothing was kept." if stopped.step is None else f"The checkpoint is of step {stopped.step}: --resume."
+        again = "Nothing was kept." if stopped.step is None else f"The checkpoint is of step {stopped.step}: {go_on}"
         if stopped.first:
             msg.warn(f"Asked to stop. {again}")
         raise Exit(PREEMPTED) from None
     except RankLost:
         # Whichever process has failed says so itself.
         raise Exit(1) from None
-    except OWN_ERRORS as error:
-        msg.fail("Cannot train", str(error), exits=1)

@@ -25,6 +25,7 @@ from .class_loss import BALANCED, CROSS_ENTROPY, LossSettings, balanced, sigmoid
 from .growing import grow_output
 from .left_out import ONLY_LABELLED, leave_out, sample_of
 from .listening import guard, listeners_in
+from .soft_classes import put_soft_gradient
 from .soft_loss import soft_loss
 
 # In the attributes of a model: how often each class was seen in training.
@@ -156,20 +157,19 @@ def forward(
     """Probabilities of the classes.
 
     spaCy hands back probabilities less the truth. That is the gradient of cross-entropy with regard to the scores
-    before softmax or sigmoid, so it goes there as it is.
+    before softmax or sigmoid, so it goes there as it is. Documents that carry probabilities of classes (`soft_classes`)
+    have those for their truth.
     """
     scores, backprop = model.layers[0](docs, is_train)
     activation = model.ops.sigmoid if model.attrs["multi_label"] else model.ops.softmax
     probabilities = activation(scores)
-    if loss.plain and taught is None:
-        return leave_out(model, docs, probabilities, backprop)
     said = taught(docs) if taught is not None and is_train else None
 
     def backprop_loss(gradient: Floats2d) -> Any:
         found = gradient if loss.plain else _gradient(model, probabilities, gradient, loss)
         if said is not None:
             found = found + _taught_gradient(model, docs, probabilities, gradient, *said)
-        return backprop(found)
+        return backprop(put_soft_gradient(model, docs, probabilities, found, loss))
 
     return leave_out(model, docs, probabilities, backprop_loss)
 

@@ -103,7 +103,7 @@ def aligned_spans(example: Example, spans_key: str | None) -> AlignedSpans | Non
     gold = gold_spans(example.reference, spans_key)
     if gold is None:
         return None
-    if _same_tokens(example):
+    if same_tokens(example):
         return AlignedSpans(gold, np.ones(len(example.predicted), dtype=bool))
     fits = example.alignment.x2y.lengths > 0
     found = []
@@ -127,7 +127,7 @@ def gold_tags(example: Example, spans_key: str | None, name: str) -> list[str | 
     if gold is None or (spans_key is None and not reference.has_annotation("ENT_IOB")):
         return [None] * len(predicted)
     check_overlap(gold, reference, name)
-    same = _same_tokens(example)
+    same = same_tokens(example)
     if spans_key is None:
         # spaCy aligns the tokens also where there is nothing to align, which takes longer than the head's own work.
         codes = reference.to_array("ENT_IOB").tolist() if same else example.get_aligned("ENT_IOB")
@@ -180,7 +180,8 @@ def name_of(doc: Doc) -> str:
     return f"the document {text!r}"
 
 
-def _same_tokens(example: Example) -> bool:
+def same_tokens(example: Example) -> bool:
+    """Whether the predicted document has the tokens of the gold one."""
     one, other = (doc.to_array(["ORTH", "SPACY"]) for doc in (example.predicted, example.reference))
     return np.array_equal(one, other)
 

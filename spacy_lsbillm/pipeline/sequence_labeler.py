@@ -52,6 +52,7 @@ from .gold_spans import (
     with_trimmed_spans,
 )
 from .label_sets import annotated_in, is_judged, with_judged_spans
+from .soft_tags import SoftTags, is_told, most_probable, soft_tags_of, write_soft_tags
 from .span_writing import SCORES, Predicted, by_document, scores_of_entities, write_entities, write_group
 from .tag_targets import SoftTargets, Taught, free_of_gold, soft_targets
 from .whole_batch import whole_batch
@@ -199,6 +200,8 @@ class SequenceLabeler(CalibratedComponent):
         self.scores = scores
         self.threshold = threshold
         self.calibrated = calibrated
+        # How many tags of a token it tells in `doc.user_data`, for another head to learn from: see `soft_tags`.
+        self.top_tags = 0
         # Of training.
         self.loss = loss
         # How many gold spans have each label, while labels are collected.
@@ -282,10 +285,16 @@ class SequenceLabeler(CalibratedComponent):
         else:
             spans = scheme.spans(tags, log_probs[np.arange(len(tags)), tags])
         found = None if least is None else candidates(log_probs, lengths, scheme, least, transitions)
-        return Predicted(_on(words, spans), first, None if found is None else _on(words, found))
+        soft = None
+        if self.top_tags:
+            marginals = tag_marginals(log_probs, lengths, scheme, transitions)
+            soft = most_probable(marginals, self.top_tags, scheme, words, sum(map(len, word)))
+        return Predicted(_on(words, spans), first, None if found is None else _on(words, found), soft)
 
     def set_annotations(self, docs: Sequence[Doc], predicted: Predicted) -> None:
         """Write the spans. Entities that a document has already are kept, and what overlaps them is left out."""
+        if predicted.soft is not None:
+            write_soft_tags(docs, self.spans_key, predicted.soft)
         for doc, found, scores in by_document(docs, predicted.spans, predicted.first, self.labels):
             written = scores if self.scores else None
             if self.spans_key is None:
@@ -313,8 +322,10 @@ class SequenceLabeler(CalibratedComponent):
     def get_loss(self, examples: Iterable[Example], scores: list[Floats2d]) -> tuple[float, list[Floats2d]]:
         """Cross-entropy. Tokens without annotation and those of white space have no part in it, unless there is a
         teacher: then what it says stands for what annotation leaves open, in documents that were annotated for some
-        labels alone as well. Without a teacher, the tags that a token may have share what it is. In a CRF it is the
-        likelihood of what is annotated, whatever the other tokens are.
+        labels alone as well. Without a teacher, the tags that a token may have share what it is. Where another head has
+        told how probable it finds the tags of a document (`soft_tags`), that is the truth: distillation (Hinton et al.,
+        2015, section 2, at a temperature of 1). In a CRF it is the likelihood of what is annotated, whatever the other
+        tokens are.
 
         The gradient is that of the mean over tokens, times the documents: beside a component with one gradient a
         document, such as `textcat`, neither drowns the other in their shared transformer.
@@ -323,13 +334,16 @@ class SequenceLabeler(CalibratedComponent):
         scores (list[Floats2d]): The model's output.
         RETURNS (tuple[float, list[Floats2d]]): The mean loss of a token, and the gradient; in a CRF that of the
             transitions as one array more.
+        RAISES (SettingError): What was told is of other tags, or the settings are not made for it.
         """
         examples = list(examples)
         validate_examples(examples, "SequenceLabeler.get_loss")
         truth = self._truth(examples)
         free = self._free(examples, truth)
         hard = (truth != MISSING) & ~free
-        docs, tokens = self._counted(examples, int((hard | free).sum()))
+        told = self._told(examples)
+        learned = int((hard | free).sum()) + sum(tags.known for _, tags in told)
+        docs, tokens = self._counted(examples, learned)
         log_probs = _log_softmax(self.model, scores)
         transitions = self.transitions
         of_transitions: list[Floats2d] = []
@@ -338,11 +352,14 @@ class SequenceLabeler(CalibratedComponent):
             if free.any():
                 soft = self._soft_targets(examples, np.flatnonzero(free), truth)
                 loss += self._soft_cross_entropy(soft, log_probs, gradient)
+            if told:
+                loss += self._soft_cross_entropy(self._told_targets(told), log_probs, gradient)
         else:
-            if free.any():
+            if free.any() or told:
+                how = "was annotated for some of its labels alone" if free.any() else "another pipeline has labelled"
                 raise SettingError(
-                    f"{self.name!r} is a CRF (transitions = {LEARNED!r}), which does not learn from documents that "
-                    f"were annotated for some of its labels alone. Set transitions to null."
+                    f"{self.name!r} is a CRF (transitions = {LEARNED!r}), which does not learn from what {how}. Set "
+                    f"transitions to null."
                 )
             loss, gradient, summed = self._likelihood(examples, log_probs, truth, transitions)
             of_transitions = [summed * np.float32(docs / max(tokens, 1))]
@@ -361,6 +378,9 @@ class SequenceLabeler(CalibratedComponent):
         numbers: list[int] = []
         new: dict[str, Example] = {}
         for example in examples:
+            if is_told(example, self.spans_key):
+                numbers += [MISSING] * len(example.predicted)
+                continue
             self._warn_of_white_space(example.reference)
             tags = gold_tags(example, self.spans_key, self.name)
             found = scheme.numbers(tags, known)
@@ -430,9 +450,31 @@ class SequenceLabeler(CalibratedComponent):
         """The tokens that are in no gold span and of which something is not known, and yet have a loss; shape
         (tokens,)."""
         free = free_of_gold(truth, self._possible(examples, truth))
+        lengths = [len(example.predicted) for example in examples]
+        free &= ~np.repeat([is_told(example, self.spans_key) for example in examples], lengths)
         if self._teacher is None:
             return free & (truth != MISSING)
         return free & np.concatenate([is_word(example.predicted) for example in examples])
+
+    def _told(self, examples: Sequence[Example]) -> list[tuple[int, SoftTags]]:
+        """What another head has told of documents, each with the number of its first token in the batch."""
+        found, first = [], 0
+        for example in examples:
+            tags = soft_tags_of(example, self.spans_key, self.scheme, self.name)
+            if tags is not None:
+                found.append((first, tags))
+            first += len(example.predicted)
+        if found and not self.loss.plain:
+            raise SettingError(
+                f"{self.name!r} learns from probabilities of tags, for which class_weights, focal_gamma and "
+                f"label_smoothing are not made. Leave them out."
+            )
+        return found
+
+    def _told_targets(self, told: Sequence[tuple[int, SoftTags]]) -> SoftTargets:
+        rows = np.concatenate([first + np.flatnonzero(tags.counts) for first, tags in told])
+        shares = np.concatenate([tags.shares() for _, tags in told])
+        return SoftTargets(rows, shares, np.zeros(shares.shape, dtype=bool))
 
     def _soft_targets(self, examples: Sequence[Example], rows: np.ndarray, truth: np.ndarray) -> SoftTargets:
         taught = None if self._teacher is None else self._teacher([example.predicted for example in examples])
@@ -509,7 +551,8 @@ class SequenceLabeler(CalibratedComponent):
         if batch is None:
             return len(examples), tokens
         truth = self._truth(batch)
-        return len(batch), int(((truth != MISSING) | self._free(batch, truth)).sum())
+        learned = int(((truth != MISSING) | self._free(batch, truth)).sum())
+        return len(batch), learned + sum(tags.known for _, tags in self._told(batch))
 
     def _check_read(self, exclude: Iterable[str]) -> None:
         """RAISES (ValueError): The settings that were read are none, or not those of the model."""

@@ -9,6 +9,7 @@ import numpy as np
 from spacy.tokens import Doc, Span, SpanGroup
 
 from ..tagging import Spans
+from .soft_tags import SoftTags
 
 # `ent._.ent_score`: the score of an entity, None for one that the model did not find. `doc._.ent_scores`: those of all.
 SCORE = "ent_score"
@@ -21,11 +22,13 @@ class Predicted:
 
     first (ndarray[int64]): The number of each document's first token.
     candidates (Spans | None): Overlapping ones too, where they are wanted.
+    soft (SoftTags | None): The most probable tags of all tokens, where they are wanted.
     """
 
     spans: Spans
     first: np.ndarray
     candidates: Spans | None = None
+    soft: SoftTags | None = None
 
 
 def by_document(

@@ -1,0 +1,246 @@
+"""What a small student gains from a teacher and plain text, and how much faster than the teacher it is.
+
+    python -m benchmarks.distill run --data DATA      some ten core-minutes a set and seed; goes on where it was stopped
+    python -m benchmarks.distill report
+
+Of a labelled set 500 training sentences are gold, drawn by the seed; up to 5,000 others are plain text, their labels
+unseen. The teacher is the embedded base with a `sequence_labeler`, trained on the 500. Each student is spaCy's CNN
+(`HashEmbedCNN.v2`, width 96, depth 4) in a `tok2vec` component with a head that listens to it, trained for the same
+number of steps on the same 500 alone (`gold`), or on these and what the teacher says of the text (`taught`): once our
+`sequence_labeler`, which learns from probabilities, once spaCy's `ner`, which learns from labels. Each training keeps
+its best round on 200 dev sentences and is scored on the whole test set. Speed: `nlp.pipe` over the test set on one
+thread, core-seconds, teacher and students in turn, the best of three rounds.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import spacy
+import torch
+from spacy.language import Language
+from spacy.tokens import Doc, DocBin
+from spacy.training import Corpus
+from thinc.api import Config
+
+from spacy_lsbillm.annotation import RunSettings
+from spacy_lsbillm.architectures import DEFAULT_LORA
+from spacy_lsbillm.data import Labels, make_doc, read_records
+from spacy_lsbillm.distillation import DistillSettings, distill
+from spacy_lsbillm.training_config import training_config
+from spacy_lsbillm.training_run import run_training
+
+from .record import ROOT, circumstances, read_result, told, write_result
+
+RESULT = ROOT / "benchmarks" / "results" / "distill.json"
+GOLD, TEXT, DEV = 500, 5000, 200
+TEACHER_STEPS, STUDENT_STEPS, EVERY, WORDS = 250, 1000, 125, 300
+ARMS = [("sequence_labeler", "gold"), ("sequence_labeler", "taught"), ("ner", "gold"), ("ner", "taught")]
+WIDTH = 96
+LISTENER = {"@architectures": "spacy.Tok2VecListener.v1", "width": WIDTH, "upstream": "tok2vec"}
+TOK2VEC = {
+    "factory": "tok2vec",
+    "model": {
+        "@architectures": "spacy.HashEmbedCNN.v2",
+        "pretrained_vectors": None,
+        "width": WIDTH,
+        "depth": 4,
+        "embed_size": 2000,
+        "window_size": 1,
+        "maxout_pieces": 3,
+        "subword_features": True,
+    },
+}
+HEADS: dict[str, dict[str, Any]] = {
+    "sequence_labeler": {"model": {"@architectures": "spacy-lsbillm.SequenceLabeler.v1", "tok2vec": LISTENER}},
+    "ner": {
+        "model": {
+            "@architectures": "spacy.TransitionBasedParser.v2",
+            "state_type": "ner",
+            "extra_state_tokens": False,
+            "hidden_width": 64,
+            "maxout_pieces": 2,
+            "use_upper": True,
+            "tok2vec": LISTENER,
+        }
+    },
+}
+
+
+def prepare(source: Path, seed: int, folder: Path) -> dict[str, Path]:
+    """Gold, dev and test as documents, and the plain text."""
+    if not (source / "train.iob").is_file():
+        raise SystemExit(f"there is no {source / 'train.iob'}: name the folder of data sets with --data.")
+    nlp = spacy.blank("en")
+    docs = {
+        split: [make_doc(nlp, record, Labels()) for record in read_records(source / f"{split}.iob")]
+        for split in ("train", "dev", "test")
+    }
+    for split in ("train", "dev"):
+        random.Random(seed).shuffle(docs[split])
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = {"gold": docs["train"][:GOLD], "dev": docs["dev"][:DEV], "test": docs["test"]}
+    paths = {name: folder / f"{name}.spacy" for name in parts}
+    for name, chosen in parts.items():
+        DocBin(docs=chosen).to_disk(paths[name])
+    paths["text"] = folder / "text.txt"
+    lines = (" ".join(token.text for token in doc) for doc in docs["train"][GOLD : GOLD + TEXT])
+    paths["text"].write_text("".join(f"{line}\n" for line in lines), encoding="utf8")
+    return paths
+
+
+def teacher_config(paths: dict[str, Path], seed: int) -> Config:
+    """The embedded base."""
+    config = training_config(
+        str(ROOT / "assets" / "base"),
+        pipeline=["sequence_labeler"],
+        train=str(paths["gold"]),
+        dev=str(paths["dev"]),
+        lora={**DEFAULT_LORA, "dropout": 0.0},
+    )
+    config["training"]["optimizer"]["learn_rate"] |= {"total_steps": TEACHER_STEPS, "warmup_steps": TEACHER_STEPS // 10}
+    return _schedule(config, TEACHER_STEPS, seed)
+
+
+def student_config(head: str, paths: dict[str, Path], seed: int) -> Config:
+    """A CNN, with spaCy's usual rate."""
+    config = teacher_config(paths, seed)
+    config["nlp"]["pipeline"] = ["tok2vec", head]
+    config["components"] = {"tok2vec": TOK2VEC, head: {"factory": head, **HEADS[head]}}
+    config["training"]["optimizer"]["learn_rate"] = 0.001
+    config["training"]["score_weights"] = {"ents_f": 1.0}
+    return _schedule(config, STUDENT_STEPS, seed)
+
+
+def _schedule(config: Config, steps: int, seed: int) -> Config:
+    config["training"] |= {"max_steps": steps, "eval_frequency": EVERY}
+    config["training"]["batcher"]["size"] = WORDS
+    config["system"]["seed"] = seed
+    return config
+
+
+def run(names: list[str], seeds: list[int], data: Path, work: Path, result: Path) -> None:
+    """All that are not there yet."""
+    torch.set_num_threads(1)
+    for seed in seeds:
+        for name in names:
+            folder = work / f"{name}-{seed}"
+            paths = prepare(data / "labelling" / name, seed, folder)
+            trained = {"teacher": _trained(teacher_config(paths, seed), folder / "teacher")}
+            for head, arm in ARMS:
+                config = student_config(head, paths, seed)
+                place = folder / f"{head}-{arm}"
+                trained[f"{head}/{arm}"] = (
+                    _trained(config, place) if arm == "gold" else _taught(config, trained["teacher"], paths, place)
+                )
+                score(f"{name}/{seed}", trained, paths, config, work, result)
+
+
+def _trained(config: Config, folder: Path) -> Path:
+    """The best round of a training."""
+    done = folder / "done"
+    if not done.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        run_training(config, folder)
+        done.touch()
+    return folder / "model-best"
+
+
+def _taught(config: Config, teacher: Path, paths: dict[str, Path], folder: Path) -> Path:
+    """The best round of a student."""
+    folder.mkdir(parents=True, exist_ok=True)
+    student = folder.with_suffix(".cfg")
+    config.to_disk(student, interpolate=False)
+    targets = folder.parent / "sequence_labeler-taught" / "targets"
+    if targets.is_dir() and not (folder / "targets").exists():
+        # What the teacher says is the same whoever learns from it.
+        shutil.copytree(targets, folder / "targets")
+    settings = DistillSettings(str(teacher), teacher, student, paths["text"], folder, gold=paths["gold"])
+    return distill(settings, RunSettings(processes=1), quiet=True).best
+
+
+def score(key: str, trained: dict[str, Path], paths: dict[str, Path], config: Config, work: Path, result: Path) -> None:
+    """F1 on the test set and words a second of all that are trained so far."""
+    found = read_result(result) if result.exists() else {"cells": {}}
+    if set(found["cells"].get(key, {})) >= set(trained):
+        return
+    nlps = {name: spacy.load(path) for name, path in trained.items()}
+    bare = [Doc(Language().vocab, words=[token.text for token in doc]) for doc in _docs(paths["test"])]
+    words = sum(map(len, bare))
+    seconds = dict.fromkeys(nlps, float("inf"))
+    for _ in range(3):
+        for name, nlp in nlps.items():
+            # The documents of one pipeline cannot go through another: each has a vocabulary of its own.
+            fresh = [Doc(nlp.vocab, words=[token.text for token in doc]) for doc in bare]
+            begun = time.process_time()
+            for _ in nlp.pipe(fresh):
+                pass
+            seconds[name] = min(seconds[name], time.process_time() - begun)
+    found["cells"][key] = {
+        name: {
+            "f": round(nlp.evaluate(list(Corpus(paths["test"])(nlp)))["ents_f"], 4),
+            "dev_f": round(nlp.meta["performance"]["ents_f"], 4),
+            "words_per_core_second": round(words / seconds[name]),
+            "speed": round(seconds["teacher"] / seconds[name], 2),
+        }
+        for name, nlp in nlps.items()
+    }
+    settings = {"gold": GOLD, "text": TEXT, "dev": DEV, "steps": [TEACHER_STEPS, STUDENT_STEPS], "words": WORDS}
+    write_result(
+        result,
+        {
+            "what": __doc__.splitlines()[0],
+            **settings,
+            **found,
+            "last_config": told(config, str(work)),
+            **circumstances(),
+        },
+    )
+
+
+def _docs(path: Path) -> Iterator[Doc]:
+    return DocBin().from_disk(path).get_docs(Language().vocab)
+
+
+def report(result: Path) -> str:
+    """A table: a row a pipeline."""
+    if not result.exists():
+        raise SystemExit(f"there is no {result}: make it with the command run.")
+    lines = ["| set, seed | pipeline | F1 dev | F1 test | of the teacher's F1 | speed |", "|---|---|---|---|---|---|"]
+    for key, cell in read_result(result)["cells"].items():
+        for name, one in cell.items():
+            share = one["f"] / cell["teacher"]["f"]
+            lines.append(
+                f"| {key} | {name} | {100 * one['dev_f']:.1f} | {100 * one['f']:.1f} | {100 * share:.0f} % | "
+                f"{one['speed']:.1f} |"
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.distill", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("command", choices=["run", "report"])
+    parser.add_argument("--data", type=Path, help="the folder of data sets")
+    parser.add_argument("--sets", nargs="+", default=["snips_slots"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--work", type=Path, default=ROOT / "benchmarks" / "work" / "distill", help="for trainings")
+    parser.add_argument("--result", type=Path, default=RESULT)
+    args = parser.parse_args()
+    if args.command == "run":
+        if args.data is None:
+            raise SystemExit("name the folder of data sets with --data.")
+        data, work, result = args.data.resolve(), args.work.resolve(), args.result.resolve()
+        os.chdir(ROOT)
+        run(args.sets, args.seeds, data, work, result)
+    print(report(args.result))
+
+
+if __name__ == "__main__":
+    main()

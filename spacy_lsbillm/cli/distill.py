@@ -1,0 +1,102 @@
+"""`python -m spacy lsbillm distill`: a small pipeline from what a large one says of plain text."""
+
+from pathlib import Path
+from typing import Annotated
+
+from spacy.cli._util import import_code, parse_config_overrides
+from typer import Argument, Context, Option
+from wasabi import msg
+
+from ..annotation import SUFFIXES, Keys, RunSettings
+from ..distillation import DistillSettings, distill
+from ..training import Interval
+from . import app
+from .annotate import BatchOption, ErrorsOption, IdKeyOption, ProcessesOption, QuietOption, TextKeyOption
+from .device import HELP, device_of
+from .pipelines import any_pipeline_folder
+from .train import CodeOption, ends_told
+
+TeacherArgument = Annotated[str, Argument(help="A trained pipeline: its folder, or the name of its installed package")]
+StudentArgument = Annotated[Path, Argument(help="The student's training config", exists=True, dir_okay=False)]
+TextArgument = Annotated[
+    Path, Argument(help=f"Plain text: a file that ends in {', '.join(SUFFIXES)}, or a folder of such files")
+]
+OutputOption = Annotated[Path, Option("--output", "-o", help="Folder to write; a run that was stopped goes on in it")]
+GoldOption = Annotated[
+    Path | None, Option("--gold", help="Annotated documents to learn from as well: a .spacy file or a folder of them")
+]
+FloorOption = Annotated[
+    float, Option("--floor", help="How probable a label must be for spaCy's own components, which learn hard ones")
+]
+TagsOption = Annotated[int, Option("--top-tags", help="Tags of a token that are kept, with their probabilities")]
+GpuOption = Annotated[int, Option("--gpu-id", "-g", help=HELP)]
+EveryOption = Annotated[
+    str, Option("--checkpoint-every", "-e", help="Steps (200) or time (90s, 10m, 2h) between checkpoints")
+]
+HOW = RunSettings()
+
+
+@app.command("distill", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def distill_cli(
+    ctx: Context,
+    teacher: TeacherArgument,
+    student: StudentArgument,
+    text: TextArgument,
+    output: OutputOption,
+    gold: GoldOption = None,
+    floor: FloorOption = DistillSettings.floor,
+    top_tags: TagsOption = DistillSettings.top_tags,
+    text_key: TextKeyOption = "text",
+    id_key: IdKeyOption = "id",
+    code: CodeOption = None,
+    gpu_id: GpuOption = -1,
+    checkpoint_every: EveryOption = "10m",
+    processes: ProcessesOption = HOW.processes,
+    batch_size: BatchOption = HOW.batch_size,
+    max_errors: ErrorsOption = HOW.max_errors,
+    quiet: QuietOption = False,
+) -> None:
+    """Train a small pipeline on what a trained one says of plain text.
+
+    TEACHER annotates TEXT once, with the probabilities of tags and classes: OUTPUT/targets. STUDENT_CONFIG is any
+    training config; its sequence_labeler, and its textcat with an architecture of spacy-lsbillm, learn from these
+    probabilities, spaCy's ner and textcat from labels that are at least as probable as --floor. Values of the config
+    are set like --paths.dev dev.spacy. The student is OUTPUT/training/model-best. After a kill, the same command goes
+    on.
+
+    Example: python -m spacy lsbillm distill training/model-best cnn.cfg text.txt --output small --paths.dev dev.spacy
+    """
+    with ends_told("the same command goes on."):
+        try:
+            settings = DistillSettings(
+                teacher=teacher,
+                teacher_folder=any_pipeline_folder(teacher),
+                student=student,
+                text=text,
+                output=output,
+                gold=gold,
+                floor=floor,
+                top_tags=top_tags,
+                keys=Keys(text_key, id_key),
+                overrides=parse_config_overrides(ctx.args),
+                use_gpu=gpu_id,
+                code=code,
+                checkpoint_every=Interval.read(checkpoint_every),
+            )
+            device_of(gpu_id)
+            gpus = () if gpu_id < 0 else (gpu_id,)
+            how = RunSettings(processes, gpus, batch_size, max_errors=max_errors)
+            import_code(code)
+            done = distill(settings, how, msg.warn, msg.info, quiet)
+        except (ValueError, OSError) as error:
+            msg.fail("Cannot distill", str(error), exits=1)
+        except KeyboardInterrupt:
+            msg.warn("Stopped. The same command goes on.", exits=130)
+    if not done.anew:
+        msg.good(f"{output} is complete already: {done.best}")
+        return
+    told = [f"{', '.join(done.card[kind])} from {what}" for kind, what in WHAT.items() if done.card[kind]]
+    msg.good(f"{done.best} learned {' and '.join(told)} of {done.card['teacher']['name']}")
+
+
+WHAT = {"soft": "the probabilities", "hard": "the labels"}

@@ -1,0 +1,203 @@
+"""A distillation from the text to the student. All steps go on where they were stopped."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from spacy.tokens import DocBin
+from spacy.vocab import Vocab
+
+from ..annotation import AnnotationSettings, RunSettings, annotate
+from ..errors import DataError, StorageError
+from ..files import content_of, put_in_place
+from ..training import CHECKPOINTS, TrainSettings, train
+from .reader import check_gold
+from .settings import DistillSettings
+from .student import Student, read_student, taught_config
+from .taught import SHARDS, close_taught, hard_classes, keep_sure, read_soft
+from .teacher import LABELER, Teacher, read_teacher
+
+TARGETS, TRAINING, CONFIG, DONE = "targets", "training", "config.cfg", "distilled.json"
+
+
+@dataclass
+class Found:
+    """What the teacher has found in the text.
+
+    documents (int), words (int): Of the text; words are its tokens.
+    spans (int): Entities, and spans of groups that it has learned.
+    sure (int): Entities of which it is sure enough for hard labels.
+    classified (int): Documents with a class of which it is.
+    """
+
+    documents: int = 0
+    words: int = 0
+    spans: int = 0
+    sure: int = 0
+    classified: int = 0
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """A finished distillation.
+
+    best (Path): The student.
+    card (dict): What its meta says.
+    anew (bool): Whether this run has done anything.
+    """
+
+    best: Path
+    card: dict[str, Any]
+    anew: bool
+
+
+def distill(
+    settings: DistillSettings,
+    how: RunSettings,
+    warn: Callable[[str], None] = print,
+    tell: Callable[[str], None] = print,
+    quiet: bool = False,
+) -> Distilled:
+    """Have a teacher annotate a text, and train a student on what it says.
+
+    how (RunSettings): How it is annotated.
+    warn (Callable), tell (Callable): What to do with a warning, and with what is found on the way.
+    quiet (bool): Show no progress of the annotation.
+    RAISES (ValueError): Something does not fit, before the teacher is loaded; it finds nothing; or the training cannot
+        go on. What is done is kept.
+    RAISES (OSError): The output cannot be written.
+    """
+    teacher = read_teacher(settings.teacher_folder)
+    student = read_student(settings.student, settings.overrides, teacher)
+    if settings.gold is not None:
+        check_gold(settings.gold)
+    output = settings.output.resolve()
+    _check_output(output)
+    targets = output / TARGETS
+    annotate(_annotation(settings, targets), how, warn, quiet)
+    close_taught(targets, teacher)
+    found = look(targets, teacher, settings.floor)
+    _check_found(found, student, teacher, settings)
+    card = _card(settings, teacher, found, student)
+    tell(f"{found.documents:,} documents, {found.words:,} words: {found.spans:,} spans found")
+    config = taught_config(student, _reader(settings, targets, student), card)
+    if not _write_config(output, config.to_str(interpolate=False)):
+        return Distilled(output / TRAINING / "model-best", card, anew=False)
+    resume = (output / TRAINING / CHECKPOINTS).is_dir()
+    train(
+        TrainSettings(
+            output / CONFIG,
+            output / TRAINING,
+            use_gpu=settings.use_gpu,
+            checkpoint_every=settings.checkpoint_every,
+            resume=resume,
+        )
+    )
+    _write(output / DONE, json.dumps(card, indent=1, ensure_ascii=False) + "\n")
+    return Distilled(output / TRAINING / "model-best", card, anew=True)
+
+
+def look(targets: Path, teacher: Teacher, floor: float) -> Found:
+    """Count what a teacher has found."""
+    found = Found()
+    for shard in sorted((targets / SHARDS).glob("*.spacy")):
+        for doc in DocBin().from_disk(shard).get_docs(Vocab()):
+            found.documents += 1
+            found.words += len(doc)
+            found.spans += len(doc.ents) * ("" in teacher.tags)
+            found.spans += sum(len(doc.spans[key]) for key in teacher.tags if key in doc.spans)
+            if teacher.exclusive is not None:
+                sure = hard_classes(doc.cats, teacher.exclusive, floor)
+                found.classified += any(sure.values())
+            keep_sure(doc, read_soft(doc, teacher), floor)
+            found.sure += len(doc.ents) * ("" in teacher.tags)
+    return found
+
+
+def _check_output(output: Path) -> None:
+    """RAISES (StorageError): There is something else."""
+    if output.exists() and not output.is_dir():
+        raise StorageError(f"{output} is a file: name a folder to write.")
+    if output.is_dir() and any(output.iterdir()) and not (output / TARGETS).is_dir():
+        raise StorageError(f"{output} is not empty, and holds no distillation ({TARGETS}). Name another folder.")
+
+
+def _annotation(settings: DistillSettings, targets: Path) -> AnnotationSettings:
+    return AnnotationSettings(
+        pipeline=settings.teacher,
+        pipeline_folder=settings.teacher_folder,
+        input=settings.text,
+        output=targets,
+        format="spacy",
+        keys=settings.keys,
+        code=settings.code,
+        top_tags=settings.top_tags,
+    )
+
+
+def _check_found(found: Found, student: Student, teacher: Teacher, settings: DistillSettings) -> None:
+    """RAISES (DataError): The teacher has found nothing for a component to learn from."""
+    blocks = student.config["components"]
+    for name in (*student.soft, *student.hard):
+        if blocks[name]["factory"] == LABELER:
+            count, what = found.spans, "no spans"
+        elif teacher.exclusive is None or blocks[name]["factory"] == "ner":
+            count, what = found.sure, f"no entities that are as probable as {settings.floor:g} (--floor)"
+        elif name in student.soft and teacher.exclusive:
+            count, what = found.documents, "no documents"
+        else:
+            count, what = found.classified, f"no classes that are as probable as {settings.floor:g} (--floor)"
+        if not count:
+            raise DataError(
+                f"the teacher has found {what} in the {found.documents:,} documents of {settings.text}: there is "
+                f"nothing for {name!r} to learn. Take text like that which it was trained on, or train it better; what "
+                f"it says is in {settings.output / TARGETS}."
+            )
+
+
+def _card(settings: DistillSettings, teacher: Teacher, found: Found, student: Student) -> dict[str, Any]:
+    return {
+        "teacher": {"name": teacher.name, "version": teacher.version, "fingerprint": teacher.fingerprint},
+        **asdict(found),
+        "gold": "none" if settings.gold is None else content_of(settings.gold),
+        "floor": settings.floor,
+        "top_tags": settings.top_tags,
+        "soft": student.soft,
+        "hard": student.hard,
+    }
+
+
+def _reader(settings: DistillSettings, targets: Path, student: Student) -> dict[str, Any]:
+    return {
+        "@readers": "spacy-lsbillm.DistilledCorpus.v1",
+        "path": str(targets),
+        "gold": None if settings.gold is None else str(settings.gold.resolve()),
+        "floor": settings.floor,
+        "classes": student.classes,
+    }
+
+
+def _write_config(output: Path, text: str) -> bool:
+    """RETURNS (bool): Whether there is something left to train.
+
+    RAISES (StorageError): A training was begun with another config.
+    """
+    path = output / CONFIG
+    begun = (output / TRAINING).exists()
+    if begun and (not path.is_file() or path.read_text(encoding="utf8") != text):
+        raise StorageError(
+            f"{output / TRAINING} was begun with another student config, gold or --floor than now. Set that back; or "
+            f"move that folder and {DONE} elsewhere, to train another student on what the teacher has said already."
+        )
+    if begun and (output / DONE).is_file():
+        return False
+    _write(path, text)
+    return True
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf8")
+    put_in_place(partial, path)

@@ -1,0 +1,184 @@
+"""The student's training config, made to learn from a teacher."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spacy.util import load_config, load_model_from_config, registry
+from thinc.api import Config
+
+from ..errors import SettingError, in_short
+from ..layers import LossSettings
+from ..pipeline.sequence_labeler import DEFAULT_CONFIG
+from ..pipeline.soft_tags import scheme_in_words
+from ..tagging import Scheme
+from .reader import HARD, SOFT
+from .teacher import CLASSIFIERS, LABELER, Teacher
+
+NER = "ner"
+# The architecture of a classifier that learns from probabilities.
+POOLED = "spacy-lsbillm.PooledTextCat.v1"
+# What spaCy does not fill in itself where it trains.
+NEEDED = ("seed", "gpu_allocator")
+
+
+@dataclass(frozen=True)
+class Student:
+    """A training config, and what its components learn from a teacher.
+
+    soft (list[str]): Components that learn from probabilities.
+    hard (list[str]): Components that learn from labels.
+    classes (str): "soft" or "hard", for the corpus reader.
+    """
+
+    config: Config
+    soft: list[str]
+    hard: list[str]
+    classes: str
+
+
+def read_student(path: Path, overrides: Mapping[str, Any], teacher: Teacher) -> Student:
+    """A training config, with the teacher's labels given to the components that are taught.
+
+    overrides (Mapping): Values by their place.
+    RAISES (SettingError): No component can learn from this teacher, one has other labels, the config is not complete,
+        or there are no documents to choose the best model by.
+    """
+    config = load_config(path, overrides=dict(overrides), interpolate=False)
+    filled = config.interpolate()
+    components = filled.get("components", {})
+    names = [name for name in filled.get("nlp", {}).get("pipeline", ()) if name in components]
+    soft: list[str] = []
+    hard: list[str] = []
+    given = config.setdefault("initialize", {}).setdefault("components", {})
+    classes = SOFT
+    for name in names:
+        block, factory = components[name], components[name].get("factory")
+        if factory == LABELER and (scheme := teacher.tags.get(_key(block))) is not None:
+            _check_labeler(name, block, scheme, _labels(filled, name))
+            given.setdefault(name, {})["labels"] = list(scheme.labels)
+            soft.append(name)
+        elif factory == NER and "" in teacher.tags:
+            hard.append(name)
+        elif factory in CLASSIFIERS and CLASSIFIERS[factory] == teacher.exclusive:
+            model = block.get("model", {})
+            if model.get("@architectures") == POOLED:
+                _check_loss(name, model)
+                _check_classes(name, teacher, _labels(filled, name))
+                soft.append(name)
+            else:
+                hard.append(name)
+                classes = HARD
+            if _labels(filled, name) is None:
+                given.setdefault(name, {})["labels"] = list(teacher.classes)
+    if not soft and not hard:
+        has = ", ".join(f"{name} ({components[name].get('factory', 'sourced')})" for name in names) or "nothing"
+        raise SettingError(
+            f"no component of the student can learn from the teacher, which has: {teacher.in_words}. The student has: "
+            f"{has}. A {LABELER} learns from one with the same spans_key, {NER} from one of doc.ents, textcat from "
+            f"textcat and textcat_multilabel from textcat_multilabel."
+        )
+    if classes == HARD and any(components[name]["factory"] in CLASSIFIERS for name in soft):
+        raise SettingError(
+            f"of the student's classifiers one learns from probabilities and another from hard labels: "
+            f"{', '.join(soft + hard)}. Give both or none {POOLED}."
+        )
+    _check_whole(path, filled)
+    _check_dev(filled)
+    return Student(config, soft, hard, classes)
+
+
+def taught_config(student: Student, reader: dict[str, Any], card: dict[str, Any]) -> Config:
+    """The config of a training from what a teacher has said.
+
+    reader (dict): The block of the corpus.
+    card (dict): Who taught, for the pipeline's meta.
+    """
+    config = student.config.copy()
+    training = config.setdefault("training", {})
+    place = training.get("train_corpus", "corpora.train").split(".")
+    block = config
+    for part in place[:-1]:
+        block = block.setdefault(part, {})
+    block[place[-1]] = reader
+    before = training.get("before_to_disk")
+    training["before_to_disk"] = {"@callbacks": "spacy-lsbillm.taught_by.v1", "card": card, "then": before}
+    return config
+
+
+def _key(block: Mapping[str, Any]) -> str:
+    return block.get("spans_key", DEFAULT_CONFIG["spans_key"]) or ""
+
+
+def _labels(config: Config, name: str) -> list[str] | None:
+    """The labels that a config gives a component."""
+    found = config.get("initialize", {}).get("components", {}).get(name, {}).get("labels")
+    if isinstance(found, Mapping):
+        found = registry.resolve({"labels": found})["labels"]
+    return None if found is None else list(found)
+
+
+def _check_labeler(name: str, block: Mapping[str, Any], scheme: Scheme, labels: list[str] | None) -> None:
+    """RAISES (SettingError): It has other tags than the teacher, or a loss for one true tag."""
+    own = block.get("scheme", DEFAULT_CONFIG["scheme"])
+    if own != scheme.name:
+        raise SettingError(
+            f"scheme = {own!r} of the student's {name!r} is not the teacher's, which has {scheme_in_words(scheme)}: "
+            f"its tags would mean something else. Use components.{name}.scheme = {scheme.name!r}."
+        )
+    if labels is not None and set(labels) != set(scheme.labels):
+        other = sorted(set(labels) ^ set(scheme.labels))
+        raise SettingError(
+            f"the labels of the student's {name!r} (initialize.components.{name}.labels) are not the teacher's; only "
+            f"one of the two has: {in_short(other)}. Leave them out, and it gets those of the teacher."
+        )
+    _check_loss(name, block)
+
+
+def _check_classes(name: str, teacher: Teacher, labels: list[str] | None) -> None:
+    """RAISES (SettingError): It has other classes than the teacher, or in another order."""
+    if labels is not None and tuple(labels) != teacher.classes:
+        raise SettingError(
+            f"the labels of the student's {name!r} (initialize.components.{name}.labels) are not the teacher's, which "
+            f"are: {in_short(teacher.classes)}. Leave them out, and it gets those."
+        )
+
+
+def _check_loss(name: str, block: Mapping[str, Any]) -> None:
+    settings = {key: block[key] for key in vars(LossSettings()) if key in block}
+    if not LossSettings(**settings).plain:
+        raise SettingError(
+            f"{name!r} of the student has {', '.join(f'{key} = {value!r}' for key, value in settings.items())}: losses "
+            f"for rare classes are made for one true label, and it learns from probabilities. Leave them out."
+        )
+
+
+def _check_whole(path: Path, config: Config) -> None:
+    """Build the pipeline once, without weights: what does not fit together is then said before the teacher is run.
+
+    RAISES (ValueError): Something does not.
+    """
+    missing = [f"training.{name}" for name in NEEDED if name not in config.get("training", {})]
+    if missing:
+        raise SettingError(
+            f"{path} has no {' and '.join(missing)}: it is no complete training config. Complete it with "
+            f"`python -m spacy init fill-config {path} FILE`."
+        )
+    load_model_from_config(config, auto_fill=True)
+
+
+def _check_dev(config: Config) -> None:
+    """RAISES (SettingError): The config names no documents to choose the best model by, or there are none."""
+    block: Any = config
+    for part in config.get("training", {}).get("dev_corpus", "corpora.dev").split("."):
+        block = block.get(part, {}) if isinstance(block, Mapping) else {}
+    path = block.get("path", "") if block else config.get("paths", {}).get("dev")
+    if path == "":
+        # A reader of another kind.
+        return
+    if path is None or not Path(path).exists():
+        raise SettingError(
+            f"there is no file or folder {str(path)!r} of annotated documents to choose the best student by. Name one "
+            f"with --paths.dev; a few hundred documents are enough."
+        )

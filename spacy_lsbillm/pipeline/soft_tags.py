@@ -1,0 +1,174 @@
+"""What a head says of each token of a document, for another one to learn from: the most probable tags.
+
+A `sequence_labeler` whose `top_tags` is set writes them to `doc.user_data`, packed, so that they can be stored with the
+document. Whoever reads them back knows the scheme, puts `SoftTags` in their place, and a `sequence_labeler` that is
+trained takes those for its truth.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from spacy.tokens import Doc
+from spacy.training import Example
+
+from ..errors import DataError, SettingError
+from ..tagging import Scheme
+from .gold_spans import same_tokens
+
+# In `doc.user_data`: by group of spans, "" for entities.
+SOFT_TAGS = "soft_tags"
+# Tags that are less probable are not told: the others then add up to 1 without them.
+LEAST = 1e-3
+# Parts of a packed one, and how numbers are stored.
+PARTS = {"counts": "u1", "tags": "<u2", "probabilities": "<f2"}
+
+
+@dataclass(frozen=True)
+class SoftTags:
+    """The most probable tags of each token, one token's after the other's.
+
+    scheme (Scheme): What the numbers of the tags mean.
+    counts (ndarray[uint8]): How many tags each token has; 0 for one of which nothing is told. Shape (tokens,).
+    tags (ndarray[uint16]), probabilities (ndarray[float16]): Shape (told,). A token's add up to 1.
+    """
+
+    scheme: Scheme
+    counts: np.ndarray
+    tags: np.ndarray
+    probabilities: np.ndarray
+
+    @property
+    def known(self) -> int:
+        """How many tokens something is told of."""
+        return int(np.count_nonzero(self.counts))
+
+    def rows(self) -> np.ndarray:
+        """The token of each tag."""
+        return np.repeat(np.arange(len(self.counts)), self.counts)
+
+    def of_tag(self, tag: int) -> np.ndarray:
+        """The probability of one tag at each token, 0 where it is not told; shape (tokens,)."""
+        chosen = self.tags == tag
+        found = np.zeros(len(self.counts), dtype=np.float32)
+        found[self.rows()[chosen]] = self.probabilities[chosen]
+        return found
+
+    def shares(self) -> np.ndarray:
+        """The probabilities of all tags of the tokens that something is told of; shape (known, tags), float32."""
+        found = np.zeros((self.known, self.scheme.n_tags), dtype=np.float32)
+        # No tag is told twice of a token.
+        place = np.cumsum(self.counts > 0) - 1
+        found[place[self.rows()], self.tags] = self.probabilities
+        return found
+
+    def at(self, tokens: np.ndarray) -> "SoftTags":
+        """For other tokens.
+
+        tokens (ndarray[int64]): Which of these tokens each one is; -1 for one of which nothing is told.
+        """
+        before = self.counts.astype(np.int64)
+        counts = np.where(tokens >= 0, before[tokens], 0)
+        begin = (np.cumsum(before) - before)[tokens]
+        # Each kept token's numbers, one after the other.
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        chosen = np.repeat(begin, counts) + within
+        return SoftTags(self.scheme, counts.astype(np.uint8), self.tags[chosen], self.probabilities[chosen])
+
+    def by_document(self, lengths: Sequence[int]) -> Iterator["SoftTags"]:
+        """Those of each document.
+
+        lengths (Sequence[int]): Tokens of each.
+        """
+        counts = np.split(self.counts, np.cumsum(lengths)[:-1])
+        ends = np.cumsum([part.sum(dtype=np.int64) for part in counts])[:-1]
+        parts = zip(counts, np.split(self.tags, ends), np.split(self.probabilities, ends), strict=True)
+        return (SoftTags(self.scheme, *part) for part in parts)
+
+    def packed(self) -> dict[str, bytes]:
+        """For a file, without the scheme."""
+        return {name: getattr(self, name).astype(kind).tobytes() for name, kind in PARTS.items()}
+
+    @classmethod
+    def unpacked(cls, scheme: Scheme, content: dict[str, bytes], doc: Doc) -> "SoftTags":
+        """RAISES (DataError): It is not of this document."""
+        found = cls(scheme, *(np.frombuffer(content[name], dtype=kind) for name, kind in PARTS.items()))
+        if len(found.counts) != len(doc) or found.counts.sum(dtype=np.int64) != len(found.tags):
+            raise DataError(f"the tags that are stored with {doc.text[:60]!r} are not of its {len(doc)} tokens.")
+        return found
+
+
+def most_probable(marginals: np.ndarray, most: int, scheme: Scheme, words: np.ndarray, tokens: int) -> SoftTags:
+    """The most probable tags of each word.
+
+    marginals (ndarray[float32]): Shape (words, tags).
+    most (int): Tags that a word has at the most.
+    words (ndarray[int64]): The token that each word is.
+    tokens (int): How many there are.
+    """
+    most = min(most, scheme.n_tags)
+    best = np.argpartition(-marginals, most - 1, axis=1)[:, :most]
+    found = np.take_along_axis(marginals, best, axis=1)
+    kept = found >= np.minimum(LEAST, found.max(axis=1, keepdims=True))
+    found = found * kept
+    found /= found.sum(axis=1, keepdims=True)
+    counts = np.zeros(tokens, dtype=np.uint8)
+    counts[words] = kept.sum(axis=1)
+    return SoftTags(scheme, counts, best[kept].astype(np.uint16), found[kept].astype(np.float16))
+
+
+def write_soft_tags(docs: Sequence[Doc], spans_key: str | None, told: SoftTags) -> None:
+    """Into the documents, packed.
+
+    told (SoftTags): Of the tokens of all documents.
+    """
+    for doc, own in zip(docs, told.by_document([len(doc) for doc in docs]), strict=True):
+        doc.user_data.setdefault(SOFT_TAGS, {})[spans_key or ""] = own.packed()
+
+
+def unpack_soft_tags(doc: Doc, schemes: dict[str, Scheme]) -> dict[str, SoftTags]:
+    """Those that a document was stored with, which are then in place of the packed ones.
+
+    schemes (dict): By group of spans, "" for entities.
+    """
+    packed: dict[str, Any] = doc.user_data.get(SOFT_TAGS, {})
+    found = {key: SoftTags.unpacked(schemes[key], content, doc) for key, content in packed.items()}
+    doc.user_data[SOFT_TAGS] = found
+    return found
+
+
+def is_told(example: Example, spans_key: str | None) -> bool:
+    """Whether a head has told the tags of a document."""
+    return (spans_key or "") in example.reference.user_data.get(SOFT_TAGS, {})
+
+
+def soft_tags_of(example: Example, spans_key: str | None, scheme: Scheme, name: str) -> SoftTags | None:
+    """What a head learns from: the tags of the predicted document's tokens; None where the gold document has none.
+    Tokens that the two documents do not have in common have none.
+
+    name (str): The component's, for the message.
+    RAISES (SettingError): They are of another scheme, or of other labels.
+    """
+    told: SoftTags | None = example.reference.user_data.get(SOFT_TAGS, {}).get(spans_key or "")
+    if told is None:
+        return None
+    if told.scheme != scheme:
+        raise SettingError(
+            f"{name!r} has {scheme_in_words(scheme)}, and it was taught with {scheme_in_words(told.scheme)}. Give it "
+            f"the same scheme, and the same labels in that order (initialize.components.{name}.labels)."
+        )
+    if same_tokens(example):
+        return told
+    alignment = example.alignment
+    single = alignment.x2y.lengths == 1
+    tokens = np.full(len(example.predicted), -1, dtype=np.int64)
+    tokens[single] = alignment.x2y.data[np.cumsum(alignment.x2y.lengths)[single] - 1]
+    tokens[single & (alignment.y2x.lengths[tokens] != 1)] = -1
+    return told.at(tokens)
+
+
+def scheme_in_words(scheme: Scheme) -> str:
+    """For a message."""
+    labels = ", ".join(map(repr, scheme.labels[:8])) + (", …" if len(scheme.labels) > 8 else "")
+    return f"the scheme {scheme.name!r} and {len(scheme.labels)} labels ({labels})"
