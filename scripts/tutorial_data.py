@@ -1,6 +1,6 @@
 """Small annotated files to follow docs/ten-steps.md with: 200, 100 and 100 SNIPS requests as JSONL with entity spans.
 
-    python scripts/tutorial_data.py my
+python scripts/tutorial_data.py my
 """
 
 import json
