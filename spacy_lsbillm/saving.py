@@ -31,13 +31,16 @@ def save(nlp: Language, path: str | Path) -> None:
     path (str | Path): A pipeline's folder, or a new one.
     RAISES (StorageError): There is something else at the path, or another process is writing there.
     """
-    path = Path(path)
+    _save(nlp, Path(path))
+
+
+def _save(nlp: Language, path: Path, seconds: float | None = None) -> None:
     name_sources(nlp.meta, (getattr(pipe, "model", None) for _, pipe in nlp.components))
     with replaced_folder(path, known_by=META) as folder:
         # Not nlp.to_disk, in whose place `save_whole` puts this function.
         type(nlp).to_disk(nlp, folder)
         _keep_others(path, folder)
-        _write_card(folder)
+        _write_card(folder, seconds)
 
 
 def _keep_others(old: Path, new: Path) -> None:
@@ -57,12 +60,15 @@ def _keep_others(old: Path, new: Path) -> None:
                 shutil.copy2(path, new / path.name)
 
 
-def _write_card(folder: Path) -> None:
+def _write_card(folder: Path, seconds: float | None = None) -> None:
     """The card of what was just written, if it has a billm_transformer. Whatever goes wrong with it is warned of: hours
-    of training are worth more."""
+    of training are worth more.
+
+    seconds (float | None): How long the training took, if there was one.
+    """
     try:
         if billm_blocks(load_config(folder / CONFIG)):
-            write_card(folder)
+            write_card(folder, seconds=seconds)
     except Exception as error:
         warnings.warn(
             f"no model card was written, as {type(error).__name__}: {error}. The pipeline is saved. Try again with: "
@@ -88,22 +94,22 @@ def _saved_by(write: Callable[..., None]) -> Callable[[Language], Language]:
     begun = time.monotonic()
 
     def before_to_disk(nlp: Language) -> Language:
-        note_training(nlp, begun)
-        nlp.to_disk = partial(write, nlp)  # type: ignore[method-assign]
+        note_training(nlp)
+        nlp.to_disk = partial(write, nlp, begun)  # type: ignore[method-assign]
         return nlp
 
     return before_to_disk
 
 
-def _save_whole(nlp: Language, path: str | Path, **arguments: Any) -> None:
+def _save_whole(nlp: Language, begun: float, path: str | Path, **arguments: Any) -> None:
     if any(arguments.values()):
         raise StorageError(f"save_whole writes whole pipelines: {', '.join(arguments)} cannot be given.")
-    save(nlp, path)
+    _save(nlp, Path(path), time.monotonic() - begun)
 
 
-def _save_with_card(nlp: Language, path: str | Path, **arguments: Any) -> None:
+def _save_with_card(nlp: Language, begun: float, path: str | Path, **arguments: Any) -> None:
     type(nlp).to_disk(nlp, path, **arguments)
-    _write_card(Path(path))
+    _write_card(Path(path), time.monotonic() - begun)
 
 
 def rewrite(source: Path, target: Path, store_base: str | None = None, base: str | None = None) -> None:

@@ -58,8 +58,9 @@ def rows(text):
 
 
 def files(folder):
-    """The content of a pipeline's files by name."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """The content of a pipeline's files by name, but for its card, which says how long the training took."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and path != folder / "README.md"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def same(one, other, folders=("model-best", "model-last")):

@@ -25,14 +25,16 @@ class Facts:
     config (Config): Its config, interpolated.
     records (dict[str, dict | None]): The record of each billm_transformer, by component; None where it was never
         initialised.
+    seconds (float | None): How long its training took, if that is known.
     """
 
     meta: dict[str, Any]
     config: Config
     records: dict[str, dict[str, Any] | None]
+    seconds: float | None = None
 
     @classmethod
-    def read(cls, folder: Path) -> "Facts":
+    def read(cls, folder: Path, seconds: float | None = None) -> "Facts":
         """RAISES (StorageError): The folder holds no pipeline, or one that is damaged."""
         try:
             meta = parse_json((folder / META).read_text(encoding="utf8"))
@@ -41,7 +43,7 @@ class Facts:
             raise StorageError(f"{folder} cannot be read as a pipeline: {error}") from error
         names = list(billm_blocks(config))
         records = {name: read_record(folder / name) if (folder / name / RECORD).exists() else None for name in names}
-        return cls(meta, config, records)
+        return cls(meta, config, records, seconds)
 
     @property
     def name(self) -> str:

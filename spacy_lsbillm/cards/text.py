@@ -251,14 +251,14 @@ def _training(facts: Facts) -> Iterable[tuple[str, str]]:
         yield "Length", " and ".join(f"at most {limit:,} {unit}" for unit, limit in limits if limit) or "no limit"
     else:
         yield "Seed", UNKNOWN
-    yield "Time", _time(noted) if noted else UNKNOWN
+    yield "Device", plain(noted.get("device") or UNKNOWN)
+    yield "Time", UNKNOWN if facts.seconds is None else _time(facts.seconds)
     yield "Versions", ", ".join(f"{name} {version}" for name, version in _versions(facts).items()) or UNKNOWN
 
 
-def _time(noted: dict[str, Any]) -> str:
-    seconds = noted["seconds"]
+def _time(seconds: float) -> str:
     shown = f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
-    return f"{shown} until this was saved, since the training was begun or resumed ({plain(noted['device'])})"
+    return f"{shown} until this was saved, since the training was begun or resumed"
 
 
 def _versions(facts: Facts) -> dict[str, str]:

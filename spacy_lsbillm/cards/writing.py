@@ -3,10 +3,8 @@
 import hashlib
 import json
 import re
-import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from spacy.language import Language
@@ -20,23 +18,30 @@ from .text import card_text
 
 CARD = "README.md"
 VERSIONS_OF = ("spacy", "spacy-transformers", "thinc")
-# At the end of a card: the digest of what is above it, so that a card that somebody has edited is known as such.
-MARK = re.compile(r"\n<!-- spacy-lsbillm card ([0-9a-f]{64}) -->\n$")
+# At the end of a card: the digest of what is above it, so that a card that somebody has edited is known as such; and
+# how long the training took, which stands nowhere else: other files are the same when a training is made again.
+MARK = re.compile(r"\n<!-- spacy-lsbillm card (?P<digest>[0-9a-f]{64})(?:, (?P<seconds>[\d.]+) s)? -->\n$")
 
 
-def write_card(folder: Path, force: bool = False) -> bool:
+def write_card(folder: Path, force: bool = False, seconds: float | None = None) -> bool:
     """Write the card of a stored pipeline, from its files, in place of one that was written before. A README.md that
     somebody else has written, or has edited, is kept.
 
     folder (Path): A pipeline.
     force (bool): Replace it in any case.
+    seconds (float | None): How long the training took; None: as the card says that is replaced, if it does.
     RETURNS (bool): Whether there is a new card.
     RAISES (StorageError): The folder holds no pipeline, or one that is damaged.
     """
     path = folder / CARD
-    if not force and path.exists() and not _is_unedited(path):
+    # Line ends are read as one character, whatever git has made of them.
+    old = path.read_text(encoding="utf8", errors="replace") if path.exists() else None
+    mark = MARK.search(old) if old is not None else None
+    if old is not None and not force and (mark is None or _digest(old[: mark.start()]) != mark["digest"]):
         return False
-    facts = Facts.read(folder)
+    if seconds is None and mark is not None and mark["seconds"]:
+        seconds = float(mark["seconds"])
+    facts = Facts.read(folder, seconds)
     try:
         # Text from elsewhere may hold halves of characters.
         text = card_text(facts).encode("utf8", "replace").decode("utf8")
@@ -44,15 +49,9 @@ def write_card(folder: Path, force: bool = False) -> bool:
         raise StorageError(
             f"{folder / META} or its config has an entry of another kind than spaCy gives it ({error!r}): put it right."
         ) from error
-    write_text(path, f"{text}\n<!-- spacy-lsbillm card {_digest(text)} -->\n")
+    took = "" if seconds is None else f", {seconds:.1f} s"
+    write_text(path, f"{text}\n<!-- spacy-lsbillm card {_digest(text)}{took} -->\n")
     return True
-
-
-def _is_unedited(path: Path) -> bool:
-    # Line ends are read as one character, whatever git has made of them.
-    text = path.read_text(encoding="utf8", errors="replace")
-    mark = MARK.search(text)
-    return mark is not None and _digest(text[: mark.start()]) == mark[1]
 
 
 def _digest(text: str) -> str:
@@ -80,14 +79,9 @@ def add_evaluation(folder: Path, data: str, scores: Path) -> None:
     write_text(folder / META, json.dumps(meta, indent=2, ensure_ascii=False) + "\n")
 
 
-def note_training(nlp: Language, begun: float) -> None:
-    """Have a pipeline's meta say for how long it was trained, where, and with which versions.
-
-    begun (float): When, by `time.monotonic`.
-    """
-    noted: dict[str, Any] = {"seconds": round(time.monotonic() - begun, 1), "device": _device()}
-    noted["versions"] = {name: version(name) for name in VERSIONS_OF}
-    nlp.meta[TRAINING] = noted
+def note_training(nlp: Language) -> None:
+    """Have a pipeline's meta say where it was trained, and with which versions."""
+    nlp.meta[TRAINING] = {"device": _device(), "versions": {name: version(name) for name in VERSIONS_OF}}
 
 
 def _device() -> str:
