@@ -62,7 +62,7 @@ def calibrate_cli(
     gpu_id: GpuOption = -1,
     code: CodeOption = None,
 ) -> None:
-    """Make the scores of a trained pipeline's sequence_labelers probabilities, and write the pipeline anew.
+    """Make the scores of a trained pipeline's heads of spans probabilities, and write the pipeline anew.
 
     Of several curves it takes the one that is best on documents held out. Thresholds and guarantees are found on
     request. What it finds is part of the pipeline; calibrated = false of a component switches it off.
