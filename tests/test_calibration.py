@@ -380,7 +380,8 @@ def test_a_calibrated_span_labeler(nested, tmp_path):
     pipe = nlp.get_pipe("span_labeler")
     assert set(pipe.calibration.threshold) == {"who", "place"} and "candidates" not in nlp(texts[0]).spans
     pipe.calibration = replace(pipe.calibration, threshold={"who": 0.99})
-    assert {span.label_ for span in nlp(texts[0]).spans["sc"]} == {"place"}
+    doc = nlp(texts[0])
+    assert {span.label_ for span in doc.spans["sc"]} == {"place"}
     pipe.calibrated = False
     assert nlp(texts[0]).spans["sc"].attrs["scores"] == pytest.approx(before[0].spans["sc"].attrs["scores"], abs=1e-5)
     with pytest.warns(UserWarning, match="'span_labeler' was calibrated, and is trained on"):

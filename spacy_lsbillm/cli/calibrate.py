@@ -67,7 +67,7 @@ def calibrate_cli(
     gpu_id: GpuOption = -1,
     code: CodeOption = None,
 ) -> None:
-    """Calibrate the sequence_labelers of a trained pipeline, so that their scores are probabilities.
+    """Calibrate the span heads of a trained pipeline, so that their scores are probabilities.
 
     Several calibration curves are fitted, and the best one on held-out documents is used. Thresholds and guarantees
     are computed on request. The result is stored in the pipeline; set calibrated = false in a component to disable it.
