@@ -1,5 +1,6 @@
 """`python -m spacy lsbillm serve`: pipelines behind HTTP."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -57,10 +58,16 @@ def serve_cli(
         device_of(gpu_id)
         import_code(code)
         setup_gpu(gpu_id, silent=True)
-        status = serve(folders, settings, lambda headline, details: msg.good(headline, details))
+        status = serve(folders, settings, _tell)
     except (ValueError, OSError) as error:
         msg.fail("Cannot serve", str(error), exits=1)
     raise Exit(status)
+
+
+def _tell(headline: str, details: str) -> None:
+    msg.good(headline, details)
+    # It is read while the command runs, perhaps by another program.
+    sys.stdout.flush()
 
 
 def _named(pipelines: list[str]) -> dict[str, Path]:

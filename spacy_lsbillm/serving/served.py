@@ -23,10 +23,12 @@ class Served:
 
     name (str): By which requests name it.
     nlp (Language): What annotates.
+    max_length (int): Characters that a text may have.
     """
 
-    def __init__(self, name: str, nlp: Language) -> None:
+    def __init__(self, name: str, nlp: Language, max_length: int) -> None:
         self.name, self.nlp = name, nlp
+        nlp.max_length = max_length
         pipes = [pipe for _, pipe in nlp.pipeline]
         self._transformers = [pipe for pipe in pipes if isinstance(pipe, BiLLMTransformer)]
         self._mask: str | None = None
@@ -35,13 +37,10 @@ class Served:
     def load(cls, name: str, folder: Path, max_length: int) -> "Served":
         """Load it, and let it annotate a text.
 
-        max_length (int): Characters that a text may have.
         RAISES (SettingError): It cannot.
         """
         try:
-            nlp = load_model(folder)
-            nlp.max_length = max_length
-            served = cls(name, nlp)
+            served = cls(name, load_model(folder), max_length)
             [record] = served.annotate([(FIRST_TEXT[:max_length], 0)])
         except Exception as error:
             raise SettingError(f"the pipeline {name!r} cannot be loaded: {told(error)}") from error

@@ -54,6 +54,7 @@ class Worker:
     gather_seconds (float): That the first text of a batch may wait for others.
     max_queue (int): Texts that may wait.
     metrics (Metrics): Where it is counted.
+    computing (bool): Whether a batch is under way.
     lost (str | None): Why nothing can be annotated any more: the GPU is lost.
     when_lost (Callable[[], None]): Is called then.
     """
@@ -66,6 +67,7 @@ class Worker:
         self._stopping = False
         # Texts a second, for what a refused client is told.
         self._speed = 0.0
+        self.computing = False
         self.lost: str | None = None
         self.when_lost: Callable[[], None] = lambda: None
         # thinc keeps in it whether it computes on a GPU.
@@ -155,10 +157,12 @@ class Worker:
     def _next(self) -> list[tuple[Job, int]] | None:
         """The texts that go through a pipeline next, each a job and a place; None: there will be no more."""
         with self._changed:
+            self.computing = False
             while not (self._queues and self._gathered() <= 0):
                 if self._stopping and not self._queues:
                     return None
                 self._changed.wait(self._gathered() if self._queues else None)
+            self.computing = True
             return self._taken()
 
     def _gathered(self) -> float:
