@@ -183,7 +183,7 @@ def _spans(text: str, spans: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         return
     yield '<div class="wide"><table><tr><th>text</th><th>label</th><th>score</th></tr>'
     for span in sorted(spans, key=lambda one: (one["start"], -one["end"])):
-        score = "" if span["score"] is None else f"{span['score']:.2f}"
+        score = "" if span["score"] is None else f"{span['score']:.3f}"
         yield (
             f"<tr><td>{html.escape(text[span['start'] : span['end']])}</td><td>{html.escape(span['label'])}</td>"
             f'<td class="number">{score}</td></tr>'
