@@ -36,7 +36,7 @@ from thinc.api import Adam
 from .record import ROOT, circumstances, read_result, write_result
 
 RESULTS = ROOT / "benchmarks" / "results" / "serving.json"
-PIPELINES, ROUNDS, REQUESTS, TEXTS = 8, 3, 1000, 250
+PIPELINES, ROUNDS, REQUESTS, TEXTS = 8, 3, 500, 250
 LOAD, AT_ONCE, HOSTILE_EVERY = 10_000, 200, 20
 LISTENER = {"@architectures": "spacy-transformers.TransformerListener.v1", "pooling": {"@layers": "reduce_mean.v1"}}
 OPTIONS = ("--port", "0", "--timeout", "120")
@@ -64,7 +64,7 @@ def measure(texts: list[str], work: Path) -> dict[str, Any]:
     """Everything."""
     names = [f"p{number}" for number in range(PIPELINES)]
     for number, name in enumerate(names):
-        learned(texts[:20], number).to_disk(work / name)
+        learned(texts[:8], number).to_disk(work / name)
     command = [sys.executable, "-m", "spacy", "lsbillm", "serve", *(str(work / name) for name in names), *OPTIONS]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
@@ -109,7 +109,7 @@ async def asked(port: int, pid: int, texts: list[str], names: list[str], work: P
     mixed = [(text, names[(i + i // len(texts)) % PIPELINES]) for i, (text, _) in enumerate(one)]
     seconds: dict[str, list[float]] = {"one": [], "mixed": []}
     said: dict[tuple[str, str], Any] = {}
-    await asyncio.gather(*(clients(port, [body(*request) for request in mixed[:100]]),))
+    await clients(port, [body(*request) for request in mixed[:100]])
     for _ in range(ROUNDS):
         for kind, requests in (("one", one), ("mixed", mixed)):
             before = used(pid)
@@ -121,7 +121,10 @@ async def asked(port: int, pid: int, texts: list[str], names: list[str], work: P
     ratios = [b / a for a, b in zip(seconds["one"], seconds["mixed"], strict=True)]
     shown = {kind: [round(value, 2) for value in values] for kind, values in seconds.items()}
     cost = {"requests": REQUESTS, "at_once": AT_ONCE, "seconds": shown, "ratio": round(statistics.median(ratios), 3)}
-    return {"cost": cost, "load": await load(port, texts, names), "equal": equal(said, names, work)}
+    print(cost, flush=True)
+    loaded = await load(port, texts, names)
+    print(loaded, flush=True)
+    return {"cost": cost, "load": loaded, "equal": equal(said, names, work)}
 
 
 def used(pid: int) -> float:
@@ -216,7 +219,7 @@ async def clients(port: int, contents: list[bytes]) -> list[Answer]:
                 answers[number], kept = await answered(*connection, contents[number])
             except (OSError, EOFError):
                 kept = False
-            if not kept:
+            if connection is not None and not kept:
                 connection[1].close()
                 connection = None
         if connection is not None:

@@ -42,6 +42,8 @@ def serve(folders: Mapping[str, Path], settings: ServingSettings, tell: Callable
         app.worker.when_lost = end
         host, port = socket.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
+        # From here on connections wait until they are answered.
+        socket.listen()
         tell(f"Listening on http://{shown}:{port}", "End with Ctrl+C")
         server.run(sockets=[socket])
     return 0 if app.worker.lost is None else LOST_STATUS
