@@ -13,16 +13,11 @@ import torch
 from spacy.tokens import Doc
 from spacy.util import import_file
 
-from ..errors import DataError
 from ..pipeline.sequence_labeler import SequenceLabeler
-from .documents import ID, make_doc, read_item
+from .documents import read_item
 from .formats import format_of
-from .sources import Item, Keys
-
-# In the message of an error after which a GPU cannot be used in the same process, and how such a process ends.
-DEVICE_LOST, LOST_STATUS = "CUDA error", 70
-# Characters of an error that are kept.
-MESSAGE_LENGTH = 1000
+from .piping import LOST_STATUS, DeviceLost, piped, told
+from .sources import Item, Keys, Tokens
 
 
 @dataclass(frozen=True)
@@ -118,47 +113,33 @@ class Annotator:
                 encoded.append(self._format.encode(outcome, self._settings.spans_keys))
                 words += len(outcome)
             except Exception as error:
-                failures.append(Failure(id_, item.place, _told(error)))
+                failures.append(Failure(id_, item.place, told(error)))
         return Result(self._format.pack(encoded), len(encoded), words, failures)
 
     def _outcomes(self, items: Sequence[Item]) -> list[tuple[str | int, Doc | Exception]]:
-        """The id of each item, and its document after the pipeline or why there is none. A document that fails takes
-        the others with it at first: halves are tried, with documents that are made anew."""
-        made = [self._made(item) for item in items]
-        docs = [doc for _, doc in made if isinstance(doc, Doc)]
+        """The id of each item, and its document after the pipeline or why there is none."""
+        read = [self._read(item) for item in items]
+        texts = [(content, id_) for id_, content in read if not isinstance(content, Exception)]
         try:
-            annotated = iter(self._piped(docs))
-        except Exception as error:
-            if DEVICE_LOST in str(error):
-                # Nothing works in this process any more. Whoever has started it takes it for dead.
-                traceback.print_exc()
-                os._exit(LOST_STATUS)
-            if len(items) == 1:
-                return [(made[0][0], error)]
-            half = len(items) // 2
-            return [*self._outcomes(items[:half]), *self._outcomes(items[half:])]
-        return [(id_, next(annotated) if isinstance(outcome, Doc) else outcome) for id_, outcome in made]
+            annotated = piped(self._nlp, texts)
+        except DeviceLost:
+            # Whoever has started this process takes it for dead.
+            traceback.print_exc()
+            os._exit(LOST_STATUS)
+        if self._settings.top_tags:
+            annotated = [_with_short_scores(one) if isinstance(one, Doc) else one for one in annotated]
+        left = iter(annotated)
+        return [(id_, content if isinstance(content, Exception) else next(left)) for id_, content in read]
 
-    def _made(self, item: Item) -> tuple[str | int, Doc | Exception]:
-        id_: str | int = item.place
+    def _read(self, item: Item) -> tuple[str | int, str | Tokens | Exception]:
         try:
             text, id_ = read_item(item, self._settings.keys)
-            return id_, make_doc(self._nlp, text, id_)
         except Exception as error:
-            return id_, error
-
-    def _piped(self, docs: list[Doc]) -> list[Doc]:
-        annotated = list(self._nlp.pipe(docs))
-        if len(annotated) != len(docs):
-            raise DataError(f"the pipeline has made {len(annotated)} documents of {len(docs)}")
-        for before, after in zip(docs, annotated, strict=True):
-            # A component may give another document than the one it got.
-            after.user_data[ID] = before.user_data[ID]
-            if self._settings.top_tags:
-                after.cats = {name: float(np.float16(score)) for name, score in after.cats.items()}
-        return annotated
+            return item.place, error
+        return id_, text
 
 
-def _told(error: Exception) -> str:
-    said = str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
-    return said[:MESSAGE_LENGTH]
+def _with_short_scores(doc: Doc) -> Doc:
+    """With scores of classes that take no more than two bytes."""
+    doc.cats = {name: float(np.float16(score)) for name, score in doc.cats.items()}
+    return doc

@@ -32,6 +32,7 @@ from . import (  # noqa: E402, F401
     predict_mask,
     pretrain,
     search,
+    serve,
     train,
     verify,
 )

@@ -7,6 +7,7 @@ PAGE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <style>
 body {{ font: 16px/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }}
@@ -14,7 +15,7 @@ table {{ border-collapse: collapse; margin: 1rem 0; font-size: 0.9rem; }}
 td, th {{ border-bottom: 1px solid #ccc; padding: 0.2rem 0.6rem; text-align: left; }}
 svg {{ max-width: 100%; height: auto; }}
 pre {{ overflow-x: auto; background: #f6f6f6; padding: 1rem; }}
-</style>
+{style}</style>
 </head>
 <body>
 {body}
@@ -23,13 +24,14 @@ pre {{ overflow-x: auto; background: #f6f6f6; padding: 1rem; }}
 """
 
 
-def as_page(title: str, parts: Iterable[str]) -> str:
+def as_page(title: str, parts: Iterable[str], style: str = "") -> str:
     """A whole page.
 
     title (str): As text.
     parts (Iterable[str]): As HTML.
+    style (str): Rules of CSS beside those that all pages have.
     """
-    return PAGE.format(title=html.escape(title), body="\n".join(parts))
+    return PAGE.format(title=html.escape(title), body="\n".join(parts), style=style)
 
 
 def markdown_as_html(markdown: str) -> str:
