@@ -8,9 +8,11 @@ from .loading import load_backbone, load_base
 from .mask import MaskPlan, check_notation, unmasks, word_for
 from .model import Backbone, BackboneSettings
 from .storage import (
+    INT8,
     RECORD,
     REFERENCE,
     STORE_BASE,
+    STORED_AS,
     changes_of,
     convert_stored,
     find_base,
@@ -23,8 +25,10 @@ from .storage import (
 
 __all__ = [
     "ADAPTER_DTYPES",
+    "INT8",
     "RECORD",
     "REFERENCE",
+    "STORED_AS",
     "STORE_BASE",
     "Backbone",
     "BackboneSettings",

@@ -1,7 +1,7 @@
 """A plain model with an adapter folded in, made from files: tensor by tensor, never the whole model in memory."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .adapter import LINEAR, LoraSettings, read_state
 from .base import DTYPE_SETTING, BaseSettings, read_config, skeleton_for
+from .int8_files import in_eight_bits, mark_int8
 from .matching import matched_tensors
 from .tensor_files import NewTensor, StoredTensor, write_tensors
 
@@ -18,14 +19,22 @@ BESIDE = ("generation_config.json", "README.md", "LICENSE*", "NOTICE*")
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
-def write_model(folder: Path, settings: BaseSettings, adapter: tuple[Path, LoraSettings] | None, target: Path) -> None:
+def write_model(
+    folder: Path,
+    settings: BaseSettings,
+    adapter: tuple[Path, LoraSettings] | None,
+    target: Path,
+    kept: Collection[int] | None = None,
+) -> None:
     """Write a base into a new folder, in files of at most 4 GB, cut to the layers that are used.
 
     folder (Path): The base.
-    settings (BaseSettings): With an adapter, `dtype` is that of the result. Quantisation is of no interest: the
-        adapter is added to the base as it is stored.
+    settings (BaseSettings): With an adapter, or in eight bits, `dtype` is that of the result. Quantisation is of no
+        interest: the adapter is added to the base as it is stored.
     adapter (tuple | None): The folder of an adapter to fold in, and its settings.
-    RAISES (BaseError, AdapterError): The base or the adapter cannot be read.
+    kept (Collection[int] | None): Write weights in eight bits, see `int8_files`, but for those of these layers.
+    RAISES (BaseError, AdapterError, SettingError): The base or the adapter cannot be read, or the base cannot be had in
+        eight bits.
     """
     config = read_config(folder, settings)
     model = skeleton_for(folder, config)
@@ -34,8 +43,8 @@ def write_model(folder: Path, settings: BaseSettings, adapter: tuple[Path, LoraS
     tensors = {
         matched.written(stored): NewTensor(stored.dtype, stored.shape, stored.chunks) for stored in by_name.values()
     }
-    if adapter is not None:
-        updates = _updates(*adapter)
+    if adapter is not None or kept is not None:
+        updates = {} if adapter is None else _updates(*adapter)
         weights = {f"{name}.weight": module for name, module in model.named_modules() if isinstance(module, LINEAR)}
         for name, stored in by_name.items():
             dtype = DTYPES[stored.dtype] if settings.dtype == "auto" else getattr(torch, settings.dtype)
@@ -44,8 +53,13 @@ def write_model(folder: Path, settings: BaseSettings, adapter: tuple[Path, LoraS
             tensors[matched.written(stored)] = _changed(stored, dtype, update, transposed)
         if settings.dtype != "auto":
             setattr(config, DTYPE_SETTING, getattr(torch, settings.dtype))
+    if kept is not None:
+        names = {matched.written(stored): name for name, stored in by_name.items()}
+        tensors = in_eight_bits(tensors, model, names, kept)
     target.mkdir()
     config.save_pretrained(target)
+    if kept is not None:
+        mark_int8(target, kept)
     for pattern in BESIDE:
         for path in folder.glob(pattern):
             shutil.copyfile(path, target / path.name)
