@@ -130,3 +130,9 @@ class NoHead(nn.Module):
         raise BaseError(
             "a pipeline in eight bits has no language-model head. Use the pipeline as it was before `lsbillm quantize`."
         )
+
+
+def weight_bytes(model: nn.Module) -> int:
+    """Bytes in memory of a model's weights, without an adapter beside them."""
+    frozen = sum(parameter.nbytes for parameter in model.parameters() if not parameter.requires_grad)
+    return frozen + sum(module.nbytes for module in model.modules() if isinstance(module, Int8Linear))

@@ -28,6 +28,7 @@ from . import (  # noqa: E402, F401
     perplexity,
     predict_mask,
     pretrain,
+    quantize,
     search,
     train,
     verify,
