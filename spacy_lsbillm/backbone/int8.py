@@ -1,4 +1,7 @@
-"""Weights in eight bits, for prediction on a CPU: torch's own kernel for linear layers (FBGEMM), and an embedding.
+"""Weights in eight bits, for prediction on a CPU: torch's own kernel for linear layers (oneDNN's), and an embedding.
+
+It is the kernel that torch's compiler uses. That of `torch.ao.quantization`'s dynamic layers (FBGEMM) is as fast, but
+takes tensors of a kind that torch is to lose: https://github.com/pytorch/pytorch/issues/184982.
 
 Each row of a weight has one scale, by which its largest number becomes 127. Each state has a scale of its own, too,
 which is found when it comes. So a piece's result depends on no other piece of its batch, and the few states that are a
@@ -9,7 +12,6 @@ States have seven bits. CPUs without VNNI add two products in 16 bits, and 2 * 2
 2 * 127 * 127 does not. CPUs that could do with eight get seven as well, so that a pipeline computes the same on all.
 """
 
-import threading
 from typing import Any
 
 import torch
@@ -21,11 +23,10 @@ from ..errors import BaseError
 LEVELS = 127
 # Of states, to both sides of ZERO: from 1 to 127.
 STATE_LEVELS, ZERO = 63, 64
-ENGINE = "fbgemm"
 # Smaller than any state that matters: a row of zeros has no scale.
 SMALLEST = 1e-30
-# torch's choice of engine is for all threads.
-_engine = threading.Lock()
+# Half a level more, as what follows cuts off.
+_ZERO = torch.tensor(ZERO + 0.5)
 
 
 def quantised(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,13 +39,12 @@ def quantised(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (weight / scale[:, None]).round_().clamp_(-LEVELS, LEVELS).to(torch.int8), scale
 
 
-def check_engine() -> None:
+def check_kernel() -> None:
     """RAISES (BaseError): This build of torch has no such kernel."""
-    engines = torch.backends.quantized.supported_engines
-    if ENGINE not in engines:
+    if not torch.backends.mkldnn.is_available():
         raise BaseError(
-            f"this build of torch multiplies no weights in eight bits ({ENGINE!r}, which x86 CPUs have; it has: "
-            f"{', '.join(engines)}). Use the pipeline as it was before `lsbillm quantize`."
+            "this build of torch has no oneDNN (torch.backends.mkldnn.is_available() is false), which multiplies "
+            "weights in eight bits. Use a build that has it, or the pipeline as it was before `lsbillm quantize`."
         )
 
 
@@ -69,8 +69,10 @@ class Int8Linear(nn.Module):
         RETURNS (Tensor): Shape (..., out).
         """
         size = torch.linalg.vector_norm(states, torch.inf, dim=-1, keepdim=True).clamp_min(SMALLEST)
-        result: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
-            states / size, 1 / STATE_LEVELS, ZERO, self._packed.value
+        numbers = torch.addcmul(_ZERO, states, STATE_LEVELS / size).to(torch.uint8)
+        scale, packed, nothing = 1 / STATE_LEVELS, self._packed, ("none", [], "")
+        result: Tensor = torch.ops.onednn.qlinear_pointwise(
+            numbers, scale, ZERO, packed.weight, packed.scale, packed.zeros, None, 1.0, 0, torch.float32, *nothing
         )
         return result.mul_(size) if self.bias is None else torch.addcmul(self.bias, result, size)
 
@@ -79,15 +81,9 @@ class _Packed:
     """A weight in the kernel's own order. Copies of a module share it."""
 
     def __init__(self, weight: Tensor, scale: Tensor):
-        zeros = torch.zeros(len(scale), dtype=torch.int64)
-        whole = torch._make_per_channel_quantized_tensor(weight, scale.double(), zeros, 0)
-        with _engine:
-            before = torch.backends.quantized.engine
-            torch.backends.quantized.engine = ENGINE
-            try:
-                self.value = torch.ops.quantized.linear_prepack(whole, None)
-            finally:
-                torch.backends.quantized.engine = before
+        self.weight = torch.ops.onednn.qlinear_prepack(weight, None)
+        self.scale = scale
+        self.zeros = torch.zeros(len(scale), dtype=torch.int64)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "_Packed":
         return self

@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from ..errors import BaseError, SettingError
 from .config_file import read_json
 from .families import find_layers
-from .int8 import Int8Embedding, Int8Linear, NoHead, check_engine, quantised
+from .int8 import Int8Embedding, Int8Linear, NoHead, check_kernel, quantised
 from .tensor_files import NewTensor
 
 QUANTIZATION_CONFIG, METHOD = "quantization_config", "spacy_lsbillm.int8"
@@ -147,7 +147,7 @@ def fill_int8(model: PreTrainedModel, values: Mapping[str, Tensor], scales: Mapp
     scales (Mapping): Of those that are int8, by the same names.
     RAISES (BaseError): This build of torch has no kernel for it, or a weight is of no layer that can be int8.
     """
-    check_engine()
+    check_kernel()
     own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     with torch.no_grad():
         for name, value in values.items():
@@ -162,6 +162,8 @@ def fill_int8(model: PreTrainedModel, values: Mapping[str, Tensor], scales: Mapp
             else:
                 weight = (value.T if isinstance(module, Conv1D) else value).contiguous()
                 bias: Any = values.get(f"{path}.bias")
-                double = Int8Linear(weight, scales[name], None if bias is None else bias.to(torch.float32).clone())
+                double = Int8Linear(
+                    weight, scales[name].clone(), None if bias is None else bias.to(torch.float32).clone()
+                )
             model.set_submodule(path, double)
     model.set_output_embeddings(NoHead(model.get_output_embeddings().in_features))

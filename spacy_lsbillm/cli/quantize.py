@@ -105,7 +105,7 @@ def _blame(result: Quantized, max_loss: float) -> None:
             f"--keep {_listed(attempt.kept)}: {attempt.comparison.loss:.2f} points lost, {more / MEGABYTE:.1f} MB more"
         )
     if not result.others or result.others[-1].comparison.loss > max_loss:
-        print("No choice of these layers loses as little as that: leave the pipeline in float32, or raise --max-loss.")
+        print("None of these loses as little as that: leave the pipeline in float32, or raise --max-loss.")
 
 
 def _listed(layers: tuple[int, ...]) -> str:

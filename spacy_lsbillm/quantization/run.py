@@ -10,7 +10,7 @@ from spacy.training import Corpus, Example
 from spacy.util import load_config, load_model
 
 from ..backbone import INT8, read_record
-from ..backbone.int8 import check_engine
+from ..backbone.int8 import check_kernel
 from ..backbone.int8_errors import LayerError, layer_errors
 from ..errors import SettingError, StorageError
 from ..files import TemporaryFolder
@@ -76,7 +76,7 @@ def quantize(
     for name in names:
         if read_record(source / name)["store_base"] == INT8:
             raise StorageError(f"{source} is in eight bits already. Start from the pipeline as it was trained.")
-    check_engine()
+    check_kernel()
     with TemporaryFolder() as folder:
         # Before anything is run: it refuses what cannot be had in eight bits.
         rewrite(source, folder / "0", INT8, kept=kept)
