@@ -24,8 +24,8 @@ from spacy_lsbillm.saving import rewrite
 
 CPU = torch.device("cpu")
 # One of each kind of module: fused projections, transposed weights with a bias, an embedding with a factor, a norm
-# without parameters, an own head.
-KINDS = [family for family in ("llama", "phi3", "gpt2", "gemma3_text", "olmo", "opt", "falcon") if family in FAMILIES]
+# without parameters.
+KINDS = [family for family in ("llama", "phi3", "gpt2", "gemma3_text", "olmo") if family in FAMILIES]
 
 
 def run(*arguments):
