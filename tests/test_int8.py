@@ -33,10 +33,10 @@ def run(*arguments):
     return result.exit_code, " ".join(result.output.split())
 
 
-def rounded(base, tmp_path, unmask="all", kept=(), **settings):
+def rounded(base, tmp_path, unmask="all", kept=(), scalar_mix=None, **settings):
     """A backbone with a random adapter, as it is and in eight bits."""
     lora = LoraSettings(r=4, dropout=0.0)
-    exact = load(base, unmask, lora=lora, **settings)
+    exact = load(base, unmask, lora=lora, scalar_mix=scalar_mix, **settings)
     torch.manual_seed(0)
     for name, value in exact.adapter_parameters().items():
         if "lora_B" in name:
@@ -46,7 +46,7 @@ def rounded(base, tmp_path, unmask="all", kept=(), **settings):
     save_backbone(exact, tmp_path / "exact", "reference")
     convert_stored(tmp_path / "exact", tmp_path / "int8", "int8", kept=kept)
     of_base = BaseSettings(str(base), quantization="int8", **settings)
-    return exact, load_stored(tmp_path / "int8", BackboneSettings(of_base, unmask, lora), CPU)
+    return exact, load_stored(tmp_path / "int8", BackboneSettings(of_base, unmask, lora, scalar_mix), CPU)
 
 
 def states(one, padded=True):
@@ -87,6 +87,11 @@ def test_masks_and_depths(make_base, tmp_path, unmask, depth):
     with torch.inference_mode():
         moved = not torch.equal(small.states(ids, mask)[:, 0], small.states(changed, mask)[:, 0])
     assert moved == (unmask != "none")
+
+
+def test_a_mix_of_layers(make_base, tmp_path):
+    exact, small = rounded(make_base("llama"), tmp_path, scalar_mix="all")
+    assert small.mix is not None and distance(states(exact), states(small)) < 0.1
 
 
 def test_layers_that_are_kept_are_exact(make_base, tmp_path):
