@@ -70,9 +70,10 @@ class Int8Linear(nn.Module):
         """
         size = torch.linalg.vector_norm(states, torch.inf, dim=-1, keepdim=True).clamp_min(SMALLEST)
         numbers = torch.addcmul(_ZERO, states, STATE_LEVELS / size).to(torch.uint8)
-        scale, packed, nothing = 1 / STATE_LEVELS, self._packed, ("none", [], "")
+        packed, scale = self._packed, 1 / STATE_LEVELS
+        after: tuple[str, list[float], str] = ("none", [], "")
         result: Tensor = torch.ops.onednn.qlinear_pointwise(
-            numbers, scale, ZERO, packed.weight, packed.scale, packed.zeros, None, 1.0, 0, torch.float32, *nothing
+            numbers, scale, ZERO, packed.weight, packed.scale, packed.zeros, None, 1.0, 0, torch.float32, *after
         )
         return result.mul_(size) if self.bias is None else torch.addcmul(self.bias, result, size)
 
