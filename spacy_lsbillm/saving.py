@@ -3,7 +3,7 @@
 import shutil
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from spacy.language import Language
 from spacy.util import load_config
 from thinc.api import Config
 
-from .backbone import convert_stored
+from .backbone import INT8, convert_stored
 from .cards import note_training, write_card
 from .errors import StorageError
 from .files import check_seal, replaced_folder, write_seal
@@ -112,12 +112,15 @@ def _save_with_card(nlp: Language, begun: float, path: str | Path, **arguments: 
     _write_card(Path(path), time.monotonic() - begun)
 
 
-def rewrite(source: Path, target: Path, store_base: str | None = None, base: str | None = None) -> None:
+def rewrite(
+    source: Path, target: Path, store_base: str | None = None, base: str | None = None, kept: Collection[int] = ()
+) -> None:
     """Write a stored pipeline again, with another part of its base if asked for, and with a card. No model is loaded.
     Files at the target that are no part of the old pipeline there are kept.
 
-    store_base (str | None): "reference", "copy" or "merged"; None leaves it as it is.
+    store_base (str | None): "reference", "copy", "merged" or "int8"; None leaves it as it is.
     base (str | None): The folder or hub id of the base, if it is not under its recorded name.
+    kept (Collection[int]): With "int8", layers whose weights stay in float32.
     RAISES (StorageError, ...): It is damaged, or cannot be changed into that.
     """
     if source.resolve() in target.resolve().parents:
@@ -130,7 +133,7 @@ def rewrite(source: Path, target: Path, store_base: str | None = None, base: str
         for path in source.iterdir():
             if store_base is not None and path.name in names:
                 (folder / path.name).mkdir()
-                convert_stored(path, folder / path.name, store_base, base)
+                convert_stored(path, folder / path.name, store_base, base, kept)
                 write_seal(folder / path.name)
             elif path.is_dir():
                 shutil.copytree(path, folder / path.name)
@@ -144,5 +147,8 @@ def rewrite(source: Path, target: Path, store_base: str | None = None, base: str
 
 def _set_store_base(config: Config, names: list[str], store_base: str, path: Path) -> None:
     for name in names:
-        config["components"][name]["model"]["store_base"] = store_base
+        model = config["components"][name]["model"]
+        model["store_base"] = store_base
+        if store_base == INT8:
+            model |= {"quantization": INT8, "dtype": "float32", "fold_adapter": "auto"}
     config.to_disk(path)

@@ -78,10 +78,10 @@ def pipeline_readings(pipeline: Path, device: torch.device, component: str | Non
         # That it is read under another mask than it was trained with is the point.
         warnings.filterwarnings("ignore", message="this pipeline was trained with")
         tuned = load_stored(pipeline / name, replace(settings, unmask="none"), device)
-    if tuned.merged or not tuned.adapted:
+    if tuned.stored_as or not tuned.adapted:
         raise SettingError(
             f"the transformer of {pipeline} has no adapter that could be switched off: it was "
-            f"{'saved with store_base = merged' if tuned.merged else 'trained without one'}."
+            f"{f'saved with store_base = {tuned.stored_as}' if tuned.stored_as else 'trained without one'}."
         )
     base = load_base(tuned.folder, tuned.base, device)
     return [

@@ -9,10 +9,12 @@ from .mask import MaskPlan, check_notation, unmasks, word_for
 from .model import Backbone, BackboneSettings
 from .storage import (
     COPY,
+    INT8,
     MERGED,
     RECORD,
     REFERENCE,
     STORE_BASE,
+    STORED_AS,
     StoredParts,
     changes_of,
     convert_stored,
@@ -28,9 +30,11 @@ from .storage import (
 __all__ = [
     "ADAPTER_DTYPES",
     "COPY",
+    "INT8",
     "MERGED",
     "RECORD",
     "REFERENCE",
+    "STORED_AS",
     "STORE_BASE",
     "Backbone",
     "BackboneSettings",

@@ -28,6 +28,7 @@ from ..values import check_choice, is_whole
 from .adapter_files import holds_adapter
 from .config_file import load_config
 from .families import ATTENTIONS, AUTO
+from .int8_files import QUANTIZATION_CONFIG, SCALE, STORED, fill_int8, is_int8
 from .matching import RENAMES_FREELY, matched_tensors, other_names, tied_weights
 from .quiet import quiet
 from .tensor_files import StoredTensor, stored_tensors
@@ -66,7 +67,8 @@ class BaseSettings:
     name (str): A folder, or a hub id.
     revision (str | None): The hub revision.
     dtype (str): Of the weights and the arithmetic; "auto" keeps the stored one.
-    quantization (str | None): None, or 4-bit "nf4" or "fp4", or "int8", through bitsandbytes.
+    quantization (str | None): None, or 4-bit "nf4" or "fp4", or "int8", through bitsandbytes; "int8" of weights that
+        are stored so is `int8`'s.
     attention (str): "sdpa" or "eager"; "auto" is the best that computes what the model was trained with.
     depth (int | None): Use the first layers alone, this many; None for all.
     auto_dtype (str | None): What the dtype "auto" stands for; None: what transformers makes of the base's files.
@@ -102,6 +104,9 @@ def read_config(folder: Path, settings: BaseSettings) -> Any:
     """
     _refuse_endless(folder)
     config = load_config(folder, settings.name)
+    if is_int8(folder):
+        # transformers knows no such kind.
+        delattr(config, QUANTIZATION_CONFIG)
     if type(config.num_hidden_layers) is not int or config.num_hidden_layers < 1:
         raise BaseError(
             f"{folder / 'config.json'} says num_hidden_layers = {config.num_hidden_layers!r}: it must be a number of "
@@ -216,6 +221,8 @@ def load_causal_lm(
     RAISES (BaseError): Weights are missing or of another shape, or the quantisation cannot be had here.
     """
     config = read_config(folder, settings)
+    if is_int8(folder):
+        return _load_int8(folder, config, settings)
     options: dict[str, Any] = {
         "config": config,
         "attn_implementation": settings.attention,
@@ -253,6 +260,23 @@ def load_causal_lm(
         # bitsandbytes would pack 4-bit weights in another way at the first prediction, for a kernel without a gradient.
         if hasattr(module, PACKED_FOR_CPU):
             setattr(module, PACKED_FOR_CPU, False)
+    return model.eval().requires_grad_(False)
+
+
+def _load_int8(folder: Path, config: Any, settings: BaseSettings) -> PreTrainedModel:
+    # What is allocated and not set takes no memory.
+    with uninitialised(), quiet():
+        model = AutoModelForCausalLM.from_config(
+            config, attn_implementation=settings.attention, **{DTYPE_SETTING: torch.float32}
+        )
+    stored = stored_tensors(folder)
+    matched = matched_tensors(folder, model)
+    of_weights = {name: one for name, one in matched.tensors.items() if one.dtype == STORED}
+    missing = [one.name for one in of_weights.values() if f"{one.name}{SCALE}" not in stored]
+    if missing or matched.joined:
+        raise BaseError(f"the weights in {folder} are not whole: {(missing or list(matched.joined))[0]} has no scale.")
+    scales = {name: stored[f"{one.name}{SCALE}"] for name, one in of_weights.items()}
+    fill_int8(model, _read(matched.tensors), _read(scales))
     return model.eval().requires_grad_(False)
 
 

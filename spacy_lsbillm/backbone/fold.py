@@ -95,7 +95,7 @@ class Folded:
     def _double(self, module: nn.Module) -> nn.Module:
         """A module that shares all tensors and hooks with the given one, but for what the adapter changes."""
         if isinstance(module, LoraLayer):
-            return _merged(module)
+            return merged_linear(module)
         if module in self._doubles:
             return self._doubles[module]
         double = module.__class__.__new__(module.__class__)
@@ -124,7 +124,7 @@ def _same(module: nn.Module, double: nn.Module) -> bool:
     )
 
 
-def _merged(layer: Any) -> nn.Module:
+def merged_linear(layer: Any) -> nn.Module:
     """The linear layer inside a layer of peft's, with the adapter in its weight: added in float32, rounded once."""
     weight = layer.get_base_layer().weight
     alone = copy.deepcopy(layer).float()

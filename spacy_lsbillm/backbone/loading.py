@@ -42,6 +42,7 @@ def load_backbone(
     expected_fingerprint: str | None = None,
     at: Path | None = None,
     tokenizer_folder: Path | None = None,
+    int8: bool = False,
 ) -> Backbone:
     """Load a base, put an adapter on it and take the causal mask off. All that can be checked without reading the
     weights is checked first.
@@ -51,6 +52,7 @@ def load_backbone(
     expected_fingerprint (str | None): Refuse any other base.
     at (Path | None): The folder of the base, if it is not where its name says.
     tokenizer_folder (Path | None): Where the tokenizer is, if not with the base.
+    int8 (bool): Whether the weights in the folder are in eight bits, see `int8_files`.
     RAISES (BaseError, MaskError, AdapterError, StorageError): Something does not fit, see there.
     """
     base, lora = settings.base, settings.lora
@@ -68,7 +70,7 @@ def load_backbone(
             f"scalar_mix = {settings.scalar_mix!r} is not allowed with the base {base.name!r}: its layers have states "
             f"of {config.hidden_size} numbers, which its output projects to {config.word_embed_proj_dim}. Use null."
         )
-    check_weights(folder, empty)
+    check_weights(folder, empty, int8)
     if lora is not None:
         check_targets(empty, lora)
         check_dora(lora, base, device)

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from ..errors import BaseError
 from .config_file import read_json
+from .int8_files import head_tensors, is_int8
 from .tensor_files import StoredTensor, stored_tensors
 
 try:
@@ -130,16 +131,19 @@ def _names(
     return result
 
 
-def check_weights(folder: Path, model: PreTrainedModel) -> None:
+def check_weights(folder: Path, model: PreTrainedModel, int8: bool = False) -> None:
     """Compare the names and shapes of the stored tensors with those the model needs, before any is read.
 
     model (PreTrainedModel): Its `skeleton`.
+    int8 (bool): Whether it is to be in eight bits, see `int8_files`.
     RAISES (BaseError): They are quantised, some are missing, and would be initialised at random, or have another shape.
     """
-    _refuse_quantised(folder)
+    if not (int8 and is_int8(folder)):
+        _refuse_quantised(folder)
     matched = matched_tensors(folder, model)
     needed = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    missing = sorted(set(needed) - tied_weights(model) - set(matched.tensors) - matched.made)
+    left_out = tied_weights(model) | (head_tensors(model) if int8 else set())
+    missing = sorted(set(needed) - left_out - set(matched.tensors) - matched.made)
     if missing:
         shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         raise BaseError(

@@ -1,7 +1,7 @@
 """A plain model with an adapter folded in, made from files: tensor by tensor, never the whole model in memory."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from .adapter import LINEAR, LoraSettings, read_state
 from .base import DTYPE_SETTING, BaseSettings, read_config, skeleton_for
+from .int8_files import in_eight_bits, mark_int8
 from .matching import matched_tensors
 from .tensor_files import NewTensor, StoredTensor, write_tensors
 
@@ -22,15 +23,23 @@ BESIDE = ("generation_config.json", "README.md", *LICENCES)
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
-def write_model(folder: Path, settings: BaseSettings, adapter: tuple[Path, LoraSettings] | None, target: Path) -> None:
+def write_model(
+    folder: Path,
+    settings: BaseSettings,
+    adapter: tuple[Path, LoraSettings] | None,
+    target: Path,
+    kept: Collection[int] | None = None,
+) -> None:
     """Write a base into a new folder, in files of at most 4 GB, cut to the layers that are used.
 
-    folder (Path), settings (BaseSettings), adapter (tuple | None): See `merged_model`.
-    RAISES (BaseError, AdapterError): The base or the adapter cannot be read.
+    folder (Path), settings (BaseSettings), adapter (tuple | None), kept (Collection[int] | None): See `merged_model`.
+    RAISES (BaseError, AdapterError, SettingError): See there.
     """
-    merged = merged_model(folder, settings, adapter)
+    merged = merged_model(folder, settings, adapter, kept)
     target.mkdir()
     merged.config.save_pretrained(target)
+    if kept is not None:
+        mark_int8(target, kept)
     copy_beside(folder, target)
     write_tensors(target, merged.tensors)
 
@@ -58,14 +67,21 @@ class Merged:
     names: dict[str, str]
 
 
-def merged_model(folder: Path, settings: BaseSettings, adapter: tuple[Path, LoraSettings] | None) -> Merged:
+def merged_model(
+    folder: Path,
+    settings: BaseSettings,
+    adapter: tuple[Path, LoraSettings] | None,
+    kept: Collection[int] | None = None,
+) -> Merged:
     """A base cut to the layers that are used, with an adapter folded in.
 
     folder (Path): The base.
-    settings (BaseSettings): With an adapter, `dtype` is that of the result. Quantisation is of no interest: the
-        adapter is added to the base as it is stored.
+    settings (BaseSettings): With an adapter, or in eight bits, `dtype` is that of the result. Quantisation is of no
+        interest: the adapter is added to the base as it is stored.
     adapter (tuple | None): The folder of an adapter to fold in, and its settings.
-    RAISES (BaseError, AdapterError): The base or the adapter cannot be read.
+    kept (Collection[int] | None): Weights in eight bits, see `int8_files`, but for those of these layers.
+    RAISES (BaseError, AdapterError, SettingError): The base or the adapter cannot be read, or the base cannot be had in
+        eight bits.
     """
     config = read_config(folder, settings)
     model = skeleton_for(folder, config)
@@ -74,8 +90,8 @@ def merged_model(folder: Path, settings: BaseSettings, adapter: tuple[Path, Lora
     tensors = {
         matched.written(stored): NewTensor(stored.dtype, stored.shape, stored.chunks) for stored in by_name.values()
     }
-    if adapter is not None:
-        updates = _updates(*adapter)
+    if adapter is not None or kept is not None:
+        updates = {} if adapter is None else _updates(*adapter)
         weights = {f"{name}.weight": module for name, module in model.named_modules() if isinstance(module, LINEAR)}
         for name, stored in by_name.items():
             dtype = DTYPES[stored.dtype] if settings.dtype == "auto" else getattr(torch, settings.dtype)
@@ -84,6 +100,9 @@ def merged_model(folder: Path, settings: BaseSettings, adapter: tuple[Path, Lora
             tensors[matched.written(stored)] = _changed(stored, dtype, update, transposed)
         if settings.dtype != "auto":
             setattr(config, DTYPE_SETTING, getattr(torch, settings.dtype))
+    if kept is not None:
+        names = {matched.written(stored): name for name, stored in by_name.items()}
+        tensors = in_eight_bits(tensors, model, names, kept)
     return Merged(config, model, tensors, {name: matched.written(stored) for name, stored in matched.tensors.items()})
 
 

@@ -66,7 +66,8 @@ class Backbone:
     folder (Path): Where the base lies.
     origin (Origin): What is known of the base.
     fingerprint (str): Of the files that were loaded; a pipeline may hold a part of its base, or a merged one.
-    merged (bool): Whether an adapter was folded into the base before it was stored.
+    stored_as (str | None): "merged" or "int8", where an adapter was folded into the base before it was stored, or the
+        weights were rounded, so that it cannot be stored in another way nor trained; else None.
     """
 
     model: PreTrainedModel | PeftModel
@@ -79,7 +80,7 @@ class Backbone:
     folder: Path
     origin: Origin
     fingerprint: str
-    merged: bool = False
+    stored_as: str | None = None
 
     @property
     def base(self) -> BaseSettings:

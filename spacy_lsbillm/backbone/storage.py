@@ -5,6 +5,7 @@ adapter/        adapter_config.json, adapter_model.safetensors (not with "merged
 tokenizer/
 base/           with store_base = "copy": the base as it was, but for layers above `depth`
 merged/         with store_base = "merged": a plain model with the adapter folded in
+int8/           with store_base = "int8": the same with weights in eight bits, see `int8_files`
 mix.safetensors with scalar_mix: the learned mix of layers
 """
 
@@ -12,6 +13,7 @@ import contextlib
 import json
 import shutil
 import warnings
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +28,7 @@ from .arithmetic import arithmetic_of, differences
 from .base import BaseSettings
 from .families import AUTO
 from .fingerprint import checked_fingerprint, fingerprint
+from .int8_files import is_int8
 from .known import holds, known_digest, known_folder
 from .loading import load_backbone
 from .location import Origin, resolve_folder
@@ -36,8 +39,13 @@ from .model import Backbone, BackboneSettings
 RECORD = "billm.json"
 FORMAT = 2
 STORE_BASE = REFERENCE, COPY, MERGED = ("reference", "copy", "merged")
+# Made of a trained pipeline, never by training.
+INT8 = "int8"
+STORED_AS = (*STORE_BASE, INT8)
 # Where a stored base lies.
-FOLDERS = {COPY: "base", MERGED: "merged"}
+FOLDERS = {COPY: "base", MERGED: "merged", INT8: "int8"}
+# Of those, what holds the adapter.
+FOLDED = (MERGED, INT8)
 ADAPTER, TOKENIZER = "adapter", "tokenizer"
 VERSIONS_OF = ("spacy-lsbillm", "torch", "transformers", "peft")
 
@@ -59,8 +67,8 @@ def save_backbone(
     RAISES (BaseError): The base's files, of which a part is to be stored, are no longer to be found.
     RAISES (OSError): It cannot be written.
     """
-    if backbone.merged:
-        _refuse_unmerging(store_base)
+    if backbone.stored_as is not None:
+        _refuse_unmerging(backbone.stored_as, store_base)
     backbone.tokenizer.save_pretrained(str(folder / TOKENIZER))
     if backbone.adapted:
         write_adapter(backbone.model, folder / ADAPTER, backbone.base, adapter_dtype)
@@ -118,7 +126,7 @@ def _files_of(backbone: Backbone) -> Path:
     )
     if known is not None:
         return known
-    if not backbone.merged:
+    if backbone.stored_as is None:
         with contextlib.suppress(BaseError, OSError):
             found = resolve_folder(base.name, origin.commit or base.revision)
             if holds(found, origin.fingerprint, origin.arithmetic):
@@ -129,24 +137,35 @@ def _files_of(backbone: Backbone) -> Path:
     )
 
 
-def convert_stored(source: Path, target: Path, store_base: str, base: str | None = None) -> None:
+def convert_stored(
+    source: Path, target: Path, store_base: str, base: str | None = None, kept: Collection[int] = ()
+) -> None:
     """Write a stored backbone again, with another part of its base. No model is loaded.
 
     source (Path): What `save_backbone` wrote.
     target (Path): An existing, empty folder.
     base (str | None): The folder or hub id of the base, if it is not under its recorded name.
+    kept (Collection[int]): With "int8", layers whose weights stay in float32.
     RAISES (StorageError, BaseError): It is merged already, or its base cannot be found or is another one.
     """
     record = read_record(source)
-    if record["store_base"] == MERGED:
-        _refuse_unmerging(store_base)
+    stored, block = record["store_base"], record["base"]
+    if store_base == stored == INT8:
+        raise StorageError("the weights of this pipeline are in eight bits already. Start from it as it was trained.")
+    if stored == INT8 or (stored == MERGED and store_base != INT8):
+        _refuse_unmerging(stored, store_base)
+    if store_base == INT8:
+        block |= {"dtype": "float32", "quantization": INT8}
+        if record.get("fitted"):
+            record["fitted"]["dtype"] = "float32"
     for path in source.iterdir():
         if path.name not in (*FOLDERS.values(), RECORD):
             (shutil.copytree if path.is_dir() else shutil.copy2)(path, target / path.name)
     parts = stored_parts(source, record, base)
     if store_base in FOLDERS:
         parts.check(record)
-    _store(target, record, store_base, parts.folder, parts.settings, parts.adapter[1] if parts.adapter else None)
+    lora = parts.adapter[1] if parts.adapter else None
+    _store(target, record, store_base, parts.folder, parts.settings, lora, kept)
 
 
 @dataclass(frozen=True)
@@ -183,7 +202,7 @@ def stored_parts(source: Path, record: dict[str, Any], base: str | None = None) 
     inside = stored in FOLDERS
     folder = source / FOLDERS[stored] if inside else find_base(record, base)
     settings = BaseSettings(block["name"], block["revision"], block["dtype"], None, depth=block["depth"])
-    lora = LoraSettings.read(record["lora"]) if record["lora"] and stored != MERGED else None
+    lora = LoraSettings.read(record["lora"]) if record["lora"] and stored not in FOLDED else None
     return StoredParts(folder, settings, (source / ADAPTER, lora) if lora else None, inside)
 
 
@@ -194,23 +213,28 @@ def _store(
     base: Path,
     settings: BaseSettings,
     lora: LoraSettings | None,
+    kept: Collection[int] = (),
 ) -> None:
     """Write what is stored of the base, and the record."""
     record = {**record, "store_base": store_base, "stored_fingerprint": None}
     if store_base in FOLDERS:
-        adapter = (folder / ADAPTER, lora) if store_base == MERGED and lora is not None else None
-        write_model(base, settings, adapter, folder / FOLDERS[store_base])
+        adapter = (folder / ADAPTER, lora) if store_base in FOLDED and lora is not None else None
+        target = folder / FOLDERS[store_base]
+        if is_int8(base):
+            shutil.copytree(base, target)
+        else:
+            write_model(base, settings, adapter, target, kept if store_base == INT8 else None)
         record["stored_fingerprint"] = fingerprint(folder / FOLDERS[store_base])
         if adapter is not None:
             shutil.rmtree(folder / ADAPTER)
     (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf8")
 
 
-def _refuse_unmerging(store_base: str) -> None:
-    if store_base != MERGED:
+def _refuse_unmerging(stored: str, store_base: str) -> None:
+    if store_base != stored:
         raise StorageError(
-            f'this pipeline was saved with store_base = "merged": its adapter is part of the weights, so it cannot '
-            f'be saved with store_base = {store_base!r}. Set "merged", or start from the pipeline as it was trained.'
+            f'this pipeline was saved with store_base = "{stored}": its adapter is part of the weights, so it cannot '
+            f'be saved with store_base = {store_base!r}. Set "{stored}", or start from the pipeline as it was trained.'
         )
 
 
@@ -287,7 +311,9 @@ def load_stored(folder: Path, settings: BackboneSettings, device: torch.device) 
         )
     store_base = record["store_base"]
     overridden = base.name != record["base"]["name"]
-    merged = store_base == MERGED
+    merged = store_base in FOLDED
+    if store_base == INT8:
+        _check_int8(base, device, folder)
     if merged and overridden:
         raise StorageError(
             f"the base cannot be overridden by {base.name!r}: {folder} holds one with the adapter folded in. "
@@ -306,8 +332,23 @@ def load_stored(folder: Path, settings: BackboneSettings, device: torch.device) 
         expected_fingerprint=record["stored_fingerprint"] if inside else record["base"]["fingerprint"],
         at=at,
         tokenizer_folder=folder / TOKENIZER,
+        int8=store_base == INT8,
     )
-    return replace(backbone, settings=settings, merged=merged and bool(record["lora"]), origin=origin_of(record))
+    final = store_base if store_base == INT8 or (merged and record["lora"]) else None
+    return replace(backbone, settings=settings, stored_as=final, origin=origin_of(record))
+
+
+def _check_int8(base: BaseSettings, device: torch.device, folder: Path) -> None:
+    if base.quantization != INT8 or base.dtype != "float32":
+        raise StorageError(
+            f"{folder} holds weights in eight bits, computed with in float32: quantization = {base.quantization!r} "
+            f'with dtype = {base.dtype!r} is not allowed. Use "int8" with "float32", or the pipeline as it was before.'
+        )
+    if device.type != "cpu":
+        raise StorageError(
+            f"{folder} holds weights in eight bits for a CPU, and this is on {device.type!r}. Use the pipeline as it "
+            f"was before `lsbillm quantize` on a GPU; there, bfloat16 is fast."
+        )
 
 
 def as_fitted(settings: BaseSettings, record: dict[str, Any]) -> BaseSettings:

@@ -76,9 +76,12 @@ def gather(
             assert isinstance(pipe, CalibratedComponent)
             gold = [characters_of_gold(example.reference, pipe.spans_key) for example in batch]
             judged = annotated_in((example.reference for example in batch), pipe.labels)
-            rows = [(*row,) for row in zip(docs, gold, judged, strict=True) if row[1] is not None]
+            rows = [
+                (doc, spans, known) for doc, spans, known in zip(docs, gold, judged, strict=True) if spans is not None
+            ]
             if rows:
-                parts[name].append(_evidence(pipe, *zip(*rows, strict=True), least=least))
+                docs_of, gold_of, judged_of = zip(*rows, strict=True)
+                parts[name].append(_evidence(pipe, docs_of, gold_of, judged_of, least))
     return {name: _joined(found) for name, found in parts.items() if found}
 
 

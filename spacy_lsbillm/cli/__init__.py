@@ -31,6 +31,7 @@ from . import (  # noqa: E402, F401
     perplexity,
     predict_mask,
     pretrain,
+    quantize,
     search,
     serve,
     train,

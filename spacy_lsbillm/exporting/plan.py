@@ -8,7 +8,7 @@ from typing import Any
 
 from spacy.util import load_config
 
-from ..backbone import MaskPlan, StoredParts, plan_of, read_record, stored_parts
+from ..backbone import INT8, MaskPlan, StoredParts, plan_of, read_record, stored_parts
 from ..backbone.base import read_config
 from ..backbone.classifier import TEXTS, TOKENS, Classifier, find_classifier
 from ..backbone.families import Family
@@ -80,6 +80,11 @@ def plan_export(pipeline: Path, component: str | None = None, base: str | None =
     _check_ways(model)
     check_seal(pipeline / transformer)
     record = read_record(pipeline / transformer)
+    if record["store_base"] == INT8:
+        raise SettingError(
+            'the weights of this pipeline are in eight bits (store_base = "int8"), in a form that transformers does not '
+            "read. Export the pipeline from which it was quantised."
+        )
     mask = plan_of(record)
     if len(set(mask.unmasked)) > 1:
         raise SettingError(

@@ -17,7 +17,8 @@ from ..alignment import Batch, SpecialPieces, check_white_space, trained_white_s
 from ..alignment.white_space import DEFAULT
 from ..backbone import (
     ADAPTER_DTYPES,
-    STORE_BASE,
+    INT8,
+    STORED_AS,
     Backbone,
     BackboneSettings,
     Folded,
@@ -52,7 +53,7 @@ class ShimSettings:
     """What a backbone is, and how it is trained and stored.
 
     backbone (BackboneSettings): See there.
-    store_base (str): "reference", "copy" or "merged".
+    store_base (str): "reference", "copy" or "merged"; or "int8", of a pipeline that `lsbillm quantize` has written.
     learn_rate_scale (float): The adapter's learning rate in units of the optimizer's, which the heads use as it is.
     heads_first (int): Updates in the beginning that change the heads alone.
     unmask_warmup (int): Updates of the adapter over which unmasked layers come to see their right side; 0: they do from
@@ -84,7 +85,12 @@ class ShimSettings:
 
     def __post_init__(self) -> None:
         check_device(self.device)
-        check_choice("store_base", self.store_base, STORE_BASE)
+        check_choice("store_base", self.store_base, STORED_AS)
+        if self.store_base == INT8 and self.backbone.base.quantization != INT8:
+            raise SettingError(
+                f'store_base = "int8" needs quantization = "int8", not {self.backbone.base.quantization!r}: the weights'
+                f" were rounded, and what they were before is not stored."
+            )
         check_fold(self.fold_adapter, self.backbone.base.quantization)
         if not (is_number(self.learn_rate_scale) and self.learn_rate_scale > 0):
             raise SettingError(
@@ -195,7 +201,15 @@ class BackboneShim(Shim):
         return copied
 
     def initialize(self) -> None:
-        """Load the base and put a fresh adapter on it."""
+        """Load the base and put a fresh adapter on it.
+
+        RAISES (SettingError): The settings are those of a pipeline in eight bits.
+        """
+        if self.settings.store_base == INT8:
+            raise SettingError(
+                'store_base = "int8" is what `python -m spacy lsbillm quantize` makes of a trained pipeline: nothing '
+                'can be trained with it. Use "reference", "copy" or "merged", and quantize the result.'
+            )
         self._optimizer = None
         self._updates, self._trained = 0, False
         self.repeat = None
@@ -254,9 +268,10 @@ class BackboneShim(Shim):
         RAISES (StorageError): The adapter was folded into the base, so that there is nothing to train.
         """
         backbone = self.backbone
-        if backbone.merged:
+        if backbone.stored_as is not None:
             raise StorageError(
-                'this pipeline was saved with store_base = "merged" and has no adapter left to train. Add the component'
+                f'this pipeline was saved with store_base = "{backbone.stored_as}" and has no adapter left to train. '
+                "Add the component"
                 " to frozen_components and annotating_components, or start from the pipeline as it was trained."
             )
         if not backbone.trainable() or self._updates < self.settings.heads_first:

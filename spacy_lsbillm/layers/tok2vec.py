@@ -27,10 +27,10 @@ def replace_listener(model: Model[list[Doc], Any]) -> Model[list[Doc], Any]:
     RAISES (StorageError): The pipeline stores no base to refer to.
     """
     shim: Any = model.shims[0]
-    if shim.settings.store_base == "merged":
+    if shim.settings.store_base in ("merged", "int8"):
         raise StorageError(
-            'listeners cannot be replaced where store_base = "merged": each would have to store a whole model. '
-            'Set store_base = "copy" or "reference".'
+            f'listeners cannot be replaced where store_base = "{shim.settings.store_base}": each would have to store a '
+            'whole model. Set store_base = "copy" or "reference", or leave the component as it is.'
         )
     shim.settings = replace(shim.settings, store_base="reference")
     return chain(model, split_trf_batch())

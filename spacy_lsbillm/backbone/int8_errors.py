@@ -1,0 +1,98 @@
+"""What rounding does to each layer's products."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from .fold import merged_linear
+from .int8 import Int8Linear, quantised
+from .int8_files import linear_layers
+from .model import Backbone
+
+# Pieces of a text that are looked at.
+LONGEST = 256
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """What eight bits do to a layer, over states as they are in float32.
+
+    layer (int): Its number.
+    error (float): Of its linear module that has the largest: the norm of the difference by that of the output.
+    module (str): That module's name in the layer.
+    nbytes (int): What it costs in memory to keep the layer in float32.
+    """
+
+    layer: int
+    error: float
+    module: str
+    nbytes: int
+
+
+def layer_errors(backbone: Backbone, texts: Sequence[str]) -> list[LayerError]:
+    """The error of each layer, in their order.
+
+    backbone (Backbone): In float32, with or without an adapter.
+    """
+    sums: dict[str, list[float]] = {}
+    hooks = []
+    found = {name: (layer, module) for name, (layer, module) in _modules(backbone).items()}
+    for name, (_, module) in found.items():
+        hooks.append(module.register_forward_hook(_Compared(_rounded(module), sums.setdefault(name, [0.0, 0.0]))))
+    backbone.set_training(False)
+    try:
+        with torch.inference_mode():
+            for text in texts:
+                ids = backbone.tokenizer(text, truncation=True, max_length=LONGEST, return_tensors="pt")["input_ids"]
+                if ids.numel():
+                    backbone.states(ids, torch.ones_like(ids))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    result = []
+    for number in range(backbone.config.num_hidden_layers):
+        own = {name: module for name, (layer, module) in found.items() if layer == number}
+        errors = {name: (sums[name][0] / max(sums[name][1], 1e-30)) ** 0.5 for name in own}
+        worst = max(errors, key=errors.__getitem__)
+        # int8 has a quarter of the bytes, and a scale a row.
+        saved = sum(_weight(module).nbytes * 3 // 4 for module in own.values())
+        result.append(LayerError(number, errors[worst], worst.partition(f".{number}.")[2], saved))
+    return result
+
+
+def _modules(backbone: Backbone) -> dict[str, tuple[int, nn.Module]]:
+    """Linear modules, and those of peft's around them, but nothing inside of these."""
+    model: Any = backbone.causal_lm
+    wrapped = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    found: dict[str, tuple[int, nn.Module]] = {}
+    for name, (layer, module) in linear_layers(model).items():
+        around = next((outer for outer in wrapped if name.startswith(f"{outer}.")), None)
+        found[around or name] = (layer, module if around is None else wrapped[around])
+    return found
+
+
+def _weight(module: Any) -> Tensor:
+    weight: Tensor = (module.get_base_layer() if isinstance(module, LoraLayer) else module).weight
+    return weight
+
+
+def _rounded(module: nn.Module) -> Int8Linear:
+    plain: Any = merged_linear(module) if isinstance(module, LoraLayer) else module
+    weight = plain.weight.T if isinstance(plain, Conv1D) else plain.weight
+    return Int8Linear(*quantised(weight.detach().float().contiguous()), plain.bias)
+
+
+class _Compared:
+    """A hook that adds up the squares of what a rounded module gives too much, and of what there should be."""
+
+    def __init__(self, rounded: Int8Linear, sums: list[float]):
+        self._rounded, self._sums = rounded, sums
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        self._sums[0] += float((self._rounded(inputs[0]) - output).square().sum())
+        self._sums[1] += float(output.square().sum())
