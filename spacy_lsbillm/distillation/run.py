@@ -12,7 +12,7 @@ from spacy.vocab import Vocab
 from ..annotation import AnnotationSettings, RunSettings, annotate
 from ..errors import DataError, StorageError
 from ..files import content_of, put_in_place
-from ..training import CHECKPOINTS, TrainSettings, train
+from ..training import TrainSettings, has_checkpoints, train
 from .reader import check_gold
 from .settings import DistillSettings
 from .student import Student, read_student, taught_config
@@ -85,14 +85,13 @@ def distill(
     config = taught_config(student, _reader(settings, targets, student), card)
     if not _write_config(output, config.to_str(interpolate=False)):
         return Distilled(output / TRAINING / "model-best", card, anew=False)
-    resume = (output / TRAINING / CHECKPOINTS).is_dir()
     train(
         TrainSettings(
             output / CONFIG,
             output / TRAINING,
             use_gpu=settings.use_gpu,
             checkpoint_every=settings.checkpoint_every,
-            resume=resume,
+            resume=has_checkpoints(output / TRAINING),
         )
     )
     _write(output / DONE, json.dumps(card, indent=1, ensure_ascii=False) + "\n")

@@ -1,9 +1,9 @@
 """spaCy's training loop, made to survive: checkpoints, exact resumption and several ranks around it."""
 
-from .checkpoint import CHECKPOINTS
+from .checkpoint import CHECKPOINTS, has_checkpoints
 from .interval import Interval
 from .loop import Preempted
 from .ranks import RankLost
 from .run import PREEMPTED, TrainSettings, train
 
-__all__ = ["CHECKPOINTS", "PREEMPTED", "Interval", "Preempted", "RankLost", "TrainSettings", "train"]
+__all__ = ["CHECKPOINTS", "PREEMPTED", "Interval", "Preempted", "RankLost", "TrainSettings", "has_checkpoints", "train"]
