@@ -82,8 +82,8 @@ def plan_export(pipeline: Path, component: str | None = None, base: str | None =
     record = read_record(pipeline / transformer)
     if record["store_base"] == INT8:
         raise SettingError(
-            'the weights of this pipeline are in eight bits (store_base = "int8"), in a form that transformers does not '
-            "read. Export the pipeline from which it was quantised."
+            'the weights of this pipeline are in eight bits (store_base = "int8"), in a form that transformers does '
+            "not read. Export the pipeline from which it was quantised."
         )
     mask = plan_of(record)
     if len(set(mask.unmasked)) > 1:
@@ -159,6 +159,11 @@ def _head(config: dict[str, Any], component: str | None) -> tuple[str, str]:
             f"{component!r} has no listener but a tok2vec layer of its own ({own}), "
             f"so that there is no transformer to write it with. Export the pipeline as it was before its listeners "
             f"were replaced."
+        )
+    if components[component].get("transitions") is not None:
+        raise SettingError(
+            f"{component!r} is a CRF (transitions = {components[component]['transitions']!r}), and transformers' "
+            f"classes have no place for what follows what. Train it with transitions = null."
         )
     return component, TASKS[architecture]
 
