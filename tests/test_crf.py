@@ -22,6 +22,7 @@ from spacy_lsbillm.tagging import (
     candidates,
     chunks,
     negative_log_likelihood,
+    tag_marginals,
 )
 
 LENGTHS = np.array([4, 0, 1, 3])
@@ -79,6 +80,19 @@ def test_tags_and_spans_are_those_over_all_sequences(name, chunk, monkeypatch):
     assert as_table(candidates(scores, LENGTHS, scheme, 1e-30, 0 * transitions), scheme) == pytest.approx(
         plain, abs=1e-5
     )
+
+
+@pytest.mark.parametrize("name", sorted(SCHEMES))
+def test_probabilities_of_tags_are_those_over_all_sequences(name):
+    scheme, scores, transitions = made(name, 2)
+    expected = []
+    for rows in by_document(scores):
+        every = list(sequences(scheme, rows, transitions)) if len(rows) else []
+        shares = np.zeros((len(rows), scheme.n_tags))
+        for tags, weight in every:
+            shares[np.arange(len(rows)), list(tags)] += np.exp(weight - total(one for _, one in every))
+        expected.append(shares)
+    np.testing.assert_allclose(tag_marginals(scores, LENGTHS, scheme, transitions), np.concatenate(expected), atol=1e-5)
 
 
 def truth_of(scheme, missing):
@@ -192,6 +206,20 @@ def test_transitions_decide_what_is_found(trained):
     pipe.model.set_param("transitions", forbidding)
     assert not trained(TEXTS[0]).ents
     pipe.model.set_param("transitions", was)
+
+
+def test_what_is_not_made_for_it_is_refused(trained):
+    pipe = trained.get_pipe("sequence_labeler")
+    with pytest.raises(SettingError, match=r"'sequence_labeler' is a CRF .* cannot get another label \('venue'\)"):
+        pipe.add_label("venue")
+    with pytest.raises(SettingError, match=r"is a CRF .* cannot learn from a teacher"):
+        pipe.learn_from(pipe, list)
+    assert "venue" not in pipe.labels and pipe.transitions.shape == (pipe.scheme.n_tags + 1,) * 2
+    [example, *_] = corpus(trained)
+    example.reference.user_data["annotated"] = ("city",)
+    scores = [np.zeros((len(example.predicted), pipe.scheme.n_tags), dtype="f")]
+    with pytest.raises(SettingError, match="does not learn from what was annotated for some of its labels alone"):
+        pipe.get_loss([example], scores)
 
 
 def test_the_gradient_of_a_batch_is_that_of_its_loss():
