@@ -2,18 +2,21 @@
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from spacy.tokens import Doc
+from spacy.training import Example
 from thinc.api import Optimizer
 
 from ..errors import SettingError, in_short
 from ..tagging import Calibration, Spans
+from .gold_spans import characters_of_gold
+from .label_sets import is_judged
 from .span_component import SpanComponent
-from .span_writing import Predicted, by_document, write_group
+from .span_writing import Predicted, by_document, scores_of_entities, write_group
 
 # In a pipeline's meta: what `calibrate` has found, in words, by component.
 META = "calibration"
@@ -119,3 +122,27 @@ class CalibratedComponent(SpanComponent):
 
 def _with_probabilities(spans: Spans, calibration: Calibration, labels: tuple[str, ...]) -> Spans:
     return replace(spans, score=calibration.probabilities(spans.score, spans.label, labels))
+
+
+def scores_and_truth(examples: Iterable[Example], spans_key: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """The scores of all spans that have one, in documents that have annotation, and whether they are gold spans.
+
+    RETURNS (tuple[ndarray[float64], ndarray[bool]]): A row a span.
+    """
+    scores: list[float] = []
+    right: list[bool] = []
+    for example in examples:
+        gold = characters_of_gold(example.reference, spans_key)
+        if gold is None:
+            continue
+        doc = example.predicted
+        if spans_key is None:
+            pairs = [(span, score) for span, score in zip(doc.ents, scores_of_entities(doc), strict=True)]
+        else:
+            group = doc.spans.get(spans_key, [])
+            pairs = list(zip(group, getattr(group, "attrs", {}).get("scores") or [None] * len(group), strict=True))
+        for span, score in pairs:
+            if score is not None and is_judged(span.label_, example.reference):
+                scores.append(score)
+                right.append((span.start_char, span.end_char, span.label_) in gold)
+    return np.array(scores, dtype=np.float64), np.array(right, dtype=bool)

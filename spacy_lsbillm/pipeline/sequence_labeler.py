@@ -23,8 +23,6 @@ from ..layers import (
     LossSettings,
     grow_output,
     learn_transitions,
-    soft_loss,
-    softmax_loss,
     transitions_of,
 )
 from ..tagging import (
@@ -35,14 +33,11 @@ from ..tagging import (
     best_tags,
     calibration_error,
     candidates,
-    negative_log_likelihood,
     tag_marginals,
 )
 from ..tagging.scheme import MISSING, OUTSIDE, check_scheme
-from ..values import is_flag, is_number
-from .calibrated import CalibratedComponent
+from .calibrated import CalibratedComponent, scores_and_truth
 from .gold_spans import (
-    characters_of_gold,
     check_overlap,
     gold_tags,
     name_of,
@@ -51,14 +46,13 @@ from .gold_spans import (
     score_group,
     with_trimmed_spans,
 )
-from .label_sets import annotated_in, is_judged, with_judged_spans
+from .label_sets import annotated_in, with_judged_spans
+from .labeler_settings import LEARNED, check_confidence, check_transitions
 from .soft_tags import SoftTags, is_told, most_probable, soft_tags_of, write_soft_tags
-from .span_writing import SCORES, Predicted, by_document, scores_of_entities, write_entities, write_group
-from .tag_targets import SoftTargets, Taught, free_of_gold, soft_targets
+from .span_writing import SCORES, Predicted, by_document, write_entities, write_group
+from .tag_losses import cross_entropy, likelihood, soft_cross_entropy
+from .tag_targets import SoftTargets, Taught, free_of_gold, soft_targets, told_targets
 from .whole_batch import whole_batch
-
-# The value of `transitions` with which a head is a CRF.
-LEARNED = "learned"
 
 DEFAULT_CONFIG = Config().from_str(
     """
@@ -344,16 +338,18 @@ class SequenceLabeler(CalibratedComponent):
         told = self._told(examples)
         learned = int((hard | free).sum()) + sum(tags.known for _, tags in told)
         docs, tokens = self._counted(examples, learned)
+        ops = self.model.ops
         log_probs = _log_softmax(self.model, scores)
         transitions = self.transitions
         of_transitions: list[Floats2d] = []
         if transitions is None:
-            loss, gradient = self._cross_entropy(log_probs, np.where(hard, truth, MISSING))
+            one = np.where(hard, truth, MISSING)
+            loss, gradient = cross_entropy(ops, log_probs, one, self.loss, self._weights_of_tags())
             if free.any():
                 soft = self._soft_targets(examples, np.flatnonzero(free), truth)
-                loss += self._soft_cross_entropy(soft, log_probs, gradient)
+                loss += soft_cross_entropy(ops, log_probs, soft, gradient)
             if told:
-                loss += self._soft_cross_entropy(self._told_targets(told), log_probs, gradient)
+                loss += soft_cross_entropy(ops, log_probs, told_targets(told), gradient)
         else:
             if free.any() or told:
                 how = "was annotated for some of its labels alone" if free.any() else "another pipeline has labelled"
@@ -361,11 +357,12 @@ class SequenceLabeler(CalibratedComponent):
                     f"{self.name!r} is a CRF (transitions = {LEARNED!r}), which does not learn from what {how}. Set "
                     f"transitions to null."
                 )
-            loss, gradient, summed = self._likelihood(examples, log_probs, truth, transitions)
+            predicted = [example.predicted for example in examples]
+            loss, gradient, summed = likelihood(ops, log_probs, truth, predicted, self.scheme, transitions)
             of_transitions = [summed * np.float32(docs / max(tokens, 1))]
         gradient *= docs / max(tokens, 1)
         ends = np.cumsum([len(rows) for rows in scores])[:-1]
-        return loss / max(tokens, 1), [*self.model.ops.xp.split(gradient, ends.tolist()), *of_transitions]
+        return loss / max(tokens, 1), [*ops.xp.split(gradient, ends.tolist()), *of_transitions]
 
     def _truth(self, examples: Sequence[Example]) -> np.ndarray:
         """The number of the gold tag of each token, -1 where there is none or its label is not known, which is warned
@@ -392,53 +389,6 @@ class SequenceLabeler(CalibratedComponent):
         if new:
             self._warn_of_left_out(new)
         return np.array(numbers, dtype=np.int64)
-
-    def _cross_entropy(self, log_probs: Floats2d, truth: np.ndarray) -> tuple[float, Floats2d]:
-        """The sum over tokens, and its gradient."""
-        xp = self.model.ops.xp
-        gradient = xp.zeros_like(log_probs)
-        rows = xp.asarray(np.flatnonzero(truth != MISSING))
-        if not len(rows):
-            return 0.0, gradient
-        true = xp.asarray(truth)[rows]
-        gradient[rows] = xp.exp(log_probs[rows])
-        if self.loss.plain:
-            losses = -log_probs[rows, true]
-            gradient[rows, true] -= 1
-        else:
-            weights = xp.asarray(self._weights_of_tags())[true]
-            losses, gradient[rows] = softmax_loss(xp, gradient[rows], true, weights, self.loss)
-        return float(losses.sum()), gradient
-
-    def _soft_cross_entropy(self, soft: SoftTargets, log_probs: Floats2d, gradient: Floats2d) -> float:
-        """The sum over tokens of which not one tag is known.
-
-        gradient (Floats2d): Of all tokens; is filled.
-        """
-        xp = self.model.ops.xp
-        rows, shares, is_open = xp.asarray(soft.rows), xp.asarray(soft.shares), xp.asarray(soft.is_open)
-        losses, gradient[rows] = soft_loss(xp, xp.exp(log_probs[rows]), shares, is_open)
-        return float(losses.sum())
-
-    def _likelihood(
-        self, examples: Sequence[Example], log_probs: Floats2d, truth: np.ndarray, transitions: np.ndarray
-    ) -> tuple[float, Floats2d, Floats2d]:
-        """The negative logarithm of that of all that is annotated, and its gradients. The recursions run on the CPU."""
-        ops = self.model.ops
-        docs = [example.predicted for example in examples]
-        cuts = np.cumsum([len(doc) for doc in docs])[:-1]
-        # Documents without annotation have no part.
-        word = [
-            is_word(doc) & bool((part != MISSING).any()) for doc, part in zip(docs, np.split(truth, cuts), strict=True)
-        ]
-        words = np.flatnonzero(np.concatenate(word))
-        lengths = np.array([found.sum() for found in word])
-        loss, of_words, of_transitions = negative_log_likelihood(
-            ops.to_numpy(log_probs)[words], lengths, truth[words], self.scheme, transitions
-        )
-        gradient = np.zeros(log_probs.shape, dtype=np.float32)
-        gradient[words] = of_words
-        return loss, ops.asarray2f(gradient), ops.asarray2f(of_transitions.astype(np.float32))
 
     def _possible(self, examples: Sequence[Example], truth: np.ndarray) -> np.ndarray:
         """The labels that each token may have for all that its annotation says, shape (tokens, labels)."""
@@ -470,11 +420,6 @@ class SequenceLabeler(CalibratedComponent):
                 f"label_smoothing are not made. Leave them out."
             )
         return found
-
-    def _told_targets(self, told: Sequence[tuple[int, SoftTags]]) -> SoftTargets:
-        rows = np.concatenate([first + np.flatnonzero(tags.counts) for first, tags in told])
-        shares = np.concatenate([tags.shares() for _, tags in told])
-        return SoftTargets(rows, shares, np.zeros(shares.shape, dtype=bool))
 
     def _soft_targets(self, examples: Sequence[Example], rows: np.ndarray, truth: np.ndarray) -> SoftTargets:
         taught = None if self._teacher is None else self._teacher([example.predicted for example in examples])
@@ -610,68 +555,6 @@ def _log_softmax(model: Model, scores: list[Floats2d]) -> Floats2d:
     joined = xp.concatenate(scores)
     joined = joined - joined.max(axis=1, keepdims=True)
     return joined - xp.log(xp.exp(joined).sum(axis=1, keepdims=True))
-
-
-def check_transitions(name: str, transitions: object, loss: LossSettings) -> None:
-    """RAISES (SettingError): There are no such transitions, or the loss is one of single tokens."""
-    if transitions not in (None, LEARNED):
-        raise SettingError(
-            f'transitions = {transitions!r} of {name!r} is not allowed. Use "{LEARNED}" for a CRF, or null for tags '
-            f"that only have to be well-formed."
-        )
-    if transitions == LEARNED and not loss.plain:
-        changed = ", ".join(
-            f"{field} = {value!r}" for field, value in vars(loss).items() if value != getattr(CROSS_ENTROPY, field)
-        )
-        raise SettingError(
-            f'transitions = "{LEARNED}" of {name!r} cannot be had with {changed}: a CRF is trained with the likelihood '
-            f"of whole sequences, these weigh single tokens. Set transitions to null, or leave the losses at "
-            f"class_weights = null, focal_gamma = 0.0 and label_smoothing = 0.0."
-        )
-
-
-def check_calibrated(name: str, value: object, setting: str = "calibrated") -> None:
-    """RAISES (SettingError): It is neither true nor false."""
-    if not is_flag(value):
-        raise SettingError(f"{setting} = {value!r} of {name!r} is not allowed. Use true or false.")
-
-
-def check_confidence(name: str, scores: object, threshold: float | dict[str, float] | None, calibrated: object) -> None:
-    """RAISES (SettingError): One of the settings of confidence is not allowed."""
-    for setting, value in (("scores", scores), ("calibrated", calibrated)):
-        check_calibrated(name, value, setting)
-    values = threshold.values() if isinstance(threshold, dict) else [] if threshold is None else [threshold]
-    if not all(is_number(value) and 0 <= value <= 1 for value in values):
-        raise SettingError(
-            f"threshold = {threshold!r} of {name!r} is not allowed. Use a number from 0 to 1, a table of such numbers "
-            f"by label, or null."
-        )
-    if threshold is not None and not scores:
-        raise SettingError(f"threshold = {threshold!r} of {name!r} needs scores = true: it is compared with them.")
-
-
-def scores_and_truth(examples: Iterable[Example], spans_key: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """The scores of all spans that have one, in documents that have annotation, and whether they are gold spans.
-
-    RETURNS (tuple[ndarray[float64], ndarray[bool]]): A row a span.
-    """
-    scores: list[float] = []
-    right: list[bool] = []
-    for example in examples:
-        gold = characters_of_gold(example.reference, spans_key)
-        if gold is None:
-            continue
-        doc = example.predicted
-        if spans_key is None:
-            pairs = [(span, score) for span, score in zip(doc.ents, scores_of_entities(doc), strict=True)]
-        else:
-            group = doc.spans.get(spans_key, [])
-            pairs = list(zip(group, getattr(group, "attrs", {}).get("scores") or [None] * len(group), strict=True))
-        for span, score in pairs:
-            if score is not None and is_judged(span.label_, example.reference):
-                scores.append(score)
-                right.append((span.start_char, span.end_char, span.label_) in gold)
-    return np.array(scores, dtype=np.float64), np.array(right, dtype=bool)
 
 
 def _on(words: np.ndarray, spans: Spans) -> Spans:

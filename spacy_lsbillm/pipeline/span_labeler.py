@@ -18,9 +18,9 @@ from ..errors import SettingError
 from ..layers import score_blocks
 from ..tagging import Spans, calibration_error
 from ..values import is_number, is_whole
-from .calibrated import CalibratedComponent
+from .calibrated import CalibratedComponent, scores_and_truth
 from .gold_spans import AlignedSpans, aligned_spans, score_group
-from .sequence_labeler import check_calibrated, scores_and_truth
+from .labeler_settings import check_calibrated
 from .span_writing import Predicted, by_document, write_group
 from .whole_batch import whole_batch
 

@@ -1,11 +1,13 @@
 """What is known of the tags of a batch: tags, and shares where a token may have one of several."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..tagging import Scheme
 from ..tagging.scheme import MISSING
+from .soft_tags import SoftTags
 
 # A teacher for whom all that the annotation leaves open is less probable than this in sum says nothing of a token.
 LEAST = 1e-6
@@ -66,3 +68,13 @@ def free_of_gold(truth: np.ndarray, unknown: np.ndarray) -> np.ndarray:
     RETURNS (ndarray[bool]): Shape (tokens,).
     """
     return (truth == MISSING) | ((truth == 0) & unknown.any(axis=1))
+
+
+def told_targets(told: Sequence[tuple[int, SoftTags]]) -> SoftTargets:
+    """What another head has told of documents, as the whole truth.
+
+    told (Sequence[tuple[int, SoftTags]]): Each with the number of its first token in the batch; one at least.
+    """
+    rows = np.concatenate([first + np.flatnonzero(tags.counts) for first, tags in told])
+    shares = np.concatenate([tags.shares() for _, tags in told])
+    return SoftTargets(rows, shares, np.zeros(shares.shape, dtype=bool))

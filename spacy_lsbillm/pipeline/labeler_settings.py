@@ -1,0 +1,46 @@
+"""Checks of the settings of heads for spans."""
+
+from ..errors import SettingError
+from ..layers import CROSS_ENTROPY, LossSettings
+from ..values import is_flag, is_number
+
+# The value of `transitions` with which a head is a CRF.
+LEARNED = "learned"
+
+
+def check_transitions(name: str, transitions: object, loss: LossSettings) -> None:
+    """RAISES (SettingError): There are no such transitions, or the loss is one of single tokens."""
+    if transitions not in (None, LEARNED):
+        raise SettingError(
+            f'transitions = {transitions!r} of {name!r} is not allowed. Use "{LEARNED}" for a CRF, or null for tags '
+            f"that only have to be well-formed."
+        )
+    if transitions == LEARNED and not loss.plain:
+        changed = ", ".join(
+            f"{field} = {value!r}" for field, value in vars(loss).items() if value != getattr(CROSS_ENTROPY, field)
+        )
+        raise SettingError(
+            f'transitions = "{LEARNED}" of {name!r} cannot be had with {changed}: a CRF is trained with the likelihood '
+            f"of whole sequences, these weigh single tokens. Set transitions to null, or leave the losses at "
+            f"class_weights = null, focal_gamma = 0.0 and label_smoothing = 0.0."
+        )
+
+
+def check_calibrated(name: str, value: object, setting: str = "calibrated") -> None:
+    """RAISES (SettingError): It is neither true nor false."""
+    if not is_flag(value):
+        raise SettingError(f"{setting} = {value!r} of {name!r} is not allowed. Use true or false.")
+
+
+def check_confidence(name: str, scores: object, threshold: float | dict[str, float] | None, calibrated: object) -> None:
+    """RAISES (SettingError): One of the settings of confidence is not allowed."""
+    for setting, value in (("scores", scores), ("calibrated", calibrated)):
+        check_calibrated(name, value, setting)
+    values = threshold.values() if isinstance(threshold, dict) else [] if threshold is None else [threshold]
+    if not all(is_number(value) and 0 <= value <= 1 for value in values):
+        raise SettingError(
+            f"threshold = {threshold!r} of {name!r} is not allowed. Use a number from 0 to 1, a table of such numbers "
+            f"by label, or null."
+        )
+    if threshold is not None and not scores:
+        raise SettingError(f"threshold = {threshold!r} of {name!r} needs scores = true: it is compared with them.")

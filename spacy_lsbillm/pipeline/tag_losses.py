@@ -1,0 +1,72 @@
+"""What tags cost in training: sums over the tokens of a batch, and their gradients with regard to scores."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from spacy.tokens import Doc
+from thinc.api import Ops
+from thinc.types import Floats2d
+
+from ..alignment import is_word
+from ..layers import LossSettings, soft_loss, softmax_loss
+from ..tagging import Scheme, negative_log_likelihood
+from ..tagging.scheme import MISSING
+from .tag_targets import SoftTargets
+
+
+def cross_entropy(
+    ops: Ops, log_probs: Floats2d, truth: np.ndarray, loss: LossSettings, weights: np.ndarray
+) -> tuple[float, Floats2d]:
+    """Of tokens each of which has one true tag.
+
+    log_probs (Floats2d): Shape (tokens, tags).
+    truth (ndarray[int]): The number of each token's tag, -1 for those that have no part in it; shape (tokens,).
+    loss (LossSettings), weights (ndarray[float32]): How it is changed for rare labels; a weight per tag.
+    """
+    xp = ops.xp
+    gradient = xp.zeros_like(log_probs)
+    rows = xp.asarray(np.flatnonzero(truth != MISSING))
+    if not len(rows):
+        return 0.0, gradient
+    true = xp.asarray(truth)[rows]
+    gradient[rows] = xp.exp(log_probs[rows])
+    if loss.plain:
+        losses = -log_probs[rows, true]
+        gradient[rows, true] -= 1
+    else:
+        losses, gradient[rows] = softmax_loss(xp, gradient[rows], true, xp.asarray(weights)[true], loss)
+    return float(losses.sum()), gradient
+
+
+def soft_cross_entropy(ops: Ops, log_probs: Floats2d, soft: SoftTargets, gradient: Floats2d) -> float:
+    """Of tokens of which not one tag is known.
+
+    log_probs (Floats2d): Shape (tokens, tags).
+    gradient (Floats2d): Of all tokens; is filled.
+    """
+    xp = ops.xp
+    rows, shares, is_open = xp.asarray(soft.rows), xp.asarray(soft.shares), xp.asarray(soft.is_open)
+    losses, gradient[rows] = soft_loss(xp, xp.exp(log_probs[rows]), shares, is_open)
+    return float(losses.sum())
+
+
+def likelihood(
+    ops: Ops, log_probs: Floats2d, truth: np.ndarray, docs: Sequence[Doc], scheme: Scheme, transitions: np.ndarray
+) -> tuple[float, Floats2d, Floats2d]:
+    """In a CRF, the negative logarithm of that of all that is annotated. The recursions run on the CPU.
+
+    log_probs (Floats2d), truth (ndarray[int]): As of `cross_entropy`; other tokens may have any tag.
+    docs (Sequence[Doc]): Whose tokens they are. White space and documents without annotation have no part.
+    transitions (ndarray[float32]): Shape (tags + 1, tags + 1).
+    RETURNS (tuple[float, Floats2d, Floats2d]): Also the gradient with regard to the transitions.
+    """
+    parts = np.split(truth, np.cumsum([len(doc) for doc in docs])[:-1])
+    word = [is_word(doc) & bool((part != MISSING).any()) for doc, part in zip(docs, parts, strict=True)]
+    words = np.flatnonzero(np.concatenate(word))
+    lengths = np.array([found.sum() for found in word])
+    loss, of_words, of_transitions = negative_log_likelihood(
+        ops.to_numpy(log_probs)[words], lengths, truth[words], scheme, transitions
+    )
+    gradient = np.zeros(log_probs.shape, dtype=np.float32)
+    gradient[words] = of_words
+    return loss, ops.asarray2f(gradient), ops.asarray2f(of_transitions.astype(np.float32))
