@@ -150,5 +150,5 @@ def _set_store_base(config: Config, names: list[str], store_base: str, path: Pat
         model = config["components"][name]["model"]
         model["store_base"] = store_base
         if store_base == INT8:
-            model |= {"quantization": INT8, "dtype": "float32", "fold_adapter": "auto"}
+            model |= {"quantization": INT8, "dtype": "float32", "fold_adapter": "auto", "device": None}
     config.to_disk(path)

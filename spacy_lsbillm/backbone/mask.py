@@ -94,7 +94,7 @@ def check_notation(notation: object, setting: str = "unmask") -> str:
         raise MaskError(f"{setting} = {notation!r} is not a string.{advice} Allowed: {NOTATIONS}.")
     readable = notation in ("all", "none") or any(
         re.fullmatch(pattern, notation)
-        for pattern in (r"(bits:)?[01]+", r"from:\d+", r"layers:\d+(-\d+)?(,\d+(-\d+)?)*")
+        for pattern in (r"(bits:)?[01]+", r"from:\d{1,9}", r"layers:\d{1,9}(-\d{1,9})?(,\d{1,9}(-\d{1,9})?)*")
     )
     if not readable:
         raise MaskError(f"{setting} = {notation!r} is not a notation of layers. Allowed: {NOTATIONS}.")

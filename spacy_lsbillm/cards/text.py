@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from importlib.resources import files
 from typing import Any
 
-from ..backbone import COPY, MERGED, REFERENCE, plan_of
+from ..backbone import COPY, INT8, MERGED, REFERENCE, plan_of
 from ..pages import code, front_matter, plain, table
 from .facts import CALIBRATION, TRAINING, Facts
 from .picture import mask_picture
@@ -20,6 +20,7 @@ STORED = {
     REFERENCE: "no; it is looked for where the pipeline is loaded",
     COPY: "yes, unchanged",
     MERGED: "yes, with the adapter folded in: it cannot be trained further",
+    INT8: "yes, with the adapter folded in and weights in 8 bits: it cannot be trained further",
 }
 SCORES_INTRO = "From 0 to 1."
 CHOSEN_BY = " Scores on the development set have chosen the checkpoint: expect less on new data."
@@ -101,12 +102,12 @@ def _about_base(name: str, block: dict[str, Any], record: dict[str, Any] | None)
         yield what, f"{code(block['model'].get('name'))}, which was never loaded: the pipeline is not initialised"
         return
     base = record["base"]
-    commit = f", commit {code(base['commit'])} of the hub" if base["commit"] else ""
+    commit = f", commit {code(base['commit'])} of the hub" if base.get("commit") else ""
     layers = f"the first {base['layers']} layers" if base["depth"] else f"{base['layers']} layers"
     yield what, f"{code(base['name'])}{commit}: {code(base['model_type'])}, {layers}, width {base['hidden_size']}"
-    if base["made_with"]:
+    if base.get("made_with"):
         yield "It is made with", code(base["made_with"])
-    yield "Its licence", plain(base["license"] or UNKNOWN)
+    yield "Its licence", plain(base.get("license") or UNKNOWN)
     yield "Its fingerprint", code(base["fingerprint"])
     yield "It is in the pipeline", STORED[record["store_base"]]
     yield "Number type", _number_type(record)

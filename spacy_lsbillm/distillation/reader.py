@@ -36,7 +36,12 @@ class DistilledCorpus:
             yield from self.gold(nlp)
         for example in self.shards(nlp):
             doc = example.reference
-            keep_sure(doc, read_soft(doc, self.teacher), self.floor)
+            soft = read_soft(doc, self.teacher)
+            if "" in self.teacher.tags:
+                keep_sure(doc, soft, self.floor)
+            else:
+                # Nothing is known of entities, which is not that there are none.
+                doc.set_ents([], default="missing")
             if self.teacher.exclusive is not None:
                 self._classify(example)
             yield example

@@ -110,8 +110,9 @@ def look(targets: Path, teacher: Teacher, floor: float) -> Found:
             if teacher.exclusive is not None:
                 sure = hard_classes(doc.cats, teacher.exclusive, floor)
                 found.classified += any(sure.values())
-            keep_sure(doc, read_soft(doc, teacher), floor)
-            found.sure += len(doc.ents) * ("" in teacher.tags)
+            if "" in teacher.tags:
+                keep_sure(doc, read_soft(doc, teacher), floor)
+                found.sure += len(doc.ents)
     return found
 
 

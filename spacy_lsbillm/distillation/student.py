@@ -121,6 +121,11 @@ def _labels(config: Config, name: str) -> list[str] | None:
 
 def _check_labeler(name: str, block: Mapping[str, Any], scheme: Scheme, labels: list[str] | None) -> None:
     """RAISES (SettingError): It has other tags than the teacher, or a loss for one true tag."""
+    if block.get("transitions") is not None:
+        raise SettingError(
+            f"transitions = {block['transitions']!r} of the student's {name!r}: a CRF learns from true tags, not from "
+            f"their probabilities. Use components.{name}.transitions = null."
+        )
     own = block.get("scheme", DEFAULT_CONFIG["scheme"])
     if own != scheme.name:
         raise SettingError(

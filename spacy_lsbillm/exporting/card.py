@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ..backbone.classifier import FIRST_VERSION, SUFFIXES, TOKENS
+from ..pages import code, front_matter, plain, table
 from ..tagging.scheme import OUTSIDE
 from .plan import FIRST, LAST, MEAN
 
@@ -15,8 +16,6 @@ CARD = """---
 
 {what}
 
-| | |
-|---|---|
 {table}
 
 {scores}## Use
@@ -76,13 +75,17 @@ def model_card(record: dict[str, Any], license: str | None, performance: dict[st
     pipeline, task, base = record["pipeline"], record["task"], called(record["base"]["name"])
     tokens = task == TOKENS
     name = f"{pipeline['lang']}_{pipeline['name']}"
-    front = ["library_name: transformers", f"pipeline_tag: {task}", f"base_model: {base}"]
-    front += [f"language: {pipeline['lang']}"] if pipeline["lang"] != "xx" else []
-    front += [f"license: {license}"] if license else []
+    front = {
+        "library_name": "transformers",
+        "pipeline_tag": task,
+        "base_model": base,
+        "language": pipeline["lang"] if pipeline["lang"] != "xx" else None,
+        "license": license,
+    }
     checked = record["checked"]
     rows = [
-        ("Base", f"`{base}`, fingerprint {record['base']['fingerprint']}"),
-        ("License of the base", license or "not stated"),
+        ("Base", f"{code(base)}, fingerprint {record['base']['fingerprint']}"),
+        ("License of the base", plain(license or "not stated")),
         ("From", f"component `{record['component']}` of the spaCy pipeline {name} {pipeline['version']}"),
         ("Layers", f"{record['layers']}, {record['mask']}"),
         ("Labels", _labels(record["labels"], tokens)),
@@ -99,10 +102,10 @@ def model_card(record: dict[str, Any], license: str | None, performance: dict[st
     reading = READING[record["read_as"]] + NO_VITERBI if tokens else "Scores are those of the pipeline."
     version = ".".join(map(str, FIRST_VERSION))
     return CARD.format(
-        front="\n".join(front),
+        front=front_matter(front),
         name=name,
         what=f"`…{SUFFIXES[task]}` with one linear layer over a decoder, trained with spacy-lsbillm.",
-        table="\n".join(f"| {key} | {value} |" for key, value in rows),
+        table=table(rows),
         scores=f"Scores of the spaCy pipeline when it was trained:\n\n| | |\n|---|---|\n{scores}\n" if scores else "",
         needs=NEEDS.format(version=version) if record["both_ways"] else NEEDS_NOTHING,
         code=CODE[TOKENS if tokens else "text"].format(strategy=STRATEGY[record["read_as"]]),
@@ -119,10 +122,10 @@ def model_card(record: dict[str, Any], license: str | None, performance: dict[st
 def _labels(labels: list[str], tokens: bool) -> str:
     """The labels, each once; of tags without their kinds."""
     if not tokens:
-        return ", ".join(f"`{label}`" for label in labels)
+        return ", ".join(map(code, labels))
     tags = [label.partition("-") for label in labels if label != OUTSIDE]
     kinds = ", ".join(dict.fromkeys(f"`{kind}-`" for kind, _, _ in tags))
-    return f"{', '.join(dict.fromkeys(f'`{label}`' for _, _, label in tags))}; each with {kinds}, and `{OUTSIDE}`"
+    return f"{', '.join(dict.fromkeys(code(label) for _, _, label in tags))}; each with {kinds}, and `{OUTSIDE}`"
 
 
 def called(name: str) -> str:

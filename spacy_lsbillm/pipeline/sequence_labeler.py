@@ -332,8 +332,8 @@ class SequenceLabeler(CalibratedComponent):
         """
         examples = list(examples)
         validate_examples(examples, "SequenceLabeler.get_loss")
-        truth = self._truth(examples)
-        free = self._free(examples, truth)
+        truth, left_out = self._truth(examples)
+        free = self._free(examples, truth) & ~left_out
         hard = (truth != MISSING) & ~free
         told = self._told(examples)
         learned = int((hard | free).sum()) + sum(tags.known for _, tags in told)
@@ -364,19 +364,22 @@ class SequenceLabeler(CalibratedComponent):
         ends = np.cumsum([len(rows) for rows in scores])[:-1]
         return loss / max(tokens, 1), [*ops.xp.split(gradient, ends.tolist()), *of_transitions]
 
-    def _truth(self, examples: Sequence[Example]) -> np.ndarray:
+    def _truth(self, examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
         """The number of the gold tag of each token, -1 where there is none or its label is not known, which is warned
         of once.
 
-        RETURNS (ndarray[int64]): Shape (tokens,).
+        RETURNS (tuple[ndarray[int64], ndarray[bool]]): Also which are in a gold span with a label that is not known;
+            shape (tokens,) both.
         """
         known = {label: i for i, label in enumerate(self.labels)}
         scheme = self.scheme
         numbers: list[int] = []
+        left_out: list[bool] = []
         new: dict[str, Example] = {}
         for example in examples:
             if is_told(example, self.spans_key):
                 numbers += [MISSING] * len(example.predicted)
+                left_out += [False] * len(example.predicted)
                 continue
             self._warn_of_white_space(example.reference)
             tags = gold_tags(example, self.spans_key, self.name)
@@ -386,9 +389,10 @@ class SequenceLabeler(CalibratedComponent):
                     if label not in known and label not in self._left_out:
                         new.setdefault(label, example)
             numbers += found
+            left_out += [number == MISSING and tag is not None for number, tag in zip(found, tags, strict=True)]
         if new:
             self._warn_of_left_out(new)
-        return np.array(numbers, dtype=np.int64)
+        return np.array(numbers, dtype=np.int64), np.array(left_out, dtype=bool)
 
     def _possible(self, examples: Sequence[Example], truth: np.ndarray) -> np.ndarray:
         """The labels that each token may have for all that its annotation says, shape (tokens, labels)."""
@@ -495,8 +499,8 @@ class SequenceLabeler(CalibratedComponent):
         batch = whole_batch()
         if batch is None:
             return len(examples), tokens
-        truth = self._truth(batch)
-        learned = int(((truth != MISSING) | self._free(batch, truth)).sum())
+        truth, left_out = self._truth(batch)
+        learned = int(((truth != MISSING) | (self._free(batch, truth) & ~left_out)).sum())
         return len(batch), learned + sum(tags.known for _, tags in self._told(batch))
 
     def _check_read(self, exclude: Iterable[str]) -> None:

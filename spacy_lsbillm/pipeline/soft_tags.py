@@ -153,6 +153,11 @@ def soft_tags_of(example: Example, spans_key: str | None, scheme: Scheme, name: 
     told: SoftTags | None = example.reference.user_data.get(SOFT_TAGS, {}).get(spans_key or "")
     if told is None:
         return None
+    if not isinstance(told, SoftTags):
+        raise SettingError(
+            f"{name!r} gets documents of a distillation as they are stored: read them with "
+            f"spacy-lsbillm.DistilledCorpus.v1 in [corpora.train]."
+        )
     if told.scheme != scheme:
         raise SettingError(
             f"{name!r} has {scheme_in_words(scheme)}, and it was taught with {scheme_in_words(told.scheme)}. Give it "

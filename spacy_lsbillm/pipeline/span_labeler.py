@@ -20,6 +20,7 @@ from ..tagging import Spans, calibration_error
 from ..values import is_number, is_whole
 from .calibrated import CalibratedComponent, scores_and_truth
 from .gold_spans import AlignedSpans, aligned_spans, score_group
+from .label_sets import with_judged_spans
 from .labeler_settings import check_calibrated
 from .span_writing import Predicted, by_document, write_group
 from .whole_batch import whole_batch
@@ -104,9 +105,11 @@ def make_span_labeler_scorer() -> Callable[..., dict[str, Any]]:
 
 def span_labeler_score(examples: Iterable[Example], spans_key: str = DEFAULT_KEY, **kwargs: Any) -> dict[str, Any]:
     """Precision, recall and F1 of spans with their labels, micro-averaged and per label, and the expected calibration
-    error of their scores. White space at the ends of gold spans does not count."""
+    error of their scores. White space at the ends of gold spans does not count, nor does a predicted span whose label
+    the gold document was not annotated for."""
     examples = list(examples)
     error = calibration_error(*scores_and_truth(examples, spans_key))
+    examples = [with_judged_spans(example, spans_key) for example in examples]
     return {**score_group(examples, spans_key, **kwargs), f"spans_{spans_key}_ece": error}
 
 

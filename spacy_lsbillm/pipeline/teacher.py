@@ -139,8 +139,13 @@ def add_labels(
         pipe = _component(nlp, name, "pipeline")
         if not hasattr(pipe, "add_label"):
             raise SettingError(f"new_labels: {name!r} has no labels. Name components that have.")
+        before = len(pipe.labels)
         for label in found:
             pipe.add_label(label)
+        model = nlp._pipe_configs.get(name, {}).get("model", {})
+        if len(pipe.labels) > before and model.get("nO") is not None:
+            # The size that the config has asked for is no longer that of the model, which would not be loaded again.
+            model["nO"] = None
     if teacher is None:
         return nlp
     if teacher is nlp:

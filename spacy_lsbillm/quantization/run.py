@@ -80,7 +80,7 @@ def quantize(
     with TemporaryFolder() as folder:
         # Before anything is run: it refuses what cannot be had in eight bits.
         rewrite(source, folder / "0", INT8, kept=kept)
-        plain: dict[str, Any] = {"model": {"quantization": None, "dtype": "float32"}}
+        plain: dict[str, Any] = {"model": {"quantization": None, "dtype": "float32", "device": None}}
         exact = load_model(source, config={"components": dict.fromkeys(names, plain)})
 
         def attempt(path: Path, kept: Collection[int]) -> Attempt:

@@ -91,8 +91,9 @@ def settle(
         read(todo)
         new = entered.copy()
         new[order[1:][follows[1:]]] = states.left[order[:-1][follows[1:]]]
-        same = np.abs(new - entered) <= NEAR * new + NOTHING
-        todo = np.flatnonzero(~same.all(axis=1))
+        # Written so that NaN is not another one: it would never settle.
+        other = np.abs(new - entered) > NEAR * new + NOTHING
+        todo = np.flatnonzero(other.any(axis=1))
         entered[todo] = new[todo]
     added = np.cumsum(states.scale[order])
     earlier = added - states.scale[order]

@@ -288,6 +288,9 @@ def joined(use_gpu: int) -> Iterator[Ranks]:
                 f"NCCL: {dist.is_nccl_available()}. Start as many processes a machine as it has GPUs."
             )
         torch.cuda.set_device(use_gpu)
+    elif torch.cuda.is_available():
+        # For a base with device = "cuda": each process its own, or all of them would be on the first.
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
     try:
         dist.init_process_group("cpu:gloo,cuda:nccl" if use_gpu >= 0 else "gloo", timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:

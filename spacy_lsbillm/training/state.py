@@ -42,6 +42,11 @@ def trained_models(nlp: Language, exclude: Iterable[str]) -> dict[str, Model]:
     }
 
 
+def _is_plain(value: object) -> bool:
+    """Whether JSON gives it back as it is."""
+    return isinstance(value, PLAIN) or (isinstance(value, list) and all(isinstance(one, PLAIN) for one in value))
+
+
 def numbers_of(node: Model) -> dict[str, set[int]]:
     """The attributes of a layer that are sets of numbers, such as the classes that spaCy's parser has
     not seen yet."""
@@ -66,7 +71,7 @@ def collect_state(nlp: Language, optimizer: Optimizer, exclude: Iterable[str]) -
             if node.has_param(name):
                 _collect_parameter(state, labels, f"{place}/{name}", node, name)
         # Updates set some, such as dropout rates, and they are saved with the pipeline.
-        state.facts[place] = {key: value for key, value in node.attrs.items() if isinstance(value, PLAIN)}
+        state.facts[place] = {key: value for key, value in node.attrs.items() if _is_plain(value)}
         state.facts[f"{place}/sets"] = {key: sorted(value) for key, value in numbers_of(node).items()}
         for number, shim in enumerate(node.shims):
             _collect_shim(state, labels, f"{place}/shim{number}", shim)
