@@ -91,14 +91,13 @@ def create_write_card_v1() -> Callable[[Language], Language]:
 
 def _saved_by(write: Callable[..., None]) -> Callable[[Language], Language]:
     """A callback that puts a function in the place of `nlp.to_disk`. It is made when the training begins."""
-    begun = time.monotonic()
+    return partial(_replace_to_disk, write, time.monotonic())
 
-    def before_to_disk(nlp: Language) -> Language:
-        note_training(nlp)
-        nlp.to_disk = partial(write, nlp, begun)  # type: ignore[method-assign]
-        return nlp
 
-    return before_to_disk
+def _replace_to_disk(write: Callable[..., None], begun: float, nlp: Language) -> Language:
+    note_training(nlp)
+    nlp.to_disk = partial(write, nlp, begun)  # type: ignore[method-assign]
+    return nlp
 
 
 def _save_whole(nlp: Language, begun: float, path: str | Path, **arguments: Any) -> None:

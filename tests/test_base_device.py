@@ -31,11 +31,12 @@ def plain(make_base, tmp_path_factory):
 
 def test_a_base_on_the_cpu_by_name_is_as_without_a_name(plain, make_base, tmp_path):
     named = trained(make_base(), 3, device="cpu")
-    assert same(plain[2], vectors(named), 0)
+    # Within what folding an adapter changes: bases that are shared have none folded in.
+    assert same(plain[2], vectors(named))
     named.to_disk(tmp_path / "pipeline")
     loaded = spacy.load(tmp_path / "pipeline")
     assert loaded.config["components"]["transformer"]["model"]["device"] == "cpu"
-    assert same(vectors(loaded), vectors(named), 0)
+    assert same(vectors(loaded), vectors(named))
 
 
 @pytest.mark.parametrize("value", ["gpu", "cuda:1", ""])

@@ -114,7 +114,8 @@ def test_what_is_not_known_is_not_invented(saved):
     assert data.eval_results is None and data.license is None
     for said in ("Scores: not stated.", "| Licence | not stated |", "| Seed | not stated |", "| Time | not stated |"):
         assert said in text, said
-    assert "updates" not in text and "dev" not in text.lower().replace("development data | not stated", "")
+    assert "updates" not in text and not re.search(r"\bdev\b", text.lower())
+    assert "development" not in text.lower().replace("development data | not stated", "")
 
 
 HOSTILE = '</td><script>alert("x")</script> | a `b` **c** [d](http://e)\n---\n# f'

@@ -82,6 +82,14 @@ def test_tags_and_spans_are_those_over_all_sequences(name, chunk, monkeypatch):
     )
 
 
+@pytest.mark.parametrize("transitions", [None, np.zeros((10, 10), dtype="f")], ids=["constraint", "learned"])
+def test_what_is_not_a_number_ends_as_such(transitions):
+    """In a document of several chunks, which are read until they agree."""
+    scheme = Scheme("biluo", LABELS)
+    scores = np.full((300, scheme.n_tags), np.nan, dtype="f")
+    assert np.isnan(around_spans(scores, np.array([300]), scheme, transitions=transitions).before).any()
+
+
 @pytest.mark.parametrize("name", sorted(SCHEMES))
 def test_probabilities_of_tags_are_those_over_all_sequences(name):
     scheme, scores, transitions = made(name, 2)

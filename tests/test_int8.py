@@ -220,6 +220,7 @@ def test_quantize_writes_what_loses_little(pipeline, tmp_path):
     assert same(vectors(spacy.load(tmp_path / "out")), vectors(spacy.load(pipeline / "int8")), 0)
     config = spacy.util.load_config(tmp_path / "out/config.cfg")["components"]["transformer"]["model"]
     assert (config["store_base"], config["quantization"]) == ("int8", "int8")
+    assert "weights in 8 bits" in (tmp_path / "out/README.md").read_text(encoding="utf8")
     code, said = run("quantize", tmp_path / "out", pipeline / "dev.spacy", tmp_path / "more")
     assert code == 1 and "in eight bits already" in said
     code, said = run("merge", tmp_path / "out", tmp_path / "more")

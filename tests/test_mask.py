@@ -47,6 +47,7 @@ def test_notation_for_eight_layers(notation, unmasked):
         ("000", "1, 2, 4, 8"),
         ("from:8", "0 to 7"),
         ("layers:4-8", "0 to 7"),
+        ("from:" + "9" * 5000, "from:999"),
     ],
 )
 def test_unreadable_or_unfitting_notation_is_refused_with_the_remedy(notation, named):

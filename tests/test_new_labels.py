@@ -16,6 +16,7 @@ from thinc.api import Adam
 from spacy_lsbillm.data.readers import create_label_set_corpus_v1
 from spacy_lsbillm.errors import DataError, SettingError
 from spacy_lsbillm.layers import LossSettings
+from spacy_lsbillm.pipeline.span_labeler import span_labeler_score
 from spacy_lsbillm.pipeline.teacher import add_labels, create_new_labels_v1
 
 OLD = ["we met in boston", "a trip to paris", "rain over boston again", "they live in paris now"]
@@ -220,6 +221,14 @@ def test_a_prediction_of_a_label_that_nobody_annotated_is_not_wrong(spans_key):
     assert scores(["city", "artist"])[f"{name}_p"] == 0.5
 
 
+def test_so_it_is_for_spans_that_may_overlap():
+    one = example(spacy.blank("xx"), "miles davis in boston", ["city"], ["city"], "sc")
+    one.predicted.spans["sc"] = [Span(one.predicted, 0, 2, label="artist"), Span(one.predicted, 3, 4, label="city")]
+    assert span_labeler_score([one], "sc")["spans_sc_p"] == 1.0
+    one.reference.user_data["annotated"] = ["city", "artist"]
+    assert span_labeler_score([one], "sc")["spans_sc_p"] == 0.5
+
+
 def test_a_bad_label_set():
     nlp = spacy.blank("xx")
     pipe = labeler(nlp)
@@ -269,6 +278,27 @@ def test_a_teacher_says_what_stands_where_nothing_is_annotated(old):
     gold = example(nlp, "they live in paris now", ["city"], ["city", "artist"])
     _, (gradient,) = pipe.get_loss([gold], scores)
     assert gradient[3].argmin() == tags.index("U-city") and gradient[0].argmin() == 0
+
+
+def test_what_is_left_out_of_the_loss_is_not_left_to_the_teacher(old):
+    nlp = spacy.load(old)
+    add_labels(nlp, {"sequence_labeler": ["artist"]}, old)
+    pipe = nlp.get_pipe("sequence_labeler")
+    one = example(nlp, "hear miles davis", ["artist"], ["artist", "venue"])
+    one.reference.set_ents([Span(one.reference, 1, 3, label="venue")])
+    with pytest.warns(UserWarning, match="venue"):
+        _, (gradient,) = pipe.get_loss([one], [np.zeros((3, pipe.scheme.n_tags), "f")])
+    assert gradient[0].any() and not gradient[1:].any()
+
+
+def test_a_head_whose_size_was_in_the_config_grows(tmp_path):
+    nlp = spacy.blank("xx")
+    model = {"@architectures": "spacy-lsbillm.SequenceLabeler.v1", "tok2vec": CNN, "nO": 5}
+    nlp.add_pipe("sequence_labeler", config={"model": model})
+    nlp.initialize(lambda: [example(nlp, text, ["city"]) for text in OLD])
+    add_labels(nlp, {"sequence_labeler": ["artist"]})
+    nlp.to_disk(tmp_path / "grown")
+    assert spacy.load(tmp_path / "grown").get_pipe("sequence_labeler").labels == ("city", "artist")
 
 
 @pytest.mark.parametrize("factory", ["textcat", "textcat_multilabel"])

@@ -21,6 +21,8 @@ from thinc.api import Adam, reduce_mean
 from tiny import TEXTS
 
 from spacy_lsbillm.backbone.base import BaseSettings, load_causal_lm
+from spacy_lsbillm.distillation.taught import close_taught
+from spacy_lsbillm.distillation.teacher import Teacher
 from spacy_lsbillm.training_config import MODELS, training_config
 
 REPOSITORY = Path(__file__).parent.parent
@@ -57,6 +59,11 @@ def billm(base):
     return call(("spacy_architectures", "spacy-lsbillm.BiLLMModel.v1"), name=str(base))
 
 
+def taught(folder):
+    close_taught(folder, Teacher("one", "0.0.0", "0", exclusive=True, classes=("a", "b")))
+    return folder
+
+
 def arguments(name, base, folder):
     """Arguments for what is registered under a name that must be given some."""
     (folder / "corpus.jsonl").write_text("")
@@ -74,6 +81,10 @@ def arguments(name, base, folder):
         "JsonlCorpus.v1": lambda: {"path": folder / "corpus.jsonl"},
         "MultipleChoice.v1": lambda: {"path": folder / "corpus.jsonl"},
         "JoinedCorpus.v1": lambda: {"path": folder},
+        "LabelSetCorpus.v1": lambda: {"path": folder},
+        "DistilledCorpus.v1": lambda: {"path": taught(folder)},
+        "new_labels.v1": lambda: {"labels": {"ner": ["city"]}},
+        "taught_by.v1": lambda: {"card": {"teacher": "one"}},
         "random_masks.v1": lambda: {"masks": ["all", "none"]},
     }.get(name.removeprefix("spacy-lsbillm."), dict)()
 
