@@ -52,50 +52,50 @@ def create_billm_model_v1(
     white_space: str | None = None,
     device: str | None = None,
 ) -> Model[list[Doc], Any]:
-    """A decoder-only language model, its causal mask removed from all or some layers, tuned with LoRA; one vector a
-    spaCy token. Nothing is loaded before `initialize` or `from_disk`.
+    """Create a decoder-only language model that gives one vector per spaCy token: the causal mask is removed from all
+    or some of its layers, and it is tuned with LoRA. Nothing is loaded before `initialize` or `from_disk`.
 
     name (str): The base: a folder in Hugging Face format, or a hub id.
-    get_spans (Callable | None): A registered span getter; the parts of documents that are seen on their own, or with
-        what "spacy-lsbillm.context_spans.v1" gives them of their document. None: whole documents.
-    revision (str | None): Of the base, on the hub.
+    get_spans (Callable | None): A registered span getter: the parts of documents that are processed on their own, or
+        with the context that "spacy-lsbillm.context_spans.v1" gives them from their document. None: whole documents.
+    revision (str | None): The revision of the base on the hub.
     unmask (str): The layers that attend in both directions: "all", "none", "0011" or "bits:0011" (the first bit is the
         group next to the input), "from:8", "layers:4-7,12".
-    lora (dict | None): Settings of the adapter; those left out have their defaults. None: the base stays frozen.
+    lora (dict | None): Settings of the adapter; missing ones have their defaults. None: the base stays frozen.
     quantization (str | None): None, "nf4", "fp4" or "int8".
     dtype (str): "float32", "bfloat16", "float16" or "auto".
     attention (str): "sdpa" or "eager"; "auto" is the best that computes what the model was trained with.
-    depth (int | None): Use the first layers alone, this many; `unmask` counts those. None: all.
+    depth (int | None): Use only this many of the first layers; `unmask` counts these. None: all.
     scalar_mix (str | None): The layers whose learned mix is the output, in the notation of `unmask`. None: the last.
-    gradient_checkpointing (bool): Less memory and more time in training; the result is the same.
-    window (int | None): Pieces that the model sees at once. None: 512, or less for a small base, see
+    gradient_checkpointing (bool): Training takes less memory and more time; the result is the same.
+    window (int | None): Maximum pieces that the model processes at once. None: 512, or less for a small base, see
         `default_window`.
-    overlap (int | None): Pieces that neighbouring windows share at the least. None: 16 in windows of at least 512,
-        none in shorter ones.
-    repeat (int): Copies of a window's pieces that go through the model before those whose states count, so that causal
-        layers see the whole window, too (arXiv 2601.17585). A forward pass costs `repeat` + 1 times as much.
-    learn_rate_scale (float): The adapter's learning rate in units of the optimizer's.
-    heads_first (int): Updates in the beginning that change the heads alone.
-    unmask_warmup (int): Updates over which unmasked layers come to see their right side, whose attention scores get
-        log(t) with t from 0, as if causal, to 1. Predictions are made without the mask at any time. 0: from the
-        beginning.
-    output (str): "tokens": one vector a token, the mean of its pieces. "pieces": one a piece, for listeners that pool
-        them otherwise and for whatever reads `doc._.trf_data` as spacy-transformers fills it.
+    overlap (int | None): Minimum pieces that neighbouring windows share. None: 16 in windows of at least 512, none in
+        shorter ones.
+    repeat (int): Number of additional copies of a window's pieces before the one whose states are used, so that causal
+        layers see the whole window as well (arXiv 2601.17585). A forward pass costs `repeat` + 1 times as much.
+    learn_rate_scale (float): The adapter's learning rate, relative to that of the optimizer.
+    heads_first (int): Number of updates at the beginning that change only the heads.
+    unmask_warmup (int): Number of updates over which unmasked layers are gradually shown their right side: its
+        attention scores get log(t) added, with t rising from 0, as if causal, to 1. Predictions are always made without
+        the mask. 0: without it from the beginning.
+    output (str): "tokens": one vector per token, the mean of its pieces. "pieces": one per piece, for listeners that
+        pool them differently, and for code that reads `doc._.trf_data` as spacy-transformers fills it.
     adapter_optimizer (str | None): Optimizer states of the adapter that take less memory: "adamw_8bit",
-        "paged_adamw_32bit" or "paged_adamw_8bit". None: as the config's optimizer has them.
-    store_base (str): What of the base a saved pipeline holds: "reference" (its name and fingerprint), "copy", or
+        "paged_adamw_32bit" or "paged_adamw_8bit". None: those of the config's optimizer.
+    store_base (str): What a saved pipeline contains of the base: "reference" (its name and fingerprint), "copy", or
         "merged" (with the adapter folded in).
-    store_adapter (str): In what the adapter is saved: "float32", as it was trained, or "bfloat16" or "float16", which
-        takes half the space and rounds it.
+    store_adapter (str): The dtype in which the adapter is saved: "float32", as it was trained, or "bfloat16" or
+        "float16", which take half the space and round it.
     fold_adapter (str): Whether prediction uses a second copy of the weights that the adapter changes, with the adapter
-        in it: "always", "never", or "auto": where the base is neither quantised nor shared and memory allows it.
-    add_bos_token (bool | None): Whether each window begins with the tokenizer's start token. None: as the tokenizer
-        does by itself.
-    white_space (str | None): What the tokenizer is shown of white space: "text" (as it is), "lines" (as single blanks
-        and line breaks) or "blank" (as single blanks). None: "lines", in a trained pipeline what it was trained with.
-    device (str | None): Where the base computes, whatever spaCy uses: "cuda", "mps" (Apple's GPUs) or "cpu". None:
-        where spaCy does.
-    RAISES (ValueError): A value that is not allowed, whatever the base.
+        folded in: "always", "never", or "auto": if the base is neither quantised nor shared and memory allows it.
+    add_bos_token (bool | None): Whether each window begins with the tokenizer's start token. None: the tokenizer's own
+        behaviour.
+    white_space (str | None): How white space is shown to the tokenizer: "text" (as it is), "lines" (as single blanks
+        and line breaks) or "blank" (as single blanks). None: "lines"; in a trained pipeline, as in its training.
+    device (str | None): The device of the base, whatever spaCy uses: "cuda", "mps" (Apple's GPUs) or "cpu". None: the
+        same as spaCy.
+    RAISES (ValueError): A value is not allowed for any base.
     """
     backbone = BackboneSettings(
         base=BaseSettings(name, revision, dtype, quantization, attention, depth),
@@ -124,11 +124,13 @@ def create_billm_model_v1(
 def create_tok2vec_billm_v1(
     transformer: Model[list[Doc], Any], pooling: Model[Ragged, Floats2d], grad_factor: float = 1.0
 ) -> Model[list[Doc], list[Floats2d]]:
-    """A backbone of a component's own, in place of a listener; `Language.replace_listeners` makes them.
+    """Create a layer that gives a component its own backbone, in place of a listener. `Language.replace_listeners`
+    writes it into configs.
 
     transformer (Model): From `spacy-lsbillm.BiLLMModel.v1`.
-    pooling (Model): As a listener has it. Vectors are one a token already, so that it has nothing left to do.
-    grad_factor (float): By which gradients are multiplied on their way to the adapter.
+    pooling (Model): The pooling layer of the listener that it replaces. It has an effect only with `output = "pieces"`;
+        otherwise there is already one vector per token.
+    grad_factor (float): Factor for gradients on their way to the adapter.
     """
     return build_tok2vec(transformer, pooling, grad_factor)
 
@@ -136,9 +138,10 @@ def create_tok2vec_billm_v1(
 def create_sequence_labeler_v1(
     tok2vec: Model[list[Doc], list[Floats2d]], nO: int | None = None
 ) -> Model[list[Doc], list[Floats2d]]:
-    """Dropout and one linear layer over token vectors, for `sequence_labeler`. The rate is `training.dropout`.
+    """Create the model of a `sequence_labeler`: dropout (at the rate `training.dropout`) and one linear layer over
+    token vectors.
 
-    tok2vec (Model): A listener, or any other layer that gives one vector a token.
+    tok2vec (Model): A listener, or any other layer that gives one vector per token.
     nO (int | None): The number of tags; null: set by the component from its labels.
     """
     return build_sequence_labeler(tok2vec, nO)
@@ -150,12 +153,12 @@ def create_span_labeler_v1(
     block_size: int = 1_000_000,
     nO: int | None = None,
 ) -> Model[list[Doc], list[Floats3d]]:
-    """A score of each label for each span up to a length, from its first word, its last word and its length, for
-    `span_labeler`. The rate of its dropout is `training.dropout`.
+    """Create the model of a `span_labeler`: it scores each label for each span up to a maximum length, from the span's
+    first word, its last word and its length. The dropout rate is `training.dropout`.
 
-    tok2vec (Model): A listener, or any other layer that gives one vector a token.
+    tok2vec (Model): A listener, or any other layer that gives one vector per token.
     hidden_size (int): The width of the two projections of a token vector.
-    block_size (int): Numbers that a prediction makes at once: less takes less memory.
+    block_size (int): How many scores a prediction computes at once; fewer take less memory.
     nO (int | None): The number of labels; null: set by the component.
     RAISES (SettingError): A size is not allowed.
     """
@@ -171,17 +174,18 @@ def create_pooled_textcat_v1(
     focal_gamma: float = 0.0,
     label_smoothing: float = 0.0,
 ) -> Model[list[Doc], Floats2d]:
-    """One vector a document, dropout and one linear layer, for spaCy's `textcat` and `textcat_multilabel`.
+    """Create a model for spaCy's `textcat` and `textcat_multilabel`: token vectors pooled to one per document, dropout,
+    and one linear layer.
 
-    tok2vec (Model): A listener, or any other layer that gives one vector a token.
+    tok2vec (Model): A listener, or any other layer that gives one vector per token.
     exclusive_classes (bool): True for `textcat`, false for `textcat_multilabel`.
     pooling (str): "last", "mean", "max" or "attention".
     nO (int | None): The number of classes; null: set by the component from its labels.
-    class_weights (str | None): "balanced": a document counts inversely to how often its class was seen in training so
-        far; null: all count the same.
-    focal_gamma (float): Focal loss: documents that are learned already count less; 0: none, 2: the usual one.
-    label_smoothing (float): The share of the truth that is spread over all classes.
-    RAISES (SettingError): A value that is not allowed.
+    class_weights (str | None): "balanced": a document is weighted inversely to how often its class has been seen in
+        training so far; null: all have the same weight.
+    focal_gamma (float): Focal loss: documents that are already learned are weighted less; 0: off, 2: the usual value.
+    label_smoothing (float): The share of the target distribution that is spread evenly over all classes.
+    RAISES (SettingError): A value is not allowed.
     """
     loss = LossSettings(class_weights, focal_gamma, label_smoothing)
     return build_pooled_textcat(tok2vec, exclusive_classes, pooling, nO, loss)
@@ -196,10 +200,10 @@ def create_textcat_reduce_v1(
     use_reduce_mean: bool,
     nO: int | None = None,
 ) -> Model[list[Doc], Floats2d]:
-    """`spacy.TextCatReduce.v1` with the same settings and weights, in which empty documents are no error, and documents
-    without a class have no part in the loss of a `textcat`.
+    """Create a `spacy.TextCatReduce.v1`, with the same settings and weights, for incomplete corpora: empty documents
+    are not an error, and documents without a class are left out of the loss of a `textcat`.
 
-    tok2vec (Model): A listener, or any other layer that gives one vector a token.
+    tok2vec (Model): A listener, or any other layer that gives one vector per token.
     exclusive_classes (bool): True for `textcat`, false for `textcat_multilabel`.
     use_reduce_first (bool), use_reduce_last (bool), use_reduce_max (bool), use_reduce_mean (bool): What is pooled; at
         least one.
@@ -214,9 +218,10 @@ def create_textcat_reduce_v1(
 def create_span_finder_v1(
     tok2vec: Model[list[Doc], list[Floats2d]], scorer: Model[Floats2d, Floats2d]
 ) -> Model[list[Doc], Floats2d]:
-    """`spacy.SpanFinder.v1` with the same settings and weights, in which a batch of empty documents is no error.
+    """Create a `spacy.SpanFinder.v1`, with the same settings and weights, for which a batch of empty documents is not
+    an error.
 
-    tok2vec (Model): A listener, or any other layer that gives one vector a token.
-    scorer (Model): Token vectors to two scores each; with `nO = 2`.
+    tok2vec (Model): A listener, or any other layer that gives one vector per token.
+    scorer (Model): Maps token vectors to two scores each; with `nO = 2`.
     """
     return build_span_finder(tok2vec, scorer)

@@ -1,4 +1,4 @@
-"""`python -m spacy lsbillm card`: the model card of a trained pipeline."""
+"""`python -m spacy lsbillm card`: write the model card of a trained pipeline."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,10 +13,10 @@ from .pipelines import PipelineArgument, pipeline_folder
 
 ScoresOption = Annotated[
     Path | None,
-    Option("--scores", "-s", help="Scores on further data, as spacy evaluate --output writes them", exists=True),
+    Option("--scores", "-s", help="Further scores to include: a file written by spacy evaluate --output", exists=True),
 ]
 DataOption = Annotated[
-    str | None, Option("--data", "-d", help='Of which data --scores are, such as "test set corpus/test.spacy"')
+    str | None, Option("--data", "-d", help='Data that --scores were measured on, such as "test set corpus/test.spacy"')
 ]
 ForceOption = Annotated[bool, Option("--force", "-f", help="Replace a README.md that was written or edited by hand")]
 
@@ -25,18 +25,18 @@ ForceOption = Annotated[bool, Option("--force", "-f", help="Replace a README.md 
 def card_cli(
     pipeline: PipelineArgument, scores: ScoresOption = None, data: DataOption = None, force: ForceOption = False
 ) -> None:
-    """Write the model card of a trained pipeline (README.md in its folder) from what its files say.
+    """Write the model card of a trained pipeline, README.md in its folder, from the information in its files.
 
-    The card says what the pipeline is, its base and licences, which layers see right, scores with their data, labels,
-    how it was trained and how to load it. Description, author, licence, sources and notes are those of the pipeline's
-    meta.json: edit them there and run this again. Trainings with configs of init-config write the card by themselves;
-    spacy package takes it for the package.
+    The card describes the pipeline, its base and licences, which layers see right, scores with their data, labels, how
+    it was trained and how to load it. Description, author, licence, sources and notes come from the pipeline's
+    meta.json: edit them there and run the command again. Trainings with configs of init-config write the card
+    automatically, and spacy package includes it in the package.
 
     Example: python -m spacy lsbillm card training/model-best --scores training/metrics.json --data "test set"
     """
     try:
         if (scores is None) != (data is None):
-            raise SettingError("--scores and --data go together: name the file of scores, and the data they are of.")
+            raise SettingError("--scores and --data go together: name the file with scores and their data.")
         folder = pipeline_folder(pipeline)
         if scores is not None and data is not None:
             add_evaluation(folder, data, scores)
@@ -46,8 +46,8 @@ def card_cli(
     if not written:
         msg.fail(
             f"{folder / CARD} was written or edited by hand",
-            "Replace it with --force. What a card says of description, author, licence, sources and notes can be "
-            "edited in meta.json.",
+            "Replace it with --force. Description, author, licence, sources and notes of a card can be edited in "
+            "meta.json.",
             exits=1,
         )
     msg.good(f"Wrote {folder / CARD}")

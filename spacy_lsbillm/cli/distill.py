@@ -1,4 +1,4 @@
-"""`python -m spacy lsbillm distill`: a small pipeline from what a large one says of plain text."""
+"""`python -m spacy lsbillm distill`: train a small pipeline on the annotation of a large one."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,18 +17,18 @@ from .pipelines import any_pipeline_folder
 from .train import CodeOption, ends_told
 
 TeacherArgument = Annotated[str, Argument(help="A trained pipeline: its folder, or the name of its installed package")]
-StudentArgument = Annotated[Path, Argument(help="The student's training config", exists=True, dir_okay=False)]
+StudentArgument = Annotated[Path, Argument(help="Training config of the student", exists=True, dir_okay=False)]
 TextArgument = Annotated[
     Path, Argument(help=f"Plain text: a file that ends in {', '.join(SUFFIXES)}, or a folder of such files")
 ]
-OutputOption = Annotated[Path, Option("--output", "-o", help="Folder to write; a run that was stopped goes on in it")]
+OutputOption = Annotated[Path, Option("--output", "-o", help="Output folder; an interrupted run resumes in it")]
 GoldOption = Annotated[
-    Path | None, Option("--gold", help="Annotated documents to learn from as well: a .spacy file or a folder of them")
+    Path | None, Option("--gold", help="Annotated documents to train on as well: a .spacy file or a folder of them")
 ]
 FloorOption = Annotated[
-    float, Option("--floor", help="How probable a label must be for spaCy's own components, which learn hard ones")
+    float, Option("--floor", help="Minimum probability of labels for spaCy's own components, which learn hard labels")
 ]
-TagsOption = Annotated[int, Option("--top-tags", help="Tags of a token that are kept, with their probabilities")]
+TagsOption = Annotated[int, Option("--top-tags", help="Most probable tags to keep per token, with their probabilities")]
 GpuOption = Annotated[int, Option("--gpu-id", "-g", help=HELP)]
 EveryOption = Annotated[
     str, Option("--checkpoint-every", "-e", help="Steps (200) or time (90s, 10m, 2h) between checkpoints")
@@ -56,13 +56,13 @@ def distill_cli(
     max_errors: ErrorsOption = HOW.max_errors,
     quiet: QuietOption = False,
 ) -> None:
-    """Train a small pipeline on what a trained one says of plain text.
+    """Train a small pipeline on plain text that a trained pipeline annotates.
 
-    TEACHER annotates TEXT once, with the probabilities of tags and classes: OUTPUT/targets. STUDENT_CONFIG is any
-    training config; its sequence_labeler, and its textcat with an architecture of spacy-lsbillm, learn from these
-    probabilities, spaCy's ner and textcat from labels that are at least as probable as --floor. Values of the config
-    are set like --paths.dev dev.spacy. The student is OUTPUT/training/model-best. After a kill, the same command goes
-    on.
+    TEACHER annotates TEXT once, with the probabilities of tags and classes, in OUTPUT/targets. STUDENT_CONFIG is any
+    training config. Its sequence_labeler, and its textcat with an architecture of spacy-lsbillm, learn from these
+    probabilities; spaCy's ner and textcat learn from labels with a probability of at least --floor. Set values of the
+    config like --paths.dev dev.spacy. The student is OUTPUT/training/model-best. Run the same command again to resume
+    an interrupted run.
 
     Example: python -m spacy lsbillm distill training/model-best cnn.cfg text.txt --output small --paths.dev dev.spacy
     """

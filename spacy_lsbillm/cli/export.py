@@ -1,4 +1,4 @@
-"""`python -m spacy lsbillm export`: a trained head as a folder that transformers loads by itself."""
+"""`python -m spacy lsbillm export`: write a trained head as a folder that transformers loads by itself."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,22 +11,22 @@ from ..exporting import export
 from . import app
 from .pipelines import PipelineArgument, pipeline_folder
 
-FolderArgument = Annotated[Path, Argument(help="The folder to write; one that this command has written is replaced")]
+FolderArgument = Annotated[Path, Argument(help="Output folder; one that this command wrote is replaced")]
 
 
 @app.command("export")
 def export_cli(
     pipeline: PipelineArgument,
     folder: FolderArgument,
-    component: Annotated[str | None, Option(help="The head to export, if there are several")] = None,
-    base: Annotated[str | None, Option(help="The folder or hub id of the base, if not as the pipeline says")] = None,
+    component: Annotated[str | None, Option(help="Head to export, if the pipeline has several")] = None,
+    base: Annotated[str | None, Option(help="Folder or hub id of the base, if it has moved")] = None,
 ) -> None:
-    """Write one head of a trained pipeline and its base for use without spaCy and without this package.
+    """Write one head of a trained pipeline, with its base, for use without spaCy and without this package.
 
-    The folder holds one of transformers' own classifiers, such as LlamaForTokenClassification, with the adapter folded
-    into its weights, its labels, the tokenizer and a model card. It is loaded and compared with the pipeline before it
-    gets its name. What a plain config.json cannot say is refused: masks that differ between layers, repetition, a mix
-    of layers, heads of other kinds.
+    The folder contains one of transformers' own classifiers, such as LlamaForTokenClassification, with the adapter
+    folded into its weights, its labels, the tokenizer and a model card. It is loaded and compared with the pipeline
+    before it gets its name. What a plain config.json cannot express is refused: masks that differ between layers,
+    repetition, a mix of layers, other heads.
     """
     try:
         exported = export(pipeline_folder(pipeline), folder, component, base)
@@ -37,8 +37,8 @@ def export_cli(
         version = ".".join(map(str, FIRST_VERSION))
         msg.warn(
             "Not compared with the pipeline",
-            f"The installed transformers keeps the causal mask whatever config.json says. The folder is for {version} "
-            f"and newer: export it once more there to have it checked.",
+            f"The installed transformers keeps the causal mask whatever config.json says. The folder needs {version} "
+            f"or newer: to have it checked, export again with such a version.",
         )
     else:
         share = f"{agreement.largest:.1g}"

@@ -1,4 +1,4 @@
-"""`python -m spacy lsbillm quantize`: a pipeline with weights in eight bits, if it loses little."""
+"""`python -m spacy lsbillm quantize`: store a pipeline with weights in eight bits, if it loses little."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,15 +18,15 @@ from .debug_pieces import corpus_files
 from .merge import OutputArgument
 from .pipelines import PipelineArgument, pipeline_folder
 
-# Layers that are named as being to blame.
+# How many of the layers with the largest errors are listed.
 SHOWN = 5
 MEGABYTE = 1e6
 DevArgument = Annotated[
-    Path, Argument(help="Annotated documents that it was not trained with: a .spacy file or a folder of them")
+    Path, Argument(help="Annotated documents that were not used in training: a .spacy file or a folder of them")
 ]
-LossOption = Annotated[float, Option("--max-loss", help="Points that any of the pipeline's scores may lose")]
+LossOption = Annotated[float, Option("--max-loss", help="Maximum loss of any of the pipeline's scores, in points")]
 KeepOption = Annotated[
-    str | None, Option("--keep", help="Layers that stay in float32, such as 0-1,11, counted from 0 next to the input")
+    str | None, Option("--keep", help="Layers to keep in float32, such as 0-1,11; layer 0 is next to the input")
 ]
 CodeOption = Annotated[Path | None, Option("--code", "-c", help="Python file with functions that the pipeline needs")]
 
@@ -40,11 +40,12 @@ def quantize_cli(
     keep: KeepOption = None,
     code: CodeOption = None,
 ) -> None:
-    """Fold the adapter of a trained pipeline into weights of eight bits, for prediction on a CPU.
+    """Fold the adapter of a trained pipeline into weights in eight bits, for prediction on a CPU.
 
-    The pipeline runs in float32 and in eight bits over the development set. What it loses is printed, and OUTPUT is
-    written if that is at most --max-loss; if not, which layers are to blame, and what keeping them in float32 costs.
-    The weights take a quarter of the memory; whether it is faster depends on the CPU and is measured, too.
+    The command runs the pipeline in float32 and in eight bits over the development set and prints the loss. OUTPUT is
+    written if the loss is at most --max-loss; otherwise the command lists the layers with the largest errors, and what
+    keeping them in float32 costs. The weights take a quarter of the memory. Whether prediction is faster depends on the
+    CPU, and is measured as well.
 
     Example: python -m spacy lsbillm quantize training/model-best corpus/dev.spacy quantized --keep 0,11
     """
@@ -66,7 +67,10 @@ def quantize_cli(
 
 
 def _layers(keep: str | None, folder: Path) -> list[int]:
-    """RAISES (MaskError): They cannot be read, or there are no such layers."""
+    """The layers that --keep names.
+
+    RAISES (MaskError): The value cannot be read, or names layers that the base does not have.
+    """
     if keep is None:
         return []
     layers = [read_record(folder / name)["base"]["layers"] for name in billm_blocks(load_config(folder / "config.cfg"))]
@@ -107,7 +111,7 @@ def _blame(result: Quantized, max_loss: float) -> None:
             f"--keep {_listed(attempt.kept)}: {attempt.comparison.loss:.2f} points lost, {more / MEGABYTE:.1f} MB more"
         )
     if not result.others or result.others[-1].comparison.loss > max_loss:
-        print("None of these loses as little as that: leave the pipeline in float32, or raise --max-loss.")
+        print("None of these stays within --max-loss: leave the pipeline in float32, or raise --max-loss.")
 
 
 def _listed(layers: tuple[int, ...]) -> str:

@@ -1,4 +1,4 @@
-"""`python -m spacy lsbillm serve`: pipelines behind HTTP."""
+"""`python -m spacy lsbillm serve`: annotate over HTTP."""
 
 import sys
 from pathlib import Path
@@ -16,16 +16,16 @@ from .pipelines import any_pipeline_folder
 
 PipelinesArgument = Annotated[
     list[str],
-    Argument(help="Trained pipelines: folders or installed packages, each perhaps with a name: NAME=PIPELINE"),
+    Argument(help="Trained pipelines: folders or installed packages. Give one a name with NAME=PIPELINE"),
 ]
-HostOption = Annotated[str, Option("--host", help="Address to listen on; 0.0.0.0 is open to the whole network")]
-PortOption = Annotated[int, Option("--port", "-p", help="Port to listen on; 0: any that is free")]
-GatherOption = Annotated[float, Option("--gather-ms", help="Milliseconds a request may wait for others to go with")]
-BodyOption = Annotated[int, Option("--max-body", help="Bytes a request may have")]
-DocumentsOption = Annotated[int, Option("--max-documents", help="Texts a request may have")]
-LengthOption = Annotated[int, Option("--max-length", help="Characters a text may have")]
-QueueOption = Annotated[int, Option("--max-queue", help="Texts that may wait, of all requests together")]
-TimeoutOption = Annotated[float, Option("--timeout", help="Seconds a request may take")]
+HostOption = Annotated[str, Option("--host", help="Address to listen on; 0.0.0.0 opens it to the whole network")]
+PortOption = Annotated[int, Option("--port", "-p", help="Port to listen on; 0 chooses a free one")]
+GatherOption = Annotated[float, Option("--gather-ms", help="Milliseconds to wait for further requests for a batch")]
+BodyOption = Annotated[int, Option("--max-body", help="Maximum bytes per request")]
+DocumentsOption = Annotated[int, Option("--max-documents", help="Maximum texts per request")]
+LengthOption = Annotated[int, Option("--max-length", help="Maximum characters per text")]
+QueueOption = Annotated[int, Option("--max-queue", help="Maximum waiting texts of all requests together")]
+TimeoutOption = Annotated[float, Option("--timeout", help="Maximum seconds per request")]
 GpuOption = Annotated[int, Option("--gpu-id", "-g", help=HELP)]
 CodeOption = Annotated[Path | None, Option("--code", "-c", help="Python file with functions that the pipelines need")]
 
@@ -44,11 +44,11 @@ def serve_cli(
     gpu_id: GpuOption = -1,
     code: CodeOption = None,
 ) -> None:
-    """Serve trained pipelines over HTTP, with a page at / to try them. Those over the same base have it in memory once.
+    """Serve trained pipelines over HTTP, with a page at / for trying them. Pipelines over one base share its weights.
 
-    POST /v1/annotate takes {"texts": [...], "pipeline": NAME} and answers with what annotate writes of each text.
-    GET /v1/pipelines, /health and /metrics say what is served and how it does. It has no passwords and no encryption:
-    it listens to this machine alone, unless --host says otherwise.
+    POST /v1/annotate accepts {"texts": [...], "pipeline": NAME} and returns the annotation of each text, in the format
+    of the annotate command. GET /v1/pipelines lists the pipelines, /health and /metrics report the state of the
+    service. There are no passwords and no encryption: only this machine can connect, unless --host opens the service.
 
     Example: python -m spacy lsbillm serve requests=training/model-best diseases=en_diseases --port 8000
     """
@@ -71,9 +71,9 @@ def _tell(headline: str, details: str) -> None:
 
 
 def _named(pipelines: list[str]) -> dict[str, Path]:
-    """The folders of pipelines, by name.
+    """The folders of the given pipelines, by name.
 
-    RAISES (ValueError): There is none such, or two have the same name.
+    RAISES (ValueError): A pipeline does not exist, or two have the same name.
     """
     folders: dict[str, Path] = {}
     for given in pipelines:
