@@ -15,6 +15,8 @@ from spacy_lsbillm.backbone import MaskPlan
 from spacy_lsbillm.cards import write_card
 from spacy_lsbillm.cards.picture import mask_picture
 
+pytestmark = pytest.mark.any_stack
+
 SAVED = Path(__file__).parent / "fixtures" / "saved"
 
 

@@ -23,6 +23,8 @@ from spacy_lsbillm.layers.soft_classes import SOFT_CLASSES
 from spacy_lsbillm.pipeline.soft_tags import SOFT_TAGS, SoftTags
 from spacy_lsbillm.tagging import Scheme, tag_marginals
 
+pytestmark = pytest.mark.any_stack
+
 COPIES = 6
 TOK2VEC = {"factory": "tok2vec", "model": CNN}
 HEARD = {"@architectures": "spacy.Tok2VecListener.v1", "width": CNN["width"], "upstream": "tok2vec"}

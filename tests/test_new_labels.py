@@ -19,6 +19,8 @@ from spacy_lsbillm.layers import LossSettings
 from spacy_lsbillm.pipeline.span_labeler import span_labeler_score
 from spacy_lsbillm.pipeline.teacher import add_labels, create_new_labels_v1
 
+pytestmark = pytest.mark.any_stack
+
 OLD = ["we met in boston", "a trip to paris", "rain over boston again", "they live in paris now"]
 NEW = ["hear miles davis", "some songs by chet baker", "a record of miles davis", "chet baker on air"]
 CITIES, ARTISTS = ("boston", "paris"), ("miles davis", "chet baker")

@@ -19,6 +19,8 @@ from spacy.language import Language
 from spacy.tokens import Span, SpanGroup
 from tiny import TEXTS
 
+pytestmark = pytest.mark.any_stack
+
 reason = "the service needs FastAPI and uvicorn, and its tests httpx: python -m pip install 'spacy-lsbillm[test]'"
 for module in ("fastapi", "uvicorn", "httpx"):
     pytest.importorskip(module, reason=reason)
