@@ -15,6 +15,8 @@ from test_heads import corpus, fit, labeler
 from spacy_lsbillm.analysis import right_context, right_side
 from spacy_lsbillm.errors import SettingError
 
+pytestmark = pytest.mark.any_stack
+
 NLP = spacy.blank("en")
 
 

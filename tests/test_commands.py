@@ -22,6 +22,8 @@ from spacy_lsbillm.cli import app
 from spacy_lsbillm.piece_statistics import Cutting, count_pieces
 from spacy_lsbillm.training_config import DEVICES
 
+pytestmark = pytest.mark.any_stack
+
 
 def test_masks_command(make_base, tmp_path):
     trained(make_base(), unmask="0101", steps=1).to_disk(tmp_path / "pipeline")

@@ -17,6 +17,8 @@ from spacy_lsbillm.base_size import SIZES, BaseSize, fitted_to, size_of
 from spacy_lsbillm.errors import BaseError
 from spacy_lsbillm.training_config import DEVICES, KNOWN, training_config
 
+pytestmark = pytest.mark.any_stack
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.cfg"))
 # One score of each component that is not zero after some steps on a corpus that is learned by heart.

@@ -22,6 +22,8 @@ from spacy_lsbillm.alignment import SpecialPieces, align, cut_pieces, cut_window
 from spacy_lsbillm.alignment.white_space import show
 from spacy_lsbillm.layers.billm_model import ModelSettings
 
+pytestmark = pytest.mark.any_stack
+
 KINDS = [*MAKERS, *LOSSY]
 EXAMPLES, DOCS = 20, 50
 VOCAB = spacy.blank("xx").vocab

@@ -12,6 +12,8 @@ from tiny import TEXTS
 
 from spacy_lsbillm.training_config import CLASSIFIERS, KNOWN, training_config
 
+pytestmark = pytest.mark.any_stack
+
 HEADS = [(name, None) for name in KNOWN if name != "doc_cleaner"]
 HEADS += [("textcat", pooling) for pooling in ("last", "mean", "max", "attention")] + [("textcat_multilabel", "mean")]
 AMONG = ["", TEXTS[0], "", "", TEXTS[1], ""]

@@ -14,6 +14,8 @@ from spacy_lsbillm.backbone import loading
 from spacy_lsbillm.files import write_seal
 from spacy_lsbillm.layers import billm_model
 
+pytestmark = pytest.mark.any_stack
+
 LONG = [" ".join(TEXTS * 6)]
 
 

@@ -19,6 +19,8 @@ from spacy_lsbillm.data import read_records
 from spacy_lsbillm.data.scoring import make_textcat_scorer
 from spacy_lsbillm.errors import AdapterError, BaseError, DataError, SettingError
 
+pytestmark = pytest.mark.any_stack
+
 LABELER = {"@architectures": "spacy-lsbillm.SequenceLabeler.v1", "tok2vec": LISTENER}
 OTHER_KIND = {"@architectures": "spacy.Tok2VecListener.v1", "width": 64, "upstream": "*"}
 

@@ -9,6 +9,8 @@ from pipelines import trained
 from tiny import TEXTS
 from transformers import AutoModelForCausalLM
 
+pytestmark = pytest.mark.any_stack
+
 TINY = [
     *("--tokenizer.vocab_size", "300", "--tokenizer.every", "1"),
     *("--model.layers", "2", "--model.width", "16", "--model.heads", "2", "--model.key_value_heads", "2"),

@@ -25,6 +25,8 @@ from spacy_lsbillm.distillation.taught import close_taught
 from spacy_lsbillm.distillation.teacher import Teacher
 from spacy_lsbillm.training_config import MODELS, training_config
 
+pytestmark = pytest.mark.any_stack
+
 REPOSITORY = Path(__file__).parent.parent
 BASE = REPOSITORY / "assets" / "base"
 REDUCE = {f"use_reduce_{what}": True for what in ("first", "last", "max", "mean")}

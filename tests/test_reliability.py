@@ -18,9 +18,9 @@ from benchmarks.reliability.results import Results
 
 pytestmark = [pytest.mark.slow, pytest.mark.any_stack]
 
-# Of the cases of each part: together a minute and a half of a core.
-SHARES = {"documents": 0.005, "corruptions": 0.02, "kills": 0.006, "concurrency": 0.01, "settings": 0.005} | {
-    "trainings": 0.02
+# Of the cases of each part: together a minute of a core.
+SHARES = {"documents": 0.003, "corruptions": 0.01, "kills": 0.004, "concurrency": 0.005, "settings": 0.005} | {
+    "trainings": 0.01
 }
 # Where the test parts write what they were asked for, in a folder above that of the cases.
 LOG = "log"

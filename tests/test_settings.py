@@ -16,6 +16,8 @@ from spacy_lsbillm.layers import LossSettings, ModelSettings, ShimSettings
 from spacy_lsbillm.layers.billm_model import MAX_BATCH_ITEMS
 from spacy_lsbillm.pipeline import billm_transformer, sequence_labeler, span_labeler
 
+pytestmark = pytest.mark.any_stack
+
 DOCS = Path(__file__).parent.parent / "docs" / "settings.md"
 
 FACTORIES = {"transformer": "billm_transformer", "sequence_labeler": "sequence_labeler", "textcat": "textcat"}
