@@ -1,4 +1,4 @@
-"""Writing whole pipelines so that a stop at any moment leaves the old one or the new one."""
+"""Write whole pipelines atomically: a stop at any moment leaves either the old one or the new one."""
 
 import shutil
 import time
@@ -24,12 +24,12 @@ META, CONFIG = "meta.json", "config.cfg"
 
 
 def save(nlp: Language, path: str | Path) -> None:
-    """Write a pipeline beside the one that is there, then exchange them in one step. (`nlp.to_disk` overwrites a
-    pipeline file by file.) Files in the folder that are no part of the old pipeline are kept. If it has a
-    billm_transformer, its card is written as well.
+    """Save a pipeline atomically: write it beside the one that is there, then exchange the two in one step.
+    (`nlp.to_disk` overwrites a pipeline file by file.) Files in the folder that are not part of the old pipeline are
+    kept. If the pipeline has a billm_transformer, its model card is written as well.
 
-    path (str | Path): A pipeline's folder, or a new one.
-    RAISES (StorageError): There is something else at the path, or another process is writing there.
+    path (str | Path): The folder of a pipeline, or a new one.
+    RAISES (StorageError): There is something else at the path, or another process is writing to it.
     """
     _save(nlp, Path(path))
 
@@ -44,7 +44,7 @@ def _save(nlp: Language, path: Path, seconds: float | None = None) -> None:
 
 
 def _keep_others(old: Path, new: Path) -> None:
-    """Take over what is no part of the old pipeline, such as notes that somebody has put there."""
+    """Keep files that are not part of the old pipeline, such as notes that a user has put there."""
     if not (old / META).is_file():
         return
     try:
@@ -78,19 +78,19 @@ def _write_card(folder: Path, seconds: float | None = None) -> None:
 
 
 def create_save_whole_v1() -> Callable[[Language], Language]:
-    """For `[training.before_to_disk]`: the pipelines that a training writes are written with `save`, and with a model
-    card."""
+    """Create a callback for `[training.before_to_disk]` that writes the pipelines of a training with `save`, and with a
+    model card."""
     return _saved_by(_save_whole)
 
 
 def create_write_card_v1() -> Callable[[Language], Language]:
-    """For `[training.before_to_disk]`: the pipelines that a training writes have a model card (README.md), with the
-    scores of that moment."""
+    """Create a callback for `[training.before_to_disk]` that adds a model card (README.md) with the current scores to
+    the pipelines that a training writes."""
     return _saved_by(_save_with_card)
 
 
 def _saved_by(write: Callable[..., None]) -> Callable[[Language], Language]:
-    """A callback that puts a function in the place of `nlp.to_disk`. It is made when the training begins."""
+    """Create a callback that replaces `nlp.to_disk` with a function. It is made when the training begins."""
     return partial(_replace_to_disk, write, time.monotonic())
 
 
@@ -114,13 +114,13 @@ def _save_with_card(nlp: Language, begun: float, path: str | Path, **arguments: 
 def rewrite(
     source: Path, target: Path, store_base: str | None = None, base: str | None = None, kept: Collection[int] = ()
 ) -> None:
-    """Write a stored pipeline again, with another part of its base if asked for, and with a card. No model is loaded.
-    Files at the target that are no part of the old pipeline there are kept.
+    """Copy a stored pipeline, with its base stored in another way if asked for, and with a model card. No model is
+    loaded. Files in the target folder that are not part of the old pipeline are kept.
 
     store_base (str | None): "reference", "copy", "merged" or "int8"; None leaves it as it is.
-    base (str | None): The folder or hub id of the base, if it is not under its recorded name.
+    base (str | None): The folder or hub id of the base, if it is not at its recorded place.
     kept (Collection[int]): With "int8", layers whose weights stay in float32.
-    RAISES (StorageError, ...): It is damaged, or cannot be changed into that.
+    RAISES (StorageError, ...): The pipeline is damaged, or cannot be stored in that way.
     """
     if source.resolve() in target.resolve().parents:
         raise StorageError(f"{target} lies inside {source}, which would be copied into itself. Name another folder.")

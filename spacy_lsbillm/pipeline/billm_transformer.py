@@ -90,20 +90,20 @@ def make_billm_transformer(
     set_extra_annotations: Callable[[list[Doc], Any], None],
     max_batch_items: int,
 ) -> "BiLLMTransformer":
-    """Make the component. It reads no weights and asks no hub; `initialize` and `from_disk` do.
+    """Create a `billm_transformer`. No weights are read and no hub is contacted before `initialize` or `from_disk`.
 
     model (Model): From `spacy-lsbillm.BiLLMModel.v1`.
     set_extra_annotations (Callable): Called with each batch of documents and the model's output.
-    max_batch_items (int): Pieces that go through the model at once, padding counted.
+    max_batch_items (int): Maximum pieces that go through the model at once, including padding.
     """
     return BiLLMTransformer(nlp.vocab, model, set_extra_annotations, name=name, max_batch_items=max_batch_items)
 
 
 class BiLLMTransformer(Transformer):
-    """A decoder-only LLM that attends in both directions, shared by all components that listen.
+    """A decoder-only LLM that attends in both directions, shared by all components that listen to it.
 
-    `doc._.trf_data` holds one vector a token, or a piece. Adapters are the only weights that are trained and, unless
-    `store_base` says otherwise, the only ones saved.
+    `doc._.trf_data` contains one vector per token, or per piece. Only the adapters are trained, and only they are saved
+    unless `store_base` says otherwise.
     """
 
     def __init__(
@@ -128,8 +128,8 @@ class BiLLMTransformer(Transformer):
 
     @property
     def listener_map(self) -> dict[str, list[TransformerListener]]:
-        """Who listens, by the component's name. spaCy sets it to an empty one and then names each component behind
-        this one in turn (`find_listeners`), whenever a pipeline is put together."""
+        """The listeners, by the name of their component. Whenever a pipeline is assembled, spaCy empties it and then
+        calls `find_listeners` with each following component in turn."""
         return self._listener_map
 
     @listener_map.setter
@@ -138,12 +138,12 @@ class BiLLMTransformer(Transformer):
         self._behind: str | None = None
 
     def find_listeners(self, component: Any) -> None:
-        """Take the next component behind this one for a listener if it is one. `doc._.trf_data` holds the vectors of
-        the transformer that has run last, so that nobody listens from behind another one; a listener that names no
-        transformer listens to the one right before it.
+        """Connect a component, the next one behind this transformer, if it is a listener. `doc._.trf_data` contains the
+        vectors of the transformer that ran last, so a component behind another transformer cannot listen to this one; a
+        listener that names no transformer listens to the last one before it.
 
-        RAISES (ListenerError): The component names this transformer, or was trained with it, but stands behind another.
-        RAISES (SettingError): It pools pieces where it gets tokens.
+        RAISES (ListenerError): The component names this transformer, or was trained with it, but is behind another one.
+        RAISES (SettingError): It pools pieces although it gets tokens.
         """
         if component is self:
             self._behind = None
@@ -165,7 +165,7 @@ class BiLLMTransformer(Transformer):
                     )
 
     def add_listener(self, listener: TransformerListener, component_name: str) -> None:
-        """Take a listener, and have it refuse documents that this transformer has not seen."""
+        """Add a listener, and make it refuse documents that this transformer has not processed."""
         super().add_listener(listener, component_name)
         guard(listener, component_name, self.name)
         if _heard(listener) not in (None, self._token):
@@ -180,31 +180,31 @@ class BiLLMTransformer(Transformer):
 
     @property
     def mask(self) -> MaskPlan:
-        """Which layers attend in both directions, as the config has it: `mask.unmasked`, one entry a layer, and
-        `mask.words`."""
+        """The mask that the config sets: `mask.unmasked` says for each layer whether it attends in both directions, and
+        `mask.words` describes it."""
         return backbone_shim(self.model).backbone.plan
 
     def use_mask(self, notation: str | None) -> None:
-        """Compute with other layers unmasked from now on, to compare masks on one set of weights or to train under
-        several. What is saved has the mask of the config.
+        """Unmask other layers from now on, to compare masks on the same weights or to train with several masks. A saved
+        pipeline has the mask of the config.
 
-        notation (str | None): In mask notation; None goes back to the config's.
-        RAISES (MaskError): It cannot be read or does not fit the number of layers.
+        notation (str | None): A mask in mask notation; None restores the one of the config.
+        RAISES (MaskError): The mask cannot be read or does not fit the number of layers.
         """
         # A backward pass that is still to come belongs to the mask of its forward pass.
         self.settle()
         backbone_shim(self.model).backbone.use_mask(notation)
 
     def predict(self, docs: Iterable[Doc]) -> Any:
-        """The vectors of documents, as `set_annotations` takes them."""
+        """Compute the vectors of documents, in the form that `set_annotations` accepts."""
         self._settle_heard()
         return super().predict(docs)
 
     def pipe(self, stream: Iterable[Doc], *, batch_size: int = 128) -> Iterator[Doc]:
-        """Apply the component to a stream of documents. The model sorts what it gets by length itself. A batch that
-        fails goes to the error handler (`nlp.set_error_handler`), and to no other component.
+        """Apply the component to a stream of documents. The model itself sorts documents by length. A batch
+        that fails is passed to the error handler (`nlp.set_error_handler`), and to no further component.
 
-        batch_size (int): Documents that are buffered.
+        batch_size (int): How many documents are buffered.
         """
         for batch in minibatch(stream, batch_size):
             docs = list(batch)
@@ -216,11 +216,11 @@ class BiLLMTransformer(Transformer):
                 yield from docs
 
     def initialize(self, get_examples: Callable[[], Iterable[Example]], *, nlp: Language | None = None) -> None:
-        """Load the base, put the adapter on it and connect the listeners. Examples are looked at only where a `textcat`
-        with a model of spaCy's own listens: it learns from documents without a class, which is warned of.
+        """Load the base, add the adapter and connect the listeners. Examples are read only if a `textcat` with one of
+        spaCy's own models listens, to warn of documents without a class, which such a model learns from.
 
-        RAISES (SettingError): A listener would get nothing when it predicts, is of another kind or was made for another
-            width.
+        RAISES (SettingError): A listener would get nothing in prediction, is of another kind, or was made for vectors
+            of another width.
         """
         if nlp is not None:
             check_kinds(nlp, self)
@@ -279,11 +279,11 @@ class BiLLMTransformer(Transformer):
         sgd: Optimizer | None = None,
         losses: dict[str, float] | None = None,
     ) -> dict[str, float]:
-        """Run the backbone in training and hand its output to the listeners. Their gradients come back later, in one
-        backward pass: as soon as all have come, else before the next step or forward pass.
+        """Run the backbone in training mode and give its output to the listeners. Their gradients go through it later
+        in a single backward pass: when all have arrived, or at the latest before the next step or forward pass.
 
-        drop (float): Has no effect: the adapter has a dropout of its own.
-        sgd (Optimizer | None): To step with once the gradients are there.
+        drop (float): Has no effect: the adapter has its own dropout.
+        sgd (Optimizer | None): The optimizer for the step that follows the gradients.
         losses (dict): The squared norms of the gradients are added under the component's name.
         """
         examples = list(examples)
@@ -310,8 +310,8 @@ class BiLLMTransformer(Transformer):
         return losses
 
     def finish_update(self, sgd: Optimizer) -> None:
-        """Let the optimizer change the adapter. `nlp.update` asks for it before any listener has learned: it is done
-        once they have."""
+        """Let the optimizer change the adapter. `nlp.update` calls this before any listener has learned; the step is
+        postponed until they have."""
         if self._pending is not None and not self._pending.heard:
             self._pending.optimizer = sgd
             return
@@ -327,7 +327,8 @@ class BiLLMTransformer(Transformer):
         return super().__reduce_ex__(protocol)
 
     def settle(self) -> None:
-        """Do what is left to do of the last forward pass."""
+        """Complete the last forward pass: send gradients that have arrived through the backbone, and take the step that
+        is due."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.finish()
@@ -342,20 +343,19 @@ class BiLLMTransformer(Transformer):
             self.settle()
 
     def use_params(self, params: dict[Any, Any]) -> Iterator[None]:
-        """Use other values, such as averages, until the generator goes on; `nlp.use_params` is made of these.
+        """Use other parameter values, such as averages, until the generator is resumed, as `nlp.use_params` needs it.
 
-        params (dict): By the layer's id and the parameter's name.
+        params (dict): The values, by the layer's id and the parameter's name.
         """
         self._settle_heard()
         yield from super().use_params(params)
 
     def to_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> None:
-        """Write the component to a folder, which is replaced as a whole once everything is written and synced. The
-        `meta.json` of the pipeline beside it lists the base, also where no `initialize` has named it, as for a
-        component that is sourced.
+        """Save the component to a folder, which is replaced as a whole once everything is written and synced. The base
+        is added to the `meta.json` of the pipeline, also if `initialize` did not do that, as for a sourced component.
 
         exclude (Iterable[str]): "vocab" or "model".
-        RAISES (StorageError): The folder exists and is no component's, or another process is writing it.
+        RAISES (StorageError): The folder exists and is not that of a component, or another process is writing to it.
         """
         self._settle_heard()
         serialize = {
@@ -369,9 +369,9 @@ class BiLLMTransformer(Transformer):
         name_sources_beside(Path(path), self.model)
 
     def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> "BiLLMTransformer":
-        """Read the component from a folder, and the base from where the config says.
+        """Load the component from a folder, and the base from the place that the config names.
 
-        RAISES (ValueError): Something is damaged or missing, or the base is another one.
+        RAISES (ValueError): A file is damaged or missing, or the base is a different one.
         """
         deserialize = {
             "vocab": self.vocab.from_disk,
@@ -382,7 +382,8 @@ class BiLLMTransformer(Transformer):
         return self
 
     def to_bytes(self, *, exclude: Iterable[str] = ()) -> bytes:
-        """The same as a message. With `store_base = "copy"` or `"merged"` it holds the base."""
+        """Serialize the component to bytes, as `to_disk` does to files. With `store_base = "copy"` or `"merged"` they
+        include the base."""
         self._settle_heard()
         serialize = {
             "cfg": lambda: srsly.json_dumps(self.cfg),
@@ -392,7 +393,7 @@ class BiLLMTransformer(Transformer):
         return util.to_bytes(serialize, exclude)
 
     def from_bytes(self, bytes_data: bytes, *, exclude: Iterable[str] = ()) -> "BiLLMTransformer":
-        """Read what `to_bytes` gave."""
+        """Load the component from the bytes of `to_bytes`."""
 
         def load_model(data: bytes) -> None:
             if backbone_shim(self.model).from_bytes(data).loaded:

@@ -1,4 +1,4 @@
-"""The `sequence_labeler` component: spans from one tag a token, trained with cross-entropy or as a CRF."""
+"""The `sequence_labeler` component: spans from one tag per token, trained with cross-entropy or as a CRF."""
 
 import warnings
 from collections import Counter
@@ -106,22 +106,23 @@ def make_sequence_labeler(
     label_smoothing: float,
     scorer: Callable[..., dict[str, Any]] | None,
 ) -> "SequenceLabeler":
-    """Make the component.
+    """Create a `sequence_labeler`.
 
     model (Model): From `spacy-lsbillm.SequenceLabeler.v1`.
     scheme (str): "biluo" or "iob2".
-    transitions (str | None): "learned": a CRF, whose scores of what follows what are learned and which is trained with
-        the likelihood of whole sequences; None: all that is well-formed counts alike, each token is trained by itself.
-    spans_key (str | None): Write to and learn from `doc.spans[spans_key]`; None: `doc.ents`.
+    transitions (str | None): "learned": a CRF, which learns scores of transitions between tags and is trained with the
+        likelihood of whole sequences; None: all well-formed sequences are treated alike, and each token is trained
+        independently.
+    spans_key (str | None): Learn from and write to `doc.spans[spans_key]`; None: `doc.ents`.
     scores (bool): Write the probabilities of spans.
-    threshold (float | dict | None): Leave out spans whose probability is below it: a number, or one a label, which are
-        those that have one; None: as the calibration says, if there is one.
-    calibrated (bool): Apply what `calibrate` has found, if it has.
-    class_weights (str | dict | None): How much tokens in spans with each label count in the loss: "balanced", inversely
-        to the number of spans, or a table by label, "O" for tokens outside of spans; None: all the same.
-    focal_gamma (float): Focal loss, see `layers.class_loss`; 0: none.
-    label_smoothing (float): The share of the truth that is spread over all tags.
-    scorer (Callable | None): How `spacy evaluate` scores it.
+    threshold (float | dict | None): Leave out spans with a lower probability: a number, or a table of numbers by label,
+        in which missing labels have no threshold; None: the threshold of the calibration, if there is one.
+    calibrated (bool): Apply the results of `calibrate`, if there are any.
+    class_weights (str | dict | None): Weights in the loss of tokens in spans with each label: "balanced", inverse to
+        the number of spans, or a table by label, with "O" for tokens outside of spans; None: all have the same weight.
+    focal_gamma (float): Focal loss, see `layers.class_loss`; 0: off.
+    label_smoothing (float): The share of the target distribution that is spread over all tags.
+    scorer (Callable | None): Scores the component in `spacy evaluate`.
     """
     made = SequenceLabeler(
         nlp.vocab,
@@ -141,14 +142,14 @@ def make_sequence_labeler(
 
 
 def make_sequence_labeler_scorer() -> Callable[..., dict[str, Any]]:
-    """spaCy's own scores of entities or of spans, as the component writes them."""
+    """Create a scorer with spaCy's own scores of entities, or of spans if the component writes those."""
     return sequence_labeler_score
 
 
 def sequence_labeler_score(examples: Iterable[Example], spans_key: str | None = None, **kwargs: Any) -> dict[str, Any]:
-    """Precision, recall and F1 of spans with their labels, micro-averaged and per label, and the expected calibration
-    error of their scores. White space at the ends of gold spans does not count, nor does a predicted span whose label
-    the gold document was not annotated for."""
+    """Score spans with their labels: precision, recall and F1, micro-averaged and per label, and the expected
+    calibration error of the spans' scores. White space at the ends of gold spans is ignored, and so are predicted spans
+    whose label the gold document was not annotated for."""
     examples = [with_trimmed_spans(example, spans_key) for example in examples]
     error = calibration_error(*scores_and_truth(examples, spans_key))
     examples = [with_judged_spans(example, spans_key) for example in examples]
@@ -158,13 +159,13 @@ def sequence_labeler_score(examples: Iterable[Example], spans_key: str | None = 
 
 
 class SequenceLabeler(CalibratedComponent):
-    """Finds spans that do not overlap: each token gets a tag, and the tags of a document are the best well-formed
-    sequence.
+    """A component that finds spans that do not overlap: each token gets a tag, and the tags of a document are the most
+    probable well-formed sequence.
 
-    The scores of spans are their probabilities: the share of all well-formed sequences of tags that have the span, each
-    as probable as its tags, or in a CRF as its tags and its transitions. They are in
-    `doc.spans[spans_key].attrs["scores"]`, or in `ent._.ent_score`; `doc._.ent_scores` are those of `doc.ents`. What
-    `spacy lsbillm calibrate` has found is applied to them.
+    The score of a span is its probability: the share of all well-formed sequences of tags that contain the span, each
+    weighted by the probability of its tags, in a CRF by that of its tags and transitions. Scores are in
+    `doc.spans[spans_key].attrs["scores"]`, or in `ent._.ent_score` and, for all of `doc.ents`, in `doc._.ent_scores`.
+    The results of `spacy lsbillm calibrate` are applied to them.
     """
 
     unit = "tokens"
@@ -207,13 +208,14 @@ class SequenceLabeler(CalibratedComponent):
 
     @property
     def scheme(self) -> Scheme:
-        """The tags, by number."""
+        """The tagging scheme: the labels, and the number of each tag."""
         return Scheme(self.cfg["scheme"], self.labels)
 
     @property
     def transitions(self) -> np.ndarray | None:
-        """What was learned of what follows what, shape (tags + 1, tags + 1): from a row to a column; the last row is
-        for the first tags of documents, the last column for their last. None: nothing is learned of it."""
+        """The learned scores of transitions, shape (tags + 1, tags + 1), from the tag of the row to the tag of the
+        column; the last row is for the first tags of documents, the last column for their last tags. None: transitions
+        are not learned."""
         found = transitions_of(self.model)
         return None if found is None else self.model.ops.to_numpy(found)
 
@@ -224,12 +226,12 @@ class SequenceLabeler(CalibratedComponent):
         nlp: Language | None = None,
         labels: Sequence[str] | None = None,
     ) -> None:
-        """Collect the labels and give the model its size.
+        """Collect the labels and set the size of the model.
 
-        get_examples (Callable): The training corpus; it is read once to the end.
-        labels (Sequence[str] | None): The labels; None: those that the corpus has, sorted.
+        get_examples (Callable): The training corpus, which is read once completely.
+        labels (Sequence[str] | None): The labels; None: those in the corpus, sorted.
         RAISES (SettingError): There are no labels, or an empty one; spans of a document overlap; or the model's `nO` is
-            another number than that of the tags.
+            not the number of tags.
         """
         # It was of other weights.
         self._forget_calibration()
@@ -260,7 +262,7 @@ class SequenceLabeler(CalibratedComponent):
         return super()._left_out_below(calibration) if self.threshold is None else self.threshold
 
     def find(self, docs: Sequence[Doc], least: float | None = None) -> Predicted:
-        """The best well-formed tags of the words of all documents, as spans, before calibration and thresholds."""
+        """Find the most probable well-formed tags of all documents, as spans, before calibration and thresholds."""
         docs = list(docs)
         lengths = np.array([len(doc) for doc in docs], dtype=np.int64)
         first = np.cumsum(lengths) - lengths
@@ -286,7 +288,8 @@ class SequenceLabeler(CalibratedComponent):
         return Predicted(_on(words, spans), first, None if found is None else _on(words, found), soft)
 
     def set_annotations(self, docs: Sequence[Doc], predicted: Predicted) -> None:
-        """Write the spans. Entities that a document has already are kept, and what overlaps them is left out."""
+        """Write the predicted spans to documents. Existing entities are kept, and spans that overlap them are left
+        out."""
         if predicted.soft is not None:
             write_soft_tags(docs, self.spans_key, predicted.soft)
         for doc, found, scores in by_document(docs, predicted.spans, predicted.first, self.labels):
@@ -298,10 +301,10 @@ class SequenceLabeler(CalibratedComponent):
         self._write_candidates(docs, predicted)
 
     def tag_probabilities(self, docs: Sequence[Doc]) -> np.ndarray:
-        """The probability of each tag of each token, by forward-backward; 0 for all tags of white space.
+        """Compute the probability of each tag at each token, by forward-backward; 0 for all tags of white space.
 
-        docs (Sequence[Doc]): Those that the transformer has seen.
-        RETURNS (ndarray[float32]): All documents' tokens, shape (tokens, tags).
+        docs (Sequence[Doc]): Documents that the transformer has processed.
+        RETURNS (ndarray[float32]): The tokens of all documents, shape (tokens, tags).
         """
         docs = list(docs)
         found = np.zeros((sum(map(len, docs)), self.scheme.n_tags), dtype=np.float32)
@@ -314,21 +317,24 @@ class SequenceLabeler(CalibratedComponent):
         return found
 
     def get_loss(self, examples: Iterable[Example], scores: list[Floats2d]) -> tuple[float, list[Floats2d]]:
-        """Cross-entropy. Tokens without annotation and those of white space have no part in it, unless there is a
-        teacher: then what it says stands for what annotation leaves open, in documents that were annotated for some
-        labels alone as well. Without a teacher, the tags that a token may have share what it is. Where another head has
-        told how probable it finds the tags of a document (`soft_tags`), that is the truth: distillation (Hinton et al.,
-        2015, section 2, at a temperature of 1). In a CRF it is the likelihood of what is annotated, whatever the other
-        tokens are.
+        """Compute the loss and its gradient: cross-entropy, or in a CRF the negative log likelihood of the annotation,
+        with any tags at the other tokens.
 
-        The gradient is that of the mean over tokens, times the documents: beside a component with one gradient a
-        document, such as `textcat`, neither drowns the other in their shared transformer.
+        Tokens without annotation and white space are left out. If there is a teacher, its probabilities replace missing
+        annotation, also in documents that were annotated only for some labels. Without a teacher, the loss of a token
+        in such a document is that of all tags that it may have together. If a document carries the tag probabilities of
+        another head (`soft_tags`), these are the target: distillation (Hinton et al., 2015, section 2, at a temperature
+        of 1).
+
+        The gradient is that of the mean over tokens, times the number of documents, so that this component and one with
+        a single gradient per document, such as `textcat`, have a similar weight in their shared transformer.
 
         examples (Iterable[Example]): The batch.
         scores (list[Floats2d]): The model's output.
-        RETURNS (tuple[float, list[Floats2d]]): The mean loss of a token, and the gradient; in a CRF that of the
-            transitions as one array more.
-        RAISES (SettingError): What was told is of other tags, or the settings are not made for it.
+        RETURNS (tuple[float, list[Floats2d]]): The mean loss per token, and the gradient; in a CRF that of the
+            transitions as one more array.
+        RAISES (SettingError): A document carries probabilities of other tags, or the loss settings cannot be combined
+            with them.
         """
         examples = list(examples)
         validate_examples(examples, "SequenceLabeler.get_loss")
@@ -430,12 +436,12 @@ class SequenceLabeler(CalibratedComponent):
         return soft_targets(rows, self._possible(examples, truth)[rows], self.scheme, taught)
 
     def learn_from(self, teacher: "SequenceLabeler", see: Callable[[Sequence[Doc]], Sequence[Doc]]) -> None:
-        """Have a trained labeler stand where there is no gold: in documents and tokens without annotation, and for
-        labels that a document was not annotated for. It is no part of what is saved.
+        """Learn from a trained labeler where there is no gold annotation: in documents and tokens without annotation,
+        and for labels that a document was not annotated for. The teacher is not saved with this component.
 
-        teacher (SequenceLabeler): With some of the labels of this one.
-        see (Callable): Gives documents for the teacher, which its transformer has seen, for those of a batch.
-        RAISES (SettingError): It has other labels, or another scheme; or this one is a CRF.
+        teacher (SequenceLabeler): A labeler whose labels are among those of this one.
+        see (Callable): Maps the documents of a batch to copies that the teacher's transformer has processed.
+        RAISES (SettingError): The teacher has other labels or another scheme; or this component is a CRF.
         """
         self._check_no_crf("learn from a teacher")
         if teacher.cfg["scheme"] != self.cfg["scheme"]:

@@ -1,4 +1,4 @@
-"""The `span_labeler` component: labels of spans that may be nested or overlap, each span and label for itself."""
+"""The `span_labeler` component: spans that may be nested or overlap, each scored separately for each label."""
 
 import math
 import warnings
@@ -73,15 +73,15 @@ def make_span_labeler(
     negatives: float | None,
     scorer: Callable[..., dict[str, Any]] | None,
 ) -> "SpanLabeler":
-    """Make the component.
+    """Create a `span_labeler`.
 
     model (Model): From `spacy-lsbillm.SpanLabeler.v1`.
-    spans_key (str): Write to and learn from `doc.spans[spans_key]`.
-    max_length (int | None): Words of the longest span that can be found; None: that of the training corpus.
-    threshold (float): Write the spans to which the model gives at least this.
-    calibrated (bool): Apply what `calibrate` has found, if it has.
-    negatives (float | None): Spans without a label that are in the loss for each one with a label; None: all.
-    scorer (Callable | None): How `spacy evaluate` scores it.
+    spans_key (str): Learn from and write to `doc.spans[spans_key]`.
+    max_length (int | None): Maximum number of words in a span; None: that of the longest span in the training corpus.
+    threshold (float): Write the spans with at least this probability.
+    calibrated (bool): Apply the results of `calibrate`, if there are any.
+    negatives (float | None): How many spans without a label are in the loss per span with one; None: all.
+    scorer (Callable | None): Scores the component in `spacy evaluate`.
     """
     made = SpanLabeler(
         nlp.vocab,
@@ -99,14 +99,14 @@ def make_span_labeler(
 
 
 def make_span_labeler_scorer() -> Callable[..., dict[str, Any]]:
-    """spaCy's own scores of spans, which may overlap."""
+    """Create a scorer with spaCy's own scores of spans, which may overlap."""
     return span_labeler_score
 
 
 def span_labeler_score(examples: Iterable[Example], spans_key: str = DEFAULT_KEY, **kwargs: Any) -> dict[str, Any]:
-    """Precision, recall and F1 of spans with their labels, micro-averaged and per label, and the expected calibration
-    error of their scores. White space at the ends of gold spans does not count, nor does a predicted span whose label
-    the gold document was not annotated for."""
+    """Score spans with their labels: precision, recall and F1, micro-averaged and per label, and the expected
+    calibration error of the spans' scores. White space at the ends of gold spans is ignored, and so is a predicted span
+    with a label that the gold document was not annotated for."""
     examples = list(examples)
     error = calibration_error(*scores_and_truth(examples, spans_key))
     examples = [with_judged_spans(example, spans_key) for example in examples]
@@ -114,11 +114,11 @@ def span_labeler_score(examples: Iterable[Example], spans_key: str = DEFAULT_KEY
 
 
 class SpanLabeler(CalibratedComponent):
-    """Finds spans that may be nested or overlap: every label of every span up to a length has a probability of its own,
-    and those that are probable enough are written, in the order of the text.
+    """A component that finds spans that may be nested or overlap: each label of each span up to a maximum length has
+    its own probability, and those that are probable enough are written, in the order of the text.
 
-    The scores of spans are these probabilities, in `doc.spans[spans_key].attrs["scores"]`. What `spacy lsbillm
-    calibrate` has found is applied to them.
+    The scores of spans are these probabilities, in `doc.spans[spans_key].attrs["scores"]`. The results of
+    `spacy lsbillm calibrate` are applied to them.
     """
 
     unit = "spans"
@@ -149,7 +149,7 @@ class SpanLabeler(CalibratedComponent):
 
     @property
     def max_length(self) -> int | None:
-        """Words of the longest span that can be found; None: not known before `initialize`."""
+        """Maximum number of words in a span; None: not known before `initialize`."""
         return self.cfg["max_length"]
 
     def initialize(
@@ -159,12 +159,12 @@ class SpanLabeler(CalibratedComponent):
         nlp: Language | None = None,
         labels: Sequence[str] | None = None,
     ) -> None:
-        """Collect the labels and the length of the longest span, and give the model its size.
+        """Collect the labels and the length of the longest span, and set the size of the model.
 
-        get_examples (Callable): The training corpus; it is read once to the end.
-        labels (Sequence[str] | None): The labels; None: those that the corpus has, sorted.
+        get_examples (Callable): The training corpus, which is read once completely.
+        labels (Sequence[str] | None): The labels; None: those in the corpus, sorted.
         RAISES (SettingError): There are no labels, or an empty one; there is no span to take `max_length` from; or the
-            model's `nO` is another number than that of the labels.
+            model's `nO` is not the number of labels.
         """
         # It was of other weights.
         self._forget_calibration()
@@ -191,7 +191,8 @@ class SpanLabeler(CalibratedComponent):
         model.initialize(X=sample)
 
     def find(self, docs: Sequence[Doc], least: float | None = None) -> Predicted:
-        """The spans to which the model gives at least `threshold`, in the order of their starts, then of their ends."""
+        """Find the spans with a model probability of at least `threshold`, in the order of their starts, then of their
+        ends."""
         docs = list(docs)
         sizes = np.array([len(doc) for doc in docs], dtype=np.int64)
         first = np.cumsum(sizes) - sizes
@@ -214,24 +215,25 @@ class SpanLabeler(CalibratedComponent):
         return Predicted(spans.where(score >= written), first, others)
 
     def set_annotations(self, docs: Sequence[Doc], predicted: Predicted) -> None:
-        """Write the spans, in place of those that the group has already."""
+        """Write the predicted spans to documents, in place of existing ones of the group."""
         for doc, found, scores in by_document(docs, predicted.spans, predicted.first, self.labels):
             write_group(doc, self.cfg["spans_key"], found, scores)
         self._write_candidates(docs, predicted)
 
     def get_loss(self, examples: Iterable[Example], scores: list[Floats3d]) -> tuple[float, list[Floats3d]]:
-        """Binary cross-entropy of each label of each span.
+        """Compute the loss and its gradient: binary cross-entropy for each label of each span.
 
-        Documents without annotation have none, nor have spans whose first or last token does not fit the gold tokens,
-        those whose label is not known, those of more than `max_length` words, and where `negatives` is set most of
-        those without a label.
+        These are left out: documents without annotation, spans whose first or last token does not align with the gold
+        tokens, spans with an unknown label or of more than `max_length` words, and if `negatives` is set most of the
+        spans without a label.
 
-        The gradient is that of the sum over spans and labels in the mean over words, times the documents: beside a
-        component with one gradient a document, such as `textcat`, neither drowns the other in their shared transformer.
+        The gradient is that of the sum over spans and labels, in the mean over words, times the number of documents, so
+        that this component and one with a single gradient per document, such as `textcat`, have a similar weight in
+        their shared transformer.
 
         examples (Iterable[Example]): The batch.
         scores (list[Floats3d]): The model's output.
-        RETURNS (tuple[float, list[Floats3d]]): The mean loss of a word, and the gradient.
+        RETURNS (tuple[float, list[Floats3d]]): The mean loss per word, and the gradient.
         """
         examples = list(examples)
         validate_examples(examples, "SpanLabeler.get_loss")
@@ -290,8 +292,8 @@ class SpanLabeler(CalibratedComponent):
         return len(batch), sum(int(is_word(doc).sum()) for doc in annotated)
 
     def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
-        """Score a batch of examples, and warn once of gold labels that the component cannot give, and of gold spans
-        that are too long for it."""
+        """Score a batch of examples. Warn once of gold labels that the component does not have, and of gold spans that
+        are too long for it."""
         self._lengths = []
         scores = super().score(examples, **kwargs)
         if not self._too_long:
