@@ -1,6 +1,8 @@
 """Checks of the settings of heads for spans."""
 
-from ..errors import SettingError
+from collections.abc import Sequence
+
+from ..errors import SettingError, in_short
 from ..layers import CROSS_ENTROPY, LossSettings
 from ..values import is_flag, is_number
 
@@ -44,3 +46,17 @@ def check_confidence(name: str, scores: object, threshold: float | dict[str, flo
         )
     if threshold is not None and not scores:
         raise SettingError(f"threshold = {threshold!r} of {name!r} needs scores = true: it is compared with them.")
+
+
+def check_taught(name: str, what: str, labels: Sequence[str], of_teacher: Sequence[str]) -> None:
+    """Validate that a component has all labels of its teacher.
+
+    what (str): What they are called in the message.
+    RAISES (SettingError): It lacks some.
+    """
+    others = [label for label in of_teacher if label not in labels]
+    if others:
+        raise SettingError(
+            f"the teacher of {name!r} has {what} that {name!r} does not have: {in_short(others)}. Add them, or take "
+            f"the pipeline that {name!r} came from as the teacher. It has: {in_short(labels)}."
+        )

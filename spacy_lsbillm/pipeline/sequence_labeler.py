@@ -17,7 +17,7 @@ from thinc.api import Config, Model
 from thinc.types import Floats2d
 
 from ..alignment import is_word
-from ..errors import SettingError, in_short
+from ..errors import SettingError
 from ..layers import (
     CROSS_ENTROPY,
     LossSettings,
@@ -46,8 +46,8 @@ from .gold_spans import (
     score_group,
     with_trimmed_spans,
 )
-from .label_sets import annotated_in, with_judged_spans
-from .labeler_settings import LEARNED, check_confidence, check_transitions
+from .label_sets import annotated_in, annotated_labels, with_judged_spans
+from .labeler_settings import LEARNED, check_confidence, check_taught, check_transitions
 from .soft_tags import SoftTags, is_told, most_probable, soft_tags_of, write_soft_tags
 from .span_writing import SCORES, Predicted, by_document, write_entities, write_group
 from .tag_losses import cross_entropy, likelihood, soft_cross_entropy
@@ -390,12 +390,16 @@ class SequenceLabeler(CalibratedComponent):
             self._warn_of_white_space(example.reference)
             tags = gold_tags(example, self.spans_key, self.name)
             found = scheme.numbers(tags, known)
-            if found.count(MISSING) > tags.count(None):
+            some_left_out = found.count(MISSING) > tags.count(None)
+            if some_left_out:
                 for label in sorted({tag[2:] for tag in tags if tag is not None and tag != OUTSIDE}):
                     if label not in known and label not in self._left_out:
                         new.setdefault(label, example)
             numbers += found
-            left_out += [number == MISSING and tag is not None for number, tag in zip(found, tags, strict=True)]
+            if some_left_out:
+                left_out += [number == MISSING and tag is not None for number, tag in zip(found, tags, strict=True)]
+            else:
+                left_out += [False] * len(found)
         if new:
             self._warn_of_left_out(new)
         return np.array(numbers, dtype=np.int64), np.array(left_out, dtype=bool)
@@ -409,6 +413,8 @@ class SequenceLabeler(CalibratedComponent):
     def _free(self, examples: Sequence[Example], truth: np.ndarray) -> np.ndarray:
         """The tokens that are in no gold span and of which something is not known, and yet have a loss; shape
         (tokens,)."""
+        if self._teacher is None and all(annotated_labels(example.reference) is None for example in examples):
+            return np.zeros(len(truth), dtype=bool)
         free = free_of_gold(truth, self._possible(examples, truth))
         lengths = [len(example.predicted) for example in examples]
         free &= ~np.repeat([is_told(example, self.spans_key) for example in examples], lengths)
@@ -449,13 +455,7 @@ class SequenceLabeler(CalibratedComponent):
                 f"the teacher of {self.name!r} has the scheme {teacher.cfg['scheme']!r}, and {self.name!r} has "
                 f"{self.cfg['scheme']!r}: they must be the same."
             )
-        others = [label for label in teacher.labels if label not in self.labels]
-        if others:
-            raise SettingError(
-                f"the teacher of {self.name!r} has labels that {self.name!r} does not have: {in_short(others)}. Add "
-                f"them, or take the pipeline that {self.name!r} came from as the teacher. It has: "
-                f"{in_short(self.labels)}."
-            )
+        check_taught(self.name, "labels", self.labels, teacher.labels)
         self._teacher = partial(_teach, self, teacher, see)
 
     def _check_no_crf(self, what: str) -> None:

@@ -13,8 +13,9 @@ from spacy.pipeline import TextCategorizer
 from spacy.tokens import Doc
 from spacy_transformers.pipeline_component import Transformer
 
-from ..errors import SettingError, in_short
+from ..errors import SettingError
 from ..layers import can_be_taught, teach_textcat
+from .labeler_settings import check_taught
 from .sequence_labeler import SequenceLabeler
 
 
@@ -67,12 +68,7 @@ class Teacher:
                     f"the classes of {name!r} exclude each other in one of the pipeline and its teacher, and not in "
                     f"the other: take the pipeline that {name!r} came from as the teacher."
                 )
-            others = [label for label in teacher.labels if label not in learner.labels]
-            if others:
-                raise SettingError(
-                    f"the teacher of {name!r} has classes that {name!r} does not have: {in_short(others)}. Add them, "
-                    f"or take the pipeline that {name!r} came from as the teacher. It has: {in_short(learner.labels)}."
-                )
+            check_taught(name, "classes", learner.labels, teacher.labels)
             columns = [learner.labels.index(label) for label in teacher.labels]
             teach_textcat(learner.model, partial(_classes, self, teacher), columns)
         else:
