@@ -115,6 +115,15 @@ def test_a_row_depends_on_no_other_row():
     assert errors.max() < 0.03
 
 
+def test_a_row_of_weights_has_its_own_scale():
+    torch.manual_seed(0)
+    weight, inputs = torch.randn(24, 64), torch.randn(9, 64)
+    weight[0] *= 1000
+    exact = inputs @ weight.T
+    errors = (Int8Linear(*quantised(weight))(inputs) - exact).norm(dim=0) / exact.norm(dim=0)
+    assert errors.max() < 0.03
+
+
 def test_the_largest_numbers_do_not_overflow():
     # On a CPU that adds pairs of products in 16 bits these come to 2 * 127 * 127.
     layer = Int8Linear(*quantised(torch.ones(16, 256)))
