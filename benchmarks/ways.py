@@ -23,6 +23,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import islice, product
 from pathlib import Path
 from statistics import mean, median
@@ -53,12 +54,13 @@ ADAPTED = "benchmarks/work/adapted"
 ROUNDS, TEXTS, BATCH = 5, 200, 16
 
 
-def ways_of(base: str) -> dict[str, Compared]:
+def ways_of(base: str, depth: int | None = None) -> dict[str, Compared]:
     """What is compared, by name.
 
     base (str): The embedded base, or a folder.
+    depth (int | None): How many of its first layers all ways use; None: all.
     """
-    layers = layers_of(base)
+    layers = depth or layers_of(base)
     third = layers // 3
     ways = {
         CAUSAL: Compared("causal", unmask="none"),
@@ -72,8 +74,8 @@ def ways_of(base: str) -> dict[str, Compared]:
             "causal, the text twice, half of the layers", unmask="none", repeat=1, depth=layers // 2
         ),
     }
-    ways = on_base(base, ways)
-    if base == BASE:
+    ways = {name: replace(way, depth=way.depth or depth) for name, way in on_base(base, ways).items()}
+    if base == BASE and depth is None:
         # With the settings of the embedded base, which they are the size of.
         ways["adapted_all"] = Compared("adapted to both sides, every layer unmasked", base=f"{ADAPTED}/mntp")
         ways["continued_all"] = Compared("trained on causally, every layer unmasked", base=f"{ADAPTED}/causal")
@@ -89,10 +91,12 @@ def main() -> None:
     run = commands.add_parser("run", help="train and score what has no result yet", formatter_class=shown)
     add_run_arguments(run, ROWS, examples=1000, dev=500)
     add_base_argument(run)
+    add_depth_argument(run)
     run.add_argument("--ways", nargs="+", metavar="WAY", help="columns; all if they are not named")
     timed = commands.add_parser("time", help="measure predictions and updates", formatter_class=shown)
     add_run_arguments(timed, ["snips_slots"], examples=1000, dev=500)
     add_base_argument(timed)
+    add_depth_argument(timed)
     timed.add_argument("--ways", nargs="+", metavar="WAY", help="rows; all if they are not named")
     for command in (run, timed, commands.add_parser("report", help="print the table and write it")):
         command.add_argument("--results", type=Path, help="file of results, by default one of the base's name")
@@ -106,7 +110,11 @@ def main() -> None:
     os.chdir(ROOT)
     if not Path(args.base).is_dir():
         raise SystemExit(f"there is no {args.base}: name the folder of a base with --base.")
-    ways = ways_of(args.base)
+    if args.depth is not None and not 2 <= args.depth <= layers_of(args.base):
+        raise SystemExit(
+            f"--depth {args.depth} is not allowed. {args.base} has {layers_of(args.base)} layers; use 2 to all."
+        )
+    ways = ways_of(args.base, args.depth)
     unknown = sorted(set(args.ways or ()) - set(ways))
     if unknown:
         raise SystemExit(f"--ways {unknown[0]} is not allowed. Use some of: {', '.join(ways)}.")
@@ -123,6 +131,11 @@ def main() -> None:
     for name in args.sets:
         found = time_ways(name, {way: ways[way] for way in named}, table.prepared(name))
         table.store.write(f"{name}.speed", {"set": name, "seconds": found, **circumstances()})
+
+
+def add_depth_argument(command: argparse.ArgumentParser) -> None:
+    """How many of the base's layers are used."""
+    command.add_argument("--depth", type=int, help="how many of the base's first layers all ways use; all if not given")
 
 
 def time_ways(name: str, ways: Mapping[str, Compared], paths: dict[str, Path]) -> dict[str, dict[str, list[float]]]:
