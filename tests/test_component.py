@@ -295,7 +295,7 @@ def test_rehearsal(make_base, own):
         if own:
             values = [value.clone() for value in inner(nlp, head).shims[0].backbone.trainable().values()]
         else:
-            with pytest.raises(ListenerError, match=f"'{head}' listens .* nlp.rehearse runs no transformer"):
+            with pytest.raises(ListenerError, match=f"'{head}' listens .* nlp.rehearse does not run the transformer"):
                 nlp.rehearse(raw, sgd=optimizer, exclude=others)
             for example in raw:
                 nlp.get_pipe("transformer")(example.predicted)

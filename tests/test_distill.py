@@ -296,7 +296,7 @@ def test_a_classifier_learns_the_probabilities_that_it_is_told(exclusive):
         nlp.update([example], sgd=optimizer)
     assert pipe.model.predict([example.predicted])[0] == pytest.approx(told, abs=0.02)
     example.predicted.user_data[SOFT_CLASSES] = told[:2]
-    with pytest.raises(SettingError, match="how probable 2 classes are, and the classifier has 3"):
+    with pytest.raises(SettingError, match="probabilities for 2 classes, and the classifier has 3"):
         nlp.update([example])
 
 
