@@ -6,6 +6,7 @@ from spacy.util import registry
 from thinc.api import Model
 
 from .alignment import SpecialPieces
+from .alignment.statistics import Cutting
 from .backbone import longest_position
 from .backbone.base import load_tokenizer, read_config, skeleton
 from .backbone.location import TOKENIZER_FILES, resolve_folder
@@ -13,7 +14,6 @@ from .backbone.proved import family_of
 from .backbone.vocabulary import embedding_rows, pieces_beyond
 from .layers import backbone_shim
 from .layers.billm_model import rows_for
-from .piece_statistics import Cutting
 from .pipeline.billm_transformer import DEFAULT_CONFIG
 
 

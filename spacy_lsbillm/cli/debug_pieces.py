@@ -13,10 +13,10 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from typer import Argument, Option
 from wasabi import msg, table
 
+from ..alignment.statistics import Cutting, count_pieces
 from ..cutting import cutting_for
 from ..errors import SettingError
 from ..files import write_text
-from ..piece_statistics import Cutting, count_pieces
 from ..pipeline.billm_transformer import DEFAULT_CONFIG
 from ..training_config import find_transformer
 from . import app
