@@ -32,7 +32,7 @@ from spacy_lsbillm.calibration import Evidence, fit, gather, guarantee, recalls
 from spacy_lsbillm.errors import DataError
 from spacy_lsbillm.saving import save
 from spacy_lsbillm.tagging import Calibration, calibration_error
-from spacy_lsbillm.training_run import run_training
+from spacy_lsbillm.training.quiet_run import run_training
 
 from .record import ROOT, circumstances, read_result, write_result
 from .tasks.arguments import add_run_arguments
