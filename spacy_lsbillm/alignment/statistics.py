@@ -11,7 +11,8 @@ from spacy.util import minibatch
 from transformers import PreTrainedTokenizerFast
 
 from .batches import make_batch
-from .pieces import Pieces, SpanGetter, SpecialPieces, align, cut_pieces
+from .context import SpanGetter
+from .pieces import Pieces, SpecialPieces, align, cut_pieces
 from .windows import cut_windows
 
 N_EXAMPLES = 5
