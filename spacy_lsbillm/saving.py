@@ -17,8 +17,8 @@ from .backbone import INT8, convert_stored
 from .cards import note_training, write_card
 from .errors import StorageError
 from .files import check_seal, replaced_folder, write_seal
+from .pipeline.config_blocks import billm_blocks
 from .pipeline.sources import name_sources
-from .training_config import billm_blocks
 
 META, CONFIG = "meta.json", "config.cfg"
 

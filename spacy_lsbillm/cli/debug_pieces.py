@@ -18,7 +18,7 @@ from ..cutting import cutting_for
 from ..errors import SettingError
 from ..files import write_text
 from ..pipeline.billm_transformer import DEFAULT_CONFIG
-from ..training_config import find_transformer
+from ..pipeline.config_blocks import find_transformer
 from . import app
 
 BATCH_SIZE = 256

@@ -10,9 +10,9 @@ from wasabi import msg, table
 
 from ..backbone import MaskPlan, read_record
 from ..errors import SettingError
+from ..pipeline.config_blocks import billm_blocks
 from ..quantization import Attempt, Quantized, quantize
 from ..saving import META
-from ..training_config import billm_blocks
 from . import app
 from .debug_pieces import corpus_files
 from .merge import OutputArgument

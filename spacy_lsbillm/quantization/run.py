@@ -14,8 +14,8 @@ from ..backbone.int8 import check_kernel
 from ..backbone.int8_errors import LayerError, layer_errors
 from ..errors import SettingError, StorageError
 from ..files import TemporaryFolder
+from ..pipeline.config_blocks import billm_blocks
 from ..saving import CONFIG, rewrite
-from ..training_config import billm_blocks
 from ..values import is_number
 from .compare import Comparison, compare, shims_of
 
