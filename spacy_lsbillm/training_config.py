@@ -8,9 +8,9 @@ from spacy.util import get_lang_class, load_model_from_config
 from thinc.api import Config
 
 from .architectures import DEFAULT_LORA
-from .base_size import Fitted
 from .errors import SettingError
 from .pipeline.billm_transformer import DEFAULT_CONFIG
+from .training.fitted import Fitted
 from .values import check_choice
 
 TRANSFORMER = "transformer"

@@ -12,9 +12,9 @@ from wasabi import Printer
 from ..backbone import BaseSettings, check_notation
 from ..backbone.location import local_folder
 from ..backbone.size import BaseSize, size_of
-from ..base_size import Fitted, fitted_to
 from ..files import write_text
 from ..layers.billm_model import default_window
+from ..training.fitted import Fitted, fitted_to
 from ..training_config import DEVICES, KNOWN, TRANSFORMER, training_config
 from . import app
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .backbone.size import BaseSize
+from ..backbone.size import BaseSize
 
 
 @dataclass(frozen=True)
