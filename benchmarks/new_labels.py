@@ -31,8 +31,8 @@ from spacy_lsbillm.architectures import DEFAULT_LORA
 from spacy_lsbillm.data import read_records
 from spacy_lsbillm.data.documents import iob_spans
 from spacy_lsbillm.files import TemporaryFolder
+from spacy_lsbillm.training.config import training_config
 from spacy_lsbillm.training.quiet_run import run_training
-from spacy_lsbillm.training_config import training_config
 
 from .record import ROOT, circumstances, read_result, write_result
 

@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 from spacy_lsbillm.alignment import SpecialPieces
 from spacy_lsbillm.alignment.statistics import Cutting, count_pieces
 from spacy_lsbillm.cli import app
+from spacy_lsbillm.training.config import DEVICES
 from spacy_lsbillm.training.fitted import SIZES
-from spacy_lsbillm.training_config import DEVICES
 
 pytestmark = pytest.mark.any_stack
 

@@ -15,8 +15,8 @@ from weasel.util.config import load_project_config
 
 from spacy_lsbillm.backbone.size import BaseSize, size_of
 from spacy_lsbillm.errors import BaseError
+from spacy_lsbillm.training.config import DEVICES, KNOWN, training_config
 from spacy_lsbillm.training.fitted import SIZES, fitted_to
-from spacy_lsbillm.training_config import DEVICES, KNOWN, training_config
 
 pytestmark = pytest.mark.any_stack
 

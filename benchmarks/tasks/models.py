@@ -15,8 +15,8 @@ from spacy_lsbillm.backbone import BaseSettings, longest_position
 from spacy_lsbillm.backbone.base import load_tokenizer, read_config
 from spacy_lsbillm.backbone.location import resolve_folder
 from spacy_lsbillm.backbone.size import size_of
+from spacy_lsbillm.training.config import training_config
 from spacy_lsbillm.training.fitted import fitted_to
-from spacy_lsbillm.training_config import training_config
 
 from .encoder import MINILM, tuned_whole
 

@@ -14,8 +14,8 @@ from ..backbone.location import local_folder
 from ..backbone.size import BaseSize, size_of
 from ..files import write_text
 from ..layers.billm_model import default_window
+from ..training.config import DEVICES, KNOWN, TRANSFORMER, training_config
 from ..training.fitted import Fitted, fitted_to
-from ..training_config import DEVICES, KNOWN, TRANSFORMER, training_config
 from . import app
 
 

@@ -7,11 +7,11 @@ from typing import Any
 from spacy.util import get_lang_class, load_model_from_config
 from thinc.api import Config
 
-from .architectures import DEFAULT_LORA
-from .errors import SettingError
-from .pipeline.billm_transformer import DEFAULT_CONFIG
-from .training.fitted import Fitted
-from .values import check_choice
+from ..architectures import DEFAULT_LORA
+from ..errors import SettingError
+from ..pipeline.billm_transformer import DEFAULT_CONFIG
+from ..values import check_choice
+from .fitted import Fitted
 
 TRANSFORMER = "transformer"
 
@@ -174,7 +174,7 @@ def training_config(
     pipeline (Sequence[str]): The components that listen, by their factory's name; see `KNOWN`.
     device (str): "cpu" or "gpu": decides the number type, the sizes of batches, and without `fitted` the learning rate
         and the steps.
-    fitted (Fitted | None): What fits the size of the base, see `base_size`.
+    fitted (Fitted | None): What fits the size of the base, see `training.fitted`.
     train (str | None), dev (str | None): Paths of the corpora; None: to be given to `spacy train`.
     pooling (str | None): "last", "mean", "max" or "attention": the classifier is `spacy-lsbillm.PooledTextCat.v1` with
         that pooling. None: spaCy's own.
