@@ -30,7 +30,7 @@ from thinc.api import NumpyOps, set_current_ops
 
 from spacy_lsbillm.calibration import Evidence, fit, gather, guarantee, recalls
 from spacy_lsbillm.errors import DataError
-from spacy_lsbillm.saving import save
+from spacy_lsbillm.saving.pipelines import save
 from spacy_lsbillm.tagging import Calibration, calibration_error
 from spacy_lsbillm.training.quiet_run import run_training
 

@@ -16,9 +16,9 @@ from spacy.training.loop import train as training_loop
 from spacy.util import fix_random_seed
 
 import spacy_lsbillm
-from spacy_lsbillm import saving
 from spacy_lsbillm.errors import StorageError
 from spacy_lsbillm.files import TemporaryFolder, replaced_folder, sole_writer
+from spacy_lsbillm.saving import pipelines as saving
 
 pytestmark = pytest.mark.any_stack
 
@@ -213,7 +213,7 @@ def test_training_can_write_whole_pipelines(make_base, tmp_path):
         return original(path, known_by)
 
     with pytest.MonkeyPatch.context() as patch, (tmp_path / "log").open("w") as log:
-        patch.setattr("spacy_lsbillm.saving.replaced_folder", watched)
+        patch.setattr("spacy_lsbillm.saving.pipelines.replaced_folder", watched)
         training_loop(init_nlp(config), tmp_path / "training", stdout=log, stderr=log)
     assert set(saved) == {"model-last"}
     assert [len(v) for v in vectors(spacy.load(tmp_path / "training" / "model-best"))]

@@ -15,7 +15,7 @@ from ..calibration.settings import CANDIDATES
 from ..errors import SettingError
 from ..files import write_text
 from ..pages import check_plots
-from ..saving import META, save
+from ..saving.pipelines import META, save
 from . import app
 from .debug_pieces import corpus_files
 from .device import HELP, device_of

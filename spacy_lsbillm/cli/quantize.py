@@ -12,7 +12,7 @@ from ..backbone import MaskPlan, read_record
 from ..errors import SettingError
 from ..pipeline.config_blocks import billm_blocks
 from ..quantization import Attempt, Quantized, quantize
-from ..saving import META
+from ..saving.pipelines import META
 from . import app
 from .debug_pieces import corpus_files
 from .merge import OutputArgument

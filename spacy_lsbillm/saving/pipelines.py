@@ -13,12 +13,12 @@ from spacy.language import Language
 from spacy.util import load_config
 from thinc.api import Config
 
-from .backbone import INT8, convert_stored
-from .cards import note_training, write_card
-from .errors import StorageError
-from .files import check_seal, replaced_folder, write_seal
-from .pipeline.config_blocks import billm_blocks
-from .pipeline.sources import name_sources
+from ..backbone import INT8, convert_stored
+from ..cards import note_training, write_card
+from ..errors import StorageError
+from ..files import check_seal, replaced_folder, write_seal
+from ..pipeline.config_blocks import billm_blocks
+from ..pipeline.sources import name_sources
 
 META, CONFIG = "meta.json", "config.cfg"
 
