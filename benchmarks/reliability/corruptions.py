@@ -27,7 +27,7 @@ from spacy_lsbillm.files.seal import SEAL, write_seal
 from spacy_lsbillm.pretraining import PretrainingSettings, pretrain
 from spacy_lsbillm.pretraining import run as pretraining_run
 from spacy_lsbillm.pretraining.run import Places
-from spacy_lsbillm.verification import verify
+from spacy_lsbillm.saving.verification import verify
 
 from .bases import TEXTS, make_pipeline, write_base
 from .damage import damage, files_of, remove, swap, write
