@@ -14,11 +14,11 @@ from typer import Argument, Option
 from wasabi import msg, table
 
 from ..alignment.statistics import Cutting, count_pieces
-from ..cutting import cutting_for
 from ..errors import SettingError
 from ..files import write_text
 from ..pipeline.billm_transformer import DEFAULT_CONFIG
 from ..pipeline.config_blocks import find_transformer
+from ..pipeline.cut_settings import cutting_for
 from . import app
 
 BATCH_SIZE = 256

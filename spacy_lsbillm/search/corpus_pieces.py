@@ -11,7 +11,7 @@ from spacy.tokens import Doc
 from spacy.util import load_model_from_config, registry
 
 from ..alignment.statistics import Cutting, count_pieces
-from ..cutting import cutting_for
+from ..pipeline.cut_settings import cutting_for
 from .space import Cell
 from .trials import Subject
 
