@@ -12,12 +12,12 @@ from wasabi import msg
 from ..calibration import CalibrationSettings, Report, calibrate, heads_of
 from ..calibration.page import NOT_COVERED, as_html, in_words
 from ..calibration.settings import CANDIDATES
+from ..data.corpora import corpus_files
 from ..errors import SettingError
 from ..files import write_text
 from ..pages import check_plots
 from ..saving.pipelines import META, save
 from . import app
-from .debug_pieces import corpus_files
 from .device import HELP, device_of
 from .pipelines import PipelineArgument, any_pipeline_folder
 
