@@ -9,7 +9,7 @@ from thinc.api import Optimizer
 from torch import Tensor, nn
 
 from ..errors import SettingError
-from .step import clip_each
+from .optimizer_step import clip_each
 
 # By the names that transformers' `Trainer` has for them; null is thinc's own, in float32 on the device.
 CLASSES = {

@@ -37,7 +37,7 @@ from ..files import TemporaryFolder, check_seal, write_seal
 from ..values import check_choice, is_flag, is_number, is_whole
 from .adapter_optimizer import CHOICES, AdapterOptimizer
 from .base_device import MPS, check_device, device_for
-from .step import name_averages, step_all
+from .optimizer_step import name_averages, step_all
 
 # msgpack takes at most 4 GiB an item.
 CHUNK_BYTES = 1 << 30
