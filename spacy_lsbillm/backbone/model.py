@@ -17,8 +17,8 @@ from .adapter import LoraSettings
 from .base import BaseSettings
 from .blocks import causal_blocks, has_windows
 from .families import Family, decoder_of, layers_of
+from .layer_mix import ScalarMix
 from .mask import MaskPlan, check_notation
-from .mix import ScalarMix
 from .origin import Origin
 from .sharing import SharedBase, over_the_same_weights
 from .unmask import unmask_layers, weigh_right
