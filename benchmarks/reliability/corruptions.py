@@ -22,7 +22,7 @@ import torch
 from spacy.language import Language
 
 from spacy_lsbillm import errors
-from spacy_lsbillm.backbone import known
+from spacy_lsbillm.backbone import seen_bases as known
 from spacy_lsbillm.files.seal import SEAL, write_seal
 from spacy_lsbillm.pretraining import PretrainingSettings, pretrain
 from spacy_lsbillm.pretraining import run as pretraining_run

@@ -21,7 +21,6 @@ from .base import (
 )
 from .families import attention_for, decoder_of, layers_of
 from .fingerprint import checked_fingerprint
-from .known import remember_folder
 from .layer_mix import ScalarMix, mixed_layers
 from .location import resolve_folder
 from .mask import MaskPlan
@@ -29,6 +28,7 @@ from .matching import check_weights
 from .model import Backbone, BackboneSettings
 from .origin import Origin, commit_of, license_of, made_with_of
 from .proved import family_of
+from .seen_bases import remember_folder
 from .sharing import shared_base
 from .unmask import unmask_layers
 from .vocabulary import embedding_rows
