@@ -151,7 +151,7 @@ def test_when_an_adapter_is_folded(make_base, monkeypatch):
     assert may_fold(backbone, "auto")
     with backbone.model.disable_adapter():
         assert not may_fold(backbone, "always")
-    monkeypatch.setattr("spacy_lsbillm.backbone.free_memory._free_memory", lambda device: 1000)
+    monkeypatch.setattr("spacy_lsbillm.backbone.fold.free_memory", lambda device: 1000)
     assert not room_to_fold(backbone, "auto") and room_to_fold(backbone, "always")
     monkeypatch.undo()
     quantised = load(make_base("llama"), lora=LoraSettings(), quantization="nf4")
