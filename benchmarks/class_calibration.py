@@ -1,4 +1,4 @@
-"""Confidence of classifiers: how far the probabilities of classes are from what they claim, before and after `calibrate`.
+"""Confidence of classifiers: how far probabilities of classes are from what they claim, before and after `calibrate`.
 
     python -m benchmarks.class_calibration run --data DATA
     python -m benchmarks.class_calibration report
