@@ -85,12 +85,12 @@ def put(part: str, name: str, found: dict[str, Any]) -> None:
     write_result(RESULTS, content | circumstances())
 
 
-def trained(folder: Path, paths: dict[str, Path], seed: int, budget: Budget) -> Path:
-    """A pipeline, unless it is there."""
+def trained(folder: Path, paths: dict[str, Path], seed: int, budget: Budget, kind: str = "sequence") -> Path:
+    """A pipeline with the head of a kind of task, unless it is there."""
     if not (folder / "model-best").exists():
         n_examples = len(DocBin().from_disk(paths["train"]))
         corpora = {split: str(paths[split]) for split in ("train", "dev")}
-        run_training(make_config(MODELS["bidirectional"], "sequence", corpora, n_examples, budget, seed), folder)
+        run_training(make_config(MODELS["bidirectional"], kind, corpora, n_examples, budget, seed), folder)
     return folder / "model-best"
 
 

@@ -405,7 +405,7 @@ def test_refusals_of_the_command(stored, dev, tmp_path):
         assert not (tmp_path / "out").exists()
     nlp = spacy.blank("xx")
     nlp.add_pipe("sentencizer")
-    with pytest.raises(SettingError, match=r"has no sequence_labeler and no span_labeler, .* it has: 'sentencizer'"):
+    with pytest.raises(SettingError, match=r"has no sequence_labeler, no span_labeler, .* it has: 'sentencizer'"):
         calibrate(nlp, [], CalibrationSettings())
     nlp = spacy.load(stored)
     with pytest.raises(DataError, match=r"no document has annotation for 'sequence_labeler': doc\.ents is missing"):

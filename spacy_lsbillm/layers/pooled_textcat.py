@@ -1,5 +1,6 @@
 """Classification of documents from one pooled vector, for spaCy's own `textcat` and `textcat_multilabel`."""
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
@@ -21,6 +22,7 @@ from thinc.api import (
 from thinc.types import Floats2d, Ragged
 
 from ..errors import SettingError
+from .class_calibration import CALIBRATION, calibration_of, set_calibration
 from .class_loss import BALANCED, CROSS_ENTROPY, LossSettings, balanced, sigmoid_loss, softmax_loss
 from .growing import grow_output
 from .left_out import ONLY_LABELLED, leave_out, sample_of
@@ -44,6 +46,7 @@ def build_pooled_textcat(
     pooling: str = "mean",
     nO: int | None = None,
     loss: LossSettings = CROSS_ENTROPY,
+    calibrated: bool = True,
 ) -> Model[list[Doc], Floats2d]:
     """Token vectors pooled to one, dropout, and one linear layer.
 
@@ -54,6 +57,7 @@ def build_pooled_textcat(
     nO (int | None): The number of classes; None: set by the component.
     loss (LossSettings): How much rare classes count; a table of weights is not possible, as the names of classes are
         not known here.
+    calibrated (bool): Apply what `spacy lsbillm calibrate` has found.
     RETURNS (Model): Documents to probabilities, shape (documents, classes). Its gradient is that of the loss, in which
         the documents that `leave_out` names have no part.
     RAISES (SettingError): There is no such pooling, or a table of weights.
@@ -71,7 +75,7 @@ def build_pooled_textcat(
     inner = chain(tok2vec, real_rows(), POOLINGS[pooling](), Dropout(0.0), output)
     return Model(
         "pooled_textcat",
-        partial(forward, loss=loss),
+        partial(forward, loss=loss, calibrated=calibrated),
         init=init,
         layers=[inner],
         dims={"nO": nO},
@@ -79,6 +83,7 @@ def build_pooled_textcat(
             "multi_label": not exclusive_classes,
             ONLY_LABELLED: exclusive_classes,
             COUNTS: [],
+            CALIBRATION: {},
             "resize_output": resize,
         },
         refs={"tok2vec": tok2vec, "output_layer": output},
@@ -109,6 +114,7 @@ def resize(model: Model, new_nO: int) -> Model:
     if output.has_param("W"):
         before = output.get_dim("nO")
         grow_output(model, range(before), new_nO)
+        set_calibration(model, None)
         if counts := model.attrs.get(COUNTS):
             # Of decisions that exclude each other one a class, else two: those that are there, then the others.
             parts = np.split(np.array(counts), len(counts) // before)
@@ -118,7 +124,7 @@ def resize(model: Model, new_nO: int) -> Model:
     return model
 
 
-def can_be_taught(model: Model) -> bool:
+def is_pooled_textcat(model: Model) -> bool:
     """Whether it is a model of this module."""
     return isinstance(model._func, partial) and model._func.func is forward
 
@@ -131,8 +137,7 @@ def teach_textcat(model: Model, teacher: Callable[[list[Doc]], Floats2d], column
     teacher (Callable): Documents to probabilities, shape (documents, its classes).
     columns (list[int]): The number of each of the teacher's classes in the model.
     """
-    loss = model._func.keywords["loss"]
-    model._func = partial(forward, loss=loss, taught=partial(_teach, model, teacher, columns))
+    model._func = partial(model._func, taught=partial(_teach, model, teacher, columns))
 
 
 def _teach(
@@ -152,6 +157,7 @@ def forward(
     docs: list[Doc],
     is_train: bool,
     loss: LossSettings,
+    calibrated: bool = True,
     taught: Callable[[list[Doc]], tuple[Floats2d, Any]] | None = None,
 ) -> tuple[Floats2d, Callable[[Floats2d], Any]]:
     """Probabilities of the classes.
@@ -161,17 +167,33 @@ def forward(
     have those for their truth.
     """
     scores, backprop = model.layers[0](docs, is_train)
-    activation = model.ops.sigmoid if model.attrs["multi_label"] else model.ops.softmax
-    probabilities = activation(scores)
+    calibration = calibration_of(model)
+    if calibration is not None and calibrated and not is_train:
+        probabilities = calibration.probabilities(model, scores)
+    else:
+        activation = model.ops.sigmoid if model.attrs["multi_label"] else model.ops.softmax
+        probabilities = activation(scores)
     said = taught(docs) if taught is not None and is_train else None
 
     def backprop_loss(gradient: Floats2d) -> Any:
+        if calibration_of(model) is not None:
+            _forget_calibration(model)
         found = gradient if loss.plain else _gradient(model, probabilities, gradient, loss)
         if said is not None:
             found = found + _taught_gradient(model, docs, probabilities, gradient, *said)
         return backprop(put_soft_gradient(model, docs, probabilities, found, loss))
 
     return leave_out(model, docs, probabilities, backprop_loss)
+
+
+def _forget_calibration(model: Model) -> None:
+    set_calibration(model, None)
+    warnings.warn(
+        "a classifier with PooledTextCat was calibrated and is now being trained: its calibration is dropped, as it is "
+        "not right for other weights. Calibrate the pipeline again when it is trained: python -m spacy lsbillm "
+        "calibrate PIPELINE DEV --output OUTPUT.",
+        stacklevel=2,
+    )
 
 
 def _taught_gradient(
