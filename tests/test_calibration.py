@@ -9,7 +9,7 @@ from math import comb
 import numpy as np
 import pytest
 import spacy
-from pipelines import examples
+from pipelines import CNN, examples
 from spacy.tokens import DocBin, Span
 from spacy.training import Corpus, Example
 from spacy.util import fix_random_seed
@@ -34,16 +34,6 @@ from spacy_lsbillm.tagging import calibration_error
 pytestmark = pytest.mark.any_stack
 
 LABELS = ("city", "date")
-CNN = {
-    "@architectures": "spacy.HashEmbedCNN.v2",
-    "pretrained_vectors": None,
-    "width": 16,
-    "depth": 1,
-    "embed_size": 200,
-    "window_size": 1,
-    "maxout_pieces": 2,
-    "subword_features": True,
-}
 
 
 def sigmoid(x):

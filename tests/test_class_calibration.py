@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import spacy
+from pipelines import CNN
 from spacy.tokens import DocBin, Span
 from spacy.training import Corpus, Example
 from spacy.util import fix_random_seed
@@ -19,16 +20,6 @@ from spacy_lsbillm.tagging import calibration_error
 
 pytestmark = pytest.mark.any_stack
 
-CNN = {
-    "@architectures": "spacy.HashEmbedCNN.v2",
-    "pretrained_vectors": None,
-    "width": 16,
-    "depth": 1,
-    "embed_size": 200,
-    "window_size": 1,
-    "maxout_pieces": 2,
-    "subword_features": True,
-}
 TEXTS = {
     "weather": "will it rain in the city today",
     "music": "play a song of the band",
