@@ -30,9 +30,9 @@ from thinc.api import NumpyOps, set_current_ops
 
 from spacy_lsbillm.calibration import Evidence, fit, gather, guarantee, recalls
 from spacy_lsbillm.errors import DataError
-from spacy_lsbillm.saving import save
+from spacy_lsbillm.saving.pipelines import save
 from spacy_lsbillm.tagging import Calibration, calibration_error
-from spacy_lsbillm.training_run import run_training
+from spacy_lsbillm.training.quiet_run import run_training
 
 from .record import ROOT, circumstances, read_result, write_result
 from .tasks.arguments import add_run_arguments
@@ -85,12 +85,12 @@ def put(part: str, name: str, found: dict[str, Any]) -> None:
     write_result(RESULTS, content | circumstances())
 
 
-def trained(folder: Path, paths: dict[str, Path], seed: int, budget: Budget) -> Path:
-    """A pipeline, unless it is there."""
+def trained(folder: Path, paths: dict[str, Path], seed: int, budget: Budget, kind: str = "sequence") -> Path:
+    """A pipeline with the head of a kind of task, unless it is there."""
     if not (folder / "model-best").exists():
         n_examples = len(DocBin().from_disk(paths["train"]))
         corpora = {split: str(paths[split]) for split in ("train", "dev")}
-        run_training(make_config(MODELS["bidirectional"], "sequence", corpora, n_examples, budget, seed), folder)
+        run_training(make_config(MODELS["bidirectional"], kind, corpora, n_examples, budget, seed), folder)
     return folder / "model-best"
 
 

@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from spacy_lsbillm.data import Labels, make_doc, read_records
 from spacy_lsbillm.data.readers import create_joined_corpus_v1
-from spacy_lsbillm.training_run import run_training
+from spacy_lsbillm.training.quiet_run import run_training
 
 from .record import ROOT, circumstances, read_result, told, write_result
 from .tasks.models import MODELS, SCORE, Budget, make_config

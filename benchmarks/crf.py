@@ -21,7 +21,7 @@ from spacy.training import Corpus
 from thinc.api import NumpyOps, set_current_ops
 from tqdm import tqdm
 
-from spacy_lsbillm.training_run import run_training
+from spacy_lsbillm.training.quiet_run import run_training
 
 from .record import ROOT, circumstances, read_result, write_result
 from .tasks.arguments import add_run_arguments

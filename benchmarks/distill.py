@@ -32,8 +32,8 @@ from spacy_lsbillm.annotation import RunSettings
 from spacy_lsbillm.architectures import DEFAULT_LORA
 from spacy_lsbillm.data import Labels, make_doc, read_records
 from spacy_lsbillm.distillation import DistillSettings, distill
-from spacy_lsbillm.training_config import training_config
-from spacy_lsbillm.training_run import run_training
+from spacy_lsbillm.training.config import training_config
+from spacy_lsbillm.training.quiet_run import run_training
 
 from .record import ROOT, circumstances, read_result, told, write_result
 

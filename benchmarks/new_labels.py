@@ -4,8 +4,8 @@
     python -m benchmarks.new_labels report
 
 SNIPS: the requests of one intent after the other, 100 training requests each, annotated with the slots that occur in
-them and no others. Each stage is a `spacy train` with both components sourced from the stage before, 3 rounds over its
-own requests; `joint` is one training with all 700 requests for as many rounds. The embedded base, batches of 150
+them and no others. Each stage is a `spacy train` with both components sourced from the stage before, `--rounds` over
+its own requests; `joint` is one training with all 700 requests for as many rounds. The embedded base, batches of 150
 words, the model of the last step, so that nothing is chosen; scored on all 700 test requests with all of their slots.
 DATA has `labelling/snips_slots/*.iob` and `classification/snips_intents/*.jsonl`, the same requests in the same order.
 One seed.
@@ -31,8 +31,8 @@ from spacy_lsbillm.architectures import DEFAULT_LORA
 from spacy_lsbillm.data import read_records
 from spacy_lsbillm.data.documents import iob_spans
 from spacy_lsbillm.files import TemporaryFolder
-from spacy_lsbillm.training_config import training_config
-from spacy_lsbillm.training_run import run_training
+from spacy_lsbillm.training.config import training_config
+from spacy_lsbillm.training.quiet_run import run_training
 
 from .record import ROOT, circumstances, read_result, write_result
 
@@ -110,7 +110,7 @@ def write(path: Path, requests: Sequence[Request], annotated: Sequence[str] | No
     return path
 
 
-def config_of(folder: Path, requests: Sequence[Request]) -> Config:
+def config_of(folder: Path, requests: Sequence[Request], rounds: int) -> Config:
     """A training of a new pipeline."""
     config = training_config(
         str(ROOT / "assets" / "base"),
@@ -120,23 +120,23 @@ def config_of(folder: Path, requests: Sequence[Request]) -> Config:
         lora={**DEFAULT_LORA, "dropout": 0.0},
     )
     words = sum(len(request.tokens) for request in requests)
-    steps = -(-words * ROUNDS // WORDS)
+    steps = -(-words * rounds // WORDS)
     config["training"] |= {"max_steps": steps, "eval_frequency": steps, "seed": SEED}
     config["training"]["batcher"]["size"] = WORDS
     config["training"]["optimizer"]["learn_rate"] |= {"total_steps": steps, "warmup_steps": steps // 10}
     return config
 
 
-def train_joint(data: Path, folder: Path) -> Path:
+def train_joint(data: Path, folder: Path, rounds: int) -> Path:
     """All at once."""
     requests = [request for of_domain in sample(data).values() for request in of_domain]
     write(folder / "train.spacy", requests)
     write(folder / "dev.spacy", requests[:7])
-    run_training(config_of(folder, requests), folder / "out")
+    run_training(config_of(folder, requests, rounds), folder / "out")
     return folder / "out" / "model-last"
 
 
-def train_in_turn(way: Way, data: Path, folder: Path) -> Path:
+def train_in_turn(way: Way, data: Path, folder: Path, rounds: int) -> Path:
     """One domain after the other; the pipeline after the last."""
     before: Path | None = None
     earlier: list[Doc] = []
@@ -148,7 +148,7 @@ def train_in_turn(way: Way, data: Path, folder: Path) -> Path:
         write(place / "train.spacy", requests, labels if way.label_sets else None)
         write(place / "dev.spacy", requests[:7])
         learned = list(requests)
-        config = config_of(place, requests)
+        config = config_of(place, requests, rounds)
         if before is not None:
             config["components"] = {name: {"source": str(before)} for name in config["nlp"]["pipeline"]}
             config["initialize"]["after_init"] = {
@@ -177,11 +177,11 @@ def train_in_turn(way: Way, data: Path, folder: Path) -> Path:
     return before
 
 
-def train(name: str, data: Path) -> dict[str, Any]:
+def train(name: str, data: Path, rounds: int) -> dict[str, Any]:
     """One way, and its scores on the test requests."""
     begun = time.process_time()
     with TemporaryFolder() as folder:
-        path = train_joint(data, folder) if name == JOINT else train_in_turn(WAYS[name], data, folder)
+        path = train_joint(data, folder, rounds) if name == JOINT else train_in_turn(WAYS[name], data, folder, rounds)
         seconds = time.process_time() - begun
         nlp = spacy.load(path)
         found: dict[str, Any] = {}
@@ -199,14 +199,14 @@ def f_of(nlp: spacy.Language, folder: Path, requests: Sequence[Request]) -> floa
     return round(nlp.evaluate(list(Corpus(path)(nlp)))["ents_f"], 4)
 
 
-def run(data: Path, result: Path) -> None:
-    """All that are not there yet."""
-    settings = {"examples": EXAMPLES, "rounds": ROUNDS, "words": WORDS, "replay": REPLAY, "seeds": [SEED]}
+def run(data: Path, result: Path, ways: Sequence[str], rounds: int) -> None:
+    """Those that are not there yet."""
+    settings = {"examples": EXAMPLES, "rounds": rounds, "words": WORDS, "replay": REPLAY, "seeds": [SEED]}
     found = read_result(result) if result.exists() else {**settings, "cells": {}}
     if settings != {name: found[name] for name in settings}:
         raise SystemExit(f"{result} was made with other settings: give another --result, or remove it.")
-    for name in tqdm([way for way in (JOINT, *WAYS) if way not in found["cells"]], unit="way"):
-        found["cells"][name] = train(name, data)
+    for name in tqdm([way for way in ways if way not in found["cells"]], unit="way"):
+        found["cells"][name] = train(name, data, rounds)
         write_result(result, {"what": __doc__.splitlines()[0], "base": "assets/base", **found, **circumstances()})
 
 
@@ -232,12 +232,14 @@ def main() -> None:
     )
     parser.add_argument("command", choices=["run", "report"])
     parser.add_argument("--data", type=Path, help="The folder with labelling/ and classification/")
+    parser.add_argument("--ways", nargs="+", default=[JOINT, *WAYS], choices=[JOINT, *WAYS], metavar="WAY")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="over the requests of a stage, and of joint")
     parser.add_argument("--result", type=Path, default=RESULT)
     args = parser.parse_args()
     if args.command == "run":
         if args.data is None:
             parser.error("run needs --data")
-        run(args.data, args.result)
+        run(args.data, args.result, args.ways, args.rounds)
     print(report(args.result))
 
 

@@ -24,8 +24,8 @@ from tqdm import tqdm
 
 from spacy_lsbillm.architectures import DEFAULT_LORA
 from spacy_lsbillm.files import TemporaryFolder
-from spacy_lsbillm.training_config import training_config
-from spacy_lsbillm.training_run import run_training
+from spacy_lsbillm.training.config import training_config
+from spacy_lsbillm.training.quiet_run import run_training
 
 from .record import ROOT, circumstances, read_result, write_result
 

@@ -31,7 +31,7 @@ from spacy.tokens import Doc, DocBin, Span
 from spacy.training.loop import DIR_MODEL_BEST
 from thinc.api import Config, NumpyOps, set_current_ops
 
-from spacy_lsbillm.training_run import run_training
+from spacy_lsbillm.training.quiet_run import run_training
 
 from .record import ROOT, circumstances, read_result, write_result
 from .tasks.models import LLM, Budget, Compared, make_config

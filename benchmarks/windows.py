@@ -28,7 +28,7 @@ from spacy.training.loop import DIR_MODEL_BEST
 from tqdm import tqdm
 
 from spacy_lsbillm.data import Labels, Record, make_doc, read_records
-from spacy_lsbillm.training_run import run_training
+from spacy_lsbillm.training.quiet_run import run_training
 
 from .record import ROOT, circumstances, read_result, told, write_result
 from .tasks.models import MODELS, SCORE, Budget, make_config

@@ -15,7 +15,7 @@ from thinc.api import Config
 from spacy_lsbillm.architectures import DEFAULT_LORA
 from spacy_lsbillm.files import write_text
 from spacy_lsbillm.pretraining import PretrainingSettings
-from spacy_lsbillm.training_config import training_config
+from spacy_lsbillm.training.config import training_config
 
 # The components of each, and what else `training_config` takes.
 PIPELINES: dict[str, tuple[list[str], dict[str, Any]]] = {

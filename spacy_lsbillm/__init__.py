@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from .about import __version__
 
 if TYPE_CHECKING:
-    from .saving import save
+    from .saving.pipelines import save
 
 __all__ = ["__version__", "save"]
 
@@ -18,7 +18,7 @@ logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 def __getattr__(name: str) -> Any:
     # The backbone runs where there is no spaCy.
     if name == "save":
-        from .saving import save
+        from .saving.pipelines import save
 
         return save
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

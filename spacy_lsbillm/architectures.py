@@ -173,6 +173,7 @@ def create_pooled_textcat_v1(
     class_weights: str | dict[str, float] | None = None,
     focal_gamma: float = 0.0,
     label_smoothing: float = 0.0,
+    calibrated: bool = True,
 ) -> Model[list[Doc], Floats2d]:
     """Create a model for spaCy's `textcat` and `textcat_multilabel`: token vectors pooled to one per document, dropout,
     and one linear layer.
@@ -185,10 +186,11 @@ def create_pooled_textcat_v1(
         training so far; null: all have the same weight.
     focal_gamma (float): Focal loss: documents that are already learned are weighted less; 0: off, 2: the usual value.
     label_smoothing (float): The share of the target distribution that is spread evenly over all classes.
+    calibrated (bool): Apply the calibration that `spacy lsbillm calibrate` has found, if there is one.
     RAISES (SettingError): A value is not allowed.
     """
     loss = LossSettings(class_weights, focal_gamma, label_smoothing)
-    return build_pooled_textcat(tok2vec, exclusive_classes, pooling, nO, loss)
+    return build_pooled_textcat(tok2vec, exclusive_classes, pooling, nO, loss, calibrated)
 
 
 def create_textcat_reduce_v1(

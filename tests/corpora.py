@@ -9,7 +9,7 @@ from spacy.tokens import Doc, DocBin
 from typer.testing import CliRunner
 
 import spacy_lsbillm.cli  # noqa: F401
-from spacy_lsbillm.training_config import training_config
+from spacy_lsbillm.training.config import training_config
 
 
 def make_docs() -> list[Doc]:

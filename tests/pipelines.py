@@ -11,6 +11,17 @@ LISTENER = {
     "@architectures": "spacy-transformers.TransformerListener.v1",
     "pooling": {"@layers": "reduce_mean.v1"},
 }
+# A layer of token vectors for heads that need no transformer.
+CNN = {
+    "@architectures": "spacy.HashEmbedCNN.v2",
+    "pretrained_vectors": None,
+    "width": 16,
+    "depth": 1,
+    "embed_size": 200,
+    "window_size": 1,
+    "maxout_pieces": 2,
+    "subword_features": True,
+}
 NER = {
     "@architectures": "spacy.TransitionBasedParser.v2",
     "state_type": "ner",

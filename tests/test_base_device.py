@@ -10,7 +10,8 @@ from spacy.util import fix_random_seed
 from thinc.api import Adam
 
 from spacy_lsbillm.errors import SettingError
-from spacy_lsbillm.layers import base_device, shim, step
+from spacy_lsbillm.layers import base_device, shim
+from spacy_lsbillm.layers import optimizer_step as step
 
 
 def trained(base, steps=1, optimizer=None, **model):

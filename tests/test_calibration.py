@@ -9,7 +9,7 @@ from math import comb
 import numpy as np
 import pytest
 import spacy
-from pipelines import examples
+from pipelines import CNN, examples
 from spacy.tokens import DocBin, Span
 from spacy.training import Corpus, Example
 from spacy.util import fix_random_seed
@@ -34,16 +34,6 @@ from spacy_lsbillm.tagging import calibration_error
 pytestmark = pytest.mark.any_stack
 
 LABELS = ("city", "date")
-CNN = {
-    "@architectures": "spacy.HashEmbedCNN.v2",
-    "pretrained_vectors": None,
-    "width": 16,
-    "depth": 1,
-    "embed_size": 200,
-    "window_size": 1,
-    "maxout_pieces": 2,
-    "subword_features": True,
-}
 
 
 def sigmoid(x):
@@ -405,7 +395,7 @@ def test_refusals_of_the_command(stored, dev, tmp_path):
         assert not (tmp_path / "out").exists()
     nlp = spacy.blank("xx")
     nlp.add_pipe("sentencizer")
-    with pytest.raises(SettingError, match=r"has no sequence_labeler and no span_labeler, .* it has: 'sentencizer'"):
+    with pytest.raises(SettingError, match=r"has no sequence_labeler, no span_labeler, .* it has: 'sentencizer'"):
         calibrate(nlp, [], CalibrationSettings())
     nlp = spacy.load(stored)
     with pytest.raises(DataError, match=r"no document has annotation for 'sequence_labeler': doc\.ents is missing"):

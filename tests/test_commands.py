@@ -17,10 +17,10 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from spacy_lsbillm.alignment import SpecialPieces
-from spacy_lsbillm.base_size import SIZES
+from spacy_lsbillm.alignment.statistics import Cutting, count_pieces
 from spacy_lsbillm.cli import app
-from spacy_lsbillm.piece_statistics import Cutting, count_pieces
-from spacy_lsbillm.training_config import DEVICES
+from spacy_lsbillm.training.config import DEVICES
+from spacy_lsbillm.training.fitted import SIZES
 
 pytestmark = pytest.mark.any_stack
 

@@ -13,9 +13,10 @@ from spacy.util import load_config
 from transformers import AutoModelForCausalLM
 from weasel.util.config import load_project_config
 
-from spacy_lsbillm.base_size import SIZES, BaseSize, fitted_to, size_of
+from spacy_lsbillm.backbone.size import BaseSize, size_of
 from spacy_lsbillm.errors import BaseError
-from spacy_lsbillm.training_config import DEVICES, KNOWN, training_config
+from spacy_lsbillm.training.config import DEVICES, KNOWN, training_config
+from spacy_lsbillm.training.fitted import SIZES, fitted_to
 
 pytestmark = pytest.mark.any_stack
 

@@ -13,9 +13,9 @@ from thinc.api import Adam
 from transformers import PreTrainedTokenizerFast
 
 from spacy_lsbillm.alignment import ContextSpans, SpecialPieces, cut_pieces, cut_windows, make_batch
+from spacy_lsbillm.alignment.statistics import Cutting, count_pieces
 from spacy_lsbillm.errors import SettingError
 from spacy_lsbillm.layers import backbone_shim
-from spacy_lsbillm.piece_statistics import Cutting, count_pieces
 
 SENTENCES = ["play some jazz by miles davis .", "it will rain .", "book a table for two in paris .", "add it now ."]
 TEXT = " ".join(SENTENCES)

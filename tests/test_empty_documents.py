@@ -10,7 +10,7 @@ from spacy.util import load_model_from_config
 from thinc.api import Adam
 from tiny import TEXTS
 
-from spacy_lsbillm.training_config import CLASSIFIERS, KNOWN, training_config
+from spacy_lsbillm.training.config import CLASSIFIERS, KNOWN, training_config
 
 pytestmark = pytest.mark.any_stack
 

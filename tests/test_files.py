@@ -16,9 +16,9 @@ from spacy.training.loop import train as training_loop
 from spacy.util import fix_random_seed
 
 import spacy_lsbillm
-from spacy_lsbillm import saving
 from spacy_lsbillm.errors import StorageError
 from spacy_lsbillm.files import TemporaryFolder, replaced_folder, sole_writer
+from spacy_lsbillm.saving import pipelines, rewrite
 
 pytestmark = pytest.mark.any_stack
 
@@ -111,7 +111,7 @@ def test_files_of_others_stay_in_a_saved_pipeline(make_base, tmp_path):
     spacy_lsbillm.save(nlp, str(tmp_path / "pipeline"))
     assert (tmp_path / "pipeline" / "NOTES.md").read_text(encoding="utf8") == "mine"
     nlp.to_disk(tmp_path / "other")
-    saving.rewrite(tmp_path / "other", tmp_path / "pipeline")
+    rewrite(tmp_path / "other", tmp_path / "pipeline")
     assert (tmp_path / "pipeline" / "NOTES.md").read_text(encoding="utf8") == "mine"
     assert not (tmp_path / "pipeline" / "textcat").exists()
     assert spacy.load(tmp_path / "pipeline").pipe_names == ["transformer", "ner"]
@@ -206,14 +206,14 @@ def test_training_can_write_whole_pipelines(make_base, tmp_path):
         "before_to_disk": {"@callbacks": "spacy-lsbillm.save_whole.v1"},
     }
     saved = []
-    original = saving.replaced_folder
+    original = pipelines.replaced_folder
 
     def watched(path, known_by):
         saved.append(path.name)
         return original(path, known_by)
 
     with pytest.MonkeyPatch.context() as patch, (tmp_path / "log").open("w") as log:
-        patch.setattr("spacy_lsbillm.saving.replaced_folder", watched)
+        patch.setattr("spacy_lsbillm.saving.pipelines.replaced_folder", watched)
         training_loop(init_nlp(config), tmp_path / "training", stdout=log, stderr=log)
     assert set(saved) == {"model-last"}
     assert [len(v) for v in vectors(spacy.load(tmp_path / "training" / "model-best"))]

@@ -20,7 +20,7 @@ from spacy_lsbillm.backbone.int8 import Int8Linear, quantised
 from spacy_lsbillm.backbone.storage import convert_stored
 from spacy_lsbillm.cli import app
 from spacy_lsbillm.errors import BaseError, SettingError, StorageError
-from spacy_lsbillm.saving import rewrite
+from spacy_lsbillm.saving.rewriting import rewrite
 
 CPU = torch.device("cpu")
 # One of each kind of module: fused projections, transposed weights with a bias, an embedding with a factor, a norm

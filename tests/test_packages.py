@@ -218,7 +218,7 @@ def test_a_map_says_where_bases_are(make_base, tmp_path, monkeypatch):
     places.write_text(json.dumps({str(tmp_path / "base"): "elsewhere"}), encoding="utf8")
     assert same(vectors(spacy.load(tmp_path / "pipeline")), vectors(nlp))
     places.write_text(json.dumps({str(tmp_path / "base"): "nowhere"}), encoding="utf8")
-    monkeypatch.setattr("spacy_lsbillm.backbone.known._folders", {})
+    monkeypatch.setattr("spacy_lsbillm.backbone.seen_bases._folders", {})
     with pytest.raises(BaseError, match="there is no such folder"):
         spacy.load(tmp_path / "pipeline")
     places.write_text(json.dumps({str(tmp_path / "base"): str(make_base("llama"))}), encoding="utf8")
@@ -341,7 +341,7 @@ def test_a_base_that_a_command_has_made_can_be_made_again(make_base, tmp_path, m
     expected = vectors(nlp)
     del nlp
     base.rename(tmp_path / "elsewhere")
-    monkeypatch.setattr("spacy_lsbillm.backbone.known._folders", {})
+    monkeypatch.setattr("spacy_lsbillm.backbone.seen_bases._folders", {})
     if store_base == "copy":
         # It needs no other.
         assert "notes" not in meta
@@ -378,7 +378,7 @@ def test_a_base_of_the_hub_is_named_by_its_commit(make_base, tmp_path, monkeypat
     other = commit[::-1]
     shutil.copytree(make_base("llama", seed=1), snapshots / other)
     (snapshots.parent / "refs" / "main").write_text(other, encoding="utf8")
-    monkeypatch.setattr("spacy_lsbillm.backbone.known._folders", {})
+    monkeypatch.setattr("spacy_lsbillm.backbone.seen_bases._folders", {})
     assert same(vectors(spacy.load(tmp_path / "pipeline")), vectors(nlp))
 
 

@@ -151,7 +151,7 @@ def test_when_an_adapter_is_folded(make_base, monkeypatch):
     assert may_fold(backbone, "auto")
     with backbone.model.disable_adapter():
         assert not may_fold(backbone, "always")
-    monkeypatch.setattr("spacy_lsbillm.backbone.fold._free_memory", lambda device: 1000)
+    monkeypatch.setattr("spacy_lsbillm.backbone.fold.free_memory", lambda device: 1000)
     assert not room_to_fold(backbone, "auto") and room_to_fold(backbone, "always")
     monkeypatch.undo()
     quantised = load(make_base("llama"), lora=LoraSettings(), quantization="nf4")
@@ -165,7 +165,7 @@ def test_the_limit_of_a_container_counts(make_base, tmp_path, monkeypatch, limit
         (tmp_path / f"memory.{name}").write_text(content, encoding="ascii")
     none = tmp_path / "none"
     files = ((tmp_path / "memory.max", tmp_path / "memory.current"), (none, none))
-    monkeypatch.setattr("spacy_lsbillm.backbone.fold.CGROUP_FILES", files)
+    monkeypatch.setattr("spacy_lsbillm.backbone.free_memory.CGROUP_FILES", files)
     assert room_to_fold(adapted(make_base("llama", seed=8)), "auto") == (limit == "max")
 
 

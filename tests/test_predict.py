@@ -19,11 +19,11 @@ from test_heads import labeler
 
 from spacy_lsbillm.errors import MaskError, SettingError
 from spacy_lsbillm.pipeline.billm_transformer import BiLLMTransformer
-from spacy_lsbillm.pipeline.random_masks import create_random_masks_v1
 from spacy_lsbillm.search.prediction import Prediction, agreement, kept
 from spacy_lsbillm.search.probe import fit, probe
 from spacy_lsbillm.search.space import all_masks
 from spacy_lsbillm.search.trials import Subject
+from spacy_lsbillm.training.random_masks import create_random_masks_v1
 
 pytestmark = pytest.mark.any_stack
 

@@ -23,7 +23,7 @@ from tiny import TEXTS
 from spacy_lsbillm.backbone.base import BaseSettings, load_causal_lm
 from spacy_lsbillm.distillation.taught import close_taught
 from spacy_lsbillm.distillation.teacher import Teacher
-from spacy_lsbillm.training_config import MODELS, training_config
+from spacy_lsbillm.training.config import MODELS, training_config
 
 pytestmark = pytest.mark.any_stack
 

@@ -25,7 +25,7 @@ from spacy_lsbillm.search.space import Cell, all_masks, check_masks, same_layers
 from spacy_lsbillm.search.strategies import Greedy, Grid, Halving, cells_of
 from spacy_lsbillm.search.study import Study
 from spacy_lsbillm.search.trials import Subject
-from spacy_lsbillm.training_run import run_training
+from spacy_lsbillm.training.quiet_run import run_training
 
 pytestmark = pytest.mark.any_stack
 

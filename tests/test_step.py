@@ -5,7 +5,7 @@ import pytest
 import torch
 from thinc.api import Optimizer, RAdam, warmup_linear
 
-from spacy_lsbillm.layers.step import step_all
+from spacy_lsbillm.layers.optimizer_step import step_all
 
 pytestmark = pytest.mark.any_stack
 

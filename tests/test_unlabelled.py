@@ -21,7 +21,7 @@ from spacy_lsbillm.errors import SettingError
 from spacy_lsbillm.search.probe import probe
 from spacy_lsbillm.search.significance import counts_for
 from spacy_lsbillm.search.trials import Subject
-from spacy_lsbillm.training_config import training_config
+from spacy_lsbillm.training.config import training_config
 
 pytestmark = pytest.mark.any_stack
 

@@ -22,12 +22,12 @@ import torch
 from spacy.language import Language
 
 from spacy_lsbillm import errors
-from spacy_lsbillm.backbone import known
+from spacy_lsbillm.backbone import seen_bases as known
 from spacy_lsbillm.files.seal import SEAL, write_seal
 from spacy_lsbillm.pretraining import PretrainingSettings, pretrain
 from spacy_lsbillm.pretraining import run as pretraining_run
 from spacy_lsbillm.pretraining.run import Places
-from spacy_lsbillm.verification import verify
+from spacy_lsbillm.saving.verification import verify
 
 from .bases import TEXTS, make_pipeline, write_base
 from .damage import damage, files_of, remove, swap, write

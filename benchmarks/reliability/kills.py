@@ -25,7 +25,7 @@ from spacy_lsbillm.errors import StorageError
 from spacy_lsbillm.files import SEAL, sole_writer
 from spacy_lsbillm.pretraining import PretrainingSettings, pretrain
 from spacy_lsbillm.pretraining.run import Places
-from spacy_lsbillm.saving import rewrite
+from spacy_lsbillm.saving.rewriting import rewrite
 from spacy_lsbillm.search.folder import about_run
 from spacy_lsbillm.search.report import write_report
 from spacy_lsbillm.search.run import search

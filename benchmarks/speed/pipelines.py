@@ -14,7 +14,7 @@ from thinc.api import Config
 from spacy_lsbillm.data.documents import labels_of, make_doc
 from spacy_lsbillm.data.records import Record, read_iob, read_jsonl
 from spacy_lsbillm.layers import backbone_shim
-from spacy_lsbillm.training_config import training_config
+from spacy_lsbillm.training.config import training_config
 
 from .bases import Precision, wake
 from .corpora import SNIPS

@@ -18,8 +18,8 @@ from thinc.api import Config, NumpyOps, set_current_ops
 from tqdm import tqdm
 
 from spacy_lsbillm.backbone import fingerprint, read_record
-from spacy_lsbillm.training_config import find_transformer
-from spacy_lsbillm.training_run import run_training
+from spacy_lsbillm.pipeline.config_blocks import find_transformer
+from spacy_lsbillm.training.quiet_run import run_training
 
 from ..record import called, circumstances, told
 from ..store import ONE_FILE, Folder, OneFile, Store

@@ -14,8 +14,9 @@ from spacy_lsbillm.architectures import DEFAULT_LORA
 from spacy_lsbillm.backbone import BaseSettings, longest_position
 from spacy_lsbillm.backbone.base import load_tokenizer, read_config
 from spacy_lsbillm.backbone.location import resolve_folder
-from spacy_lsbillm.base_size import fitted_to, size_of
-from spacy_lsbillm.training_config import training_config
+from spacy_lsbillm.backbone.size import size_of
+from spacy_lsbillm.training.config import training_config
+from spacy_lsbillm.training.fitted import fitted_to
 
 from .encoder import MINILM, tuned_whole
 

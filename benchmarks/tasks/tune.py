@@ -16,7 +16,7 @@ from typing import Any
 from thinc.api import Config
 
 from spacy_lsbillm.architectures import DEFAULT_LORA
-from spacy_lsbillm.training_config import find_transformer
+from spacy_lsbillm.pipeline.config_blocks import find_transformer
 
 from ..store import tables
 from .cell import Run

@@ -26,8 +26,9 @@ from ..backbone import (
 from ..backbone.adapter import check_targets, write_adapter
 from ..backbone.base import load_tokenizer, read_config, skeleton_for
 from ..backbone.families import decoder_of, layers_of
-from ..backbone.location import license_of, resolve_folder
+from ..backbone.location import resolve_folder
 from ..backbone.merge import BESIDE, write_model
+from ..backbone.origin import license_of
 from ..backbone.unmask import unmask_layers
 from ..backbone.vocabulary import embedding_rows
 from ..errors import BaseError, SettingError, StorageError

@@ -20,7 +20,7 @@ from ..backbone.vocabulary import embedding_rows
 from ..errors import SettingError
 from ..files import check_seal
 from ..layers import backbone_shim
-from ..training_config import find_transformer
+from ..pipeline.config_blocks import find_transformer
 
 BASE, TUNED, OFF = "base", "tuned, read causally", "adapter off, mask restored"
 

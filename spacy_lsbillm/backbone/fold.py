@@ -10,7 +10,6 @@ import copy
 import importlib
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,18 +20,13 @@ from ..errors import SettingError
 from ..values import check_choice
 from .families import decoder_of
 from .finite import check_adapter
+from .free_memory import free_memory
 from .model import Backbone
 
 AUTO, ALWAYS, NEVER = "auto", "always", "never"
 FOLD = (AUTO, ALWAYS, NEVER)
 # The share of the free memory that a second copy may take when nobody has asked for it.
 LARGEST_SHARE = 0.5
-# Of a container's limit and use of memory, versions 2 and 1.
-CGROUP = Path("/sys/fs/cgroup")
-CGROUP_FILES = (
-    (CGROUP / "memory.max", CGROUP / "memory.current"),
-    (CGROUP / "memory/memory.limit_in_bytes", CGROUP / "memory/memory.usage_in_bytes"),
-)
 # What differs between a module and its double.
 OWN = {"_modules", "training"}
 
@@ -62,7 +56,7 @@ def room_to_fold(backbone: Backbone, setting: str) -> bool:
     """Whether there is memory for the second copy. With "auto": if it takes no more than half of what is free."""
     if setting == ALWAYS:
         return True
-    free = _free_memory(backbone.device)
+    free = free_memory(backbone.device)
     return free is None or _copy_bytes(backbone) <= free * LARGEST_SHARE
 
 
@@ -145,27 +139,3 @@ def _adapter_values(backbone: Backbone) -> Tensor:
 def _copy_bytes(backbone: Backbone) -> int:
     weights = [layer.get_base_layer().weight for layer in _adapted_layers(backbone)]
     return sum(weight.numel() * weight.element_size() for weight in weights)
-
-
-def _free_memory(device: torch.device) -> int | None:
-    """Bytes; None where the system does not say."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    kilobytes = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
-    found = [*(number * 1024 for number in kilobytes[:1]), *_left_in_container()]
-    return min(found, default=None)
-
-
-def _left_in_container() -> Iterator[int]:
-    """Bytes up to the limit of a control group, where there is one; what files have in the cache counts as free."""
-    for limit, used in CGROUP_FILES:
-        with contextlib.suppress(OSError, ValueError):
-            folder = limit.parent
-            stat = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
-            cached = int(stat.get("inactive_file", 0))
-            # Without a limit version 2 says "max".
-            yield int(limit.read_text(encoding="ascii")) - int(used.read_text(encoding="ascii")) + cached

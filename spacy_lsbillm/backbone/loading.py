@@ -21,13 +21,14 @@ from .base import (
 )
 from .families import attention_for, decoder_of, layers_of
 from .fingerprint import checked_fingerprint
-from .known import remember_folder
-from .location import Origin, commit_of, license_of, made_with_of, resolve_folder
+from .layer_mix import ScalarMix, mixed_layers
+from .location import resolve_folder
 from .mask import MaskPlan
 from .matching import check_weights
-from .mix import ScalarMix, mixed_layers
 from .model import Backbone, BackboneSettings
+from .origin import Origin, commit_of, license_of, made_with_of
 from .proved import family_of
+from .seen_bases import remember_folder
 from .sharing import shared_base
 from .unmask import unmask_layers
 from .vocabulary import embedding_rows

@@ -1,12 +1,10 @@
-"""Where a base model lies: a folder, a folder that a map names, or the hub's cache; and what is known of its origin."""
+"""Where a base model lies: a folder, a folder that a map names, or the hub's cache."""
 
 import contextlib
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..errors import BaseError, SettingError
 from ..files import parse_json
@@ -14,8 +12,6 @@ from .tensor_files import weight_files
 
 # A JSON file {"name of a base": "folder"}; relative folders are seen from the file.
 MAP_VARIABLE = "SPACY_LSBILLM_BASES"
-# Beside a base that a command here has made: how, and from what.
-ORIGIN = "origin.json"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 # What is fetched of a hub repository: no pickles, no code, no second copies of the weights in other formats. Its card
 # and licence travel with a copy.
@@ -116,51 +112,3 @@ def _mapped(name: str) -> Path | None:
 
 def _seen_from(path: Path) -> str:
     return "" if path.is_absolute() else f" (looked for from {Path.cwd()})"
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What a stored pipeline says of its base.
-
-    fingerprint (str): See `fingerprint`.
-    digest (str | None): See `full_digest`; None if not yet computed.
-    commit (str | None): Of the hub, if it is from there.
-    license (str | None): As the base's card names it.
-    arithmetic (dict | None): See `arithmetic_of`; None where an older version has saved the pipeline.
-    made_with (str | None): The command that makes it again, if one of this package has made it.
-    """
-
-    fingerprint: str
-    digest: str | None = None
-    commit: str | None = None
-    license: str | None = None
-    arithmetic: dict[str, Any] | None = None
-    made_with: str | None = None
-
-
-def commit_of(folder: Path) -> str | None:
-    """The hub's commit that a folder of its cache holds."""
-    return folder.name if folder.parent.name == "snapshots" and COMMIT.fullmatch(folder.name) else None
-
-
-def made_with_of(folder: Path) -> str | None:
-    """The command that has made a base, as it says beside it; None where nothing does."""
-    try:
-        said = parse_json((folder / ORIGIN).read_text(encoding="utf8")).get("made_with")
-    except (OSError, ValueError, AttributeError):
-        return None
-    return str(said) if said else None
-
-
-def license_of(folder: Path) -> str | None:
-    """The licence that a base's card names in its front matter; None without one."""
-    from huggingface_hub import metadata_load
-
-    card = folder / "README.md"
-    try:
-        metadata = metadata_load(card) if card.is_file() else None
-    except ValueError:
-        # Front matter that is no YAML.
-        return None
-    named = (metadata or {}).get("license")
-    return str(named) if named else None

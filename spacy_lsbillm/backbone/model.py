@@ -17,9 +17,9 @@ from .adapter import LoraSettings
 from .base import BaseSettings
 from .blocks import causal_blocks, has_windows
 from .families import Family, decoder_of, layers_of
-from .location import Origin
+from .layer_mix import ScalarMix
 from .mask import MaskPlan, check_notation
-from .mix import ScalarMix
+from .origin import Origin
 from .sharing import SharedBase, over_the_same_weights
 from .unmask import unmask_layers, weigh_right
 

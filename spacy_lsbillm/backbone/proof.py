@@ -22,9 +22,9 @@ from .adapter import LoraSettings, add_adapter
 from .base import DTYPE_SETTING, BaseSettings, making_modules
 from .families import ATTENTIONS, Family, find_layers, find_norm, layers_of
 from .fold import Folded
-from .location import Origin
 from .mask import MaskPlan
 from .model import Backbone, BackboneSettings
+from .origin import Origin
 from .quiet import quiet
 from .sharing import SharedBase
 from .shrink import VOCABULARY, WINDOW_NAMES, shrunken

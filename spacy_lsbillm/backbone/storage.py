@@ -29,12 +29,13 @@ from .base import BaseSettings
 from .families import AUTO
 from .fingerprint import checked_fingerprint, fingerprint
 from .int8_files import is_int8
-from .known import holds, known_digest, known_folder
 from .loading import load_backbone
-from .location import Origin, resolve_folder
+from .location import resolve_folder
 from .mask import MaskPlan
 from .merge import write_model
 from .model import Backbone, BackboneSettings
+from .origin import Origin
+from .seen_bases import holds, known_digest, known_folder
 
 RECORD = "billm.json"
 FORMAT = 2

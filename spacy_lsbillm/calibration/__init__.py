@@ -1,7 +1,8 @@
 """Confidence that means something: probabilities, thresholds and guarantees for the heads of a trained pipeline."""
 
 from .curves import Fitted, fit
-from .evidence import Evidence, gather
+from .evidence import Evidence
+from .gathering import gather
 from .guarantees import Guarantee, guarantee, recalls
 from .run import META, Report, calibrate, heads_of, summary
 from .settings import CalibrationSettings

@@ -22,6 +22,8 @@ TO_NONE, TO_ALL = 1.0, 5.0
 LEAST_OF_LABEL = 50
 FOLDS = 5
 STEPS, NEAR = 100, 1e-8
+# A log loss that is smaller by no more than this is as good.
+NO_BETTER = 1e-6
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def fit(written: Evidence) -> Fitted:
             held_out[chosen] = _probabilities(_fit_kind(written.where(~chosen), kind, per_label), written, chosen)
         loss = log_loss(held_out, written.right)
         losses[f"{kind} by label" if per_label else kind] = loss
-        if best is None or loss < best[0] - 1e-6:
+        if best is None or loss < best[0] - NO_BETTER:
             best = loss, kind, per_label, held_out
     assert best is not None
     _, kind, per_label, held_out = best

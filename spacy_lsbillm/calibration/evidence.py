@@ -1,13 +1,10 @@
-"""What a head says of annotated documents, and what is right."""
+"""What heads say of annotated documents, and what is right."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from spacy.language import Language
 from spacy.tokens import Doc
-from spacy.training import Example
-from spacy.util import minibatch
 
 from ..pipeline.calibrated import CalibratedComponent
 from ..pipeline.gold_spans import characters_of_gold
@@ -17,7 +14,6 @@ from ..tagging import Spans
 # Spans that are less probable are no candidates. Models are surer than they should be, so that gold spans are among
 # those of 1 in 10,000; lower than this, there are ever more candidates and hardly more gold.
 FLOOR = 1e-6
-BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -25,7 +21,8 @@ class Evidence:
     """All candidates of a head in some documents.
 
     labels (tuple[str, ...]): Of the head.
-    gold (ndarray[int64]): How many gold spans each document has with each label; shape (documents, labels).
+    gold (ndarray[int64]): How many gold spans each document has with each label; shape (documents, labels). Of a
+        classifier: 1 for its gold classes.
     unknown (int): Gold spans with labels that the head does not have; they are in nothing else.
     document (ndarray[int64]), label (ndarray[int64]): Of each candidate; shape (candidates,), as of all that follows.
     score (ndarray[float64]): Its probability as the model gives it.
@@ -56,47 +53,26 @@ class Evidence:
         return self.where(self.best)
 
 
-def gather(
-    nlp: Language, heads: Iterable[str], examples: Iterable[Example], least: float | None = FLOOR
-) -> dict[str, Evidence]:
-    """What heads say of documents, before any calibration they have.
-
-    heads (Iterable[str]): The names of `sequence_labeler`s and `span_labeler`s.
-    examples (Iterable[Example]): A document is left out for heads whose annotation it has not.
-    least (float | None): The probability of a candidate at the least; None: only spans that are written.
-    RETURNS (dict): By head.
-    """
-    heads = list(heads)
-    parts: dict[str, list[Evidence]] = {name: [] for name in heads}
-    for batch in minibatch(examples, BATCH):
-        with nlp.select_pipes(disable=heads):
-            docs = list(nlp.pipe(example.predicted for example in batch))
-        for name in heads:
-            pipe = nlp.get_pipe(name)
-            assert isinstance(pipe, CalibratedComponent)
-            gold = [characters_of_gold(example.reference, pipe.spans_key) for example in batch]
-            judged = annotated_in((example.reference for example in batch), pipe.labels)
-            rows = [
-                (doc, spans, known) for doc, spans, known in zip(docs, gold, judged, strict=True) if spans is not None
-            ]
-            if rows:
-                docs_of, gold_of, judged_of = zip(*rows, strict=True)
-                parts[name].append(_evidence(pipe, docs_of, gold_of, judged_of, least))
-    return {name: _joined(found) for name, found in parts.items() if found}
-
-
-def _evidence(
+def evidence_of_spans(
     pipe: CalibratedComponent,
-    docs: tuple[Doc, ...],
-    gold: tuple[set[tuple[int, int, str]], ...],
-    judged: tuple[np.ndarray, ...],
+    docs: Sequence[Doc],
+    references: Sequence[Doc],
     least: float | None,
-) -> Evidence:
-    """Of one batch.
+) -> Evidence | None:
+    """What a head says of documents, before any calibration it has.
 
-    judged (tuple[ndarray[bool], ...]): The labels that each document was annotated for: of others none is right or
-        wrong.
+    docs (Sequence[Doc]): Ready for the head.
+    references (Sequence[Doc]): The annotated documents, in the same order; those without annotation are left out. Of
+        labels that a document was not annotated for, no span is right or wrong.
+    least (float | None): The probability of a candidate at the least; None: only spans that are written.
+    RETURNS (Evidence | None): None if no document has annotation.
     """
+    of_all = [characters_of_gold(doc, pipe.spans_key) for doc in references]
+    kept = [i for i, spans in enumerate(of_all) if spans is not None]
+    if not kept:
+        return None
+    docs, gold = [docs[i] for i in kept], [of_all[i] or set() for i in kept]
+    judged = annotated_in([references[i] for i in kept], pipe.labels)
     labels = pipe.labels
     number = {label: i for i, label in enumerate(labels)}
     counts = np.zeros((len(docs), len(labels)), dtype=np.int64)
@@ -123,7 +99,7 @@ def _evidence(
     ]
     best = np.arange(len(start)) < len(found.spans)
     found_here = (document, label, score.astype(np.float64), np.array(right, bool), best)
-    return Evidence(labels, counts, unknown, *found_here).where(np.array(judged)[document, label])
+    return Evidence(labels, counts, unknown, *found_here).where(judged[document, label])
 
 
 def _keys(spans: Spans, labels: tuple[str, ...]) -> np.ndarray:
@@ -131,7 +107,8 @@ def _keys(spans: Spans, labels: tuple[str, ...]) -> np.ndarray:
     return (spans.start << 32 | (spans.end - spans.start)) * len(labels) + spans.label
 
 
-def _joined(parts: list[Evidence]) -> Evidence:
+def joined(parts: Sequence[Evidence]) -> Evidence:
+    """The evidence of several batches of documents, in their order."""
     firsts = np.cumsum([0, *(len(part.gold) for part in parts)])
     document = np.concatenate([part.document + first for part, first in zip(parts, firsts, strict=False)])
     rest = (np.concatenate([getattr(part, name) for part in parts]) for name in ("label", "score", "right", "best"))

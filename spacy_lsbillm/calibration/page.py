@@ -8,7 +8,7 @@ import numpy as np
 from ..pages import BLUE, GREY, ORANGE, as_page, markdown_as_html, pyplot, svg
 from ..tagging.confidence import equal_mass_bins
 from .guarantees import Guarantee
-from .run import Report
+from .run import CLASSES, Report
 from .thresholds import kept_and_right
 
 NOT_COVERED = (
@@ -30,10 +30,11 @@ def as_html(reports: dict[str, Report], about: str) -> str:
             f"<h2>{html.escape(name)}</h2>",
             markdown_as_html("\n".join(in_words(report))),
             _reliability(report),
-            "<p>Spans in 15 groups of as many, by their score. On the line, scores are what they claim. Grey: as the "
-            "model gives them; blue: calibrated, each by curves that were fitted without its document.</p>",
+            f"<p>{report.decisions.capitalize()} in 15 groups of equal size, by their score. On the line, scores are "
+            f"what they claim. Grey: as the model gives them; blue: calibrated, each by curves that were fitted "
+            f"without its document.</p>",
             _precision_and_recall(report),
-            "<p>Of the spans that are written, as the threshold rises from right to left.</p>",
+            f"<p>Of the {report.decisions} that are written, as the threshold rises from right to left.</p>",
             markdown_as_html(by_label(report)),
         ]
     parts += ["<h2>What it does not cover</h2>", f"<p>{html.escape(NOT_COVERED)}</p>"]
@@ -44,8 +45,9 @@ def in_words(report: Report) -> list[str]:
     """The findings, a line each, as a list in Markdown."""
     evidence, fitted = report.evidence, report.fitted
     losses = ", ".join(f"{kind} {loss:.4f}" for kind, loss in fitted.losses.items())
+    written, gold = int(evidence.best.sum()), int(evidence.gold.sum())
     lines = [
-        f"- {int(evidence.best.sum()):,} spans in {len(evidence.gold):,} documents, {int(evidence.gold.sum()):,} gold.",
+        f"- {written:,} {report.decisions} in {len(evidence.gold):,} documents, {gold:,} gold.",
         f"- Curve: {fitted.in_words}. Log loss on documents held out: {losses}.",
         f"- Expected calibration error: {report.before:.3f} before, {report.after:.3f} after (documents held out).",
     ]
@@ -56,10 +58,12 @@ def in_words(report: Report) -> list[str]:
             if not missed
             else f"- Thresholds: not reached on the development set by {', '.join(missed)}."
         )
+    if report.thresholds is not None and report.decisions == CLASSES:
+        lines.append("- They are not applied: doc.cats has the probabilities of all classes, for you to compare.")
     if report.guarantee is not None:
         lines.append(f"- {promise(report.guarantee)}")
         lines.append(
-            f"- Candidates are in doc.spans[{report.calibration.candidates_key!r}]: "
+            f"- Candidates are in doc.spans[{report.key!r}]: "
             f"{report.guarantee.per_document:.1f} a document on the development set, where their mean recall is "
             f"{min(report.guarantee.found.values()):.3f}."
         )
@@ -136,8 +140,7 @@ def _reliability(report: Report) -> str:
 def _precision_and_recall(report: Report) -> str:
     figure, axes = pyplot().subplots(figsize=(7, 4), layout="constrained")
     written = report.evidence.written
-    p = report.calibration.probabilities(written.score, written.label, written.labels)
-    values, kept, hits = kept_and_right(p, written.right)
+    values, kept, hits = kept_and_right(report.probabilities, written.right)
     precision, recall = hits / kept, hits / max(int(written.gold.sum()), 1)
     axes.plot(recall, precision, color=BLUE)
     for wanted in (0.5, 0.7, 0.9):

@@ -1,7 +1,7 @@
 """Calibrating the heads of a pipeline."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from math import ceil
 from typing import Any
@@ -13,80 +13,115 @@ from spacy.training import Example
 from ..errors import DataError, SettingError, in_short
 from ..pipeline.calibrated import META, CalibratedComponent
 from ..tagging import Calibration, calibration_error
+from ..values import check_choice
+from .classes import apply as apply_to_classes
+from .classes import exclusive, fit_classes, is_class_head, probabilities_of_classes
 from .curves import Fitted, fit
-from .evidence import FLOOR, Evidence, gather
+from .evidence import FLOOR, Evidence
+from .gathering import gather
 from .guarantees import Guarantee, guarantee
 from .settings import CalibrationSettings
 from .thresholds import Threshold, thresholds
 
-# With fewer spans nothing can be said of how probable they are.
-LEAST_SPANS = 50
+# With fewer spans or classes nothing can be said of how probable they are.
+LEAST = 50
+SPANS, CLASSES = "spans", "classes"
 
 
 @dataclass(frozen=True)
 class Report:
     """What was found for a head.
 
+    decisions (str): What it gives probabilities of, in the plural, such as "spans".
     evidence (Evidence): What it rests on.
     fitted (Fitted): The curves.
-    calibration (Calibration): What the head got.
-    before (float), after (float): The expected calibration error of the spans it writes; after: by curves that were
-        fitted without their documents.
-    thresholds (dict[str, Threshold] | None): By label, where a precision or a recall is wanted.
-    guarantee (Guarantee | None): Where one is.
+    probabilities (ndarray[float64]): Of the written candidates, by these curves.
+    before (float), after (float): The expected calibration error of what the head writes; after: by curves that were
+        fitted without its documents.
+    thresholds (dict[str, Threshold] | None): By label, where a precision or a recall is wanted. Those of a classifier
+        are not applied, as `doc.cats` has all classes.
+    guarantee (Guarantee | None): Where one is wanted, of spans.
+    key (str | None): Where its candidates go.
     """
 
+    decisions: str
     evidence: Evidence
     fitted: Fitted
-    calibration: Calibration
+    probabilities: np.ndarray
     before: float
     after: float
-    thresholds: dict[str, Threshold] | None
-    guarantee: Guarantee | None
+    thresholds: dict[str, Threshold] | None = None
+    guarantee: Guarantee | None = None
+    key: str | None = None
+
+    @property
+    def calibration(self) -> Calibration:
+        """What a span head gets."""
+        return Calibration(
+            self.fitted.curve,
+            self.fitted.by_label,
+            {label: one.value for label, one in (self.thresholds or {}).items()},
+            self.key,
+            {} if self.guarantee is None else self.guarantee.threshold,
+        )
 
 
-def heads_of(nlp: Language) -> list[str]:
+def heads_of(nlp: Language, chosen: Sequence[str] = ()) -> list[str]:
     """The names of the components that can be calibrated.
 
-    RAISES (SettingError): There is none, or one whose scores are switched off.
+    chosen (Sequence[str]): Only these; empty: all.
+    RAISES (SettingError): There is none, one that was chosen cannot be calibrated, or the scores of one are switched
+        off.
     """
-    found = {name: pipe for name, pipe in nlp.pipeline if isinstance(pipe, CalibratedComponent)}
+    found = {name: pipe for name, pipe in nlp.pipeline if isinstance(pipe, CalibratedComponent) or is_class_head(pipe)}
     if not found:
         raise SettingError(
-            f"the pipeline has no sequence_labeler and no span_labeler, which alone can be calibrated; it has: "
-            f"{in_short(nlp.pipe_names)}."
+            f"the pipeline has no sequence_labeler, no span_labeler, and no textcat or textcat_multilabel with "
+            f"spacy-lsbillm.PooledTextCat.v1, which alone can be calibrated; it has: {in_short(nlp.pipe_names)}."
         )
-    for name, pipe in found.items():
-        if not pipe.scores:
+    for name in chosen:
+        check_choice("--component", name, found)
+    heads = {name: pipe for name, pipe in found.items() if not chosen or name in chosen}
+    for name, pipe in heads.items():
+        if isinstance(pipe, CalibratedComponent) and not pipe.scores:
             raise SettingError(f"scores = false of {name!r}: it gives no scores to calibrate. Set it to true.")
-    return list(found)
+    return list(heads)
 
 
 def calibrate(nlp: Language, examples: Iterable[Example], settings: CalibrationSettings) -> dict[str, Report]:
-    """Find what makes probabilities of the scores of all heads, and give it to them and to the pipeline's meta. A
-    calibration that a head has is replaced.
+    """Find what makes probabilities of the scores of the heads, and give it to them and to the pipeline's meta. A
+    calibration that a head has is replaced. Heads for which no document has annotation are warned of and left as they
+    are, unless they were chosen.
 
     examples (Iterable[Example]): Annotated documents that the pipeline was not trained with.
     RAISES (SettingError): No head can be calibrated.
     RAISES (DataError): There is too little annotation.
     RETURNS (dict): By head.
     """
-    heads = heads_of(nlp)
-    _check_keys(nlp, heads, settings)
+    heads = heads_of(nlp, settings.components)
+    of_spans = [name for name in heads if isinstance(nlp.get_pipe(name), CalibratedComponent)]
+    _check_guarantee(nlp, heads, of_spans, settings)
     found = gather(nlp, heads, examples, None if settings.guarantee is None else FLOOR)
+    without = [name for name in heads if name not in found]
+    for name in without:
+        problem = f"no document has annotation for {name!r}: {_where(nlp, name)} is missing in all of them."
+        if settings.components or not found:
+            raise DataError(problem)
+        warnings.warn(f"{problem} It stays as it is.", stacklevel=2)
     reports = {}
-    for name in heads:
-        if name not in found:
-            raise DataError(f"no document has annotation for {name!r}: {_where(nlp, name)} is missing in all of them.")
+    for name, evidence in found.items():
         try:
-            reports[name] = _report(name, found[name], settings, _key(heads, name, settings))
+            key = _key(of_spans, name, settings) if settings.guarantee is not None and name in of_spans else None
+            reports[name] = _report(name, nlp.get_pipe(name), evidence, settings, key)
         except DataError as error:
             raise DataError(f"{name!r}: {error}") from error
     for name, report in reports.items():
-        pipe = nlp.get_pipe(name)
-        assert isinstance(pipe, CalibratedComponent)
-        pipe.calibration = report.calibration
-    nlp.meta[META] = {name: summary(report) for name, report in reports.items()}
+        pipe: Any = nlp.get_pipe(name)
+        if isinstance(pipe, CalibratedComponent):
+            pipe.calibration = report.calibration
+        else:
+            apply_to_classes(pipe, report.fitted)
+    nlp.meta[META] = {**nlp.meta.get(META, {}), **{name: summary(report) for name, report in reports.items()}}
     return reports
 
 
@@ -94,7 +129,7 @@ def summary(report: Report) -> dict[str, Any]:
     """What a pipeline's meta says of it."""
     content: dict[str, Any] = {
         "documents": len(report.evidence.gold),
-        "spans": int(report.evidence.best.sum()),
+        report.decisions: int(report.evidence.best.sum()),
         "curve": report.fitted.in_words,
         "ece_before": report.before,
         "ece_after": report.after,
@@ -102,47 +137,48 @@ def summary(report: Report) -> dict[str, Any]:
     if report.thresholds is not None:
         content["threshold"] = {label: asdict(one) for label, one in report.thresholds.items()}
     if report.guarantee is not None:
-        content["guarantee"] = {**asdict(report.guarantee), "spans_key": report.calibration.candidates_key}
+        content["guarantee"] = {**asdict(report.guarantee), "spans_key": report.key}
     return content
 
 
-def _report(name: str, evidence: Evidence, settings: CalibrationSettings, key: str) -> Report:
+def _report(name: str, pipe: Any, evidence: Evidence, settings: CalibrationSettings, key: str | None) -> Report:
     written = evidence.written
-    _check_enough(name, written)
-    fitted = fit(written)
-    curves = Calibration(fitted.curve, fitted.by_label)
+    decisions = SPANS if isinstance(pipe, CalibratedComponent) else CLASSES
+    _check_enough(name, written, decisions)
+    if decisions == SPANS:
+        fitted = fit(written)
+        probabilities = Calibration(fitted.curve, fitted.by_label).probabilities(
+            written.score, written.label, written.labels
+        )
+    else:
+        fitted = fit_classes(evidence, exclusive(pipe))
+        probabilities = probabilities_of_classes(evidence, fitted, exclusive(pipe))
+    probabilities = probabilities.astype(np.float64)
     given: dict[str, Threshold] | None = None
     if settings.precision is not None or settings.recall is not None:
-        probabilities = curves.probabilities(written.score, written.label, written.labels).astype(np.float64)
         given = thresholds(written, probabilities, precision=settings.precision, recall=settings.recall)
     promised: Guarantee | None = None
-    if settings.guarantee is not None:
+    if key is not None:
+        assert settings.guarantee is not None
         promised = guarantee(evidence, settings.guarantee, settings.delta, settings.per_label)
-    calibration = Calibration(
-        fitted.curve,
-        fitted.by_label,
-        {} if given is None else {label: one.value for label, one in given.items()},
-        None if promised is None else key,
-        {} if promised is None else promised.threshold,
-    )
     before, after = (calibration_error(scores, written.right) for scores in (written.score, fitted.held_out))
     assert before is not None and after is not None
-    return Report(evidence, fitted, calibration, before, after, given, promised)
+    return Report(decisions, evidence, fitted, probabilities, before, after, given, promised, key)
 
 
-def _check_enough(name: str, written: Evidence) -> None:
+def _check_enough(name: str, written: Evidence, decisions: str) -> None:
     if written.unknown:
         warnings.warn(
-            f"{written.unknown:,} gold spans have labels that {name!r} does not have: what is found for it does not "
-            f"count them.",
+            f"{written.unknown:,} gold {decisions} have labels that {name!r} does not have: what is found for it does "
+            f"not count them.",
             stacklevel=4,
         )
-    spans, documents = len(written.score), len(written.gold)
-    if spans < LEAST_SPANS:
-        enough = f"about {ceil(documents * LEAST_SPANS / spans):,} documents" if spans else "more documents"
+    number, documents = len(written.score), len(written.gold)
+    if number < LEAST:
+        enough = f"about {ceil(documents * LEAST / number):,} documents" if number else "more documents"
         raise DataError(
-            f"it finds {spans:,} spans in {documents:,} annotated documents, too few to say how often it is right: it "
-            f"takes {LEAST_SPANS}, in {enough} like these."
+            f"it finds {number:,} {decisions} in {documents:,} annotated documents, too few to say how often it is "
+            f"right: it takes {LEAST}, in {enough} like these."
         )
 
 
@@ -151,12 +187,17 @@ def _key(heads: list[str], name: str, settings: CalibrationSettings) -> str:
     return settings.key if len(heads) == 1 else f"{settings.key}_{name}"
 
 
-def _check_keys(nlp: Language, heads: list[str], settings: CalibrationSettings) -> None:
+def _check_guarantee(nlp: Language, heads: list[str], of_spans: list[str], settings: CalibrationSettings) -> None:
     if settings.guarantee is None:
         return
+    if not of_spans:
+        raise SettingError(
+            f"a recall can be guaranteed for spans alone, and these heads are classifiers: {in_short(heads)}. Leave "
+            f"the guarantee out."
+        )
     taken = {getattr(pipe, "spans_key", None) or getattr(pipe, "key", None): name for name, pipe in nlp.pipeline}
-    for name in heads:
-        key = _key(heads, name, settings)
+    for name in of_spans:
+        key = _key(of_spans, name, settings)
         if key in taken:
             raise SettingError(
                 f"candidates cannot go to doc.spans[{key!r}]: {taken[key]!r} writes there. Name another key."
@@ -164,5 +205,8 @@ def _check_keys(nlp: Language, heads: list[str], settings: CalibrationSettings) 
 
 
 def _where(nlp: Language, name: str) -> str:
-    key = getattr(nlp.get_pipe(name), "spans_key", None)
+    pipe = nlp.get_pipe(name)
+    if is_class_head(pipe):
+        return "doc.cats"
+    key = getattr(pipe, "spans_key", None)
     return "doc.ents" if key is None else f"doc.spans[{key!r}]"

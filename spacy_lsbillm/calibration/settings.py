@@ -17,6 +17,7 @@ class CalibrationSettings:
     delta (float | None): With confidence 1 - delta; None: in the mean.
     per_label (bool): For each label on its own.
     key (str): Candidates go to `doc.spans[key]`.
+    components (tuple[str, ...]): The heads to calibrate; empty: all that can be.
     RAISES (SettingError): A value out of its range, or two that do not go together.
     """
 
@@ -26,6 +27,7 @@ class CalibrationSettings:
     delta: float | None = None
     per_label: bool = False
     key: str = CANDIDATES
+    components: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("precision", "recall", "guarantee", "delta"):

@@ -10,7 +10,7 @@ from thinc.api import Config
 from ..backbone import RECORD, read_record
 from ..errors import StorageError
 from ..files import parse_json
-from ..training_config import billm_blocks
+from ..pipeline.config_blocks import billm_blocks
 
 META, CONFIG = "meta.json", "config.cfg"
 # Entries of the meta beside spaCy's own: of how it was trained, of scores on other data, and of `calibrate`.

@@ -169,7 +169,7 @@ def _confidence(facts: Facts) -> Iterable[str]:
             of_head = found[name]
             yield (
                 f"Confidence of {code(name)}: calibrated on {of_head['documents']:,} documents with "
-                f"{of_head['spans']:,} spans ({plain(of_head['curve'])}). Expected calibration error "
+                f"{_decisions(of_head)} ({plain(of_head['curve'])}). Expected calibration error "
                 f"{of_head['ece_before']:.3f} before, {of_head['ece_after']:.3f} after, by curves fitted without the "
                 f"documents they are measured on.{_promises(of_head)}"
             )
@@ -177,9 +177,13 @@ def _confidence(facts: Facts) -> Iterable[str]:
             yield f"Confidence of {code(name)}: not calibrated. Its scores are the model's own."
 
 
+def _decisions(of_head: dict[str, Any]) -> str:
+    return f"{of_head['spans']:,} spans" if "spans" in of_head else f"{of_head['classes']:,} predicted classes"
+
+
 def _promises(of_head: dict[str, Any]) -> str:
     parts = []
-    if of_head.get("threshold"):
+    if of_head.get("threshold") and "spans" in of_head:
         parts.append(f" Spans below a threshold of their label are left out ({len(of_head['threshold'])} labels).")
     if of_head.get("guarantee"):
         parts.append(f" Candidates with a guaranteed recall are in {code('doc.spans')} (see its `meta.json`).")

@@ -11,12 +11,12 @@ from typer import Argument, Option
 from wasabi import msg, table
 
 from ..analysis import ContextChange, RightSide, right_context, right_side
+from ..data.corpora import corpus_files, read_docs
 from ..data.documents import tokens_alone
 from ..errors import SettingError
 from ..files import write_text
 from ..pipeline.gold_spans import given_spans
 from . import app
-from .debug_pieces import corpus_files, read_docs
 
 # As Dukić and Šnajder (2024) report them; other parsers give other figures.
 PUBLISHED = (

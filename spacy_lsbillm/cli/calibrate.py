@@ -12,12 +12,12 @@ from wasabi import msg
 from ..calibration import CalibrationSettings, Report, calibrate, heads_of
 from ..calibration.page import NOT_COVERED, as_html, in_words
 from ..calibration.settings import CANDIDATES
+from ..data.corpora import corpus_files
 from ..errors import SettingError
 from ..files import write_text
 from ..pages import check_plots
-from ..saving import META, save
+from ..saving.pipelines import META, save
 from . import app
-from .debug_pieces import corpus_files
 from .device import HELP, device_of
 from .pipelines import PipelineArgument, any_pipeline_folder
 
@@ -44,6 +44,10 @@ DeltaOption = Annotated[
 PerLabelOption = Annotated[
     bool, Option("--per-label", help="With --guarantee: guarantee the recall of each label separately")
 ]
+ComponentsOption = Annotated[
+    list[str] | None,
+    Option("--component", help="Calibrate only this head; may be given several times. Default: all heads"),
+]
 KeyOption = Annotated[str, Option("--spans-key", "-k", help="With --guarantee: key of the candidates in doc.spans")]
 PageOption = Annotated[bool, Option("--page/--no-page", help=f"Also write {PAGE} to the folder (needs matplotlib)")]
 GpuOption = Annotated[int, Option("--gpu-id", "-g", help=HELP)]
@@ -63,11 +67,12 @@ def calibrate_cli(
     delta: DeltaOption = None,
     per_label: PerLabelOption = False,
     spans_key: KeyOption = CANDIDATES,
+    component: ComponentsOption = None,
     page: PageOption = True,
     gpu_id: GpuOption = -1,
     code: CodeOption = None,
 ) -> None:
-    """Calibrate the span heads of a trained pipeline, so that their scores are probabilities.
+    """Calibrate the span heads and classifiers of a trained pipeline, so that their scores are probabilities.
 
     Several calibration curves are fitted, and the best one on held-out documents is used. Thresholds and guarantees
     are computed on request. The result is stored in the pipeline; set calibrated = false in a component to disable it.
@@ -75,7 +80,9 @@ def calibrate_cli(
     Example: python -m spacy lsbillm calibrate training/model-best corpus/dev.spacy --output calibrated --guarantee 0.9
     """
     try:
-        settings = CalibrationSettings(precision, recall, guarantee, delta, per_label, spans_key)
+        settings = CalibrationSettings(
+            precision, recall, guarantee, delta, per_label, spans_key, tuple(component or ())
+        )
         reports = run(pipeline, dev, output, settings, page=page, gpu_id=gpu_id, code=code)
     except (ValueError, OSError) as error:
         msg.fail("Cannot calibrate the pipeline", str(error), exits=1)
@@ -114,7 +121,7 @@ def run(
     import_code(code)
     setup_gpu(gpu_id, silent=True)
     nlp = load_model(folder)
-    heads_of(nlp)
+    heads_of(nlp, settings.components)
     reports = calibrate(nlp, (example for file in files for example in Corpus(file)(nlp)), settings)
     save(nlp, output)
     if page:

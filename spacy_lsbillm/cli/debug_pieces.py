@@ -1,24 +1,19 @@
 """`python -m spacy lsbillm debug-pieces`: how a base's tokenizer cuts a corpus."""
 
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-from spacy.tokens import Doc, DocBin
 from spacy.util import load_config
-from spacy.vocab import Vocab
-from tqdm import tqdm  # type: ignore[import-untyped]
 from typer import Argument, Option
 from wasabi import msg, table
 
-from ..cutting import cutting_for
-from ..errors import SettingError
+from ..alignment.statistics import Cutting, count_pieces
+from ..data.corpora import corpus_files, read_docs
 from ..files import write_text
-from ..piece_statistics import Cutting, count_pieces
 from ..pipeline.billm_transformer import DEFAULT_CONFIG
-from ..training_config import find_transformer
+from ..pipeline.config_blocks import find_transformer
+from ..pipeline.cut_settings import cutting_for
 from . import app
 
 BATCH_SIZE = 256
@@ -62,35 +57,6 @@ def debug_pieces_cli(
     print(table(list(zip(ROWS, *map(table_column, found.values()), strict=True)), header=("", *found), divider=True))
     for path, numbers in found.items():
         print_remarks(path, numbers)
-
-
-def corpus_files(path: Path) -> list[Path]:
-    """The .spacy files of a corpus.
-
-    RAISES (SettingError): There are none.
-    """
-    if not path.exists():
-        raise SettingError(f"there is no corpus {str(path)!r}. Name a .spacy file or a folder that holds some.")
-    if path.is_file() and path.suffix != ".spacy":
-        raise SettingError(f"the corpus {str(path)!r} is no .spacy file. Convert it with: python -m spacy convert")
-    files = sorted(path.rglob("*.spacy")) if path.is_dir() else [path]
-    if not files:
-        raise SettingError(f"the folder {str(path)!r} holds no .spacy file.")
-    return files
-
-
-def read_docs(name: str, files: list[Path]) -> Iterator[Doc]:
-    """The documents of a corpus, with a progress bar on standard error.
-
-    RAISES (SettingError): A file is damaged.
-    """
-    for path in files:
-        try:
-            docs = DocBin().from_disk(path)
-        except Exception as error:
-            # zlib and msgpack have errors of their own.
-            raise SettingError(f"the corpus file {str(path)!r} cannot be read: {error}. Convert it again.") from error
-        yield from tqdm(docs.get_docs(Vocab()), total=len(docs), desc=name, unit=" docs", file=sys.stderr, leave=False)
 
 
 def read_cutting(source: str, component: str | None = None) -> tuple[str, Cutting]:

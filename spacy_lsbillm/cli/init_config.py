@@ -11,10 +11,11 @@ from wasabi import Printer
 
 from ..backbone import BaseSettings, check_notation
 from ..backbone.location import local_folder
-from ..base_size import BaseSize, Fitted, fitted_to, size_of
+from ..backbone.size import BaseSize, size_of
 from ..files import write_text
 from ..layers.billm_model import default_window
-from ..training_config import DEVICES, KNOWN, TRANSFORMER, training_config
+from ..training.config import DEVICES, KNOWN, TRANSFORMER, training_config
+from ..training.fitted import Fitted, fitted_to
 from . import app
 
 

@@ -4,7 +4,7 @@ from spacy.util import load_config
 from wasabi import msg, table
 
 from ..backbone import RECORD, plan_of, read_record, word_for
-from ..training_config import billm_blocks
+from ..pipeline.config_blocks import billm_blocks
 from . import app
 from .pipelines import PipelineArgument, pipeline_folder
 

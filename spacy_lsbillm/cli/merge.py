@@ -7,7 +7,7 @@ from typer import Argument, Option
 from wasabi import msg
 
 from ..backbone import STORE_BASE
-from ..saving import rewrite
+from ..saving.rewriting import rewrite
 from ..values import check_choice
 from . import app
 from .pipelines import PipelineArgument, pipeline_folder

@@ -7,7 +7,7 @@ from typing import Annotated
 from spacy.util import load_config, load_meta
 from typer import Argument
 
-from ..training_config import billm_blocks
+from ..pipeline.config_blocks import billm_blocks
 
 PipelineArgument = Annotated[str, Argument(help="A trained pipeline: a folder, or the name of an installed package")]
 

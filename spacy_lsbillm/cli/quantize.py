@@ -9,12 +9,12 @@ from typer import Argument, Exit, Option
 from wasabi import msg, table
 
 from ..backbone import MaskPlan, read_record
+from ..data.corpora import corpus_files
 from ..errors import SettingError
+from ..pipeline.config_blocks import billm_blocks
 from ..quantization import Attempt, Quantized, quantize
-from ..saving import META
-from ..training_config import billm_blocks
+from ..saving.pipelines import META
 from . import app
-from .debug_pieces import corpus_files
 from .merge import OutputArgument
 from .pipelines import PipelineArgument, pipeline_folder
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from typer import Exit, Option
 from wasabi import msg
 
-from ..verification import verify
+from ..saving.verification import verify
 from . import app
 from .pipelines import PipelineArgument, pipeline_folder
 

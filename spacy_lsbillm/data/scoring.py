@@ -2,17 +2,21 @@
 
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 from spacy.scorer import Scorer
 from spacy.training import Example
 
 from ..errors import DataError, in_short
+from ..tagging import calibration_error
 from .choices import QUESTION, RIGHT
 
 ACCURACY = "choice_acc"
+# The expected calibration error of classes.
+ERROR = "cats_ece"
 # `spacy evaluate` expects a text.
 DESCRIPTION = "cats_score_desc"
 
@@ -33,7 +37,9 @@ def textcat_score(examples: Iterable[Example], *, multi_label: bool, **kwargs: A
     annotation for one whose predicted class is wrong, where classes exclude each other: here it does not count. One
     that is annotated with none of them, where spaCy takes the first for right as well, is warned of and left out.
 
-    RETURNS (dict[str, Any]): The scores; each None, but for the one's description, where no document counts.
+    RETURNS (dict[str, Any]): The scores, and `cats_ece`, the expected calibration error of the most probable classes,
+        or of all where they do not exclude each other; each None, but for the one's description, where no document
+        counts.
     """
     examples = list(examples)
     labels = list(kwargs.pop("labels", ()))
@@ -62,7 +68,28 @@ def textcat_score(examples: Iterable[Example], *, multi_label: bool, **kwargs: A
             )
         counted = [example for example in counted if any(example.reference.cats.values())]
     scores = Scorer.score_cats(counted, "cats", labels=[*labels, *new], multi_label=multi_label, **kwargs)
+    scores[ERROR] = calibration_error(*scores_and_truth(counted, labels, multi_label))
     return scores if counted else {name: None if name != DESCRIPTION else text for name, text in scores.items()}
+
+
+def scores_and_truth(
+    examples: Iterable[Example], labels: Sequence[str], multi_label: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """The probabilities that a calibration error is of, and whether they are of what is right: each document's most
+    probable class where classes exclude each other, else each class that the document has annotation for.
+
+    RETURNS (tuple[ndarray[float64], ndarray[bool]]): Shape (decisions,), both.
+    """
+    scores: list[float] = []
+    right: list[bool] = []
+    for example in examples:
+        gold, found = example.reference.cats, example.predicted.cats
+        names = [name for name in labels if name in found and (not multi_label or name in gold)]
+        if not multi_label:
+            names = sorted(names, key=found.__getitem__)[-1:]
+        scores += [found[name] for name in names]
+        right += [gold.get(name, 0.0) > 0.5 for name in names]
+    return np.array(scores, dtype=np.float64), np.array(right, dtype=bool)
 
 
 def make_choice_scorer() -> Callable[..., dict[str, Any]]:

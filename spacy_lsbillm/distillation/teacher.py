@@ -10,7 +10,7 @@ from spacy.util import load_config, load_meta
 from ..errors import SettingError
 from ..files import content_of
 from ..pipeline.sequence_labeler import DEFAULT_CONFIG
-from ..saving import CONFIG, META
+from ..saving.pipelines import CONFIG, META
 from ..tagging import Scheme
 
 LABELER = "sequence_labeler"

@@ -16,7 +16,7 @@ from ..backbone.proved import family_of
 from ..errors import SettingError
 from ..files import check_seal
 from ..layers import PIECES
-from ..training_config import billm_blocks
+from ..pipeline.config_blocks import billm_blocks
 
 # Our heads that are one linear layer, by architecture.
 TASKS = {"spacy-lsbillm.SequenceLabeler.v1": TOKENS, "spacy-lsbillm.PooledTextCat.v1": TEXTS}

@@ -16,7 +16,7 @@ from ..backbone.classifier import AUTO_CLASSES, TEXTS, UNMASKS, Head
 from ..backbone.classifier_proof import states_of_head
 from ..backbone.quiet import quiet
 from ..errors import StorageError
-from ..layers import backbone_shim
+from ..layers import backbone_shim, uncalibrated
 from .plan import FIRST, LAST, Plan
 
 # Of several lengths, with pieces of several kinds. What they say has no importance.
@@ -85,7 +85,9 @@ def expected_of(nlp: Language, plan: Plan, texts: Sequence[str] = SAMPLE) -> lis
         transformer.set_annotations([doc], transformer.predict([doc]))
         of_piece, counts = align([doc], pieces)
         places = np.split(of_piece + len(prefix), np.cumsum(counts)[:-1])
-        scores = np.asarray(head.model.predict([doc])[0], dtype=np.float32)
+        # A calibration is no part of what is written.
+        with uncalibrated(head.model):
+            scores = np.asarray(head.model.predict([doc])[0], dtype=np.float32)
         real = counts > 0
         if plan.classifier.task == TEXTS:
             scores = scores[None]

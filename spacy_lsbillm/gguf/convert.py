@@ -13,8 +13,8 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from ..backbone.base import BaseSettings, load_tokenizer, read_config, skeleton
-from ..backbone.location import ORIGIN
 from ..backbone.matching import check_weights
+from ..backbone.origin import ORIGIN
 from ..backbone.proved import family_of
 from ..backbone.tensor_files import NewTensor, write_tensors
 from ..errors import BaseError, SettingError

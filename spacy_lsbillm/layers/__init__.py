@@ -1,12 +1,13 @@
 """The thinc models: the shim around the backbone, its listeners, and the heads that use token vectors."""
 
 from .billm_model import ModelSettings, backbone_shim, build_billm_model, fit, shims_in
+from .class_calibration import ClassCalibration, calibration_of, set_calibration, uncalibrated
 from .class_loss import CROSS_ENTROPY, LossSettings, softmax_loss
 from .growing import grow_output
 from .left_out import ONLY_LABELLED
 from .listening import guard, listeners_in
 from .piece_pooling import PIECE_POOLINGS
-from .pooled_textcat import build_pooled_textcat, can_be_taught, teach_textcat
+from .pooled_textcat import build_pooled_textcat, is_pooled_textcat, teach_textcat
 from .sequence_labeler import build_sequence_labeler, learn_transitions, transitions_of
 from .shim import PIECES, BackboneShim, ShimSettings
 from .soft_loss import soft_loss
@@ -22,6 +23,7 @@ __all__ = [
     "PIECES",
     "PIECE_POOLINGS",
     "BackboneShim",
+    "ClassCalibration",
     "LossSettings",
     "ModelSettings",
     "ShimSettings",
@@ -34,16 +36,19 @@ __all__ = [
     "build_span_labeler",
     "build_textcat_reduce",
     "build_tok2vec",
-    "can_be_taught",
+    "calibration_of",
     "fit",
     "grow_output",
     "guard",
+    "is_pooled_textcat",
     "learn_transitions",
     "listeners_in",
     "score_blocks",
+    "set_calibration",
     "shims_in",
     "soft_loss",
     "softmax_loss",
     "teach_textcat",
     "transitions_of",
+    "uncalibrated",
 ]

@@ -9,7 +9,7 @@ from thinc.api import Optimizer
 from torch import Tensor, nn
 
 from ..errors import SettingError
-from .step import clip_each
+from .optimizer_step import clip_each
 
 # By their names in transformers' `Trainer`; null is thinc's own optimizer, with float32 states on the device.
 CLASSES = {

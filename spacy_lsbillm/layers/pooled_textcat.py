@@ -1,5 +1,6 @@
 """Classification of documents from one pooled vector, for spaCy's own `textcat` and `textcat_multilabel`."""
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
@@ -21,6 +22,7 @@ from thinc.api import (
 from thinc.types import Floats2d, Ragged
 
 from ..errors import SettingError
+from .class_calibration import CALIBRATION, calibration_of, set_calibration
 from .class_loss import BALANCED, CROSS_ENTROPY, LossSettings, balanced, sigmoid_loss, softmax_loss
 from .growing import grow_output
 from .left_out import ONLY_LABELLED, leave_out, sample_of
@@ -44,6 +46,7 @@ def build_pooled_textcat(
     pooling: str = "mean",
     nO: int | None = None,
     loss: LossSettings = CROSS_ENTROPY,
+    calibrated: bool = True,
 ) -> Model[list[Doc], Floats2d]:
     """Build a document classifier: token vectors pooled to one vector, dropout, and one linear layer.
 
@@ -55,6 +58,7 @@ def build_pooled_textcat(
     nO (int | None): The number of classes; None: set by the component.
     loss (LossSettings): How much rare classes count; a table of weights is not possible, as the names of classes are
         not known here.
+    calibrated (bool): Apply the calibration that `spacy lsbillm calibrate` has found.
     RETURNS (Model): Maps documents to probabilities, shape (documents, classes). Its gradient is that of the loss,
         which excludes the documents described in `leave_out`.
     RAISES (SettingError): The pooling is unknown, or the weights are a table.
@@ -72,7 +76,7 @@ def build_pooled_textcat(
     inner = chain(tok2vec, real_rows(), POOLINGS[pooling](), Dropout(0.0), output)
     return Model(
         "pooled_textcat",
-        partial(forward, loss=loss),
+        partial(forward, loss=loss, calibrated=calibrated),
         init=init,
         layers=[inner],
         dims={"nO": nO},
@@ -80,6 +84,7 @@ def build_pooled_textcat(
             "multi_label": not exclusive_classes,
             ONLY_LABELLED: exclusive_classes,
             COUNTS: [],
+            CALIBRATION: {},
             "resize_output": resize,
         },
         refs={"tok2vec": tok2vec, "output_layer": output},
@@ -109,6 +114,7 @@ def resize(model: Model, new_nO: int) -> Model:
     if output.has_param("W"):
         before = output.get_dim("nO")
         grow_output(model, range(before), new_nO)
+        set_calibration(model, None)
         if counts := model.attrs.get(COUNTS):
             # One count per class if classes exclude each other, else two: all that are present, then all absent ones.
             parts = np.split(np.array(counts), len(counts) // before)
@@ -118,8 +124,8 @@ def resize(model: Model, new_nO: int) -> Model:
     return model
 
 
-def can_be_taught(model: Model) -> bool:
-    """Whether a model is a `PooledTextCat`, which `teach_textcat` accepts."""
+def is_pooled_textcat(model: Model) -> bool:
+    """Whether a model was built by `build_pooled_textcat`."""
     return isinstance(model._func, partial) and model._func.func is forward
 
 
@@ -131,8 +137,7 @@ def teach_textcat(model: Model, teacher: Callable[[list[Doc]], Floats2d], column
     teacher (Callable): Maps documents to probabilities, shape (documents, classes of the teacher).
     columns (list[int]): The index in the model of each of the teacher's classes.
     """
-    loss = model._func.keywords["loss"]
-    model._func = partial(forward, loss=loss, taught=partial(_teach, model, teacher, columns))
+    model._func = partial(model._func, taught=partial(_teach, model, teacher, columns))
 
 
 def _teach(
@@ -152,6 +157,7 @@ def forward(
     docs: list[Doc],
     is_train: bool,
     loss: LossSettings,
+    calibrated: bool = True,
     taught: Callable[[list[Doc]], tuple[Floats2d, Any]] | None = None,
 ) -> tuple[Floats2d, Callable[[Floats2d], Any]]:
     """Predict the probabilities of the classes.
@@ -161,17 +167,33 @@ def forward(
     (`soft_classes`), those are the truth.
     """
     scores, backprop = model.layers[0](docs, is_train)
-    activation = model.ops.sigmoid if model.attrs["multi_label"] else model.ops.softmax
-    probabilities = activation(scores)
+    calibration = calibration_of(model)
+    if calibration is not None and calibrated and not is_train:
+        probabilities = calibration.probabilities(model, scores)
+    else:
+        activation = model.ops.sigmoid if model.attrs["multi_label"] else model.ops.softmax
+        probabilities = activation(scores)
     said = taught(docs) if taught is not None and is_train else None
 
     def backprop_loss(gradient: Floats2d) -> Any:
+        if calibration_of(model) is not None:
+            _forget_calibration(model)
         found = gradient if loss.plain else _gradient(model, probabilities, gradient, loss)
         if said is not None:
             found = found + _taught_gradient(model, docs, probabilities, gradient, *said)
         return backprop(put_soft_gradient(model, docs, probabilities, found, loss))
 
     return leave_out(model, docs, probabilities, backprop_loss)
+
+
+def _forget_calibration(model: Model) -> None:
+    set_calibration(model, None)
+    warnings.warn(
+        "a classifier with PooledTextCat was calibrated and is now being trained: its calibration is dropped, as it is "
+        "not right for other weights. Calibrate the pipeline again when it is trained: python -m spacy lsbillm "
+        "calibrate PIPELINE DEV --output OUTPUT.",
+        stacklevel=2,
+    )
 
 
 def _taught_gradient(

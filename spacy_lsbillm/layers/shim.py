@@ -37,7 +37,7 @@ from ..files import TemporaryFolder, check_seal, write_seal
 from ..values import check_choice, is_flag, is_number, is_whole
 from .adapter_optimizer import CHOICES, AdapterOptimizer
 from .base_device import MPS, check_device, device_for
-from .step import name_averages, step_all
+from .optimizer_step import name_averages, step_all
 
 # msgpack allows at most 4 GiB per item.
 CHUNK_BYTES = 1 << 30
@@ -374,7 +374,7 @@ class BackboneShim(Shim):
         return [ADAPTER, MIX, *self.backbone.trainable()]
 
     def name_averages(self, optimizer: Optimizer) -> None:
-        """Divide averages that were loaded as one row among the parameters, see `step.name_averages`."""
+        """Divide averages that were loaded as one row among the parameters, see `optimizer_step.name_averages`."""
         name_averages(optimizer, (self.id, ADAPTER), self.backbone.adapter_parameters())
         name_averages(optimizer, (self.id, MIX), self.backbone.mix_parameters())
 

@@ -14,7 +14,7 @@ from spacy.tokens import Doc
 from spacy_transformers.pipeline_component import Transformer
 
 from ..errors import SettingError
-from ..layers import can_be_taught, teach_textcat
+from ..layers import is_pooled_textcat, teach_textcat
 from .labeler_settings import check_taught
 from .sequence_labeler import SequenceLabeler
 
@@ -83,7 +83,7 @@ def _classes(teacher: Teacher, pipe: TextCategorizer, docs: Sequence[Doc]):  # t
 
 
 def _is_classifier(pipe: object) -> bool:
-    return isinstance(pipe, TextCategorizer) and can_be_taught(pipe.model)
+    return isinstance(pipe, TextCategorizer) and is_pooled_textcat(pipe.model)
 
 
 def _component(nlp: Language, name: str, whose: str):  # type: ignore[no-untyped-def]

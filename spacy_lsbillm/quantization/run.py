@@ -14,8 +14,9 @@ from ..backbone.int8 import check_kernel
 from ..backbone.int8_errors import LayerError, layer_errors
 from ..errors import SettingError, StorageError
 from ..files import TemporaryFolder
-from ..saving import CONFIG, rewrite
-from ..training_config import billm_blocks
+from ..pipeline.config_blocks import billm_blocks
+from ..saving.pipelines import CONFIG
+from ..saving.rewriting import rewrite
 from ..values import is_number
 from .compare import Comparison, compare, shims_of
 

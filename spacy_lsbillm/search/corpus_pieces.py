@@ -10,8 +10,8 @@ from spacy.schemas import ConfigSchemaTraining
 from spacy.tokens import Doc
 from spacy.util import load_model_from_config, registry
 
-from ..cutting import cutting_for
-from ..piece_statistics import Cutting, count_pieces
+from ..alignment.statistics import Cutting, count_pieces
+from ..pipeline.cut_settings import cutting_for
 from .space import Cell
 from .trials import Subject
 

@@ -18,7 +18,7 @@ from spacy.util import load_model
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from ..errors import SettingError
-from ..training_run import TrainingRun
+from ..training.quiet_run import TrainingRun
 from .budget import Budget
 from .extension import Extension, extension_test
 from .pareto import Point

@@ -12,7 +12,7 @@ from spacy.util import load_model
 from ..errors import SettingError
 from ..files import TemporaryFolder
 from ..pipeline.billm_transformer import BiLLMTransformer
-from ..training_run import run_training
+from ..training.quiet_run import run_training
 from .space import Cell
 from .strategies import Shared
 from .trials import Subject

@@ -22,8 +22,8 @@ from ..backbone.fingerprint import fingerprint
 from ..backbone.location import resolve_folder
 from ..errors import SettingError
 from ..files import digest
-from ..training_config import billm_blocks, find_transformer
-from ..training_run import TrainingRun, run_training
+from ..pipeline.config_blocks import billm_blocks, find_transformer
+from ..training.quiet_run import TrainingRun, run_training
 from .space import Cell
 from .ways import settings_of
 

@@ -1,28 +1,8 @@
-"""How large a base is, and which settings of a training fit that."""
+"""Which settings of a training fit a base of what size."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from .backbone.base import BaseSettings, longest_position, read_config, skeleton
-
-
-@dataclass(frozen=True)
-class BaseSize:
-    """What a base's config.json says of its size.
-
-    layers (int): Of the decoder.
-    width (int): Of its states.
-    parameters (int): Of the whole model, tied ones once.
-    longest (int | None): The longest position, in pieces; None: there is no limit.
-    """
-
-    layers: int
-    width: int
-    parameters: int
-    longest: int | None = None
-
-    def __str__(self) -> str:
-        return f"{self.layers} layers, width {self.width}, {in_words(self.parameters)} parameters"
+from ..backbone.size import BaseSize
 
 
 @dataclass(frozen=True)
@@ -67,25 +47,6 @@ SIZES = (
 )
 
 
-def size_of(folder: Path) -> BaseSize:
-    """Of a base in a folder; its weights are not read.
-
-    RAISES (BaseError): It holds no config of a base that can be used here.
-    """
-    config = read_config(folder, BaseSettings(str(folder)))
-    model = skeleton(config)
-    model.tie_weights()
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return BaseSize(config.num_hidden_layers, config.hidden_size, parameters, longest_position(config))
-
-
 def fitted_to(size: BaseSize) -> Fitted:
     """The settings for a base of this size."""
     return next(one for one in SIZES if one.most is None or size.parameters <= one.most)
-
-
-def in_words(number: int) -> str:
-    """A number of parameters, rounded."""
-    if number < 10**9:
-        return f"{number / 10**6:.0f} million"
-    return f"{number / 10**9:.1f} billion"

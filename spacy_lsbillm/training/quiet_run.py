@@ -13,7 +13,7 @@ from spacy.training.initialize import init_nlp
 from spacy.training.loop import train
 from thinc.api import Config
 
-from .files import TemporaryFolder
+from ..files import TemporaryFolder
 
 
 @dataclass(frozen=True)

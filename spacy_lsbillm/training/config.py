@@ -7,11 +7,11 @@ from typing import Any
 from spacy.util import get_lang_class, load_model_from_config
 from thinc.api import Config
 
-from .architectures import DEFAULT_LORA
-from .base_size import Fitted
-from .errors import SettingError
-from .pipeline.billm_transformer import DEFAULT_CONFIG
-from .values import check_choice
+from ..architectures import DEFAULT_LORA
+from ..errors import SettingError
+from ..pipeline.billm_transformer import DEFAULT_CONFIG
+from ..values import check_choice
+from .fitted import Fitted
 
 TRANSFORMER = "transformer"
 
@@ -174,7 +174,7 @@ def training_config(
     pipeline (Sequence[str]): The components that listen, by their factory's name; see `KNOWN`.
     device (str): "cpu" or "gpu": decides the number type, the sizes of batches, and without `fitted` the learning rate
         and the steps.
-    fitted (Fitted | None): What fits the size of the base, see `base_size`.
+    fitted (Fitted | None): What fits the size of the base, see `training.fitted`.
     train (str | None), dev (str | None): Paths of the corpora; None: to be given to `spacy train`.
     pooling (str | None): "last", "mean", "max" or "attention": the classifier is `spacy-lsbillm.PooledTextCat.v1` with
         that pooling. None: spaCy's own.
@@ -346,32 +346,3 @@ def _score_weights(pipeline: Sequence[str]) -> dict[str, float | None]:
             # Two components may have a score in common.
             weights[score] = None if weight is None else round((weights.get(score) or 0) + weight / len(trained), 2)
     return weights
-
-
-def billm_blocks(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The blocks of all billm_transformers in a config, by component name."""
-    components = config.get("components", {})
-    return {name: block for name, block in components.items() if block.get("factory") == "billm_transformer"}
-
-
-def find_transformer(config: dict[str, Any], name: str | None = None, where: str = "") -> tuple[str, dict[str, Any]]:
-    """The billm_transformer of a config: its name and its block.
-
-    name (str | None): Which, if there are several.
-    where (str): The config's file, for the message.
-    RAISES (SettingError): There is none, none of that name, or several and no name.
-    """
-    blocks = billm_blocks(config)
-    present = ", ".join(config.get("components", {})) or "nothing"
-    told = f"the config {where}".rstrip()
-    if not blocks:
-        raise SettingError(
-            f"{told} has no billm_transformer; it has: {present}. One that is sourced from "
-            f"a trained pipeline has its settings in that pipeline's config.cfg."
-        )
-    if name is None and len(blocks) > 1:
-        raise SettingError(f"{told} has several: {', '.join(blocks)}. Choose one with --component.")
-    if name is not None and name not in blocks:
-        raise SettingError(f"{told} has no billm_transformer {name!r}; it has: {', '.join(blocks)}.")
-    chosen = name or next(iter(blocks))
-    return chosen, blocks[chosen]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from spacy.util import load_config, load_model_from_path
 
-from .backbone import changes_of, find_base, fingerprint, full_digest, read_record
-from .errors import BaseError, SettingError, StorageError
-from .files import check_seal
-from .training_config import billm_blocks
+from ..backbone import changes_of, find_base, fingerprint, full_digest, read_record
+from ..errors import BaseError, SettingError, StorageError
+from ..files import check_seal
+from ..pipeline.config_blocks import billm_blocks
 
 
 @dataclass(frozen=True)

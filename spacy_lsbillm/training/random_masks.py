@@ -9,7 +9,7 @@ from spacy.language import Language
 
 from ..backbone import check_notation
 from ..errors import SettingError
-from .billm_transformer import BiLLMTransformer
+from ..pipeline.billm_transformer import BiLLMTransformer
 
 
 def create_random_masks_v1(

@@ -10,7 +10,10 @@ from spacy.tokens import Doc, Span
 from spacy.util import minibatch
 from transformers import PreTrainedTokenizerFast
 
-from .alignment import Pieces, SpanGetter, SpecialPieces, align, cut_pieces, cut_windows, make_batch
+from .batches import make_batch
+from .context import SpanGetter
+from .pieces import Pieces, SpecialPieces, align, cut_pieces
+from .windows import cut_windows
 
 N_EXAMPLES = 5
 

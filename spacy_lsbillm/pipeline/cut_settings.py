@@ -5,16 +5,16 @@ from typing import Any
 from spacy.util import registry
 from thinc.api import Model
 
-from .alignment import SpecialPieces
-from .backbone import longest_position
-from .backbone.base import load_tokenizer, read_config, skeleton
-from .backbone.location import TOKENIZER_FILES, resolve_folder
-from .backbone.proved import family_of
-from .backbone.vocabulary import embedding_rows, pieces_beyond
-from .layers import backbone_shim
-from .layers.billm_model import rows_for
-from .piece_statistics import Cutting
-from .pipeline.billm_transformer import DEFAULT_CONFIG
+from ..alignment import SpecialPieces
+from ..alignment.statistics import Cutting
+from ..backbone import longest_position
+from ..backbone.base import load_tokenizer, read_config, skeleton
+from ..backbone.location import TOKENIZER_FILES, resolve_folder
+from ..backbone.proved import family_of
+from ..backbone.vocabulary import embedding_rows, pieces_beyond
+from ..layers import backbone_shim
+from ..layers.billm_model import rows_for
+from .billm_transformer import DEFAULT_CONFIG
 
 
 def cutting_for(block: dict[str, Any], batch_size: int) -> tuple[str, Cutting]:

@@ -1,0 +1,38 @@
+"""How much memory is free, on a GPU, on the machine and in a container."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+# Of a container's limit and use of memory, versions 2 and 1.
+CGROUP = Path("/sys/fs/cgroup")
+CGROUP_FILES = (
+    (CGROUP / "memory.max", CGROUP / "memory.current"),
+    (CGROUP / "memory/memory.limit_in_bytes", CGROUP / "memory/memory.usage_in_bytes"),
+)
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes; None where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    kilobytes = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    found = [*(number * 1024 for number in kilobytes[:1]), *_left_in_container()]
+    return min(found, default=None)
+
+
+def _left_in_container() -> Iterator[int]:
+    """Bytes up to the limit of a control group, where there is one; what files have in the cache counts as free."""
+    for limit, used in CGROUP_FILES:
+        with contextlib.suppress(OSError, ValueError):
+            folder = limit.parent
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
+            cached = int(stat.get("inactive_file", 0))
+            # Without a limit version 2 says "max".
+            yield int(limit.read_text(encoding="ascii")) - int(used.read_text(encoding="ascii")) + cached

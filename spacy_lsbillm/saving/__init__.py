@@ -1,0 +1,6 @@
+"""Pipelines on disk: saving, rewriting and verifying whole ones."""
+
+from .pipelines import save
+from .rewriting import rewrite
+
+__all__ = ["rewrite", "save"]

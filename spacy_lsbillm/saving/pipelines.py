@@ -1,0 +1,71 @@
+"""Write whole pipelines atomically: a stop at any moment leaves either the old one or the new one."""
+
+import shutil
+import warnings
+from pathlib import Path
+
+import srsly
+from spacy.language import Language
+from spacy.util import load_config
+
+from ..cards import write_card
+from ..files import replaced_folder
+from ..pipeline.config_blocks import billm_blocks
+from ..pipeline.sources import name_sources
+
+META, CONFIG = "meta.json", "config.cfg"
+
+
+def save(nlp: Language, path: str | Path) -> None:
+    """Save a pipeline atomically: write it beside the one that is there, then exchange the two in one step.
+    (`nlp.to_disk` overwrites a pipeline file by file.) Files in the folder that are not part of the old pipeline are
+    kept. If the pipeline has a billm_transformer, its model card is written as well.
+
+    path (str | Path): The folder of a pipeline, or a new one.
+    RAISES (StorageError): There is something else at the path, or another process is writing to it.
+    """
+    save_timed(nlp, Path(path))
+
+
+def save_timed(nlp: Language, path: Path, seconds: float | None = None) -> None:
+    """As `save`, for a pipeline whose training took so many seconds."""
+    name_sources(nlp.meta, (getattr(pipe, "model", None) for _, pipe in nlp.components))
+    with replaced_folder(path, known_by=META) as folder:
+        # Not nlp.to_disk, in whose place `save_whole` puts this function.
+        type(nlp).to_disk(nlp, folder)
+        keep_others(path, folder)
+        write_card_of(folder, seconds)
+
+
+def keep_others(old: Path, new: Path) -> None:
+    """Keep files that are not part of the old pipeline, such as notes that a user has put there."""
+    if not (old / META).is_file():
+        return
+    try:
+        parts = {META, CONFIG, "vocab", "tokenizer", *srsly.read_json(old / META).get("components", ())}
+    except ValueError:
+        # A pipeline that was written half: nothing is known of it, so nothing is dropped.
+        parts = set()
+    for path in old.iterdir():
+        if path.name not in parts and not (new / path.name).exists():
+            if path.is_dir():
+                shutil.copytree(path, new / path.name)
+            else:
+                shutil.copy2(path, new / path.name)
+
+
+def write_card_of(folder: Path, seconds: float | None = None) -> None:
+    """The card of what was just written, if it has a billm_transformer. Whatever goes wrong with it is warned of: hours
+    of training are worth more.
+
+    seconds (float | None): How long the training took, if there was one.
+    """
+    try:
+        if billm_blocks(load_config(folder / CONFIG)):
+            write_card(folder, seconds=seconds)
+    except Exception as error:
+        warnings.warn(
+            f"no model card was written, as {type(error).__name__}: {error}. The pipeline is saved. Try again with: "
+            f"python -m spacy lsbillm card",
+            stacklevel=3,
+        )
