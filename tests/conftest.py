@@ -24,6 +24,18 @@ else:
     entry_points = catalogue.AVAILABLE_ENTRY_POINTS
     catalogue.AVAILABLE_ENTRY_POINTS = {group: list(entry_points.select(group=group)) for group in entry_points.groups}
 
+    def get_all(self: catalogue.Registry) -> dict:
+        """As catalogue's, in a seventh of the time. srsly asks for it at each message of msgpack that it reads, which is
+        most of what reading a document of a DocBin takes."""
+        found = self.get_entry_points() if self.entry_points else {}
+        namespace = tuple(self.namespace)
+        return found | {keys[-1]: value for keys, value in catalogue.REGISTRY.items() if keys[:-1] == namespace}
+
+    catalogue.Registry.get_all = get_all
+
+# What tests write need not outlive a power cut, and on a busy disk it takes a tenth of a training of theirs.
+os.fsync = lambda descriptor: None
+
 # How long an example takes depends on what else the machine does.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")

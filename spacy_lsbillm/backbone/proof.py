@@ -410,7 +410,8 @@ def _moved(backbone: Backbone, unmask: str) -> tuple[float, float]:
         rows = [row for row in range(len(ids)) if last[row] > 0]
         for row in rows:
             changed[row, last[row]] = (changed[row, last[row]] + 11) % VOCABULARY
-        one, other = _states(backbone, ids, mask), _states(backbone, changed, mask)
+        # As one batch, for the time that it takes.
+        one, other = _states(backbone, torch.cat([ids, changed]), torch.cat([mask, mask])).chunk(2)
         found.append(min(distance(one[row, 0], other[row, 0]) for row in rows))
     return found[0], found[1]
 
