@@ -51,7 +51,9 @@ def quick(corpus, base, steps=40, **more):
 
 def write_config(path: Path, corpus, base, pipeline=("ner", "textcat"), size=100, **model) -> Path:
     """A complete config for a quick training, with so many words to a batch."""
-    config = training_config(str(base), pipeline=pipeline, train=str(corpus), dev=str(corpus), **model)
+    paths = {"train": str(corpus), "dev": str(corpus)}
+    # Not English, see `pipelines.build`.
+    config = training_config(str(base), lang="xx", pipeline=pipeline, **paths, **model)
     training = config["training"]
     training["max_steps"], training["eval_frequency"], training["batcher"]["size"] = 20, 10, size
     training["optimizer"]["learn_rate"]["warmup_steps"] = 2

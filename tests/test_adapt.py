@@ -3,19 +3,20 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 from corpora import run
+from kills import dying_after, killed
 from peft import PeftModel
 from safetensors.torch import load_file
 from tiny import FAMILIES, TEXTS
 from transformers import AutoModelForCausalLM
 
 from spacy_lsbillm.adaptation import AdaptationPlaces, AdaptationSettings, adapt
+from spacy_lsbillm.adaptation import run as adaptation_run
 from spacy_lsbillm.adaptation.tasks import drawn, nats, one_a_row, positions_of, task_of
 from spacy_lsbillm.backbone import BackboneSettings, BaseSettings, LoraSettings, fingerprint, load_backbone
 from spacy_lsbillm.backbone.base import load_tokenizer
@@ -258,57 +259,31 @@ def test_a_quantised_base_is_adapted_with_an_adapter(make_base, text, tmp_path):
 
 # Kills.
 
-# In a program of its own, which forks before it computes, so that one start does for all kills.
-KILLED = """
-import json, os, signal, sys
-from pathlib import Path
-
-import torch
-
-from spacy_lsbillm.adaptation import AdaptationPlaces, AdaptationSettings, adapt, run
-from spacy_lsbillm.backbone import BaseSettings
-
-torch.set_num_threads(1)
-base, text, folder, settings, kills = sys.argv[1:]
-save = run.save_checkpoint
-for train in ("all", "lora"):
-    places = AdaptationPlaces([Path(text)], [], Path(folder) / train / "out", Path(folder) / train / "w")
-    for number, saves in enumerate(json.loads(kills)):
-        child = os.fork()
-        if child == 0:
-
-            def save_and_die(*arguments):
-                global saves
-                save(*arguments)
-                saves -= 1
-                if not saves:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-            run.save_checkpoint = save_and_die
-            wanted = AdaptationSettings(train=train, **json.loads(settings))
-            adapt(BaseSettings(base), wanted, places, torch.device("cpu"), number > 0)
-            os._exit(1)
-        assert os.waitpid(child, 0)[1] == signal.SIGKILL
-"""
 # After how many checkpoints of its own each part is killed.
 KILLS = (1, 2)
 
 
 @pytest.fixture(scope="module")
-def killed(make_base, text, tmp_path_factory) -> Path:
+def stopped(make_base, text, tmp_path_factory) -> Path:
     """A folder of runs that were killed."""
     if not hasattr(os, "fork"):
         pytest.skip("this system cannot fork")
     folder = tmp_path_factory.mktemp("killed")
-    arguments = [str(make_base("llama")), str(text), str(folder), json.dumps(QUICK), json.dumps(KILLS)]
-    subprocess.run([sys.executable, "-c", KILLED, *arguments], check=True, stderr=subprocess.DEVNULL)
+    for train, (part, saves) in product(("all", "lora"), enumerate(KILLS)):
+
+        def begin(train=train, part=part, saves=saves):
+            adaptation_run.save_checkpoint = dying_after(adaptation_run.save_checkpoint, saves)
+            base = BaseSettings(str(make_base("llama")))
+            adapt(base, quick(train=train), at(text, folder / train), CPU, resume=part > 0)
+
+        killed(begin)
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.any_stack
 @pytest.mark.parametrize("train", ["all", "lora"])
-def test_killed_and_resumed_is_never_killed(make_base, adapted, killed, text, train):
-    whole, places = adapted(train=train), at(text, killed / train)
+def test_killed_and_resumed_is_never_killed(make_base, adapted, stopped, text, train):
+    whole, places = adapted(train=train), at(text, stopped / train)
     assert (places.work / "checkpoint.pt").is_file() and not places.output.exists()
     found = adapt(BaseSettings(str(make_base("llama"))), quick(train=train), places, CPU, resume=True)
     assert found["parts"] == len(KILLS) + 1

@@ -107,7 +107,7 @@ def place(make_base, tmp_path_factory):
 
 def arguments(place, config, output, *more):
     files = (place / "teacher", place / config, place / "text.txt")
-    return ("lsbillm", "distill", *files, "--output", place / output, "--processes", 1, "--quiet", *more)
+    return ("lsbillm", "distill", *files, "--output", place / output, "--processes", 2, "--quiet", *more)
 
 
 def reader(place, **settings):

@@ -4,8 +4,6 @@ import json
 import lzma
 import math
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from kills import dying_after, killed
 from safetensors.torch import load_file
 from tiny import TEXTS, make_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -23,7 +22,7 @@ from spacy_lsbillm.backbone.base import load_tokenizer
 from spacy_lsbillm.backbone.loading import load_base
 from spacy_lsbillm.errors import BaseError, SettingError, StorageError
 from spacy_lsbillm.files import sole_writer
-from spacy_lsbillm.pretraining import PretrainingSettings, pretrain, score_text
+from spacy_lsbillm.pretraining import PretrainingSettings, pretrain, run, score_text
 from spacy_lsbillm.pretraining.loop import COLUMNS, learn_rate
 from spacy_lsbillm.pretraining.objectives import hidden_tokens
 from spacy_lsbillm.pretraining.run import OBJECTIVE_KEY, Places, build_model
@@ -138,50 +137,24 @@ def test_the_loss_of_hidden_tokens_looks_at_nothing_else():
     assert objective(model, blocks, 7).item() == pytest.approx(by_hand.item(), rel=1e-5)
 
 
-# In a program of its own, which forks before it computes, so that one start does for several kills.
-KILLED = """
-import json, os, signal, sys
-from pathlib import Path
-
-import torch
-
-from spacy_lsbillm.pretraining import PretrainingSettings, pretrain, run
-from spacy_lsbillm.pretraining.run import Places
-
-torch.set_num_threads(1)
-text, save = Path(sys.argv[1]), run.save_checkpoint
-
-
-def save_and_die(*arguments):
-    save(*arguments)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-run.save_checkpoint = save_and_die
-for folder, sections in json.loads(sys.argv[2]).items():
-    child = os.fork()
-    if child == 0:
-        settings = PretrainingSettings.read(sections)
-        at = Places([text], [text / "a.txt"], Path(folder) / "out", Path(folder) / "w")
-        pretrain(settings, at, torch.device("cpu"))
-        os._exit(1)
-    assert os.waitpid(child, 0)[1] == signal.SIGKILL
-"""
-
-
 @pytest.fixture(scope="module")
-def killed(text, tmp_path_factory) -> dict[str, Path]:
+def stopped(text, tmp_path_factory) -> dict[str, Path]:
     """By objective, the folder of a run that was killed after its first checkpoint."""
     found = {objective: tmp_path_factory.mktemp(objective) for objective in ("clm", "mlm")}
-    said = {str(folder): settings(objective=objective).as_sections() for objective, folder in found.items()}
-    subprocess.run([sys.executable, "-c", KILLED, str(text), json.dumps(said)], check=True, stderr=subprocess.DEVNULL)
+    for objective, folder in found.items():
+
+        def begin(objective=objective, folder=folder):
+            run.save_checkpoint = dying_after(run.save_checkpoint)
+            pretrain(settings(objective=objective), places(text, folder), CPU)
+
+        killed(begin)
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.any_stack
 @pytest.mark.parametrize("objective", ["clm", "mlm"])
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(trained, killed, text, objective):
-    chosen, at = settings(objective=objective), places(text, killed[objective])
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(trained, stopped, text, objective):
+    chosen, at = settings(objective=objective), places(text, stopped[objective])
     assert (at.work / "checkpoint.pt").is_file() and not at.output.exists()
     # A kill while a checkpoint is written leaves this behind.
     (at.work / "checkpoint.pt.partial").write_bytes(b"half")

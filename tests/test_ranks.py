@@ -30,8 +30,13 @@ LOST = 3
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    # An odd number of documents, of unlike lengths.
-    return write_corpus(tmp_path_factory.mktemp("corpus") / "train.spacy", copies=5)
+    # Of unlike lengths, and as many to a batch as do not fall to equal shares.
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "train.spacy", copies=3)
+
+
+@pytest.fixture(scope="module")
+def base(make_base):
+    return make_base("llama", num_hidden_layers=2)
 
 
 def make_config(path: Path, corpus, base, pipeline, steps, **training) -> Path:
@@ -114,25 +119,24 @@ def scores(folder):
 @pytest.mark.parametrize(
     "pipeline, steps, training",
     [
-        (("sequence_labeler", "textcat"), 20, {}),
+        (("sequence_labeler", "textcat"), 12, {}),
         (("sequence_labeler", "textcat"), 8, {"accumulate_gradient": 2}),
         # Later a near tie of two of its actions falls the other way now and then, and the optimizer carries that on.
         (("ner", "textcat"), 5, {}),
     ],
 )
-def test_two_processes_are_one(make_base, corpus, tmp_path, pipeline, steps, training):
-    config = make_config(tmp_path / "config.cfg", corpus, make_base("llama"), pipeline, steps, **training)
+def test_two_processes_are_one(base, corpus, tmp_path, pipeline, steps, training):
+    config = make_config(tmp_path / "config.cfg", corpus, base, pipeline, steps, **training)
     train(TrainSettings(config, tmp_path / "one"))
     train_in_two(config, tmp_path / "two")
     assert furthest(tmp_path / "one" / "model-last", tmp_path / "two" / "model-last") < 1e-5
     assert scores(tmp_path / "one" / "model-last") == scores(tmp_path / "two" / "model-last")
 
 
-def test_two_processes_train_a_head_over_a_frozen_base(config, corpus, make_base, tmp_path):
-    train(TrainSettings(config, tmp_path / "before"))
-    path = make_config(tmp_path / "config.cfg", corpus, make_base("llama"), ("sequence_labeler",), 8)
+def test_two_processes_train_a_head_over_a_frozen_base(whole, corpus, base, tmp_path):
+    path = make_config(tmp_path / "config.cfg", corpus, base, ("sequence_labeler",), 8)
     frozen = load_config(path, interpolate=False)
-    frozen["components"]["transformer"] = {"source": str(tmp_path / "before" / "model-last")}
+    frozen["components"]["transformer"] = {"source": str(whole / "model-last")}
     frozen["training"] |= {"frozen_components": ["transformer"], "annotating_components": ["transformer"]}
     frozen.to_disk(path, interpolate=False)
     train(TrainSettings(path, tmp_path / "one"))
@@ -140,7 +144,7 @@ def test_two_processes_train_a_head_over_a_frozen_base(config, corpus, make_base
     assert furthest(tmp_path / "one" / "model-last", tmp_path / "two" / "model-last") < 1e-5
 
 
-def test_partial_annotation_counts_over_the_whole_batch(make_base, tmp_path):
+def test_partial_annotation_counts_over_the_whole_batch(base, tmp_path):
     """Most tokens with a loss are in the share of one process."""
     docs = make_docs() * 4
     for number, doc in enumerate(docs):
@@ -148,16 +152,24 @@ def test_partial_annotation_counts_over_the_whole_batch(make_base, tmp_path):
             doc.set_ents([], missing=[doc[1 : len(doc)]])
     DocBin(docs=docs).to_disk(tmp_path / "train.spacy")
     pipeline = ("sequence_labeler", "textcat")
-    config = make_config(tmp_path / "config.cfg", tmp_path / "train.spacy", make_base("llama"), pipeline, 8)
+    config = make_config(tmp_path / "config.cfg", tmp_path / "train.spacy", base, pipeline, 8)
     train(TrainSettings(config, tmp_path / "one"))
     train_in_two(config, tmp_path / "two")
     assert furthest(tmp_path / "one" / "model-last", tmp_path / "two" / "model-last") < 1e-5
 
 
 @pytest.fixture(scope="module")
-def config(make_base, corpus, tmp_path_factory):
+def config(base, corpus, tmp_path_factory):
     path = tmp_path_factory.mktemp("config") / "config.cfg"
-    return make_config(path, corpus, make_base("llama"), ("sequence_labeler", "textcat"), 8)
+    return make_config(path, corpus, base, ("sequence_labeler", "textcat"), 8)
+
+
+@pytest.fixture(scope="module")
+def whole(config, tmp_path_factory):
+    """A run of one process, which nothing stopped."""
+    output = tmp_path_factory.mktemp("whole")
+    train(TrainSettings(config, output))
+    return output
 
 
 def _die_after(steps, config, output, rank):
@@ -174,25 +186,22 @@ def _die_after(steps, config, output, rank):
     train(TrainSettings(config, output, checkpoint_every=Interval(steps=2)))
 
 
-def test_one_that_dies_ends_the_others_and_the_run_goes_on(config, tmp_path):
+def test_one_that_dies_ends_the_others_and_the_run_goes_on(config, whole, tmp_path):
     began = time.monotonic()
     statuses, said = in_two(tmp_path / "ranks", partial(_die_after, 5, config, tmp_path / "killed"))
     assert statuses == [LOST, -signal.SIGKILL], said
     assert time.monotonic() - began < SECONDS
     assert list((tmp_path / "killed" / CHECKPOINTS).iterdir())
-    train(TrainSettings(config, tmp_path / "whole"))
-
     train_in_two(config, tmp_path / "killed", resume=True)
-    assert furthest(tmp_path / "whole" / "model-last", tmp_path / "killed" / "model-last") < 1e-5
+    assert furthest(whole / "model-last", tmp_path / "killed" / "model-last") < 1e-5
 
 
-def test_another_number_of_processes_is_told(config, tmp_path, capsys):
+def test_another_number_of_processes_is_told(config, whole, tmp_path, capsys):
     output = tmp_path / "run"
     train_in_two(config, output, checkpoint_every=Interval(steps=2), overrides={"training.max_steps": 4})
     train(TrainSettings(config, output, resume=True))
     assert "The run had 2 processes and now has 1" in " ".join(capsys.readouterr().out.split())
-    train(TrainSettings(config, tmp_path / "whole"))
-    assert furthest(tmp_path / "whole" / "model-last", output / "model-last") < 1e-5
+    assert furthest(whole / "model-last", output / "model-last") < 1e-5
 
 
 def _asked_to_stop(config, output, rank):

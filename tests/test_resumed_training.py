@@ -329,7 +329,11 @@ def test_sigterm_leaves_a_checkpoint_and_a_status_of_its_own(whole, config, tmp_
     # With as many threads as there are here, for another number moves the last digits of sums.
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        [*command, "--checkpoint-every", "1"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, text=True
+        [*command, "--checkpoint-every", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        text=True,
     )
     while not list((tmp_path / CHECKPOINTS).glob("step-*")) and process.poll() is None:
         time.sleep(0.01)
