@@ -46,11 +46,28 @@ def loaded(make_base):
     return under
 
 
+@pytest.fixture(scope="module")
+def states(loaded):
+    """states(family, attention, unmask, padded): of the batch, by a backbone that is not trained; computed once."""
+
+    @cache
+    def compute(family, attention, unmask, padded):
+        return predicted(loaded(family, attention, unmask), *batch(padded))
+
+    return compute
+
+
+@torch.no_grad()
+def predicted(backbone, ids, mask):
+    backbone.model.eval()
+    return backbone.states(ids, mask)
+
+
 @cases
 @masks
 @pytest.mark.parametrize("padded", [False, True])
 def test_the_last_piece_reaches_the_first_if_and_only_if_some_layer_is_unmasked(
-    loaded, family, attention, unmask, padded
+    loaded, states, family, attention, unmask, padded
 ):
     backbone = loaded(family, attention, unmask)
     ids, mask = batch(padded)
@@ -58,50 +75,49 @@ def test_the_last_piece_reaches_the_first_if_and_only_if_some_layer_is_unmasked(
     changed[0, 11] += 1
     if padded:
         changed[1, 6] += 1
-    for training in (False, True):
-        backbone.model.train(training)
-        before, after = backbone.states(ids, mask), backbone.states(changed, mask)
+    pairs = [(states(family, attention, unmask, padded), predicted(backbone, changed, mask))]
+    backbone.model.train()
+    pairs.append((backbone.states(ids, mask), backbone.states(changed, mask)))
+    for before, after in pairs:
         for row in (0, 1) if padded else (0,):
             assert bool((before[row, 0] != after[row, 0]).any()) == (unmask != "none")
 
 
 @cases
 @masks
-def test_what_stands_in_padding_changes_nothing(loaded, family, attention, unmask):
+def test_what_stands_in_padding_changes_nothing(loaded, states, family, attention, unmask):
     backbone = loaded(family, attention, unmask)
-    backbone.model.eval()
     ids, mask = batch(padded=True)
     real = mask.bool()
     changed = torch.where(real, ids, 5)
     # Experts multiply what is sent to them together, padding included, which may change the last digits.
     tolerance = 1e-5 if "experts" in str(backbone.model) else 0
-    expected, found = backbone.states(ids, mask)[real], backbone.states(changed, mask)[real]
-    torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
+    expected, found = states(family, attention, unmask, True), predicted(backbone, changed, mask)
+    torch.testing.assert_close(found[real], expected[real], rtol=0, atol=tolerance)
 
 
 @cases
 @masks
-def test_states_do_not_depend_on_the_batch(loaded, family, attention, unmask):
+def test_states_do_not_depend_on_the_batch(loaded, states, family, attention, unmask):
+    together = states(family, attention, unmask, True)
     backbone = loaded(family, attention, unmask)
-    backbone.model.eval()
     ids, mask = batch(padded=True)
-    together = backbone.states(ids, mask)
     for row, length in enumerate(mask.sum(1).tolist()):
-        alone = backbone.states(ids[row : row + 1, :length], mask[row : row + 1, :length])
+        alone = predicted(backbone, ids[row : row + 1, :length], mask[row : row + 1, :length])
         torch.testing.assert_close(together[row : row + 1, :length], alone, rtol=1e-4, atol=1e-4)
 
 
 @cases
 @pytest.mark.parametrize("padded", [False, True])
-def test_without_unmasking_the_states_are_those_of_the_untouched_model(make_base, loaded, family, attention, padded):
+def test_without_unmasking_the_states_are_those_of_the_untouched_model(
+    make_base, loaded, states, family, attention, padded
+):
     untouched = AutoModelForCausalLM.from_pretrained(make_base(family), attn_implementation=attention).eval()
     ids, mask = batch(padded)
     expected = untouched.get_submodule(proved(family).decoder)(input_ids=ids, attention_mask=mask).last_hidden_state
-    backbone = loaded(family, attention, "none")
-    backbone.model.eval()
-    states = backbone.states(ids, mask)
-    assert states.shape[-1] == backbone.width
-    torch.testing.assert_close(states[mask.bool()], expected[mask.bool()], rtol=1e-5, atol=1e-5)
+    found = states(family, attention, "none", padded)
+    assert found.shape[-1] == loaded(family, attention, "none").width
+    torch.testing.assert_close(found[mask.bool()], expected[mask.bool()], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("family", "attention"), [case for case in CASES if case[0] in WINDOWED])
