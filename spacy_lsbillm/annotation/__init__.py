@@ -1,5 +1,5 @@
-"""A corpus through a pipeline, on many processes: each document once, whatever is killed on the way. Nothing of
-commands in it."""
+"""Annotating a corpus with a pipeline on many processes: each document exactly once, whatever is killed on the way.
+Independent of the command line."""
 
 from .formats import FORMATS
 from .run import Annotated, annotate

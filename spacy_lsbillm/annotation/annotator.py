@@ -1,4 +1,4 @@
-"""What each process does: load the pipeline once, then annotate one batch after the other."""
+"""The work of each process: load the pipeline once, then annotate one batch after the other."""
 
 import os
 import traceback
@@ -25,13 +25,13 @@ class AnnotatorSettings:
     """What a process needs to know.
 
     pipeline (str): A folder, or the name of an installed package.
-    format (str): Of the output.
-    keys (Keys): Where the input has texts and ids.
-    spans_keys (tuple[str, ...] | None): Groups of `doc.spans` that are written; None: all of them.
-    max_length (int | None): Characters that a document may have; None: spaCy's limit.
+    format (str): Format of the output.
+    keys (Keys): Names of the text and the id in the input.
+    spans_keys (tuple[str, ...] | None): Groups of `doc.spans` to write; None: all of them.
+    max_length (int | None): Maximum characters per document; None: spaCy's limit.
     code (Path | None): A Python file with registered functions.
-    threads (int | None): Of torch; None: as it decides itself.
-    top_tags (int): Tags of a token that are told, see `AnnotationSettings`.
+    threads (int | None): Threads of torch; None: torch's default.
+    top_tags (int): Number of tags to write per token, see `AnnotationSettings`.
     """
 
     pipeline: str
@@ -46,11 +46,11 @@ class AnnotatorSettings:
 
 @dataclass(frozen=True)
 class Failure:
-    """A document that was set aside.
+    """A document that was set aside because it failed.
 
-    id (str | int): The one that it was given, or its place.
-    place (str): The file and the number in it.
-    error (str): Why.
+    id (str | int): Its id, or its position if it has none.
+    place (str): The file and the number of the document in it.
+    error (str): Why it failed.
     """
 
     id: str | int
@@ -60,11 +60,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class Result:
-    """What has become of a batch.
+    """The result of a batch.
 
-    packed (bytes): Its documents in their order, in the output's format.
-    documents (int), words (int): Written there.
-    failures (list[Failure]): The others.
+    packed (bytes): Its documents in order, in the output's format.
+    documents (int), words (int): Numbers of documents and words in `packed`.
+    failures (list[Failure]): The other documents.
     """
 
     packed: bytes
@@ -74,7 +74,7 @@ class Result:
 
 
 class Annotator:
-    """A loaded pipeline.
+    """A loaded pipeline that annotates batches.
 
     gpu (int | None): The number of the GPU; None: the CPU.
     RAISES (Exception): The pipeline cannot be loaded, or there is no such GPU.
@@ -97,8 +97,8 @@ class Annotator:
                 pipe.top_tags = settings.top_tags
 
     def annotate(self, items: Sequence[Item]) -> Result:
-        """Annotate documents. What cannot be read, annotated or written is set aside with its error."""
-        # What the vocabulary learns from them is forgotten again: in a large corpus there is always a new word.
+        """Annotate documents. Those that cannot be read, annotated or written are set aside with their error."""
+        # New words are removed from the vocabulary afterwards: in a large corpus it would grow without end.
         with self._nlp.memory_zone():
             return self._result(items)
 
@@ -117,13 +117,13 @@ class Annotator:
         return Result(self._format.pack(encoded), len(encoded), words, failures)
 
     def _outcomes(self, items: Sequence[Item]) -> list[tuple[str | int, Doc | Exception]]:
-        """The id of each item, and its document after the pipeline or why there is none."""
+        """The id of each item, with its annotated document or the error."""
         read = [self._read(item) for item in items]
         texts = [(content, id_) for id_, content in read if not isinstance(content, Exception)]
         try:
             annotated = piped(self._nlp, texts)
         except DeviceLost:
-            # Whoever has started this process takes it for dead.
+            # The process that started this one would consider it dead.
             traceback.print_exc()
             os._exit(LOST_STATUS)
         if self._settings.top_tags:
@@ -140,6 +140,6 @@ class Annotator:
 
 
 def _with_short_scores(doc: Doc) -> Doc:
-    """With scores of classes that take no more than two bytes."""
+    """Round the scores of classes to half precision, which takes two bytes each."""
     doc.cats = {name: float(np.float16(score)) for name, score in doc.cats.items()}
     return doc

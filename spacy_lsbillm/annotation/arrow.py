@@ -1,4 +1,4 @@
-"""pyarrow, which not every machine has."""
+"""Importing pyarrow, which is optional."""
 
 from typing import Any
 

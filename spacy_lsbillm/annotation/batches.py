@@ -1,22 +1,22 @@
-"""How the input is divided: into shards, of which each becomes a file, and these into batches, of which each goes to
-one process. Shards follow from the input and their size alone, so that they are the same whenever a run goes on.
-Batches are cut by the length of their texts, so that one with long documents takes no longer than one with short ones,
-and a very long document keeps one process busy and no other."""
+"""Dividing the input into shards, each of which becomes a file, and shards into batches, each of which goes to one
+process. Shards depend only on the input and their size, so that they are the same when a run is continued. Batches are
+limited by the length of their texts: so a batch with long documents takes no longer than one with short ones, and a
+very long document occupies only one process."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from .sources import Item
 
-# Bytes of text after which a shard ends, however few documents it has: while it is written it is in memory.
+# A shard ends after this many bytes of text, however few documents it has, as it is held in memory while it is written.
 SHARD_BYTES = 64 * 1024 * 1024
-# Into which a batch is divided that has killed processes.
+# The number of parts into which a batch is divided that has killed processes.
 PARTS = 8
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Consecutive documents of the input.
+    """Consecutive documents of the input that become one file.
 
     number (int): From 0.
     items (list[Item]): Its documents.
@@ -27,18 +27,18 @@ class Shard:
 
     @property
     def ends(self) -> tuple[str, str]:
-        """Where its first and its last document stand."""
+        """Where its first and its last document are in the input."""
         return self.items[0].place, self.items[-1].place
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one process annotates at once: consecutive documents of a shard.
+    """Consecutive documents of a shard that one process annotates at once.
 
-    shard (int): Its number.
-    start (int): Of the first document in the shard.
+    shard (int): Number of the shard.
+    start (int): Position of its first document in the shard.
     items (list[Item]): The documents.
-    deaths (int): Processes that have died of it, or while they were at it.
+    deaths (int): Number of processes that died while they annotated it.
     """
 
     shard: int
@@ -47,14 +47,15 @@ class Batch:
     deaths: int = 0
 
     def parts(self) -> list["Batch"]:
-        """Smaller batches of it, at most `PARTS`. Which of them is to blame is not known: each starts with one death.
-        Processes take long to start: with halves many more would die until the one document is found."""
+        """Divide it into at most `PARTS` smaller batches, to find the document that kills processes. Each part starts
+        with one death, as any may be the cause. Starting a process takes long: with halves, many more would die until
+        the document is found."""
         size = -(-len(self.items) // PARTS)
         return [Batch(self.shard, self.start + i, self.items[i : i + size], 1) for i in range(0, len(self.items), size)]
 
 
 def cut_shards(items: Iterable[Item], shard_size: int, shard_bytes: int = SHARD_BYTES) -> Iterator[Shard]:
-    """Shards of so many documents, or fewer where these are long."""
+    """Divide items into shards of `shard_size` documents, or fewer if these are long."""
     number, taken, size = 0, list[Item](), 0
     for item in items:
         taken.append(item)
@@ -67,8 +68,8 @@ def cut_shards(items: Iterable[Item], shard_size: int, shard_bytes: int = SHARD_
 
 
 def cut_batches(shard: Shard, batch_size: int, batch_bytes: int) -> Iterator[Batch]:
-    """Batches of a shard: at most so many documents, and at most so many bytes of text unless one document alone has
-    more."""
+    """Divide a shard into batches of at most `batch_size` documents and at most `batch_bytes` bytes of text; a single
+    longer document gets its own batch."""
     start, size = 0, 0
     for i, item in enumerate(shard.items):
         if i > start and (i - start == batch_size or size + item.size > batch_bytes):

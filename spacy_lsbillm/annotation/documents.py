@@ -1,4 +1,4 @@
-"""From what stands in a file to a document of spaCy's that is ready for a pipeline."""
+"""Turning an item of an input file into a spaCy document that is ready for a pipeline."""
 
 from typing import Any
 
@@ -9,15 +9,15 @@ from ..errors import DataError, in_short
 from ..files import parse_json
 from .sources import JSONL, Broken, Item, Keys, Line, Row, Tokens
 
-# Where a document keeps its id.
+# The key of a document's id in `doc.user_data`.
 ID = "id"
 
 
 def read_item(item: Item, keys: Keys) -> tuple[str | Tokens, str | int]:
-    """The text of an item, or its tokens where it has been cut into some, and its id: the one that it was given, a
-    string or a whole number, or else its place.
+    """The text of an item, or its tokens if it is tokenised, and its id: the one in the input (a string or a whole
+    number), or its position if there is none.
 
-    RAISES (DataError): There is no text, or the id is of another type.
+    RAISES (DataError): There is no text, or the id has another type.
     """
     if isinstance(item.content, Broken):
         raise DataError(item.content.error)
@@ -26,15 +26,15 @@ def read_item(item: Item, keys: Keys) -> tuple[str | Tokens, str | int]:
 
 
 def make_doc(nlp: Language, text: str | Tokens, id_: str | int) -> Doc:
-    """A document for the pipeline, with its id in `doc.user_data["id"]`. Tokens are kept as they are.
+    """Create a document for the pipeline, with its id in `doc.user_data["id"]`. Given tokens are kept as they are.
 
-    RAISES (ValueError): It is longer than `nlp.max_length`, or no text that spaCy takes.
+    RAISES (ValueError): It is longer than `nlp.max_length`, or spaCy refuses its text.
     """
     length = len(text) if isinstance(text, str) else sum(map(len, text.words)) + sum(text.spaces or ())
     if length > nlp.max_length:
         raise DataError(
-            f"it has {length:,} characters, more than the {nlp.max_length:,} that the pipeline takes (nlp.max_length). "
-            f"Allow them with --max-length."
+            f"it has {length:,} characters, more than the {nlp.max_length:,} that the pipeline accepts "
+            f"(nlp.max_length). Allow them with --max-length."
         )
     doc = nlp.make_doc(text) if isinstance(text, str) else Doc(nlp.vocab, text.words, text.spaces)
     doc.user_data[ID] = id_
@@ -42,7 +42,7 @@ def make_doc(nlp: Language, text: str | Tokens, id_: str | int) -> Doc:
 
 
 def _text_of(content: Line | Row | Tokens, keys: Keys) -> tuple[str | Tokens, Any]:
-    """RETURNS (tuple): The text or the tokens, and the id or None."""
+    """The text or the tokens of an item, and its id or None."""
     if isinstance(content, Tokens):
         return content, _checked_id(content.id, ID)
     if isinstance(content, Row):
@@ -66,7 +66,7 @@ def _text_of(content: Line | Row | Tokens, keys: Keys) -> tuple[str | Tokens, An
 
 def _checked_text(text: Any, key: str) -> str:
     if not isinstance(text, str):
-        raise DataError(f"{key!r} is {str(text)[:40]!r}, which is no text")
+        raise DataError(f"{key!r} is {str(text)[:40]!r}, which is not a text")
     return text
 
 

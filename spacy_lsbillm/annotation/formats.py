@@ -1,5 +1,5 @@
-"""The formats of the output. What is written of a batch of documents is made where they are annotated, and put together
-to a file where it is written, without being read again."""
+"""The formats of the output. The processes that annotate encode batches of documents; the process that writes joins
+them to a file without parsing them again."""
 
 import json
 from abc import ABC, abstractmethod
@@ -15,39 +15,42 @@ from ..errors import SettingError
 from .arrow import parquet
 from .records import record_of
 
-# Where spaCy keeps `doc._.trf_data`.
+# Where spaCy stores `doc._.trf_data`.
 VECTORS: Any = ("._.", DOC_EXT_ATTR, None, None)
 
 
 class Format(ABC):
-    """How shards are written.
+    """A format in which shards are written.
 
-    suffix (str): Of their files.
+    suffix (str): Suffix of the files.
     """
 
     suffix: str
 
     def check(self) -> None:  # noqa: B027
-        """RAISES (SettingError): A library that it needs is missing. By default it needs none."""
+        """Check that the libraries that the format needs are installed. By default it needs none.
+
+        RAISES (SettingError): One is missing.
+        """
 
     @abstractmethod
     def encode(self, doc: Doc, spans_keys: Sequence[str] | None) -> Any:
-        """What is written of a document.
+        """Encode a document.
 
-        RAISES (Exception): It cannot be written.
+        RAISES (Exception): It cannot be written in this format.
         """
 
     @abstractmethod
     def pack(self, encoded: Sequence[Any]) -> bytes:
-        """What `encode` has given for some documents, to be sent to the process that writes."""
+        """Join what `encode` returned for some documents, to be sent to the process that writes."""
 
     @abstractmethod
     def write(self, packs: Sequence[bytes], path: Path) -> None:
-        """One file of what `pack` has given, in that order."""
+        """Write what `pack` returned into one file, in order."""
 
 
 class Jsonl(Format):
-    """An object a line."""
+    """One JSON object per line."""
 
     suffix = ".jsonl"
 
@@ -64,7 +67,7 @@ class Jsonl(Format):
 
 
 class Parquet(Format):
-    """A row a document, with columns of the same names; ids are strings."""
+    """One row per document, with the same names as in JSONL as columns. Ids are strings."""
 
     suffix = ".parquet"
 
@@ -73,7 +76,7 @@ class Parquet(Format):
 
     def encode(self, doc: Doc, spans_keys: Sequence[str] | None) -> dict[str, Any]:
         record = record_of(doc, spans_keys)
-        # Maps are made of pairs.
+        # Arrow's maps are lists of pairs.
         pairs = {name: list(record[name].items()) for name in ("cats", "spans")}
         return {**record, "id": str(record["id"]), **pairs}
 
@@ -109,8 +112,8 @@ class Parquet(Format):
 
 
 class Spacy(Format):
-    """A `DocBin` with everything that the pipeline has written on the documents but the token vectors. Their ids are in
-    `doc.user_data["id"]`, their scores in `ent._.ent_score`."""
+    """A `DocBin` with everything that the pipeline has set on the documents except the token vectors. Ids are in
+    `doc.user_data["id"]`, scores in `ent._.ent_score`."""
 
     suffix = ".spacy"
 
@@ -138,7 +141,10 @@ FORMATS: dict[str, Format] = {"jsonl": Jsonl(), "parquet": Parquet(), "spacy": S
 
 
 def format_of(name: str) -> Format:
-    """RAISES (SettingError): There is none of this name, or a library that it needs is missing."""
+    """The format of a name.
+
+    RAISES (SettingError): The name is unknown, or a library that the format needs is missing.
+    """
     if name not in FORMATS:
         raise SettingError(f"--format {name} is not known. Use one of: {', '.join(FORMATS)}.")
     FORMATS[name].check()

@@ -1,4 +1,4 @@
-"""What an annotation is, so that an output folder is not filled by two different ones."""
+"""What identifies an annotation, so that an output folder is not filled by two different ones."""
 
 import hashlib
 import importlib.metadata
@@ -10,16 +10,17 @@ from ..files import content_of, digest
 from .settings import AnnotationSettings
 from .sources import InputFile
 
-# Larger files are known by so many blocks of so many bytes, at even distances from the first to the last.
+# Larger files are identified by this many blocks of this many bytes, evenly spaced from the first to the last.
 WHOLE = 64 * 1024 * 1024
 BLOCKS, BLOCK = 64, 1024 * 1024
 LIBRARIES = ("spacy-lsbillm", "spacy", "spacy-transformers", "torch", "transformers")
-# Lines of differences that are shown.
+# The maximum number of differences in a message.
 MOST_SHOWN = 10
 
 
 def identity_of(settings: AnnotationSettings, format_name: str, files: Sequence[InputFile]) -> dict[str, Any]:
-    """All that decides the output: what the pipeline, the code and each input file hold, and the settings."""
+    """Everything that decides the output: the content of the pipeline, the code and each input file, and the
+    settings."""
     return {
         "pipeline": {"name": settings.pipeline, "content": content_of(settings.pipeline_folder)},
         "code": None if settings.code is None else content_of(settings.code),
@@ -37,16 +38,16 @@ def identity_of(settings: AnnotationSettings, format_name: str, files: Sequence[
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What differs, one line each, and no more lines than can be read."""
+    """The differences between two identities, one line each, shortened to a readable number."""
     lines = []
     if old["pipeline"]["content"] != new["pipeline"]["content"]:
         lines.append(f"the pipeline was {old['pipeline']['name']!r} with other files in it")
     if old["code"] != new["code"]:
-        lines.append("the code (--code) was another")
+        lines.append("the code (--code) was different")
     for name in sorted(old["input"].keys() | new["input"].keys()):
         before, now = old["input"].get(name), new["input"].get(name)
         if before != now:
-            what = "was not there" if before is None else "is not there any more" if now is None else "was another"
+            what = "was not there" if before is None else "is no longer there" if now is None else "was different"
             lines.append(f"the input file {name!r} {what}")
     for name, value in new["settings"].items():
         if old["settings"].get(name) != value:
@@ -56,7 +57,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def versions() -> dict[str, str | None]:
-    """Of the libraries that compute: others may give slightly other numbers."""
+    """The versions of the libraries that compute, as others may give slightly different numbers."""
     found: dict[str, str | None] = {}
     for library in LIBRARIES:
         try:

@@ -1,12 +1,12 @@
-"""What an output folder is, and what of it is done: a run that was stopped at any moment goes on from there.
+"""The state of an output folder, from which a run continues that was stopped at any moment.
 
-    manifest.json   what is annotated with what, and in the end the sums
-    done.jsonl      a line for each shard that is whole
-    failures.jsonl  a line for each document that was set aside
+    manifest.json   what is annotated with what, and at the end the totals
+    done.jsonl      one line per complete shard
+    failures.jsonl  one line per document that was set aside
     shards/         the annotated documents, in the order of the input
 
-A shard is written under another name, synced and renamed before its line is written to `done.jsonl`: one without such a
-line, or with another size than it says, is made again."""
+A shard is written under a temporary name, synced and renamed before its line is added to `done.jsonl`. A shard without
+such a line, or with another size than its line says, is written again."""
 
 import json
 import os
@@ -29,14 +29,14 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class DoneShard:
-    """A shard that is whole.
+    """A complete shard.
 
     number (int): From 0.
-    file (str): Its name.
-    size (int): Bytes.
-    ends (tuple[str, str]): Where its first and its last document stand in the input.
-    items (int): Documents of the input.
-    documents (int), words (int): That are in it.
+    file (str): Its file name.
+    size (int): Its size in bytes.
+    ends (tuple[str, str]): Where its first and its last document are in the input.
+    items (int): Number of documents of the input.
+    documents (int), words (int): Numbers of documents and words in the file.
     failures (list[Failure]): The other documents.
     """
 
@@ -51,13 +51,13 @@ class DoneShard:
 
 
 class Output:
-    """An output folder of one annotation. For the only process that writes there.
+    """The output folder of one annotation. Only one process may write to it.
 
-    path (Path): The folder; it is made.
-    format_ (Format): Of the shards.
-    identity (dict): What makes it this annotation and no other.
-    warn (Callable): What to do with a warning.
-    RAISES (StorageError): The folder holds something else, or another annotation.
+    path (Path): The folder; it is created.
+    format_ (Format): The format of the shards.
+    identity (dict): What identifies this annotation.
+    warn (Callable): Called with each warning.
+    RAISES (StorageError): The folder contains something else, or another annotation.
     """
 
     def __init__(self, path: Path, format_: Format, identity: Mapping[str, Any], warn: Callable[[str], None]) -> None:
@@ -69,7 +69,7 @@ class Output:
         for left in (path / SHARDS).glob(f"*{PARTIAL}"):
             left.unlink()
         self.done = {shard.number: shard for shard in self._read_done(warn)}
-        # A line that was cut short goes, and so do failures of shards that are made again.
+        # Lines that were cut short are dropped, and so are failures of shards that will be written again.
         self._write_lines(path / DONE, map(asdict, self.done.values()))
         self._write_lines(
             path / FAILURES, (asdict(failure) for shard in self.done.values() for failure in shard.failures)
@@ -77,16 +77,19 @@ class Output:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether the whole input is annotated."""
         return "sums" in self._manifest and len(self.done) == self._manifest["sums"]["shards"]
 
     @property
     def failures(self) -> int:
-        """Documents of finished shards that were set aside."""
+        """Number of documents of finished shards that were set aside."""
         return sum(len(shard.failures) for shard in self.done.values())
 
     def is_done(self, shard: Shard) -> bool:
-        """RAISES (StorageError): It is done, but was read from another place of the input."""
+        """Whether a shard is complete.
+
+        RAISES (StorageError): It is, but it was read from another part of the input.
+        """
         done = self.done.get(shard.number)
         if done is None:
             return False
@@ -100,14 +103,14 @@ class Output:
         return True
 
     def add_failure(self, failure: Failure) -> None:
-        """Name a document that was set aside, at once."""
+        """Record a document that was set aside, at once."""
         self._append(self.path / FAILURES, asdict(failure), flush=False)
 
     def write(self, shard: Shard, packs: Sequence[bytes], documents: int, words: int, failures: list[Failure]) -> None:
         """Write a shard.
 
-        packs (Sequence[bytes]): Its documents, in order, as the format has packed them.
-        RAISES (OSError): The disk does not take it.
+        packs (Sequence[bytes]): Its documents in order, as the format has packed them.
+        RAISES (OSError): It cannot be written.
         """
         path = self.path / SHARDS / f"part-{shard.number:06}{self._format.suffix}"
         partial = path.with_name(path.name + PARTIAL)
@@ -123,7 +126,7 @@ class Output:
         self.done[shard.number] = done
 
     def finish(self) -> dict[str, int]:
-        """Write the sums of all shards, with which it is complete. RETURNS (dict): They."""
+        """Write the totals of all shards, which marks the annotation as complete. RETURNS (dict): The totals."""
         shards = self.done.values()
         sums = {
             "shards": len(shards),
@@ -143,14 +146,14 @@ class Output:
         if not path.is_file():
             if self.path.exists() and any(self.path.iterdir()):
                 raise StorageError(
-                    f"{self.path} holds no {MANIFEST}, and is not empty: it is not what is written there. Name another "
-                    f"folder."
+                    f"{self.path} is not empty and holds no {MANIFEST}, so it is not the output of this command. "
+                    f"Name another folder."
                 )
             return new
         try:
             old = parse_json(path.read_bytes())
             same_version = old["version"] == VERSION
-            differing = differences(old["identity"], identity) if same_version else ["it is of another version"]
+            differing = differences(old["identity"], identity) if same_version else ["it is from another version"]
             before = old["versions"]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StorageError(
@@ -166,11 +169,13 @@ class Output:
             f"{name} {before.get(name)}, now {now}" for name, now in versions().items() if before.get(name) != now
         ]
         if changed:
-            warn(f"What is there was made with other versions, which may compute otherwise: {', '.join(changed)}.")
+            warn(
+                f"The existing output was made with other versions, which may compute otherwise: {', '.join(changed)}."
+            )
         return {**old, "versions": new["versions"]}
 
     def _read_done(self, warn: Callable[[str], None]) -> list[DoneShard]:
-        """The shards that are whole, in order."""
+        """The complete shards, in order."""
         found: dict[int, DoneShard] = {}
         path = self.path / DONE
         for line in path.read_bytes().splitlines() if path.is_file() else ():
@@ -180,7 +185,7 @@ class Output:
                 shard = DoneShard(**{**said, "ends": tuple(said["ends"])}, failures=failures)
                 whole = (self.path / SHARDS / shard.file).stat().st_size == shard.size
             except (ValueError, KeyError, TypeError, AttributeError):
-                # Cut short by a kill or a full disk: the shard is made again.
+                # Cut short by a kill or a full disk: the shard is written again.
                 continue
             except FileNotFoundError:
                 whole = False

@@ -1,4 +1,4 @@
-"""Processes on a Ray cluster that annotate: actors, which Ray puts where there is room."""
+"""Annotating processes on a Ray cluster: actors, which Ray places where there is room."""
 
 import os
 import time
@@ -11,26 +11,26 @@ from .annotator import Annotator, AnnotatorSettings, Result
 from .batches import Batch
 from .pool import Outcome, Pool, overdue, told_overdue
 
-# Seconds between two looks at how large the cluster is.
+# Seconds between two checks of the cluster's size.
 RESIZE_SECONDS = 10.0
-# Actors in a row that may die while they load the pipeline. A node that is lost takes several with it.
+# Maximum number of consecutive actors that may die while they load the pipeline. A lost node takes several with it.
 MOST_STILLBORN = 20
 
 
 class _Actor:
-    """What runs on a node.
+    """The actor that runs on a node.
 
-    folder (str): That the run was started from, where relative names lead; where a node has it, too.
+    folder (str): The folder in which the run was started, to resolve relative names, if the node has it.
     """
 
     def __init__(self, settings: AnnotatorSettings, gpu: bool, folder: str) -> None:
         if os.path.isdir(folder):
             os.chdir(folder)
-        # Ray shows an actor its own GPU alone.
+        # Ray shows an actor only its own GPU.
         self._annotator = Annotator(settings, 0 if gpu else None)
 
     def ready(self) -> None:
-        """Returns once the pipeline is loaded."""
+        """Return once the pipeline is loaded."""
 
     def annotate(self, batch: Batch) -> Result:
         return self._annotator.annotate(batch.items)
@@ -38,12 +38,12 @@ class _Actor:
 
 @dataclass
 class _Worker:
-    """An actor, and what it is at.
+    """An actor and its current work.
 
     handle (Any): The actor.
-    call (Any): What is awaited of it; None: it is idle.
-    batch (Batch | None): None while it loads the pipeline, or is idle.
-    since (float): When it was given that.
+    call (Any): The pending call; None: it is idle.
+    batch (Batch | None): None while it loads the pipeline or is idle.
+    since (float): When the call was made.
     """
 
     handle: Any
@@ -53,13 +53,13 @@ class _Worker:
 
 
 class RayPool(Pool):
-    """Actors on a Ray cluster, each with a pipeline of its own and a core, or a GPU and a core.
+    """Actors on a Ray cluster, each with its own pipeline and one core, or one GPU and one core.
 
     address (str): HOST:PORT, ray://HOST:PORT, or "auto" for the cluster that this machine is part of.
-    processes (int | None): Actors; those for which there is no room wait for it, which asks a cluster that can grow to
-        do so. None: as many as the cluster has room for, also when it grows.
+    processes (int | None): Number of actors. Those without room wait for it, which makes an autoscaling cluster grow.
+        None: as many as the cluster has room for, also when it grows.
     gpu (bool): Whether they compute on GPUs.
-    timeout (float | None): Seconds that a batch may take; None: any.
+    timeout (float | None): Maximum seconds per batch; None: no limit.
     RAISES (SettingError): Ray is not installed, does not run there, or has no room.
     """
 
@@ -101,7 +101,7 @@ class RayPool(Pool):
         self._resize()
         calls = [worker.call for worker in self._workers if worker.call is not None]
         done, _ = self._ray.wait(calls, num_returns=1, timeout=seconds) if calls else ([], [])
-        # What else has come by now.
+        # Others that have finished by now.
         done = self._ray.wait(calls, num_returns=len(calls), timeout=0)[0] if done else []
         outcomes = []
         for worker in [worker for worker in self._workers if worker.call in done]:
@@ -110,10 +110,10 @@ class RayPool(Pool):
             try:
                 result = self._ray.get(call)
             except self._ray.exceptions.RayTaskError as error:
-                # Documents that fail are no errors of an actor.
+                # Documents that fail do not raise errors in an actor.
                 raise SettingError(
-                    f"the pipeline {self._settings.pipeline!r} cannot be used on a node of the cluster. It must be "
-                    f"found there under the same name, and so must its base: {last_line(error)}"
+                    f"the pipeline {self._settings.pipeline!r} cannot be used on a node of the cluster. The node must "
+                    f"find it under the same name, and also its base: {last_line(error)}"
                 ) from error
             except self._ray.exceptions.RayError as error:
                 self._bury(worker, batch, error)
@@ -134,24 +134,24 @@ class RayPool(Pool):
 
     def _bury(self, worker: _Worker, batch: Batch | None, error: Exception) -> None:
         self._workers.remove(worker)
-        # It may live, and only what it said be lost.
+        # It may be alive, with only its answer lost.
         self._ray.kill(worker.handle)
         cause = getattr(error, "cause", None) or error.__cause__
         if isinstance(cause, self._ray.exceptions.RayTaskError):
             raise SettingError(
-                f"the pipeline {self._settings.pipeline!r} cannot be loaded on a node of the cluster. It must be found "
-                f"there under the same name, and so must its base: {last_line(cause)}"
+                f"the pipeline {self._settings.pipeline!r} cannot be loaded on a node of the cluster. The node must "
+                f"find it under the same name, and also its base: {last_line(cause)}"
             ) from error
         self._stillborn += batch is None
         if self._stillborn >= MOST_STILLBORN:
             raise SettingError(
                 f"the pipeline {self._settings.pipeline!r} cannot be loaded on the cluster: {self._stillborn} actors "
-                f"in a row died of it. The last: {last_line(error)}"
+                f"in a row died while loading it. The last: {last_line(error)}"
             ) from error
         self._resized = 0.0
 
     def _resize(self) -> None:
-        """Have as many actors as are wanted, or as there is room for."""
+        """Start the requested number of actors, or as many as there is room for."""
         if time.monotonic() - self._resized < RESIZE_SECONDS:
             return
         self._resized = time.monotonic()

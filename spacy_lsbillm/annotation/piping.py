@@ -1,4 +1,4 @@
-"""Texts through a pipeline, none of which takes others with it."""
+"""Running texts through a pipeline so that one that fails does not affect the others."""
 
 from collections.abc import Sequence
 
@@ -9,22 +9,22 @@ from ..errors import DataError
 from .documents import ID, make_doc
 from .sources import Tokens
 
-# In the message of an error after which a GPU cannot be used in the same process, and how such a process ends.
+# Parts of error messages after which a GPU cannot be used again in the same process, and how such a process ends.
 DEVICE_LOST, LOST_STATUS = "CUDA error", 70
-# Characters of an error that are kept.
+# Maximum length of a stored error message.
 MESSAGE_LENGTH = 1000
 
 
 class DeviceLost(RuntimeError):
-    """Nothing works in this process any more."""
+    """The GPU is unusable in this process from now on."""
 
 
 def piped(nlp: Language, texts: Sequence[tuple[str | Tokens, str | int]]) -> list[Doc | Exception]:
-    """Annotate texts as one batch. One that fails takes the others with it at first: halves are tried, with documents
-    that are made anew.
+    """Annotate texts as one batch. If one fails, the batch fails at first; then its halves are tried, with new
+    documents.
 
-    texts (Sequence[tuple]): Each with its id, which the document then has in `doc.user_data["id"]`.
-    RETURNS (list[Doc | Exception]): In the same order, each text's document or why there is none.
+    texts (Sequence[tuple]): Texts with their ids, which documents get in `doc.user_data["id"]`.
+    RETURNS (list[Doc | Exception]): In the same order, each text's document or the error.
     RAISES (DeviceLost): The GPU cannot be used any more.
     """
     made = [_made(nlp, text, id_) for text, id_ in texts]
@@ -41,7 +41,7 @@ def piped(nlp: Language, texts: Sequence[tuple[str | Tokens, str | int]]) -> lis
 
 
 def told(error: Exception) -> str:
-    """What is said of a document that failed."""
+    """The message about a document that failed."""
     said = str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
     return said[:MESSAGE_LENGTH]
 
@@ -56,8 +56,8 @@ def _made(nlp: Language, text: str | Tokens, id_: str | int) -> Doc | Exception:
 def _through(nlp: Language, docs: list[Doc]) -> list[Doc]:
     annotated = list(nlp.pipe(docs))
     if len(annotated) != len(docs):
-        raise DataError(f"the pipeline has made {len(annotated)} documents of {len(docs)}")
+        raise DataError(f"the pipeline returned {len(annotated)} documents for {len(docs)}")
     for before, after in zip(docs, annotated, strict=True):
-        # A component may give another document than the one it got.
+        # A component may return another document than the one it received.
         after.user_data[ID] = before.user_data[ID]
     return annotated

@@ -1,4 +1,4 @@
-"""What a run asks of the processes that annotate, wherever they are."""
+"""The interface of the processes that annotate, on this machine or elsewhere."""
 
 import time
 from abc import ABC, abstractmethod
@@ -11,11 +11,11 @@ from .batches import Batch
 
 @dataclass(frozen=True)
 class Outcome:
-    """What has become of a batch.
+    """The outcome of a batch.
 
-    batch (Batch): Which.
-    result (Result | None): None: its process has died.
-    death (str): How it has died, in words.
+    batch (Batch): The batch.
+    result (Result | None): Its result; None: its process died.
+    death (str): How the process died, in words.
     """
 
     batch: Batch
@@ -24,46 +24,47 @@ class Outcome:
 
 
 def overdue(since: float, timeout: float | None) -> bool:
-    """Whether a process is to be ended.
+    """Whether a process has exceeded its time and must be ended.
 
-    since (float): When it was given its batch, by the monotonic clock.
-    timeout (float | None): Seconds that it may take; None: any.
+    since (float): When it received its batch, by the monotonic clock.
+    timeout (float | None): Maximum seconds; None: no limit.
     """
     return timeout is not None and time.monotonic() - since > timeout
 
 
 def told_overdue(timeout: float | None) -> str:
-    """What an `Outcome` says of it."""
+    """What an `Outcome` says about a process that exceeded its time."""
     return f"it took longer than the {timeout:g} seconds of --timeout"
 
 
 class Pool(ABC):
-    """Processes that annotate. Dead ones are replaced, and those that take too long. Leaving it as a context ends all
+    """Processes that annotate. Those that die or exceed their time are replaced. Leaving the pool as a context ends all
     of them."""
 
     @abstractmethod
     def idle(self) -> int:
-        """How many processes are ready for a batch."""
+        """Number of processes that are ready for a batch."""
 
     @abstractmethod
     def submit(self, batch: Batch) -> None:
-        """Give a batch to an idle process."""
+        """Send a batch to an idle process."""
 
     @abstractmethod
     def wait(self, seconds: float) -> list[Outcome]:
-        """What has come to an end, after so many seconds at the latest, or once a process has become idle.
+        """Wait until a process becomes idle, but at most `seconds`.
 
+        RETURNS (list[Outcome]): The batches that have ended.
         RAISES (SettingError): The pipeline cannot be loaded.
         """
 
     @property
     @abstractmethod
     def processes(self) -> int:
-        """How many there are, those that still load the pipeline counted."""
+        """Number of processes, including those that still load the pipeline."""
 
     @abstractmethod
     def close(self) -> None:
-        """End all processes, at once."""
+        """End all processes immediately."""
 
     def __enter__(self) -> "Pool":
         return self

@@ -1,4 +1,4 @@
-"""How far an annotation is."""
+"""The progress of an annotation."""
 
 import time
 from types import TracebackType
@@ -9,10 +9,10 @@ BAR = "{percentage:3.0f}%|{bar}| {elapsed}, {remaining} left{postfix}"
 
 
 class Progress:
-    """A bar over the bytes of the input, with documents, words a second, and the time that is left.
+    """A bar over the bytes of the input, with documents, words per second, and the remaining time.
 
     total (int): Bytes of the input.
-    hidden (bool): Show none.
+    hidden (bool): Show nothing.
     """
 
     def __init__(self, total: int, hidden: bool = False) -> None:
@@ -21,18 +21,18 @@ class Progress:
         self.documents = self.words = self.failures = 0
 
     def begin(self) -> None:
-        """Nothing was done before: the pipeline was loaded."""
+        """Start the clock. Before that, the pipeline was loading."""
         self._begun = time.monotonic()
         self._bar.unpause()
 
     def skip(self, share: float) -> None:
-        """Bytes of the input that were done before: they say nothing of the speed."""
+        """Count bytes of the input that an earlier run annotated; they do not count for the speed."""
         if not self._bar.disable:
             self._bar.initial += share
             self._bar.update(share)
 
     def add(self, share: float, documents: int, words: int, failures: int, processes: int) -> None:
-        """What has been done."""
+        """Count finished work."""
         self.documents += documents
         self.words += words
         self.failures += failures
@@ -45,7 +45,7 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """Since the beginning."""
+        """Seconds since `begin`."""
         return max(time.monotonic() - self._begun, 1e-9)
 
     def __enter__(self) -> "Progress":

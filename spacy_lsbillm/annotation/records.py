@@ -1,4 +1,4 @@
-"""What an annotated document says, as plain values."""
+"""The annotation of a document as plain values."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from .documents import ID
 
 def record_of(doc: Doc, spans_keys: Sequence[str] | None = None) -> dict[str, Any]:
     """A document's id and text, and its annotation: `ents`, a list of `start` and `end` in characters, `label` and
-    `score` (None where the component gives none); `cats`; `spans`, such lists by key.
+    `score` (None if the component gives none); `cats`; `spans`, such lists by key.
 
     spans_keys (Sequence[str] | None): Groups of `doc.spans`; None: all that the document has.
     RAISES (DataError): A score is not a finite number.

@@ -1,4 +1,4 @@
-"""An annotation from the input to the shards: what is read goes to the processes, what comes back is written."""
+"""An annotation from the input to the shards: reading documents, sending them to processes, writing the results."""
 
 import os
 from collections import deque
@@ -20,11 +20,11 @@ from .settings import AnnotationSettings, RunSettings
 from .sources import PARQUET, InputFile, Item, input_files, read_items
 from .workers import LocalPool
 
-# Processes that may die of a batch before it is divided, and of a single document before it is set aside.
+# The number of processes that may die of a batch before it is divided, and of a document before it is set aside.
 MOST_DEATHS, MOST_DEATHS_ALONE = 2, 3
-# Failures that are named where there were too many.
+# The number of failures shown if there were too many.
 MOST_NAMED = 3
-# Seconds between two looks at the processes.
+# Seconds between two checks of the processes.
 LOOK = 0.5
 
 
@@ -33,8 +33,9 @@ class Annotated:
     """A finished annotation.
 
     sums (dict): "shards", "documents", "words" and "failures" of the whole output.
-    seconds (float): That this run took after the first process had loaded the pipeline; 0 if there was nothing to do.
-    words (int), documents (int): That it has annotated.
+    seconds (float): Seconds this run took after the first process had loaded the pipeline; 0 if there was nothing to
+        do.
+    words (int), documents (int): Numbers of words and documents that this run annotated.
     """
 
     sums: dict[str, int]
@@ -49,18 +50,18 @@ def annotate(
     warn: Callable[[str], None] = print,
     quiet: bool = False,
 ) -> Annotated:
-    """Annotate all documents of the input and write them to the output folder; one that holds a part of them is gone
-    on with.
+    """Annotate all documents of the input and write them to the output folder. If that holds a part of them, the run
+    continues from there.
 
-    warn (Callable): What to do with a warning.
+    warn (Callable): Called with each warning.
     quiet (bool): Show no progress.
-    RAISES (ValueError): Something does not fit, before anything is loaded; the pipeline cannot be loaded; or more
-        documents have failed than may. What is done is kept.
+    RAISES (ValueError): A setting does not fit, found before anything is loaded; the pipeline cannot be loaded; or more
+        documents failed than are allowed. Finished shards are kept.
     RAISES (OSError): The output cannot be written.
     """
     files, others = input_files(settings.input)
     if others:
-        warn(f"Not read, as their suffix is not known: {in_short(others)}")
+        warn(f"Not read, as their suffix is unknown: {in_short(others)}")
     format_name = settings.format or _format_of_input(files)
     format_ = format_of(format_name)
     if any(file.suffix == PARQUET for file in files):
@@ -77,7 +78,7 @@ def annotate(
 
 
 def cores() -> int:
-    """That this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -107,21 +108,24 @@ def _format_of_input(files: Sequence[InputFile]) -> str:
 
 
 def _check_apart(source: Path, target: Path) -> None:
-    """RAISES (StorageError): What is written would be read, or the other way round."""
+    """Check that input and output are apart.
+
+    RAISES (StorageError): One contains the other, so the output would be read as input.
+    """
     inside, outside = source.resolve(), target.resolve()
     if inside == outside or inside in outside.parents or outside in inside.parents:
         raise StorageError(
-            f"the output {target} and the input {source} lie in one another. Name another output folder."
+            f"the output {target} and the input {source} contain one another. Name another output folder."
         )
 
 
 @dataclass
 class _Open:
-    """A shard of which something is still to come.
+    """A shard that is not finished yet.
 
-    shard (Shard): What is to be annotated.
-    left (int): Documents that are neither annotated nor set aside.
-    results (dict): Of each finished batch, by its first document.
+    shard (Shard): The shard.
+    left (int): Number of documents that are neither annotated nor set aside.
+    results (dict): The results of finished batches, by the position of their first document.
     """
 
     shard: Shard
@@ -130,8 +134,8 @@ class _Open:
 
 
 class _Run:
-    """One run: reads no further than there are processes that wait for something to do, so that no more is in memory
-    than what they are at."""
+    """One run. It reads only as far ahead as processes wait for work, so that no more than their current work is in
+    memory."""
 
     def __init__(
         self, settings: AnnotationSettings, how: RunSettings, output: Output, pool: Pool, progress: Progress
@@ -144,7 +148,7 @@ class _Run:
         self._named: list[Failure] = []
 
     def all(self, files: Sequence[InputFile]) -> None:
-        """Annotate all that is not done yet."""
+        """Annotate everything that is not finished yet."""
         batches = self._batches(files)
         self._check_errors()
         under_way, more, begun = 0, True, False
@@ -199,13 +203,13 @@ class _Run:
         self._check_errors()
 
     def _after_death(self, batch: Batch, death: str) -> Result | None:
-        """A batch whose process has died is tried again, and divided where that happens again: a document that takes
-        its process with it is so found. RETURNS (Result | None): That of a document that is set aside."""
+        """Try the batch of a dead process again, and divide it if that happens repeatedly, to find the document that
+        kills processes. RETURNS (Result | None): That of a document that is set aside."""
         deaths = batch.deaths + 1
         again = replace(batch, deaths=deaths)
         if len(batch.items) == 1 and deaths >= MOST_DEATHS_ALONE:
             place = batch.items[0].place
-            return Result(b"", 0, 0, [Failure(place, place, f"{death}, {deaths} times in a row, while at it")])
+            return Result(b"", 0, 0, [Failure(place, place, f"{death}, {deaths} times in a row, while annotating it")])
         if len(batch.items) > 1 and deaths >= MOST_DEATHS:
             self._again.extendleft(reversed(again.parts()))
         else:
@@ -223,12 +227,15 @@ class _Run:
         )
 
     def _check_errors(self) -> None:
-        """RAISES (DataError): More documents have failed than may."""
+        """Check the number of failed documents.
+
+        RAISES (DataError): It exceeds the limit.
+        """
         most = self._how.max_errors
         if 0 <= most < self._failed:
             named = "".join(f"  {failure.place}: {failure.error}\n" for failure in self._named)
             raise DataError(
-                f"{self._failed:,} documents have failed, and --max-errors is {most:,}:\n{named}All of them are in "
-                f"{self._output.path / FAILURES}. What is done is kept: the same command with another --max-errors "
-                f"(-1: any number) goes on."
+                f"{self._failed:,} documents failed, but --max-errors is {most:,}:\n{named}All of them are in "
+                f"{self._output.path / FAILURES}. Finished shards are kept: the same command with another --max-errors "
+                f"(-1: any number) continues."
             )

@@ -1,4 +1,4 @@
-"""What an annotation is told."""
+"""The settings of an annotation."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,20 +9,20 @@ from .sources import Keys
 
 @dataclass(frozen=True)
 class AnnotationSettings:
-    """What is annotated, with what, and what is written: all that decides the output.
+    """Everything that decides the output: what is annotated, with what, and what is written.
 
     pipeline (str): A folder, or the name of an installed package.
-    pipeline_folder (Path): Where that is on this machine.
-    input (Path): A file, or a folder of them.
+    pipeline_folder (Path): The pipeline's folder on this machine.
+    input (Path): A file, or a folder of files.
     output (Path): The folder to write.
-    format (str | None): Of the output, a name in `FORMATS`; None: that of the input where it has one, else JSONL.
-    keys (Keys): Where the input has texts and ids.
-    spans_keys (tuple[str, ...] | None): Groups of `doc.spans` that are written; None: all of them.
-    max_length (int | None): Characters that a document may have; None: spaCy's limit.
-    shard_size (int): Documents of the input that make a shard.
+    format (str | None): Format of the output, a name in `FORMATS`; None: that of the input if it is one, else JSONL.
+    keys (Keys): Names of the text and the id in the input.
+    spans_keys (tuple[str, ...] | None): Groups of `doc.spans` to write; None: all of them.
+    max_length (int | None): Maximum characters per document; None: spaCy's limit.
+    shard_size (int): Number of documents of the input per shard.
     code (Path | None): A Python file with registered functions that the pipeline needs.
-    top_tags (int): Also the most probable tags of each token, so many, for another head to learn from: see
-        `pipeline.soft_tags`. In `.spacy` files alone; probabilities of classes are rounded to half precision with it.
+    top_tags (int): Number of most probable tags to write per token, for training another head on them: see
+        `pipeline.soft_tags`. Only in `.spacy` files; probabilities of classes are then rounded to half precision.
     """
 
     pipeline: str
@@ -46,17 +46,17 @@ class AnnotationSettings:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How it is done. A run may go on with others than it was begun with.
+    """How the work is done. A run may be continued with other values.
 
-    processes (int | None): That annotate; None: one a GPU, or one a core.
-    gpus (tuple[int, ...]): Numbers of the GPUs; with none it is done on the CPU. On Ray: what counts is whether there
-        are any; each process is then given one GPU.
-    batch_size (int): Documents that go to a process at once, at most.
-    batch_bytes (int): Bytes of text that go to a process at once, about; a longer document goes alone.
-    max_errors (int): Documents that may fail before the run stops; -1: any number.
+    processes (int | None): Number of annotating processes; None: one per GPU, or one per core.
+    gpus (tuple[int, ...]): Numbers of the GPUs; none: the CPU. On Ray it only matters whether there are any: each
+        process then gets one GPU.
+    batch_size (int): Maximum number of documents sent to a process at once.
+    batch_bytes (int): Approximate bytes of text sent to a process at once; a longer document is sent alone.
+    max_errors (int): Number of documents that may fail before the run stops; -1: any number.
     ray (str | None): The address of a Ray cluster, or "auto"; None: processes on this machine.
-    timeout (float | None): Seconds after which a process that is still at a batch is ended, as if it had died; None:
-        there is no limit.
+    timeout (float | None): Maximum seconds per batch, after which its process is ended as if it had died; None: no
+        limit.
     """
 
     processes: int | None = None
@@ -77,7 +77,10 @@ class RunSettings:
 
 
 def check_at_least(least: int, **options: int) -> None:
-    """RAISES (SettingError): The value of an option is below the least."""
+    """Check options that must be whole numbers of at least a minimum.
+
+    RAISES (SettingError): A value is below it.
+    """
     for name, value in options.items():
         if value < least:
             raise SettingError(f"{name} {value} is not allowed: it must be a whole number of at least {least}.")

@@ -1,5 +1,5 @@
-"""What is to be annotated: the documents of text, JSONL, `.spacy` and Parquet files, one after the other, as they stand
-there. What they say is read in the process that annotates them, see `documents`."""
+"""Reading the input: the documents of text, JSONL, `.spacy` and Parquet files, one after the other, still encoded. They
+are decoded in the process that annotates them, see `documents`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ TEXT, JSONL, SPACY, PARQUET = ".txt", ".jsonl", ".spacy", ".parquet"
 SUFFIXES = (TEXT, JSONL, SPACY, PARQUET)
 # Longer lines are set aside: a file without line ends would be read into memory as a whole.
 LONGEST_LINE = 128 * 1024 * 1024
-# Rows of a Parquet file that are read at once.
+# The number of rows of a Parquet file that are read at once.
 ROWS = 1024
 BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
 class Keys:
-    """Where a JSONL line and a Parquet row have what is read.
+    """Names of the text and the id in a JSONL line or a Parquet row.
 
     text (str), id (str): Names of a key or column.
     """
@@ -36,9 +36,9 @@ class Keys:
 class InputFile:
     """A file of documents.
 
-    path (Path): Where it is.
-    name (str): Its place below the input, by which its documents are known.
-    size (int): Bytes.
+    path (Path): The file.
+    name (str): Its path relative to the input, which identifies its documents.
+    size (int): Its size in bytes.
     """
 
     path: Path
@@ -47,16 +47,16 @@ class InputFile:
 
     @property
     def suffix(self) -> str:
-        """Which kind of file it says it is."""
+        """The file's suffix, which decides how it is read."""
         return self.path.suffix
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a text or JSONL file, without its end.
+    """A line of a text or JSONL file, without its line end.
 
-    content (bytes): As it stands there, without a byte order mark.
-    suffix (str): Of which kind of file.
+    content (bytes): The bytes of the line, without a byte order mark.
+    suffix (str): The suffix of the file.
     """
 
     content: bytes
@@ -67,7 +67,7 @@ class Line:
 class Row:
     """A row of a Parquet file.
 
-    text (Any), id (Any): Of their columns; an id of None: there is none.
+    text (Any), id (Any): The values of these columns; an id of None: there is none.
     """
 
     text: Any
@@ -79,7 +79,7 @@ class Tokens:
     """The tokens of a document of a `.spacy` file.
 
     words (list[str]), spaces (list[bool] | None): As for a `Doc`.
-    id (Any): What the document names itself in `doc.user_data["id"]`.
+    id (Any): The document's id in `doc.user_data["id"]`.
     """
 
     words: list[str]
@@ -89,9 +89,9 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Broken:
-    """What stands where a document should be.
+    """An entry of the input that is not a readable document.
 
-    error (str): Why it is none.
+    error (str): Why not.
     """
 
     error: str
@@ -99,13 +99,13 @@ class Broken:
 
 @dataclass(frozen=True)
 class Item:
-    """A document that has not been read yet.
+    """A document that has not been decoded yet.
 
-    place (str): The file's name and the number of the line, row or document in it, from 1; or the file's name alone,
-        where the whole of it cannot be read.
-    content (Line | Row | Tokens | Broken): What stands there.
-    size (int): Bytes of its text, or about as many.
-    share (float): Bytes of its file.
+    place (str): The file's name and the number of the line, row or document in it, from 1; or only the file's name if
+        the file as a whole cannot be read.
+    content (Line | Row | Tokens | Broken): The encoded document.
+    size (int): Bytes of its text, or an estimate.
+    share (float): Bytes of its file that it accounts for.
     """
 
     place: str
@@ -115,11 +115,11 @@ class Item:
 
 
 def input_files(path: Path) -> tuple[list[InputFile], list[str]]:
-    """A file, or those of a folder and of the folders in it whose suffix is known; hidden ones, and those whose name
-    begins with an underscore, are none of them.
+    """The input file, or those in a folder and its subfolders whose suffix is known. Hidden files and folders, and
+    those whose name begins with an underscore, are skipped.
 
-    RETURNS (tuple): The files by name, and the names of the others.
-    RAISES (DataError): There are none, or the suffix of the file is not known.
+    RETURNS (tuple): The files by name, and the names of those with unknown suffixes.
+    RAISES (DataError): There are none, or the suffix of the file is unknown.
     """
     known = ", ".join(SUFFIXES)
     if path.is_file():
@@ -143,21 +143,21 @@ def input_files(path: Path) -> tuple[list[InputFile], list[str]]:
 
 
 def read_items(file: InputFile, keys: Keys) -> Iterator[Item]:
-    """The documents of a file, in order. What cannot be read is one of them, `Broken`; where it is the file itself, it
-    is the last one."""
+    """The documents of a file, in order. An unreadable document gives an item with `Broken`; if the file itself becomes
+    unreadable, this is the last item."""
     read = {TEXT: _lines, JSONL: _lines, PARQUET: _rows, SPACY: _docs}[file.suffix]
     number = 0
     try:
         for number, content, size, share in read(file, keys):
             yield Item(f"{file.name}:{number}", content, size, share)
     except Exception as error:
-        # Arrow, spaCy and zlib have errors of many kinds for a file that is not what its name says.
+        # Arrow, spaCy and zlib raise many kinds of errors for a file that is not what its name says.
         where = f" after {number:,} documents" if number else ""
         told = f"the file cannot be read{where} as {file.suffix}: {type(error).__name__}: {error}"
         yield Item(file.name, Broken(told), 0, 0.0)
 
 
-# What the readers below yield: the number of a document, what stands there, its size and its share of the file.
+# What the readers below yield: the number of a document, its content, its size and its share of the file.
 Found = tuple[int, Line | Row | Tokens | Broken, int, float]
 
 
@@ -177,7 +177,7 @@ def _lines(file: InputFile, keys: Keys) -> Iterator[Found]:
             content = line.rstrip(b"\r\n")
             if number == 1:
                 content = content.removeprefix(BOM)
-            # A blank line is no document.
+            # A blank line is not a document.
             if content.strip():
                 yield number, Line(content, file.suffix), len(content), size
 
@@ -205,7 +205,7 @@ def _rows(file: InputFile, keys: Keys) -> Iterator[Found]:
 def _docs(file: InputFile, keys: Keys) -> Iterator[Found]:
     stored = DocBin().from_disk(file.path)
     share = file.size / max(1, len(stored))
-    # A vocabulary of its own, as it grows with each text.
+    # A separate vocabulary, as it grows with each text.
     for number, doc in enumerate(stored.get_docs(Vocab()), start=1):
         yield number, _tokens(doc), len(doc.text.encode()), share
 

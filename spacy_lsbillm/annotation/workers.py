@@ -1,4 +1,4 @@
-"""Processes on this machine that annotate."""
+"""Annotating processes on this machine."""
 
 import multiprocessing
 import os
@@ -14,12 +14,12 @@ from .annotator import Annotator, AnnotatorSettings, Result
 from .batches import Batch
 from .pool import Outcome, Pool, overdue, told_overdue
 
-# Processes in a row that may die while they load the pipeline.
+# Maximum number of consecutive processes that may die while they load the pipeline.
 MOST_STILLBORN = 3
 # Seconds for a process to end by itself.
 GRACE = 2.0
 THREADS = "OMP_NUM_THREADS"
-# What a pipeline imports when it is made, which takes seconds.
+# What a pipeline imports when it is created, which takes seconds.
 PRELOADED = (
     "spacy_lsbillm.architectures",
     "spacy_lsbillm.pipeline.billm_transformer",
@@ -30,8 +30,8 @@ READY = "ready"
 
 
 def _serve(connection: Connection, settings: AnnotatorSettings, gpu: int | None) -> None:
-    """Load the pipeline and annotate what comes, until the other end hangs up or is dead."""
-    # An interrupt at the terminal goes to all processes; the one that has started this one ends it.
+    """Load the pipeline and annotate incoming batches until the other end closes the connection or dies."""
+    # An interrupt at the terminal reaches all processes; the one that started this one ends it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(EOFError, OSError):
         try:
@@ -45,13 +45,13 @@ def _serve(connection: Connection, settings: AnnotatorSettings, gpu: int | None)
 
 
 class _Worker:
-    """One process, and what it is at."""
+    """One process and its current work."""
 
     def __init__(self, context: BaseContext, settings: AnnotatorSettings, gpu: int | None) -> None:
         self.gpu = gpu
         self.ready = False
         self.batch: Batch | None = None
-        # When it was given that.
+        # When it received its batch.
         self.since = 0.0
         self.connection, other = context.Pipe()
         self.process = context.Process(target=_serve, args=(other, settings, gpu), daemon=True)  # type: ignore[attr-defined]
@@ -63,7 +63,7 @@ class _Worker:
         return self.ready and self.batch is None
 
     def end(self) -> str:
-        """End it. RETURNS (str): How it has ended, in words."""
+        """End the process. RETURNS (str): How it ended, in words."""
         self.connection.close()
         self.process.join(GRACE)
         if self.process.is_alive():
@@ -74,18 +74,18 @@ class _Worker:
 
 
 class LocalPool(Pool):
-    """Processes on this machine, each with a pipeline of its own.
+    """Processes on this machine, each with its own pipeline.
 
-    settings (AnnotatorSettings): What they are told.
-    gpus (Sequence[int | None]): One for each process; None: it computes on the CPU.
-    timeout (float | None): Seconds that a batch may take; None: any.
+    settings (AnnotatorSettings): The settings of each process.
+    gpus (Sequence[int | None]): One entry per process: the number of its GPU, or None for the CPU.
+    timeout (float | None): Maximum seconds per batch; None: no limit.
     """
 
     def __init__(self, settings: AnnotatorSettings, gpus: Sequence[int | None], timeout: float | None = None) -> None:
         self._settings, self._timeout = settings, timeout
-        # A forked process has but one thread of torch, see `backbone.base`, and cannot use a GPU if CUDA has been asked
-        # for one before. Where neither matters, processes are forked from a server that has imported everything and has
-        # no threads.
+        # A forked process has only one thread of torch, see `backbone.base`, and cannot use a GPU if CUDA was queried
+        # before the fork. Where neither matters, processes are forked from a server that has imported everything and
+        # has no threads.
         forked = settings.threads == 1 and not any(gpu is not None for gpu in gpus)
         forked = forked and "forkserver" in multiprocessing.get_all_start_methods()
         self._context: BaseContext = multiprocessing.get_context("forkserver" if forked else "spawn")
@@ -123,7 +123,7 @@ class LocalPool(Pool):
     def submit(self, batch: Batch) -> None:
         worker = next(worker for worker in self._workers if worker.idle)
         worker.batch, worker.since = batch, time.monotonic()
-        # One that has died shows it to `wait`.
+        # If it has died, `wait` will notice.
         with suppress(OSError):
             worker.connection.send(batch.items)
 
@@ -151,15 +151,15 @@ class LocalPool(Pool):
         return outcomes
 
     def _replace(self, worker: _Worker, why: str = "") -> list[Outcome]:
-        """Have another process in the place of one that has died, or that was ended."""
+        """Replace a process that has died or that was ended."""
         self._workers.remove(worker)
         ended = worker.end()
         death = why or f"the process ended {ended}"
         self._stillborn += not worker.ready
         if self._stillborn >= MOST_STILLBORN:
             raise SettingError(
-                f"the pipeline {self._settings.pipeline!r} cannot be loaded: {death}, the third in a row. Where memory "
-                f"is short, take fewer --processes."
+                f"the pipeline {self._settings.pipeline!r} cannot be loaded: {death}, the third in a row. If memory "
+                f"is short, use fewer --processes."
             )
         self._start(worker.gpu)
         return [] if worker.batch is None else [Outcome(worker.batch, None, death)]

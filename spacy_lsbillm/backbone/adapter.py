@@ -20,20 +20,21 @@ from .base import BaseSettings, making_modules, uninitialised
 from .families import find_layers
 
 WEIGHTS = "adapter_model.safetensors"
-# The adapter is trained in float32 whatever the base is.
+# The adapter is trained in float32, whatever the dtype of the base.
 ADAPTER_DTYPES = ("float32", "bfloat16", "float16")
 LINEAR = (nn.Linear, Conv1D)
 
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """peft's usual settings, with its own names where they are its own.
+    """The settings of a LoRA adapter, with peft's names and its usual defaults.
 
     r (int): Rank.
-    alpha (float): Scale of the update; it is multiplied by alpha / r, with rsLoRA by alpha / sqrt(r).
-    dropout (float): On the adapter's input, in training.
-    target_modules (str | list[str]): "all-linear" (each linear layer but the output head; in a mixture of experts those
-        of the attention), a list of module names such as ["q_proj", "v_proj"], or a regular expression over full names.
+    alpha (float): Scale of the update: it is multiplied by alpha / r, or with rsLoRA by alpha / sqrt(r).
+    dropout (float): Dropout on the adapter's input during training.
+    target_modules (str | list[str]): "all-linear" (each linear layer except the output head; in a mixture of experts
+        only those of the attention), a list of module names such as ["q_proj", "v_proj"], or a regular expression over
+        full names.
     use_rslora (bool): Rank-stabilised scaling (arXiv 2312.03732).
     use_dora (bool): Weight-decomposed adaptation (arXiv 2402.09353).
     """
@@ -47,9 +48,10 @@ class LoraSettings:
 
     @classmethod
     def read(cls, block: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> "LoraSettings":
-        """
-        defaults (Mapping | None): Of the settings that the block leaves out, in place of those of this class.
-        RAISES (AdapterError): It is no block, has an unknown setting, or a value out of its range.
+        """Read the settings from a block of a config.
+
+        defaults (Mapping | None): Values of settings that the block leaves out, in place of the defaults of this class.
+        RAISES (AdapterError): It is not a block, has an unknown setting, or a value is out of range.
         """
         if not isinstance(block, Mapping):
             raise AdapterError(f"lora = {block!r} is not allowed: it must be a block of settings, or null.")
@@ -81,14 +83,14 @@ class LoraSettings:
                 raise AdapterError(f"lora.{setting} = {shown!r} is not allowed: it must be {allowed}.")
 
     def as_block(self) -> dict[str, Any]:
-        """As it stands in a config file."""
+        """The settings as a block for a config file."""
         block = asdict(self)
         if not isinstance(self.target_modules, str):
             block["target_modules"] = list(self.target_modules)
         return block
 
     def to_peft(self, model: Any) -> LoraConfig:
-        """The same as peft's config, for a causal language model."""
+        """The settings as peft's config for a causal language model."""
         targets = self.target_modules if isinstance(self.target_modules, str) else list(self.target_modules)
         if targets == "all-linear":
             targets = _linear_in_layers(model) or targets
@@ -106,12 +108,12 @@ class LoraSettings:
 
 
 def _linear_in_layers(model: Any) -> list[str] | None:
-    """What "all-linear" stands for in models where it is not what peft takes: the names of linear layers that are found
-    neither in a mixture of experts nor outside the decoder. None for other models.
+    """The linear layers that "all-linear" stands for where peft would choose others: those outside of mixtures of
+    experts and inside the decoder. None for models where peft's choice is right.
 
-    Of a mixture of experts the linear layers of the attention are left: transformers 4 and 5 keep experts in different
-    forms, so that an adapter of theirs could not be carried over. What follows the decoder, beside the output head, has
-    no part in the states."""
+    In a mixture of experts only the linear layers of the attention are adapted: transformers 4 and 5 store experts in
+    different forms, so an adapter on experts could not be loaded by the other version. Modules after the decoder,
+    beside the output head, do not influence the states."""
     head, prefix = model.get_output_embeddings(), f"{find_layers(model)[0]}."
     mixtures = tuple(f"{name.rpartition('.')[0]}." for name, _ in model.named_modules() if name.endswith(".experts"))
     linear = [name for name, module in model.named_modules() if isinstance(module, LINEAR) and module is not head]
@@ -124,9 +126,9 @@ def _leaf(name: str) -> str:
 
 
 def check_targets(model: nn.Module, settings: LoraSettings) -> None:
-    """Check the target modules against a model, which needs no weights.
+    """Check the target modules against a model. The model needs no weights.
 
-    RAISES (AdapterError): A target that no linear layer has.
+    RAISES (AdapterError): A target matches no linear layer.
     """
     if settings.target_modules == "all-linear":
         return
@@ -139,22 +141,25 @@ def check_targets(model: nn.Module, settings: LoraSettings) -> None:
             )
         except re.error as error:
             raise AdapterError(
-                f"lora.target_modules = {settings.target_modules!r} is no regular expression: {error}."
+                f"lora.target_modules = {settings.target_modules!r} is not a regular expression: {error}."
             ) from error
     else:
         ends = [f".{name}" for name in linear]
         unknown = [target for target in settings.target_modules if not any(end.endswith(f".{target}") for end in ends)]
     if unknown:
         raise AdapterError(
-            f"lora.target_modules names {unknown[0]!r}, which no linear layer of the base is called. "
+            f"lora.target_modules names {unknown[0]!r}, but no linear layer of the base has this name. "
             f'The linear layers are: {", ".join(known)}; "all-linear" takes all but the output head.'
         )
 
 
 def check_dora(settings: LoraSettings, base: BaseSettings, device: torch.device) -> None:
-    """RAISES (AdapterError): peft cannot compute DoRA over such weights there."""
+    """Check that peft can compute DoRA over these weights on this device.
+
+    RAISES (AdapterError): It cannot: int8 weights on a CPU.
+    """
     if settings.use_dora and base.quantization == "int8" and device.type == "cpu":
-        # peft puts the weight on the CPU once more at each pass, and with that its scales are gone.
+        # peft moves the weight to the CPU at each pass, where its scales are lost.
         raise AdapterError(
             'lora.use_dora = True is not allowed with quantization = "int8" on a CPU, where peft loses the scales of '
             'the weights. Use false, quantization = "nf4" or null, or a GPU.'
@@ -162,24 +167,25 @@ def check_dora(settings: LoraSettings, base: BaseSettings, device: torch.device)
 
 
 def add_adapter(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:
-    """Put a fresh adapter on a base; its update is zero until it is trained. It is in float32 whatever the base is."""
+    """Add a new adapter to a base. Its update is zero until it is trained. It is in float32, whatever the dtype of the
+    base."""
     check_targets(model, settings)
     with making_modules:
         return get_peft_model(model, settings.to_peft(model))
 
 
 def write_adapter(model: PeftModel, folder: Path, base: BaseSettings, dtype: str = "float32") -> None:
-    """Write the adapter in peft's format, with the keys of the causal-LM class, and the base under its own name.
+    """Write the adapter in peft's format, with the keys of the causal-LM class and the name of the base.
 
-    dtype (str): Of what is written, one of `ADAPTER_DTYPES`.
+    dtype (str): The dtype on disk, one of `ADAPTER_DTYPES`.
     """
     config = model.peft_config["default"]
     config.base_model_name_or_path, config.revision = base.name, base.revision
     if base.depth is not None and not isinstance(config.target_modules, str):
-        # So that plain peft, which loads the whole base, looks for no adapter above.
+        # So that plain peft, which loads the whole base, does not look for an adapter of a larger module.
         config.layers_to_transform = list(range(base.depth))
     if isinstance(config.target_modules, set):
-        # The order of a set of names differs from process to process, and files would with it.
+        # The order of a set of names, and with it the file, would differ between processes.
         config.target_modules = sorted(config.target_modules)
     # Without this peft asks the hub whether the embeddings were resized.
     model.save_pretrained(str(folder), save_embedding_layers=False)
@@ -190,9 +196,9 @@ def write_adapter(model: PeftModel, folder: Path, base: BaseSettings, dtype: str
 
 
 def read_adapter(model: PreTrainedModel, folder: Path, settings: LoraSettings | None = None) -> PeftModel:
-    """Put a stored adapter on a base, to be used or trained further.
+    """Add a stored adapter to a base, for prediction or further training.
 
-    settings (LoraSettings | None): With the dropout for that; None: the stored one.
+    settings (LoraSettings | None): Settings whose dropout is used in training; None: that of the stored adapter.
     RAISES (AdapterError): It cannot be read, or does not fit the base.
     """
     weights = folder / WEIGHTS
@@ -204,7 +210,7 @@ def read_adapter(model: PreTrainedModel, folder: Path, settings: LoraSettings | 
     config.inference_mode = False
     if settings is not None:
         config.lora_dropout = settings.dropout
-    # peft would warn where the base lies elsewhere; the caller compares fingerprints.
+    # peft would warn if the base is in another folder; the caller compares fingerprints.
     config.base_model_name_or_path = None
     # With peft's low_cpu_mem_usage the adapter would be rounded to the base's dtype.
     with uninitialised():
@@ -215,7 +221,7 @@ def read_adapter(model: PreTrainedModel, folder: Path, settings: LoraSettings | 
         raise AdapterError(f"the adapter {weights} does not fit the base: {error}") from error
     lost = [key for key in result.missing_keys if "lora_" in key] + list(result.unexpected_keys)
     if lost:
-        raise AdapterError(f"the adapter {weights} does not fit the base: {lost[0]!r} is on one side alone.")
+        raise AdapterError(f"the adapter {weights} does not fit the base: only one of them has {lost[0]!r}.")
     return adapted
 
 

@@ -1,4 +1,4 @@
-"""A peft adapter among the files of a base, or in its place."""
+"""Detecting a peft adapter in the folder of a base, or in its place."""
 
 from pathlib import Path
 
@@ -8,13 +8,13 @@ ADAPTER_CONFIG = "adapter_config.json"
 
 
 def holds_adapter(folder: Path) -> bool:
-    """Whether transformers would see an adapter in a folder: it then loads the base that the adapter names, or puts the
-    adapter on the one in the folder."""
+    """Whether transformers would find an adapter in a folder. It would then load the base that the adapter names, or
+    apply the adapter to the base in the folder."""
     return (folder / ADAPTER_CONFIG).is_file()
 
 
 def adapter_instead(folder: Path) -> str | None:
-    """What to do with a folder that lacks a base and holds an adapter, in words; None if it holds none."""
+    """Advice for a folder that contains an adapter but no base; None if it contains no adapter."""
     if not holds_adapter(folder):
         return None
     try:
@@ -23,8 +23,8 @@ def adapter_instead(folder: Path) -> str | None:
         base = None
     named = f" for the base {base!r}" if base else ""
     return (
-        f"the folder {folder} holds no base but a peft adapter{named}. Name the base itself, for an adapter of its "
-        f"own; or fold this one into it, and name the new folder: "
+        f"the folder {folder} contains no base, only a peft adapter{named}. To train a new adapter, name the base "
+        f"itself; to build on this one, fold it into its base and name the new folder: "
         f"AutoPeftModelForCausalLM.from_pretrained({str(folder)!r})"
-        f'.merge_and_unload().save_pretrained("FOLDER"), and the tokenizer likewise.'
+        f'.merge_and_unload().save_pretrained("FOLDER"), and save the tokenizer there, too.'
     )

@@ -1,5 +1,5 @@
-"""What a base's config.json says of its arithmetic, which the weights do not tell: two bases with the same tensors may
-differ in `rope_theta`, a sliding window or the scaling of positions."""
+"""The settings in a base's config.json that decide what it computes. Weights alone do not identify a base: two bases
+with the same tensors may differ in `rope_theta`, a sliding window or the scaling of positions."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from transformers import AutoConfig
 from ..files import parse_json
 from .config_file import translated
 
-# Settings that states do not depend on: where a model comes from, how it is stored, and how text is generated with it.
+# Settings that do not influence the states: where a model comes from, how it is stored, and how it generates text.
 NO_MATTER = frozenset(
     (
         "_name_or_path",
@@ -31,17 +31,17 @@ NO_MATTER = frozenset(
 
 
 def arithmetic_of(folder: Path) -> dict[str, Any]:
-    """The settings of a base that decide what it computes, as its config.json has them."""
+    """The settings in the config.json of a base that decide what it computes."""
     said = parse_json((folder / "config.json").read_text(encoding="utf8"))
     return {key: value for key, value in sorted(said.items()) if key not in NO_MATTER}
 
 
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """In words, one entry a setting; none if both say the same.
+    """How two bases differ in what they compute, in words, one entry per setting; empty if they do not differ.
 
-    The same config is written in different words by different versions of transformers: a setting may be left out where
-    it has its default, and the settings of rotary positions may stand alone or together. Both are made complete by the
-    installed version first.
+    Versions of transformers write the same config differently: a setting may be left out if it has its default, and
+    settings of rotary positions may be separate or grouped. So both configs are first completed with the defaults of
+    the installed version.
     """
     if then == now:
         return []
@@ -54,7 +54,8 @@ def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def _completed(said: dict[str, Any]) -> dict[str, Any]:
-    """What a config says with the defaults of its class; as it is where the installed version has no such class."""
+    """A config completed with the defaults of its class; unchanged if the installed version does not have this
+    class."""
     try:
         config = translated(AutoConfig.for_model(**said), said)
         complete = config.to_dict()

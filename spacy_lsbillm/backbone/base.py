@@ -41,37 +41,38 @@ except ImportError:
     from transformers.modeling_utils import no_init_weights
 
 DTYPES = ("float32", "bfloat16", "float16", "auto")
-# Far above those of any model, and few enough for lists of them.
+# Far more than any model has, yet few enough for lists with an entry per layer.
 MOST_LAYERS = 10_000
 QUANTIZATIONS = (None, "nf4", "fp4", "int8")
 # transformers renamed it in 4.56.
 DTYPE_SETTING = (
     "dtype" if tuple(int(part) for part in transformers.__version__.split(".")[:2]) >= (4, 56) else "torch_dtype"
 )
-# To leave weights as they are allocated, transformers exchanges torch's own initialising functions, for all threads:
-# two at a time would put them back in the wrong order, and what another thread makes meanwhile would hold rubbish.
+# To leave weights uninitialised, transformers replaces torch's own initialising functions, for all threads: two such
+# contexts at a time would restore them in the wrong order, and modules that other threads create meanwhile would hold
+# arbitrary values.
 making_modules = threading.RLock()
-# Any of these is what a tokenizer is made of.
+# A tokenizer is loaded from any of these files.
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "*.model", "*.tiktoken", "tekken.json")
 TOKENIZER_CONFIG, BACKEND = "tokenizer_config.json", "TokenizersBackend"
-# Whose threads torch's pool has.
+# The process whose threads torch's pool has.
 _PROCESS = os.getpid()
-# Of bitsandbytes' 4-bit layers: whether the CPU has a kernel for prediction.
+# The attribute of bitsandbytes' 4-bit layers that says whether the CPU has a kernel for prediction.
 PACKED_FOR_CPU = "support_avx512bf16_for_cpu"
 
 
 @dataclass(frozen=True)
 class BaseSettings:
-    """Which base, and how it is held.
+    """Which base to load, and in what form.
 
     name (str): A folder, or a hub id.
     revision (str | None): The hub revision.
-    dtype (str): Of the weights and the arithmetic; "auto" keeps the stored one.
-    quantization (str | None): None, or 4-bit "nf4" or "fp4", or "int8", through bitsandbytes; "int8" of weights that
-        are stored so is `int8`'s.
-    attention (str): "sdpa" or "eager"; "auto" is the best that computes what the model was trained with.
-    depth (int | None): Use the first layers alone, this many; None for all.
-    auto_dtype (str | None): What the dtype "auto" stands for; None: what transformers makes of the base's files.
+    dtype (str): Dtype of weights and arithmetic; "auto" keeps that of the files.
+    quantization (str | None): None, "nf4" or "fp4" (4-bit) or "int8", through bitsandbytes. For weights that are
+        stored as int8, "int8" means the layers of module `int8`.
+    attention (str): "sdpa" or "eager"; "auto" is the best one that computes what the model was trained with.
+    depth (int | None): Use only this many layers, counted from the input; None for all.
+    auto_dtype (str | None): What the dtype "auto" stands for; None: what transformers derives from the base's files.
     """
 
     name: str
@@ -92,20 +93,20 @@ class BaseSettings:
         if not isinstance(self.name, str) or not self.name:
             raise SettingError(f"name = {self.name!r} must be the folder or the hub id of a base model.")
         if self.revision is not None and not isinstance(self.revision, str):
-            raise SettingError(f"revision = {self.revision!r} must be one of the hub's, as a text, or null.")
+            raise SettingError(f"revision = {self.revision!r} must be the name of a hub revision, or null.")
         if self.depth is not None and not (is_whole(self.depth) and self.depth >= 1):
             raise SettingError(f"depth = {self.depth!r} is not allowed: it must be a number of layers, or null.")
 
 
 def read_config(folder: Path, settings: BaseSettings) -> Any:
-    """A base's config, cut to the depth that is asked for.
+    """Read the config of a base, reduced to the requested depth.
 
-    RAISES (BaseError): There is no readable config, it is of no causal language model, or it has fewer layers.
+    RAISES (BaseError): There is no readable config, it is not of a causal language model, or it has too few layers.
     """
     _refuse_endless(folder)
     config = load_config(folder, settings.name)
     if is_int8(folder):
-        # transformers knows no such kind.
+        # transformers does not know this model type.
         delattr(config, QUANTIZATION_CONFIG)
     if type(config.num_hidden_layers) is not int or config.num_hidden_layers < 1:
         raise BaseError(
@@ -114,8 +115,8 @@ def read_config(folder: Path, settings: BaseSettings) -> Any:
         )
     if config.num_hidden_layers > MOST_LAYERS:
         raise BaseError(
-            f"{folder / 'config.json'} says num_hidden_layers = {config.num_hidden_layers}, which no model has: "
-            f"{MOST_LAYERS} are allowed. Fetch or copy it again."
+            f"{folder / 'config.json'} says num_hidden_layers = {config.num_hidden_layers}; at most {MOST_LAYERS} are "
+            f"allowed, more than any model has. Fetch or copy it again."
         )
     if settings.depth is not None:
         layers = config.num_hidden_layers
@@ -128,7 +129,7 @@ def read_config(folder: Path, settings: BaseSettings) -> Any:
 
 
 def config_dtype(config: Any) -> str | None:
-    """The dtype that a base's config names, which is what "auto" stands for; None if it names none."""
+    """The dtype in a base's config, which is what "auto" stands for; None if there is none."""
     named = getattr(config, DTYPE_SETTING, None)
     return None if named is None else str(named).removeprefix("torch.")
 
@@ -136,11 +137,11 @@ def config_dtype(config: Any) -> str | None:
 def _refuse_endless(folder: Path) -> None:
     path = endless(folder) if folder.is_dir() else None
     if path is not None:
-        raise BaseError(f"{path} is no file, but a device, a pipe or a socket: take it out of the base folder.")
+        raise BaseError(f"{path} is not a file but a device, a pipe or a socket. Remove it from the base folder.")
 
 
 def cut_config(config: Any, depth: int) -> None:
-    """Leave out the upper layers, also of what a config lists layer by layer."""
+    """Remove the upper layers from a config, also from its lists with an entry per layer. The config is changed."""
     layers = config.num_hidden_layers
     for key, value in vars(config).items():
         if isinstance(value, list) and len(value) == layers:
@@ -149,31 +150,30 @@ def cut_config(config: Any, depth: int) -> None:
 
 
 def skeleton(config: Any) -> PreTrainedModel:
-    """The causal LM of a config without weights (on the meta device), to check settings against.
+    """Create the causal LM of a config without weights (on the meta device), for example to check settings against it.
 
-    RAISES (BaseError): transformers can make none of it.
+    RAISES (BaseError): transformers cannot create a model from it.
     """
     try:
         with torch.device("meta"), uninitialised():
             return AutoModelForCausalLM.from_config(config)
     except Exception as error:
-        # Configs are hardly checked: what is wrong with one shows anywhere in the code of a model.
+        # Configs are hardly validated: a fault in one may show anywhere in the code of a model.
         raise BaseError(
-            f"no model of type {config.model_type!r} can be made from what config.json says: {type(error).__name__}: "
-            f"{error}"
+            f"no model of type {config.model_type!r} can be created from config.json: {type(error).__name__}: {error}"
         ) from error
 
 
 def skeleton_for(folder: Path, config: Any) -> PreTrainedModel:
-    """The `skeleton` of a base with weights.
+    """Create the `skeleton` of a base that has weights, which must fit the number of layers.
 
-    RAISES (BaseError): There are not as many layers as the config says, or no model can be made of it.
+    RAISES (BaseError): There are fewer tensors than layers in the config, or no model can be created from it.
     """
     layers, tensors = config.num_hidden_layers, len(stored_tensors(folder))
     if layers > tensors:
-        # Making a thousand million layers takes all memory there is.
+        # Creating a thousand million layers would use up all memory.
         raise BaseError(
-            f"{folder / 'config.json'} says num_hidden_layers = {layers!r}, but there are {tensors} tensors in all. "
+            f"{folder / 'config.json'} says num_hidden_layers = {layers!r}, but the folder has only {tensors} tensors. "
             f"Fetch or copy the base again."
         )
     return skeleton(config)
@@ -181,21 +181,22 @@ def skeleton_for(folder: Path, config: Any) -> PreTrainedModel:
 
 @contextlib.contextmanager
 def uninitialised() -> Iterator[None]:
-    """What is made inside has weights that are allocated and not set."""
+    """Context in which new modules have weights that are allocated but not initialised."""
     with making_modules, no_init_weights():
         yield
 
 
 def weights_of(folder: Path, model: PreTrainedModel) -> dict[str, Any]:
-    """How `from_pretrained` is told which weights of a folder, which may hold another model's as well, are this one's.
+    """Arguments that make `from_pretrained` load the right weights of a folder, which may also hold another model's.
 
     model (PreTrainedModel): Its `skeleton`.
-    RETURNS (dict): Without "state_dict", it reads the folder itself; with, it is to see nothing of the folder.
+    RETURNS (dict): Without "state_dict", `from_pretrained` reads the folder itself; with it, it must not see the
+        folder.
     """
     stored = stored_tensors(folder)
     mapping = other_names(stored, model)
     if mapping is not None and not RENAMES_FREELY:
-        # transformers 4 adds a prefix to all names, or takes it from them, by what they were before they are renamed.
+        # transformers 4 adds or removes a prefix of all names, decided by the names before they are renamed.
         return {"state_dict": _read(matched_tensors(folder, model).tensors)}
     if holds_adapter(folder):
         return {"key_mapping": mapping, "state_dict": _read(stored)}
@@ -203,7 +204,7 @@ def weights_of(folder: Path, model: PreTrainedModel) -> dict[str, Any]:
 
 
 def _read(tensors: Mapping[str, StoredTensor]) -> dict[str, Tensor]:
-    """The values of tensors, mapped into memory."""
+    """The values of tensors, memory-mapped."""
     values: dict[str, Tensor] = {}
     for path in sorted({tensor.path for tensor in tensors.values()}):
         with safe_open(path, framework="pt") as file:
@@ -214,11 +215,11 @@ def _read(tensors: Mapping[str, StoredTensor]) -> dict[str, Tensor]:
 def load_causal_lm(
     folder: Path, settings: BaseSettings, device: torch.device, empty: PreTrainedModel | None = None
 ) -> PreTrainedModel:
-    """Read a base's weights onto the device, in evaluation mode, with no gradient for any of them.
+    """Load a base's weights onto the device, in evaluation mode and without gradients.
 
     empty (PreTrainedModel | None): Its `skeleton`, if there is one already.
-    settings (BaseSettings): With an attention that the family has, not "auto".
-    RAISES (BaseError): Weights are missing or of another shape, or the quantisation cannot be had here.
+    settings (BaseSettings): Settings with an attention implementation that the family has, not "auto".
+    RAISES (BaseError): Weights are missing or have another shape, or the quantisation is unavailable here.
     """
     config = read_config(folder, settings)
     if is_int8(folder):
@@ -234,22 +235,22 @@ def load_causal_lm(
     if settings.quantization:
         options["quantization_config"] = _quantization_config(settings.quantization, dtype)
     if settings.quantization or device.type != "cpu":
-        # Straight to the device, rather than by way of the CPU's memory.
+        # Directly onto the device, instead of through the CPU's memory.
         options["device_map"] = {"": device}
     if os.getpid() != _PROCESS:
-        # After a fork whoever first uses torch's pool of threads makes it anew, and cannot be disturbed at it: but
-        # transformers loads with several threads (RuntimeError, "Invalid thread pool", now and then).
+        # After a fork the first user of torch's thread pool creates it again, and must not be disturbed. But
+        # transformers loads with several threads (an occasional RuntimeError, "Invalid thread pool").
         torch.set_num_threads(1)
     try:
         with making_modules, quiet():
             if "state_dict" in options:
-                # AutoModelForCausalLM wants a folder in any case, the class itself does not.
+                # AutoModelForCausalLM needs a folder in any case, the class itself does not.
                 make = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
                 model, info = make.from_pretrained(None, output_loading_info=True, **options)
             else:
                 model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
     except Exception as error:
-        # What is wrong with a folder shows anywhere in transformers and safetensors, in errors of all kinds.
+        # A fault in a folder may show anywhere in transformers and safetensors, as errors of all kinds.
         raise BaseError(
             f"the base in {folder} cannot be loaded with {settings}: {type(error).__name__}: {error}"
         ) from error
@@ -257,14 +258,14 @@ def load_causal_lm(
     if missing or info["mismatched_keys"]:
         raise BaseError(f"the base in {folder} does not fit its config: {missing or info['mismatched_keys']}.")
     for module in model.modules():
-        # bitsandbytes would pack 4-bit weights in another way at the first prediction, for a kernel without a gradient.
+        # At the first prediction bitsandbytes would repack 4-bit weights for a kernel without a gradient.
         if hasattr(module, PACKED_FOR_CPU):
             setattr(module, PACKED_FOR_CPU, False)
     return model.eval().requires_grad_(False)
 
 
 def _load_int8(folder: Path, config: Any, settings: BaseSettings) -> PreTrainedModel:
-    # What is allocated and not set takes no memory.
+    # Memory that is allocated but never written costs nothing.
     with uninitialised(), quiet():
         model = AutoModelForCausalLM.from_config(
             config, attn_implementation=settings.attention, **{DTYPE_SETTING: torch.float32}
@@ -274,7 +275,7 @@ def _load_int8(folder: Path, config: Any, settings: BaseSettings) -> PreTrainedM
     of_weights = {name: one for name, one in matched.tensors.items() if one.dtype == STORED}
     missing = [one.name for one in of_weights.values() if f"{one.name}{SCALE}" not in stored]
     if missing or matched.joined:
-        raise BaseError(f"the weights in {folder} are not whole: {(missing or list(matched.joined))[0]} has no scale.")
+        raise BaseError(f"the weights in {folder} are incomplete: {(missing or list(matched.joined))[0]} has no scale.")
     scales = {name: stored[f"{one.name}{SCALE}"] for name, one in of_weights.items()}
     fill_int8(model, _read(matched.tensors), _read(scales))
     return model.eval().requires_grad_(False)
@@ -298,33 +299,35 @@ def _quantization_config(quantization: str, dtype: Any) -> Any:
 
 
 def load_tokenizer(folder: Path, rows: int | None = None) -> PreTrainedTokenizerFast:
-    """A base's tokenizer.
+    """Load the tokenizer of a base.
 
-    rows (int | None): Of the base's embedding, to which it is fitted, see `fit_tokenizer`. None: there is no base.
+    rows (int | None): Rows of the base's embedding, to which the tokenizer is fitted (`fit_tokenizer`). None: there is
+        no base.
     RAISES (BaseError): There is none, it gives no character offsets, or it does not fit the embedding.
     """
     _refuse_endless(folder)
     if not any(path for pattern in VOCABULARIES for path in folder.glob(pattern)):
-        # transformers makes one up, or says that a library is missing.
+        # transformers would invent one, or report a missing library.
         raise BaseError(
-            f"{folder} holds no tokenizer, which is a file such as {', '.join(VOCABULARIES[:4])}. Fetch it from where "
-            f"the model is from, or save one there: AutoTokenizer.from_pretrained(…).save_pretrained({str(folder)!r})."
+            f"{folder} holds no tokenizer, that is, a file such as {', '.join(VOCABULARIES[:4])}. Fetch it from the "
+            "source of the model, or save one there: "
+            f"AutoTokenizer.from_pretrained(…).save_pretrained({str(folder)!r})."
         )
     try:
         if _written_by_transformers_5(folder):
             tokenizer = _from_tokenizer_json(folder)
         else:
-            # Else transformers asks at the terminal whether to run code that the folder brings.
+            # Otherwise transformers asks at the terminal whether to run code from the folder.
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
-        # Tokenizer files are read by several libraries with errors of their own, some of them bare `Exception`s.
+        # Tokenizer files are read by several libraries with their own errors, some of them bare `Exception`s.
         raise BaseError(f"{folder} holds no tokenizer that can be read: {error}") from error
     if not tokenizer.is_fast:
         raise BaseError(
             f"the tokenizer in {folder} ({type(tokenizer).__name__}) gives no character offsets, which the alignment "
             f"with spaCy's tokens needs. Save it as a fast tokenizer (tokenizer.json)."
         )
-    # Documents are cut into windows here. Turning these off at the first call would not be safe under threads.
+    # The caller cuts documents into windows. Turning these off at the first call would not be safe with threads.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     if rows is not None:
@@ -333,7 +336,8 @@ def load_tokenizer(folder: Path, rows: int | None = None) -> PreTrainedTokenizer
 
 
 def _written_by_transformers_5(folder: Path) -> bool:
-    """Whether a tokenizer has the class that transformers 5 gives to all fast ones, and this is transformers 4."""
+    """Whether a tokenizer has the class name that transformers 5 gives to all fast tokenizers, while transformers 4
+    runs."""
     if hasattr(transformers, BACKEND):
         return False
     with contextlib.suppress(OSError, ValueError):
@@ -342,7 +346,7 @@ def _written_by_transformers_5(folder: Path) -> bool:
 
 
 def _from_tokenizer_json(folder: Path) -> PreTrainedTokenizerFast:
-    """What transformers 5 reads of such a folder: tokenizer.json, and the special tokens' names."""
+    """Load what transformers 5 reads from such a folder: tokenizer.json and the names of special tokens."""
     said = parse_json((folder / TOKENIZER_CONFIG).read_text(encoding="utf8"))
     kept = {key: value for key, value in said.items() if key.endswith("_token") or key == "model_max_length"}
     extra = said.get("extra_special_tokens")
@@ -352,6 +356,6 @@ def _from_tokenizer_json(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def longest_position(config: Any) -> int | None:
-    """The number of positions that the base was made for, if it has such a limit."""
+    """The number of positions that the base was made for; None if it has no limit."""
     length = getattr(config, "max_position_embeddings", None)
     return int(length) if length and math.isfinite(length) else None

@@ -1,5 +1,5 @@
-"""The causal mask of rows that hold several sequences, made at once. transformers makes the same one index by index,
-which takes several percent of a small model's forward pass."""
+"""The causal mask of rows that hold several sequences, computed at once. transformers computes the same mask index by
+index, which takes several percent of a small model's forward pass."""
 
 from typing import Any
 
@@ -8,18 +8,19 @@ from torch import Tensor
 
 
 def has_windows(config: Any) -> bool:
-    """Whether some layer sees a part of its past alone, so that one mask does not do for all layers."""
+    """Whether some layer sees only a part of its past, so that one mask does not fit all layers."""
     if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
         return True
     return getattr(config, "sliding_window", None) is not None and getattr(config, "use_sliding_window", True)
 
 
 def causal_blocks(positions: Tensor, attention: str, dtype: torch.dtype) -> Tensor:
-    """Each piece sees itself and what is before it in its own sequence. A piece of padding sees itself alone.
+    """The mask in which each piece sees itself and the pieces before it in its own sequence. A padding piece sees only
+    itself.
 
-    positions (Tensor): The place of each piece in its sequence, 0 for padding; shape (rows, length).
-    attention (str): "sdpa" takes a boolean mask, "eager" one that is added.
-    dtype (dtype): Of the one that is added.
+    positions (Tensor): The position of each piece in its sequence, 0 for padding; shape (rows, length).
+    attention (str): "sdpa" uses a boolean mask, "eager" an additive one.
+    dtype (dtype): Dtype of the additive mask.
     RETURNS (Tensor): Shape (rows, 1, length, length).
     """
     sequence = (positions == 0).cumsum(dim=1)

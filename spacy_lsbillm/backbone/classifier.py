@@ -1,7 +1,7 @@
-"""A base with one linear head as one of transformers' own classifiers, such as `LlamaForTokenClassification`, which
-needs nothing of this project.
+"""A base with one linear head, written as one of transformers' own classifiers, such as `LlamaForTokenClassification`,
+which runs without this project.
 
-transformers from 5.2 on takes the causal mask off a decoder whose config says `is_causal = false`, off all layers.
+From 5.2 on, transformers removes the causal mask from all layers of a decoder whose config says `is_causal = false`.
 """
 
 import copy
@@ -33,22 +33,22 @@ TASKS = TOKENS, TEXTS = "token-classification", "text-classification"
 MAPPINGS = {TOKENS: MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING, TEXTS: MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING}
 AUTO_CLASSES = {TOKENS: AutoModelForTokenClassification, TEXTS: AutoModelForSequenceClassification}
 SUFFIXES = {TOKENS: "ForTokenClassification", TEXTS: "ForSequenceClassification"}
-# The first that takes the mask off where the config says so.
+# The first version that removes the mask if the config says so.
 FIRST_VERSION = (5, 2)
 UNMASKS = tuple(int(part) for part in transformers.__version__.split(".")[:2]) >= FIRST_VERSION
-# Of a bias that is put into another one, what may be lost, as a share of its largest number.
+# The largest acceptable error when a head's bias is added to the norm's bias, relative to its largest number.
 ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A class of transformers, as it is for a config.
+    """One of transformers' classifiers for a config.
 
     task (str): One of `TASKS`.
-    architecture (str): Its name.
-    head (str): The module that is the head.
-    bias (bool): Whether the head has one.
-    dropped (frozenset[str]): What the causal language model has and this one has not: its output head.
+    architecture (str): Name of the class.
+    head (str): Name of the module that is the head.
+    bias (bool): Whether the head has a bias.
+    dropped (frozenset[str]): Tensors of the causal language model that this class lacks: its output head.
     """
 
     task: str
@@ -60,13 +60,13 @@ class Classifier:
 
 @dataclass(frozen=True)
 class Head:
-    """What the head is to compute: states times weights, plus a bias.
+    """What the head must compute: states times weights, plus a bias.
 
     weight (Tensor): Shape (labels, width), float32.
     bias (Tensor): Shape (labels,), float32.
     labels (tuple[str, ...]): Their names.
     problem (str | None): transformers' `problem_type`, for texts.
-    shift_counts (bool): Whether it matters if all scores of a text are higher by the same number. With softmax it does
+    shift_counts (bool): Whether adding the same number to all scores of a text changes the result. With softmax it does
         not.
     """
 
@@ -78,7 +78,7 @@ class Head:
 
 
 def find_classifier(config: Any, task: str, name: str) -> Classifier:
-    """The class for a base, and where its head is, found on the meta device.
+    """Find the class for a base, and its head, on the meta device.
 
     config (PretrainedConfig): The base's.
     task (str): One of `TASKS`.
@@ -89,7 +89,7 @@ def find_classifier(config: Any, task: str, name: str) -> Classifier:
     if type(config) not in mapping:
         raise BaseError(
             f"transformers {transformers.__version__} has no class …{SUFFIXES[task]} for {config.model_type!r}, the "
-            f"family of {name!r}: there is nothing that the head could be written for."
+            f"family of {name!r}, so the head cannot be exported."
         )
     classifier = empty_classifier(config, task)
     causal, own = skeleton(config).state_dict(), classifier.state_dict()
@@ -98,7 +98,7 @@ def find_classifier(config: Any, task: str, name: str) -> Classifier:
     if len(heads) != 1 or not isinstance(classifier.get_submodule(next(iter(heads))), nn.Linear):
         raise BaseError(
             f"the head of {type(classifier).__name__} is not one linear layer over the states, as ours is, but has "
-            f"{', '.join(new)}: there is nothing in it that would leave our scores as they are."
+            f"{', '.join(new)}, which would change our scores."
         )
     head = heads.pop()
     dropped = frozenset(causal.keys() - own.keys())
@@ -106,7 +106,7 @@ def find_classifier(config: Any, task: str, name: str) -> Classifier:
 
 
 def empty_classifier(config: Any, task: str) -> PreTrainedModel:
-    """A classifier without weights (on the meta device)."""
+    """Create a classifier without weights (on the meta device)."""
     with torch.device("meta"), uninitialised():
         return AUTO_CLASSES[task].from_config(copy.deepcopy(config))
 
@@ -114,10 +114,10 @@ def empty_classifier(config: Any, task: str) -> PreTrainedModel:
 def classifier_config(
     config: Any, architecture: str, labels: Sequence[str], both_ways: bool, pad: int | None, problem: str | None = None
 ) -> Any:
-    """The config of a classifier, from that of its base.
+    """The config of a classifier, derived from that of its base.
 
     both_ways (bool): Whether all layers are unmasked; else none is.
-    pad (int | None): The piece that stands in padding.
+    pad (int | None): The id of the padding piece.
     """
     made = copy.deepcopy(config)
     made.architectures = [architecture]
@@ -129,8 +129,8 @@ def classifier_config(
     if both_ways:
         made.is_causal = False
         for key in WINDOW_NAMES:
-            # A causal window of n reaches to n - 1 pieces before; transformers lets an unmasked one reach n to each
-            # side, and here it reaches n - 1.
+            # A causal window of n reaches n - 1 pieces back; transformers lets an unmasked one reach n to each side,
+            # while here it reaches n - 1.
             if isinstance(getattr(made, key, None), int) and getattr(made, key) > 1:
                 setattr(made, key, getattr(made, key) - 1)
     return made
@@ -147,11 +147,11 @@ def write_classifier(
 ) -> None:
     """Write config and weights into an existing, empty folder: the base with its adapter folded in, and the head.
 
-    family (Family): Of the base.
+    family (Family): The family of the base.
     both_ways (bool): Whether all layers are unmasked; else none is.
-    pad (int | None): The piece that stands in padding.
-    RAISES (BaseError, AdapterError): The base or the adapter cannot be read, or the head has a bias for which the class
-        has no room.
+    pad (int | None): The id of the padding piece.
+    RAISES (BaseError, AdapterError): The base or the adapter cannot be read, or the head has a bias that the class
+        cannot represent.
     """
     merged = merged_model(parts.folder, parts.settings, parts.adapter)
     config = classifier_config(merged.config, classifier.architecture, head.labels, both_ways, pad, head.problem)
@@ -162,7 +162,7 @@ def write_classifier(
     prefix = merged.model.base_model_prefix
     tensors: dict[str, NewTensor] = {}
     for written, tensor in merged.tensors.items():
-        # A base that was saved without a head has names without the prefix, and then no head may stand beside them.
+        # The names of a base saved without a head lack the prefix, and then no head may be beside them.
         own = names.get(written, written)
         if written not in dropped:
             tensors[own if own == f"{prefix}.{written}" else written] = tensor
@@ -173,9 +173,9 @@ def write_classifier(
         place = norm_bias(merged.model, family)
         if place is None:
             raise BaseError(
-                f"the head of {classifier.architecture} has no bias, and ours has one. It could go into the bias of "
-                f"the last norm, but the norms of {merged.config.model_type!r} have none: there is no such folder that "
-                f"would give the same classes."
+                f"the head of {classifier.architecture} has no bias, but ours has one. It could be added to the bias "
+                f"of the last norm, but the norms of {merged.config.model_type!r} have none, so no such folder could "
+                f"predict the same classes."
             )
         last = place if place in tensors else merged.names[place]
         tensors[last] = _with_bias(tensors[last], head.weight, bias, classifier.architecture)
@@ -185,7 +185,7 @@ def write_classifier(
 
 
 def norm_bias(model: PreTrainedModel, family: Family) -> str | None:
-    """The bias of the norm after the last layer, by the model's name for it; None if it has none, as an RMSNorm."""
+    """The model's name for the bias of the norm after the last layer; None if it has none, like an RMSNorm."""
     if family.norm is None:
         return None
     place = f"{family.decoder}.{family.norm}.bias"
@@ -198,18 +198,19 @@ def _bias_left(head: Head) -> Tensor | None:
 
 
 def _with_bias(tensor: NewTensor, weight: Tensor, bias: Tensor, architecture: str) -> NewTensor:
-    """The bias of the last norm, with that of the head in it: the smallest shift of all states that raises each score
-    by its bias.
+    """The bias of the last norm with the head's bias added: the smallest shift of all states that raises each score by
+    its bias.
 
-    RAISES (BaseError): There is none, or it would be rounded.
+    RAISES (BaseError): There is none, or it would lose precision.
     """
     shift = torch.linalg.lstsq(weight.double(), bias.double()[:, None], driver="gelsd").solution[:, 0]
     lost = float((weight.double() @ shift - bias.double()).abs().max() / bias.abs().max())
     if lost > ROUNDING or tensor.dtype not in ("F32", "F64"):
         raise BaseError(
-            f"the head of {architecture} has no bias, and ours cannot be put into the bias of the last norm without a "
-            f'loss (rounding {lost:.0e}, weights in {tensor.dtype}). With dtype = "float32" and classes that differ in '
-            f"their weights it can."
+            f"the head of {architecture} has no bias, and ours cannot be added to the bias of the last norm without an "
+            f'error (rounding {lost:.0e}, weights in {tensor.dtype}). It can with dtype = "float32" and classes that '
+            "have "
+            f"different weights."
         )
     values = torch.frombuffer(bytearray(b"".join(tensor.chunks())), dtype=DTYPES[tensor.dtype])
     return replace(encoded((values.double() + shift).to(values.dtype)), shape=tensor.shape)

@@ -1,5 +1,5 @@
-"""Whether transformers takes the mask off a classifier as it is taken off here: tried on a small random copy of the
-base's config, before any weights are read."""
+"""Checking that transformers unmasks a classifier as this package does: tried on a small random copy of the base's
+config, before any weights are read."""
 
 from dataclasses import replace
 from typing import Any
@@ -16,19 +16,19 @@ from .quiet import quiet
 from .shrink import WINDOW, shrunken
 
 LABELS = ("one", "two", "three")
-# No piece of the texts that are tried. Classes for texts want to know it, whatever the base has.
+# An id that the tried texts do not contain. Classifiers of texts require one, even if the base has none.
 PAD = 0
 
 
 def check_classifier(config: Any, classifier: Classifier, family: Family, both_ways: bool, name: str) -> float:
-    """Compare the states that the head gets with those of a backbone, with padding and without, in windows that hide
-    nothing and in narrow ones.
+    """Compare the states that the head receives with those of a backbone, with and without padding, in windows that
+    hide nothing and in narrow ones.
 
     config (PretrainedConfig): The base's.
     both_ways (bool): Whether all layers are unmasked; else none is.
     name (str): The base's, for messages.
-    RETURNS (float): The largest difference, as a share of the largest state.
-    RAISES (BaseError): They are others.
+    RETURNS (float): The largest difference, relative to the largest state.
+    RAISES (BaseError): They differ.
     """
     largest = 0.0
     with torch.random.fork_rng(devices=[]), quiet():
@@ -52,17 +52,17 @@ def check_classifier(config: Any, classifier: Classifier, family: Family, both_w
                     largest = max(largest, distance(given[real], expected[real]))
     if largest > TOLERANCE:
         raise BaseError(
-            f"{classifier.architecture} of transformers does not see what {name!r} sees here with "
-            f"{'all layers' if both_ways else 'no layer'} unmasked: on a small copy of it, states differ by "
-            f"{largest:.0%} of the largest one. A folder for it would give other results."
+            f"with {'all layers' if both_ways else 'no layer'} unmasked, {classifier.architecture} of transformers "
+            f"does not compute for {name!r} what this package computes: on a small copy, states differ by "
+            f"{largest:.0%} of the largest one. An exported folder would give other results."
         )
     return largest
 
 
 def states_of_head(model: nn.Module, head: str, ids: Tensor, mask: Tensor) -> Tensor:
-    """What a classifier's head gets, shape (rows, length, width).
+    """The states that a classifier's head receives, shape (rows, length, width).
 
-    head (str): The module.
+    head (str): Name of the head's module.
     """
     found: list[Tensor] = []
     hook = model.get_submodule(head).register_forward_pre_hook(lambda _module, args: found.append(args[0]))

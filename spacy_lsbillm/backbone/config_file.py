@@ -1,8 +1,8 @@
-"""Reading a base's config.json, whichever version of transformers has written it.
+"""Reading a base's config.json, whichever version of transformers wrote it.
 
-transformers 5 writes rotary positions as `rope_parameters`, which transformers 4 does not read: it would take its
-defaults, and compute something else without a word. transformers 5 reads both. What else one version writes and another
-does not read is translated where it has another name there, and refused otherwise (`config_keys`).
+transformers 5 writes rotary positions as `rope_parameters`, which transformers 4 does not read: it would silently
+compute with its defaults. transformers 5 reads both. Other settings that one version writes and another does not read
+are translated if they have another name there, and refused otherwise (`config_keys`).
 """
 
 import inspect
@@ -19,26 +19,26 @@ from .adapter_files import adapter_instead
 from .config_keys import check_keys, with_known_names
 
 READS_ROPE_PARAMETERS = hasattr(PretrainedConfig, "standardize_rope_params")
-# What transformers 4 calls the values in `rope_parameters`; some classes have names of their own.
+# transformers 4's names for the values in `rope_parameters`; some classes have their own.
 ROPE_NAMES = {
     "rope_theta": ("rope_theta", "rotary_emb_base", "global_rope_theta"),
     "partial_rotary_factor": ("partial_rotary_factor", "rotary_pct"),
 }
 ROPE_TYPES = tuple(sorted({"default", *ROPE_INIT_FUNCTIONS}))
-# Of configs with other positions in layers with a sliding window.
+# A key of configs whose layers with a sliding window have other positions.
 LOCAL_THETA = ("rope_local_base_freq", "local_rope_theta")
-# A base that another tool has unmasked says so here. What is unmasked is for `unmask` to say.
+# How another tool marks a base that it has unmasked. Here only `unmask` decides that.
 CAUSAL = "is_causal"
-# Keys that have transformers read other files of the folder than those that are checked here.
+# Keys that make transformers read other files of the folder than those checked here.
 OTHER_FILES = ("configuration_files", "transformers_weights")
 
 
 def load_config(folder: Path, name: str) -> Any:
-    """The config of a base's language model: of a checkpoint of several modalities, its part for text.
+    """Read the config of a base's language model; of a multimodal checkpoint, the config of its text part.
 
     name (str): The base's, for messages.
-    RAISES (BaseError): There is none, it cannot be read, or it is of no causal language model that the installed
-        transformers has.
+    RAISES (BaseError): There is none, it cannot be read, or the installed transformers has no causal language model
+        for it.
     """
     said = read_json(folder)
     model_type = said.get("model_type")
@@ -48,15 +48,15 @@ def load_config(folder: Path, name: str) -> Any:
         if said.get(key):
             raise BaseError(
                 f"the config.json of the base {name!r} names other files in place of the usual ones ({key} = "
-                f"{said[key]!r}). Rename those that you want to config.json and model.safetensors, in a copy of the "
-                f"folder, and take the key out."
+                f"{said[key]!r}). In a copy of the folder, rename those that you want to config.json and "
+                f"model.safetensors, and remove the key."
             )
     try:
         whole = translated(AutoConfig.from_pretrained(folder), said)
     except BaseError:
         raise
     except Exception as error:
-        # Configs of transformers 5 check what they are given, with errors of their own.
+        # Configs of transformers 5 validate their values, with their own errors.
         raise BaseError(f"{folder / 'config.json'} cannot be read: {type(error).__name__}: {error}") from error
     config = text_config(whole)
     check_positions(config, name)
@@ -68,8 +68,8 @@ def load_config(folder: Path, name: str) -> Any:
         )
     if getattr(config, "use_bidirectional_attention", False):
         raise BaseError(
-            f"the base {name!r} ({config.model_type!r}) is no causal model: it attends in both directions, by a rule "
-            f"of its own (use_bidirectional_attention)."
+            f"the base {name!r} ({config.model_type!r}) is not a causal model: it attends in both directions, by its "
+            f"own rule (use_bidirectional_attention)."
         )
     if getattr(config, CAUSAL, True) is False:
         setattr(config, CAUSAL, True)
@@ -77,9 +77,9 @@ def load_config(folder: Path, name: str) -> Any:
 
 
 def read_json(folder: Path) -> dict[str, Any]:
-    """What a folder's config.json says.
+    """Read a folder's config.json.
 
-    RAISES (BaseError): There is none, or it is no JSON object.
+    RAISES (BaseError): There is none, or it is not a JSON object.
     """
     path = folder / "config.json"
     if not path.is_file():
@@ -92,12 +92,12 @@ def read_json(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise BaseError(f"{path} cannot be read: {error}") from error
     if not isinstance(said, dict):
-        raise BaseError(f"{path} cannot be read: it holds no JSON object.")
+        raise BaseError(f"{path} cannot be read: it is not a JSON object.")
     return said
 
 
 def text_config(config: Any) -> Any:
-    """Of a checkpoint of several modalities the part for text; otherwise the config itself."""
+    """The text part of a multimodal config; any other config itself."""
     part = config.get_text_config(decoder=True)
     return config if part is None else part
 
@@ -105,18 +105,19 @@ def text_config(config: Any) -> Any:
 def _unknown(name: str, model_type: object, has_code: bool) -> str:
     if has_code:
         return (
-            f"the base {name!r} ({model_type!r}) brings model code of its own (auto_map in its config.json), which is "
-            f"not run. Use a checkpoint of one of transformers' own families; many models have one whose name ends in "
-            f'"-hf".'
+            f"the base {name!r} ({model_type!r}) comes with its own model code (auto_map in its config.json), which is "
+            "not run. Use a checkpoint of one of transformers' own families; for many models there is one whose name "
+            "ends "
+            f'in "-hf".'
         )
     return (
-        f"the base {name!r} is of type {model_type!r}, which transformers {__version__} does not know. If it is newer "
-        f"than that, install a newer version; else config.json is damaged or of no language model."
+        f"the base {name!r} is of type {model_type!r}, which transformers {__version__} does not know. If the type is "
+        f"newer, install a newer version; else config.json is damaged or not of a language model."
     )
 
 
 def _part_of(whole: Any, said: dict[str, Any], config: Any) -> dict[str, Any]:
-    """What a file says of a config that is the whole or a part of what was read from it."""
+    """The part of a file's content that belongs to a config, which is the whole of what was read from it or a part."""
     if whole is config:
         return said
     for key, value in vars(whole).items():
@@ -128,31 +129,35 @@ def _part_of(whole: Any, said: dict[str, Any], config: Any) -> dict[str, Any]:
 
 
 def check_positions(config: Any, name: str) -> None:
-    """RAISES (BaseError): Rotary positions are scaled in a way that the installed transformers does not have."""
+    """Check that the installed transformers knows the base's kind of rotary positions.
+
+    RAISES (BaseError): It does not.
+    """
     blocks: list[Any] = [getattr(config, key, None) for key in ("rope_scaling", "rope_parameters")]
     blocks += [inner for block in blocks if isinstance(block, dict) for inner in block.values()]
     for block in blocks:
         kind = block.get("rope_type", block.get("type")) if isinstance(block, dict) else None
         if kind not in (None, *ROPE_TYPES):
             raise BaseError(
-                f"the config.json of the base {name!r} scales positions by rope_type = {kind!r}, which transformers "
+                f"the config.json of the base {name!r} scales positions with rope_type = {kind!r}, which transformers "
                 f"{__version__} does not have. It has: {', '.join(map(repr, ROPE_TYPES))}. If the type is newer, "
-                f"install a newer version; else mend config.json."
+                f"install a newer version; else correct config.json."
             )
 
 
 def translated(config: Any, said: dict[str, Any]) -> Any:
-    """A config with what its file says in the words of another version of transformers.
+    """Translate what another version of transformers has written into the installed version's terms.
 
-    said (dict): What the file says.
-    RAISES (BaseError): Something in it has no counterpart.
+    said (dict): The content of the file.
+    RETURNS (PretrainedConfig): The config with the translated settings.
+    RAISES (BaseError): A setting has no counterpart.
     """
     parts = {}
     for key, value in said.items():
-        # Not by getattr: transformers 5 refuses to say of the whole what differs between layers.
+        # Not with getattr: transformers 5 raises an error for settings that differ between layers.
         part = vars(config).get(key)
         if isinstance(value, dict) and isinstance(part, PretrainedConfig):
-            # The config of a modality inside another's.
+            # The config of a modality inside another config.
             parts[key] = translated(part, value)
     changed = with_known_names(type(config), said)
     if not READS_ROPE_PARAMETERS:
@@ -165,7 +170,7 @@ def translated(config: Any, said: dict[str, Any]) -> Any:
 
 
 def _with_old_positions(config: Any, said: dict[str, Any]) -> dict[str, Any]:
-    """What a file says, with positions in the words of transformers 4."""
+    """The content of a file with positions in transformers 4's terms."""
     ropes = said.get("rope_parameters")
     if not ropes:
         return said
@@ -177,7 +182,7 @@ def _with_old_positions(config: Any, said: dict[str, Any]) -> dict[str, Any]:
         if name is None or local.get("rope_type", "default") != "default":
             raise BaseError(
                 f"config.json has positions per kind of layer ({ropes}), which the installed version of transformers "
-                f"cannot have for {config.model_type!r}. Install transformers 5."
+                f"does not support for {config.model_type!r}. Install transformers 5."
             )
         changed[name] = local.get("rope_theta")
         ropes = ropes.get("full_attention") or {}

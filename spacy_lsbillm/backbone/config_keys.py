@@ -1,8 +1,9 @@
-"""The keys of config.json that the installed version of transformers reads, and those that only others do.
+"""The keys of config.json that the installed version of transformers reads, and those that only other versions read.
 
-transformers keeps a key that a class does not know as an attribute that nothing reads, and computes as if it were not
-there. Most such keys are remarks of other tools. Those that a class of the same type reads in another version are not:
-they are known from `config_keys.json`, which `scripts/list_config_keys.py` writes, a version of transformers each.
+transformers keeps a key that a class does not know as an attribute that nothing reads, and computes as if it were
+absent. Most such keys are notes of other tools. But if another version reads the key for the same type, ignoring it
+changes the results. Those keys are listed in `config_keys.json`, which `scripts/list_config_keys.py` writes, with one
+version of transformers per run.
 """
 
 import dataclasses
@@ -22,32 +23,32 @@ from ..errors import BaseError
 
 FILE = "config_keys.json"
 KEYS, NAMES = "keys", "names"
-# Configs of transformers 5 keep in the first what differs between layers; the second says the kind of each layer, and
-# turns a Mistral into a Ministral. They mean the same in all types.
+# Configs of transformers 5 keep settings that differ between layers in the first; the second gives the kind of each
+# layer, and turns a Mistral into a Ministral. They mean the same in all types.
 EVERYWHERE = ("per_layer_config", "layer_types")
 FULL = "full_attention"
-# Keys that are looked at elsewhere.
+# Keys that are checked elsewhere.
 ELSEWHERE = ("model_type", "auto_map", "quantization_config")
-# What states do not depend on: outputs beside them, dropout, and what training begins with and adds to the loss.
+# Settings that do not influence the states: additional outputs, dropout, initialisation and additional losses.
 HARMLESS = re.compile(r"^(output_|use_cache$|num_labels$)|dropout|pdrop|initializer|aux_loss|z_loss|jitter")
-# transformers 5 calls it `dtype`.
+# transformers 5's name for it is `dtype`.
 DTYPE_NAMES = {"dtype": "torch_dtype", "torch_dtype": "dtype"}
 
 
 @cache
 def listed() -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
-    """By minor version of transformers and by type: its keys with their defaults, and its second names for some."""
+    """The listed keys with their defaults, and alternative names of some, by minor version of transformers and type."""
     return json.loads(files(__package__).joinpath(FILE).read_text(encoding="utf8"))
 
 
 @cache
 def common_keys() -> frozenset[str]:
-    """The keys that each config has in the installed version, and those of generation."""
+    """The keys that every config has in the installed version, and those of text generation."""
     return frozenset({*vars(PretrainedConfig()), *_parameters(PretrainedConfig), *GenerationConfig().to_dict()})
 
 
 def own_keys(config_class: type) -> dict[str, Any]:
-    """The keys that a config class takes beside the common ones, with their defaults."""
+    """The keys that a config class has in addition to the common ones, with their defaults."""
     found: dict[str, Any] = {}
     for one in reversed(config_class.__mro__):
         if issubclass(one, PretrainedConfig) and one is not PretrainedConfig:
@@ -69,18 +70,18 @@ def _parameters(config_class: type) -> dict[str, Any]:
 
 @cache
 def read_keys(config_class: type) -> frozenset[str]:
-    """All keys that mean something to a config class of the installed version."""
+    """All keys that a config class of the installed version reads."""
     aliases: dict[str, str] = getattr(config_class, "attribute_map", {})
     try:
         made = set(vars(config_class()))
     except Exception:
-        # Some cannot be made without the configs of their parts.
+        # Some cannot be created without the configs of their parts.
         made = set()
     return frozenset({*own_keys(config_class), *aliases, *aliases.values(), *common_keys(), *made})
 
 
 def with_known_names(config_class: type, said: Mapping[str, Any]) -> dict[str, Any]:
-    """What a config file says, under the names that the installed version has for it."""
+    """The content of a config file under the installed version's names."""
     known = read_keys(config_class)
     result = dict(said)
     for key, value in said.items():
@@ -102,14 +103,14 @@ def _other_names(config_class: type, key: str) -> Iterator[str]:
 
 
 def check_keys(config: Any, said: Mapping[str, Any], written_by: object, name: str) -> None:
-    """Let no key be ignored that changes what the base computes.
+    """Refuse a config with a key that the installed version ignores although it changes what the base computes.
 
-    config (PretrainedConfig): As it was read.
-    said (Mapping): What it was read from.
-    written_by (object): The version of transformers that the file names.
+    config (PretrainedConfig): The config as transformers read it.
+    said (Mapping): The content of the file.
+    written_by (object): The version of transformers in the file.
     name (str): The base's, for messages.
-    RAISES (BaseError): There is one that another version of transformers reads.
-    WARNS: There is one that nobody knows, in a file that is newer than all versions that are known here.
+    RAISES (BaseError): There is a key that another version of transformers reads.
+    WARNS: There is an unknown key, in a file from a version that is newer than all listed ones.
     """
     config_class: type = type(config)
     known = read_keys(config_class)
@@ -134,7 +135,7 @@ def check_keys(config: Any, said: Mapping[str, Any], written_by: object, name: s
 
 
 def _readers(config: Any, key: str, value: Any) -> list[str]:
-    """The versions of transformers that compute something else for this value than without the key."""
+    """The versions of transformers that compute something else with this value than without the key."""
     if key in EVERYWHERE:
         windows = any(vars(config).get(name) for name in ("sliding_window", "attention_chunk_size"))
         plain = not value or (key == "layer_types" and set(value) == {FULL} and not windows)
@@ -142,7 +143,7 @@ def _readers(config: Any, key: str, value: Any) -> list[str]:
     found = []
     for version, types in listed().items():
         defaults = types.get(config.model_type, {}).get(KEYS, {})
-        # A switch that is off is off, in whatever words.
+        # A switch that is off is off, whatever the value that says so.
         if key in defaults and value != defaults[key] and (value or defaults[key]):
             found.append(version)
     return found

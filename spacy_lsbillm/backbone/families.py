@@ -1,4 +1,4 @@
-"""How the model of a family is made, as far as it matters here, and how that is found out."""
+"""The structure of a family's models, as far as it matters here, and how it is detected."""
 
 import inspect
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ ATTENTIONS = ("sdpa", "eager")
 
 @dataclass(frozen=True)
 class Family:
-    """Where a causal language model keeps what is used here, and what it can do.
+    """Where a causal language model keeps its parts, and what it supports.
 
-    decoder (str): The module that turns pieces into states.
-    layers (str): Its list of layers, seen from the decoder.
-    norm (str | None): The norm after the last layer, seen from the decoder; None if there is none.
+    decoder (str): Name of the module that turns pieces into states.
+    layers (str): Name of its list of layers, relative to the decoder.
+    norm (str | None): Name of the norm after the last layer, relative to the decoder; None if there is none.
     attentions (tuple[str, ...]): The implementations that compute what the model was trained with, the best first.
-    packs (bool): Whether it tells sequences that share a row apart by their positions.
+    packs (bool): Whether several sequences may share a row, separated by their positions.
     """
 
     decoder: str = "model"
@@ -33,25 +33,25 @@ class Family:
     packs: bool = True
 
     def as_block(self) -> dict[str, Any]:
-        """As it stands in a JSON file."""
+        """The family as a block for a JSON file."""
         return {**asdict(self), "attentions": list(self.attentions)}
 
     @classmethod
     def read(cls, block: dict[str, Any]) -> "Family":
-        """The inverse of `as_block`."""
+        """Read what `as_block` returned."""
         return cls(**{**block, "attentions": tuple(block["attentions"])})
 
 
 def attention_for(family: Family, asked: str, name: str) -> str:
-    """The attention implementation: the family's best for "auto".
+    """The attention implementation to use: the requested one, or the family's best for "auto".
 
-    RAISES (BaseError): The one asked for does not compute what the model was trained with.
+    RAISES (BaseError): The requested one does not compute what the model was trained with.
     """
     if asked == AUTO:
         return family.attentions[0]
     if asked not in family.attentions:
         raise BaseError(
-            f"attention = {asked!r} does not compute the whole attention of {name!r}. "
+            f"attention = {asked!r} does not compute the full attention of {name!r}. "
             f"Use one of: {', '.join(map(repr, (AUTO, *family.attentions)))}."
         )
     return asked
@@ -63,14 +63,15 @@ def decoder_of(causal_lm: PreTrainedModel, family: Family) -> nn.Module:
 
 
 def layers_of(decoder: nn.Module, family: Family) -> Sequence[nn.Module]:
-    """The layers of a decoder, the first is next to the input."""
+    """The layers of a decoder, from the input on."""
     return list(decoder.get_submodule(family.layers))  # type: ignore[call-overload]
 
 
 def find_layers(causal_lm: PreTrainedModel) -> tuple[str, str]:
-    """Where a causal LM keeps its decoder, and that its layers.
+    """Find the decoder of a causal LM, and the layers of the decoder.
 
-    RAISES (BaseError): There is no list of as many modules as the config has layers, or no module around it that takes
+    RETURNS (tuple): The name of the decoder, and that of the list of layers relative to it.
+    RAISES (BaseError): No list of modules has as many entries as the config has layers, or no module around it takes
         pieces.
     """
     count = causal_lm.config.num_hidden_layers
@@ -91,11 +92,11 @@ def find_layers(causal_lm: PreTrainedModel) -> tuple[str, str]:
 
 
 def find_norm(layers: str, outputs: dict[str, Any], last: Tensor) -> str | None:
-    """The module behind the last layer whose output is the decoder's, in whatever shape.
+    """Find the module after the last layer whose output is the decoder's, in whatever shape.
 
-    layers (str): Where the layers are, seen from the decoder.
-    outputs (dict): What each child of the decoder has given in a forward pass, by its name.
-    last (Tensor): The last layer's states, as the decoder gave them in that pass.
+    layers (str): Name of the list of layers, relative to the decoder.
+    outputs (dict): The output of each child of the decoder in a forward pass, by name.
+    last (Tensor): The last layer's states, as the decoder returned them in that pass.
     """
     inside = layers.split(".")[0]
     found = [

@@ -1,4 +1,4 @@
-"""What tells a base model apart: digests over its tensors, however they are spread over files."""
+"""Identifying a base model: digests over its tensors, independent of how they are distributed over files."""
 
 import hashlib
 import json
@@ -10,15 +10,15 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from ..errors import BaseError
 from .tensor_files import StoredTensor, stored_tensors
 
-# Bytes a sample; three are read of a tensor, however large it is.
+# Bytes per sample. Three are read per tensor, whatever its size.
 SAMPLE_BYTES = 4096
 
 
 def fingerprint(folder: Path) -> str:
-    """A digest over the sorted names, shapes and dtypes of all tensors, and fixed sampled blocks of each: the first
-    bytes, the middle ones and the last. It does not depend on how the tensors are spread over files.
+    """A digest over the sorted names, shapes and dtypes of all tensors, and over sampled blocks of each: the first
+    bytes, the middle ones and the last. It does not depend on how the tensors are distributed over files.
 
-    It tells bases apart, it does not prove that each byte is the same: `full_digest` does.
+    It tells bases apart in a fraction of the time of `full_digest`, but does not prove that each byte is the same.
 
     RETURNS (str): "sha256-blocks:" and 64 hexadecimal digits.
     RAISES (BaseError): A weight file is missing or is not a safetensors file.
@@ -28,11 +28,11 @@ def fingerprint(folder: Path) -> str:
 
 
 def checked_fingerprint(folder: Path, name: str, expected: str | None) -> str:
-    """The fingerprint of a base.
+    """The fingerprint of a base, compared with the expected one.
 
     name (str): The base's, for the message.
     expected (str | None): What it must be, if that is known.
-    RAISES (BaseError): It is another one, or the base cannot be read.
+    RAISES (BaseError): It differs, or the base cannot be read.
     """
     found = fingerprint(folder)
     if expected is not None and found != expected:
@@ -44,9 +44,9 @@ def checked_fingerprint(folder: Path, name: str, expected: str | None) -> str:
 
 
 def full_digest(folder: Path, progress: bool = False) -> str:
-    """The same over every byte of every tensor.
+    """A digest over every byte of every tensor, which proves that two bases are the same.
 
-    progress (bool): Show a bar.
+    progress (bool): Show a progress bar.
     RETURNS (str): "sha256:" and 64 hexadecimal digits.
     RAISES (BaseError): A weight file is missing or is not a safetensors file.
     """

@@ -1,5 +1,5 @@
-"""Values that are no numbers (NaN or infinite): what they come from, in words. What a model makes of them is worth
-nothing, and goes into the predictions of all components without a word."""
+"""Refusing values that are NaN or infinite, with their cause. Otherwise they would silently make the predictions of all
+components worthless."""
 
 import torch
 from torch import Tensor
@@ -9,20 +9,23 @@ from .model import Backbone
 
 
 def check_adapter(values: Tensor) -> None:
-    """RAISES (AdapterError): Some of an adapter's values are no numbers."""
+    """Check that an adapter's values are finite.
+
+    RAISES (AdapterError): Some are NaN or infinite.
+    """
     if not torch.isfinite(values).all():
         raise AdapterError(
-            "the adapter holds values that are no numbers (NaN or infinite): its training has diverged. Train again "
-            "with a lower rate (training.optimizer.learn_rate, or learn_rate_scale for the adapter alone), or go back "
-            "to a pipeline that was saved before."
+            "the adapter contains NaN or infinite values: its training has diverged. Train again with a lower rate "
+            "(training.optimizer.learn_rate, or learn_rate_scale for the adapter alone), or use a pipeline that was "
+            "saved earlier."
         )
 
 
 def check_states(states: Tensor, backbone: Backbone) -> None:
-    """Of a prediction.
+    """Check that the states of a prediction are finite.
 
-    RAISES (AdapterError): Some of the states are no numbers, because of the adapter.
-    RAISES (BaseError): The same, because of the base.
+    RAISES (AdapterError): Some are not, because of the adapter.
+    RAISES (BaseError): Some are not, because of the base.
     """
     if torch.isfinite(states).all():
         return
@@ -30,7 +33,7 @@ def check_states(states: Tensor, backbone: Backbone) -> None:
         check_adapter(value)
     dtype = str(backbone.causal_lm.dtype).removeprefix("torch.")
     raise BaseError(
-        f"the base {backbone.base.name!r} gives states that are no numbers (NaN or infinite) with dtype {dtype}. "
+        f"the base {backbone.base.name!r} gives states that are NaN or infinite with dtype {dtype}. "
         + (
             'float16 holds nothing above 65,504: set dtype = "bfloat16" or "float32".'
             if dtype == "float16"

@@ -1,8 +1,8 @@
-"""The adapter folded into a second copy of the weights that it changes, for prediction.
+"""Folding the adapter into a second copy of the weights that it changes, for faster prediction.
 
-peft computes an adapter's update as small products beside each linear layer. Folded in, it costs nothing. The base's
-tensors are never written, as other pipelines may share them: the layers that the adapter changes have weights of their
-own, everything else is shared with the backbone.
+peft computes an adapter's update as small products beside each linear layer. Once folded in, it costs nothing. The
+base's tensors are never written, as other pipelines may share them: only the layers that the adapter changes get their
+own weights, everything else is shared with the backbone.
 """
 
 import contextlib
@@ -25,14 +25,17 @@ from .model import Backbone
 
 AUTO, ALWAYS, NEVER = "auto", "always", "never"
 FOLD = (AUTO, ALWAYS, NEVER)
-# The share of the free memory that a second copy may take when nobody has asked for it.
+# With "auto", a second copy may take at most this fraction of the free memory.
 LARGEST_SHARE = 0.5
-# What differs between a module and its double.
+# Attributes that differ between a module and its double.
 OWN = {"_modules", "training"}
 
 
 def check_fold(setting: object, quantization: str | None) -> None:
-    """RAISES (SettingError): It is not allowed, or not with that quantisation."""
+    """Check the setting `fold_adapter`.
+
+    RAISES (SettingError): It is not an allowed value, or not allowed with this quantisation.
+    """
     check_choice("fold_adapter", setting, FOLD)
     if setting == ALWAYS and quantization is not None:
         raise SettingError(
@@ -42,18 +45,18 @@ def check_fold(setting: object, quantization: str | None) -> None:
 
 
 def may_fold(backbone: Backbone, setting: str) -> bool:
-    """Whether to fold the adapter of a backbone, if there is one. With "auto": where the base is neither quantised nor
-    shared with another pipeline, and where there is `room_to_fold`."""
+    """Whether to fold the adapter of a backbone, if there is one. With "auto": if the base is neither quantised nor
+    shared with another pipeline, and there is `room_to_fold`."""
     if not backbone.adapted or setting == NEVER:
         return False
-    # Somebody looks at the base without the adapter.
+    # The adapter is switched off at present, to look at the base alone.
     if any(layer.disable_adapters for layer in _adapted_layers(backbone)):
         return False
     return setting == ALWAYS or (backbone.base.quantization is None and backbone.alone)
 
 
 def room_to_fold(backbone: Backbone, setting: str) -> bool:
-    """Whether there is memory for the second copy. With "auto": if it takes no more than half of what is free."""
+    """Whether there is memory for the second copy. With "auto": if it takes at most half of the free memory."""
     if setting == ALWAYS:
         return True
     free = free_memory(backbone.device)
@@ -61,9 +64,9 @@ def room_to_fold(backbone: Backbone, setting: str) -> bool:
 
 
 class Folded:
-    """A backbone for prediction alone, with the adapter in its weights. It is worth something for as long as it `fits`.
+    """A backbone for prediction with the adapter folded into its weights. Valid only while `fits` returns True.
 
-    backbone (Backbone): The double.
+    backbone (Backbone): The double with folded weights.
     """
 
     def __init__(self, source: Backbone):
@@ -79,7 +82,7 @@ class Folded:
 
     def fits(self, source: Backbone) -> bool:
         """Whether it still computes what the source does: the adapter has the same values, and no module was changed,
-        such as by another mask or by moving weights."""
+        for example by another mask or by moving the weights."""
         return (
             source is self._source
             and torch.equal(_adapter_values(source), self._adapter)
@@ -87,7 +90,7 @@ class Folded:
         )
 
     def _double(self, module: nn.Module) -> nn.Module:
-        """A module that shares all tensors and hooks with the given one, but for what the adapter changes."""
+        """A module that shares all tensors and hooks with the given one, except those that the adapter changes."""
         if isinstance(module, LoraLayer):
             return merged_linear(module)
         if module in self._doubles:
@@ -99,14 +102,14 @@ class Folded:
             name: None if child is None else self._double(child) for name, child in module._modules.items()
         }
         double.training = False
-        # peft leaves its config on the model, by which an adapted one is told.
+        # peft leaves its config on the model, which marks it as adapted.
         double.__dict__.pop("peft_config", None)
         return double
 
 
 def _install_capturing_hooks(decoder: nn.Module) -> None:
-    """transformers 5 collects the layers' states with hooks, which each tree of modules installs when it first runs:
-    where two share them, twice. Here they are installed before."""
+    """Install the hooks with which transformers 5 collects the layers' states. Each tree of modules installs them when
+    it first runs: where two trees share modules, they would be installed twice. Here they are installed before."""
     with contextlib.suppress(ModuleNotFoundError):
         importlib.import_module("transformers.utils.output_capturing").maybe_install_capturing_hooks(decoder)
 
@@ -119,7 +122,8 @@ def _same(module: nn.Module, double: nn.Module) -> bool:
 
 
 def merged_linear(layer: Any) -> nn.Module:
-    """The linear layer inside a layer of peft's, with the adapter in its weight: added in float32, rounded once."""
+    """The linear layer inside one of peft's layers with the adapter added to its weight: added in float32, rounded
+    once."""
     weight = layer.get_base_layer().weight
     alone = copy.deepcopy(layer).float()
     alone.merge()
@@ -131,7 +135,7 @@ def _adapted_layers(backbone: Backbone) -> Iterator[Any]:
 
 
 def _adapter_values(backbone: Backbone) -> Tensor:
-    """All of the adapter in one row."""
+    """All values of the adapter in one row."""
     values = [value.detach().flatten() for value in backbone.adapter_parameters().values()]
     return torch.cat(values)
 

@@ -1,4 +1,4 @@
-"""How much memory is free, on a GPU, on the machine and in a container."""
+"""How much memory is free: on a GPU, on the machine and in a container."""
 
 import contextlib
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-# Of a container's limit and use of memory, versions 2 and 1.
+# Files with a container's memory limit and use, for cgroup versions 2 and 1.
 CGROUP = Path("/sys/fs/cgroup")
 CGROUP_FILES = (
     (CGROUP / "memory.max", CGROUP / "memory.current"),
@@ -15,7 +15,7 @@ CGROUP_FILES = (
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes; None where the system does not say."""
+    """The free memory of a device in bytes; None if the system does not report it."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
@@ -28,11 +28,11 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def _left_in_container() -> Iterator[int]:
-    """Bytes up to the limit of a control group, where there is one; what files have in the cache counts as free."""
+    """Bytes left up to the limit of each control group that has one. Cached file content counts as free."""
     for limit, used in CGROUP_FILES:
         with contextlib.suppress(OSError, ValueError):
             folder = limit.parent
             stat = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
             cached = int(stat.get("inactive_file", 0))
-            # Without a limit version 2 says "max".
+            # Version 2 says "max" if there is no limit.
             yield int(limit.read_text(encoding="ascii")) - int(used.read_text(encoding="ascii")) + cached

@@ -1,15 +1,15 @@
-"""Weights in eight bits, for prediction on a CPU: torch's own kernel for linear layers (oneDNN's), and an embedding.
+"""Eight-bit weights for prediction on a CPU: linear layers with torch's own kernel (oneDNN's), and an embedding.
 
-It is the kernel that torch's compiler uses. That of `torch.ao.quantization`'s dynamic layers (FBGEMM) is as fast, but
-takes tensors of a kind that torch is to lose: https://github.com/pytorch/pytorch/issues/184982.
+It is the kernel that torch's compiler uses. The one of `torch.ao.quantization`'s dynamic layers (FBGEMM) is as fast,
+but takes a kind of tensor that torch is going to remove: https://github.com/pytorch/pytorch/issues/184982.
 
-Each row of a weight has one scale, by which its largest number becomes 127. Each state has a scale of its own, too,
-which is found when it comes. So a piece's result depends on no other piece of its batch, and the few states that are a
-hundred times as large as others (many models make one of the first piece) cost the others nothing: with one scale for
-the batch these would be rounded away.
+Each row of a weight has one scale, which maps its largest number to 127. Each state has its own scale, too, computed
+during prediction. So a piece's result does not depend on other pieces of its batch, and the few states that are a
+hundred times as large as others (in many models that of the first piece) do not affect the precision of the others:
+with one scale per batch, those would be rounded away.
 
-States have seven bits. CPUs without VNNI add two products in 16 bits, and 2 * 255 * 127 overflows there, while
-2 * 127 * 127 does not. CPUs that could do with eight get seven as well, so that a pipeline computes the same on all.
+States have seven bits. CPUs without VNNI add two products in 16 bits: 2 * 255 * 127 overflows there, 2 * 127 * 127 does
+not. CPUs that support eight bits use seven as well, so that a pipeline computes the same on all.
 """
 
 from typing import Any
@@ -19,40 +19,43 @@ from torch import Tensor, nn
 
 from ..errors import BaseError
 
-# Of weights, to both sides of 0.
+# Levels of weights, to each side of 0.
 LEVELS = 127
-# Of states, to both sides of ZERO: from 1 to 127.
+# Levels of states, to each side of ZERO: from 1 to 127.
 STATE_LEVELS, ZERO = 63, 64
-# Smaller than any state that matters: a row of zeros has no scale.
+# Smaller than any state that matters: avoids a division by zero for a row of zeros.
 SMALLEST = 1e-30
-# Half a level more, as what follows cuts off.
+# Half a level is added because the conversion truncates.
 _ZERO = torch.tensor(ZERO + 0.5)
 
 
 def quantised(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """A weight in eight bits.
+    """Quantise a weight to eight bits.
 
     weight (Tensor): float32, shape (out, in).
-    RETURNS (tuple): The numbers, int8 of shape (out, in), and the scale of each row, float32 of shape (out,).
+    RETURNS (tuple): The quantised weight, int8 of shape (out, in), and the scale of each row, float32 of shape (out,).
     """
     scale = weight.abs().amax(1).clamp_min(SMALLEST) / LEVELS
     return (weight / scale[:, None]).round_().clamp_(-LEVELS, LEVELS).to(torch.int8), scale
 
 
 def check_kernel() -> None:
-    """RAISES (BaseError): This build of torch has no such kernel."""
+    """Check that torch has the kernel for eight-bit weights.
+
+    RAISES (BaseError): This build of torch does not have it.
+    """
     if not torch.backends.mkldnn.is_available():
         raise BaseError(
             "this build of torch has no oneDNN (torch.backends.mkldnn.is_available() is false), which multiplies "
-            "weights in eight bits. Use a build that has it, or the pipeline as it was before `lsbillm quantize`."
+            "eight-bit weights. Use a build that has it, or the pipeline from before `lsbillm quantize`."
         )
 
 
 class Int8Linear(nn.Module):
-    """A linear layer for prediction, over states in float32.
+    """An eight-bit linear layer for prediction, over float32 states.
 
     weight (Tensor): int8, shape (out, in).
-    scale (Tensor): Of each row, shape (out,).
+    scale (Tensor): Scale of each row, shape (out,).
     bias (Tensor | None): Shape (out,).
     """
 
@@ -64,9 +67,10 @@ class Int8Linear(nn.Module):
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
 
     def forward(self, states: Tensor) -> Tensor:
-        """
-        states (Tensor): float32, shape (..., in). What is not finite makes its row so.
-        RETURNS (Tensor): Shape (..., out).
+        """Compute the layer's output.
+
+        states (Tensor): float32, shape (..., in). A value that is not finite makes its output row not finite.
+        RETURNS (Tensor): float32, shape (..., out).
         """
         size = torch.linalg.vector_norm(states, torch.inf, dim=-1, keepdim=True).clamp_min(SMALLEST)
         numbers = torch.addcmul(_ZERO, states, STATE_LEVELS / size).to(torch.uint8)
@@ -79,7 +83,7 @@ class Int8Linear(nn.Module):
 
 
 class _Packed:
-    """A weight in the kernel's own order. Copies of a module share it."""
+    """A weight in the kernel's memory layout. Copies of a module share it."""
 
     def __init__(self, weight: Tensor, scale: Tensor):
         self.weight = torch.ops.onednn.qlinear_prepack(weight, None)
@@ -91,11 +95,11 @@ class _Packed:
 
 
 class Int8Embedding(nn.Module):
-    """An embedding for prediction.
+    """An eight-bit embedding for prediction.
 
     weight (Tensor): int8, shape (rows, width).
-    scale (Tensor): Of each row, shape (rows,).
-    factor (float): Of all vectors: some families have one.
+    scale (Tensor): Scale of each row, shape (rows,).
+    factor (float): Factor of all vectors, which some families have.
     """
 
     def __init__(self, weight: Tensor, scale: Tensor, factor: float = 1.0):
@@ -105,7 +109,8 @@ class Int8Embedding(nn.Module):
         self.scale = nn.Parameter(scale * factor, requires_grad=False)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """
+        """Look up the vectors of pieces.
+
         ids (Tensor): Shape (...).
         RETURNS (Tensor): float32, shape (..., width).
         """
@@ -113,9 +118,9 @@ class Int8Embedding(nn.Module):
 
 
 class NoHead(nn.Module):
-    """In the place of a language-model head, which labels need not.
+    """Takes the place of a language-model head, which labels do not need.
 
-    width (int): Of the states.
+    width (int): The width of the states.
     """
 
     def __init__(self, width: int):
@@ -123,13 +128,16 @@ class NoHead(nn.Module):
         self.in_features = width
 
     def forward(self, states: Tensor) -> Tensor:
-        """RAISES (BaseError): Always."""
+        """Refuse to run.
+
+        RAISES (BaseError): Always.
+        """
         raise BaseError(
-            "a pipeline in eight bits has no language-model head. Use the pipeline as it was before `lsbillm quantize`."
+            "an eight-bit pipeline has no language-model head. Use the pipeline from before `lsbillm quantize`."
         )
 
 
 def weight_bytes(model: nn.Module) -> int:
-    """Bytes in memory of a model's weights, without an adapter beside them."""
+    """Bytes that a model's weights take in memory, without an adapter."""
     frozen = sum(parameter.nbytes for parameter in model.parameters() if not parameter.requires_grad)
     return frozen + sum(module.nbytes for module in model.modules() if isinstance(module, Int8Linear))

@@ -1,4 +1,4 @@
-"""What rounding does to each layer's products."""
+"""How much rounding to eight bits changes each layer's products."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,18 +14,18 @@ from .int8 import Int8Linear, quantised
 from .int8_files import linear_layers
 from .model import Backbone
 
-# Pieces of a text that are looked at.
+# The number of pieces per text that are compared.
 LONGEST = 256
 
 
 @dataclass(frozen=True)
 class LayerError:
-    """What eight bits do to a layer, over states as they are in float32.
+    """What eight bits change in a layer, given the states of the float32 model.
 
     layer (int): Its number.
-    error (float): Of its linear module that has the largest: the norm of the difference by that of the output.
-    module (str): That module's name in the layer.
-    nbytes (int): What it costs in memory to keep the layer in float32.
+    error (float): The largest relative error of its linear modules: norm of the difference over norm of the output.
+    module (str): The name of that module in the layer.
+    nbytes (int): The additional memory for keeping the layer in float32, in bytes.
     """
 
     layer: int
@@ -35,9 +35,10 @@ class LayerError:
 
 
 def layer_errors(backbone: Backbone, texts: Sequence[str]) -> list[LayerError]:
-    """The error of each layer, in their order.
+    """Measure the rounding error of each layer, to choose layers that stay in float32.
 
-    backbone (Backbone): In float32, with or without an adapter.
+    backbone (Backbone): A float32 backbone, with or without an adapter.
+    RETURNS (list[LayerError]): One per layer, from the input on.
     """
     sums: dict[str, list[float]] = {}
     hooks = []
@@ -59,14 +60,14 @@ def layer_errors(backbone: Backbone, texts: Sequence[str]) -> list[LayerError]:
         own = {name: module for name, (layer, module) in found.items() if layer == number}
         errors = {name: (sums[name][0] / max(sums[name][1], 1e-30)) ** 0.5 for name in own}
         worst = max(errors, key=errors.__getitem__)
-        # int8 has a quarter of the bytes, and a scale a row.
+        # int8 takes a quarter of the bytes, and one scale per row.
         saved = sum(_weight(module).nbytes * 3 // 4 for module in own.values())
         result.append(LayerError(number, errors[worst], worst.partition(f".{number}.")[2], saved))
     return result
 
 
 def _modules(backbone: Backbone) -> dict[str, tuple[int, nn.Module]]:
-    """Linear modules, and those of peft's around them, but nothing inside of these."""
+    """Linear modules and peft's modules around them, but not the modules inside of the latter."""
     model: Any = backbone.causal_lm
     wrapped = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
     found: dict[str, tuple[int, nn.Module]] = {}
@@ -88,7 +89,7 @@ def _rounded(module: nn.Module) -> Int8Linear:
 
 
 class _Compared:
-    """A hook that adds up the squares of what a rounded module gives too much, and of what there should be."""
+    """A hook that sums the squares of a rounded module's error, and those of the right output."""
 
     def __init__(self, rounded: Int8Linear, sums: list[float]):
         self._rounded, self._sums = rounded, sums

@@ -1,8 +1,8 @@
-"""A model in eight bits as a Hugging Face folder.
+"""An eight-bit model as a Hugging Face folder.
 
-The weight of each linear layer of the decoder's layers, and of the embedding, is int8; beside it, under its name with
-"_scale" behind, is the scale of each output. What else there is is in float32; there is no language-model head.
-config.json says in `quantization_config` what this is, so that nobody reads the weights as they stand.
+The weights of the linear layers in the decoder's layers, and of the embedding, are int8. Beside each, the tensor with
+its name and "_scale" holds the scale of each output. All other tensors are in float32; there is no language-model head.
+`quantization_config` in config.json marks the folder, so that nothing reads the weights as ordinary ones.
 """
 
 import json
@@ -30,13 +30,13 @@ FACTOR = "embed_scale"
 
 
 def is_int8(folder: Path) -> bool:
-    """Whether a folder holds a model in eight bits."""
+    """Whether a folder holds an eight-bit model."""
     said = read_json(folder).get(QUANTIZATION_CONFIG)
     return isinstance(said, dict) and said.get("quant_method") == METHOD
 
 
 def mark_int8(folder: Path, kept: Collection[int]) -> None:
-    """Say so in its config.json, and which layers are in float32."""
+    """Mark a folder as an eight-bit model in its config.json, with the layers that are in float32."""
     path = folder / "config.json"
     said = {
         **json.loads(path.read_text(encoding="utf8")),
@@ -46,24 +46,27 @@ def mark_int8(folder: Path, kept: Collection[int]) -> None:
 
 
 def check_kept(kept: Collection[int], layers: int) -> None:
-    """RAISES (SettingError): There are no such layers."""
+    """Check the numbers of layers that stay in float32.
+
+    RAISES (SettingError): The base does not have such a layer.
+    """
     wrong = sorted(layer for layer in kept if not 0 <= layer < layers)
     if wrong:
-        raise SettingError(f"there is no layer {wrong[0]} to keep in float32: the base has layers 0 to {layers - 1}.")
+        raise SettingError(f"layer {wrong[0]} cannot be kept in float32: the base has layers 0 to {layers - 1}.")
 
 
 def linear_layers(model: PreTrainedModel) -> dict[str, tuple[int, nn.Module]]:
-    """The linear modules of a decoder's layers by name, each with the number of its layer.
+    """The linear modules in a decoder's layers, by name, each with the number of its layer.
 
-    RAISES (BaseError): It is a mixture of experts.
+    RAISES (BaseError): The model is a mixture of experts.
     """
     prefix = ".".join(find_layers(model)) + "."
     found = {}
     for name, module in model.named_modules():
         if name.endswith(".experts"):
             raise BaseError(
-                f"a mixture of experts (model_type {model.config.model_type!r}) cannot be had in eight bits: versions "
-                f"of transformers keep experts in different forms. Leave it as it is, or use another base."
+                f"a mixture of experts (model_type {model.config.model_type!r}) cannot be stored in eight bits: "
+                f"versions of transformers keep experts in different forms. Leave it as it is, or use another base."
             )
         if isinstance(module, (nn.Linear, Conv1D)) and name.startswith(prefix):
             found[name] = (int(name.removeprefix(prefix).partition(".")[0]), module)
@@ -71,7 +74,7 @@ def linear_layers(model: PreTrainedModel) -> dict[str, tuple[int, nn.Module]]:
 
 
 def head_tensors(model: PreTrainedModel) -> set[str]:
-    """The names of what belongs to the language-model head."""
+    """The names of the tensors of the language-model head."""
     head = model.get_output_embeddings()
     return {f"{_name_of(head, model)}.{key}" for key in head.state_dict()}
 
@@ -79,19 +82,19 @@ def head_tensors(model: PreTrainedModel) -> set[str]:
 def in_eight_bits(
     tensors: Mapping[str, NewTensor], model: PreTrainedModel, names: Mapping[str, str], kept: Collection[int]
 ) -> dict[str, NewTensor]:
-    """What is written in place of a model's tensors.
+    """Convert a model's tensors to the eight-bit form. They are rounded while they are written.
 
     tensors (Mapping): In float32, by the names under which they are written.
     model (PreTrainedModel): Its `skeleton`.
     names (Mapping): The model's names for these.
     kept (Collection[int]): Layers that stay in float32.
-    RAISES (BaseError, SettingError): It is a mixture of experts, or has no such layers.
+    RAISES (BaseError, SettingError): It is a mixture of experts, or does not have these layers.
     """
     check_kept(kept, model.config.num_hidden_layers)
     linear = linear_layers(model)
     chosen = {f"{name}{WEIGHT}": isinstance(module, Conv1D) for name, (i, module) in linear.items() if i not in kept}
     embedding = model.get_input_embeddings()
-    # Of other kinds nothing is known; some families have one with a factor.
+    # Other kinds are unknown; some families have an embedding with a factor.
     if type(embedding) is nn.Embedding or hasattr(embedding, FACTOR):
         chosen[f"{_name_of(embedding, model)}{WEIGHT}"] = False
     heads = head_tensors(model)
@@ -135,17 +138,17 @@ class _EightBits:
         yield (numbers.T if self._transposed else numbers).contiguous().numpy().tobytes()
 
     def _scales(self) -> Iterator[bytes]:
-        # The weight is written before.
+        # The weight is written before its scales.
         assert self._scale is not None
         yield self._scale.numpy().tobytes()
 
 
 def fill_int8(model: PreTrainedModel, values: Mapping[str, Tensor], scales: Mapping[str, Tensor]) -> None:
-    """Put what was stored into a model whose weights are not set.
+    """Fill a model whose weights are not set with stored tensors.
 
     values (Mapping): Tensors by the model's names.
-    scales (Mapping): Of those that are int8, by the same names.
-    RAISES (BaseError): This build of torch has no kernel for it, or a weight is of no layer that can be int8.
+    scales (Mapping): The scales of int8 tensors, by the same names.
+    RAISES (BaseError): This build of torch has no kernel for it, or a weight belongs to a layer that cannot be int8.
     """
     check_kernel()
     own = {**dict(model.named_parameters()), **dict(model.named_buffers())}

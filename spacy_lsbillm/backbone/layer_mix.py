@@ -1,4 +1,4 @@
-"""A learned mix of layers as the output, in place of the last layer alone."""
+"""A learned mix of layers as the output, instead of the last layer alone."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ class ScalarMix(nn.Module):
     """`scale * sum_i softmax(weights)_i * states_i` (Peters et al., "Deep contextualized word representations", NAACL
     2018, equation 1). It starts as the mean of the layers.
 
-    layers (tuple[int, ...]): Those that are mixed, counted from 0.
+    layers (tuple[int, ...]): The layers that are mixed, counted from 0.
     """
 
     def __init__(self, layers: Sequence[int]):
@@ -28,7 +28,11 @@ class ScalarMix(nn.Module):
         self.scale = nn.Parameter(torch.ones(1))
 
     def forward(self, states: Sequence[Tensor]) -> Tensor:
-        """states: One tensor of shape (batch, length, width) for each mixed layer. RETURNS: The same shape."""
+        """Mix the states of the layers.
+
+        states (Sequence[Tensor]): One tensor of shape (batch, length, width) per mixed layer.
+        RETURNS (Tensor): Shape (batch, length, width).
+        """
         shares = torch.softmax(self.weights, 0) * self.scale
         mixed = states[0] * shares[0]
         for layer, share in zip(states[1:], shares[1:], strict=True):
@@ -36,11 +40,14 @@ class ScalarMix(nn.Module):
         return mixed
 
     def write(self, folder: Path) -> None:
-        """Write the learned values as safetensors."""
+        """Write the learned values as a safetensors file."""
         save_file({name: value.detach().cpu() for name, value in self.named_parameters()}, folder / FILE)
 
     def read(self, folder: Path) -> None:
-        """RAISES (StorageError): The file is missing or damaged, or is of another mix."""
+        """Read the values that `write` has written.
+
+        RAISES (StorageError): The file is missing or damaged, or belongs to another mix.
+        """
         try:
             self.load_state_dict(load_file(folder / FILE))
         except (OSError, SafetensorError, RuntimeError) as error:
@@ -48,7 +55,7 @@ class ScalarMix(nn.Module):
 
 
 def mixed_layers(notation: str | None, n_layers: int) -> tuple[int, ...]:
-    """The layers that `scalar_mix` names, in the notation of masks; none for null.
+    """The layers that `scalar_mix` names, in mask notation; none for null.
 
     RAISES (MaskError): The notation does not fit the number of layers, or names no layer.
     """

@@ -1,4 +1,4 @@
-"""Loading a backbone: everything that can be checked without the weights is checked before they are read."""
+"""Loading a backbone. Everything that can be checked without the weights is checked before they are read."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -45,16 +45,16 @@ def load_backbone(
     tokenizer_folder: Path | None = None,
     int8: bool = False,
 ) -> Backbone:
-    """Load a base, put an adapter on it and take the causal mask off. All that can be checked without reading the
-    weights is checked first.
+    """Load a base, add an adapter and remove the causal mask from the layers to unmask. Everything that can be checked
+    without reading the weights is checked first.
 
-    adapter (Path | None): A stored adapter, instead of a fresh one.
-    mix (Path | None): The folder of a stored mix, instead of a fresh one.
+    adapter (Path | None): A stored adapter, instead of a new one.
+    mix (Path | None): The folder of a stored mix, instead of a new one.
     expected_fingerprint (str | None): Refuse any other base.
     at (Path | None): The folder of the base, if it is not where its name says.
     tokenizer_folder (Path | None): Where the tokenizer is, if not with the base.
-    int8 (bool): Whether the weights in the folder are in eight bits, see `int8_files`.
-    RAISES (BaseError, MaskError, AdapterError, StorageError): Something does not fit, see there.
+    int8 (bool): Whether the weights in the folder are in eight bits (`int8_files`).
+    RAISES (BaseError, MaskError, AdapterError, StorageError): A part cannot be read or does not fit the others.
     """
     base, lora = settings.base, settings.lora
     folder = at or resolve_folder(base.name, base.revision)
@@ -88,7 +88,7 @@ def load_backbone(
         model = read_adapter(model, adapter, lora)
     elif lora is not None:
         model = add_adapter(model, lora)
-    # peft's wrapper and modules come in training mode.
+    # peft's wrapper and modules start in training mode.
     model.eval()
     scalar_mix = None
     if layers:
@@ -109,9 +109,9 @@ def load_backbone(
 
 
 def load_base(folder: Path, settings: BaseSettings, device: torch.device) -> PreTrainedModel:
-    """The causal language model of a base as it is, without mask plan or adapter, with the attention that suits it.
+    """Load the causal language model of a base, without mask plan or adapter, with the attention that suits it.
 
-    RAISES (BaseError): It cannot be loaded, or is of a family that cannot be used.
+    RAISES (BaseError): It cannot be loaded, or its family is not supported.
     """
     family = family_of(read_config(folder, settings), settings.name)
     attention = attention_for(family, settings.attention, settings.name)

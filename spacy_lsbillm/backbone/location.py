@@ -1,4 +1,4 @@
-"""Where a base model lies: a folder, a folder that a map names, or the hub's cache."""
+"""Finding the folder of a base: a local folder, one given by a map, or the hub's cache."""
 
 import contextlib
 import os
@@ -10,11 +10,11 @@ from ..errors import BaseError, SettingError
 from ..files import parse_json
 from .tensor_files import weight_files
 
-# A JSON file {"name of a base": "folder"}; relative folders are seen from the file.
+# A JSON file {"name of a base": "folder"}; relative folders are relative to the file.
 MAP_VARIABLE = "SPACY_LSBILLM_BASES"
 COMMIT = re.compile(r"[0-9a-f]{40}")
-# What is fetched of a hub repository: no pickles, no code, no second copies of the weights in other formats. Its card
-# and licence travel with a copy.
+# The files fetched from a hub repository: no pickles, no code, no second copies of the weights in other formats. Card
+# and licence must accompany a copy.
 TOKENIZER_FILES = ("*.json", "*.jinja", "*.txt", "tokenizer.model", "README.md", "LICENSE*", "NOTICE*")
 MODEL_FILES = (*TOKENIZER_FILES, "*.safetensors")
 HUB_IGNORED = ["original/*", "consolidated*", "onnx/*", "adapter_model*"]
@@ -23,12 +23,12 @@ HUB_IGNORED = ["original/*", "consolidated*", "onnx/*", "adapter_model*"]
 def resolve_folder(
     name: str, revision: str | None = None, files: Sequence[str] = MODEL_FILES, hub: bool = True
 ) -> Path:
-    """The local folder of a base. In this order: where the map in the environment variable `SPACY_LSBILLM_BASES` says,
-    a folder of that name, the hub's cache, the hub.
+    """The local folder of a base. Tried in this order: the map in the environment variable `SPACY_LSBILLM_BASES`, a
+    folder of that name, the hub's cache, the hub.
 
-    files (Sequence[str]): What is fetched, as patterns: `MODEL_FILES`, or `TOKENIZER_FILES` for all but the weights.
-    hub (bool): Whether it may be there; a base that was made by a command is not.
-    RAISES (BaseError): There is no such folder and the hub has no such model or cannot be reached.
+    files (Sequence[str]): Patterns of the files to fetch: `MODEL_FILES`, or `TOKENIZER_FILES` for all but the weights.
+    hub (bool): Whether it may be on the hub; a base that was made by a command is not.
+    RAISES (BaseError): There is no such folder, and the hub has no such model or cannot be reached.
     RAISES (SettingError): The map cannot be read.
     """
     local = local_folder(name)
@@ -41,13 +41,13 @@ def resolve_folder(
     if not hub or (looks_like_path and "/" in name):
         raise BaseError(
             f"there is no folder {name!r}{_seen_from(path)}. Name an existing folder{' or a hub id' if hub else ''}, "
-            f"or say where it is with {MAP_VARIABLE}."
+            f"or map it to its folder with {MAP_VARIABLE}."
         )
     return _from_hub(name, revision, files)
 
 
 def local_folder(name: str) -> Path | None:
-    """The folder of a base that needs no hub: where the map says, or a folder of that name; None if there is none.
+    """The folder of a base that needs no hub: that of the map, or a folder of that name; None if there is neither.
 
     RAISES (SettingError): The map cannot be read.
     """
@@ -64,24 +64,24 @@ def _from_hub(name: str, revision: str | None, files: Sequence[str]) -> Path:
     patterns = {"allow_patterns": list(files), "ignore_patterns": HUB_IGNORED}
     try:
         if revision is not None and COMMIT.fullmatch(revision):
-            # A commit never changes: what is in the cache need not be asked for.
+            # A commit never changes: the cache is up to date.
             with contextlib.suppress(FileNotFoundError):
                 found = Path(snapshot_download(name, revision=revision, local_files_only=True, **patterns))
                 if _is_whole(found, files):
                     return found
         return Path(snapshot_download(name, revision=revision, **patterns))
     except Exception as error:
-        # The hub's client raises errors of many libraries; whatever it is, the base is not to be had.
+        # The hub's client raises errors of many libraries. In every case the base is unavailable.
         raise BaseError(
-            f"the base {name!r} is no folder{_seen_from(Path(name))}, and revision {revision or 'main'!r} of it could "
-            f"not be had from the hub ({type(error).__name__}: "
-            f"{str(error).splitlines()[0] if str(error) else 'no details'}). Check the name; where there is no "
-            f"network, name a folder that holds the model, or say where it is with {MAP_VARIABLE}."
+            f"the base {name!r} is not a folder{_seen_from(Path(name))}, and its revision {revision or 'main'!r} could "
+            f"not be fetched from the hub ({type(error).__name__}: "
+            f"{str(error).splitlines()[0] if str(error) else 'no details'}). Check the name; without a network, name a "
+            f"folder that holds the model, or map it to its folder with {MAP_VARIABLE}."
         ) from error
 
 
 def _is_whole(folder: Path, files: Sequence[str]) -> bool:
-    """Whether a folder of the hub's cache has what is wanted of it; an interrupted download leaves a part."""
+    """Whether a folder of the hub's cache has all requested files; an interrupted download leaves only some."""
     if "*.safetensors" in files:
         with contextlib.suppress(BaseError):
             return bool(weight_files(folder))
@@ -111,4 +111,4 @@ def _mapped(name: str) -> Path | None:
 
 
 def _seen_from(path: Path) -> str:
-    return "" if path.is_absolute() else f" (looked for from {Path.cwd()})"
+    return "" if path.is_absolute() else f" (relative to {Path.cwd()})"

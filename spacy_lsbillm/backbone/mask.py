@@ -7,18 +7,18 @@ from itertools import groupby
 from ..errors import MaskError
 
 NOTATIONS = (
-    '"all", "none", a bit string such as "0011" or "bits:0011" (one bit a group of equal size, the first bit is the '
+    '"all", "none", a bit string such as "0011" or "bits:0011" (one bit per group of equal size, the first bit is the '
     'group next to the input), "from:8" (layer 8 and all above, counted from 0) or "layers:4-7,12"'
 )
 
 
 @dataclass(frozen=True)
 class MaskPlan:
-    """What `unmask` says for a model of a given depth.
+    """Which layers `unmask` selects in a model of a given depth.
 
-    notation (str): As it was written.
-    unmasked (tuple[bool, ...]): One entry a layer, the first is next to the input; true where the layer attends in
-        both directions.
+    notation (str): The notation as it was written.
+    unmasked (tuple[bool, ...]): One entry per layer, from the input on; true where the layer attends in both
+        directions.
     """
 
     notation: str
@@ -28,7 +28,7 @@ class MaskPlan:
     def parse(cls, notation: object, n_layers: int, setting: str = "unmask") -> "MaskPlan":
         """Read a notation for a model with `n_layers` layers.
 
-        setting (str): Where it was written, for the message.
+        setting (str): Name of the setting, for the message.
         RAISES (MaskError): The notation cannot be read or does not fit the number of layers.
         """
         text = check_notation(notation, setting)
@@ -50,13 +50,13 @@ class MaskPlan:
 
     @property
     def any(self) -> bool:
-        """Whether some layer attends in both directions."""
+        """Whether any layer attends in both directions."""
         return any(self.unmasked)
 
     @property
     def grouped(self) -> list[tuple[str, int, bool]]:
-        """Layers next to each other that attend alike, from the input on: which, such as "layers 0-3", how many, and
-        whether they attend in both directions."""
+        """Runs of neighbouring layers that attend alike, from the input on: a name such as "layers 0-3", the number of
+        layers, and whether they attend in both directions."""
         found = []
         for flag, run in groupby(range(len(self.unmasked)), self.unmasked.__getitem__):
             layers = list(run)
@@ -71,17 +71,17 @@ class MaskPlan:
 
     @property
     def words(self) -> str:
-        """The same, and where layer 0 is, as sources read bit strings in opposite directions."""
+        """The plan in words, with the position of layer 0, as bit strings are read in opposite directions elsewhere."""
         return f"{self.runs} (layer 0 is next to the input)"
 
 
 def word_for(unmasked: bool) -> str:
-    """How a layer attends, in a word."""
+    """The word for how a layer attends."""
     return "bidirectional" if unmasked else "causal"
 
 
 def check_notation(notation: object, setting: str = "unmask") -> str:
-    """Check what can be checked without a model, and return the notation.
+    """Check a notation as far as that is possible without a model, and return it.
 
     RAISES (MaskError): It cannot be read.
     """
@@ -108,7 +108,7 @@ def check_notation(notation: object, setting: str = "unmask") -> str:
 
 
 def unmasks(notation: str) -> bool:
-    """Whether a notation that can be read names any layer at all."""
+    """Whether a valid notation names any layer."""
     kind, _, value = notation.rpartition(":")
     return kind in ("from", "layers") or value == "all" or "1" in value
 

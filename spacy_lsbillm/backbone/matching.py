@@ -1,7 +1,7 @@
-"""Which stored tensors become which of a model's, whatever names a checkpoint has for them.
+"""Matching the tensors of a checkpoint with those of a model, whatever the checkpoint's names for them.
 
-A checkpoint may hold the model without its head, the language part among others, names that newer versions of
-transformers have changed, or (mixtures of experts) tensors that newer versions join.
+A checkpoint may hold the model without its head, the text part among others, names that newer versions of transformers
+have changed, or (mixtures of experts) tensors that newer versions join.
 """
 
 import re
@@ -17,17 +17,17 @@ from .int8_files import head_tensors, is_int8
 from .tensor_files import StoredTensor, stored_tensors
 
 try:
-    # transformers 5 converts what older versions have saved.
+    # transformers 5 converts checkpoints that older versions have saved.
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 except ImportError:
     get_model_conversion_mapping = None
 RENAMES_FREELY = get_model_conversion_mapping is not None
 
-# In config.json, what says how the weights are stored.
+# The key of config.json that describes how the weights are stored.
 QUANTISED = ("quantization_config", "compression_config")
-# Where checkpoints of several modalities keep the language model, and what that is called in a causal LM, the more
-# particular first; and the head of GPT-NeoX, which transformers 5 has renamed.
+# Prefixes of the language model in multimodal checkpoints, with the causal LM's prefixes, the more specific first; and
+# the head of GPT-NeoX, which transformers 5 has renamed.
 OTHER_NAMES: tuple[dict[str, str], ...] = (
     {r"^model\.language_model\.": "model."},
     {r"^language_model\.": ""},
@@ -40,11 +40,11 @@ OTHER_NAMES: tuple[dict[str, str], ...] = (
 
 @dataclass(frozen=True)
 class Matched:
-    """The tensors of a checkpoint, seen from a model.
+    """The tensors of a checkpoint that a model uses.
 
-    tensors (dict): By the model's names, those that it takes as they are.
-    joined (dict): By the checkpoint's names, those of which transformers makes others when it loads them.
-    made (set[str]): The model's names for what is made of these.
+    tensors (dict): By the model's names, those that it uses unchanged.
+    joined (dict): By the checkpoint's names, those that transformers joins into others when it loads them.
+    made (set[str]): The model's names for the joined tensors.
     renamed (dict | None): See `other_names`.
     """
 
@@ -54,13 +54,13 @@ class Matched:
     renamed: dict[str, str] | None
 
     def written(self, tensor: StoredTensor) -> str:
-        """The name under which a tensor is written for this model alone. All versions of transformers know those in a
-        checkpoint, the model's differ between versions."""
+        """The name under which a tensor is written for this model alone. All versions of transformers know the names in
+        the checkpoint, while the model's names differ between versions."""
         return _renamed(tensor.name, self.renamed or {})
 
 
 def matched_tensors(folder: Path, model: PreTrainedModel) -> Matched:
-    """The stored tensors of a base that its model has a use for.
+    """Find the stored tensors of a base that its model uses.
 
     model (PreTrainedModel): Its `skeleton`.
     RAISES (BaseError): The weight files cannot be read.
@@ -85,8 +85,8 @@ def matched_tensors(folder: Path, model: PreTrainedModel) -> Matched:
 
 
 def other_names(stored: Iterable[str], model: PreTrainedModel) -> dict[str, str] | None:
-    """How the names in a checkpoint are changed into the model's, in the form of `from_pretrained`'s `key_mapping`.
-    None where nothing has to be changed that transformers does not change itself."""
+    """How to change the names in a checkpoint into the model's, as `from_pretrained`'s `key_mapping`. None if
+    transformers itself does all that is needed."""
     names = list(stored)
     needed = model.state_dict()
     best, most = None, len(set(names) & set(needed))
@@ -106,7 +106,7 @@ def _renamed(name: str, mapping: Mapping[str, str]) -> str:
 def _names(
     stored: Iterable[str], model: PreTrainedModel, mapping: dict[str, str] | None
 ) -> dict[str, tuple[str, bool]]:
-    """For each stored name the model's, and whether the tensor is converted."""
+    """The model's name for each stored name, and whether the tensor is converted."""
     needed = model.state_dict()
     if RENAMES_FREELY:
         transforms = get_model_conversion_mapping(model, mapping)
@@ -124,7 +124,7 @@ def _names(
     for name in stored:
         target = _renamed(name, mapping)
         if target not in needed:
-            # Saved without a head, as the original GPT-2 is.
+            # Saved without a head, like the original GPT-2.
             with_prefix = f"{model.base_model_prefix}.{target}"
             target = with_prefix if with_prefix in needed else target
         result[name] = (target, False)
@@ -132,11 +132,11 @@ def _names(
 
 
 def check_weights(folder: Path, model: PreTrainedModel, int8: bool = False) -> None:
-    """Compare the names and shapes of the stored tensors with those the model needs, before any is read.
+    """Compare the names and shapes of the stored tensors with those that the model needs, before any is read.
 
     model (PreTrainedModel): Its `skeleton`.
-    int8 (bool): Whether it is to be in eight bits, see `int8_files`.
-    RAISES (BaseError): They are quantised, some are missing, and would be initialised at random, or have another shape.
+    int8 (bool): Whether they must be in eight bits (`int8_files`).
+    RAISES (BaseError): They are quantised, some are missing and would be initialised at random, or a shape differs.
     """
     if not (int8 and is_int8(folder)):
         _refuse_quantised(folder)
@@ -148,18 +148,21 @@ def check_weights(folder: Path, model: PreTrainedModel, int8: bool = False) -> N
         shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         raise BaseError(
             f"the base folder {folder} lacks weights that a {model.config.model_type} model has: {shown}. They would "
-            f"be random. Fetch the model again, or save it whole."
+            f"be random. Fetch the model again, or save it completely."
         )
     for name, tensor in sorted(matched.tensors.items()):
         if needed[name] != tensor.shape:
             raise BaseError(
-                f"the base folder {folder} has {name} in the shape {tensor.shape}, its config needs {needed[name]}. "
-                f"Fetch the model again, with the config that belongs to it."
+                f"the base folder {folder} has {name} in the shape {tensor.shape}, but its config needs "
+                f"{needed[name]}. Fetch the model again, with its own config."
             )
 
 
 def _refuse_quantised(folder: Path) -> None:
-    """RAISES (BaseError): The config says that the weights are stored quantised."""
+    """Refuse weights that are stored quantised.
+
+    RAISES (BaseError): The config says that they are.
+    """
     whole = read_json(folder)
     parts = [whole, *(part for part in whole.values() if isinstance(part, dict))]
     said = next((part[key] for part in parts for key in QUANTISED if part.get(key)), None)
@@ -169,11 +172,11 @@ def _refuse_quantised(folder: Path) -> None:
     for setting, bits in (("load_in_4bit", "4-bit"), ("load_in_8bit", "8-bit")):
         method += f", {bits}" if said.get(setting) else ""
     raise BaseError(
-        f"the weights in the base folder {folder} are stored quantised ({method}). Name the base as it was before: it "
+        f"the weights in the base folder {folder} are stored quantised ({method}). Name the original base: it "
         f'is quantised here while it is loaded, with quantization = "nf4", "fp4" or "int8".'
     )
 
 
 def tied_weights(model: PreTrainedModel) -> set[str]:
-    """Tensors that are the same as others and need not be stored: a tied head."""
+    """The names of tensors that equal others and need not be stored, such as a tied head."""
     return set(getattr(model, "_tied_weights_keys", None) or ()) if model.config.tie_word_embeddings else set()

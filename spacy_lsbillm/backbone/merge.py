@@ -1,4 +1,4 @@
-"""A plain model with an adapter folded in, made from files: tensor by tensor, never the whole model in memory."""
+"""Writing a plain model with an adapter folded in, tensor by tensor: the whole model is never in memory."""
 
 import shutil
 from collections.abc import Callable, Collection, Iterator
@@ -17,7 +17,7 @@ from .matching import matched_tensors
 from .tensor_files import NewTensor, StoredTensor, write_tensors
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-# What belongs to a base beside its weights: a licence has to travel with them.
+# The files that belong to a base beside its weights. The licence must accompany them.
 LICENCES = ("LICENSE*", "NOTICE*")
 BESIDE = ("generation_config.json", "README.md", *LICENCES)
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -30,10 +30,10 @@ def write_model(
     target: Path,
     kept: Collection[int] | None = None,
 ) -> None:
-    """Write a base into a new folder, in files of at most 4 GB, cut to the layers that are used.
+    """Write a base into a new folder, in files of at most 4 GB, reduced to the layers that are used.
 
     folder (Path), settings (BaseSettings), adapter (tuple | None), kept (Collection[int] | None): See `merged_model`.
-    RAISES (BaseError, AdapterError, SettingError): See there.
+    RAISES (BaseError, AdapterError, SettingError): As in `merged_model`.
     """
     merged = merged_model(folder, settings, adapter, kept)
     target.mkdir()
@@ -45,7 +45,7 @@ def write_model(
 
 
 def copy_beside(folder: Path, target: Path, patterns: tuple[str, ...] = BESIDE) -> None:
-    """Copy what belongs to a base beside its weights."""
+    """Copy the files that belong to a base beside its weights."""
     for pattern in patterns:
         for path in folder.glob(pattern):
             shutil.copyfile(path, target / path.name)
@@ -53,12 +53,12 @@ def copy_beside(folder: Path, target: Path, patterns: tuple[str, ...] = BESIDE) 
 
 @dataclass(frozen=True)
 class Merged:
-    """A model that is yet to be written: its tensors are made while they are.
+    """A model that is yet to be written. Its tensors are computed while they are written.
 
-    config (PretrainedConfig): With the layers that are used, and the dtype of the result.
+    config (PretrainedConfig): Its config, with the layers that are used and the dtype of the result.
     model (PreTrainedModel): Its `skeleton`.
-    tensors (dict): By the names under which they are written.
-    names (dict): Those names, by the model's own, as far as its weights are written as they are.
+    tensors (dict): The tensors by the names under which they are written.
+    names (dict): Those names, by the model's own, for all weights that are written under a single name.
     """
 
     config: Any
@@ -73,15 +73,16 @@ def merged_model(
     adapter: tuple[Path, LoraSettings] | None,
     kept: Collection[int] | None = None,
 ) -> Merged:
-    """A base cut to the layers that are used, with an adapter folded in.
+    """A base reduced to the layers that are used, with an adapter folded in.
 
     folder (Path): The base.
-    settings (BaseSettings): With an adapter, or in eight bits, `dtype` is that of the result. Quantisation is of no
-        interest: the adapter is added to the base as it is stored.
+    settings (BaseSettings): With an adapter, or in eight bits, `dtype` is that of the result. Quantisation is ignored:
+        the adapter is added to the base as it is stored.
     adapter (tuple | None): The folder of an adapter to fold in, and its settings.
-    kept (Collection[int] | None): Weights in eight bits, see `int8_files`, but for those of these layers.
-    RAISES (BaseError, AdapterError, SettingError): The base or the adapter cannot be read, or the base cannot be had in
-        eight bits.
+    kept (Collection[int] | None): If given, weights are written in eight bits (`int8_files`), except those of these
+        layers.
+    RAISES (BaseError, AdapterError, SettingError): The base or the adapter cannot be read, or the base cannot be
+        written in eight bits.
     """
     config = read_config(folder, settings)
     model = skeleton_for(folder, config)
@@ -107,10 +108,10 @@ def merged_model(
 
 
 class _Update:
-    """What an adapter does to one weight (LoRA: arXiv 2106.09685; DoRA: arXiv 2402.09353, section 4.1).
+    """The update of an adapter to one weight (LoRA: arXiv 2106.09685; DoRA: arXiv 2402.09353, section 4.1).
 
     down (Tensor), up (Tensor): Shapes (r, in) and (out, r).
-    scale (float): Of their product.
+    scale (float): Factor of their product.
     magnitude (Tensor | None): With DoRA, the length of each row of the result, shape (out,).
     """
 
@@ -118,7 +119,10 @@ class _Update:
         self._down, self._up, self._scale, self._magnitude = down, up, scale, magnitude
 
     def __call__(self, weight: Tensor) -> Tensor:
-        """weight (Tensor): float32, shape (out, in). It is changed in place."""
+        """Add the update to a weight.
+
+        weight (Tensor): float32, shape (out, in). It is changed in place.
+        """
         weight.addmm_(self._up.float(), self._down.float(), alpha=self._scale)
         if self._magnitude is not None:
             weight *= (self._magnitude.float() / weight.norm(dim=1))[:, None]
@@ -126,7 +130,7 @@ class _Update:
 
 
 def _updates(folder: Path, lora: LoraSettings) -> dict[str, _Update]:
-    """By the name of the module that is changed."""
+    """The updates by name of the module that they change."""
     state = read_state(folder)
     scale = lora.alpha / (lora.r**0.5 if lora.use_rslora else lora.r)
     end = ".lora_A.weight"
@@ -158,7 +162,7 @@ def _changed(stored: StoredTensor, dtype: torch.dtype, update: _Update | None, t
 
 
 def encoded(values: Tensor) -> NewTensor:
-    """A tensor in memory as one to be written."""
+    """Turn a tensor in memory into one that can be written."""
     return NewTensor(NAMES[values.dtype], tuple(values.shape), lambda: [_bytes(values)])
 
 

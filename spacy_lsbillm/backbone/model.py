@@ -1,4 +1,4 @@
-"""The backbone: a base model, its mask plan and its adapter, as one thing that turns pieces into states."""
+"""The backbone: a base model with its mask plan and its adapter, which turns pieces into states."""
 
 import copy
 from dataclasses import dataclass, replace
@@ -28,12 +28,12 @@ from .unmask import unmask_layers, weigh_right
 class BackboneSettings:
     """Everything that decides what a backbone computes.
 
-    base (BaseSettings): See there.
+    base (BaseSettings): Which base, and in what form it is loaded.
     unmask (str): The layers that attend in both directions, in mask notation.
-    lora (LoraSettings | None): None leaves the base frozen.
+    lora (LoraSettings | None): The adapter; None leaves the base frozen.
     scalar_mix (str | None): The layers whose learned mix is the output, in mask notation; None for the last layer.
-    gradient_checkpointing (bool): Keep no states of layers for the backward pass but compute them again: less memory,
-        more time. The result is the same.
+    gradient_checkpointing (bool): Recompute the states of layers in the backward pass instead of keeping them: less
+        memory, more time. The result is the same.
     """
 
     base: BaseSettings
@@ -54,20 +54,20 @@ class BackboneSettings:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A loaded base with its mask plan and its adapter. `load_backbone` makes one.
+    """A loaded base with its mask plan and its adapter. Create one with `load_backbone`.
 
-    model (PreTrainedModel | PeftModel): The causal LM, wrapped by peft where there is an adapter.
+    model (PreTrainedModel | PeftModel): The causal LM, wrapped by peft if there is an adapter.
     shared (SharedBase): Its frozen weights, which other backbones may use as well.
-    mix (ScalarMix | None): The learned mix of layers, if the output is one.
-    tokenizer (PreTrainedTokenizerFast): The base's.
+    mix (ScalarMix | None): The learned mix of layers, if that is the output.
+    tokenizer (PreTrainedTokenizerFast): The base's tokenizer.
     plan (MaskPlan): Which layers attend in both directions.
-    settings (BackboneSettings): What was asked for.
-    family (Family): How its model is made.
-    folder (Path): Where the base lies.
-    origin (Origin): What is known of the base.
-    fingerprint (str): Of the files that were loaded; a pipeline may hold a part of its base, or a merged one.
-    stored_as (str | None): "merged" or "int8", where an adapter was folded into the base before it was stored, or the
-        weights were rounded, so that it cannot be stored in another way nor trained; else None.
+    settings (BackboneSettings): The settings it was loaded with.
+    family (Family): The structure of the model.
+    folder (Path): The folder of the base.
+    origin (Origin): What is known about the source of the base.
+    fingerprint (str): Fingerprint of the loaded files; a pipeline may hold a part of its base, or a merged one.
+    stored_as (str | None): "merged" or "int8" if an adapter was folded into the base before it was stored, or the
+        weights were rounded: it can then neither be stored in another form nor trained. Else None.
     """
 
     model: PreTrainedModel | PeftModel
@@ -84,7 +84,7 @@ class Backbone:
 
     @property
     def base(self) -> BaseSettings:
-        """What was loaded."""
+        """The settings of the loaded base."""
         return self.settings.base
 
     @property
@@ -94,17 +94,17 @@ class Backbone:
 
     @property
     def causal_lm(self) -> PreTrainedModel:
-        """The causal LM, with the adapter in its modules but without peft's wrapper."""
+        """The causal LM with the adapter in its modules but without peft's wrapper."""
         return self.model.base_model.model if self.adapted else self.model
 
     @property
     def width(self) -> int:
-        """The size of a state."""
+        """The width of a state."""
         return int(self.causal_lm.get_output_embeddings().in_features)
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.model.parameters()).device
 
     @property
@@ -118,29 +118,30 @@ class Backbone:
 
     @cached_property
     def _adapter_parameters(self) -> dict[str, nn.Parameter]:
-        # To look through all modules takes a tenth of a small training step.
+        # Looking through all modules takes a tenth of a small training step.
         return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
 
     def mix_parameters(self) -> dict[str, nn.Parameter]:
-        """The mix's parameters, by name."""
+        """The parameters of the layer mix, by name."""
         return {} if self.mix is None else {f"mix.{name}": value for name, value in self.mix.named_parameters()}
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """The parameters that training changes, by name: those of the adapter and of the mix."""
+        """The parameters that training changes, by name: those of the adapter and of the layer mix."""
         return self.adapter_parameters() | self.mix_parameters()
 
     @property
     def packs(self) -> bool:
-        """Whether several sequences may share a row of `states`, told apart by their positions."""
+        """Whether several sequences may share a row of `states`, separated by their positions."""
         return self.family.packs
 
     def states(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor | None = None) -> Tensor:
-        """The last layer's states, normalised as the language-model head would get them; or a mix of several layers'.
+        """The last layer's states, normalised as the language-model head would receive them, or the mix of several
+        layers.
 
-        input_ids (Tensor): Padded on the right, shape (batch, length); what stands in padding has no influence.
+        input_ids (Tensor): Padded on the right, shape (batch, length). The ids in padding have no influence.
         attention_mask (Tensor): 1 for a piece, 0 for padding, shape (batch, length).
-        position_ids (Tensor | None): Where rows hold several sequences, the place of each piece in its own; a new one
-            begins wherever the next place is not the next number. 0 for padding. Shape (batch, length).
+        position_ids (Tensor | None): If rows hold several sequences, the position of each piece in its own, 0 for
+            padding; a new sequence begins wherever the position is not the previous one plus 1. Shape (batch, length).
         RETURNS (Tensor): Shape (batch, length, width), in the base's dtype.
         """
         decoder = decoder_of(self.causal_lm, self.family)
@@ -152,10 +153,10 @@ class Backbone:
         return self.mix(_normalised(output, self.mix.layers, decoder, self.family))
 
     def logits(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor | None, chosen: Tensor) -> Tensor:
-        """What the language-model head says at chosen pieces, with the scale, bias and cap that the family has.
+        """The language-model head's scores at chosen pieces, with the scale, bias and cap of the family.
 
         input_ids (Tensor), attention_mask (Tensor), position_ids (Tensor | None): As in `states`.
-        chosen (Tensor): True where it is wanted, shape (batch, length).
+        chosen (Tensor): True at the chosen pieces, shape (batch, length).
         RETURNS (Tensor): Shape (number of chosen pieces, vocabulary), row by row.
         """
 
@@ -163,7 +164,8 @@ class Backbone:
             output.last_hidden_state = output.last_hidden_state[chosen].unsqueeze(0)
             return output
 
-        # The head is run by the model itself, on those states alone: of all pieces its logits would take the memory.
+        # The model itself runs the head, on the chosen states only: the logits of all pieces would take too much
+        # memory.
         hook = decoder_of(self.causal_lm, self.family).register_forward_hook(pick)
         try:
             said = self.causal_lm(**self._arguments(input_ids, attention_mask, position_ids))
@@ -173,62 +175,63 @@ class Backbone:
         return logits
 
     def _arguments(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor | None) -> dict[str, Any]:
-        """What the model is called with; see `states`."""
+        """The arguments of the model; see `states`."""
         mask: Tensor | None = attention_mask
         placed = {}
         if position_ids is not None:
             placed["position_ids"] = position_ids
-            # Without a mask transformers looks for packed sequences itself, and makes one for each kind of layer.
+            # Without a mask transformers detects packed sequences itself, and builds a mask for each kind of layer.
             mask = None
             if not has_windows(self.config):
                 mask = causal_blocks(position_ids, self.config._attn_implementation, self.causal_lm.dtype)
         return {"input_ids": input_ids, "attention_mask": mask, "use_cache": False, **placed}
 
     def use_mask(self, notation: str | None) -> None:
-        """Compute with other layers unmasked from now on. What is stored stays what was asked for, `plan`.
+        """Compute with other layers unmasked from now on. `plan`, which is what a stored pipeline records, does not
+        change.
 
-        notation (str | None): In mask notation; None goes back to `plan`.
+        notation (str | None): In mask notation; None returns to `plan`.
         RAISES (MaskError): It cannot be read or does not fit the number of layers.
         """
         plan = self.plan if notation is None else MaskPlan.parse(notation, len(self.plan.unmasked))
         unmask_layers(layers_of(decoder_of(self.causal_lm, self.family), self.family), plan)
 
     def weigh_right(self, weight: float) -> None:
-        """Compute from now on with the right side of unmasked layers weighted, see `unmask.weigh_right`."""
+        """Weight the right side of unmasked layers from now on; see `unmask.weigh_right`."""
         weigh_right(layers_of(decoder_of(self.causal_lm, self.family), self.family), weight)
 
     def to(self, device: torch.device) -> None:
-        """Move the weights."""
+        """Move the weights to a device."""
         self.model.to(device)
         self.__dict__.pop("_adapter_parameters", None)
         if self.mix is not None:
             self.mix.to(device)
 
     def set_training(self, training: bool) -> None:
-        """Switch dropout and gradient checkpointing on or off. Modules that are as they should be are left alone, which
+        """Switch dropout and gradient checkpointing on or off. Modules already in the right mode are skipped, which
         saves a tenth of a small training step."""
         model: Any = self.model
         if model.training is not training:
-            # After an interrupt half-way some modules are in one mode and some in the other, whatever the model says.
+            # After an interrupt the modules may be in different modes, whatever the model's own flag says.
             model.training = None
             for child in model.children():
                 child.train(training)
             model.training = training
 
     def twin(self) -> "Backbone":
-        """A second backbone over the same base weights, which are shared, with its own copy of adapter and mix."""
+        """A second backbone that shares the base weights, with its own copy of adapter and mix."""
         return replace(self, model=over_the_same_weights(self.model), mix=copy.deepcopy(self.mix))
 
     @property
     def alone(self) -> bool:
-        """Whether no other pipeline holds the same weights. (Twins belong to the same pipeline.)"""
-        # None where its own tree has made way for twins.
+        """Whether no other pipeline uses the same weights. (Twins belong to the same pipeline.)"""
+        # None where twins have replaced its own tree.
         return self.shared.users <= 1
 
 
 def _normalised(output: Any, layers: tuple[int, ...], decoder: nn.Module, family: Family) -> list[Tensor]:
-    """The states of chosen layers, each through the norm that follows the last one: layers below it leave a sum that
-    grows with depth, which is not comparable between layers."""
+    """The states of chosen layers, each normalised by the norm after the last layer: the unnormalised sums grow with
+    depth and are not comparable between layers."""
     norm = nn.Identity() if family.norm is None else decoder.get_submodule(family.norm)
     states = output.hidden_states
     last = len(states) - 2

@@ -1,4 +1,4 @@
-"""What is known of where a base comes from: its commit, its licence, the command that has made it."""
+"""What is known about the source of a base: its commit, its licence, the command that made it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,20 +7,20 @@ from typing import Any
 from ..files import parse_json
 from .location import COMMIT
 
-# Beside a base that a command here has made: how, and from what.
+# A file beside a base that a command of this package made: how, and from what.
 ORIGIN = "origin.json"
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a stored pipeline says of its base.
+    """What a stored pipeline records about its base.
 
     fingerprint (str): See `fingerprint`.
     digest (str | None): See `full_digest`; None if not yet computed.
-    commit (str | None): Of the hub, if it is from there.
-    license (str | None): As the base's card names it.
-    arithmetic (dict | None): See `arithmetic_of`; None where an older version has saved the pipeline.
-    made_with (str | None): The command that makes it again, if one of this package has made it.
+    commit (str | None): The hub's commit, if the base is from there.
+    license (str | None): The licence that the base's card names.
+    arithmetic (dict | None): See `arithmetic_of`; None if an older version saved the pipeline.
+    made_with (str | None): The command that makes the base again, if a command of this package made it.
     """
 
     fingerprint: str
@@ -32,12 +32,12 @@ class Origin:
 
 
 def commit_of(folder: Path) -> str | None:
-    """The hub's commit that a folder of its cache holds."""
+    """The hub's commit of a folder in its cache; None for other folders."""
     return folder.name if folder.parent.name == "snapshots" and COMMIT.fullmatch(folder.name) else None
 
 
 def made_with_of(folder: Path) -> str | None:
-    """The command that has made a base, as it says beside it; None where nothing does."""
+    """The command that made a base, from the file beside it; None if there is none."""
     try:
         said = parse_json((folder / ORIGIN).read_text(encoding="utf8")).get("made_with")
     except (OSError, ValueError, AttributeError):
@@ -46,14 +46,14 @@ def made_with_of(folder: Path) -> str | None:
 
 
 def license_of(folder: Path) -> str | None:
-    """The licence that a base's card names in its front matter; None without one."""
+    """The licence in the front matter of a base's card; None if it names none."""
     from huggingface_hub import metadata_load
 
     card = folder / "README.md"
     try:
         metadata = metadata_load(card) if card.is_file() else None
     except ValueError:
-        # Front matter that is no YAML.
+        # Front matter that is not YAML.
         return None
     named = (metadata or {}).get("license")
     return str(named) if named else None

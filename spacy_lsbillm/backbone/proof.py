@@ -1,8 +1,8 @@
-"""Whether the causal mask can be taken off a model: tried on a small random copy of its config, in seconds, before any
-weights are read.
+"""Proving that the causal mask can be removed from a model, on a small random copy of its config, in seconds, before
+any weights are read.
 
-What is checked is what docs/masks.md promises: layer by layer, what a piece can see; padding; rows that are shared;
-the adapter. Everything is measured, and a model that fails is refused with what was measured.
+The checks are those that docs/masks.md promises: what a piece can see, layer by layer; padding; packed rows; the
+adapter. Everything is measured, and a model that fails is refused with the measurement.
 """
 
 import contextlib
@@ -30,21 +30,21 @@ from .sharing import SharedBase
 from .shrink import VOCABULARY, WINDOW_NAMES, shrunken
 from .unmask import mask_given, unmask_layers
 
-# A difference between states below this share of the largest one is rounding, and one above it is not.
+# Differences between states below this fraction of the largest state are rounding, those above are not.
 TOLERANCE = 1e-4
 LENGTH = 12
-# Of the windows of the check of windows, and what is moved in it.
+# The sliding window, and the changed position, in the check of windows.
 NARROW, MIDDLE = 4, 6
 CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One check.
+    """One check of a proof.
 
-    what (str): What must hold.
+    what (str): The property that must hold.
     passed (bool): Whether it does.
-    measured (str): What was measured.
+    measured (str): The measurement, in words.
     """
 
     what: str
@@ -54,14 +54,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class Proof:
-    """What was found out about a config.
+    """The result of the checks of a config.
 
     model_type (str): The config's.
-    version (str): Of transformers.
-    family (Family | None): None if the model cannot be used.
-    findings (tuple[Finding, ...]): In the order in which they were made; of a model that cannot be used, the last one
-        says why.
-    seconds (float): How long it took.
+    version (str): The version of transformers.
+    family (Family | None): The structure of the model; None if the model cannot be used.
+    findings (tuple[Finding, ...]): The checks in order; if the model cannot be used, the last one says why.
+    seconds (float): How long the checks took.
     """
 
     model_type: str
@@ -89,13 +88,13 @@ class _Log:
         return passed
 
     def need(self, what: str, passed: bool, measured: str) -> None:
-        """RAISES (_Failed): It does not hold."""
+        """RAISES (_Failed): The property does not hold."""
         if not self.add(what, passed, measured):
             raise _Failed
 
     @contextlib.contextmanager
     def step(self, what: str) -> Iterator[None]:
-        """What goes wrong inside is a finding: these are other people's models, and may raise anything."""
+        """Turn an error inside into a finding: third-party models may raise anything."""
         try:
             yield
         except _Failed:
@@ -107,11 +106,11 @@ class _Log:
 
 
 def prove(config: Any, name: str) -> Proof:
-    """Try a small copy of a config.
+    """Check a small copy of a config.
 
-    config (PretrainedConfig): Of a causal language model, without vision or audio parts.
+    config (PretrainedConfig): The config of a causal language model, without vision or audio parts.
     name (str): The base's, for messages.
-    RAISES (BaseError): The small copy of the config cannot be made.
+    RAISES (BaseError): The small copy of the config cannot be created.
     """
     begun = time.monotonic()
     small = shrunken(config, name)
@@ -127,7 +126,7 @@ def _prove(config: Any, small: Any, name: str, log: _Log) -> Family:
     log.need("it is a decoder alone", not small.is_encoder_decoder, f"is_encoder_decoder = {small.is_encoder_decoder}")
     models: dict[str, PreTrainedModel] = {}
     for attention in reversed(ATTENTIONS):
-        # SDPA is the faster one, not every model has it.
+        # SDPA is faster, but not every model supports it.
         with contextlib.suppress(ValueError, ImportError) if attention == "sdpa" else log.step("a small copy is made"):
             models[attention] = random_model(small, attention)
     with log.step("its layers are found"):
@@ -152,10 +151,10 @@ def _prove(config: Any, small: Any, name: str, log: _Log) -> Family:
 
 
 def random_model(config: Any, attention: str) -> PreTrainedModel:
-    """With weights large enough for its layers to matter; the usual ones leave them near identity."""
+    """Create a model with weights large enough for its layers to matter; the usual ones leave them near identity."""
     torch.manual_seed(0)
     with making_modules:
-        # A model writes its attention into the config that it is given.
+        # A model writes its attention implementation into the config that it is given.
         model = AutoModelForCausalLM.from_config(
             copy.deepcopy(config), attn_implementation=attention, **{DTYPE_SETTING: torch.float32}
         )
@@ -169,7 +168,7 @@ def random_model(config: Any, attention: str) -> PreTrainedModel:
 
 
 def anatomy(model: PreTrainedModel) -> Family:
-    """Where a causal language model keeps what is used here, found by running it."""
+    """Find the structure of a causal language model by running it."""
     path, layers = find_layers(model)
     decoder = model.get_submodule(path)
     outputs: dict[str, Any] = {}
@@ -185,7 +184,7 @@ def anatomy(model: PreTrainedModel) -> Family:
 
 
 def _own_states(model: PreTrainedModel, family: Family, log: _Log) -> Tensor:
-    """What the model computes without any of our doing, on rows with padding."""
+    """What the unchanged model computes, on rows with padding."""
     ids, mask = trial_batch()
     decoder = model.get_submodule(family.decoder)
     with log.step("it runs"), torch.inference_mode():
@@ -196,13 +195,13 @@ def _own_states(model: PreTrainedModel, family: Family, log: _Log) -> Tensor:
 
 
 def bare_backbone(model: PreTrainedModel, family: Family, name: str) -> Backbone:
-    """A backbone over a model, without adapter and tokenizer, all of its layers causal."""
+    """Create a backbone over a model, without adapter or tokenizer, with all layers causal."""
     base = BaseSettings(name, attention=family.attentions[0])
     shared = SharedBase(model)
     tree = shared.tree(shared.layers, family)
     plan = MaskPlan.parse("none", shared.layers)
     unmask_layers(layers_of(tree.get_submodule(family.decoder), family), plan)
-    # A tokenizer is the one thing that the checks have no use for.
+    # The checks do not need a tokenizer.
     no_tokenizer: Any = PreTrainedTokenizerFast
     return Backbone(
         tree, shared, None, no_tokenizer, plan, BackboneSettings(base, "none"), family, Path(), Origin(""), ""
@@ -210,8 +209,8 @@ def bare_backbone(model: PreTrainedModel, family: Family, name: str) -> Backbone
 
 
 def _check_masks(backbone: Backbone, log: _Log, attention: str) -> None:
-    """In a batch with padding an attention layer gets a mask over pairs of pieces. Layers that mix pieces in another
-    way, such as state spaces, linear attention and convolutions, do not."""
+    """Check that each attention layer gets a mask over pairs of pieces in a batch with padding. Layers that mix pieces
+    in another way, such as state spaces, linear attention and convolutions, do not."""
     given: list[Any] = []
 
     def look(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -259,7 +258,7 @@ def _movement(moved: tuple[float, float]) -> str:
 
 
 def _layers_in_words(backbone: Backbone) -> list[str]:
-    """Each layer with its kind, where the config tells them apart."""
+    """Each layer with its kind, if the config names kinds."""
     count, config = len(backbone.plan.unmasked), backbone.config
     kinds = getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None) or []
     shown = [f" ({kind})" for kind in kinds] if len(kinds) == count else [""] * count
@@ -283,7 +282,7 @@ def _check_padding(backbone: Backbone, log: _Log, attention: str) -> None:
 
 
 def _check_packing(backbone: Backbone, log: _Log, attention: str) -> bool:
-    """Two texts in one row must be as each alone. If they are not, texts get rows of their own."""
+    """Check that two texts in one row give the same states as each alone. If not, texts are not packed."""
     what = f"{attention}: texts that share a row are as each alone"
     sizes = (5, 7)
     ids = _pieces(1)
@@ -303,7 +302,7 @@ def _check_packing(backbone: Backbone, log: _Log, attention: str) -> bool:
 
 
 def _check_windows(config: Any, name: str, family: Family, attentions: tuple[str, ...], log: _Log) -> None:
-    """A sliding window that is unmasked reaches as far to the right as to the left."""
+    """Check that an unmasked sliding window reaches as far to the right as to the left."""
     windows = [key for key in WINDOW_NAMES if isinstance(getattr(config, key, None), int) and getattr(config, key)]
     if not windows or not getattr(config, "use_sliding_window", True):
         return
@@ -331,14 +330,14 @@ def _check_windows(config: Any, name: str, family: Family, attentions: tuple[str
 
 
 def _reach(backbone: Backbone, layer: int) -> list[int]:
-    """The places of one layer's output that move when a piece in the middle changes and what enters the layer moves in
-    that place alone, as it does in the first layer."""
+    """The positions of one layer's output that change when a middle piece changes and the layer's input changes only at
+    that position, as it does in the first layer."""
     found: list[Tensor] = []
     decoder = backbone.causal_lm.get_submodule(backbone.family.decoder)
     chosen = layers_of(decoder, backbone.family)[layer]
 
     def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        # The same states from whatever layers are below.
+        # The same input, whatever the layers below compute.
         states = args[0] if args else kwargs["hidden_states"]
         states = torch.randn(states.shape, generator=torch.Generator().manual_seed(3))
         if found:
@@ -388,7 +387,7 @@ def _pieces(rows: int) -> Tensor:
 
 
 def trial_batch() -> tuple[Tensor, Tensor]:
-    """Three rows; the second has padding, the third almost nothing else."""
+    """Three rows of pieces; the second has some padding, the third is almost all padding."""
     ids = _pieces(3)
     mask = torch.ones_like(ids)
     mask[1, 7:] = 0
@@ -397,7 +396,7 @@ def trial_batch() -> tuple[Tensor, Tensor]:
 
 
 def _moved(backbone: Backbone, unmask: str) -> tuple[float, float]:
-    """How far the first position moves under a mask when the last piece changes: without padding, and at the least in
+    """How far the first position moves under a mask when the last piece changes: without padding, and the minimum over
     rows of which some are padded."""
     backbone.use_mask(unmask)
     found = []
@@ -422,6 +421,6 @@ def _states(backbone: Backbone, ids: Tensor, mask: Tensor, positions: Tensor | N
 
 
 def distance(one: Tensor, other: Tensor) -> float:
-    """The largest difference, as a share of the largest state."""
+    """The largest difference, relative to the largest state."""
     largest = max(float(one.abs().max()), float(other.abs().max()), 1e-6)
     return float((one - other).abs().max()) / largest

@@ -1,8 +1,8 @@
-"""Which families are known to work, and in which variants: proofs that were made before, and those of this process.
+"""The families known to work, and in which variants: shipped proofs, and those made in this process.
 
-`proved.json` holds what `scripts/prove_families.py` has found for the default config of every causal language model
-that transformers has, and for variants of some, per version of transformers. What it does not hold is proved when it is
-first asked for.
+`proved.json` holds the results of `scripts/prove_families.py` for the default config of every causal language model in
+transformers, and for variants of some, per version of transformers. Other variants are proved when they are first
+used.
 """
 
 import json
@@ -24,22 +24,22 @@ _made: dict[str, Proof] = {}
 
 
 def minor_version(version: str = transformers.__version__) -> str:
-    """The first two numbers of a version: proofs hold for all patches of it."""
+    """The first two numbers of a version, as proofs hold for all its patches."""
     return ".".join(version.split(".")[:2])
 
 
 @cache
 def shipped() -> dict[str, dict[str, dict[str, Any]]]:
-    """By minor version of transformers and by variant: `{"family": …}`, or `{"refused": "why"}`."""
+    """The shipped proofs by minor version of transformers and variant: `{"family": …}`, or `{"refused": "why"}`."""
     return json.loads(files(__package__).joinpath(FILE).read_text(encoding="utf8"))
 
 
 def family_of(config: Any, name: str) -> Family:
-    """How the model of a config is made, if the mask can be taken off it.
+    """The structure of a config's model, if its mask can be removed.
 
-    config (PretrainedConfig): Of a causal language model.
+    config (PretrainedConfig): The config of a causal language model.
     name (str): The base's, for the message.
-    RAISES (BaseError): It cannot be taken off, or the model cannot be tried.
+    RAISES (BaseError): It cannot be removed, or the model cannot be tried.
     """
     variant = variant_of(config)
     known = shipped().get(minor_version(), {}).get(variant)
@@ -53,16 +53,16 @@ def family_of(config: Any, name: str) -> Family:
         raise BaseError(
             f"the causal mask of the base {name!r} ({variant}) cannot be taken off with transformers "
             f"{transformers.__version__}. On a small random copy of it: {reason}. "
-            f"`python -m spacy lsbillm check-base` prints all that was measured, and docs/families.md lists the "
+            f"`python -m spacy lsbillm check-base` prints all measurements, and docs/families.md lists the "
             f"families that work."
         )
     return family
 
 
 def proof_of(config: Any, name: str) -> Proof:
-    """The proof for a config, made if this process has not made it yet.
+    """The proof of a config, made if this process has not made it yet.
 
-    RAISES (BaseError): A small copy of the config cannot be made.
+    RAISES (BaseError): A small copy of the config cannot be created.
     """
     variant = variant_of(config)
     with _lock:

@@ -1,4 +1,4 @@
-"""Silence of transformers where this package checks for itself."""
+"""Silencing transformers where this package checks for itself."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,11 +9,11 @@ from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_b
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """transformers warns of what is checked here, such as layers that are left out on purpose, and version 5 shows a
-    progress bar for each base that it reads."""
+    """Silence transformers inside the context: it warns of things that are checked here, such as layers left out on
+    purpose, and version 5 shows a progress bar for each base that it reads."""
     logging = transformers.logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    # transformers switches those of huggingface_hub together with its own.
+    # transformers switches the bars of huggingface_hub together with its own.
     hub_bars = not are_progress_bars_disabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

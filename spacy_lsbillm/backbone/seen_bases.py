@@ -1,5 +1,5 @@
-"""Which bases this process has seen, and where: a stored pipeline that names a base is content with any copy of it, and
-no base is read twice for its digest."""
+"""The bases that this process has seen, and their folders. A stored pipeline that names a base accepts any copy of it,
+and no base is read twice for its digest."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from ..errors import BaseError
 from .arithmetic import arithmetic_of
 from .fingerprint import fingerprint, full_digest
 
-# By fingerprint and arithmetic, as JSON; what was seen last stands last.
+# By fingerprint and arithmetic, as JSON; the most recently seen last.
 _folders: dict[tuple[str, str], Path] = {}
 _digests: dict[tuple[Path, str], str] = {}
 
@@ -25,6 +25,7 @@ def known_folder(wanted: str, arithmetic: dict[str, Any] | None) -> Path | None:
     """The folder that was last seen to hold the base with this fingerprint, if it still does.
 
     arithmetic (dict | None): See `arithmetic_of`; None if it is not known.
+    RETURNS (Path | None): None if no such folder was seen.
     """
     said = None if arithmetic is None else json.dumps(arithmetic)
     for (found, its), folder in reversed(_folders.items()):
@@ -42,7 +43,7 @@ def holds(folder: Path, wanted: str, arithmetic: dict[str, Any] | None) -> bool:
 
 
 def known_digest(folder: Path, found: str) -> str:
-    """The full digest of a base with this fingerprint, read once."""
+    """The full digest of a base with this fingerprint. It is computed once per process."""
     if (folder, found) not in _digests:
         _digests[folder, found] = full_digest(folder)
     return _digests[folder, found]

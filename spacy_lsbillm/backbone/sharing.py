@@ -1,7 +1,7 @@
-"""One copy of a base's weights in a process, however many pipelines use it.
+"""Sharing one copy of a base's weights in a process, however many pipelines use it.
 
-Each pipeline has a tree of modules of its own, so that its hooks, its adapter and its training mode concern nobody
-else; the frozen tensors in the trees are the same memory. Nothing ever writes to them.
+Each pipeline has its own tree of modules, so that its hooks, adapter and training mode do not affect others; the frozen
+tensors in the trees are the same memory, and are never written to.
 """
 
 import copy
@@ -36,10 +36,10 @@ class _Held:
 
 
 class SharedBase:
-    """A base in memory. It lives for as long as someone holds it, and is never run itself.
+    """A base in memory, which is never run itself. It lives as long as a pipeline uses it.
 
     model (PreTrainedModel): The causal LM as it was loaded.
-    files (WatchedFiles | None): Those that its weights are mapped from.
+    files (WatchedFiles | None): The files that its weights are mapped from.
     """
 
     def __init__(self, model: PreTrainedModel, files: WatchedFiles | None = None):
@@ -49,7 +49,7 @@ class SharedBase:
 
     @property
     def users(self) -> int:
-        """How many trees over it are in use."""
+        """How many trees of modules over it are in use."""
         return len(self._trees)
 
     @property
@@ -59,17 +59,20 @@ class SharedBase:
 
     @property
     def intact(self) -> bool:
-        """Whether nobody has written to those files."""
+        """Whether its weight files are unchanged."""
         return self._files.changed() is None
 
     def check_files(self) -> None:
-        """RAISES (BaseError): The files that the weights are mapped from were written to."""
+        """Check that the weight files are unchanged.
+
+        RAISES (BaseError): One that the weights are mapped from was written to.
+        """
         self._files.check()
 
     def tree(self, layers: int, family: Family) -> PreTrainedModel:
-        """A causal LM over the same weights, with its first layers alone.
+        """Create a causal LM over the same weights, with only its first layers.
 
-        layers (int): How many.
+        layers (int): The number of layers.
         """
         model = over_the_same_weights(self._model)
         if layers < self.layers:
@@ -81,7 +84,7 @@ class SharedBase:
         return model
 
     def adopt(self, other: "SharedBase") -> None:
-        """Use another's tensors where both have the same."""
+        """Use another base's tensors wherever both have the same."""
         for path, module in other._model.named_modules():
             for name, parameter in module.named_parameters(recurse=False):
                 self._model.get_submodule(path)._parameters[name] = parameter
@@ -94,9 +97,9 @@ _live: dict[_Held, "WeakSet[SharedBase]"] = {}
 def shared_base(
     folder: Path, fingerprint: str, settings: BaseSettings, empty: PreTrainedModel, device: torch.device
 ) -> SharedBase:
-    """The base in memory; loaded if no pipeline holds it, or none with that many layers.
+    """The base in memory. It is loaded if no pipeline uses it, or none with that many layers.
 
-    folder (Path), fingerprint (str): Where it lies, and what it is.
+    folder (Path), fingerprint (str): Where it is, and what identifies it.
     empty (PreTrainedModel): Its `skeleton`, with the layers that are needed.
     RAISES (BaseError): It cannot be loaded.
     """
@@ -115,9 +118,9 @@ def shared_base(
         largest = max((base for base in bases if base.intact), key=lambda base: base.layers, default=None)
         if largest is not None and largest.layers >= layers:
             return largest
-        # Loading draws random numbers, sharing does not: what follows must not depend on which of the two it was.
+        # Loading draws random numbers, sharing does not; what follows must not depend on which of the two happened.
         with torch.random.fork_rng(devices=[]):
-            # Seen before they are read, so that nothing that is written meanwhile is missed.
+            # Watched before they are read, so that no write in between is missed.
             files = WatchedFiles(weight_files(folder))
             model = load_causal_lm(folder, settings, device, empty)
             loaded = SharedBase(model, files if _is_mapped(folder, model, settings, device) else None)
@@ -128,13 +131,13 @@ def shared_base(
 
 
 def _is_mapped(folder: Path, model: PreTrainedModel, settings: BaseSettings, device: torch.device) -> bool:
-    """Whether weights stay in their files: on a CPU, where they have the dtype in which they are stored."""
+    """Whether weights stay memory-mapped: on a CPU, in the dtype in which they are stored."""
     stored = {DTYPES.get(tensor.dtype) for tensor in stored_tensors(folder).values()}
     return device.type == "cpu" and not settings.quantization and model.dtype in stored
 
 
 def over_the_same_weights(model: Any) -> Any:
-    """A copy of a model's modules in which everything frozen is the same memory. What is trained is copied.
+    """Copy a model's modules so that everything frozen is the same memory. Trained parameters are copied.
 
     model (Module): With or without an adapter, quantised or not.
     """
@@ -145,7 +148,7 @@ def over_the_same_weights(model: Any) -> Any:
     for buffer in model.buffers():
         memo[id(buffer)] = buffer
     for module in model.modules():
-        # bitsandbytes moves the tensors of an 8-bit weight here when it is first used.
+        # bitsandbytes moves the tensors of an 8-bit weight here at its first use.
         state = getattr(module, "state", None)
         if hasattr(state, "SCB"):
             memo |= {id(tensor): tensor for tensor in vars(state).values() if isinstance(tensor, torch.Tensor)}
@@ -153,13 +156,13 @@ def over_the_same_weights(model: Any) -> Any:
     for module in copied.modules():
         weight = module._parameters.get("weight")
         if getattr(weight, "module", None) is not None:
-            # A 4-bit weight knows the module it belongs to.
+            # A 4-bit weight refers to its module.
             weight.module = module
     return copied
 
 
 def _alias(parameter: Any, memo: dict[int, Any]) -> nn.Parameter:
-    """Another parameter over the same memory: what is done to the one, such as moving it, is not done to the other."""
+    """Another parameter over the same memory: operations such as moving it do not affect the first."""
     if type(parameter) is nn.Parameter:
         return nn.Parameter(parameter.data, requires_grad=False)
     if hasattr(parameter, "quant_state"):

@@ -1,5 +1,5 @@
 """A small copy of a config: the same classes, switches and kinds of layers, with few layers and small widths. A model
-of it with random weights takes milliseconds to make, and has the attention of the large one."""
+with random weights is created from it in milliseconds, and has the attention of the large one."""
 
 import copy
 from types import SimpleNamespace
@@ -16,12 +16,12 @@ WINDOW = 48
 POSITIONS = 256
 VOCABULARY = 320
 DTYPE_NAMES = ("dtype", "torch_dtype")
-# Where configs of transformers 5 keep what differs between layers.
+# Where configs of transformers 5 keep settings that differ between layers.
 PER_LAYER = "per_layer_config"
-# Endings of the number of heads that keys and values have.
+# Suffixes of the number of heads of keys and values.
 KEY_HEADS = ("key_value_heads", "num_kv_heads", "kv_n_heads")
 
-# What a size becomes, by its name in transformers' configs. A size that is null or 0 stays so.
+# The new value of each size, by its name in transformers' configs. A size that is null or 0 stays so.
 SIZES: dict[str, int] = {
     "hidden_size": HIDDEN,
     "num_attention_heads": HEADS,
@@ -51,7 +51,7 @@ SIZES: dict[str, int] = {
     "n_routed_experts": 6,
     "num_local_experts": 6,
     "moe_num_experts": 6,
-    # Attention to chosen pieces alone must choose among the few that there are.
+    # Attention to selected pieces must select among the few that there are.
     "index_topk": 4,
     "keep_window_size": 4,
     "mamba_n_heads": 8,
@@ -71,21 +71,21 @@ SIZES: dict[str, int] = {
     "attention_chunk_size": WINDOW,
     "dim_model_base": HIDDEN,
 }
-# Names that end so are sizes of the same kind.
+# Names with these suffixes are sizes of the same kind.
 ENDINGS: dict[str, int] = {"intermediate_size": 96, "_dim": HEAD_WIDTH, "_rank": 16}
-# Integers beyond this that have no known name, such as a table of embeddings, make a model large.
+# Larger integers without a known name, such as the size of an embedding table, would make a model large.
 LARGEST_UNKNOWN = 4096
 WINDOW_NAMES = ("sliding_window", "window_size", "local_attention", "attention_window_size", "sliding_window_size")
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 1}
 
 
 def shrunken(config: Any, name: str, window: int = WINDOW) -> Any:
-    """A small copy of a text config.
+    """Create a small copy of a text config.
 
-    config (PretrainedConfig): Of a causal language model, without vision or audio parts.
+    config (PretrainedConfig): The config of a causal language model, without vision or audio parts.
     name (str): The base's, for the message.
-    window (int): What a sliding window becomes, if there is one.
-    RAISES (BaseError): It has no number of layers, heads or hidden units to make smaller, or takes no smaller ones.
+    window (int): The size of a sliding window, if there is one.
+    RAISES (BaseError): It has no number of layers, heads or hidden units to reduce, or refuses smaller ones.
     """
     sizes: list[Any] = [getattr(config, key, None) for key in NEEDED]
     if not all(isinstance(size, int) and size > 0 for size in sizes):
@@ -100,7 +100,7 @@ def shrunken(config: Any, name: str, window: int = WINDOW) -> Any:
             small = copy.deepcopy(config)
             _shrink(small, layers, heads, width, window)
             return small
-        # Such a config lets nobody change what differs between layers: it is made anew.
+        # Settings that differ between layers cannot be changed in such a config: a new one is created.
         each = said.pop(PER_LAYER)
         values = SimpleNamespace(**said)
         kept = _shrink(values, layers, heads, width, window)
@@ -113,7 +113,7 @@ def shrunken(config: Any, name: str, window: int = WINDOW) -> Any:
         }
         return type(config).from_dict({**vars(values), PER_LAYER: smaller})
     except Exception as error:
-        # Configs of transformers 5 check what they are given, each in its own way.
+        # Configs of transformers 5 validate their values, each in its own way.
         raise BaseError(
             f"a small copy of the config of {name!r} ({config.model_type!r}) cannot be made, which is how a base is "
             f"tried before it is loaded: {type(error).__name__}: {error}."
@@ -150,9 +150,9 @@ def _aliases(config: Any) -> dict[str, str]:
 
 
 def _chosen_layers(config: Any, layers: int) -> list[int]:
-    """The first layer of each kind, and others until there are a few."""
+    """The first layer of each kind, filled up with others to a few."""
     lists = [list(map(str, value)) for value in _per_layer(config, layers).values()]
-    # A list of distinct numbers, such as one per layer, says nothing about kinds.
+    # A list of distinct numbers, such as one per layer, does not tell kinds.
     kinds = [value for value in lists if len(set(value)) <= MOST_KINDS]
     firsts: dict[Any, int] = {}
     for layer in range(layers):
@@ -162,7 +162,7 @@ def _chosen_layers(config: Any, layers: int) -> list[int]:
 
 
 def _per_layer(config: Any, layers: int) -> dict[str, Any]:
-    """What a config lists layer by layer."""
+    """The settings of a config that list a value per layer."""
     lists = {key: value for key, value in vars(config).items() if isinstance(value, list | tuple)}
     return {key: value for key, value in lists.items() if len(value) == layers > 1}
 
@@ -186,7 +186,7 @@ def _shrink_sizes(small: Any, heads: int, width: int, window: int) -> None:
 
 
 def _new_size(name: str, value: Any, heads: int, width: int, window: int) -> int | None:
-    """What a setting becomes; None if it stays."""
+    """The new value of a setting; None if it stays."""
     if isinstance(value, bool) or not isinstance(value, int) or not value or name in ("num_hidden_layers", *SPECIAL):
         return None
     if name.endswith(KEY_HEADS):
@@ -200,9 +200,9 @@ def _new_size(name: str, value: Any, heads: int, width: int, window: int) -> int
 
 
 def _shrink_positions(small: Any, rotary: int) -> None:
-    """Scaling of rotary positions that lists a factor per frequency has as many as there are now.
+    """Shorten lists with a factor per frequency in the scaling of rotary positions to the new number of frequencies.
 
-    rotary (int): How much of a head was rotated before.
+    rotary (int): The rotated width of a head before.
     """
     kept = min(rotary, _rotary_width(small)) // 2
     for key in ("rope_scaling", "rope_parameters"):

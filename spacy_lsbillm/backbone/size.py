@@ -1,4 +1,4 @@
-"""How large a base is, by its config.json."""
+"""The size of a base, from its config.json."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +8,11 @@ from .base import BaseSettings, longest_position, read_config, skeleton
 
 @dataclass(frozen=True)
 class BaseSize:
-    """What a base's config.json says of its size.
+    """The size of a base, from its config.json.
 
-    layers (int): Of the decoder.
-    width (int): Of its states.
-    parameters (int): Of the whole model, tied ones once.
+    layers (int): Layers of the decoder.
+    width (int): Width of its states.
+    parameters (int): Parameters of the whole model, tied ones counted once.
     longest (int | None): The longest position, in pieces; None: there is no limit.
     """
 
@@ -26,9 +26,9 @@ class BaseSize:
 
 
 def size_of(folder: Path) -> BaseSize:
-    """Of a base in a folder; its weights are not read.
+    """The size of the base in a folder. Its weights are not read.
 
-    RAISES (BaseError): It holds no config of a base that can be used here.
+    RAISES (BaseError): The folder has no config of a base that can be used here.
     """
     config = read_config(folder, BaseSettings(str(folder)))
     model = skeleton(config)
@@ -38,7 +38,7 @@ def size_of(folder: Path) -> BaseSize:
 
 
 def in_words(number: int) -> str:
-    """A number of parameters, rounded."""
+    """A rounded number of parameters, such as "135M"."""
     if number < 10**9:
         return f"{number / 10**6:.0f} million"
     return f"{number / 10**9:.1f} billion"

@@ -40,12 +40,12 @@ from .seen_bases import holds, known_digest, known_folder
 RECORD = "billm.json"
 FORMAT = 2
 STORE_BASE = REFERENCE, COPY, MERGED = ("reference", "copy", "merged")
-# Made of a trained pipeline, never by training.
+# Made from a trained pipeline, never by training.
 INT8 = "int8"
 STORED_AS = (*STORE_BASE, INT8)
-# Where a stored base lies.
+# The subfolder of a stored base.
 FOLDERS = {COPY: "base", MERGED: "merged", INT8: "int8"}
-# Of those, what holds the adapter.
+# Those of them that contain the adapter.
 FOLDED = (MERGED, INT8)
 ADAPTER, TOKENIZER = "adapter", "tokenizer"
 VERSIONS_OF = ("spacy-lsbillm", "torch", "transformers", "peft")
@@ -62,10 +62,10 @@ def save_backbone(
     """Write a backbone into an existing, empty folder.
 
     store_base (str): One of `STORE_BASE`.
-    adapter_dtype (str): The adapter's on disk, one of `ADAPTER_DTYPES`.
-    cutting (dict | None): How text is cut for it, which is recorded as it is.
-    RAISES (StorageError): A merged pipeline cannot be saved otherwise, as its adapter is gone.
-    RAISES (BaseError): The base's files, of which a part is to be stored, are no longer to be found.
+    adapter_dtype (str): The adapter's dtype on disk, one of `ADAPTER_DTYPES`.
+    cutting (dict | None): How text is cut into windows for it; recorded unchanged.
+    RAISES (StorageError): A merged pipeline cannot be saved in another form, as its adapter is gone.
+    RAISES (BaseError): A part of the base is to be stored, but its files cannot be found any more.
     RAISES (OSError): It cannot be written.
     """
     if backbone.stored_as is not None:
@@ -100,7 +100,7 @@ def save_backbone(
         },
         "lora": settings.lora.as_block() if settings.lora else None,
         "scalar_mix": settings.scalar_mix,
-        # What "auto" and null have stood for, so that it stays that when another version reads them in another way.
+        # What "auto" and null stood for, so that they keep this meaning if another version changes it.
         "fitted": {
             "attention": backbone.config._attn_implementation,
             "dtype": str(backbone.causal_lm.dtype).removeprefix("torch."),
@@ -113,10 +113,10 @@ def save_backbone(
 
 
 def _files_of(backbone: Backbone) -> Path:
-    """Where the files of a base in memory are now: `spacy train` empties its output folder, from which a pipeline may
-    have been loaded.
+    """Where the files of a loaded base are now: `spacy train` empties its output folder, from which a pipeline may have
+    been loaded.
 
-    RAISES (BaseError): Nowhere.
+    RAISES (BaseError): They cannot be found.
     """
     with contextlib.suppress(BaseError, OSError):
         if fingerprint(backbone.folder) == backbone.fingerprint:
@@ -133,15 +133,15 @@ def _files_of(backbone: Backbone) -> Path:
             if holds(found, origin.fingerprint, origin.arithmetic):
                 return found
     raise BaseError(
-        f"the base was loaded from {backbone.folder}, where it is no longer, and there is no other copy of it under "
-        f'{base.name!r}. Bring it back, or save with store_base = "reference".'
+        f"the base was loaded from {backbone.folder}, which no longer exists, and no other copy of it was found under "
+        f'{base.name!r}. Restore it, or save with store_base = "reference".'
     )
 
 
 def convert_stored(
     source: Path, target: Path, store_base: str, base: str | None = None, kept: Collection[int] = ()
 ) -> None:
-    """Write a stored backbone again, with another part of its base. No model is loaded.
+    """Write a stored backbone again with its base stored in another form. No model is loaded.
 
     source (Path): What `save_backbone` wrote.
     target (Path): An existing, empty folder.
@@ -152,7 +152,7 @@ def convert_stored(
     record = read_record(source)
     stored, block = record["store_base"], record["base"]
     if store_base == stored == INT8:
-        raise StorageError("the weights of this pipeline are in eight bits already. Start from it as it was trained.")
+        raise StorageError("the weights of this pipeline are in eight bits already. Start from the trained pipeline.")
     if stored == INT8 or (stored == MERGED and store_base != INT8):
         _refuse_unmerging(stored, store_base)
     if store_base == INT8:
@@ -171,12 +171,12 @@ def convert_stored(
 
 @dataclass(frozen=True)
 class StoredParts:
-    """What the weights of a stored backbone are made of.
+    """The parts from which the weights of a stored backbone are assembled.
 
     folder (Path): The base, or a merged model in its place.
-    settings (BaseSettings): What of it is used, and in which dtype; without its quantisation.
+    settings (BaseSettings): Which part of it is used, and in which dtype; without quantisation.
     adapter (tuple | None): The folder of the adapter, and its settings.
-    inside (bool): Whether the base is a part of the pipeline.
+    inside (bool): Whether the base is stored inside the pipeline.
     """
 
     folder: Path
@@ -185,7 +185,11 @@ class StoredParts:
     inside: bool
 
     def check(self, record: dict[str, Any]) -> None:
-        """RAISES (BaseError): It is another base than that of training. WARNS: It computes otherwise."""
+        """Check that the base is that of training.
+
+        RAISES (BaseError): It is another base.
+        WARNS: Its config.json now says something else than in training.
+        """
         expected = record["stored_fingerprint"] if self.inside else record["base"]["fingerprint"]
         checked_fingerprint(self.folder, record["base"]["name"], expected)
         if not self.inside:
@@ -193,7 +197,7 @@ class StoredParts:
 
 
 def stored_parts(source: Path, record: dict[str, Any], base: str | None = None) -> StoredParts:
-    """Find what a stored backbone is made of.
+    """Find the parts of a stored backbone.
 
     source (Path), record (dict): What `save_backbone` wrote, and its record.
     base (str | None): The folder or hub id of the base, if it is not under its recorded name.
@@ -216,7 +220,7 @@ def _store(
     lora: LoraSettings | None,
     kept: Collection[int] = (),
 ) -> None:
-    """Write what is stored of the base, and the record."""
+    """Write the requested form of the base, and the record."""
     record = {**record, "store_base": store_base, "stored_fingerprint": None}
     if store_base in FOLDERS:
         adapter = (folder / ADAPTER, lora) if store_base in FOLDED and lora is not None else None
@@ -235,12 +239,15 @@ def _refuse_unmerging(stored: str, store_base: str) -> None:
     if store_base != stored:
         raise StorageError(
             f'this pipeline was saved with store_base = "{stored}": its adapter is part of the weights, so it cannot '
-            f'be saved with store_base = {store_base!r}. Set "{stored}", or start from the pipeline as it was trained.'
+            f'be saved with store_base = {store_base!r}. Set "{stored}", or start from the trained pipeline.'
         )
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """RAISES (StorageError): There is none, or it is of another version or damaged."""
+    """Read the record of a stored backbone.
+
+    RAISES (StorageError): There is none, or it is of another version or damaged.
+    """
     path = folder / RECORD
     try:
         record = parse_json(path.read_text(encoding="utf8"))
@@ -258,15 +265,15 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def plan_of(record: dict[str, Any]) -> MaskPlan:
-    """The mask of a stored backbone."""
+    """The mask plan of a stored backbone."""
     return MaskPlan.parse(record["mask"]["unmask"], record["base"]["layers"])
 
 
 def find_base(record: dict[str, Any], name: str | None = None, revision: str | None = None) -> Path:
-    """The folder of a stored backbone's base, which a "reference" does not hold.
+    """The folder of a stored backbone's base, for a backbone stored as "reference", without its base.
 
     name (str | None): A folder or hub id in place of the recorded one.
-    revision (str | None): Of that on the hub; of the recorded one it is by default the commit that was trained on.
+    revision (str | None): The hub revision of `name`; by default, for the recorded name, the commit used in training.
     RAISES (BaseError): It cannot be found.
     """
     block = record["base"]
@@ -285,11 +292,11 @@ def find_base(record: dict[str, Any], name: str | None = None, revision: str | N
 
 
 def load_stored(folder: Path, settings: BackboneSettings, device: torch.device) -> Backbone:
-    """Read a stored backbone back. A base under another name than the record's is an override: it is loaded from there
-    if its fingerprint is the recorded one. `dtype` and `quantization` may be others than in training. A base whose
-    config.json says another arithmetic than in training is warned of.
+    """Load a stored backbone. If the settings name another base than the record, this is an override: it is loaded from
+    there if its fingerprint is the recorded one. `dtype` and `quantization` may differ from training. A warning is
+    given if the base's config.json now decides another arithmetic than in training.
 
-    RAISES (StorageError, AdapterError, BaseError): Something is damaged, or does not fit.
+    RAISES (StorageError, AdapterError, BaseError): A part is damaged, or does not fit.
     """
     record = read_record(folder)
     base = as_fitted(settings.base, record)
@@ -307,7 +314,7 @@ def load_stored(folder: Path, settings: BackboneSettings, device: torch.device) 
     asked = MaskPlan.parse(settings.unmask, record["base"]["layers"])
     if asked.unmasked != recorded.unmasked:
         warnings.warn(
-            f"this pipeline was trained with {recorded.words}, and is loaded with {asked.words}: results will differ.",
+            f"this pipeline was trained with {recorded.words}, but is loaded with {asked.words}: results will differ.",
             stacklevel=2,
         )
     store_base = record["store_base"]
@@ -317,7 +324,7 @@ def load_stored(folder: Path, settings: BackboneSettings, device: torch.device) 
         _check_int8(base, device, folder)
     if merged and overridden:
         raise StorageError(
-            f"the base cannot be overridden by {base.name!r}: {folder} holds one with the adapter folded in. "
+            f"the base cannot be overridden by {base.name!r}: {folder} contains one with the adapter folded in. "
             f"Leave name = {record['base']['name']!r}."
         )
     inside = store_base in FOLDERS and not overridden
@@ -342,19 +349,19 @@ def load_stored(folder: Path, settings: BackboneSettings, device: torch.device) 
 def _check_int8(base: BaseSettings, device: torch.device, folder: Path) -> None:
     if base.quantization != INT8 or base.dtype != "float32":
         raise StorageError(
-            f"{folder} holds weights in eight bits, computed with in float32: quantization = {base.quantization!r} "
-            f'with dtype = {base.dtype!r} is not allowed. Use "int8" with "float32", or the pipeline as it was before.'
+            f"{folder} contains eight-bit weights, which compute in float32: quantization = {base.quantization!r} "
+            f'with dtype = {base.dtype!r} is not allowed. Use "int8" with "float32", or the original pipeline.'
         )
     if device.type != "cpu":
         raise StorageError(
-            f"{folder} holds weights in eight bits for a CPU, and this is on {device.type!r}. Use the pipeline as it "
-            f"was before `lsbillm quantize` on a GPU; there, bfloat16 is fast."
+            f"{folder} contains eight-bit weights for a CPU, but the device is {device.type!r}. On a GPU, use the "
+            f"pipeline from before `lsbillm quantize`; there, bfloat16 is fast."
         )
 
 
 def as_fitted(settings: BaseSettings, record: dict[str, Any]) -> BaseSettings:
-    """Have "auto" stand for what it stood for in training, where the record says it. (One of an older version does
-    not.) A dtype that is "auto" only now is that of the base's files."""
+    """Replace "auto" by what it stood for in training, if the record says so. (Records of older versions do not.) A
+    dtype that has become "auto" since is that of the base's files."""
     fitted = record.get("fitted") or {}
     if settings.attention == AUTO and fitted:
         settings = replace(settings, attention=fitted["attention"])
@@ -364,7 +371,7 @@ def as_fitted(settings: BaseSettings, record: dict[str, Any]) -> BaseSettings:
 
 
 def recorded_cutting(folder: Path) -> dict[str, Any] | None:
-    """How text was cut for a stored backbone; None where an older version has saved it.
+    """How text was cut into windows for a stored backbone; None if an older version saved it.
 
     RAISES (StorageError): There is no record, or it is damaged.
     """
@@ -372,13 +379,13 @@ def recorded_cutting(folder: Path) -> dict[str, Any] | None:
 
 
 def origin_of(record: dict[str, Any]) -> Origin:
-    """What a record says of the base."""
+    """What a record says about the source of the base."""
     return Origin(**{name: record["base"].get(name) for name in Origin.__dataclass_fields__})
 
 
 def changes_of(record: dict[str, Any], base: Path) -> list[str]:
-    """In words, what the config.json of a base says otherwise than in training; none if nothing, or where an older
-    version has saved the pipeline.
+    """The differences between a base's config.json now and in training, in words; empty if there are none, or if an
+    older version saved the pipeline.
 
     RAISES (BaseError): It cannot be read.
     """
@@ -393,14 +400,14 @@ def _warn_of_arithmetic(record: dict[str, Any], base: Path) -> None:
     changes = changes_of(record, base)
     if changes:
         warnings.warn(
-            f"{base / 'config.json'} is not what it was in training: {'; '.join(changes)}. Results will differ, unless "
-            f"it says the same in other words.",
+            f"{base / 'config.json'} differs from that of training: {'; '.join(changes)}. Results will differ, unless "
+            f"both mean the same.",
             stacklevel=3,
         )
 
 
 def _check_lora(recorded: dict[str, Any] | None, asked: LoraSettings | None, folder: Path) -> None:
-    """Dropout may change between trainings; what decides the result may not."""
+    """Check that the adapter's settings are those of training. Only dropout may change between trainings."""
     stored = LoraSettings.read(recorded) if recorded else None
     if stored is not None and asked is not None:
         stored = replace(stored, dropout=asked.dropout)

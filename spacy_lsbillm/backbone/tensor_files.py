@@ -1,5 +1,5 @@
-"""The safetensors files of a Hugging Face folder: what lies where, and writing new ones without holding a model in
-memory. (safetensors' own writer wants all tensors of a file at once.)"""
+"""The safetensors files of a Hugging Face folder: locating tensors in them, and writing new ones without holding a
+model in memory. (safetensors' own writer needs all tensors of a file at once.)"""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,9 +16,9 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 LARGEST_SHARD = 4 * 10**9
 CHUNK_BYTES = 1 << 22
-# Characters of a tensor's name in a message.
+# The maximum length of a tensor's name in a message.
 NAME_SHOWN = 100
-# Bytes a number, by safetensors' names of dtypes.
+# Bytes per number, by safetensors' names of dtypes.
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
 
@@ -26,9 +26,9 @@ SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, 
 class StoredTensor:
     """A tensor in a file.
 
-    path (Path), name (str): The file, and what it is called there.
-    begin (int), end (int): Its bytes there.
-    dtype (str): By safetensors' name, such as "BF16".
+    path (Path), name (str): The file, and the tensor's name in it.
+    begin (int), end (int): The range of its bytes in the file.
+    dtype (str): Safetensors' name of the dtype, such as "BF16".
     shape (tuple[int, ...]): Its shape.
     """
 
@@ -40,7 +40,7 @@ class StoredTensor:
     shape: tuple[int, ...]
 
     def chunks(self) -> Iterator[bytes]:
-        """Its bytes, a part at a time. Parts end between numbers."""
+        """Read its bytes in chunks. Chunks end between numbers."""
         with self.path.open("rb") as file:
             file.seek(self.begin)
             for start in range(self.begin, self.end, CHUNK_BYTES):
@@ -51,9 +51,9 @@ class StoredTensor:
 class NewTensor:
     """A tensor to be written.
 
-    dtype (str): By safetensors' name.
+    dtype (str): Safetensors' name of the dtype.
     shape (tuple[int, ...]): Its shape.
-    chunks (Callable): Gives its bytes, a part at a time.
+    chunks (Callable): Returns its bytes in chunks.
     """
 
     dtype: str
@@ -62,13 +62,13 @@ class NewTensor:
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """The size of the tensor in bytes."""
         return prod(self.shape) * SIZES[self.dtype]
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a Hugging Face folder: the single one, or those its index names. Of a folder that holds
-    both transformers loads the single one, too.
+    """The safetensors files of a Hugging Face folder: the single one, or those that its index names. If a folder has
+    both, the single one is used, as in transformers.
 
     RAISES (BaseError): There are none, or one that the index names is missing.
     """
@@ -88,13 +88,13 @@ def weight_files(folder: Path) -> list[Path]:
 def _indexed(index: Path) -> list[str]:
     """The files that an index names, sorted.
 
-    RAISES (BaseError): It is no index, or names files outside of its folder.
+    RAISES (BaseError): It is not an index, or names files outside of its folder.
     """
     try:
         named = parse_json(index.read_text(encoding="utf8"))["weight_map"].values()
         outside = [name for name in named if not isinstance(name, str) or not name or Path(name).name != name]
         if outside:
-            raise ValueError(f"it names {outside[0]!r}, which is no file beside it")
+            raise ValueError(f"it names {outside[0]!r}, which is not a file beside it")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BaseError(f"{index} cannot be read: {error}. Fetch or copy it again.") from error
     return sorted(set(named))
@@ -103,7 +103,7 @@ def _indexed(index: Path) -> list[str]:
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     """All tensors in a folder's weight files, by name. Their values are not read.
 
-    RAISES (BaseError): A weight file is missing, or is not a whole safetensors file.
+    RAISES (BaseError): A weight file is missing, or is not a complete safetensors file.
     """
     tensors: dict[str, StoredTensor] = {}
     for path in weight_files(folder):
@@ -116,7 +116,7 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
 
 
 def _read_header(file: BinaryIO, path: Path) -> tuple[int, dict[str, Any]]:
-    """Where the data starts, and the entries by tensor name (format: eight bytes of length, JSON, data)."""
+    """Where the data start, and the entries by tensor name (format: eight bytes of length, JSON, data)."""
     size = path.stat().st_size
     length = int.from_bytes(file.read(8), "little")
     try:
@@ -130,16 +130,16 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[int, dict[str, Any]]:
         if max(ends, default=0) != size - 8 - length:
             raise ValueError("its data do not end where the header says")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BaseError(f"{path} is not a whole safetensors file: {error}. Fetch or copy it again.") from error
+        raise BaseError(f"{path} is not a complete safetensors file: {error}. Fetch or copy it again.") from error
     return 8 + length, header
 
 
 def _check_entry(name: str, entry: dict[str, Any]) -> None:
-    """RAISES (ValueError, KeyError, TypeError): What a header says of a tensor cannot be."""
+    """RAISES (ValueError, KeyError, TypeError): A header's entry for a tensor is invalid."""
     (begin, end), shape, dtype = entry["data_offsets"], entry["shape"], entry["dtype"]
     if not all(type(number) is int and number >= 0 for number in (begin, end, *shape)):
         raise ValueError(f"{name[:NAME_SHOWN]!r} lies at {begin} to {end} and has the shape {shape}")
-    # There are dtypes that have no size here: of eight bits, or less.
+    # Some dtypes, of at most eight bits, have no known size here.
     if dtype in SIZES and prod(shape) * SIZES[dtype] != end - begin:
         raise ValueError(
             f"{name[:NAME_SHOWN]!r} ({dtype}, {shape}) has {end - begin} bytes, not {prod(shape) * SIZES[dtype]}"
@@ -147,9 +147,9 @@ def _check_entry(name: str, entry: dict[str, Any]) -> None:
 
 
 def write_tensors(folder: Path, tensors: Mapping[str, NewTensor], largest: int = LARGEST_SHARD) -> None:
-    """Write tensors into a folder, one after the other, in files of limited size with an index if there are several.
+    """Write tensors into a folder, one after the other, in files of limited size, with an index if there are several.
 
-    largest (int): Bytes a file holds; a single tensor that is larger has a file of its own.
+    largest (int): Maximum bytes per file; a single larger tensor gets its own file.
     """
     shards = _sharded(tensors, largest)
     names = [f"model-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, len(shards) + 1)]
@@ -188,11 +188,11 @@ def _write_file(path: Path, tensors: Mapping[str, NewTensor]) -> None:
         }
         offset += tensor.size
     encoded = json.dumps(header, separators=(",", ":")).encode()
-    # The data start at a multiple of eight bytes.
+    # The data must start at a multiple of eight bytes.
     encoded += b" " * (-len(encoded) % 8)
     with path.open("wb") as file:
         file.write(len(encoded).to_bytes(8, "little") + encoded)
         for tensor in tensors.values():
             file.writelines(tensor.chunks())
         if file.tell() != 8 + len(encoded) + offset:
-            raise BaseError(f"{path} was not written whole: its tensors have other sizes than announced.")
+            raise BaseError(f"{path} was not written completely: its tensors have other sizes than announced.")

@@ -1,10 +1,10 @@
-"""Removal of the causal mask, layer by layer, without copies of model classes.
+"""Removing the causal mask, layer by layer, without copies of model classes.
 
-A hook in front of each chosen decoder layer replaces the attention mask that the model has built for it. Nothing else
-of the layer is touched, and a layer that stays causal is not touched at all: it keeps the model's own mask, sliding
-windows included. A layer that was unmasked before and no longer is has a hook that does nothing.
+A hook before each unmasked decoder layer replaces the attention mask that the model has built for it. Nothing else in
+the layer is changed, and a layer that stays causal keeps the model's own mask, sliding windows included. A layer that
+was unmasked before but is no longer has a hook that does nothing.
 
-An unmasked layer may see its right side with a weight below 1, for training that takes the mask off gradually.
+An unmasked layer may see its right side with a weight below 1, for training that removes the mask gradually.
 """
 
 import inspect
@@ -20,26 +20,26 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from ..errors import BaseError
 from .mask import MaskPlan
 
-# The layers of one forward pass share one mask tensor, so its symmetric form is made once. The entry goes with the
-# mask; threads have masks of their own.
+# The layers of one forward pass share one mask tensor, so its symmetric form is computed once. The entry disappears
+# with the mask; threads have their own masks.
 _symmetric: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-# Likewise with a weight of the right side.
+# The same with a weight of the right side.
 _weighted: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-# Attributes of a layer: whether it attends in both directions, with what weight to the right, and what it hides the
-# future with by itself.
+# Attributes of a layer: whether it attends in both directions, the weight of its right side, and the buffers with which
+# it hides the future itself.
 BOTH_WAYS, RIGHT_WEIGHT, OWN_BUFFERS = "lsbillm_both_ways", "lsbillm_right_weight", "lsbillm_causal_buffers"
-# Arguments with which a layer is told of positions that are defined to the left alone.
+# Arguments that give a layer positions that are defined only to the left.
 LEFT_ALONE = ("alibi", "position_bias")
 
 
 def symmetric_mask(mask: Tensor) -> Tensor:
-    """The mask a layer has when the past's rule also holds for the future.
+    """The mask of a layer if the rule for the past also holds for the future.
 
-    A causal layer becomes fully visible; one with a sliding window sees the window on both sides. A padded position is
-    one that the causal mask hides from itself: it stays hidden from all.
+    A causal layer becomes fully visible; one with a sliding window sees the window on both sides. A padding position
+    is one that the causal mask hides from itself; it stays hidden from all.
 
-    mask (Tensor): What the model built, shape (batch, 1, length, length): boolean (true is visible), or floating point
-        with 0 for visible and a large negative number for hidden.
+    mask (Tensor): The mask that the model built, shape (batch, 1, length, length): boolean (true is visible), or
+        floating point with 0 for visible and a large negative number for hidden.
     RETURNS (Tensor): The same shape and dtype.
     """
     visible = mask if mask.dtype == torch.bool else mask == 0
@@ -52,13 +52,13 @@ def symmetric_mask(mask: Tensor) -> Tensor:
 
 
 def weighted_mask(mask: Tensor, right_weight: float, dtype: torch.dtype) -> Tensor:
-    """`symmetric_mask` with the right side's attention scores lowered by the logarithm of a weight: before attention is
-    normalised, what stands to the right counts `right_weight` times as much as the same to the left.
+    """`symmetric_mask` with the attention scores to the right lowered by the logarithm of a weight: before attention is
+    normalised, a position to the right counts `right_weight` times as much as the same one to the left.
 
-    mask (Tensor): What the model built, see `symmetric_mask`.
+    mask (Tensor): The mask that the model built, see `symmetric_mask`.
     right_weight (float): Above 0 and below 1.
-    dtype (dtype): Of the queries, to whose products with keys the mask is added.
-    RETURNS (Tensor): The same shape; a number for each pair of positions.
+    dtype (dtype): Dtype of the queries, to whose products with keys the mask is added.
+    RETURNS (Tensor): The same shape, floating point.
     """
     visible = mask if mask.dtype == torch.bool else mask == 0
     both = symmetric_mask(visible)
@@ -67,18 +67,18 @@ def weighted_mask(mask: Tensor, right_weight: float, dtype: torch.dtype) -> Tens
 
 
 def weigh_right(layers: Sequence[nn.Module], weight: float) -> None:
-    """Let unmasked layers see their right side with a weight from 0, as causal layers do not, to 1, which is plain
-    unmasking, computed as if there were no weights."""
+    """Let unmasked layers see their right side with a weight, from 0 (like causal layers) to 1 (plain unmasking,
+    computed without weights)."""
     for layer in layers:
         setattr(layer, RIGHT_WEIGHT, weight)
 
 
 def unmask_layers(layers: Sequence[nn.Module], plan: MaskPlan) -> None:
-    """Make the layers that the plan names attend in both directions, and the others causally. A later call with another
-    plan takes the place of this one.
+    """Make the layers that the plan names attend in both directions, and the others causally. A later call replaces the
+    plan.
 
-    layers (Sequence[Module]): The decoder layers, the first is next to the input.
-    RAISES (BaseError): A layer takes no attention mask, so that it cannot be unmasked this way.
+    layers (Sequence[Module]): The decoder layers, from the input on.
+    RAISES (BaseError): A layer takes no attention mask, so it cannot be unmasked this way.
     """
     if len(layers) != len(plan.unmasked):
         raise BaseError(f"the mask plan is for {len(plan.unmasked)} layers, the model has {len(layers)}.")
@@ -97,8 +97,8 @@ def unmask_layers(layers: Sequence[nn.Module], plan: MaskPlan) -> None:
 
 
 def _switch_buffers(layer: nn.Module, unmasked: bool) -> None:
-    """Some layers hide the future a second time, with a table of their own, whatever mask they are given (GPT-2 in
-    transformers 4). An unmasked layer gets one in which the past's rule also holds for the future."""
+    """Replace tables with which some layers hide the future a second time, whatever their mask (GPT-2 in transformers
+    4). In the table of an unmasked layer the rule for the past also holds for the future."""
     if unmasked:
         own = {name: buffer for name, buffer in layer.named_buffers() if _hides_the_future(buffer)}
         setattr(layer, OWN_BUFFERS, own)
@@ -114,14 +114,14 @@ def _switch_buffers(layer: nn.Module, unmasked: bool) -> None:
 def _hides_the_future(buffer: Tensor) -> bool:
     if buffer.dtype not in (torch.bool, torch.uint8) or buffer.ndim < 2 or buffer.shape[-1] != buffer.shape[-2]:
         return False
-    # Of a skeleton, which has no values, nothing is run.
+    # A skeleton has no values and is never run.
     return buffer.shape[-1] > 1 and not buffer.is_meta and not bool(buffer.triu(1).any())
 
 
 def _swap_mask(
     layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, position: int
 ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-    """Replace a layer's attention mask, which it gets by name or at a position."""
+    """Replace a layer's attention mask, which is an argument by name or by position."""
     weight = getattr(layer, RIGHT_WEIGHT, 1.0)
     if not getattr(layer, BOTH_WAYS) or weight == 0:
         return None
@@ -154,7 +154,7 @@ def mask_given(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) 
 def _both_ways(mask: Any, states: Tensor, weight: float, layer: str) -> Tensor:
     length = states.shape[-2]
     if mask is None:
-        # SDPA leaves out a plain causal mask and sets a flag instead; any mask at all turns the flag off.
+        # SDPA omits a plain causal mask and sets a flag instead; any mask turns the flag off.
         if weight == 1:
             return states.new_ones((1, 1, 1, length), dtype=torch.bool)
         return weighted_mask(states.new_ones((1, 1, length, length), dtype=torch.bool).tril(), weight, states.dtype)

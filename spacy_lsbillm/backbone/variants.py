@@ -1,4 +1,4 @@
-"""What tells two configs of one `model_type` apart, as far as the mask is concerned: switches, not sizes."""
+"""What distinguishes two configs of one `model_type` as far as the mask is concerned: switches, not sizes."""
 
 from functools import cache
 from typing import Any
@@ -7,7 +7,7 @@ from transformers import AutoConfig
 
 from .shrink import WINDOW_NAMES
 
-# Switches that change what a layer computes, and not what it sees.
+# Switches that change what a layer computes, but not what it sees.
 HARMLESS = frozenset(
     (
         "activation_function",
@@ -49,16 +49,16 @@ HARMLESS = frozenset(
         "use_qkv_bias",
     )
 )
-# Kinds of scaled rotary positions in which a place means the same however long the text is.
+# Kinds of scaled rotary positions in which a position means the same whatever the length of the text.
 STEADY = (None, "default", "linear", "llama3", "yarn")
-# Numbers that are a switch when they are null or 0.
+# Numbers that switch something off when they are null or 0.
 ON_OFF = (*WINDOW_NAMES, "attn_logit_softcapping", "attention_chunk_size")
 
 
 def variant_of(config: Any) -> str:
-    """The `model_type`, and each switch that is not as that type has it by default.
+    """The `model_type`, and each switch that differs from that type's default.
 
-    RETURNS (str): Such as "mistral" or "mistral sliding_window=off".
+    RETURNS (str): For example "mistral" or "mistral sliding_window=off".
     """
     mine, usual = _switches(config), _default_switches(config.model_type)
     changed = [f"{key}={mine[key]}" for key in sorted(mine) if key in usual and usual[key] != mine[key]]
@@ -76,7 +76,7 @@ def _switches(config: Any) -> dict[str, str]:
         if key in HARMLESS or key.startswith("_"):
             continue
         if key in ON_OFF:
-            # A window that is switched off elsewhere is none.
+            # A window that another setting switches off does not count.
             found[key] = "on" if value and getattr(config, "use_sliding_window", True) else "off"
         elif isinstance(value, bool | str):
             found[key] = str(value).lower() if isinstance(value, bool) else value

@@ -1,5 +1,5 @@
-"""Weight files that are mapped into memory. What is written into such a file changes the weights of a model that runs,
-and what is cut off its end kills the process; a file that is replaced or deleted does neither."""
+"""Watching weight files that are mapped into memory. Writing into such a file changes the weights of a running model,
+and truncating it kills the process; replacing or deleting the file does neither."""
 
 import os
 from collections.abc import Iterable
@@ -9,16 +9,16 @@ from ..errors import BaseError
 
 
 class WatchedFiles:
-    """What files were when they were mapped.
+    """The state of files when they were mapped, to detect later changes.
 
-    paths (Iterable[Path]): They exist.
+    paths (Iterable[Path]): Existing files.
     """
 
     def __init__(self, paths: Iterable[Path] = ()):
         self._then = {path: path.stat() for path in paths}
 
     def changed(self) -> Path | None:
-        """The first that was written to. (One with another number is another file, with the old one's name.)"""
+        """The first file that was written to. (A file with another inode is another file under the same name.)"""
         for path, then in self._then.items():
             try:
                 now = path.stat()
@@ -29,13 +29,16 @@ class WatchedFiles:
         return None
 
     def check(self) -> None:
-        """RAISES (BaseError): One was written to."""
+        """Check that no file was written to.
+
+        RAISES (BaseError): One was.
+        """
         path = self.changed()
         if path is not None:
             raise BaseError(
-                f"{path} was written to after it was loaded, and with it the weights of this pipeline, which are "
-                f"mapped into memory: load the pipeline again. To exchange a base while it is in use, write the new "
-                f"one into a folder of its own and rename it, or replace files by renamed ones."
+                f"{path} was written to after it was loaded, which changed the weights of this pipeline, as they are "
+                "mapped into memory. Load the pipeline again. To replace a base while it is in use, write the new one "
+                f"into another folder and rename it, or replace files by renamed ones."
             )
 
 

@@ -1,4 +1,5 @@
-"""Pipelines behind HTTP: what comes in at about the same time is annotated together. Nothing of commands in it."""
+"""Serving pipelines over HTTP: texts that arrive at about the same time are annotated together. Independent of the
+command line."""
 
 from .run import serve
 from .settings import ServingSettings

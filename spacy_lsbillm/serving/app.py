@@ -1,4 +1,4 @@
-"""The service as an application of FastAPI's, which servers of ASGI run."""
+"""The service as a FastAPI application, which ASGI servers run."""
 
 import asyncio
 import json
@@ -23,20 +23,20 @@ from .settings import ServingSettings
 from .wanted import SCHEMA, Wanted, read_wanted
 from .worker import Worker
 
-# How much more than --max-body is read of a body that is too large, so that its sender gets to read the answer: who is
-# hung up on while sending mostly does not.
+# If a body is too large, up to this many more bytes than --max-body are read, so that its sender reads the answer: a
+# client whose connection is closed while it sends mostly does not.
 DRAINED = 8
-# What is counted of a request whose client has hung up; nobody gets to see it.
+# The status counted for a request whose client has closed the connection; it is never sent.
 HUNG_UP = 499
 CLOSE = {"Connection": "close"}
 METRICS = "/metrics"
 
 
 class App:
-    """Pipelines, the thread that runs them, and the application in front.
+    """Pipelines, the thread that runs them, and the application that answers requests.
 
-    pipelines (Sequence[Served]): At least one, with names of their own; the first is the default.
-    settings (ServingSettings): See there.
+    pipelines (Sequence[Served]): At least one, with distinct names; the first is the default.
+    settings (ServingSettings): Limits and address.
     """
 
     def __init__(self, pipelines: Sequence[Served], settings: ServingSettings) -> None:
@@ -44,7 +44,7 @@ class App:
         self._settings = settings
         self._metrics = Metrics()
         self.worker = Worker(settings.gather_ms / 1000, settings.max_queue, self._metrics)
-        # Pages of FastAPI's load scripts from elsewhere. The description itself is there.
+        # FastAPI's own pages load scripts from elsewhere and are off; the description of the service is available.
         api = FastAPI(
             title="spacy-lsbillm", version=__version__, docs_url=None, redoc_url=None, lifespan=self._lifespan
         )
@@ -69,7 +69,7 @@ class App:
         await asyncio.to_thread(self.worker.stop)
 
     async def annotate(self, request: Request) -> Response:
-        """Annotate texts. The answer has `pipeline` and `documents`: for each text, in their order, its place as `id`,
+        """Annotate texts. The answer has `pipeline` and `documents`: for each text, in order, its position as `id`,
         `text`, `ents`, `cats` and `spans`; or, for one that fails, `id` and `error`."""
         deadline = self._deadline()
         wanted = read_wanted(await self._body(request, deadline), self._settings.max_documents)
@@ -82,13 +82,13 @@ class App:
         return _json({"pipelines": [served.describe() for served in self._pipelines.values()]})
 
     async def health(self) -> Response:
-        """Whether it annotates."""
+        """Whether the service can annotate."""
         lost = self.worker.lost
         said = {"status": "ok" if lost is None else lost, "waiting": self.worker.waiting}
         return _json(said, 200 if lost is None else UNAVAILABLE)
 
     async def metrics(self) -> Response:
-        """Counts, for Prometheus."""
+        """Counts in the format of Prometheus."""
         gauges = {
             "waiting_documents": ("Texts that wait.", self.worker.waiting),
             "pipelines": ("Pipelines that are served.", len(self._pipelines)),
@@ -96,11 +96,11 @@ class App:
         return Response(self._metrics.render(gauges), media_type=TYPE)
 
     async def empty_page(self) -> Response:
-        """A page to try it."""
+        """A page for trying the service."""
         return self._page(Form())
 
     async def filled_page(self, request: Request) -> Response:
-        """The same with a text and what was found in it."""
+        """The page with a text and its annotation."""
         begun, deadline, form = time.monotonic(), self._deadline(), Form()
         try:
             form = read_form(await self._body(request, deadline))
@@ -127,25 +127,27 @@ class App:
     async def _body(self, request: Request, deadline: float) -> bytes:
         """The body of a request.
 
-        RAISES (Refused): It is too large, or not sent to its end in time.
+        RAISES (Refused): It is too large, or was not sent completely in time.
         """
         most = self._settings.max_body
         try:
             async with asyncio.timeout_at(deadline):
                 body = await _read(request, most)
         except TimeoutError as error:
-            raise Refused(TIMED_OUT, "the body was not sent to its end in time", CLOSE) from error
+            raise Refused(TIMED_OUT, "the body was not sent completely in time", CLOSE) from error
         if body is None:
             raise Refused(
-                TOO_LARGE, f"the body has more than the {most:,} bytes that are taken: send fewer texts at once", CLOSE
+                TOO_LARGE, f"the body has more than the {most:,} bytes allowed: send fewer texts at once", CLOSE
             )
         return body
 
     async def _annotated(
         self, request: Request, served: Served, wanted: Wanted, deadline: float
     ) -> list[dict[str, Any]]:
-        """RAISES (Refused): The mask is none, the queue is full, or it takes too long.
-        RAISES (ClientDisconnect): Nobody waits for it any more.
+        """Annotate the texts of a request.
+
+        RAISES (Refused): The mask is invalid, the queue is full, or it takes too long.
+        RAISES (ClientDisconnect): The client has closed the connection.
         """
         try:
             served.check_mask(wanted.mask)
@@ -153,7 +155,7 @@ class App:
             raise Refused(NOT_ALLOWED, str(error)) from error
         job = self.worker.submit(served, wanted.mask, wanted.texts)
         done: asyncio.Future[Any] = asyncio.wrap_future(job.future)
-        # After its body a request has nothing to say but that its client has hung up.
+        # After the body, the only message about a request is that its client has closed the connection.
         gone: asyncio.Future[Any] = asyncio.ensure_future(request.receive())
         try:
             async with asyncio.timeout_at(deadline):
@@ -188,7 +190,7 @@ async def _read(request: Request, most: int) -> bytes | None:
 
 
 class _Counted:
-    """Counts what goes through an application, by the paths that it knows."""
+    """Counts the requests to an application by the paths that it knows."""
 
     def __init__(self, inner: ASGIApp, metrics: Metrics, paths: set[str]) -> None:
         self._inner, self._metrics, self._paths = inner, metrics, paths
@@ -197,7 +199,7 @@ class _Counted:
         if scope["type"] != "http":
             await self._inner(scope, receive, send)
             return
-        # What it stays at if an error has kept it from answering.
+        # The status if an error prevents an answer.
         begun, status = time.monotonic(), 500
 
         async def noting(message: Message) -> None:
@@ -237,5 +239,5 @@ def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = Non
 
 
 def _encoded(text: str) -> bytes:
-    # Half a surrogate pair, which a text may have, is no UTF-8; as an escape it is JSON.
+    # Half a surrogate pair, which a text may contain, is not valid UTF-8; as an escape it is valid JSON.
     return text.encode("utf8", "backslashreplace")

@@ -1,4 +1,4 @@
-"""What /metrics says, in the text format of Prometheus."""
+"""The metrics at /metrics, in the text format of Prometheus."""
 
 import threading
 from collections import defaultdict
@@ -17,7 +17,7 @@ HELP = {
 
 
 class Metrics:
-    """Counts of a service. They are written by several threads."""
+    """Counts of a service. Several threads write them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -26,14 +26,14 @@ class Metrics:
         self._seconds = 0.0
 
     def request(self, path: str, status: int, seconds: float) -> None:
-        """A request that has come to its end."""
+        """Count a finished request."""
         with self._lock:
             self._counters["requests_total"][("path", path), ("status", str(status))] += 1
             self._buckets[next((i for i, bound in enumerate(BUCKETS) if seconds <= bound), len(BUCKETS))] += 1
             self._seconds += seconds
 
     def batch(self, pipeline: str, seconds: float, documents: int, failed: int) -> None:
-        """A batch that has gone through a pipeline; some of its documents have failed."""
+        """Count a finished batch of a pipeline; `failed` of its documents failed."""
         name = ("pipeline", pipeline)
         with self._lock:
             self._counters["batches_total"][name,] += 1
@@ -42,9 +42,9 @@ class Metrics:
             self._counters["documents_total"][name, ("outcome", "failed")] += failed
 
     def render(self, gauges: Mapping[str, tuple[str, float]]) -> str:
-        """All of them.
+        """All metrics as text.
 
-        gauges (Mapping[str, tuple[str, float]]): Others, by name: what it is, and its value now.
+        gauges (Mapping[str, tuple[str, float]]): Further values by name: a description, and the current value.
         """
         with self._lock:
             return "\n".join(self._lines(gauges)) + "\n"

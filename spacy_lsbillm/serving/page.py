@@ -1,4 +1,4 @@
-"""The page at /: a form, and what was found in its text. It has no scripts and loads nothing."""
+"""The page at /: a form, and the annotation of its text. It has no scripts and loads nothing."""
 
 import html
 import json
@@ -14,19 +14,19 @@ from .refusal import BAD_JSON, Refused
 from .served import Served
 
 HEADERS = {
-    # Whatever a text holds, a browser runs and loads nothing.
+    # Whatever a text contains, the browser runs and loads nothing.
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; "
     "frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    # Texts are nobody's but the sender's.
+    # Texts are private to their sender.
     "Cache-Control": "no-store",
 }
 FIELDS = ("text", "pipeline", "mask")
 MASKS = ("all", "none", "bits:01", "bits:0011", "from:4")
-# Light enough for black on them, and told apart by those who see few colours (Okabe and Ito, lightened).
+# Light enough for black text on them, and distinguishable with colour blindness (Okabe and Ito, lightened).
 COLOURS = ("#a6d4f2", "#f9d38c", "#8fd9c1", "#f3b7a4", "#e9c6dc", "#f5ef9f", "#c3cbe8", "#d9d9d9")
-# Classes that are shown.
+# The number of classes shown.
 MOST_CLASSES = 12
 ENTITY = (
     '<mark class="entity" style="background: {bg}">{text} <span class="label">{label}{kb_link}</span>'
@@ -57,7 +57,7 @@ td { overflow-wrap: anywhere; }
 
 @dataclass(frozen=True)
 class Form:
-    """What was filled in.
+    """The values of the form.
 
     text (str), pipeline (str | None), mask (str): As they were sent.
     """
@@ -68,7 +68,10 @@ class Form:
 
 
 def read_form(body: bytes) -> Form:
-    """RAISES (Refused): It is none."""
+    """Read the form.
+
+    RAISES (Refused): The body is not a form.
+    """
     try:
         fields = parse_qs(body.decode("utf8"), keep_blank_values=True, max_num_fields=len(FIELDS), errors="strict")
     except ValueError as error:
@@ -86,12 +89,12 @@ def page(
     told: str | None = None,
     seconds: float = 0.0,
 ) -> str:
-    """The whole page.
+    """Render the whole page.
 
-    form (Form): Is shown as it was filled in.
-    record (Mapping | None): What was found in its text.
-    told (str | None): Or why nothing was.
-    seconds (float): That it took.
+    form (Form): The form's values, which are shown again.
+    record (Mapping | None): The annotation of its text.
+    told (str | None): The error, if there is no annotation.
+    seconds (float): The duration of the annotation.
     """
     parts = ["<h1>Annotate a text</h1>", *_form(pipelines, form)]
     if told is not None:
@@ -104,7 +107,7 @@ def page(
 
 def _form(pipelines: Sequence[Served], form: Form) -> Iterator[str]:
     yield '<form method="post" action="/" accept-charset="utf-8">'
-    # The line end right behind the tag is not part of the text, so that one that begins with one keeps it.
+    # A line end directly after the tag is not part of the text: so a text that begins with a line end keeps it.
     yield (
         '<label for="text">Text</label>\n<textarea id="text" name="text" required autofocus dir="auto" '
         f'placeholder="Paste a text">\n{html.escape(form.text)}</textarea>'
@@ -148,7 +151,7 @@ def _result(served: Served, record: Mapping[str, Any], seconds: float) -> Iterat
 
 def _entities(text: str, ents: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -> str:
     renderer = EntityRenderer({"colors": dict(colours), "template": ENTITY})
-    # displaCy looks colours up by the label as it is shown.
+    # displaCy looks up colours by the label as it is shown.
     renderer.colors |= {html.escape(label).upper(): colour for label, colour in colours.items()}
     spans = [
         {

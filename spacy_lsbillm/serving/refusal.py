@@ -1,13 +1,13 @@
-"""Requests that are not answered with an annotation."""
+"""Requests that get no annotation."""
 
 BAD_JSON, UNKNOWN, TIMED_OUT, TOO_LARGE, NOT_ALLOWED, TOO_MANY, UNAVAILABLE = 400, 404, 408, 413, 422, 429, 503
 
 
 class Refused(ValueError):
-    """Why a request is refused.
+    """A request is refused; the message says why.
 
-    status (int): Of the answer.
-    headers (dict[str, str]): That it has.
+    status (int): HTTP status of the answer.
+    headers (dict[str, str]): Additional headers of the answer.
     """
 
     def __init__(self, status: int, message: str, headers: dict[str, str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""From folders of pipelines to a service."""
+"""Starting a service from folders of pipelines."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,12 +9,12 @@ from .settings import ServingSettings
 
 
 def serve(folders: Mapping[str, Path], settings: ServingSettings, tell: Callable[[str, str], None]) -> int:
-    """Serve pipelines until the process is told to end. What was accepted by then is answered.
+    """Serve pipelines until the process receives a signal to end. Requests accepted by then are answered.
 
-    folders (Mapping[str, Path]): By the names that requests have for them; the first is the default.
-    settings (ServingSettings): See there.
-    tell (Callable[[str, str], None]): Gets a headline and details: what is loaded, and where it listens.
-    RETURNS (int): The status to end with: 0, or another if the GPU was lost.
+    folders (Mapping[str, Path]): The pipelines by the names for requests; the first is the default.
+    settings (ServingSettings): Limits and address.
+    tell (Callable[[str, str], None]): Called with a headline and details of what is loaded, and of the address.
+    RETURNS (int): The exit status: 0, or another if the GPU was lost.
     RAISES (SettingError): FastAPI or uvicorn is not installed, the address is in use, or a pipeline cannot be loaded.
     """
     try:

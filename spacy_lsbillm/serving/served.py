@@ -13,17 +13,17 @@ from ..errors import MaskError, SettingError
 from ..layers import backbone_shim
 from ..pipeline.billm_transformer import BiLLMTransformer
 
-# What each pipeline annotates once when it is loaded: a first pass is slower than those that follow, and a pipeline
-# that cannot annotate is found out before anybody asks it to.
+# Each pipeline annotates this text when it is loaded: a first pass is slower than later ones, and a pipeline that
+# cannot annotate is detected before the first request.
 FIRST_TEXT = "A first text, in Paris."
 
 
 class Served:
-    """A loaded pipeline and its name. It is used by one thread at a time.
+    """A loaded pipeline and its name. Only one thread may use it at a time.
 
-    name (str): By which requests name it.
-    nlp (Language): What annotates.
-    max_length (int): Characters that a text may have.
+    name (str): Its name in requests.
+    nlp (Language): The pipeline.
+    max_length (int): Maximum characters per text.
     """
 
     def __init__(self, name: str, nlp: Language, max_length: int) -> None:
@@ -35,7 +35,7 @@ class Served:
 
     @classmethod
     def load(cls, name: str, folder: Path, max_length: int) -> "Served":
-        """Load it, and let it annotate a text.
+        """Load a pipeline, and let it annotate a text.
 
         RAISES (SettingError): It cannot.
         """
@@ -50,24 +50,24 @@ class Served:
 
     @property
     def bases(self) -> set[int]:
-        """The bases in memory that it uses, each by a number of its own."""
+        """The bases in memory that it uses, as numbers that identify them."""
         return {id(backbone_shim(pipe.model).backbone.shared) for pipe in self._transformers}
 
     @property
     def masks(self) -> dict[str, str]:
-        """Which layers each of its billm_transformers unmasks by itself, in words; none where it has no such."""
+        """Which layers each of its billm_transformers unmasks by default, in words; empty if it has none."""
         return {pipe.name: pipe.mask.words for pipe in self._transformers}
 
     @property
     def labels(self) -> list[str]:
-        """Of all its components, each once."""
+        """The labels of all its components, each once."""
         return list(dict.fromkeys(label for labels in self._labels().values() for label in labels))
 
     def _labels(self) -> dict[str, list[str]]:
         return {name: list(getattr(pipe, "labels", ())) for name, pipe in self.nlp.pipeline}
 
     def describe(self) -> dict[str, Any]:
-        """What /v1/pipelines says."""
+        """The description of the pipeline at /v1/pipelines."""
         masks = [
             {"component": pipe.name, "unmask": pipe.mask.notation, "words": pipe.mask.words}
             for pipe in self._transformers
@@ -81,7 +81,10 @@ class Served:
         }
 
     def check_mask(self, notation: str | None) -> None:
-        """RAISES (MaskError): It cannot be read, or there is nothing here that it could be used on."""
+        """Check a mask for this pipeline.
+
+        RAISES (MaskError): It cannot be read, or the pipeline has no component that uses it.
+        """
         if notation is None:
             return
         if not self._transformers:
@@ -92,13 +95,13 @@ class Served:
     def annotate(self, texts: Sequence[tuple[str, int]], mask: str | None = None) -> list[dict[str, Any]]:
         """Annotate texts as one batch.
 
-        texts (Sequence[tuple[str, int]]): Each with its id.
+        texts (Sequence[tuple[str, int]]): Texts with their ids.
         mask (str | None): In mask notation; None: the pipeline's own.
-        RETURNS (list[dict]): What `annotate` writes of each; of one that fails, `id` and `error`.
+        RETURNS (list[dict]): The records that `annotate` writes; for a text that fails, `id` and `error`.
         RAISES (DeviceLost): The GPU cannot be used any more.
         """
         self._use_mask(mask)
-        # What the vocabulary learns from them is forgotten again.
+        # New words are removed from the vocabulary afterwards.
         with self.nlp.memory_zone():
             outcomes = piped(self.nlp, texts)
             return [_record(outcome, id_) for outcome, (_, id_) in zip(outcomes, texts, strict=True)]

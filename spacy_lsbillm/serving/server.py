@@ -1,4 +1,4 @@
-"""A socket, and uvicorn behind it."""
+"""The socket of the service, and the uvicorn server behind it."""
 
 import errno
 import socket
@@ -12,17 +12,17 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..errors import SettingError
 
-# Seconds that a connection may say nothing between two requests.
+# Seconds that a connection may be silent between two requests.
 KEEP_ALIVE = 30
-# Seconds beside those of a request that those under way have to end in.
+# Additional seconds, beyond the limit of a request, for running requests to end.
 GRACE = 5
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A socket with its address, which does not listen yet. So a port that is in use shows before anything is loaded,
-    and nobody gets through before something can answer.
+    """A socket bound to its address that does not listen yet. So a port in use is noticed before anything is loaded,
+    and no client can connect before it can get an answer.
 
-    RAISES (SettingError): The address cannot be had.
+    RAISES (SettingError): The address is unavailable.
     """
     try:
         family, kind, proto, _, address = socket.getaddrinfo(
@@ -44,13 +44,13 @@ def _why(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"--port {port} of {host} is in use. Choose another, or 0 for any that is free."
     if error.errno == errno.EACCES:
-        return f"--port {port} is not for this user: choose one of 1024 or above."
+        return f"--port {port} is not allowed for this user: choose one of 1024 or above."
     return f"--host {host} cannot be listened on ({error.strerror or error}). Give an address of this machine."
 
 
 class _Protocol(H11Protocol):
-    """HTTP whose clients have so long to say what they want as their requests may take. uvicorn itself waits for ever
-    for the end of a header."""
+    """HTTP in which clients must send a request's header within the time limit of a request. uvicorn itself waits for
+    it forever."""
 
     patience = 0.0
 
@@ -74,10 +74,10 @@ class _Protocol(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """Answers what was accepted when it is told to end (SIGTERM, SIGINT), and then returns.
+    """When asked to end (SIGTERM, SIGINT), answers the accepted requests and then returns.
 
-    app (ASGIApp): What answers.
-    patience (float): Seconds that a request may take.
+    app (ASGIApp): The application that answers.
+    patience (float): Maximum seconds per request.
     """
 
     def __init__(self, app: Any, patience: float) -> None:
@@ -98,5 +98,5 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         with super().capture_signals():
             yield
-            # It would raise those that it got once more, and the process would end by them.
+            # uvicorn would raise the received signals again, which would end the process.
             self._captured_signals.clear()

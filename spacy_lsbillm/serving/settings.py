@@ -1,4 +1,4 @@
-"""How a service is run."""
+"""The settings of a service."""
 
 from dataclasses import dataclass
 
@@ -11,17 +11,17 @@ LONGEST_GATHER_MS = 1000
 
 @dataclass(frozen=True)
 class ServingSettings:
-    """Where it listens, and what it takes.
+    """The address of the service, and its limits.
 
     host (str): An address of this machine.
-    port (int): 0: any that is free.
+    port (int): 0: any free port.
     gather_ms (float): Milliseconds that a request may wait for others to be annotated with.
-    max_body (int): Bytes of a request's body.
-    max_documents (int): Texts of a request.
-    max_length (int): Characters of a text.
-    max_queue (int): Texts that have been accepted and not been begun, of all requests together.
-    timeout (float): Seconds from a request to its answer.
-    RAISES (SettingError): A value that is not allowed.
+    max_body (int): Maximum bytes of a request's body.
+    max_documents (int): Maximum texts per request.
+    max_length (int): Maximum characters per text.
+    max_queue (int): Maximum texts, over all requests, that are accepted but not yet being annotated.
+    timeout (float): Maximum seconds from a request to its answer.
+    RAISES (SettingError): A value is not allowed.
     """
 
     host: str = "127.0.0.1"
@@ -39,8 +39,8 @@ class ServingSettings:
             _check_range(f"--{option.replace('_', '-')}", getattr(self, option), 1)
         if self.max_queue < self.max_documents:
             raise SettingError(
-                f"--max-queue {self.max_queue} is less than --max-documents {self.max_documents}: a request of so many "
-                f"texts would never be taken. Allow a longer queue, or fewer texts."
+                f"--max-queue {self.max_queue} is less than --max-documents {self.max_documents}: a request with that "
+                f"many texts would never be accepted. Allow a longer queue, or fewer texts."
             )
         if not (is_number(self.gather_ms) and 0 <= self.gather_ms <= LONGEST_GATHER_MS):
             raise SettingError(

@@ -1,4 +1,4 @@
-"""What a request wants, read from its body."""
+"""Reading a request from its body."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ from ..files import parse_json
 from .refusal import BAD_JSON, NOT_ALLOWED, TOO_LARGE, Refused
 
 TEXTS, PIPELINE, MASK = KEYS = ("texts", "pipeline", "mask")
-# As the description of the service has it, at /openapi.json.
+# The schema of a request in the description of the service, at /openapi.json.
 SCHEMA = {
     "type": "object",
     "required": [TEXTS],
@@ -23,10 +23,10 @@ SCHEMA = {
 
 @dataclass(frozen=True)
 class Wanted:
-    """Some texts through a pipeline.
+    """A request to annotate texts with a pipeline.
 
-    texts (list[str]): Any number.
-    pipeline (str | None): Its name; None: the first.
+    texts (list[str]): Any number of texts.
+    pipeline (str | None): The pipeline's name; None: the first.
     mask (str | None): In mask notation; None: the pipeline's own.
     """
 
@@ -36,7 +36,10 @@ class Wanted:
 
 
 def read_wanted(body: bytes, max_documents: int) -> Wanted:
-    """RAISES (Refused): It is no JSON, or not what is asked for."""
+    """Read a request.
+
+    RAISES (Refused): The body is not JSON, or not a valid request.
+    """
     try:
         found = parse_json(body)
     except ValueError as error:
@@ -58,7 +61,7 @@ def read_wanted(body: bytes, max_documents: int) -> Wanted:
             raise Refused(NOT_ALLOWED, f"{key!r} is {_kind(found[key])}; it must be a string or null")
     if len(texts) > max_documents:
         raise Refused(
-            TOO_LARGE, f"{len(texts):,} texts are more than the {max_documents:,} that a request may have: divide them"
+            TOO_LARGE, f"{len(texts):,} texts are more than the {max_documents:,} allowed per request: divide them"
         )
     return Wanted(texts, found.get(PIPELINE), found.get(MASK))
 

@@ -1,7 +1,7 @@
-"""The thread that annotates. What is accepted while it computes waits for it, and goes through a pipeline together.
+"""The thread that annotates. Requests accepted while it computes wait, and are then annotated together.
 
-One thread, as a pipeline serves one at a time and torch itself uses several cores. Each pipeline has its turn: the
-others' requests wait for one batch of it, however many it has.
+It is a single thread, as a pipeline can annotate only one batch at a time and torch itself uses several cores.
+Pipelines take turns: requests to others wait for one batch, however many texts are waiting for the first.
 """
 
 import threading
@@ -19,9 +19,9 @@ from .metrics import Metrics
 from .refusal import TOO_MANY, UNAVAILABLE, Refused
 from .served import Served
 
-# The most that goes through a pipeline at once: what comes meanwhile waits for it.
+# The maximum number of texts per batch; further ones wait for the next.
 BATCH_DOCUMENTS, BATCH_CHARACTERS = 128, 65_536
-# Seconds that a refused client is told to wait at most.
+# The maximum seconds that a refused client is asked to wait.
 LONGEST_RETRY = 60
 Records = list[dict[str, Any]]
 
@@ -30,8 +30,8 @@ Records = list[dict[str, Any]]
 class Job:
     """The texts of a request.
 
-    served (Served), mask (str | None): What they go through.
-    texts (list[str]): Their ids are their places.
+    served (Served), mask (str | None): The pipeline and the mask to annotate with.
+    texts (list[str]): The texts. Their positions are their ids.
     """
 
     served: Served
@@ -44,19 +44,19 @@ class Job:
 
     @property
     def left(self) -> int:
-        """Texts that have not been begun."""
+        """Number of texts whose annotation has not started."""
         return len(self.texts) - self.begun
 
 
 class Worker:
-    """A thread, and what waits for it.
+    """The thread that annotates, and its queue.
 
-    gather_seconds (float): That the first text of a batch may wait for others.
-    max_queue (int): Texts that may wait.
-    metrics (Metrics): Where it is counted.
-    computing (bool): Whether a batch is under way.
+    gather_seconds (float): Seconds that the first text of a batch may wait for others.
+    max_queue (int): Maximum number of waiting texts.
+    metrics (Metrics): Where batches are counted.
+    computing (bool): Whether a batch is being annotated.
     lost (str | None): Why nothing can be annotated any more: the GPU is lost.
-    when_lost (Callable[[], None]): Is called then.
+    when_lost (Callable[[], None]): Called when the GPU is lost.
     """
 
     def __init__(self, gather_seconds: float, max_queue: int, metrics: Metrics) -> None:
@@ -65,21 +65,21 @@ class Worker:
         self._queues: OrderedDict[tuple[str, str | None], deque[Job]] = OrderedDict()
         self._waiting = 0
         self._stopping = False
-        # Texts a second, for what a refused client is told.
+        # Texts per second, for the time that a refused client is asked to wait.
         self._speed = 0.0
         self.computing = False
         self.lost: str | None = None
         self.when_lost: Callable[[], None] = lambda: None
-        # thinc keeps in it whether it computes on a GPU.
+        # thinc stores in it whether it computes on a GPU.
         context = copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._work,), name="annotate", daemon=True)
 
     def start(self) -> None:
-        """Begin to annotate."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Annotate what was accepted, and end."""
+        """Annotate the accepted texts, then end the thread."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -87,14 +87,14 @@ class Worker:
 
     @property
     def waiting(self) -> int:
-        """Texts that have been accepted and not been begun."""
+        """Number of accepted texts whose annotation has not started."""
         return self._waiting
 
     def submit(self, served: Served, mask: str | None, texts: list[str]) -> Job:
-        """Have texts annotated.
+        """Queue texts for annotation.
 
-        RETURNS (Job): Its `future` gets the records, in the order of the texts.
-        RAISES (Refused): The queue is full, or it annotates no more.
+        RETURNS (Job): Its `future` receives the records, in the order of the texts.
+        RAISES (Refused): The queue is full, or the worker has ended.
         """
         job = Job(served, mask, texts)
         if not texts:
@@ -116,7 +116,7 @@ class Worker:
         return job
 
     def drop(self, job: Job) -> None:
-        """Forget what of a job has not been begun: nobody waits for it any more."""
+        """Drop those texts of a job whose annotation has not started, as its client no longer waits."""
         with self._changed:
             job.future.cancel()
             self._forget(job)
@@ -155,7 +155,7 @@ class Worker:
                     job.future.set_result(job.records)
 
     def _next(self) -> list[tuple[Job, int]] | None:
-        """The texts that go through a pipeline next, each a job and a place; None: there will be no more."""
+        """The next texts to annotate, as pairs of a job and a position; None: there will be no more."""
         with self._changed:
             self.computing = False
             while not (self._queues and self._gathered() <= 0):
@@ -166,8 +166,8 @@ class Worker:
             return self._taken()
 
     def _gathered(self) -> float:
-        """Seconds until what waits is to be annotated. What has come while another batch was computed has waited
-        already."""
+        """Seconds until the waiting texts are to be annotated. Those that arrived while another batch was computed have
+        waited already."""
         if self._stopping or self._waiting >= BATCH_DOCUMENTS:
             return 0
         return min(queue[0].since for queue in self._queues.values()) + self._gather - time.monotonic()

@@ -1,4 +1,4 @@
-"""spaCy's training loop, made to survive: checkpoints, exact resumption and several ranks around it."""
+"""spaCy's training loop with checkpoints, exact resumption and several processes."""
 
 from .checkpoint import CHECKPOINTS, has_checkpoints
 from .interval import Interval

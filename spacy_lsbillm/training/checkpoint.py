@@ -1,4 +1,4 @@
-"""Checkpoints of a training on disk: whole or not there, the last two kept, none of it pickled."""
+"""Checkpoints of a training on disk: complete or absent, the last two kept, none of it pickled."""
 
 import contextlib
 import json
@@ -26,8 +26,8 @@ KEPT = 2
 class Evaluation:
     """A row of the training's table.
 
-    losses (dict[str, float]): By component, summed since the row before.
-    score (float): By `training.score_weights`.
+    losses (dict[str, float]): Losses by component, summed since the previous row.
+    score (float): Score, weighted by `training.score_weights`.
     other_scores (dict): All scores.
     """
 
@@ -39,17 +39,17 @@ class Evaluation:
 
 @dataclass
 class Checkpoint:
-    """A training between two steps.
+    """The state of a training between two steps.
 
     step (int): The last finished step.
-    identity (dict): What must be the same for the run to go on, see `identity_of`.
-    evaluations (list[Evaluation]): So far.
-    batches (str): A digest of the texts of all batches so far, in their order.
-    seconds (float): Of training so far.
+    identity (dict): What must be the same for the run to continue, see `identity_of`.
+    evaluations (list[Evaluation]): The evaluations so far.
+    batches (str): A digest of the texts of all batches so far, in order.
+    seconds (float): Seconds of training so far.
     every (dict): The fields of the `Interval` between checkpoints.
     ranks (int): The number of processes.
     facts (dict): Plain values of the pipeline's state, see `TrainingState`.
-    tensors (dict): Its tensors, under "state/"; the random generators, under "random/"; what they were before batches
+    tensors (dict): Its tensors, under "state/"; the random generators, under "random/"; their states before batches
         were drawn, under "draws/STEP/"; losses since the last row, under "losses/".
     """
 
@@ -64,23 +64,23 @@ class Checkpoint:
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
     def part(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors below a prefix, by the rest of their names."""
+        """The tensors with a prefix, by the rest of their names."""
         return {name.removeprefix(prefix): x for name, x in self.tensors.items() if name.startswith(prefix)}
 
 
 def save_checkpoint(output: Path, checkpoint: Checkpoint) -> Path:
-    """Write a checkpoint in a folder of its own under `output`, and remove all but the last two.
+    """Write a checkpoint into its own folder under `output`, and remove all but the last two. A copy of the current
+    `model-best` belongs to it, as hard links if the file system has them.
 
-    With it goes `model-best` as it is at that moment, by hard links where the file system has them.
-    RAISES (OSError): It cannot be written, for want of space for example. Nothing of it is left, and the last one
-        stands.
-    RAISES (StorageError): Something else is at its place, or the scores cannot be stored.
+    RAISES (OSError): It cannot be written, for lack of space for example. Nothing of it is left, and the previous
+        checkpoint remains.
+    RAISES (StorageError): Something else is in its place, or the scores cannot be stored.
     """
     folder = output / CHECKPOINTS / f"step-{checkpoint.step:09d}"
     facts = {key: value for key, value in vars(checkpoint).items() if key != "tensors"}
     facts["evaluations"] = [_plain(asdict(row)) for row in checkpoint.evaluations]
     try:
-        # Not srsly's, which rounds numbers.
+        # Not with srsly, which rounds numbers.
         text = json.dumps(facts)
     except (TypeError, ValueError) as error:
         raise StorageError(f"a score of the training cannot be stored in a checkpoint: {error}.") from error
@@ -99,34 +99,34 @@ def save_checkpoint(output: Path, checkpoint: Checkpoint) -> Path:
 
 
 def remove_old_checkpoints(output: Path) -> None:
-    """Remove all but the last two, and what a kill in the middle of a write has left."""
+    """Remove all but the last two checkpoints, and what a kill during a write has left."""
     for old in [*_folders(output)[KEPT:], *(output / CHECKPOINTS).glob(".step-*")]:
         shutil.rmtree(old, ignore_errors=True)
 
 
 def load_last_checkpoint(output: Path, tell: Callable[[str], None]) -> tuple[Checkpoint, Path]:
-    """The last checkpoint that is whole.
+    """Load the last complete checkpoint.
 
-    tell (Callable): Is told of one that is not, and that the one before it is taken.
+    tell (Callable): Called with a message about an incomplete one, in whose place the previous one is used.
     RETURNS (tuple): The checkpoint, and its folder.
-    RAISES (StorageError): There is none that is whole.
+    RAISES (StorageError): There is no complete one.
     """
     folders = _folders(output)
     if not folders:
         raise StorageError(
-            f"there is no checkpoint in {output / CHECKPOINTS} to go on from: start without --resume, with "
+            f"there is no checkpoint in {output / CHECKPOINTS} to continue from: start without --resume, with "
             f"--checkpoint-every 100 for example."
         )
     for folder in folders:
         try:
             return _read(folder), folder
         except StorageError as error:
-            tell(f"{error} The one before it is taken, if there is one.")
-    raise StorageError(f"none of the checkpoints in {output / CHECKPOINTS} is whole: start again without --resume.")
+            tell(f"{error} The previous one is used, if there is one.")
+    raise StorageError(f"none of the checkpoints in {output / CHECKPOINTS} is complete: start again without --resume.")
 
 
 def restore_best(folder: Path, output: Path) -> None:
-    """Put `model-best` back as it was when the checkpoint in a folder was written."""
+    """Restore `model-best` as it was when the checkpoint in a folder was written."""
     best, partial = output / DIR_MODEL_BEST, output / f".{DIR_MODEL_BEST}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     if not (folder / DIR_MODEL_BEST).is_dir():
@@ -138,17 +138,17 @@ def restore_best(folder: Path, output: Path) -> None:
 
 
 def has_checkpoints(output: Path) -> bool:
-    """Whether a folder has checkpoints of a run."""
+    """Whether a folder contains checkpoints of a run."""
     return bool(_folders(output))
 
 
 def _folders(output: Path) -> list[Path]:
-    """The last one first."""
+    """The folders of checkpoints, the last one first."""
     return sorted((output / CHECKPOINTS).glob("step-*"), reverse=True)
 
 
 def _read(folder: Path) -> Checkpoint:
-    """RAISES (StorageError): It is not whole."""
+    """Read a checkpoint. RAISES (StorageError): It is not complete."""
     check_seal(folder, since="since the checkpoint was written", advice="it cannot be used")
     try:
         facts = json.loads((folder / RUN).read_text(encoding="utf8"))
@@ -166,7 +166,7 @@ def _link(source: str, target: str) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers of numpy as Python's own, which JSON can hold."""
+    """Numbers of numpy as Python's own, which can be written as JSON."""
     if isinstance(value, dict):
         return {key: _plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

@@ -18,14 +18,14 @@ TRANSFORMER = "transformer"
 
 @dataclass(frozen=True)
 class Device:
-    """What the device decides.
+    """Settings that depend on the device.
 
-    dtype (str): Of the base's weights and the arithmetic.
-    max_batch_items (int): Pieces that go through the model at once.
-    batch_words (int): Words in a batch of training.
-    learn_rate (float): The highest, after the warm-up, where the size of the base is not known. A base that can be
-        trained on a CPU is small, and small models want larger steps.
-    steps (int), warmup (int): Length of the training, and of the warm-up in it.
+    dtype (str): Dtype of the base's weights and arithmetic.
+    max_batch_items (int): Maximum pieces per forward pass.
+    batch_words (int): Words per training batch.
+    learn_rate (float): The peak learning rate, after the warm-up, if the size of the base is not known. A base that can
+        be trained on a CPU is small, and small models need higher rates.
+    steps (int), warmup (int): Number of training steps, and of warm-up steps among them.
     eval_frequency (int): Steps between evaluations.
     """
 
@@ -107,7 +107,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "spancat_singlelabel": _spancat({"@layers": "Softmax.v2"}),
     "span_finder": {"@architectures": "spacy-lsbillm.SpanFinder.v1", "scorer": {**LOGISTIC, "nO": 2}},
 }
-# spaCy's own: it sets `doc._.trf_data` to None.
+# A component of spaCy: it sets `doc._.trf_data` to None.
 CLEANER = "doc_cleaner"
 KNOWN = (*MODELS, CLEANER)
 CLASSIFIERS = {"textcat", "textcat_multilabel"}
@@ -123,7 +123,7 @@ EXCLUSIVE = (
 
 ENTITIES: dict[str, float | None] = {"ents_f": 1.0, "ents_p": 0.0, "ents_r": 0.0, "ents_per_type": None}
 SPANS: dict[str, float | None] = {"spans_sc_f": 1.0, "spans_sc_p": 0.0, "spans_sc_r": 0.0}
-# The score of each component that says which model is best, and those that are shown beside it. A component's weights
+# For each component the score that decides which model is best, and those that are shown with it. A component's weights
 # add up to 1 and are divided by the number of components.
 SCORES: dict[str, dict[str, float | None]] = {
     "ner": ENTITIES,
@@ -167,19 +167,19 @@ def training_config(
     multiple_choice: bool = False,
     **model: Any,
 ) -> Config:
-    """A complete config for `spacy train`. Neither the base nor a corpus is looked for.
+    """Create a complete config for `spacy train`. Base and corpora need not exist.
 
     base (str): Folder or hub id of the base.
     lang (str): spaCy's code of the language.
-    pipeline (Sequence[str]): The components that listen, by their factory's name; see `KNOWN`.
-    device (str): "cpu" or "gpu": decides the number type, the sizes of batches, and without `fitted` the learning rate
-        and the steps.
-    fitted (Fitted | None): What fits the size of the base, see `training.fitted`.
+    pipeline (Sequence[str]): The listening components, by their factory's name; see `KNOWN`.
+    device (str): "cpu" or "gpu": decides the dtype, the batch sizes, and without `fitted` the learning rate and the
+        number of steps.
+    fitted (Fitted | None): Settings for the size of the base, see `training.fitted`.
     train (str | None), dev (str | None): Paths of the corpora; None: to be given to `spacy train`.
     pooling (str | None): "last", "mean", "max" or "attention": the classifier is `spacy-lsbillm.PooledTextCat.v1` with
         that pooling. None: spaCy's own.
     multiple_choice (bool): The documents are questions with choices: score the classifier by question.
-    model: Further settings of `spacy-lsbillm.BiLLMModel.v1`, such as `unmask`.
+    model (Any): Further settings of `spacy-lsbillm.BiLLMModel.v1`, such as `unmask`.
     RAISES (ValueError): The language, a component, the device or a setting of the model is not allowed.
     """
     check_language(lang)
@@ -201,13 +201,13 @@ def training_config(
     }
     if multiple_choice:
         _score_by_question(blocks, pipeline)
-    # Read from a string, so that references to other sections are seen as such and stay in the result.
+    # Read from a string, so that references to other sections are recognised and remain in the result.
     config = Config().from_str(Config(blocks).to_str(interpolate=False), interpolate=False)
     return load_model_from_config(config, auto_fill=True).config
 
 
 def _on_device(fitted: Fitted, device: Device, name: str) -> Device:
-    """A device with the settings that fit a base. What is slow on a CPU gets less to do there."""
+    """The settings of a device, adapted to a base. Slower bases get fewer steps and smaller batches on a CPU."""
     if name == "cpu":
         device = replace(device, batch_words=fitted.cpu_batch_words, steps=fitted.cpu_steps)
     steps = device.steps
@@ -217,7 +217,10 @@ def _on_device(fitted: Fitted, device: Device, name: str) -> Device:
 
 
 def check_language(lang: str) -> None:
-    """RAISES (SettingError): spaCy has no such language."""
+    """Check the code of a language.
+
+    RAISES (SettingError): spaCy does not have it.
+    """
     try:
         get_lang_class(lang)
     except ImportError as error:
@@ -228,7 +231,10 @@ def check_language(lang: str) -> None:
 
 
 def check_pipeline(pipeline: Sequence[str]) -> None:
-    """RAISES (SettingError): There is no component, an unknown one, the same twice, or two that exclude each other."""
+    """Check the components of a pipeline.
+
+    RAISES (SettingError): There is no component, an unknown one, the same twice, or two that exclude each other.
+    """
     known = ", ".join(KNOWN)
     if not pipeline:
         raise SettingError(f"the pipeline names no component. Name at least one of: {known}.")
@@ -236,12 +242,12 @@ def check_pipeline(pipeline: Sequence[str]) -> None:
         if name not in KNOWN:
             raise SettingError(
                 f"there is no component {name!r} that can be put into a config here. Use some of: {known}. The "
-                f"transformer is always there and need not be named. Anything else can be added to the config by hand."
+                f"transformer is always included and need not be named. Add any other component to the config by hand."
             )
         if pipeline.count(name) > 1:
             raise SettingError(f"the pipeline names {name!r} more than once. Name each component once.")
     if CLEANER in pipeline and (pipeline[-1] != CLEANER or len(pipeline) == 1):
-        raise SettingError(f"{CLEANER!r} drops the token vectors: name it last, behind a component that listens.")
+        raise SettingError(f"{CLEANER!r} drops the token vectors: name it last, after a component that listens.")
     for one, other, place in EXCLUSIVE:
         if one in pipeline and other in pipeline:
             raise SettingError(f"{one!r} and {other!r} both write to {place}. Choose one of them.")
@@ -281,12 +287,12 @@ def _score_by_question(blocks: dict[str, Any], pipeline: Sequence[str]) -> None:
 
 
 def _trained(pipeline: Sequence[str]) -> list[str]:
-    """The components of a pipeline that have something to learn."""
+    """The components of a pipeline that are trained."""
     return [name for name in pipeline if name != CLEANER]
 
 
 def _after_span_finder(pipeline: Sequence[str]) -> list[str]:
-    """The components that label what a `span_finder` before them has found."""
+    """The components that label the spans that a `span_finder` before them finds."""
     if "span_finder" not in pipeline:
         return []
     later = pipeline[list(pipeline).index("span_finder") + 1 :]
@@ -303,7 +309,7 @@ def _training(device: Device, pipeline: Sequence[str]) -> dict[str, Any]:
         "gpu_allocator": "${system.gpu_allocator}",
         "dropout": 0.1,
         "accumulate_gradient": 1,
-        # The learning rate falls to zero over all steps: stopping early would leave it high.
+        # The learning rate falls to zero over all steps: early stopping would end at a high rate.
         "patience": 0,
         "max_epochs": 0,
         "max_steps": device.steps,
@@ -311,7 +317,7 @@ def _training(device: Device, pipeline: Sequence[str]) -> dict[str, Any]:
         "train_corpus": "corpora.train",
         "dev_corpus": "corpora.dev",
         "frozen_components": [],
-        # A component that annotates listens to what the transformer has left on the documents.
+        # A component that annotates listens to what the transformer has set on the documents.
         "annotating_components": [TRANSFORMER, "span_finder"] if _after_span_finder(pipeline) else [],
         "before_to_disk": {"@callbacks": "spacy-lsbillm.write_card.v1"},
         "batcher": {
@@ -343,6 +349,6 @@ def _score_weights(pipeline: Sequence[str]) -> dict[str, float | None]:
     trained = _trained(pipeline)
     for name in trained:
         for score, weight in SCORES[name].items():
-            # Two components may have a score in common.
+            # Two components may share a score.
             weights[score] = None if weight is None else round((weights.get(score) or 0) + weight / len(trained), 2)
     return weights

@@ -1,4 +1,4 @@
-"""Which settings of a training fit a base of what size."""
+"""Training settings by the size of the base."""
 
 from dataclasses import dataclass
 
@@ -9,13 +9,13 @@ from ..backbone.size import BaseSize
 class Fitted:
     """Settings for bases of about one size.
 
-    most (int | None): Parameters up to which they are taken, half-way (as a ratio) to the next size; None: any number.
-    learn_rate (float): The highest of the optimizer, that of the heads.
-    learn_rate_scale (float): The adapter's, in units of that.
-    warmup (float): The share of the steps over which it rises from 0.
-    r (int), alpha (int): Of the adapter.
-    cpu_steps (int), cpu_batch_words (int): Length of a training on a CPU, and the words of its batches.
-    source (str): Whether they are measured here, and on which base, or published.
+    most (int | None): Maximum number of parameters, half-way (as a ratio) to the next size; None: any number.
+    learn_rate (float): The optimizer's peak learning rate, used by the heads.
+    learn_rate_scale (float): The adapter's rate relative to it.
+    warmup (float): The fraction of the steps over which the rate rises from 0.
+    r (int), alpha (int): The adapter's rank and scale.
+    cpu_steps (int), cpu_batch_words (int): Training steps and words per batch on a CPU.
+    source (str): Whether they were measured here, and on which base, or published.
     """
 
     most: int | None

@@ -1,4 +1,4 @@
-"""What a training is, so that one is not resumed as another."""
+"""What identifies a training, so that it is not resumed as another."""
 
 import importlib.metadata
 import sys
@@ -21,9 +21,9 @@ LIBRARIES = (
     "bitsandbytes",
     "numpy",
 )
-# They decide when a training ends or what it prints, and no step of it.
+# Settings that decide when a training ends or what it prints, but not what a step computes.
 MAY_CHANGE = ("training.max_steps", "training.eval_frequency", "training.patience", "training.logger.")
-# Where a config names files that a training reads.
+# The settings of a config that name files to read.
 FILES_IN = ("paths.", "corpora.", "initialize.")
 
 
@@ -32,13 +32,13 @@ def identity_of(config: Config, device: str) -> dict[str, Any]:
 
     config (Config): With all variables filled in.
     device (str): "cpu" or "gpu".
-    RETURNS (dict): Text and numbers by name.
+    RETURNS (dict): Strings and numbers by name.
     """
     identity: dict[str, Any] = {"device": device}
     for place, value in _leaves(config):
         name = ".".join(place)
         if isinstance(value, str) and name.startswith(FILES_IN) and value and Path(value).exists():
-            # The content counts, not where it is.
+            # The content matters, not the path.
             value = content_of(Path(value))
         identity[name] = value
     for library in LIBRARIES:
@@ -48,7 +48,7 @@ def identity_of(config: Config, device: str) -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What differs between two trainings beyond that which may, one line each."""
+    """The differences between two trainings, one line each, except in settings that may differ."""
     lines = []
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) != new.get(name) and not name.startswith(MAY_CHANGE):

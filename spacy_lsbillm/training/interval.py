@@ -1,4 +1,4 @@
-"""How often a checkpoint is due: every so many steps, or every so much time."""
+"""When a checkpoint is due: after a number of steps, or after some time."""
 
 import re
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 @dataclass(frozen=True)
 class Interval:
-    """Steps or seconds between checkpoints; one of the two is 0, or both: there are none.
+    """Steps or seconds between checkpoints. At most one of the two is above 0; if both are 0, there are no checkpoints.
 
     steps (int): Optimizer steps.
     seconds (float): Wall-clock time.
@@ -21,7 +21,7 @@ class Interval:
 
     @classmethod
     def read(cls, text: str) -> "Interval":
-        """Read what a user writes: "200" for steps, "90s", "10m" or "2h" for time.
+        """Read an interval as users write it: "200" for steps, "90s", "10m" or "2h" for time.
 
         RAISES (SettingError): It is neither, or not above 0.
         """
@@ -43,7 +43,7 @@ class Interval:
         """Whether the next checkpoint is due.
 
         steps (int): The number of finished steps.
-        seconds (float): Since the last checkpoint, or since the start.
+        seconds (float): Seconds since the last checkpoint, or since the start.
         """
         if self.steps:
             return steps % self.steps == 0

@@ -1,18 +1,19 @@
 """spaCy's training loop with checkpoints around it.
 
-The loop stays spaCy's. While `CheckpointedLoop.around` lasts, five names of `spacy.training.loop` (spaCy 3.8) are stood
-in for by functions that call spaCy's own:
+The loop stays spaCy's. Inside `CheckpointedLoop.around`, five names of `spacy.training.loop` (spaCy 3.8) are replaced
+by functions that call spaCy's own:
 
-- `create_train_batches`: notes what the random generators were before batches were drawn, and a digest of their texts;
-- `train_while_improving`: gets a pipeline that does nothing while a resumed run is brought to its place, and writes
-  checkpoints between steps;
-- `create_before_to_disk_callback`: nothing is saved while a run is brought to its place;
+- `create_train_batches`: records the states of the random generators before batches are drawn, and a digest of their
+  texts;
+- `train_while_improving`: gets a pipeline that does nothing while a resumed run is replayed, and writes checkpoints
+  between steps;
+- `create_before_to_disk_callback`: nothing is saved during the replay;
 - `clean_output_dir`: a resumed run keeps its `model-best`;
-- `timer`: goes on from the seconds of the checkpoint.
+- `timer`: continues from the seconds of the checkpoint.
 
-A run is resumed by spaCy's own loop from step 0 on: batches are drawn, schedules are stepped and rows are printed, but
-the pipeline is neither updated nor evaluated; then weights, optimizer and random generators are put into their state.
-So all that the loop keeps in its local variables, and whatever corpora, batchers and schedules keep, is as it was.
+To resume a run, spaCy's own loop replays it from step 0: batches are drawn, schedules are stepped and rows are printed,
+but the pipeline is neither updated nor evaluated. Then weights, optimizer and random generators are restored. So
+everything that the loop keeps in local variables, and that corpora, batchers and schedules keep, is as it was.
 """
 
 import contextlib
@@ -45,11 +46,11 @@ Step = tuple[Any, dict[str, Any], bool | None]
 
 
 class Preempted(BaseException):
-    """The training was asked to stop, and the last checkpoint holds all of it. It is no `Exception`, of which spaCy's
-    loop would tell in its own words.
+    """The training was asked to stop, and its whole state is in the last checkpoint. It is not an `Exception`, as
+    spaCy's loop would report that with its own message.
 
-    step (int | None): Of the checkpoint; None: there was none yet.
-    first (bool): Whether this process is the one that tells.
+    step (int | None): Step of the checkpoint; None: there was none yet.
+    first (bool): Whether this process is the one that prints.
     """
 
     def __init__(self, step: int | None, first: bool = True):
@@ -60,12 +61,12 @@ class Preempted(BaseException):
 class CheckpointedLoop:
     """One training with checkpoints.
 
-    output (Path | None): The folder of the run; None where nothing is kept.
-    identity (dict): What must be the same for the run to go on.
-    interval (Interval): When checkpoints are due, beside the end and when the run is asked to stop.
-    resumed (tuple[Checkpoint, Path] | None): What to go on from, and the folder that it is in.
+    output (Path | None): The folder of the run; None if nothing is kept.
+    identity (dict): What must be the same for the run to continue.
+    interval (Interval): When checkpoints are due, besides at the end and when the run is asked to stop.
+    resumed (tuple[Checkpoint, Path] | None): The checkpoint to continue from, and its folder.
     ranks (Ranks): The processes that share the training.
-    stop_asked (bool): Set it to have a checkpoint after this step, and `Preempted` raised.
+    stop_asked (bool): Set it to write a checkpoint after the current step and raise `Preempted`.
     """
 
     def __init__(
@@ -87,14 +88,14 @@ class CheckpointedLoop:
         self._evaluations = list(self._resumed.evaluations) if self._resumed else []
         self._saved_step = self._resumed.step if self._resumed else None
         self._draws = Draws(self._resumed.part("draws/") if self._resumed else {})
-        # What is stood in for, by name.
+        # The replaced functions, by name.
         self._spacy: dict[str, Callable[..., Any]] = {}
         self._begun: float | None = None
         self._saved_at = 0.0
 
     @contextlib.contextmanager
     def around(self) -> Iterator[None]:
-        """Within it `spacy.training.loop.train` makes this run."""
+        """Context in which `spacy.training.loop.train` performs this run."""
         stand_ins: dict[str, Callable[..., Any]] = {
             "create_train_batches": self._create_train_batches,
             "train_while_improving": self._train_while_improving,
@@ -112,7 +113,7 @@ class CheckpointedLoop:
                 setattr(spacy_loop, name, original)
 
     def _timer(self) -> float:
-        """spaCy calls it at the beginning and subtracts that from later calls."""
+        """spaCy's loop calls it at the start and subtracts the result from later calls."""
         now = time.monotonic()
         if self._begun is None:
             self._begun = now - (self._resumed.seconds if self._resumed else 0.0)
@@ -181,7 +182,7 @@ class CheckpointedLoop:
                 row = {name: float(loss) for name, loss in info["losses"].items()}
                 self._evaluations.append(Evaluation(info["step"], row, float(info["score"]), info["other_scores"]))
             yield batch, info, is_best
-            # spaCy begins new sums after an evaluation.
+            # spaCy starts new sums after an evaluation.
             losses = {} if is_best is not None else info["losses"]
             stop = self.ranks.any(self.stop_asked)
             if stop or self._due(info["step"]):
@@ -193,24 +194,27 @@ class CheckpointedLoop:
 
     def _due(self, step: int) -> bool:
         due = self._interval.due(step + 1, time.monotonic() - self._saved_at)
-        # Clocks differ; steps do not.
+        # Clocks differ between processes; steps do not.
         return self.ranks.of_first(due) if self._interval.seconds else due
 
     def _check_batches(self) -> None:
-        """RAISES (DataError): The processes have drawn other batches. The first one says so."""
+        """Check that all processes draw the same batches.
+
+        RAISES (DataError): They do not. The first process says so.
+        """
         digests = self.ranks.gather(self._draws.digest)
 
         def check() -> None:
             if len(set(digests)) > 1:
                 raise DataError(
-                    "the processes of this training have drawn other batches. Its reader or batcher depends on "
+                    "the processes of this training have drawn different batches. Its reader or batcher depends on "
                     "something that differs between them, such as the time, or the order of files in a folder."
                 )
 
         self.ranks.agreed(check)
 
     def _losses_of_all(self, losses: dict[str, Any]) -> dict[str, Any]:
-        """The sums over all processes."""
+        """The losses summed over all processes."""
         if self.ranks.size == 1:
             return losses
         sums: dict[str, float] = {}
@@ -220,20 +224,21 @@ class CheckpointedLoop:
         return sums
 
     def _replay(self, steps: Iterator[Step], recorded: dict[int, Evaluation]) -> Iterator[Step]:
-        """RAISES (StorageError): The loop ends, or gives other batches, on the way."""
+        """Replay the steps up to the checkpoint. RAISES (StorageError): The loop ends before it, or gives other
+        batches."""
         assert self._resumed is not None
         last = self._resumed.step
-        # They are added up over all processes before they are shown.
+        # The losses are summed over all processes before they are shown.
         kept = self._resumed.part("losses/") if self.ranks.first else {}
         pending = {name: value.numpy()[()] for name, value in kept.items()}
         with tqdm(total=last + 1, desc=f"going on after step {last}", unit=" steps", leave=False, delay=2) as progress:
             for batch, info, is_best in steps:
                 step = info["step"]
-                # They are the dict in which the loop adds them up.
+                # The dict in which the loop sums the losses.
                 info["losses"].update(recorded[step].losses if is_best is not None else pending if step == last else {})
                 progress.update()
                 if is_best is not None:
-                    # A row comes, which would stand behind the bar.
+                    # A row follows, which would appear behind the bar.
                     progress.clear()
                 yield batch, info, None if is_best is None else False
                 if self.ranks.any(self.stop_asked):
@@ -248,7 +253,7 @@ class CheckpointedLoop:
         if self._draws.digest != self._resumed.batches:
             raise StorageError(
                 "the training corpus gives other batches than it did before the checkpoint. Either it was changed, or "
-                "its reader or batcher depends on something that no checkpoint holds, such as the time."
+                "its reader or batcher depends on something that no checkpoint contains, such as the time."
             )
 
     def _put_into_state(self, nlp: Language, optimizer: Optimizer, exclude: Sequence[str]) -> None:
@@ -272,7 +277,7 @@ class CheckpointedLoop:
         self._saved_at = time.monotonic()
         if self.ranks.first and self._output is not None:
             self._write(nlp, optimizer, exclude, step, losses)
-        # Whether the end of a run wants another checkpoint is decided by all alike.
+        # All processes must agree on whether the end of a run needs another checkpoint.
         self._saved_step = self.ranks.of_first(self._saved_step)
         self._reseed(nlp, step)
 
@@ -301,11 +306,11 @@ class CheckpointedLoop:
             save_checkpoint(self._output, checkpoint)
             self._saved_step = step
         except OSError as error:
-            before = "there is none yet" if self._saved_step is None else f"that of step {self._saved_step} stands"
-            msg.warn(f"The checkpoint of step {step} could not be written ({error}): {before}. The training goes on.")
+            before = "there is none yet" if self._saved_step is None else f"that of step {self._saved_step} remains"
+            msg.warn(f"The checkpoint of step {step} could not be written ({error}): {before}. The training continues.")
 
     def _reseed(self, nlp: Language, step: int) -> None:
-        """Seed what no checkpoint holds anew, whether the run was stopped here or not."""
+        """Reseed generators that no checkpoint contains, whether or not the run was stopped here."""
         seed = nlp.config.interpolate()["training"]["seed"] or 0
         reseed_rank(self.ranks.rank, seed, step + 1)
         if step >= 0:
@@ -313,13 +318,13 @@ class CheckpointedLoop:
 
 
 class Draws:
-    """What was drawn from random generators to make batches, so that the same batches can be drawn again without the
-    steps in between.
+    """The random states from which batches were drawn, so that the same batches can be drawn again without the steps in
+    between.
 
-    Of each draw that used a generator, the generator's state before it is kept, unless it is what the draw before left:
-    for a corpus that is shuffled in each epoch, one state an epoch.
+    For each draw that used a generator, the generator's state before it is kept, unless the previous draw left it in
+    this state: for a corpus that is shuffled in each epoch, one state per epoch.
 
-    kept (Mapping[str, Tensor]): As `as_tensors` gives them.
+    kept (Mapping[str, Tensor]): What `as_tensors` returned.
     step (int): The number of the last batch, -1 before the first.
     """
 
@@ -333,15 +338,15 @@ class Draws:
 
     @property
     def digest(self) -> str:
-        """Of the texts of all batches so far, in their order."""
+        """A digest of the texts of all batches so far, in order."""
         return self._texts.hexdigest()
 
     def as_tensors(self) -> dict[str, Tensor]:
-        """The states that are kept, by step and generator."""
+        """The kept states, by step and generator."""
         return {f"{step}/{name}": x for step, states in self._kept.items() for name, x in states.items()}
 
     def of(self, batches: Iterator[tuple[int, Any]], replaying: Callable[[], bool]) -> Iterator[tuple[int, Any]]:
-        """The same batches. While it is replaying, generators are set to what they were."""
+        """Yield the same batches. During a replay, generators are set to their recorded states."""
         left: dict[str, Tensor] = {}
         while True:
             if replaying():
@@ -369,8 +374,8 @@ class Draws:
 
 
 class _Pipeline:
-    """What spaCy's loop uses of a pipeline; while a run is brought to its place, it does nothing. With several
-    processes it is updated with a share of each batch."""
+    """The part of a pipeline that spaCy's loop uses. During a replay it does nothing. With several processes it is
+    updated with a share of each batch."""
 
     def __init__(self, nlp: Language, run: CheckpointedLoop, exclude: Sequence[str]):
         self._nlp = nlp
@@ -381,7 +386,7 @@ class _Pipeline:
     def pipeline(self) -> list[Any]:
         if self._run.replaying:
             return []
-        # Between the updates of a step and the optimizer's steps, the loop goes through the components once.
+        # Between the updates of a step and the optimizer's steps, the loop iterates over the components once.
         return [("", self._added), *self._nlp.pipeline] if self._run.ranks.size > 1 else self._nlp.pipeline
 
     def update(self, examples: Sequence[Example], **kwargs: Any) -> Any:
@@ -398,7 +403,7 @@ class _Pipeline:
 
 
 class _AddedGradients:
-    """As a component, it comes before all others in a step: it adds up the gradients of all processes."""
+    """Acts as the first component in a step: it sums the gradients of all processes."""
 
     is_trainable = True
     model = "none"
@@ -411,8 +416,8 @@ class _AddedGradients:
 
 
 class _EvaluatedSteps:
-    """Stands in for `eval_frequency`, of which the loop asks whether `step % eval_frequency` is 0: the steps that have
-    a row already were perhaps evaluated at another frequency."""
+    """Replaces `eval_frequency`, for which the loop tests whether `step % eval_frequency` is 0: recorded rows may have
+    been evaluated at another frequency."""
 
     def __init__(self, is_evaluated: Callable[[int], bool]):
         self._is_evaluated = is_evaluated
@@ -423,9 +428,9 @@ class _EvaluatedSteps:
 
 class _NotSaved:
     def to_disk(self, path: Path) -> None:
-        """Nothing: what a resumed run has before it is at its place is not worth keeping."""
+        """Write nothing: a pipeline that is still being replayed is not worth keeping."""
 
 
 def _as_tensor(loss: Any) -> Tensor:
-    # CuPy's must be fetched; a sum in single precision goes on as one.
+    # CuPy's numbers must be copied from the GPU; a sum in single precision stays in single precision.
     return torch.from_numpy(np.array(loss.get() if hasattr(loss, "get") else loss))

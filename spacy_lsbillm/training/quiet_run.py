@@ -1,4 +1,4 @@
-"""One training of a config in this process, quietly, and what became of it."""
+"""Running one training of a config in this process, without its output, and returning its result."""
 
 import gc
 import io
@@ -18,12 +18,12 @@ from ..files import TemporaryFolder
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """A finished training.
+    """The result of a training.
 
-    curve (list[tuple[int, float]]): Step and score of each evaluation, the score that the config's weights give.
+    curve (list[tuple[int, float]]): Step and score of each evaluation, the score by the config's weights.
     scores (dict): All scores of the best evaluation.
-    losses (dict): Of each component, added up over all steps as far as the last evaluation.
-    seconds (float): With loading and evaluation.
+    losses (dict): Losses by component, summed over all steps up to the last evaluation.
+    seconds (float): Duration, including loading and evaluation.
     """
 
     curve: list[tuple[int, float]]
@@ -33,20 +33,20 @@ class TrainingRun:
 
     @property
     def score(self) -> float:
-        """The highest."""
+        """The highest score of the curve."""
         return max(score for _, score in self.curve)
 
 
 def run_training(config: Config, output: Path | None, use_gpu: int = -1) -> TrainingRun:
-    """Train a config, as `spacy train` does but without its output.
+    """Train a config as `spacy train` does, but without its output.
 
-    output (Path | None): For `model-best` and `model-last`; None to keep no model.
+    output (Path | None): Folder for `model-best` and `model-last`; None to keep no model.
     use_gpu (int): The number of the GPU, -1 for the CPU; the caller has set it up.
     """
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
     config = config.copy()
-    # Earlier pipelines that only cycles keep alive would count as users of the same base.
+    # Earlier pipelines that only reference cycles keep alive would count as users of the same base.
     gc.collect()
     begun = time.monotonic()
     with TemporaryFolder() as folder:
@@ -63,7 +63,7 @@ def run_training(config: Config, output: Path | None, use_gpu: int = -1) -> Trai
     seconds = time.monotonic() - begun
     best = max(rows, key=lambda row: row["score"])
     curve = [(row["step"], row["score"]) for row in rows]
-    # spaCy's sums begin anew after each evaluation.
+    # spaCy's sums restart after each evaluation.
     losses: Counter[str] = Counter()
     for row in rows:
         losses.update(row["losses"])

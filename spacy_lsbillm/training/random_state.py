@@ -13,7 +13,8 @@ PYTHON, NUMPY, TORCH, CUDA = "python", "numpy", "torch", "cuda"
 def random_state() -> dict[str, Tensor]:
     """The states of the generators of Python, numpy and torch, by name, as tensors.
 
-    CuPy's generators cannot be read: `reseed_cupy` sets them to what both an interrupted and an uninterrupted run have.
+    CuPy's generators cannot be read: `reseed_cupy` puts them into a state that is the same with and without an
+    interruption.
     """
     version, words, gauss = random.getstate()
     _, keys, place, has_gauss, cached = np.random.get_state(legacy=True)
@@ -29,7 +30,7 @@ def random_state() -> dict[str, Tensor]:
 
 
 def restore_random_state(states: Mapping[str, Tensor]) -> None:
-    """Set the generators that are named to what `random_state` gave; the others stay as they are."""
+    """Set the named generators to what `random_state` returned; the others do not change."""
     for name, state in states.items():
         if name == PYTHON:
             gauss, version, *words = state.tolist()
@@ -47,8 +48,8 @@ def restore_random_state(states: Mapping[str, Tensor]) -> None:
 
 
 def drawn_from(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> Iterable[str]:
-    """The names of the generators whose state is another one."""
-    # Bitwise, as a missing number of Python's state is NaN, which equals nothing.
+    """The names of the generators whose state has changed."""
+    # Bitwise, as a missing number in Python's state is NaN, which equals nothing.
     return [
         name
         for name, state in after.items()
@@ -57,7 +58,7 @@ def drawn_from(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> Ite
 
 
 def reseed_rank(rank: int, seed: int, step: int) -> None:
-    """Give each process of a training but the first, whose state checkpoints hold, a dropout of its own from a step on.
+    """Give each process of a training its own dropout from a step on, except the first, whose state is in checkpoints.
 
     rank (int): The number of this process.
     """
@@ -66,7 +67,7 @@ def reseed_rank(rank: int, seed: int, step: int) -> None:
 
 
 def reseed_cupy(ops_xp: object, seed: int, step: int) -> None:
-    """Seed CuPy's generator from a step's number, where CuPy computes.
+    """Seed CuPy's generator from the number of a step, if CuPy computes.
 
     ops_xp (module): The array module of thinc's current ops.
     """

@@ -1,6 +1,6 @@
-"""The processes of one training: each has its share of every batch, and all have the same weights.
+"""The processes of one training: each computes its share of every batch, and all have the same weights.
 
-torch.distributed carries it: NCCL between GPUs, gloo between CPUs. The processes are started by torchrun.
+They communicate through torch.distributed: NCCL between GPUs, gloo between CPUs. torchrun starts them.
 """
 
 import contextlib
@@ -24,21 +24,21 @@ from ..pipeline.billm_transformer import BiLLMTransformer
 from .state import trained_models
 
 T = TypeVar("T")
-# Where spaCy's parser and `ner` keep the classes that no gold has shown so far, which they do not predict.
+# Where spaCy's parser and `ner` store the classes that no gold annotation has shown so far, which they never predict.
 UNSEEN = "unseen_classes"
-# How long the others wait for one that evaluates or saves. One that is gone is noticed at once.
+# How long the other processes wait for one that evaluates or saves. One that has ended is noticed immediately.
 PATIENCE = datetime.timedelta(hours=1)
 
 
 class RankLost(BaseException):
-    """Another process of the training has ended, and so does this one. It has told why itself."""
+    """Another process of the training has ended, and so does this one. The other one has reported the reason."""
 
 
 class Ranks:
-    """This process among those of a training. By itself it is one of one, and does nothing.
+    """This process among those of a training. This class is for a single process, which has nothing to share.
 
     rank (int): The number of this process, from 0.
-    size (int): How many there are.
+    size (int): The number of processes.
     """
 
     rank: int = 0
@@ -50,26 +50,26 @@ class Ranks:
         return self.rank == 0
 
     def agreed(self, decide: Callable[[], T]) -> T:
-        """Have the first process decide for all. Its error is its own; the others end without one."""
+        """Let the first process decide for all. If it fails, it raises its error; the others raise `RankLost`."""
         return decide()
 
     def share(self, items: Sequence[T]) -> list[T]:
-        """This process' part of a batch."""
+        """This process' share of a batch."""
         return list(items)
 
     def add_gradients(self, nlp: Language, exclude: Sequence[str]) -> None:
-        """Add up the gradients of all processes, in all of them."""
+        """Replace the gradients in all processes by their sum."""
 
     def any(self, flag: bool) -> bool:
-        """Whether any process says so."""
+        """Whether the flag is set in any process."""
         return flag
 
     def of_first(self, value: T) -> T:
-        """What the first process has."""
+        """The value in the first process."""
         return value
 
     def gather(self, value: T) -> list[T]:
-        """What each of them has, by rank."""
+        """The values in all processes, by rank."""
         return [value]
 
     def evaluate(self, nlp: Language, evaluate: Callable[[], T]) -> T:
@@ -78,7 +78,7 @@ class Ranks:
 
 
 class DistributedRanks(Ranks):
-    """Those that torchrun has started; see `joined`."""
+    """The processes that torchrun has started; see `joined`."""
 
     def __init__(self) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
@@ -101,9 +101,9 @@ class DistributedRanks(Ranks):
         return answer  # type: ignore[return-value]
 
     def share(self, items: Sequence[T]) -> list[T]:
-        """For some processes it may be empty, as of the last batch of an epoch.
+        """This process' share of a batch. It may be empty, for example of the last batch of an epoch.
 
-        RAISES (SettingError): Already the first batch is too small.
+        RAISES (SettingError): The first batch is already too small.
         """
         too_small, self._begun = not self._begun and len(items) < self.size, True
         if too_small:
@@ -116,7 +116,8 @@ class DistributedRanks(Ranks):
         return list(items[self.rank :: self.size])
 
     def add_gradients(self, nlp: Language, exclude: Sequence[str]) -> None:
-        """A weight that has no gradient in some processes counts as zero there."""
+        """Replace the gradients in all processes by their sum. A weight without a gradient in a process counts as
+        zero."""
         for _, pipe in nlp.pipeline:
             if isinstance(pipe, BiLLMTransformer):
                 pipe.settle()
@@ -142,7 +143,7 @@ class DistributedRanks(Ranks):
             weight.set_gradient(part.view_as(gradient).to(gradient))
 
     def _share_unseen(self, nlp: Language, exclude: Sequence[str]) -> None:
-        """What one process has seen, all have seen."""
+        """Mark the classes that any process has seen as seen in all."""
         models = trained_models(nlp, exclude).values()
         sets = [node.attrs[UNSEEN] for model in models for node in model.walk() if UNSEEN in node.attrs]
         if not sets or self._all_seen:
@@ -150,7 +151,7 @@ class DistributedRanks(Ranks):
         others = self.gather([sorted(one) for one in sets])
         for number, one in enumerate(sets):
             one.intersection_update(*(other[number] for other in others))
-        # The same in all processes: none of them waits for the others in vain.
+        # The same in all processes, so that none waits for the others in vain.
         self._all_seen = not any(sets)
 
     def any(self, flag: bool) -> bool:
@@ -193,7 +194,7 @@ class DistributedRanks(Ranks):
 
 
 class _OfAll:
-    """A scorer that collects the documents that other processes predicted."""
+    """A scorer that also scores the documents that other processes predicted."""
 
     def __init__(self, ranks: DistributedRanks, nlp: Language, examples: list[Example], scorer: Any):
         self._ranks, self._nlp, self._examples, self._scorer = ranks, nlp, examples, scorer
@@ -210,7 +211,7 @@ class _OfAll:
 
 
 def _without_vectors(doc: Doc) -> Doc:
-    """What a transformer has left in a document is large, and nobody scores it."""
+    """Remove the transformer's data from a document: they are large, and scorers do not use them."""
     doc.user_data.pop(("._.", "trf_data", None, None), None)  # type: ignore[call-overload]
     return doc
 
@@ -267,16 +268,16 @@ def _peers() -> Iterator[None]:
 
 
 def started_by_torchrun() -> bool:
-    """Whether this process is one of several."""
+    """Whether torchrun has started this process as one of several."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "MASTER_ADDR" in os.environ
 
 
 @contextlib.contextmanager
 def joined(use_gpu: int) -> Iterator[Ranks]:
-    """Meet the other processes, and part from them at the end.
+    """Connect to the other processes, and disconnect at the end.
 
     use_gpu (int): The number of this process' own GPU, -1 for the CPU.
-    RAISES (SettingError): There are none to meet.
+    RAISES (SettingError): The others cannot be reached, or the GPU or NCCL is missing.
     """
     if not started_by_torchrun():
         yield Ranks()
@@ -284,19 +285,19 @@ def joined(use_gpu: int) -> Iterator[Ranks]:
     if use_gpu >= 0:
         if not dist.is_nccl_available() or use_gpu >= torch.cuda.device_count():
             raise SettingError(
-                f"this process is to use GPU {use_gpu}, and torch sees {torch.cuda.device_count()} GPUs here, with "
-                f"NCCL: {dist.is_nccl_available()}. Start as many processes a machine as it has GPUs."
+                f"this process should use GPU {use_gpu}, but torch sees {torch.cuda.device_count()} GPUs here, with "
+                f"NCCL: {dist.is_nccl_available()}. Start one process per GPU on each machine."
             )
         torch.cuda.set_device(use_gpu)
     elif torch.cuda.is_available():
-        # For a base with device = "cuda": each process its own, or all of them would be on the first.
+        # For a base with device = "cuda": otherwise all processes would use the first GPU.
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
     try:
         dist.init_process_group("cpu:gloo,cuda:nccl" if use_gpu >= 0 else "gloo", timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise SettingError(
-            f"process {os.environ.get('RANK')} of {os.environ['WORLD_SIZE']} does not meet the others ({error}): check "
-            f"that all were started by torchrun with the same rendezvous."
+            f"process {os.environ.get('RANK')} of {os.environ['WORLD_SIZE']} cannot reach the others ({error}): check "
+            f"that torchrun started all of them with the same rendezvous."
         ) from error
     try:
         yield DistributedRanks()

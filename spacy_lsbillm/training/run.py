@@ -1,4 +1,4 @@
-"""A training as `spacy train` makes it, with checkpoints if wanted."""
+"""Training like `spacy train`, optionally with checkpoints."""
 
 import contextlib
 import io
@@ -29,15 +29,15 @@ PREEMPTED = 75
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """What to train, and how it goes on.
+    """What to train, and how to continue it.
 
     config (Path): A training config.
     output (Path | None): The folder for `model-best`, `model-last` and checkpoints.
-    overrides (dict): Values of the config by their place, such as {"training.max_steps": 100}.
+    overrides (dict): Values of the config by their path, such as {"training.max_steps": 100}.
     use_gpu (int): The number of the GPU, -1 for the CPU.
-    checkpoint_every (Interval | None): None: there are no checkpoints; of a resumed run, as often as before.
-    resume (bool): Go on from the last checkpoint in the output.
-    force (bool): Go on although something differs.
+    checkpoint_every (Interval | None): None: no checkpoints; for a resumed run, as often as before.
+    resume (bool): Continue from the last checkpoint in the output.
+    force (bool): Continue even if something differs.
     """
 
     config: Path
@@ -50,13 +50,13 @@ class TrainSettings:
 
 
 def train(settings: TrainSettings) -> None:
-    """Train a config: spaCy's own `train`, and without checkpoints or other processes nothing else.
+    """Train a config with spaCy's own `train`, and with checkpoints or several processes if requested.
 
-    Started by torchrun, it is one of several processes, each with a share of every batch.
+    If torchrun started this process, it is one of several, each with a share of every batch.
 
-    RAISES (SettingError, StorageError): The settings do not fit together, or the run cannot go on; before anything is
-        loaded.
-    RAISES (Preempted): The process got a SIGTERM, and has written a checkpoint.
+    RAISES (SettingError, StorageError): The settings do not fit together, or the run cannot be continued; raised before
+        anything is loaded.
+    RAISES (Preempted): The process received SIGTERM, and has written a checkpoint.
     RAISES (RankLost): Another process of the training has ended.
     """
     if settings.use_gpu >= 0 and started_by_torchrun():
@@ -73,11 +73,11 @@ def train(settings: TrainSettings) -> None:
 def _check(settings: TrainSettings) -> None:
     """RAISES (SettingError, StorageError): The settings do not fit together."""
     if settings.force and not settings.resume:
-        raise SettingError("--force goes with --resume: there is nothing else that it could allow.")
+        raise SettingError("--force is only allowed with --resume.")
     if settings.output is not None and not settings.resume and has_checkpoints(settings.output):
         raise StorageError(
-            f"{settings.output / CHECKPOINTS} has checkpoints of a run. Go on with --resume, remove that folder to "
-            f"start again, or name another --output."
+            f"{settings.output / CHECKPOINTS} has checkpoints of a run. Continue it with --resume, remove that folder "
+            f"to start again, or name another --output."
         )
     if settings.output is None and (settings.resume or settings.checkpoint_every):
         raise SettingError("checkpoints are written to the output folder: name one with --output.")
@@ -102,7 +102,7 @@ def _train_in_own_loop(settings: TrainSettings, ranks: Ranks) -> None:
 
 
 def _train_silently(settings: TrainSettings) -> None:
-    """In all processes but the first: nothing is printed, logged or saved."""
+    """Train in a process other than the first: nothing is printed, logged or saved."""
     config = load_config(settings.config, overrides=settings.overrides, interpolate=False)
     silent = {"@loggers": "spacy.ConsoleLogger.v3", "progress_bar": None, "console_output": False, "output_file": None}
     config["training"]["logger"] = silent
@@ -112,7 +112,10 @@ def _train_silently(settings: TrainSettings) -> None:
 
 
 def check_alike(identities: Sequence[dict[str, Any]]) -> None:
-    """RAISES (SettingError): The processes have other configs, files or versions. All that differ are named."""
+    """Check that all processes have the same config, files and versions.
+
+    RAISES (SettingError): Some differ; all of them are named.
+    """
     ranks_by_differences: dict[tuple[str, ...], list[int]] = {}
     for rank, identity in enumerate(identities):
         if differing := differences(identities[0], identity):
@@ -124,11 +127,11 @@ def check_alike(identities: Sequence[dict[str, Any]]) -> None:
             + "".join(f"  {line}\n" for line in differing)
             for differing, ranks in ranks_by_differences.items()
         )
-        raise SettingError(f"{told}Give all the same.")
+        raise SettingError(f"{told}They must be the same in all processes.")
 
 
 def _resumed(settings: TrainSettings, identity: dict[str, Any], size: int) -> tuple[Checkpoint, Path]:
-    """RAISES (StorageError): There is no checkpoint, or it is of another run."""
+    """Find the checkpoint to continue from. RAISES (StorageError): There is none, or it is of another run."""
     assert settings.output is not None
     checkpoint, folder = load_last_checkpoint(settings.output, msg.warn)
     differing = differences(checkpoint.identity, identity)
@@ -136,27 +139,27 @@ def _resumed(settings: TrainSettings, identity: dict[str, Any], size: int) -> tu
         raise StorageError(
             f"the checkpoint of step {checkpoint.step} is of another run:\n"
             + "".join(f"  {line}\n" for line in differing)
-            + "Set that back, or go on in spite of it with --force; the result is then neither run's."
+            + "Set that back, or continue anyway with --force; the result is then that of neither run."
         )
     if differing:
-        msg.warn(f"Going on although this differs: {in_short(differing)}")
+        msg.warn(f"Continuing although this differs: {in_short(differing)}")
     if checkpoint.ranks != size:
         msg.warn(
-            f"The run had {checkpoint.ranks} processes and now has {size}: what comes is equal in distribution, not "
-            f"number by number."
+            f"The run had {checkpoint.ranks} processes and now has {size}: the remaining steps are equal in "
+            f"distribution, not number by number."
         )
     most = identity.get("training.max_steps") or 0
     if 0 < most < checkpoint.step:
         raise StorageError(
             f"training.max_steps = {most}, but the last checkpoint is of step {checkpoint.step}: set at least that."
         )
-    msg.info(f"Going on after step {checkpoint.step}, from {folder}")
+    msg.info(f"Continuing after step {checkpoint.step}, from {folder}")
     return checkpoint, folder
 
 
 @contextlib.contextmanager
 def _stopped_by_signal(loop: CheckpointedLoop) -> Iterator[None]:
-    """SIGTERM, with which machines are taken away, stops the run after a checkpoint."""
+    """Let SIGTERM, which schedulers send before they take a machine away, stop the run after a checkpoint."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,7 +1,7 @@
-"""What optimizer steps have made of a pipeline: weights, optimizer states, and the counters of layers.
+"""The state of a pipeline that optimizer steps change: weights, optimizer states, and the counters of layers.
 
-Nothing of it is pickled: tensors by name, and plain values. Weights that training does not change, such as those of a
-base under an adapter, are not part of it.
+It is not pickled, but consists of named tensors and plain values. Weights that training does not change, such as those
+of a base under an adapter, are not part of it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,8 +22,10 @@ MOMENTS = ("mom1", "mom2", "averages")
 
 @dataclass
 class TrainingState:
-    """tensors (dict): By name.
-    facts (dict): Values that JSON can hold, by name.
+    """The state of a pipeline and its optimizer between two steps.
+
+    tensors (dict): Tensors by name.
+    facts (dict): Values that can be written as JSON, by name.
     """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -31,7 +33,7 @@ class TrainingState:
 
 
 def trained_models(nlp: Language, exclude: Iterable[str]) -> dict[str, Model]:
-    """The models that spaCy's loop steps, by component: those of the condition in `train_while_improving`."""
+    """The models that spaCy's loop updates, by component, with the same condition as in `train_while_improving`."""
     excluded = set(exclude)
     return {
         name: pipe.model  # type: ignore[attr-defined]
@@ -43,13 +45,12 @@ def trained_models(nlp: Language, exclude: Iterable[str]) -> dict[str, Model]:
 
 
 def _is_plain(value: object) -> bool:
-    """Whether JSON gives it back as it is."""
+    """Whether JSON preserves it exactly."""
     return isinstance(value, PLAIN) or (isinstance(value, list) and all(isinstance(one, PLAIN) for one in value))
 
 
 def numbers_of(node: Model) -> dict[str, set[int]]:
-    """The attributes of a layer that are sets of numbers, such as the classes that spaCy's parser has
-    not seen yet."""
+    """The attributes of a layer that are sets of numbers, such as the classes that spaCy's parser has not seen yet."""
     return {
         key: value
         for key, value in node.attrs.items()
@@ -58,11 +59,11 @@ def numbers_of(node: Model) -> dict[str, set[int]]:
 
 
 def collect_state(nlp: Language, optimizer: Optimizer, exclude: Iterable[str]) -> TrainingState:
-    """Everything that later steps depend on, between two steps. The tensors may be those in use: store them before the
-    next step.
+    """Collect everything that later steps depend on, between two steps. The tensors may be those in use: store them
+    before the next step.
 
     exclude (Iterable[str]): Components that are not trained.
-    RAISES (SettingError): There is a layer of a library whose state is not known.
+    RAISES (SettingError): The state of a layer of some library is not known.
     """
     state = TrainingState()
     labels: dict[tuple[int, str], str] = {}
@@ -70,7 +71,7 @@ def collect_state(nlp: Language, optimizer: Optimizer, exclude: Iterable[str]) -
         for name in node.param_names:
             if node.has_param(name):
                 _collect_parameter(state, labels, f"{place}/{name}", node, name)
-        # Updates set some, such as dropout rates, and they are saved with the pipeline.
+        # Updates change some of them, such as dropout rates, and they are saved with the pipeline.
         state.facts[place] = {key: value for key, value in node.attrs.items() if _is_plain(value)}
         state.facts[f"{place}/sets"] = {key: sorted(value) for key, value in numbers_of(node).items()}
         for number, shim in enumerate(node.shims):
@@ -80,9 +81,9 @@ def collect_state(nlp: Language, optimizer: Optimizer, exclude: Iterable[str]) -
 
 
 def restore_state(state: TrainingState, nlp: Language, optimizer: Optimizer, exclude: Iterable[str]) -> None:
-    """Put a pipeline that was initialised in the same way, and its optimizer, into a collected state.
+    """Restore the collected state of a pipeline that was initialised in the same way, and of its optimizer.
 
-    RAISES (StorageError): The state is of a pipeline with other layers or sizes.
+    RAISES (StorageError): The state is that of a pipeline with other layers or sizes.
     """
     keys: dict[str, tuple[int, str]] = {}
     shims: list[BackboneShim] = []
@@ -93,7 +94,7 @@ def restore_state(state: TrainingState, nlp: Language, optimizer: Optimizer, exc
                 _restore_parameter(state, keys, unused, f"{place}/{name}", node, name)
         node.attrs.update(state.facts.get(place, {}))
         for key, numbers in state.facts.get(f"{place}/sets", {}).items():
-            # Other layers hold the same set.
+            # Other layers refer to the same set.
             node.attrs[key].clear()
             node.attrs[key].update(numbers)
         for number, shim in enumerate(node.shims):
@@ -106,12 +107,12 @@ def restore_state(state: TrainingState, nlp: Language, optimizer: Optimizer, exc
         shim.name_averages(optimizer)
     if unused:
         raise StorageError(
-            f"the checkpoint has weights that the pipeline has not, such as {min(unused)}: it is of another pipeline."
+            f"the checkpoint has weights that the pipeline lacks, such as {min(unused)}: it is of another pipeline."
         )
 
 
 def _nodes(nlp: Language, exclude: Iterable[str]) -> Iterable[tuple[str, Model]]:
-    """All layers of the trained models with names that another process gives them too, unlike thinc's numbers."""
+    """All layers of the trained models, with names that are the same in another process, unlike thinc's numbers."""
     seen: set[int] = set()
     for component, model in trained_models(nlp, exclude).items():
         for number, node in enumerate(model.walk()):
@@ -125,7 +126,7 @@ def _collect_parameter(
 ) -> None:
     labels[node.id, name] = label
     state.tensors[f"{label}/value"] = _tensor(node.get_param(name))
-    # A layer that had a gradient once is stepped from then on, if only by the moments.
+    # A layer that had a gradient once is updated from then on, if only by the moments.
     if node.has_grad(name):
         state.tensors[f"{label}/gradient"] = _tensor(node.get_grad(name))
 
@@ -166,9 +167,9 @@ def _restore_shim(
     state: TrainingState, keys: dict[str, tuple[int, str]], unused: set[str], label: str, shim: Shim
 ) -> None:
     if label not in state.facts:
-        raise StorageError(f"the checkpoint has no {label}, which the pipeline has: it is of another pipeline.")
+        raise StorageError(f"the checkpoint lacks {label}, which the pipeline has: it is of another pipeline.")
     prefix = f"{label}/"
-    # The optimizer's own come under their own names.
+    # The optimizer's own states have their own names.
     tensors = {name.removeprefix(prefix): value for name, value in state.tensors.items() if name.startswith(prefix)}
     if isinstance(shim, BackboneShim):
         shim.load_training_state(tensors, state.facts[label])
@@ -200,7 +201,7 @@ def _collect_optimizer(state: TrainingState, labels: dict[tuple[int, str], str],
         values = getattr(optimizer, kind) or {}
         rows = [value for key, value in values.items() if key[1] in (ADAPTER, MIX)]
         for key, value in values.items():
-            # Averages by the name of a shim's parameter are views of the shim's row, and are made again.
+            # Averages by the name of a shim's parameter are views of the shim's row, and are created again.
             if key in labels and not any(_inside(value, row) for row in rows):
                 state.tensors[f"optimizer/{kind}/{labels[key]}"] = _tensor(value)
     for kind in ("nr_update", "last_seen"):
@@ -216,7 +217,7 @@ def _restore_optimizer(
             continue
         _, kind, label = name.split("/", 2)
         if kind not in MOMENTS or label not in keys or getattr(optimizer, kind) is None:
-            raise StorageError(f"the checkpoint has {name}, which the pipeline has not: it is of another pipeline.")
+            raise StorageError(f"the checkpoint has {name}, which the pipeline lacks: it is of another pipeline.")
         getattr(optimizer, kind)[keys[label]] = torch2xp(state.tensors[name].clone())
         unused.discard(name)
     for kind in ("nr_update", "last_seen"):
@@ -225,12 +226,12 @@ def _restore_optimizer(
 
 
 def _taken(state: TrainingState, unused: set[str], name: str, shape: tuple[int, ...]) -> Tensor:
-    """RAISES (StorageError): There is none, or one of another shape."""
+    """RAISES (StorageError): It is missing, or has another shape."""
     value = state.tensors.get(name)
     if value is None or tuple(value.shape) != shape:
         found = "none" if value is None else f"one of shape {tuple(value.shape)}"
         raise StorageError(
-            f"the pipeline has {name} of shape {shape}, the checkpoint has {found}: it is of another pipeline."
+            f"the pipeline has {name} of shape {shape}, but the checkpoint has {found}: it is of another pipeline."
         )
     unused.discard(name)
     return value

@@ -238,7 +238,7 @@ def test_an_adapter_folder_is_peft_s_and_folds_into_the_base_that_is_made(make_b
     places = at(text, tmp_path, work=work)
     adapt(BaseSettings(str(base)), quick(train="lora", output_kind="adapter"), places, CPU, resume=True)
     # As the message says that a folder without a base is refused with.
-    with pytest.raises(BaseError, match=r"holds no base but a peft adapter.*merge_and_unload"):
+    with pytest.raises(BaseError, match=r"contains no base, only a peft adapter.*merge_and_unload"):
         load_backbone(BackboneSettings(BaseSettings(str(places.output))), device=CPU)
     folded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), places.output).merge_and_unload()
     folded.save_pretrained(tmp_path / "folded")

@@ -254,7 +254,7 @@ HOSTILE = {
     "list": (b'["to Paris"]', "not a JSON object"),
     "deep": (b"[" * 100_000, "nested too deep"),
     "no text": ({"id": "x", "txt": "to Paris"}, "no 'text', but 'id', 'txt'. Name another key with --text-key"),
-    "null": ({"id": "x", "text": None}, "no text"),
+    "null": ({"id": "x", "text": None}, "not a text"),
     "id": ({"id": ["x"], "text": "to Paris"}, "an id must be a string or a whole number"),
     "surrogate": (b'{"id": "x", "text": "\\ud800"}', "surrogates not allowed"),
     "too long": ({"id": "x", "text": LONG}, "1,000,009 characters, more than the 1,000,000"),
@@ -443,7 +443,7 @@ def test_the_output_of_another_run_is_not_touched(place, nlp, tmp_path, change):
     if change == "input":
         content = (source / "one.jsonl").read_text()
         (source / "one.jsonl").write_text(content.replace("Paris", "Sofia"))
-        named = "the input file 'one.jsonl' was another"
+        named = "the input file 'one.jsonl' was different"
     elif change == "more input":
         (source / "two.txt").write_text("to Rome")
         named = "the input file 'two.txt' was not there"
@@ -514,9 +514,9 @@ def test_places_that_are_no_output(place, tmp_path):
     source.mkdir()
     (source / "a.txt").write_text("to Paris")
     for output, message in [
-        (source / "out", "lie in one another"),
-        (tmp_path, "lie in one another"),
-        (place, "holds no manifest.json, and is not empty"),
+        (source / "out", "contain one another"),
+        (tmp_path, "contain one another"),
+        (place, "is not empty and holds no manifest.json"),
         (place / "code.py", "is a file"),
     ]:
         assert message in annotate(place, source, output, code=1)

@@ -99,7 +99,7 @@ def test_an_adapter_alone_is_refused_with_the_name_of_its_base(make_base, tmp_pa
     put_adapter(folder, base)
     for name in kept:
         shutil.copy(base / name, folder)
-    said = r"no base but a peft adapter for the base .*base itself.*merge_and_unload"
+    said = r"only a peft adapter for the base .*base itself.*merge_and_unload"
     with pytest.raises(BaseError, match=said) as caught:
         load(folder)
     assert str(base) in str(caught.value)
@@ -107,7 +107,7 @@ def test_an_adapter_alone_is_refused_with_the_name_of_its_base(make_base, tmp_pa
     assert result.exit_code == 1
     assert kept or "peft adapter" in result.output
     (folder / "adapter_config.json").write_text("{")
-    with pytest.raises(BaseError, match="no base but a peft adapter"):
+    with pytest.raises(BaseError, match="only a peft adapter"):
         load(folder)
 
 

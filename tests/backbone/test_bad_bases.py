@@ -42,7 +42,7 @@ def load(folder, unmask="all", lora=None, **settings):
         ("./no/such/folder", "no folder"),
         ("/no/such/folder", "no folder"),
         ("nobody/no-such-model", "hub"),
-        ("assets/basis", "looked for from"),
+        ("assets/basis", "relative to"),
     ],
 )
 def test_missing_folder(name, said, monkeypatch):
@@ -96,7 +96,7 @@ def test_weights_of_another_shape(copied):
 def test_truncated_weights(copied, weights_untouched):
     path = copied / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(BaseError, match="not a whole safetensors file"):
+    with pytest.raises(BaseError, match="not a complete safetensors file"):
         load(copied)
 
 

@@ -56,7 +56,7 @@ def deleted(folder):
 def test_a_file_that_is_written_to_is_noticed(running, how):
     folder, nlp = running
     how(folder)
-    with pytest.raises(BaseError, match=rf"{FILE} was written to after it was loaded.*load the pipeline again.*renam"):
+    with pytest.raises(BaseError, match=rf"{FILE} was written to after it was loaded.*Load the pipeline again.*renam"):
         vectors(nlp)
 
 

@@ -138,7 +138,7 @@ def test_a_type_that_the_installed_version_does_not_know(make_base, tmp_path):
     with pytest.raises(BaseError, match=r"'llama9', which transformers .* does not know.*newer"):
         load(folder)
     (folder / "config.json").write_text(json.dumps({**said, "model_type": "x", "auto_map": {"AutoConfig": "m.C"}}))
-    with pytest.raises(BaseError, match=r"code of its own.*not run"):
+    with pytest.raises(BaseError, match=r"its own model code.*not run"):
         load(folder)
 
 

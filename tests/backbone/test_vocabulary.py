@@ -43,7 +43,10 @@ def initialized(folder, **model):
 def test_added_words_are_cut_as_before_they_were_added(make_base, tmp_path, store_base):
     expected = vectors(initialized(make_base("llama")), TEXTS)
     folder = with_added(make_base("llama"), tmp_path / "base")
-    with pytest.warns(UserWarning, match=r"1 added words .* no embedding for .*'covid'\. .*resize_token_embeddings"):
+    with pytest.warns(
+        UserWarning,
+        match=r"1 added words without a row in the base.s embedding .*'covid'\. .*resize_token_embeddings",
+    ):
         nlp = initialized(folder, store_base=store_base)
     found = vectors(nlp, TEXTS)
     nlp.to_disk(tmp_path / "saved")
@@ -77,7 +80,7 @@ def test_a_start_piece_that_has_no_embedding(make_base, tmp_path):
     said["post_processor"]["single"][0]["SpecialToken"]["id"] = "<begin>"
     said["post_processor"]["special_tokens"] = {"<begin>": {"id": "<begin>", "ids": [number], "tokens": ["<begin>"]}}
     (folder / "tokenizer.json").write_text(json.dumps(said))
-    with pytest.raises(BaseError, match=rf"puts '<begin>' around each text, as number {number}, .* tokenizer_config"):
+    with pytest.raises(BaseError, match=rf"puts '<begin>' around each text, with id {number}, .* tokenizer_config"):
         initialized(folder)
 
 
@@ -99,7 +102,7 @@ def test_a_tokenizer_without_its_settings(make_base, tmp_path):
 def test_the_tokenizer_of_another_base(make_base, tmp_path):
     folder = shutil.copytree(make_base("llama"), tmp_path / "base")
     make_model("llama", 0, 200).save_pretrained(folder)
-    with pytest.raises(BaseError, match=r"120 pieces that the base has no embedding for .*200 rows.*another base"):
+    with pytest.raises(BaseError, match=r"120 pieces without a row in the base.s embedding .*200 rows.*another base"):
         initialized(folder)
     assert CliRunner().invoke(app, ["check-base", str(folder)]).exit_code == 1
 

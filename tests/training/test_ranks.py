@@ -241,7 +241,7 @@ def test_all_that_differ_are_named_with_what_they_have_in_common():
         "  a: 1, now 2",
         "process 4 of this training differs from the first one:",
         "  a: 1, now 3",
-        "Give all the same.",
+        "They must be the same in all processes.",
     ]
 
 

@@ -304,7 +304,7 @@ def test_a_checkpoint_that_cannot_be_written_is_told_and_the_run_goes_on(whole, 
         (["--resume"], "there is no checkpoint"),
         (["--checkpoint-every", "0"], "give a number of steps such as 200"),
         (["--checkpoint-every", "soon"], "give a number of steps such as 200"),
-        (["--force"], "--force goes with --resume"),
+        (["--force"], "--force is only allowed with --resume"),
     ],
 )
 def test_bad_options_are_refused_before_anything_is_loaded(config, tmp_path, monkeypatch, options, message):
@@ -315,7 +315,7 @@ def test_bad_options_are_refused_before_anything_is_loaded(config, tmp_path, mon
 
 def test_a_run_in_the_place_of_another_is_refused(config, tmp_path, monkeypatch):
     run(config, tmp_path, "--training.max_steps", 5, every=5)
-    with pytest.raises(StorageError, match=r"has checkpoints of a run\. Go on with --resume"):
+    with pytest.raises(StorageError, match=r"has checkpoints of a run\. Continue it with --resume"):
         train(TrainSettings(config, tmp_path))
     with pytest.raises(StorageError, match=r"training\.max_steps = 3, but the last checkpoint is of step 5"):
         train(TrainSettings(config, tmp_path, {"training.max_steps": 3}, resume=True))
