@@ -62,4 +62,7 @@ def _targets(path: str) -> Iterator[str]:
 def _site_path(path: str) -> str:
     if path in PAGES:
         return PAGES[path]
+    if path.endswith(".ipynb"):
+        # The page that notebooks.py makes of it.
+        path = path.removesuffix(".ipynb") + ".md"
     return path.removeprefix(DOCS) if path.startswith(DOCS) else f"repository/{path}"

@@ -1,0 +1,206 @@
+"""What the documentation names exists: commands and their options, registered functions, files and headings."""
+
+import argparse
+import importlib
+import inspect
+import re
+import sys
+
+import corpora  # noqa: F401  registers the commands
+import pytest
+import srsly
+import typer
+from fences import PAGES, ROOT, commands, commands_in_sentences, fences
+from spacy import registry
+from spacy.cli._util import app
+from thinc.api import Config
+
+pytestmark = pytest.mark.any_stack
+
+OPTION = re.compile(r"`(--[a-z][a-z-]*)")
+ROW = re.compile(r"^\| (`--[^|]*) \|(.*)\|$", re.MULTILINE)
+# Whose options the tables of a page describe, if their heading does not begin with a command.
+COMMAND_OF = {
+    "confidence.md": "calibrate",
+    "distilling.md": "distill",
+    "search.md": "search",
+    "serving.md": "serve",
+    "heads.md": "convert",
+}
+GROUP = typer.main.get_command(app)
+LSBILLM = GROUP.commands["lsbillm"].commands
+FENCES = fences()
+
+
+def sections():
+    """The page, the heading and the text below it, of every page."""
+    for path in PAGES:
+        found = re.split(r"^#+ (.*)$", path.read_text(encoding="utf8"), flags=re.MULTILINE)
+        for heading, text in zip(found[1::2], found[2::2], strict=True):
+            yield path.name, heading, text
+
+
+def options(command):
+    return {
+        option: parameter for parameter in command.params for option in [*parameter.opts, *parameter.secondary_opts]
+    }
+
+
+def tables():
+    """The command, an option and what else its row says, of every table of options."""
+    for page, heading, text in sections():
+        for names, meaning in ROW.findall(text):
+            command = heading.partition(":")[0] if heading.partition(":")[0] in LSBILLM else COMMAND_OF.get(page)
+            for name in OPTION.findall(names):
+                yield page, "predict-mask" if name == "--predictor" else command, name, meaning
+
+
+def test_the_tables_describe_options_that_the_commands_have():
+    rows = list(tables())
+    assert len(rows) > 50
+    for page, command, name, meaning in rows:
+        assert command in LSBILLM, f"{page}: which command's option is {name}?"
+        assert name in options(LSBILLM[command]) or "paths" in name, f"{page}: {command} has no {name}"
+        default = re.search(r"default `?([\w.,/-]+)`?[);]|^ `?([\d.]+)`? \|", meaning)
+        if default and name != "--unmask-warmup":
+            shown, held = default[1] or default[2], options(LSBILLM[command])[name].default
+            assert shown == f"{getattr(held, 'value', held)}".removesuffix(".0"), (
+                f"{page}: {command} {name} is {held} by default"
+            )
+
+
+@pytest.mark.parametrize("name", sorted(LSBILLM))
+def test_the_docs_name_every_option(name):
+    texts = [path.read_text(encoding="utf8") for path in PAGES]
+    about = "\n".join(text for text in texts if re.search(rf"lsbillm {name}\b|`{name}\b", text))
+    assert about, f"no page shows {name}"
+    named = set(re.findall(r"--[a-z][a-z-]*", about))
+    for parameter in LSBILLM[name].params:
+        names = {option for option in [*parameter.opts, *parameter.secondary_opts] if option.startswith("--")}
+        if parameter.param_type_name == "option":
+            assert names & named, f"no page about {name} says what {sorted(names)} does"
+
+
+def check_line(page, command, arguments, whole):
+    """Read arguments as the command would. (Versions of typer differ in whose classes its errors are.)"""
+    where = f"{page}: {' '.join(arguments)}"
+    for word in arguments:
+        name = word.partition("=")[0]
+        # Settings of a config have dots.
+        assert not name.startswith("--") or "." in name or name in options(command), f"{where}: no option {name}"
+    try:
+        command.make_context("", list(arguments))
+    except Exception as error:
+        # Files that a page speaks of need not be there; a sentence may name a command alone.
+        absent = "does not exist" in str(error)
+        assert absent or (not whole and type(error).__name__ == "MissingParameter"), f"{where}: {error}"
+
+
+def command_of(line):
+    """The command in a line, and its own arguments."""
+    found, rest = GROUP, line[line.index("spacy") + 1 :]
+    while hasattr(found, "commands"):
+        assert rest and rest[0] in found.commands, f"there is no command {' '.join(line)}"
+        found, rest = found.commands[rest[0]], rest[1:]
+    return found, rest
+
+
+def project_run(arguments):
+    project = srsly.read_yaml(ROOT / "project.yml")
+    known = {*project["workflows"], *(command["name"] for command in project["commands"])}
+    assert arguments[0] in known, f"project.yml has no {arguments[0]}"
+    for word in arguments[1:]:
+        assert not word.startswith("--") or word.removeprefix("--vars.") in project["vars"], (
+            f"project.yml has no {word}"
+        )
+
+
+def test_every_command_line_can_be_read():
+    found = [(True, *line) for line in commands(FENCES)] + [(False, *line) for line in commands_in_sentences()]
+    lines = [line for line in found if "spacy" in line[2]]
+    assert len(lines) > 90
+    for whole, page, line in lines:
+        command, arguments = command_of(line)
+        if line[2:5] == ["spacy", "project", "run"]:
+            project_run(line[5:])
+        else:
+            check_line(page, command, arguments, whole)
+
+
+class Read(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("page", "line"),
+    [(page, line) for page, line in commands(FENCES) if any(re.match(r"benchmarks\.|scripts/", word) for word in line)],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value)[:60],
+)
+def test_every_line_of_a_benchmark_can_be_read(page, line, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    place = next(i for i, word in enumerate(line) if re.match(r"benchmarks\.|scripts/", word))
+    name = line[place]
+    if name.startswith("scripts/"):
+        assert (ROOT / name).is_file()
+        return
+    folder = ROOT / name.replace(".", "/")
+    module = importlib.import_module(f"{name}.__main__" if folder.is_dir() else name)
+    parse = argparse.ArgumentParser.parse_args
+
+    def read(self, *arguments, **settings):
+        parse(self, *arguments, **settings)
+        raise Read
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", read)
+    monkeypatch.setattr(sys, "argv", [name, *line[place + 1 :]])
+    with pytest.raises(Read):
+        module.main()
+
+
+@pytest.mark.parametrize("page", sorted({fence.page for fence in FENCES if fence.language == "ini"}))
+def test_blocks_of_config_name_what_is_registered(page):
+    for fence in FENCES:
+        if fence.page == page and fence.language == "ini":
+            for name, block in Config().from_str(complete(fence.text), interpolate=False).items():
+                check_block(page, name, block)
+
+
+def complete(text):
+    """A block with the sections that it leaves out, without which none can be read."""
+    sections = re.findall(r"^\[(.*)\]$", text, re.MULTILINE)
+    above = {".".join(section.split(".")[:i]) for section in sections for i in range(1, section.count(".") + 1)}
+    return "".join(f"[{section}]\n" for section in sorted(above - set(sections))) + text
+
+
+def check_block(page, name, block):
+    if not isinstance(block, dict):
+        return
+    for key, function in block.items():
+        if key.startswith("@"):
+            made = getattr(registry, key[1:]).get(function)
+            unknown = block.keys() - inspect.signature(made).parameters.keys() - {key}
+            assert not unknown, f"{page}: [{name}] {function} has no {unknown}"
+        check_block(page, f"{name}.{key}", function)
+
+
+# A link's target and anchor.
+LINK = re.compile(r"\]\((?![a-z]+:)([^)#\s]*)(?:#([^)\s]*))?\)")
+LINKED = [*PAGES, *ROOT.glob("*.md"), *(ROOT / "assets").glob("*/README.md"), *(ROOT / "benchmarks").glob("*.md")]
+
+
+def anchors(path):
+    """What the headings of a page are called in links, on the site and on code hosts."""
+    text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf8"), flags=re.MULTILINE | re.DOTALL)
+    names = [
+        re.sub(r"[^\w\s-]", "", heading.lower()).strip() for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    ]
+    return {re.sub(r"[\s-]+", "-", name) for name in names} | {re.sub(r"\s", "-", name) for name in names}
+
+
+@pytest.mark.parametrize("page", sorted({path.relative_to(ROOT).as_posix() for path in LINKED}))
+def test_links_within_the_repository_lead_somewhere(page):
+    for target, anchor in LINK.findall((ROOT / page).read_text(encoding="utf8")):
+        path = ((ROOT / page).parent / target).resolve() if target else ROOT / page
+        assert path.exists(), f"{page}: there is no {target}"
+        if anchor and path.suffix == ".md":
+            assert anchor in anchors(path), f"{page}: {target} has no heading {anchor}"
