@@ -17,9 +17,11 @@ from test_heads import corpus as labelled
 from test_heads import fit as fit_labeler
 from test_heads import labeler
 
+from benchmarks.masks.agreement import agreement
 from spacy_lsbillm.errors import MaskError, SettingError
+from spacy_lsbillm.files import read_or_make
 from spacy_lsbillm.pipeline.billm_transformer import BiLLMTransformer
-from spacy_lsbillm.search.prediction import Prediction, agreement, kept
+from spacy_lsbillm.search.prediction import Prediction
 from spacy_lsbillm.search.probe import fit, probe
 from spacy_lsbillm.search.space import all_masks
 from spacy_lsbillm.search.trials import Subject
@@ -135,8 +137,8 @@ def test_what_is_kept_is_not_made_again(tmp_path):
     paths = {tmp_path / "a" / f"{number}.json": make(number) for number in range(3)}
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "1.json").write_text('{"n": 9}')
-    assert [one["n"] for one in kept(paths)] == [0, 9, 2]
-    assert [one["n"] for one in kept(paths)] == [0, 9, 2]
+    assert [one["n"] for one in read_or_make(paths)] == [0, 9, 2]
+    assert [one["n"] for one in read_or_make(paths)] == [0, 9, 2]
     assert made == [0, 2]
 
 

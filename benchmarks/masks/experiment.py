@@ -9,10 +9,11 @@ import numpy as np
 from spacy.tokens import DocBin
 from tqdm import tqdm
 
+from spacy_lsbillm.files import read_or_make
 from spacy_lsbillm.search.first_steps import first_steps
 from spacy_lsbillm.search.one_shot import one_shot
 from spacy_lsbillm.search.page import as_html
-from spacy_lsbillm.search.prediction import Prediction, kept
+from spacy_lsbillm.search.prediction import Prediction
 from spacy_lsbillm.search.probe import probe
 from spacy_lsbillm.search.run import Tested, compared_on_test, on_test, outcome_of, run_all, scores_of, trainer
 from spacy_lsbillm.search.space import Cell, all_masks, check_masks, file_name
@@ -156,7 +157,7 @@ def score_on_test(
 
         # The corpus' name holds its limit; another one is scored anew.
         folder = place / "tested" / test.stem
-        found = kept({folder / f"{file_name(mask)}.json": partial(run, mask) for mask in masks})
+        found = read_or_make({folder / f"{file_name(mask)}.json": partial(run, mask) for mask in masks})
     return {
         mask: Tested(mask, one["scores"], None if one["counts"] is None else np.array(one["counts"]))
         for mask, one in zip(masks, found, strict=True)

@@ -22,11 +22,12 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from ..data.documents import tokens_alone
 from ..errors import SettingError
+from ..files import read_or_make
 from ..layers import VectorBatch
 from ..pipeline.billm_transformer import BiLLMTransformer
 from ..pipeline.gold_spans import given_spans, span_tags
 from ..tagging import Scheme, best_tags
-from .prediction import Prediction, kept
+from .prediction import Prediction
 from .significance import counts_for, f1
 from .space import Cell, file_name
 from .trials import Subject
@@ -107,7 +108,7 @@ def probe(subject: Subject, masks: Sequence[str], folder: Path, *, use_gpu: int 
             bar.set_postfix_str(f"{mask}: {score:.4f}")
             return {"score": score, "seconds": round(time.monotonic() - begun, 1)}
 
-        found = kept({place / f"{file_name(mask)}.json": partial(run, mask) for mask in masks})
+        found = read_or_make({place / f"{file_name(mask)}.json": partial(run, mask) for mask in masks})
     scores = {mask: one["score"] for mask, one in zip(masks, found, strict=True)}
     return Prediction("probe", scores, 0, sum(one["seconds"] for one in found))
 
