@@ -19,11 +19,13 @@ from spacy.util import load_config
 
 from spacy_lsbillm.errors import MaskError, SettingError, StorageError
 from spacy_lsbillm.search.extension import extension_test, pairs_of
-from spacy_lsbillm.search.run import Elsewhere, on_test, run_all, trainer
+from spacy_lsbillm.search.on_test import on_test
+from spacy_lsbillm.search.run import Elsewhere, run_all
 from spacy_lsbillm.search.significance import f1, paired_bootstrap
 from spacy_lsbillm.search.space import Cell, all_masks, check_masks, same_layers
 from spacy_lsbillm.search.strategies import Greedy, Grid, Halving, cells_of
 from spacy_lsbillm.search.study import Study
+from spacy_lsbillm.search.training import trainer
 from spacy_lsbillm.search.trials import Subject
 from spacy_lsbillm.training.quiet_run import run_training
 

@@ -16,10 +16,11 @@ from spacy_lsbillm.errors import MaskError, SettingError
 from spacy_lsbillm.search.budget import Budget
 from spacy_lsbillm.search.candidates import under_known_names, values_of, ways_of
 from spacy_lsbillm.search.cost_picture import spread
+from spacy_lsbillm.search.outcome import Outcome, Row, Spending
 from spacy_lsbillm.search.pareto import Point, best_within, front
 from spacy_lsbillm.search.price import BACKWARD, FORWARD, Cost, Prices
 from spacy_lsbillm.search.recommend import recommendations
-from spacy_lsbillm.search.run import Outcome, Row, Spending, choice, run_all
+from spacy_lsbillm.search.run import choice, run_all
 from spacy_lsbillm.search.space import Cell, file_name
 from spacy_lsbillm.search.strategies import Grid, Halving, best_so_far
 from spacy_lsbillm.search.study import Study

@@ -6,8 +6,9 @@ from statistics import mean, stdev
 from typing import Any
 
 from spacy_lsbillm.search.extension import extension_test
+from spacy_lsbillm.search.on_test import BASELINES
+from spacy_lsbillm.search.outcome import Tested
 from spacy_lsbillm.search.prediction import Prediction
-from spacy_lsbillm.search.run import BASELINES, Tested
 from spacy_lsbillm.search.significance import paired_bootstrap
 from spacy_lsbillm.search.space import same_layers
 from spacy_lsbillm.search.tables import extension_as_dict

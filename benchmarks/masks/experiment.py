@@ -11,14 +11,17 @@ from tqdm import tqdm
 
 from spacy_lsbillm.files import read_or_make
 from spacy_lsbillm.search.first_steps import first_steps
+from spacy_lsbillm.search.on_test import compared_on_test, on_test
 from spacy_lsbillm.search.one_shot import one_shot
+from spacy_lsbillm.search.outcome import Tested, scores_of
 from spacy_lsbillm.search.page import as_html
 from spacy_lsbillm.search.prediction import Prediction
 from spacy_lsbillm.search.probe import probe
-from spacy_lsbillm.search.run import Tested, compared_on_test, on_test, outcome_of, run_all, scores_of, trainer
+from spacy_lsbillm.search.run import outcome_of, run_all
 from spacy_lsbillm.search.space import Cell, all_masks, check_masks, file_name
 from spacy_lsbillm.search.strategies import Greedy, Grid, Halving, Strategy, cells_of
 from spacy_lsbillm.search.study import Study, claim_folder
+from spacy_lsbillm.search.training import trainer
 from spacy_lsbillm.search.trials import Subject
 
 from ..record import circumstances, told

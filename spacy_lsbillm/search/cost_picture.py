@@ -4,8 +4,8 @@ from typing import Any
 
 from ..pages import pyplot, svg
 from .colours import BIDIRECTIONAL, CHOSEN
+from .outcome import Outcome
 from .pareto import Point, front
-from .run import Outcome
 from .ways import in_words
 
 # Inches of a line of text, and names up to which all points have one; of more, those that matter.

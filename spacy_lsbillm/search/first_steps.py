@@ -7,10 +7,11 @@ from statistics import mean
 
 from ..errors import SettingError
 from .prediction import Prediction
-from .run import run_all, trainer
+from .run import run_all
 from .space import Cell
 from .strategies import Grid
 from .study import Study
+from .training import trainer
 from .trials import Subject
 
 

@@ -14,9 +14,10 @@ from ..errors import SettingError
 from ..pages import check_plots
 from .budget import Budget
 from .candidates import under_known_names, values_of, ways_of
+from .outcome import Outcome
 from .price import Prices
 from .report import write_report
-from .run import Elsewhere, Outcome, search
+from .run import Elsewhere, search
 from .shared import check_shared
 from .space import all_masks
 from .strategies import Greedy, Grid, Halving, Strategy

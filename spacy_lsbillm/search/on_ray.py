@@ -18,8 +18,9 @@ from thinc.api import Config
 from ..cluster import connected, last_line, room_of
 from ..errors import SettingError
 from ..files import TemporaryFolder, put_in_place
-from .run import Elsewhere, model_folder, trainer
+from .run import Elsewhere
 from .space import Cell
+from .training import model_folder, trainer
 from .trials import Subject
 
 # How often a training is begun again whose node, or whose process, was lost.

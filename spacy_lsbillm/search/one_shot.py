@@ -5,9 +5,10 @@ from pathlib import Path
 from statistics import mean
 
 from .prediction import Prediction
-from .run import run_all, trainer
+from .run import run_all
 from .strategies import Shared
 from .study import Study
+from .training import trainer
 from .trials import Subject
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from ..pages import as_page, markdown_as_html, pyplot, svg
 from .colours import BIDIRECTIONAL, CAUSAL, CHOSEN
 from .cost_picture import cost_picture
-from .run import Outcome, Row
+from .outcome import Outcome, Row
 from .space import same_layers
 from .tables import numbers_as_markdown, recommended_lines, words_for
 from .trials import Subject

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from .outcome import Outcome
 from .pareto import Point, best_within
-from .run import Outcome
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from filelock import FileLock
 
 from ..backbone import unmasks
 from ..files import write_text
+from .outcome import Outcome
 from .page import as_html
 from .prediction import Prediction
-from .run import Outcome
 from .tables import as_json, as_markdown, ranking_as_json, ranking_as_markdown
 from .trials import Subject
 from .ways import mask_of, settings_of

@@ -5,40 +5,26 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
-import numpy as np
-from filelock import FileLock
-from spacy.language import Language
-from spacy.scorer import Scorer
-from spacy.training import Corpus
-from spacy.training.loop import DIR_MODEL_BEST
-from spacy.util import load_model
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from ..errors import SettingError
-from ..training.quiet_run import TrainingRun
 from .budget import Budget
-from .extension import Extension, extension_test
-from .pareto import Point
-from .price import Cost, Prices
-from .shared import train_shared
-from .significance import Difference, counts_for, paired_bootstrap
-from .space import Cell, file_name, same_layers
-from .strategies import Grid, Results, Shared, Strategy, best_so_far, cells_of
+from .extension import extension_test
+from .on_test import compared_on_test, on_test
+from .outcome import Outcome, Spending, Tested, rows_of, scores_of, shared_rows
+from .price import Prices
+from .significance import paired_bootstrap
+from .space import Cell
+from .strategies import Grid, Results, Strategy, best_so_far, cells_of
 from .study import Finished, Study, always
+from .training import Train, trainer
 from .trials import Subject
 from .ways import mask_of
 
-MODELS = "models"
 # Seconds between looks at what other processes are doing.
 PATIENCE = 2.0
-BASELINES = ("none", "all")
-
-
-# Cell to score and record.
-Train = Callable[[Cell], tuple[float, dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -54,103 +40,6 @@ class Elsewhere:
     train: Train
     at_once: int
     stop: Callable[[], None]
-
-
-@dataclass(frozen=True)
-class Row:
-    """A way's scores at one length of training.
-
-    way (str), steps (int): Which.
-    scores (list[float]): One a seed, on the development set.
-    seconds (float): Of all its trainings.
-    curves (list[list[tuple[int, float]]]): One a seed: step and score.
-    """
-
-    way: str
-    steps: int
-    scores: list[float]
-    seconds: float
-    curves: list[list[tuple[int, float]]]
-
-    @property
-    def mean(self) -> float:
-        """Over seeds."""
-        return mean(self.scores)
-
-    @property
-    def spread(self) -> float:
-        """The standard deviation over seeds; 0 with one."""
-        return stdev(self.scores) if len(self.scores) > 1 else 0.0
-
-
-@dataclass(frozen=True)
-class Tested:
-    """What the test set says of a way.
-
-    way (str): Which.
-    scores (list[float]): One a seed.
-    counts (ndarray | None): True and false positives and false negatives, shape (seeds, documents, 3).
-    """
-
-    way: str
-    scores: list[float]
-    counts: np.ndarray | None
-
-
-@dataclass(frozen=True)
-class Spending:
-    """What a search cost, in trainings of the causal model.
-
-    costs (dict[str, Cost]): Of each way.
-    spent (float): By all that its storage holds.
-    budget (float | None): What it was allowed; None: there was no limit.
-    complete (bool): Whether the strategy came to its end.
-    """
-
-    costs: dict[str, Cost]
-    spent: float
-    budget: float | None = None
-    complete: bool = True
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A finished search.
-
-    chosen (str): The way that the development set chose.
-    rows (list[Row]): All ways that had a training of their own, at each length.
-    shared (list[Row]): All ways as the shared trainings score them; empty where there were none.
-    steps (int): Of the trainings by which the way was chosen, together, those of a prediction counted.
-    grid_steps (int): Of the full grid over all ways that were considered, with the same seeds.
-    tested (list[Tested]): The chosen way, "none" and "all"; empty without a test set.
-    differences (dict): Of the chosen way to each of the others, on the test set.
-    extension (Extension | None): Of the masks that were trained in full, on the development set: whether it helps to
-        unmask more towards the output; None where only some were, or no pairs could tell.
-    spending (Spending | None): None where prices were not asked for.
-    """
-
-    chosen: str
-    rows: list[Row]
-    shared: list[Row]
-    steps: int
-    grid_steps: int
-    tested: list[Tested]
-    differences: dict[str, Difference]
-    extension: Extension | None = None
-    spending: Spending | None = None
-
-    @property
-    def points(self) -> list[Point]:
-        """The ways that were trained in full, between cost and score; empty where prices were not asked for."""
-        if self.spending is None:
-            return []
-        longest = max(row.steps for row in self.rows)
-        costs = self.spending.costs
-        return [
-            Point(row.way, costs[row.way].prediction, row.mean, len(row.scores))
-            for row in self.rows
-            if row.steps == longest and row.way in costs
-        ]
 
 
 def search(
@@ -239,16 +128,6 @@ def choice(
     return best
 
 
-def compared_on_test(chosen: str, ways: Sequence[str], subject: Subject) -> list[str]:
-    """The chosen way and the baselines, as they are called among the ways of a search."""
-    compared = [chosen]
-    for baseline in BASELINES:
-        same = same_layers(baseline, [*compared, *ways], subject.n_layers) or baseline
-        if same not in compared:
-            compared.append(same)
-    return compared
-
-
 def outcome_of(
     subject: Subject,
     strategy: Strategy,
@@ -294,27 +173,6 @@ def outcome_of(
         extension_test(plain, subject.n_layers) if all_trained and plain else None,
         spending,
     )
-
-
-def trainer(subject: Subject, folder: Path, use_gpu: int = -1) -> Train:
-    """What trains a cell of a study.
-
-    folder (Path): Models of full trainings are kept in it.
-    RETURNS (Callable): Cell to score and record.
-    """
-
-    def train(cell: Cell) -> tuple[float, dict[str, Any]]:
-        if len(cell.masks) > 1:
-            return train_shared(subject, cell, use_gpu)
-        run = subject.run(cell, model_folder(folder, cell), use_gpu)
-        return run.score, _record(run, subject.component)
-
-    return train
-
-
-def model_folder(folder: Path, cell: Cell) -> Path:
-    """Where a trial works."""
-    return folder / MODELS / file_name(cell.way) / f"{cell.seed}-{cell.steps}"
 
 
 def run_all(
@@ -380,95 +238,3 @@ class _Work:
                 return
             else:
                 self.over.wait(PATIENCE)
-
-
-def _record(run: TrainingRun, component: str) -> dict[str, Any]:
-    numbers = {name: value for name, value in run.scores.items() if isinstance(value, int | float)}
-    # The transformer's own is the size of its gradients.
-    loss = sum(value for name, value in run.losses.items() if name != component)
-    return {"curve": run.curve, "seconds": round(run.seconds, 1), "scores": numbers, "loss": loss}
-
-
-def _threshold(nlp: Language) -> float | None:
-    """From where on a class counts in a pipeline whose classes do not exclude each other; None where they do."""
-    for name in nlp.pipe_names:
-        if nlp.get_pipe_meta(name).factory == "textcat_multilabel":
-            pipe: Any = nlp.get_pipe(name)
-            return float(pipe.cfg["threshold"])
-    return None
-
-
-def scores_of(results: dict[Cell, Finished]) -> Results:
-    """As strategies see them."""
-    return {cell: finished.by_way for cell, finished in results.items()}
-
-
-def shared_rows(results: dict[Cell, Finished], ways: Sequence[str], seeds: Sequence[int], steps: int) -> list[Row]:
-    """The table of the shared trainings of all ways; empty where they were not done. Seconds are those of all
-    together."""
-    plan = Shared(ways, seeds, steps)
-    if len(ways) < 2 or any(cell not in results for cell in plan.cells):
-        return []
-    seconds = sum(results[cell].record["seconds"] for cell in plan.cells)
-    scores = scores_of(results)
-    return [Row(way, steps, plan.scores(way, scores), seconds, []) for way in ways]
-
-
-def rows_of(results: dict[Cell, Finished], ways: Sequence[str], seeds: Sequence[int]) -> list[Row]:
-    """The table of a search, longest trainings first.
-
-    ways (Sequence[str]): In this order; others that the storage holds follow.
-    """
-    rows = []
-    own = [cell for cell in results if len(cell.masks) == 1]
-    lengths = sorted({cell.steps for cell in own}, reverse=True)
-    order = [*ways, *sorted({cell.way for cell in own} - set(ways))]
-    for steps in lengths:
-        for way in order:
-            found = [results[cell] for seed in seeds if (cell := Cell.of(way, seed, steps)) in results]
-            if found:
-                rows.append(
-                    Row(
-                        way,
-                        steps,
-                        [one.score for one in found],
-                        sum(one.record["seconds"] for one in found),
-                        [one.record["curve"] for one in found],
-                    )
-                )
-    return rows
-
-
-def on_test(
-    subject: Subject,
-    way: str,
-    seeds: Sequence[int],
-    test: Path,
-    score: str,
-    folder: Path,
-    train: Train | None = None,
-) -> Tested:
-    """Score the models of a way's full trainings on a test set.
-
-    folder (Path): Where the trainings have left them.
-    train (Callable | None): Trains again what is not there; None: as `trainer` does on the CPU.
-    """
-    scores, counts = [], []
-    for seed in seeds:
-        cell = Cell.of(way, seed, subject.steps)
-        place = model_folder(folder, cell)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(place.with_name(f"{place.name}.lock")):
-            if not place.is_dir():
-                # Trained on another machine, or removed.
-                (train or trainer(subject, folder))(cell)
-        nlp = load_model(place / DIR_MODEL_BEST)
-        examples = list(Corpus(test)(nlp))
-        # nlp.evaluate would annotate copies, and there would be nothing to count.
-        for example, doc in zip(examples, nlp.pipe([example.predicted for example in examples]), strict=True):
-            example.predicted = doc
-        scores.append(float(Scorer(nlp).score(examples)[score]))
-        count = counts_for(score, _threshold(nlp))
-        if count is not None:
-            counts.append([count(example) for example in examples])
-    return Tested(way, scores, np.array(counts) if counts else None)

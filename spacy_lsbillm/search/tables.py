@@ -5,9 +5,9 @@ from dataclasses import asdict
 from typing import Any
 
 from .extension import LEVEL, Extension
+from .outcome import Outcome, Row
 from .prediction import Prediction
 from .recommend import recommendations
-from .run import Outcome, Row
 from .strategies import Shared
 from .trials import Subject
 from .ways import in_words, mask_of, plan_for, settings_of

@@ -1,0 +1,75 @@
+"""The scores of a search's choice and of the baselines on the test set."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from spacy.language import Language
+from spacy.scorer import Scorer
+from spacy.training import Corpus
+from spacy.training.loop import DIR_MODEL_BEST
+from spacy.util import load_model
+
+from .outcome import Tested
+from .significance import counts_for
+from .space import Cell, same_layers
+from .training import Train, model_folder, trainer
+from .trials import Subject
+
+BASELINES = ("none", "all")
+
+
+def compared_on_test(chosen: str, ways: Sequence[str], subject: Subject) -> list[str]:
+    """The chosen way and the baselines, as they are called among the ways of a search."""
+    compared = [chosen]
+    for baseline in BASELINES:
+        same = same_layers(baseline, [*compared, *ways], subject.n_layers) or baseline
+        if same not in compared:
+            compared.append(same)
+    return compared
+
+
+def _threshold(nlp: Language) -> float | None:
+    """From where on a class counts in a pipeline whose classes do not exclude each other; None where they do."""
+    for name in nlp.pipe_names:
+        if nlp.get_pipe_meta(name).factory == "textcat_multilabel":
+            pipe: Any = nlp.get_pipe(name)
+            return float(pipe.cfg["threshold"])
+    return None
+
+
+def on_test(
+    subject: Subject,
+    way: str,
+    seeds: Sequence[int],
+    test: Path,
+    score: str,
+    folder: Path,
+    train: Train | None = None,
+) -> Tested:
+    """Score the models of a way's full trainings on a test set.
+
+    folder (Path): Where the trainings have left them.
+    train (Callable | None): Trains again what is not there; None: as `trainer` does on the CPU.
+    """
+    scores, counts = [], []
+    for seed in seeds:
+        cell = Cell.of(way, seed, subject.steps)
+        place = model_folder(folder, cell)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(place.with_name(f"{place.name}.lock")):
+            if not place.is_dir():
+                # Trained on another machine, or removed.
+                (train or trainer(subject, folder))(cell)
+        nlp = load_model(place / DIR_MODEL_BEST)
+        examples = list(Corpus(test)(nlp))
+        # nlp.evaluate would annotate copies, and there would be nothing to count.
+        for example, doc in zip(examples, nlp.pipe([example.predicted for example in examples]), strict=True):
+            example.predicted = doc
+        scores.append(float(Scorer(nlp).score(examples)[score]))
+        count = counts_for(score, _threshold(nlp))
+        if count is not None:
+            counts.append([count(example) for example in examples])
+    return Tested(way, scores, np.array(counts) if counts else None)
