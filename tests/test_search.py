@@ -229,7 +229,7 @@ def interrupted(cell):
 
 def test_what_another_process_has_given_up_still_counts(url, monkeypatch):
     """A database may be out of reach for longer than the others wait."""
-    monkeypatch.setattr("spacy_lsbillm.search.study._is_dead", lambda trial: True)
+    monkeypatch.setattr("spacy_lsbillm.search.study.is_dead", lambda trial: True)
     study = Study(url, {"config": "a"})
     cell = Cell("all", 0, 1)
 
@@ -245,8 +245,8 @@ def test_what_another_process_has_given_up_still_counts(url, monkeypatch):
 @pytest.mark.parametrize("proc", ["", "/proc"])
 def test_a_trial_without_signs_of_life_is_given_up(url, monkeypatch, proc, tmp_path):
     """With and without a way to look for a process; a zombie is none."""
-    monkeypatch.setattr("spacy_lsbillm.search.study.PROC", Path(proc or tmp_path / "none"))
-    monkeypatch.setattr("spacy_lsbillm.search.study.GRACE", 0.5)
+    monkeypatch.setattr("spacy_lsbillm.search.liveness.PROC", Path(proc or tmp_path / "none"))
+    monkeypatch.setattr("spacy_lsbillm.search.liveness.GRACE", 0.5)
     process = killed_process(url)
     os.kill(process, signal.SIGKILL)
     os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)

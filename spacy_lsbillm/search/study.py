@@ -4,11 +4,6 @@ and kept when a process is killed."""
 import contextlib
 import json
 import math
-import os
-import socket
-import threading
-import time
-import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,19 +16,15 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ..errors import SettingError, StorageError
 from ..files import write_text
+from .liveness import TOKEN, is_dead, new_owner, release, signs_of_life
 from .space import Cell
 from .ways import way_of
 
 # Given what is finished or under way, whether a cell may be begun.
 Fits = Callable[[Collection[Cell], Cell], bool]
-CELL, RECORD, TOKEN, HOST, PROCESS, ALIVE = "cell", "record", "token", "host", "process", "alive"
-# Seconds between signs of life of a running trial, and without one until somebody else may have it.
-HEARTBEAT, GRACE = 20.0, 120.0
+CELL, RECORD = "cell", "record"
 SQLITE = "sqlite:///"
 IDENTITY = "search.json"
-PROC = Path("/proc")
-# The tokens of the trials that this process is at.
-_under_way: set[str] = set()
 
 
 def always(taken: Collection[Cell], cell: Cell) -> bool:
@@ -135,12 +126,12 @@ class Study:
             return self._train(trial, train)
         finally:
             # Also where the storage could not take it: what is not under way here is under way nowhere.
-            _under_way.discard(trial.user_attrs[TOKEN])
+            release(trial.user_attrs[TOKEN])
 
     def _train(self, trial: optuna.Trial, train: Callable[[Cell], tuple[float, dict[str, Any]]]) -> Cell:
         cell = Cell(**json.loads(trial.user_attrs[CELL]))
         try:
-            with _signs_of_life(trial):
+            with signs_of_life(trial):
                 score, record = train(cell)
             if not math.isfinite(score):
                 raise SettingError(
@@ -163,7 +154,7 @@ class Study:
 
     def _give_up_dead(self) -> None:
         for trial in self._trials(TrialState.RUNNING):
-            if _is_dead(trial):
+            if is_dead(trial):
                 # It may have come to its end since it was listed.
                 with contextlib.suppress(ValueError):
                     self._study.tell(trial.number, state=TrialState.FAIL)
@@ -180,16 +171,8 @@ class Study:
             free = next((cell for cell in cells if cell not in known and fits(known, cell)), None)
             if free is None:
                 return None
-            token = uuid.uuid4().hex
-            attributes = {
-                CELL: json.dumps(asdict(free)),
-                TOKEN: token,
-                HOST: _here(),
-                PROCESS: _born(os.getpid()),
-                ALIVE: time.time(),
-            }
+            attributes = {CELL: json.dumps(asdict(free)), **new_owner()}
             # With its attributes at once, so that there is no moment at which others do not see what it is.
-            _under_way.add(token)
             self._study.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs=attributes))
             others = self._trials(TrialState.RUNNING, TrialState.COMPLETE)
             mine = next(one for one in others if one.user_attrs.get(TOKEN) == attributes[TOKEN])
@@ -242,50 +225,3 @@ def _refuse_another(stored: dict[str, Any], identity: dict[str, Any], what: str)
 def _cell_of(trial: Any) -> Cell | None:
     text = trial.user_attrs.get(CELL)
     return None if text is None else Cell(**json.loads(text))
-
-
-@contextlib.contextmanager
-def _signs_of_life(trial: optuna.Trial) -> Iterator[None]:
-    done = threading.Event()
-
-    def tell() -> None:
-        while not done.wait(HEARTBEAT):
-            # A database may be out of reach for a while.
-            with contextlib.suppress(Exception):
-                trial.set_user_attr(ALIVE, time.time())
-
-    thread = threading.Thread(target=tell, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-
-
-def _is_dead(trial: FrozenTrial) -> bool:
-    """A process that can be looked for is; any other has not been heard of for a while."""
-    attrs = trial.user_attrs
-    if attrs.get(HOST) == _here() and PROCESS in attrs and PROC.is_dir():
-        if attrs[PROCESS] == _born(os.getpid()):
-            return attrs.get(TOKEN) not in _under_way
-        return _born(int(str(attrs[PROCESS]).partition(":")[0])) != attrs[PROCESS]
-    begun = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
-    return time.time() - attrs.get(ALIVE, begun) > GRACE
-
-
-def _here() -> str:
-    """This machine; containers on it that do not see each other's processes are others."""
-    with contextlib.suppress(OSError):
-        return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
-    return socket.gethostname()
-
-
-def _born(process: int) -> str:
-    """A process's number and, where the system tells, when it began: numbers are used again."""
-    try:
-        fields = (PROC / str(process) / "stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return f"{process}:gone"
-    # A zombie waits for its parent to take note; it does nothing any more.
-    return f"{process}:gone" if fields[0] == "Z" else f"{process}:{fields[19]}"
