@@ -11,7 +11,7 @@ from wasabi import msg
 
 from ..errors import SettingError
 from . import app
-from .search import (
+from .options import (
     ComponentOption,
     ConfigArgument,
     GpuOption,
@@ -20,11 +20,8 @@ from .search import (
     SeedsOption,
     StorageOption,
     TestOption,
-    check_extra,
-    load_overridden,
-    numbers,
-    show,
 )
+from .searches import check_extra, load_overridden, numbers, show
 
 if TYPE_CHECKING:
     from ..search.prediction import Prediction

@@ -3,23 +3,31 @@
 import contextlib
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from spacy.cli._util import parse_config_overrides, setup_gpu
-from spacy.util import load_config
 from thinc.api import Config
 from typer import Argument, Context, Option
 from wasabi import msg
 
 from ..errors import SettingError
 from . import app
-from .device import HELP
-from .ray_address import OptionalAddress, RayOption
+from .options import (
+    ComponentOption,
+    ConfigArgument,
+    GpuOption,
+    GroupsOption,
+    MasksOption,
+    OptionalAddress,
+    RayOption,
+    SeedsOption,
+    StorageOption,
+    TestOption,
+)
+from .searches import check_extra, load_overridden, numbers, show
 
 if TYPE_CHECKING:
-    from ..search.folder import Reported
-
-EXTRA = "python -m pip install 'spacy-lsbillm[search]'"
+    pass
 
 
 class StrategyName(StrEnum):
@@ -30,7 +38,6 @@ class StrategyName(StrEnum):
     greedy = "greedy"
 
 
-ConfigArgument = Annotated[Path, Argument(help="Training config with a billm_transformer")]
 OutputArgument = Annotated[Path, Argument(help="Folder for the results; a search in it is resumed")]
 StrategyOption = Annotated[
     StrategyName,
@@ -41,33 +48,6 @@ StrategyOption = Annotated[
         "greedy: unmask group by group from the output side, keeping what helps",
     ),
 ]
-GroupsOption = Annotated[
-    str,
-    Option("--groups", help="Number of equal layer groups; a comma-separated list searches the union of their masks"),
-]
-MasksOption = Annotated[
-    str | None,
-    Option(
-        "--masks",
-        "-m",
-        help="Only these masks, separated by spaces, such as 'none from:4 all'; "
-        "search trains each in full, whatever the strategy",
-    ),
-]
-SeedsOption = Annotated[str, Option("--seeds", help="Comma-separated seeds; everything is trained with each of them")]
-TestOption = Annotated[
-    Path | None,
-    Option(
-        "--test", "-t", help="Test corpus. Scored once, after the search, for the chosen setting and both baselines"
-    ),
-]
-StorageOption = Annotated[
-    str | None, Option("--storage", help="Database URL, to share a search between machines. Default: OUTPUT/search.db")
-]
-ComponentOption = Annotated[
-    str | None, Option("--component", "-c", help="Name of the billm_transformer, if the config has several")
-]
-GpuOption = Annotated[int, Option("--gpu-id", "-g", help=HELP)]
 RepeatOption = Annotated[
     str | None, Option("--repeat", help="Values of `repeat` to try with every mask, such as 0,1,2")
 ]
@@ -157,13 +137,6 @@ def search_cli(
 app.command("search-mask", cls=OptionalAddress, context_settings=ANY_OPTION)(search_cli)
 
 
-def load_overridden(path: Path, overrides: dict[str, Any]) -> Config:
-    """RAISES (SettingError): There is no such file."""
-    if not path.is_file():
-        raise SettingError(f"there is no config {str(path)!r}.")
-    return load_config(path, overrides=overrides, interpolate=False)
-
-
 def folder_of_search(
     config: Config,
     config_path: Path,
@@ -209,30 +182,3 @@ def folder_of_search(
         about = about_run(config_path, strategy if masks is None else "list", seeds, test)
         elsewhere = cluster.of(search.subject, output) if cluster else None
         show(search.run(output, storage, about, gpu_id, elsewhere))
-
-
-def check_extra() -> None:
-    """RAISES (SettingError): What searches need is not installed."""
-    try:
-        import optuna  # noqa: F401
-        import scipy  # type: ignore[import-untyped]  # noqa: F401
-    except ImportError as error:
-        raise SettingError(f"a search needs Optuna and SciPy ({error}): {EXTRA}") from error
-
-
-def show(found: "Reported") -> None:
-    """Print the table of a finished search."""
-    print("\n" + found.paths["table"].read_text(encoding="utf8"))
-    chosen, report, config = found.outcome.chosen, found.paths["report"], found.paths["config"]
-    msg.good(f"{chosen} is best on dev. Look at {report}; train with {config}.")
-
-
-def numbers(option: str, text: str, least: int = 0) -> list[int]:
-    """RAISES (SettingError): The text is no list of different whole numbers with commas between, none below `least`."""
-    try:
-        found = [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise SettingError(f"{option} {text!r}: give whole numbers with commas between them.") from error
-    if len(set(found)) < len(found) or min(found) < least:
-        raise SettingError(f"{option} {text!r}: give each number once, none below {least}.")
-    return found
