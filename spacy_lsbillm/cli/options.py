@@ -73,6 +73,7 @@ RayOption = Annotated[
     ),
 ]
 
+
 class OptionalAddress(TyperCommand):
     """Takes --ray with and without an address."""
 

@@ -110,7 +110,7 @@ def search_cli(
     """
     varied = {"repeat": repeat, "depth": depth, "unmask_warmup": unmask_warmup}
     try:
-        folder_of_search(
+        run_search(
             load_overridden(config_path, parse_config_overrides(ctx.args)),
             config_path,
             output,
@@ -137,7 +137,7 @@ def search_cli(
 app.command("search-mask", cls=OptionalAddress, context_settings=ANY_OPTION)(search_cli)
 
 
-def folder_of_search(
+def run_search(
     config: Config,
     config_path: Path,
     output: Path,
@@ -160,7 +160,7 @@ def folder_of_search(
     RAISES (ValueError): Something does not fit.
     """
     check_extra()
-    from ..search.folder import Search, Wanted, about_run
+    from ..search.folder import Search, SearchSettings, about_run
     from ..search.on_ray import RayTrials
 
     if workers is not None and (ray is None or workers < 1):
@@ -171,7 +171,7 @@ def folder_of_search(
     if ray is None:
         setup_gpu(gpu_id)
     with RayTrials(ray, workers, gpu_id >= 0) if ray is not None else contextlib.nullcontext() as cluster:
-        search = Search(config, component, Wanted(strategy, groups, masks, varied, seeds), test, budget)
+        search = Search(config, component, SearchSettings(strategy, groups, masks, varied, seeds), test, budget)
         subject = search.subject
         for way, why in search.left_out.items():
             msg.info(f"{way} is not tried: {why}")

@@ -10,7 +10,7 @@ from wasabi import msg
 from ..errors import SettingError
 
 if TYPE_CHECKING:
-    from ..search.folder import Reported
+    from ..search.folder import SearchReport
 
 EXTRA = "python -m pip install 'spacy-lsbillm[search]'"
 
@@ -31,7 +31,7 @@ def check_extra() -> None:
         raise SettingError(f"a search needs Optuna and SciPy ({error}): {EXTRA}") from error
 
 
-def show(found: "Reported") -> None:
+def show(found: "SearchReport") -> None:
     """Print the table of a finished search."""
     print("\n" + found.paths["table"].read_text(encoding="utf8"))
     chosen, report, config = found.outcome.chosen, found.paths["report"], found.paths["config"]

@@ -29,7 +29,7 @@ STRATEGIES = ("grid", "halving", "greedy")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class SearchSettings:
     """What is to be searched.
 
     strategy (str): One of `STRATEGIES`. With masks of its own a search is a grid.
@@ -47,7 +47,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Reported:
+class SearchReport:
     """A finished search and its files.
 
     outcome (Outcome): What it has found.
@@ -70,20 +70,20 @@ class Search:
         self,
         config: Config,
         component: str | None,
-        wanted: Wanted,
+        settings: SearchSettings,
         test: Path | None = None,
         budget: float | None = None,
     ) -> None:
         self.subject = checked_subject(config, component, test)
-        self._wanted, self._test = wanted, test
-        varied = {one.setting: one for one in DIMENSIONS if one.setting in wanted.varied}
-        values = {name: values_of(one, wanted.varied[name], self.subject) for name, one in varied.items()}
-        if wanted.strategy == "greedy" and wanted.masks is None and values:
+        self._settings, self._test = settings, test
+        varied = {one.setting: one for one in DIMENSIONS if one.setting in settings.varied}
+        values = {name: values_of(one, settings.varied[name], self.subject) for name, one in varied.items()}
+        if settings.strategy == "greedy" and settings.masks is None and values:
             options = ", ".join(one.option for one in varied.values())
             raise SettingError(
                 f"--strategy greedy is about masks alone. Leave out {options}, or use --strategy grid or halving."
             )
-        masks = wanted.masks or masks_of(wanted.groups, None if values else self.subject.n_layers)
+        masks = settings.masks or masks_of(settings.groups, None if values else self.subject.n_layers)
         # Combinations that are not tried, with why.
         self.ways, self.left_out = ways_of(masks, values, self.subject)
         # Refuses, too, what does not fit the base.
@@ -101,23 +101,23 @@ class Search:
         about: dict[str, Any],
         use_gpu: int,
         elsewhere: Elsewhere | None = None,
-    ) -> Reported:
+    ) -> SearchReport:
         """Search, or go on, and write the report.
 
-        output (Path), storage (str | None): See `opened`.
+        output (Path), storage (str | None): See `open_study`.
         about (dict): See `about_run`.
         elsewhere (Elsewhere | None): What trains; None: this process.
         """
-        study = opened(output, storage, self.subject)
+        study = open_study(output, storage, self.subject)
         ways = under_known_names(self.ways, study.taken(), self.subject.n_layers)
-        return searched(
+        return search_and_report(
             self.subject,
             self._planned(ways),
             study,
             output,
             about,
             ways=ways,
-            seeds=self._wanted.seeds,
+            seeds=self._settings.seeds,
             test=self._test,
             use_gpu=use_gpu,
             prices=self._prices,
@@ -126,17 +126,17 @@ class Search:
         )
 
     def _planned(self, ways: Sequence[str]) -> Strategy:
-        wanted, steps = self._wanted, self.subject.steps
+        settings, steps = self._settings, self.subject.steps
         # Also where nothing asks for them yet: what does not fit the base is refused.
         costs = {way: self._prices.cost(way).prediction for way in ways}
-        if wanted.masks is not None or wanted.strategy == "grid":
-            return Grid(ways, wanted.seeds, steps)
-        if wanted.strategy == "halving":
+        if settings.masks is not None or settings.strategy == "grid":
+            return Grid(ways, settings.seeds, steps)
+        if settings.strategy == "halving":
             check_shared(self.subject, ways)
-            return Halving(ways, wanted.seeds, steps, costs if len(set(costs.values())) > 1 else {})
-        if len(wanted.groups) != 1:
-            raise SettingError(f"--strategy greedy takes one number of groups, not {list(wanted.groups)}.")
-        return Greedy(wanted.groups[0], wanted.seeds, steps)
+            return Halving(ways, settings.seeds, steps, costs if len(set(costs.values())) > 1 else {})
+        if len(settings.groups) != 1:
+            raise SettingError(f"--strategy greedy takes one number of groups, not {list(settings.groups)}.")
+        return Greedy(settings.groups[0], settings.seeds, steps)
 
 
 def checked_subject(config: Config, component: str | None, test: Path | None) -> Subject:
@@ -164,7 +164,7 @@ def masks_of(groups: Sequence[int], n_layers: int | None) -> list[str]:
     return [mask for mask in masks if by_layers[identity_of(mask, n_layers)] == mask]
 
 
-def opened(output: Path, storage: str | None, subject: Subject) -> Study:
+def open_study(output: Path, storage: str | None, subject: Subject) -> Study:
     """The storage of a search. Models and rankings lie in the output folder, wherever the storage is.
 
     storage (str | None): The URL of a database; None: one in the folder.
@@ -189,12 +189,12 @@ def about_run(config_path: Path, strategy: str, seeds: Sequence[int], test: Path
     }
 
 
-def searched(
+def search_and_report(
     subject: Subject, plan: Strategy, study: Study, output: Path, about: dict[str, Any], **settings: Any
-) -> Reported:
+) -> SearchReport:
     """Search and write the report.
 
     settings: Of `search.run.search`.
     """
     outcome = search(subject, plan, study, output, **settings)
-    return Reported(outcome, write_report(output, outcome, subject, about | {"base": subject.identity["base"]}))
+    return SearchReport(outcome, write_report(output, outcome, subject, about | {"base": subject.identity["base"]}))

@@ -1,0 +1,53 @@
+"""The predictors by name: which there are, what each refuses, and a ranking by one of them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from .first_steps import first_steps, short_length
+from .one_shot import one_shot
+from .prediction import Prediction
+from .probe import probe, task_of
+from .shared import check_shared
+from .study import Study
+from .trials import Subject
+
+ONE_SHOT, PROBE, FIRST_STEPS, FIRST_LOSS = "one-shot", "probe", "first-steps", "first-loss"
+
+
+def check_predictor(predictor: str, subject: Subject, masks: Sequence[str], share: float) -> None:
+    """Refuse, before any training, what a predictor cannot rank.
+
+    predictor (str): One of the constants of this module.
+    masks (Sequence[str]): The masks to rank.
+    share (float): The fraction of the training steps for "first-steps" and "first-loss".
+    RAISES (SettingError): The config, the masks or the share do not suit the predictor.
+    """
+    if predictor == ONE_SHOT:
+        check_shared(subject, masks)
+    elif predictor == PROBE:
+        task_of(subject)
+    else:
+        short_length(subject.steps, share)
+
+
+def rank(
+    predictor: str,
+    subject: Subject,
+    masks: Sequence[str],
+    seeds: Sequence[int],
+    study: Study,
+    folder: Path,
+    *,
+    share: float,
+    use_gpu: int = -1,
+) -> Prediction:
+    """Rank masks with a predictor that `check_predictor` has accepted.
+
+    study (Study), folder (Path): Where its trainings are recorded and kept; finished ones are not repeated.
+    """
+    if predictor == ONE_SHOT:
+        return one_shot(subject, masks, seeds, study, folder, use_gpu=use_gpu)
+    if predictor == PROBE:
+        return probe(subject, masks, folder, use_gpu=use_gpu)
+    by_loss = predictor == FIRST_LOSS
+    return first_steps(subject, masks, seeds, study, folder, share=share, use_gpu=use_gpu, by_loss=by_loss)
