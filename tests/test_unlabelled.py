@@ -16,8 +16,8 @@ from test_heads import CNN
 from thinc.api import Adam
 from tiny import TEXTS
 
-from spacy_lsbillm.data.scoring import choice_score
 from spacy_lsbillm.errors import SettingError
+from spacy_lsbillm.pipeline.class_scorers import choice_score
 from spacy_lsbillm.search.probe import probe
 from spacy_lsbillm.search.significance import counts_for
 from spacy_lsbillm.search.trials import Subject
