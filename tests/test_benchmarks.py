@@ -277,7 +277,7 @@ def test_the_experiment_on_masks(make_base, data, tmp_path, monkeypatch, capsys)
     assert f"<b>{found['grid']['chosen']}</b>" in page
     assert all(f"<td>{mask}" in page for mask in found["masks"])
     # Once more: nothing is trained or scored again.
-    monkeypatch.setattr("spacy_lsbillm.search.trials.run_training", None)
+    monkeypatch.setattr("spacy_lsbillm.search.experiment.run_training", None)
     monkeypatch.setattr("spacy_lsbillm.search.shared.run_training", None)
     monkeypatch.setattr("benchmarks.masks.experiment.on_test", None)
     run_masks(monkeypatch, data, tmp_path, make_base())

@@ -21,10 +21,10 @@ from benchmarks.masks.agreement import agreement
 from spacy_lsbillm.errors import MaskError, SettingError
 from spacy_lsbillm.files import read_or_make
 from spacy_lsbillm.pipeline.billm_transformer import BiLLMTransformer
+from spacy_lsbillm.search.experiment import Experiment
 from spacy_lsbillm.search.prediction import Prediction
 from spacy_lsbillm.search.probe import fit, probe
 from spacy_lsbillm.search.space import all_masks
-from spacy_lsbillm.search.trials import Subject
 from spacy_lsbillm.training.random_masks import create_random_masks_v1
 
 pytestmark = pytest.mark.any_stack
@@ -164,12 +164,14 @@ def corpus(tmp_path_factory):
 @pytest.mark.parametrize("heads", [["sequence_labeler"], ["ner"], ["spancat"], ["textcat"], ["textcat_multilabel"]])
 def test_the_probe_reads_what_the_score_counts(make_base, corpus, tmp_path, heads):
     """Four sentences, train and dev alike: a linear model knows them by heart under every mask."""
-    subject = Subject.of(load_config(write_config(tmp_path / "c.cfg", corpus, make_base(), heads), interpolate=False))
-    found = probe(subject, ["none", "from:2"], tmp_path)
+    experiment = Experiment.of(
+        load_config(write_config(tmp_path / "c.cfg", corpus, make_base(), heads), interpolate=False)
+    )
+    found = probe(experiment, ["none", "from:2"], tmp_path)
     assert found.scores == {"none": pytest.approx(1.0), "from:2": pytest.approx(1.0)}
     assert found.steps == 0
     stored = (tmp_path / "predictions" / "probe" / "from-2.json").read_text()
-    assert probe(subject, ["none", "from:2"], tmp_path) == found
+    assert probe(experiment, ["none", "from:2"], tmp_path) == found
     assert (tmp_path / "predictions" / "probe" / "from-2.json").read_text() == stored
 
 

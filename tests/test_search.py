@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from spacy.util import load_config
 
 from spacy_lsbillm.errors import MaskError, SettingError, StorageError
+from spacy_lsbillm.search.experiment import Experiment
 from spacy_lsbillm.search.extension import extension_test, pairs_of
 from spacy_lsbillm.search.on_test import on_test
 from spacy_lsbillm.search.run import Elsewhere, run_all
@@ -26,7 +27,6 @@ from spacy_lsbillm.search.space import Cell, all_masks, check_masks, same_layers
 from spacy_lsbillm.search.strategies import Greedy, Grid, Halving, cells_of
 from spacy_lsbillm.search.study import Study
 from spacy_lsbillm.search.training import trainer
-from spacy_lsbillm.search.trials import Subject
 from spacy_lsbillm.training.quiet_run import run_training
 
 pytestmark = pytest.mark.any_stack
@@ -262,7 +262,7 @@ def test_a_trial_without_signs_of_life_is_given_up(url, monkeypatch, proc, tmp_p
 
 def test_a_search_knows_its_corpora_by_content(config, corpus, tmp_path):
     def identity(path, **overrides):
-        return Subject.of(load_config(path, overrides=overrides, interpolate=False)).identity
+        return Experiment.of(load_config(path, overrides=overrides, interpolate=False)).identity
 
     first = identity(config)
     moved = shutil.copy(corpus, tmp_path / "moved.spacy")
@@ -285,31 +285,31 @@ def test_a_folder_of_another_search_is_refused(searched, tmp_path):
 
 def test_short_trainings_are_whole_ones_in_little(config):
     changes = {"components.transformer.model.heads_first": 8, "training.max_steps": 16}
-    subject = Subject.of(load_config(config, overrides=changes, interpolate=False))
+    experiment = Experiment.of(load_config(config, overrides=changes, interpolate=False))
     schedule = {"@schedules": "constant_then.v1", "rate": 0.1, "steps": 8}
     schedule["schedule"] = {"@schedules": "slanted_triangular.v1", "max_rate": 0.1, "num_steps": 16}
-    subject.config["training"]["optimizer"]["learn_rate"] = schedule
-    short = subject.config_of(Cell("all", 0, 4))
+    experiment.config["training"]["optimizer"]["learn_rate"] = schedule
+    short = experiment.config_of(Cell("all", 0, 4))
     assert short["components"]["transformer"]["model"]["heads_first"] == 2
     rate = short["training"]["optimizer"]["learn_rate"]
     assert rate["steps"] == 2 and rate["schedule"]["num_steps"] == 4
-    assert subject.config["training"]["optimizer"]["learn_rate"]["steps"] == 8
+    assert experiment.config["training"]["optimizer"]["learn_rate"]["steps"] == 8
 
 
 def test_a_short_training_is_judged_where_it_ends(config, tmp_path):
     overrides = {"training.max_steps": 16, "training.eval_frequency": 4}
-    subject = Subject.of(load_config(config, overrides=overrides, interpolate=False))
-    run = subject.run(Cell("all", 0, 5), tmp_path / "short", -1)
+    experiment = Experiment.of(load_config(config, overrides=overrides, interpolate=False))
+    run = experiment.run(Cell("all", 0, 5), tmp_path / "short", -1)
     # spaCy evaluates after the first step in any case.
     assert [step for step, _ in run.curve] == [0, 5]
     assert not (tmp_path / "short").exists()
-    assert subject.config_of(Cell("all", 0, 16))["training"]["eval_frequency"] == 4
+    assert experiment.config_of(Cell("all", 0, 16))["training"]["eval_frequency"] == 4
     # A training shorter than the distance between evaluations; numbers may be variables.
     overrides |= {"training.eval_frequency": "${paths.every}", "paths.every": 100, "training.patience": 8}
-    subject = Subject.of(load_config(config, overrides=overrides, interpolate=False))
-    assert [step for step, _ in subject.run(Cell("all", 0, 16), tmp_path / "full", -1).curve] == [0, 16]
+    experiment = Experiment.of(load_config(config, overrides=overrides, interpolate=False))
+    assert [step for step, _ in experiment.run(Cell("all", 0, 16), tmp_path / "full", -1).curve] == [0, 16]
     with pytest.raises(SettingError, match=r"training\.max_epochs = 2: a search compares"):
-        Subject.of(load_config(config, overrides={"training.max_epochs": 2}, interpolate=False))
+        Experiment.of(load_config(config, overrides={"training.max_epochs": 2}, interpolate=False))
 
 
 def test_the_loss_of_a_training_is_that_of_all_its_steps(config, tmp_path):
@@ -322,7 +322,7 @@ def test_the_loss_of_a_training_is_that_of_all_its_steps(config, tmp_path):
 
 
 def test_a_test_uses_no_model_of_a_killed_training(config, corpus, tmp_path, monkeypatch):
-    subject = Subject.of(load_config(config, overrides={"training.max_steps": 8}, interpolate=False))
+    experiment = Experiment.of(load_config(config, overrides={"training.max_steps": 8}, interpolate=False))
     cell = Cell("all", 0, 8)
 
     def killed(run_config, folder, use_gpu=-1):
@@ -330,12 +330,12 @@ def test_a_test_uses_no_model_of_a_killed_training(config, corpus, tmp_path, mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("spacy_lsbillm.search.trials.run_training", killed)
+        patch.setattr("spacy_lsbillm.search.experiment.run_training", killed)
         with pytest.raises(KeyboardInterrupt):
-            trainer(subject, tmp_path)(cell)
-    tested = on_test(subject, "all", [0], corpus, "ents_f", tmp_path)
-    trainer(subject, tmp_path / "again")(cell)
-    assert tested.scores == on_test(subject, "all", [0], corpus, "ents_f", tmp_path / "again").scores
+            trainer(experiment, tmp_path)(cell)
+    tested = on_test(experiment, "all", [0], corpus, "ents_f", tmp_path)
+    trainer(experiment, tmp_path / "again")(cell)
+    assert tested.scores == on_test(experiment, "all", [0], corpus, "ents_f", tmp_path / "again").scores
 
 
 def test_a_storage_of_another_search_is_refused(url, tmp_path):
@@ -495,7 +495,7 @@ def test_from_a_config_to_the_best_mask(searched, corpus, tmp_path, monkeypatch)
     assert f'unmask = "{results["chosen"]}"' in chosen
     # Once more: nothing is trained again, and the table is the same.
     table = (tmp_path / "out" / "table.md").read_text()
-    monkeypatch.setattr("spacy_lsbillm.search.trials.run_training", None)
+    monkeypatch.setattr("spacy_lsbillm.search.experiment.run_training", None)
     search(config, tmp_path / "out", *GRID, "--test", corpus)
     assert (tmp_path / "out" / "table.md").read_text() == table
     assert json.loads((tmp_path / "out" / "results.json").read_text())["rows"] == results["rows"]
@@ -504,9 +504,9 @@ def test_from_a_config_to_the_best_mask(searched, corpus, tmp_path, monkeypatch)
 @pytest.mark.parametrize(("heads", "score"), [("sequence_labeler", "ents_f"), ("textcat", "cats_micro_f")])
 def test_what_is_counted_on_the_test_set_is_what_is_scored(make_base, corpus, tmp_path, heads, score):
     path = write_config(tmp_path / "c.cfg", corpus, make_base(), [heads])
-    subject = Subject.of(load_config(path, overrides={"training.max_steps": 60}, interpolate=False))
-    trainer(subject, tmp_path)(Cell("all", 0, 60))
-    tested = on_test(subject, "all", [0], corpus, score, tmp_path)
+    experiment = Experiment.of(load_config(path, overrides={"training.max_steps": 60}, interpolate=False))
+    trainer(experiment, tmp_path)(Cell("all", 0, 60))
+    tested = on_test(experiment, "all", [0], corpus, score, tmp_path)
     assert tested.scores[0] > 0
     assert f1(tested.counts.sum(axis=1)).tolist() == pytest.approx(tested.scores)
 
@@ -517,7 +517,7 @@ def test_the_paired_test_is_in_every_report(searched, tmp_path, monkeypatch):
     config, _ = searched
     trained = []
     monkeypatch.setattr(
-        "spacy_lsbillm.search.trials.run_training", lambda *given: (trained.append(given), run_training(*given))[1]
+        "spacy_lsbillm.search.experiment.run_training", lambda *given: (trained.append(given), run_training(*given))[1]
     )
     output = search(config, tmp_path / "out", "--masks", "bits:00 layers:0 layers:0,2 bits:11")
     assert len(trained) == 2

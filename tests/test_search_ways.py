@@ -16,6 +16,7 @@ from spacy_lsbillm.errors import MaskError, SettingError
 from spacy_lsbillm.search.budget import Budget
 from spacy_lsbillm.search.candidates import under_known_names, values_of, ways_of
 from spacy_lsbillm.search.cost_picture import spread
+from spacy_lsbillm.search.experiment import Experiment
 from spacy_lsbillm.search.outcome import Outcome, Row, Spending
 from spacy_lsbillm.search.pareto import Point, best_within, front
 from spacy_lsbillm.search.price import BACKWARD, FORWARD, Cost, Prices
@@ -24,7 +25,6 @@ from spacy_lsbillm.search.run import choice, run_all
 from spacy_lsbillm.search.space import Cell, file_name
 from spacy_lsbillm.search.strategies import Grid, Halving, best_so_far
 from spacy_lsbillm.search.study import Study
-from spacy_lsbillm.search.trials import Subject
 from spacy_lsbillm.search.ways import (
     DIMENSIONS,
     Dimension,
@@ -55,15 +55,15 @@ def config(make_base, corpus, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def subject(config):
-    return subject_of(config)
+def experiment(config):
+    return experiment_of(config)
 
 
-def subject_of(config, **more):
+def experiment_of(config, **more):
     overrides = {"training.max_steps": 8, "training.eval_frequency": 4}
     overrides |= {f"components.transformer.model.{name}": value for name, value in more.items() if "." not in name}
     overrides |= {name: value for name, value in more.items() if "." in name}
-    return Subject.of(load_config(config, overrides=overrides, interpolate=False))
+    return Experiment.of(load_config(config, overrides=overrides, interpolate=False))
 
 
 def search(config, output, *more, code=0, command="search"):
@@ -106,33 +106,33 @@ def test_the_same_training_under_two_names():
     assert under_known_names(["all"], cells, 4) == ["all"]
 
 
-def test_every_mask_with_every_setting_at_which_it_fits(subject):
-    ways, left_out = ways_of(["none", "from:2", "all"], {"repeat": [0, 1], "depth": [2, 4]}, subject)
+def test_every_mask_with_every_setting_at_which_it_fits(experiment):
+    ways, left_out = ways_of(["none", "from:2", "all"], {"repeat": [0, 1], "depth": [2, 4]}, experiment)
     assert ways == [
         *("none depth=2", "all depth=2", "none", "from:2", "all"),
         *("none repeat=1 depth=2", "all repeat=1 depth=2", "none repeat=1", "from:2 repeat=1", "all repeat=1"),
     ]
     assert list(left_out) == ["from:2 depth=2", "from:2 repeat=1 depth=2"]
     assert "there is no layer 2" in left_out["from:2 depth=2"]
-    ways, left_out = ways_of(["none", "all"], {"unmask_warmup": [0, 9]}, subject)
+    ways, left_out = ways_of(["none", "all"], {"unmask_warmup": [0, 9]}, experiment)
     assert ways == ["none", "all", "all unmask_warmup=9"]
     assert left_out == {"none unmask_warmup=9": "it is the same as none"}
     with pytest.raises(MaskError, match="there is no layer 9"):
-        ways_of(["none", "from:9"], {"depth": [2, 4]}, subject)
+        ways_of(["none", "from:9"], {"depth": [2, 4]}, experiment)
     # Settings of the config itself need no words.
-    ways, _ = ways_of(["none"], {"repeat": [0, 1]}, subject_of(subject_config(subject), repeat=1))
+    ways, _ = ways_of(["none"], {"repeat": [0, 1]}, experiment_of(subject_config(experiment), repeat=1))
     assert ways == ["none repeat=0", "none"]
 
 
-def subject_config(subject):
-    path = subject.base.parent / "again.cfg"
-    subject.config.to_disk(path, interpolate=False)
+def subject_config(experiment):
+    path = experiment.base.parent / "again.cfg"
+    experiment.config.to_disk(path, interpolate=False)
     return path
 
 
-def test_a_way_is_what_its_training_is_configured_with(subject):
+def test_a_way_is_what_its_training_is_configured_with(experiment):
     def model(cell):
-        return subject.config_of(cell)["components"]["transformer"]["model"]
+        return experiment.config_of(cell)["components"]["transformer"]["model"]
 
     found = model(Cell.of("all repeat=2 depth=2 unmask_warmup=4", 0, 8))
     assert [found[name] for name in ("unmask", "repeat", "depth", "unmask_warmup")] == ["all", 2, 2, 4]
@@ -144,7 +144,7 @@ def test_a_way_is_what_its_training_is_configured_with(subject):
 # Prices
 
 
-def counted(subject, cell, tmp_path, monkeypatch):
+def counted(experiment, cell, tmp_path, monkeypatch):
     """The pieces in layers of a real training, those of updates and those of evaluations."""
     found = Counter()
     forward = billm_model.forward
@@ -164,16 +164,16 @@ def counted(subject, cell, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(billm_model, "forward", counting)
-        subject.run(cell, tmp_path / "model", -1)
+        experiment.run(cell, tmp_path / "model", -1)
     return found[True], found[False]
 
 
 @pytest.mark.parametrize("way", ["none", "all repeat=2 depth=2"])
 @pytest.mark.parametrize("size", [100, 100_000])
 def test_a_price_is_what_a_training_takes(config, tmp_path, monkeypatch, way, size):
-    subject = subject_of(config, **{"training.batcher.size": size})
-    prices, cell = Prices(subject), Cell.of(way, 0, 8)
-    updates, evaluations = counted(subject, cell, tmp_path, monkeypatch)
+    experiment = experiment_of(config, **{"training.batcher.size": size})
+    prices, cell = Prices(experiment), Cell.of(way, 0, 8)
+    updates, evaluations = counted(experiment, cell, tmp_path, monkeypatch)
     # The order of the documents, and so what is in a batch, is drawn; in one batch are all.
     accuracy = 0.1 if size == 100 else 1e-9
     taken = (FORWARD + BACKWARD) * updates + FORWARD * evaluations
@@ -182,8 +182,8 @@ def test_a_price_is_what_a_training_takes(config, tmp_path, monkeypatch, way, si
     assert prices.cost(way).training == pytest.approx(taken / causal, rel=accuracy)
 
 
-def test_prices_are_relative_to_the_causal_model(subject, config):
-    prices = Prices(subject)
+def test_prices_are_relative_to_the_causal_model(experiment, config):
+    prices = Prices(experiment)
     one = prices.cost("none")
     assert (one.training, one.prediction) == (1.0, 1.0)
     assert prices.cost("all") == one
@@ -198,8 +198,10 @@ def test_prices_are_relative_to_the_causal_model(subject, config):
     evaluations = [prices.training(Cell.shared(MASKS[:n], 0, 8)) for n in (3, 4)]
     assert shared > 1 and shared - evaluations[1] == pytest.approx(evaluations[1] - evaluations[0])
     # The unit stays where the config itself repeats.
-    assert Prices(subject_of(config, repeat=1)).cost("none").prediction == pytest.approx(double.prediction)
-    frozen, tuned = (Prices(one).layer_pieces(Cell("none", 0, 8)) for one in (subject_of(config, lora=None), subject))
+    assert Prices(experiment_of(config, repeat=1)).cost("none").prediction == pytest.approx(double.prediction)
+    frozen, tuned = (
+        Prices(one).layer_pieces(Cell("none", 0, 8)) for one in (experiment_of(config, lora=None), experiment)
+    )
     assert frozen < tuned / 2
 
 
@@ -404,13 +406,13 @@ def test_a_search_goes_on_over_more_ways(config, tmp_path, monkeypatch):
         left = database.execute("select value_json from trial_user_attributes where key = 'cell'").fetchall()
     assert stored == 2 and not any("settings" in text for (text,) in left)
     trained = []
-    kept = Subject.run
+    kept = Experiment.run
 
     def counting(self, cell, *more):
         trained.append(cell.way)
         return kept(self, cell, *more)
 
-    monkeypatch.setattr(Subject, "run", counting)
+    monkeypatch.setattr(Experiment, "run", counting)
     search(config, folder, "--masks", "none all", "--depth", "4,2")
     assert trained == ["none depth=2", "all depth=2"]
     rows = json.loads((folder / "results.json").read_text())["rows"]
@@ -440,7 +442,7 @@ def test_a_budget_ends_a_search(config, corpus, tmp_path, monkeypatch):
     results = json.loads((folder / "results.json").read_text())
     assert [row["way"] for row in results["rows"]] == ["none", "all"]
     assert results["spending"]["spent"] == pytest.approx(2.0)
-    monkeypatch.setattr("spacy_lsbillm.search.trials.run_training", None)
+    monkeypatch.setattr("spacy_lsbillm.search.experiment.run_training", None)
     search(config, folder, *given, "--budget", "2.5")
 
 
@@ -472,8 +474,8 @@ def test_bad_input_is_refused_before_any_work(config, tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_setting_that_the_architecture_does_not_know_is_refused(subject):
+def test_a_setting_that_the_architecture_does_not_know_is_refused(experiment):
     assert "unmask_warmup" in {one.setting for one in DIMENSIONS}
     with pytest.raises(SettingError, match=r"--half-mask '0,1': the architecture .* has no setting 'half_mask'"):
-        values_of(Dimension("half_mask", "half"), "0,1", subject)
-    assert registry.has("architectures", subject.model["@architectures"])
+        values_of(Dimension("half_mask", "half"), "0,1", experiment)
+    assert registry.has("architectures", experiment.model["@architectures"])

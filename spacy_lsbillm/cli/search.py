@@ -172,13 +172,13 @@ def run_search(
         setup_gpu(gpu_id)
     with RayTrials(ray, workers, gpu_id >= 0) if ray is not None else contextlib.nullcontext() as cluster:
         search = Search(config, component, SearchSettings(strategy, groups, masks, varied, seeds), test, budget)
-        subject = search.subject
+        experiment = search.experiment
         for way, why in search.left_out.items():
             msg.info(f"{way} is not tried: {why}")
         msg.info(
-            f"{len(search.ways)} {'ways' if varied else 'masks'} of {subject.n_layers} layers, seeds "
-            f"{', '.join(map(str, seeds))}, at most {search.plan.trials} trainings of up to {subject.steps} steps"
+            f"{len(search.ways)} {'ways' if varied else 'masks'} of {experiment.n_layers} layers, seeds "
+            f"{', '.join(map(str, seeds))}, at most {search.plan.trials} trainings of up to {experiment.steps} steps"
         )
         about = about_run(config_path, strategy if masks is None else "list", seeds, test)
-        elsewhere = cluster.of(search.subject, output) if cluster else None
+        elsewhere = cluster.of(search.experiment, output) if cluster else None
         show(search.run(output, storage, about, gpu_id, elsewhere))

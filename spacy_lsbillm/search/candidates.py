@@ -10,26 +10,26 @@ from spacy.util import registry
 from ..backbone import BaseSettings
 from ..backbone.base import read_config
 from ..errors import MaskError, SettingError
+from .experiment import Experiment
 from .space import Cell, check_masks
-from .trials import Subject
 from .ways import DIMENSIONS, Dimension, identity_of, mask_of, way_of, write_settings
 
 ALL = "all"
 
 
-def values_of(dimension: Dimension, text: str, subject: Subject) -> list[int]:
+def values_of(dimension: Dimension, text: str, experiment: Experiment) -> list[int]:
     """Read an option.
 
     text (str): Values with commas between; for the depth "all", too, for that of the base.
     RAISES (SettingError): It cannot be read, or the model has no such setting.
     """
-    architecture = subject.model["@architectures"]
+    architecture = experiment.model["@architectures"]
     if dimension.setting not in inspect.signature(registry.get("architectures", architecture)).parameters:
         raise SettingError(
             f"{dimension.option} {text!r}: the architecture {architecture!r} of the config has no setting "
             f"{dimension.setting!r}. Leave the option out."
         )
-    layers = base_layers(subject)
+    layers = base_layers(experiment)
     deepest = {ALL: str(layers)} if dimension.setting == "depth" else {}
     try:
         found = [int(deepest.get(part.strip(), part)) for part in text.split(",")]
@@ -46,14 +46,14 @@ def values_of(dimension: Dimension, text: str, subject: Subject) -> list[int]:
     return found
 
 
-def base_layers(subject: Subject) -> int:
+def base_layers(experiment: Experiment) -> int:
     """Those of the base, whatever the config uses."""
-    model = subject.model
-    return int(read_config(subject.base, BaseSettings(model["name"], model.get("revision"))).num_hidden_layers)
+    model = experiment.model
+    return int(read_config(experiment.base, BaseSettings(model["name"], model.get("revision"))).num_hidden_layers)
 
 
 def ways_of(
-    masks: Sequence[str], values: Mapping[str, Sequence[int]], subject: Subject
+    masks: Sequence[str], values: Mapping[str, Sequence[int]], experiment: Experiment
 ) -> tuple[list[str], dict[str, str]]:
     """All ways, in the order of the settings and then of the masks.
 
@@ -64,7 +64,7 @@ def ways_of(
     RAISES (MaskError): A mask fits at no depth, or, where nothing else varies, two are the same layers.
     """
     if not values:
-        check_masks(masks, subject.n_layers)
+        check_masks(masks, experiment.n_layers)
         return list(masks), {}
     varied = [one for one in DIMENSIONS if one.setting in values]
     found: dict[tuple[Any, ...], str] = {}
@@ -72,11 +72,11 @@ def ways_of(
     unfit: dict[str, MaskError] = {}
     for combination in product(*(values[one.setting] for one in varied)):
         pairs = dict(zip((one.setting for one in varied), combination, strict=True))
-        own = {name: value for name, value in pairs.items() if value != _configured(name, subject)}
+        own = {name: value for name, value in pairs.items() if value != _configured(name, experiment)}
         for mask in masks:
             way = way_of(mask, write_settings(own))
             try:
-                first = found.setdefault(identity_of(way, subject.n_layers), way)
+                first = found.setdefault(identity_of(way, experiment.n_layers), way)
             except MaskError as error:
                 unfit[way] = error
             else:
@@ -89,11 +89,11 @@ def ways_of(
     return list(found.values()), same | {way: str(why) for way, why in unfit.items()}
 
 
-def _configured(setting: str, subject: Subject) -> int:
+def _configured(setting: str, experiment: Experiment) -> int:
     if setting == "depth":
-        return subject.n_layers
+        return experiment.n_layers
     default = next(one.default for one in DIMENSIONS if one.setting == setting)
-    return int(subject.model.get(setting) or default or 0)
+    return int(experiment.model.get(setting) or default or 0)
 
 
 def under_known_names(ways: Sequence[str], cells: Collection[Cell], n_layers: int) -> list[str]:

@@ -12,8 +12,8 @@ from spacy.util import load_model_from_config, registry
 
 from ..alignment.statistics import Cutting, count_pieces
 from ..pipeline.cut_settings import cutting_for
+from .experiment import Experiment
 from .space import Cell
-from .trials import Subject
 
 # Documents of a corpus that are read; what follows them is taken to be like them.
 READ = 10_000
@@ -38,12 +38,12 @@ class PieceCounter:
     RAISES (ValueError): A corpus cannot be read.
     """
 
-    def __init__(self, subject: Subject) -> None:
-        self._subject = subject
-        plain = subject.config.interpolate()
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment = experiment
+        plain = experiment.config.interpolate()
         nlp: Language = load_model_from_config(plain)
         training: dict[str, Any] = registry.resolve(plain["training"], schema=ConfigSchemaTraining)
-        train, dev = subject.corpora()
+        train, dev = experiment.corpora()
         examples = list(islice(train(nlp), READ))
         self._batches = max(1, sum(1 for _ in training["batcher"](examples)))
         self._train = [example.predicted for example in examples]
@@ -57,8 +57,8 @@ class PieceCounter:
         settings (str): As they are written in it.
         RAISES (ValueError): One of them is not allowed, or does not fit the base.
         """
-        cell = Cell("none", 0, self._subject.steps, settings)
-        block = self._subject.config_of(cell).interpolate()["components"][self._subject.component]
+        cell = Cell("none", 0, self._experiment.steps, settings)
+        block = self._experiment.config_of(cell).interpolate()["components"][self._experiment.component]
         _, cutting = cutting_for(block, BATCH_SIZE)
         key = (cutting.window, cutting.overlap, cutting.repeat)
         if key not in self._counted:

@@ -6,13 +6,13 @@ from pathlib import Path
 from statistics import mean
 
 from ..errors import SettingError
+from .experiment import Experiment
 from .prediction import Prediction
 from .run import run_all
 from .space import Cell
 from .strategies import Grid
 from .study import Study
 from .training import trainer
-from .trials import Subject
 
 
 def short_length(steps: int, share: float) -> int:
@@ -33,7 +33,7 @@ def short_length(steps: int, share: float) -> int:
 
 
 def first_steps(
-    subject: Subject,
+    experiment: Experiment,
     masks: Sequence[str],
     seeds: Sequence[int],
     study: Study,
@@ -49,8 +49,8 @@ def first_steps(
     by_loss (bool): Rank by the training loss, the lowest first, rather than by the score on the development set, which
         may still be 0 everywhere.
     """
-    steps = short_length(subject.steps, share)
-    run_all(Grid(masks, seeds, steps), study, trainer(subject, folder, use_gpu), "short trainings")
+    steps = short_length(experiment.steps, share)
+    run_all(Grid(masks, seeds, steps), study, trainer(experiment, folder, use_gpu), "short trainings")
     found = study.finished()
     runs = {mask: [found[Cell(mask, seed, steps)] for seed in seeds] for mask in masks}
     by_seed = {mask: [-one.record["loss"] if by_loss else one.score for one in runs[mask]] for mask in masks}

@@ -14,6 +14,7 @@ from ..errors import SettingError
 from ..pages import check_plots
 from .budget import Budget
 from .candidates import under_known_names, values_of, ways_of
+from .experiment import Experiment, check_dev_corpus
 from .outcome import Outcome
 from .price import Prices
 from .report import write_report
@@ -22,7 +23,6 @@ from .shared import check_shared
 from .space import all_masks
 from .strategies import Greedy, Grid, Halving, Strategy
 from .study import Study, claim_folder
-from .trials import Subject, check_dev_corpus
 from .ways import DIMENSIONS, identity_of
 
 STRATEGIES = ("grid", "halving", "greedy")
@@ -74,25 +74,25 @@ class Search:
         test: Path | None = None,
         budget: float | None = None,
     ) -> None:
-        self.subject = checked_subject(config, component, test)
+        self.experiment = checked_experiment(config, component, test)
         self._settings, self._test = settings, test
         varied = {one.setting: one for one in DIMENSIONS if one.setting in settings.varied}
-        values = {name: values_of(one, settings.varied[name], self.subject) for name, one in varied.items()}
+        values = {name: values_of(one, settings.varied[name], self.experiment) for name, one in varied.items()}
         if settings.strategy == "greedy" and settings.masks is None and values:
             options = ", ".join(one.option for one in varied.values())
             raise SettingError(
                 f"--strategy greedy is about masks alone. Leave out {options}, or use --strategy grid or halving."
             )
-        masks = settings.masks or masks_of(settings.groups, None if values else self.subject.n_layers)
+        masks = settings.masks or masks_of(settings.groups, None if values else self.experiment.n_layers)
         # Combinations that are not tried, with why.
-        self.ways, self.left_out = ways_of(masks, values, self.subject)
+        self.ways, self.left_out = ways_of(masks, values, self.experiment)
         # Refuses, too, what does not fit the base.
-        self._prices = Prices(self.subject)
+        self._prices = Prices(self.experiment)
         self.plan = self._planned(self.ways)
         self._budget = None if budget is None else Budget(budget, self._prices.training)
         if self._budget is not None:
             self._budget.check(self.plan)
-        self.subject.check_scores(test)
+        self.experiment.check_scores(test)
 
     def run(
         self,
@@ -108,10 +108,10 @@ class Search:
         about (dict): See `about_run`.
         elsewhere (Elsewhere | None): What trains; None: this process.
         """
-        study = open_study(output, storage, self.subject)
-        ways = under_known_names(self.ways, study.taken(), self.subject.n_layers)
+        study = open_study(output, storage, self.experiment)
+        ways = under_known_names(self.ways, study.taken(), self.experiment.n_layers)
         return search_and_report(
-            self.subject,
+            self.experiment,
             self._planned(ways),
             study,
             output,
@@ -126,20 +126,20 @@ class Search:
         )
 
     def _planned(self, ways: Sequence[str]) -> Strategy:
-        settings, steps = self._settings, self.subject.steps
+        settings, steps = self._settings, self.experiment.steps
         # Also where nothing asks for them yet: what does not fit the base is refused.
         costs = {way: self._prices.cost(way).prediction for way in ways}
         if settings.masks is not None or settings.strategy == "grid":
             return Grid(ways, settings.seeds, steps)
         if settings.strategy == "halving":
-            check_shared(self.subject, ways)
+            check_shared(self.experiment, ways)
             return Halving(ways, settings.seeds, steps, costs if len(set(costs.values())) > 1 else {})
         if len(settings.groups) != 1:
             raise SettingError(f"--strategy greedy takes one number of groups, not {list(settings.groups)}.")
         return Greedy(settings.groups[0], settings.seeds, steps)
 
 
-def checked_subject(config: Config, component: str | None, test: Path | None) -> Subject:
+def checked_experiment(config: Config, component: str | None, test: Path | None) -> Experiment:
     """What a search is about.
 
     RAISES (ValueError): Something is not installed or does not fit.
@@ -148,7 +148,7 @@ def checked_subject(config: Config, component: str | None, test: Path | None) ->
     if test is not None and not test.exists():
         raise SettingError(f"there is no test corpus {str(test)!r}.")
     check_dev_corpus(config)
-    return Subject.of(config, component)
+    return Experiment.of(config, component)
 
 
 def masks_of(groups: Sequence[int], n_layers: int | None) -> list[str]:
@@ -164,14 +164,14 @@ def masks_of(groups: Sequence[int], n_layers: int | None) -> list[str]:
     return [mask for mask in masks if by_layers[identity_of(mask, n_layers)] == mask]
 
 
-def open_study(output: Path, storage: str | None, subject: Subject) -> Study:
+def open_study(output: Path, storage: str | None, experiment: Experiment) -> Study:
     """The storage of a search. Models and rankings lie in the output folder, wherever the storage is.
 
     storage (str | None): The URL of a database; None: one in the folder.
     RAISES (StorageError): One of them belongs to another search, or cannot be used.
     """
     output.mkdir(parents=True, exist_ok=True)
-    identity = subject.identity
+    identity = experiment.identity
     study = Study(storage or f"sqlite:///{output.resolve() / 'search.db'}", identity)
     claim_folder(output, identity)
     return study
@@ -190,11 +190,13 @@ def about_run(config_path: Path, strategy: str, seeds: Sequence[int], test: Path
 
 
 def search_and_report(
-    subject: Subject, plan: Strategy, study: Study, output: Path, about: dict[str, Any], **settings: Any
+    experiment: Experiment, plan: Strategy, study: Study, output: Path, about: dict[str, Any], **settings: Any
 ) -> SearchReport:
     """Search and write the report.
 
     settings: Of `search.run.search`.
     """
-    outcome = search(subject, plan, study, output, **settings)
-    return SearchReport(outcome, write_report(output, outcome, subject, about | {"base": subject.identity["base"]}))
+    outcome = search(experiment, plan, study, output, **settings)
+    return SearchReport(
+        outcome, write_report(output, outcome, experiment, about | {"base": experiment.identity["base"]})
+    )

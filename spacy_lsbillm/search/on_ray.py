@@ -18,10 +18,10 @@ from thinc.api import Config
 from ..cluster import connected, last_line, room_of
 from ..errors import SettingError
 from ..files import TemporaryFolder, put_in_place
+from .experiment import Experiment
 from .run import Elsewhere
 from .space import Cell
 from .training import model_folder, trainer
-from .trials import Subject
 
 # How often a training is begun again whose node, or whose process, was lost.
 RETRIES = 3
@@ -41,15 +41,15 @@ class _Trained:
     model: bytes | None
 
 
-def identity_of(subject: Subject) -> dict[str, Any]:
+def identity_of(experiment: Experiment) -> dict[str, Any]:
     """What a node must have as the command has it: the config, the content of base and corpora, and versions."""
-    return {**subject.identity, **{f"version of {name}": version(name) for name in LIBRARIES}}
+    return {**experiment.identity, **{f"version of {name}": version(name) for name in LIBRARIES}}
 
 
 def trial(config: Config, component: str, cell: Cell, expected: Mapping[str, Any], gpu: bool, folder: str) -> _Trained:
     """What runs on a node: one training.
 
-    config (Config), component (str): Of the `Subject`.
+    config (Config), component (str): Of the `Experiment`.
     expected (Mapping): The command's `identity_of`.
     gpu (bool): Whether it computes on a GPU.
     folder (str): That the command was started in, where relative names lead; where a node has it, too.
@@ -60,8 +60,8 @@ def trial(config: Config, component: str, cell: Cell, expected: Mapping[str, Any
     if gpu:
         # Ray shows a task its own GPU alone.
         spacy.require_gpu(0)
-    subject = Subject.of(config, component)
-    found = identity_of(subject)
+    experiment = Experiment.of(config, component)
+    found = identity_of(experiment)
     differing = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
     if differing:
         raise SettingError(
@@ -69,7 +69,7 @@ def trial(config: Config, component: str, cell: Cell, expected: Mapping[str, Any
             f"corpora must lie there under the same names, and the same versions be installed."
         )
     with TemporaryFolder() as place:
-        score, record = trainer(subject, place, 0 if gpu else -1)(cell)
+        score, record = trainer(experiment, place, 0 if gpu else -1)(cell)
         return _Trained(score, record, _packed(model_folder(place, cell)))
 
 
@@ -121,27 +121,27 @@ class RayTrials:
         options: dict[str, Any] = {"num_cpus": 1, "max_retries": RETRIES, "retry_exceptions": False}
         self._remote = self._ray.remote(**options, **({"num_gpus": 1} if gpu else {}))(trial)
 
-    def of(self, subject: Subject, folder: Path) -> Elsewhere:
+    def of(self, experiment: Experiment, folder: Path) -> Elsewhere:
         """What trains the cells of a search.
 
         folder (Path): Models of full trainings are kept in it, on this machine.
         """
-        expected = identity_of(subject)
+        expected = identity_of(experiment)
 
         def train(cell: Cell) -> tuple[float, dict[str, Any]]:
-            trained = self._trained(subject, cell, expected)
+            trained = self._trained(experiment, cell, expected)
             if trained.model is not None:
                 _unpack(trained.model, model_folder(folder, cell))
             return trained.score, trained.record
 
         return Elsewhere(train, self.at_once, self.stop)
 
-    def _trained(self, subject: Subject, cell: Cell, expected: Mapping[str, Any]) -> _Trained:
+    def _trained(self, experiment: Experiment, cell: Cell, expected: Mapping[str, Any]) -> _Trained:
         which = f"the training under {cell.mask!r}{cell.settings and f' ({cell.settings})'} with seed {cell.seed}"
         with self._lock:
             if self._stopped:
                 raise SettingError(f"{which} was not begun: the search is over.")
-            call = self._remote.remote(subject.config, subject.component, cell, expected, self._gpu, os.getcwd())
+            call = self._remote.remote(experiment.config, experiment.component, cell, expected, self._gpu, os.getcwd())
             self._calls.add(call)
         try:
             trained: _Trained = self._ray.get(call)

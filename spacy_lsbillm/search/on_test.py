@@ -12,20 +12,20 @@ from spacy.training import Corpus
 from spacy.training.loop import DIR_MODEL_BEST
 from spacy.util import load_model
 
+from .experiment import Experiment
 from .outcome import Tested
 from .significance import counts_for
 from .space import Cell, same_layers
 from .training import Train, model_folder, trainer
-from .trials import Subject
 
 BASELINES = ("none", "all")
 
 
-def compared_on_test(chosen: str, ways: Sequence[str], subject: Subject) -> list[str]:
+def compared_on_test(chosen: str, ways: Sequence[str], experiment: Experiment) -> list[str]:
     """The chosen way and the baselines, as they are called among the ways of a search."""
     compared = [chosen]
     for baseline in BASELINES:
-        same = same_layers(baseline, [*compared, *ways], subject.n_layers) or baseline
+        same = same_layers(baseline, [*compared, *ways], experiment.n_layers) or baseline
         if same not in compared:
             compared.append(same)
     return compared
@@ -41,7 +41,7 @@ def _threshold(nlp: Language) -> float | None:
 
 
 def on_test(
-    subject: Subject,
+    experiment: Experiment,
     way: str,
     seeds: Sequence[int],
     test: Path,
@@ -56,13 +56,13 @@ def on_test(
     """
     scores, counts = [], []
     for seed in seeds:
-        cell = Cell.of(way, seed, subject.steps)
+        cell = Cell.of(way, seed, experiment.steps)
         place = model_folder(folder, cell)
         place.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(place.with_name(f"{place.name}.lock")):
             if not place.is_dir():
                 # Trained on another machine, or removed.
-                (train or trainer(subject, folder))(cell)
+                (train or trainer(experiment, folder))(cell)
         nlp = load_model(place / DIR_MODEL_BEST)
         examples = list(Corpus(test)(nlp))
         # nlp.evaluate would annotate copies, and there would be nothing to count.

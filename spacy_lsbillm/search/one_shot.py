@@ -4,30 +4,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
+from .experiment import Experiment
 from .prediction import Prediction
 from .run import run_all
 from .strategies import Shared
 from .study import Study
 from .training import trainer
-from .trials import Subject
 
 
 def one_shot(
-    subject: Subject, masks: Sequence[str], seeds: Sequence[int], study: Study, folder: Path, *, use_gpu: int = -1
+    experiment: Experiment, masks: Sequence[str], seeds: Sequence[int], study: Study, folder: Path, *, use_gpu: int = -1
 ) -> Prediction:
     """Train once a seed, for as long as one training in full, and score every mask on the development set.
 
     study (Study), folder (Path): Where the trainings go; finished ones are not done again.
     """
-    plan = Shared(masks, seeds, subject.steps)
-    run_all(plan, study, trainer(subject, folder, use_gpu), "trainings under all masks")
+    plan = Shared(masks, seeds, experiment.steps)
+    run_all(plan, study, trainer(experiment, folder, use_gpu), "trainings under all masks")
     results = study.finished()
     found = [results[cell] for cell in plan.cells]
     by_seed = {mask: [one.by_mask[mask] for one in found] for mask in masks}
     return Prediction(
         "one-shot",
         {mask: mean(scores) for mask, scores in by_seed.items()},
-        subject.steps * len(seeds),
+        experiment.steps * len(seeds),
         sum(one.record["seconds"] for one in found),
         by_seed,
     )

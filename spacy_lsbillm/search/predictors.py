@@ -3,18 +3,18 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from .experiment import Experiment
 from .first_steps import first_steps, short_length
 from .one_shot import one_shot
 from .prediction import Prediction
 from .probe import probe, task_of
 from .shared import check_shared
 from .study import Study
-from .trials import Subject
 
 ONE_SHOT, PROBE, FIRST_STEPS, FIRST_LOSS = "one-shot", "probe", "first-steps", "first-loss"
 
 
-def check_predictor(predictor: str, subject: Subject, masks: Sequence[str], share: float) -> None:
+def check_predictor(predictor: str, experiment: Experiment, masks: Sequence[str], share: float) -> None:
     """Refuse, before any training, what a predictor cannot rank.
 
     predictor (str): One of the constants of this module.
@@ -23,16 +23,16 @@ def check_predictor(predictor: str, subject: Subject, masks: Sequence[str], shar
     RAISES (SettingError): The config, the masks or the share do not suit the predictor.
     """
     if predictor == ONE_SHOT:
-        check_shared(subject, masks)
+        check_shared(experiment, masks)
     elif predictor == PROBE:
-        task_of(subject)
+        task_of(experiment)
     else:
-        short_length(subject.steps, share)
+        short_length(experiment.steps, share)
 
 
 def rank(
     predictor: str,
-    subject: Subject,
+    experiment: Experiment,
     masks: Sequence[str],
     seeds: Sequence[int],
     study: Study,
@@ -46,8 +46,8 @@ def rank(
     study (Study), folder (Path): Where its trainings are recorded and kept; finished ones are not repeated.
     """
     if predictor == ONE_SHOT:
-        return one_shot(subject, masks, seeds, study, folder, use_gpu=use_gpu)
+        return one_shot(experiment, masks, seeds, study, folder, use_gpu=use_gpu)
     if predictor == PROBE:
-        return probe(subject, masks, folder, use_gpu=use_gpu)
+        return probe(experiment, masks, folder, use_gpu=use_gpu)
     by_loss = predictor == FIRST_LOSS
-    return first_steps(subject, masks, seeds, study, folder, share=share, use_gpu=use_gpu, by_loss=by_loss)
+    return first_steps(experiment, masks, seeds, study, folder, share=share, use_gpu=use_gpu, by_loss=by_loss)

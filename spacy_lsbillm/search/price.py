@@ -14,8 +14,8 @@ set, with `unmask = "none"` and `repeat = 0` at the depth and for the steps of t
 from dataclasses import dataclass
 
 from .corpus_pieces import CorpusPieces, PieceCounter
+from .experiment import Experiment
 from .space import Cell
-from .trials import Subject
 from .ways import layers_of, way_of, write_settings, written_settings
 
 FORWARD = 1
@@ -41,10 +41,10 @@ class Prices:
     RAISES (ValueError): A corpus cannot be read.
     """
 
-    def __init__(self, subject: Subject) -> None:
-        self._subject = subject
-        self._counter = PieceCounter(subject)
-        causal = Cell("none", 0, subject.steps, self._causal_settings())
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment = experiment
+        self._counter = PieceCounter(experiment)
+        causal = Cell("none", 0, experiment.steps, self._causal_settings())
         self._unit = self.layer_pieces(causal)
         self._prediction_unit = self._evaluation(causal.way)
 
@@ -60,17 +60,17 @@ class Prices:
 
         RAISES (ValueError): Its settings do not fit the base.
         """
-        full = Cell.of(way, 0, self._subject.steps)
+        full = Cell.of(way, 0, self._experiment.steps)
         return Cost(self.training(full), self._evaluation(way) / self._prediction_unit)
 
     def layer_pieces(self, cell: Cell) -> float:
         """Of a training: pieces in layers, those that go back by their weight."""
         way = way_of("none", cell.settings)
-        updates = self._pieces(way).update * (cell.steps + 1) * layers_of(way, self._subject.n_layers)
+        updates = self._pieces(way).update * (cell.steps + 1) * layers_of(way, self._experiment.n_layers)
         return updates * (FORWARD + self._backward) + self._evaluations(cell) * self._evaluation(way)
 
     def _evaluation(self, way: str) -> float:
-        return self._pieces(way).dev * layers_of(way, self._subject.n_layers) * FORWARD
+        return self._pieces(way).dev * layers_of(way, self._experiment.n_layers) * FORWARD
 
     def _pieces(self, way: str) -> CorpusPieces:
         return self._counter.count(written_settings(way))
@@ -79,15 +79,15 @@ class Prices:
         if len(cell.masks) > 1:
             # At the beginning and at the end, and under each mask.
             return 2 + len(cell.masks)
-        return cell.steps // int(self._subject.config_of(cell)["training"]["eval_frequency"]) + 1
+        return cell.steps // int(self._experiment.config_of(cell)["training"]["eval_frequency"]) + 1
 
     @property
     def _backward(self) -> int:
-        model = self._subject.model
+        model = self._experiment.model
         if model.get("lora", True) is None:
             return 0
         return BACKWARD + (FORWARD if model.get("gradient_checkpointing") else 0)
 
     def _causal_settings(self) -> str:
         """The config's own but for its repetition."""
-        return write_settings({"repeat": 0}) if self._subject.model.get("repeat") else ""
+        return write_settings({"repeat": 0}) if self._experiment.model.get("repeat") else ""

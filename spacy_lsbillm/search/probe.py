@@ -27,10 +27,10 @@ from ..layers import VectorBatch
 from ..pipeline.billm_transformer import BiLLMTransformer
 from ..pipeline.gold_spans import given_spans, span_tags
 from ..tagging import Scheme, best_tags
+from .experiment import Experiment
 from .prediction import Prediction
 from .significance import counts_for, f1
 from .space import Cell, file_name
-from .trials import Subject
 
 # Of the training corpus; the development corpus is read to its end.
 DOCUMENTS = 2000
@@ -67,13 +67,13 @@ class Task:
         return self.score.startswith("cats_")
 
 
-def task_of(subject: Subject) -> Task:
+def task_of(experiment: Experiment) -> Task:
     """What a config is about, by the score that counts most in it.
 
     RAISES (SettingError): Something that a linear model over vectors is not made for here.
     """
-    score = subject.heaviest_score
-    blocks = subject.config.interpolate()["components"].values()
+    score = experiment.heaviest_score
+    blocks = experiment.config.interpolate()["components"].values()
     factories = {block.get("factory"): block for block in blocks}
     if score.startswith("cats_"):
         return Task("cats_micro_f", exclusive="textcat_multilabel" not in factories)
@@ -85,7 +85,7 @@ def task_of(subject: Subject) -> Task:
     return Task(score, factories.get("sequence_labeler", {}).get("scheme", Task.scheme))
 
 
-def probe(subject: Subject, masks: Sequence[str], folder: Path, *, use_gpu: int = -1) -> Prediction:
+def probe(experiment: Experiment, masks: Sequence[str], folder: Path, *, use_gpu: int = -1) -> Prediction:
     """Take the token vectors of the base without an adapter, once under each mask, fit a multinomial logistic
     regression on those of the training corpus and score it on the development corpus.
 
@@ -94,10 +94,10 @@ def probe(subject: Subject, masks: Sequence[str], folder: Path, *, use_gpu: int 
 
     folder (Path): Where the results go; what is there is not done again.
     """
-    task = task_of(subject)
+    task = task_of(experiment)
     place = folder / "predictions" / "probe"
     with tqdm(total=len(masks), desc="masks probed", unit=" masks") as bar:
-        load = cache(partial(_load, subject, task, use_gpu))
+        load = cache(partial(_load, experiment, task, use_gpu))
 
         def run(mask: str) -> dict[str, Any]:
             begun = time.monotonic()
@@ -127,14 +127,14 @@ class Data:
     labels: tuple[str, ...]
 
 
-def _load(subject: Subject, task: Task, use_gpu: int) -> Data:
-    config = subject.config_of(Cell("none", 0, subject.steps))
-    model = config["components"][subject.component]["model"]
+def _load(experiment: Experiment, task: Task, use_gpu: int) -> Data:
+    config = experiment.config_of(Cell("none", 0, experiment.steps))
+    model = config["components"][experiment.component]["model"]
     model["lora"], model["output"] = None, "tokens"
     nlp: Language = init_nlp(config, use_gpu=use_gpu)
-    transformer = nlp.get_pipe(subject.component)
+    transformer = nlp.get_pipe(experiment.component)
     assert isinstance(transformer, BiLLMTransformer)
-    readers = subject.corpora()
+    readers = experiment.corpora()
     train, dev = ([example.reference for example in reader(nlp)] for reader in _cut(readers))
     train, dev = ([doc for doc in docs if len(doc) and _annotated(doc, task)] for docs in (train, dev))
     labels = sorted({label for doc in train for label in _labels(doc, task)})

@@ -9,7 +9,7 @@ from thinc.api import Config
 
 from ..errors import SettingError
 from .candidates import ways_of
-from .folder import SearchReport, checked_subject, masks_of, open_study, search_and_report
+from .folder import SearchReport, checked_experiment, masks_of, open_study, search_and_report
 from .prediction import Prediction
 from .predictors import check_predictor, rank
 from .report import write_ranking
@@ -62,15 +62,17 @@ class Ranking:
     ) -> None:
         if test is not None and not settings.then:
             raise SettingError("--test needs trained models: say with --then how many masks to train.")
-        self.subject = checked_subject(config, component, test)
+        self.experiment = checked_experiment(config, component, test)
         self._settings, self._test = settings, test
-        self.masks, _ = ways_of(settings.masks or masks_of(settings.groups, self.subject.n_layers), {}, self.subject)
+        self.masks, _ = ways_of(
+            settings.masks or masks_of(settings.groups, self.experiment.n_layers), {}, self.experiment
+        )
         if not 0 <= settings.then <= len(self.masks):
             raise SettingError(
                 f"--then {settings.then} is not allowed: there are {len(self.masks)} masks. Use 0 to {len(self.masks)}."
             )
-        check_predictor(settings.predictor, self.subject, self.masks, settings.share)
-        self.subject.check_scores(test)
+        check_predictor(settings.predictor, self.experiment, self.masks, settings.share)
+        self.experiment.check_scores(test)
 
     def run(self, output: Path, storage: str | None, about: dict[str, Any], use_gpu: int) -> RankingReport:
         """Rank, or resume, and write the report.
@@ -78,18 +80,18 @@ class Ranking:
         output (Path), storage (str | None): See `open_study`.
         about (dict): See `about_run`.
         """
-        settings, subject, seeds = self._settings, self.subject, self._settings.seeds
-        study = open_study(output, storage, subject)
+        settings, experiment, seeds = self._settings, self.experiment, self._settings.seeds
+        study = open_study(output, storage, experiment)
         prediction = rank(
-            settings.predictor, subject, self.masks, seeds, study, output, share=settings.share, use_gpu=use_gpu
+            settings.predictor, experiment, self.masks, seeds, study, output, share=settings.share, use_gpu=use_gpu
         )
-        paths = write_ranking(output, prediction, subject, len(seeds), about)
+        paths = write_ranking(output, prediction, experiment, len(seeds), about)
         if not settings.then:
             return RankingReport(prediction, paths, None)
         first = [mask for mask in self.masks if mask in prediction.ranking[: settings.then]]
         found = search_and_report(
-            subject,
-            Grid(first, seeds, subject.steps),
+            experiment,
+            Grid(first, seeds, experiment.steps),
             study,
             output,
             about,

@@ -7,17 +7,17 @@ from filelock import FileLock
 
 from ..backbone import unmasks
 from ..files import write_text
+from .experiment import Experiment
 from .outcome import Outcome
 from .page import as_html
 from .prediction import Prediction
 from .tables import as_json, as_markdown, ranking_as_json, ranking_as_markdown
-from .trials import Subject
 from .ways import mask_of, settings_of
 
 LOCK = ".report.lock"
 
 
-def write_report(folder: Path, outcome: Outcome, subject: Subject, about: dict[str, Any]) -> dict[str, Path]:
+def write_report(folder: Path, outcome: Outcome, experiment: Experiment, about: dict[str, Any]) -> dict[str, Path]:
     """Write all of it; each file as a whole.
 
     RETURNS (dict): Where: "table", "results", "config", "report".
@@ -25,39 +25,39 @@ def write_report(folder: Path, outcome: Outcome, subject: Subject, about: dict[s
     return _write(
         folder,
         {
-            "table": ("table.md", as_markdown(outcome, subject)),
-            "results": ("results.json", as_json(outcome, subject, about)),
-            "config": ("best.cfg", _config_with(outcome.chosen, subject)),
-            "report": ("report.html", as_html(outcome, subject, about)),
+            "table": ("table.md", as_markdown(outcome, experiment)),
+            "results": ("results.json", as_json(outcome, experiment, about)),
+            "config": ("best.cfg", _config_with(outcome.chosen, experiment)),
+            "report": ("report.html", as_html(outcome, experiment, about)),
         },
     )
 
 
 def write_ranking(
-    folder: Path, prediction: Prediction, subject: Subject, n_seeds: int, about: dict[str, Any]
+    folder: Path, prediction: Prediction, experiment: Experiment, n_seeds: int, about: dict[str, Any]
 ) -> dict[str, Path]:
     """Write what a predictor says; each file as a whole.
 
     n_seeds (int): Of the full search that it is to replace.
     RETURNS (dict): Where: "ranking", "results", "config".
     """
-    grid_steps = subject.steps * len(prediction.ranking) * n_seeds
+    grid_steps = experiment.steps * len(prediction.ranking) * n_seeds
     return _write(
         folder,
         {
-            "ranking": ("ranking.md", ranking_as_markdown(prediction, subject.n_layers, grid_steps)),
-            "results": ("ranking.json", ranking_as_json(prediction, subject, grid_steps, about)),
-            "config": ("predicted.cfg", _config_with(prediction.ranking[0], subject)),
+            "ranking": ("ranking.md", ranking_as_markdown(prediction, experiment.n_layers, grid_steps)),
+            "results": ("ranking.json", ranking_as_json(prediction, experiment, grid_steps, about)),
+            "config": ("predicted.cfg", _config_with(prediction.ranking[0], experiment)),
         },
     )
 
 
-def _config_with(way: str, subject: Subject) -> str:
-    config = subject.config.copy()
-    model = config["components"][subject.component]["model"]
+def _config_with(way: str, experiment: Experiment) -> str:
+    config = experiment.config.copy()
+    model = config["components"][experiment.component]["model"]
     model.update(settings_of(way))
     model["unmask"] = mask_of(way)
-    if not unmasks(mask_of(way)) and subject.model.get("unmask_warmup"):
+    if not unmasks(mask_of(way)) and experiment.model.get("unmask_warmup"):
         # Of the config, for other masks.
         model["unmask_warmup"] = 0
     return config.to_str(interpolate=False) + "\n"

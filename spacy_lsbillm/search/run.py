@@ -11,6 +11,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from ..errors import SettingError
 from .budget import Budget
+from .experiment import Experiment
 from .extension import extension_test
 from .on_test import compared_on_test, on_test
 from .outcome import Outcome, Spending, Tested, rows_of, scores_of, shared_rows
@@ -20,7 +21,6 @@ from .space import Cell
 from .strategies import Grid, Results, Strategy, best_so_far, cells_of
 from .study import Finished, Study, always
 from .training import Train, trainer
-from .trials import Subject
 from .ways import mask_of
 
 # Seconds between looks at what other processes are doing.
@@ -43,7 +43,7 @@ class Elsewhere:
 
 
 def search(
-    subject: Subject,
+    experiment: Experiment,
     strategy: Strategy,
     study: Study,
     folder: Path,
@@ -72,19 +72,19 @@ def search(
     elsewhere (Elsewhere | None): What trains; None: this process.
     RAISES (SettingError): The budget ended before anything was trained in full.
     """
-    train = elsewhere.train if elsewhere else trainer(subject, folder, use_gpu)
+    train = elsewhere.train if elsewhere else trainer(experiment, folder, use_gpu)
     run_all(strategy, study, train, "trainings", budget, elsewhere)
     tested: list[Tested] = []
     if test is not None:
-        chosen = choice(strategy, scores_of(study.finished()), ways, seeds, subject.steps, budget)
-        compared = compared_on_test(chosen, ways, subject)
-        run_all(Grid(compared, seeds, subject.steps), study, train, "trainings for the test", budget, elsewhere)
-        name = score or subject.heaviest_score
+        chosen = choice(strategy, scores_of(study.finished()), ways, seeds, experiment.steps, budget)
+        compared = compared_on_test(chosen, ways, experiment)
+        run_all(Grid(compared, seeds, experiment.steps), study, train, "trainings for the test", budget, elsewhere)
+        name = score or experiment.heaviest_score
         # A budget may have left seeds out, or a way that it is compared with.
         done = study.finished()
-        trained = {way: [seed for seed in seeds if Cell.of(way, seed, subject.steps) in done] for way in compared}
+        trained = {way: [seed for seed in seeds if Cell.of(way, seed, experiment.steps) in done] for way in compared}
         tested = [
-            on_test(subject, way, trained[chosen], test, name, folder, train)
+            on_test(experiment, way, trained[chosen], test, name, folder, train)
             for way in compared
             if set(trained[way]) >= set(trained[chosen])
         ]
@@ -97,7 +97,7 @@ def search(
         total = sum(prices.training(cell) for cell in results)
         spending = Spending(costs, total, budget.total if budget else None, complete)
     return outcome_of(
-        subject,
+        experiment,
         strategy,
         results,
         tested,
@@ -129,7 +129,7 @@ def choice(
 
 
 def outcome_of(
-    subject: Subject,
+    experiment: Experiment,
     strategy: Strategy,
     results: dict[Cell, Finished],
     tested: list[Tested],
@@ -157,20 +157,20 @@ def outcome_of(
         if first is not None and one.counts is not None
     }
     rows = rows_of(results, ways, seeds)
-    full = {row.way: row.scores for row in rows if row.steps == subject.steps and len(row.scores) == len(seeds)}
+    full = {row.way: row.scores for row in rows if row.steps == experiment.steps and len(row.scores) == len(seeds)}
     # Masks that were trained because they had looked best on dev say nothing of the others.
     all_trained = considered is None and full.keys() >= set(ways)
     # Pairs of masks differ in nothing else.
     plain = {way: own for way, own in full.items() if way == mask_of(way)}
     return Outcome(
-        choice(strategy, scores, ways, seeds, subject.steps, budget),
+        choice(strategy, scores, ways, seeds, experiment.steps, budget),
         rows,
-        shared_rows(results, ways, seeds, subject.steps),
+        shared_rows(results, ways, seeds, experiment.steps),
         spent + sum(cell.steps for cell in cells_of(strategy, scores) if cell in results),
-        subject.steps * (considered or len(ways)) * len(seeds),
+        experiment.steps * (considered or len(ways)) * len(seeds),
         tested,
         differences,
-        extension_test(plain, subject.n_layers) if all_trained and plain else None,
+        extension_test(plain, experiment.n_layers) if all_trained and plain else None,
         spending,
     )
 

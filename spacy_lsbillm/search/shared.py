@@ -13,38 +13,38 @@ from ..errors import SettingError
 from ..files import TemporaryFolder
 from ..pipeline.billm_transformer import BiLLMTransformer
 from ..training.quiet_run import run_training
+from .experiment import Experiment
 from .space import Cell
 from .strategies import Shared
-from .trials import Subject
 
 
-def check_shared(subject: Subject, ways: Sequence[str]) -> None:
+def check_shared(experiment: Experiment, ways: Sequence[str]) -> None:
     """RAISES (SettingError): The config needs the place of the callback that changes the mask, or has too few steps."""
-    most = max(len(masks) for masks in Shared(ways, (0,), subject.steps).masks.values())
-    if subject.config["training"].get("before_update"):
+    most = max(len(masks) for masks in Shared(ways, (0,), experiment.steps).masks.values())
+    if experiment.config["training"].get("before_update"):
         raise SettingError(
             "a training under several masks changes the mask by training.before_update, which the config has set "
             "already. Set that to null, or use --strategy grid of search or another --predictor of predict-mask."
         )
-    if subject.steps < most:
+    if experiment.steps < most:
         raise SettingError(
-            f"training.max_steps = {subject.steps} is too short for a training under {most} masks, each of which "
+            f"training.max_steps = {experiment.steps} is too short for a training under {most} masks, each of which "
             f"needs a step. Raise it, or use --strategy grid of search or another --predictor of predict-mask."
         )
 
 
-def train_shared(subject: Subject, cell: Cell, use_gpu: int = -1) -> tuple[float, dict[str, Any]]:
+def train_shared(experiment: Experiment, cell: Cell, use_gpu: int = -1) -> tuple[float, dict[str, Any]]:
     """Train once under all masks of a cell and score each on the development set. No model is kept.
 
     RETURNS (tuple[float, dict]): The mean of the scores, and the record with the score `by_mask`.
     """
     begun = time.monotonic()
-    config = subject.config_of(Cell("none", cell.seed, cell.steps, cell.settings))
+    config = experiment.config_of(Cell("none", cell.seed, cell.steps, cell.settings))
     config["training"]["before_update"] = {
         "@callbacks": "spacy-lsbillm.random_masks.v1",
         "masks": cell.masks,
         "seed": cell.seed,
-        "component": subject.component,
+        "component": experiment.component,
     }
     # What the development set says under the mask of the moment is of no use: the last weights count.
     config["training"]["eval_frequency"] = cell.steps
@@ -53,9 +53,9 @@ def train_shared(subject: Subject, cell: Cell, use_gpu: int = -1) -> tuple[float
     with TemporaryFolder() as folder:
         run = run_training(config, folder, use_gpu)
         nlp = load_model(folder / DIR_MODEL_LAST)
-    transformer = nlp.get_pipe(subject.component)
+    transformer = nlp.get_pipe(experiment.component)
     assert isinstance(transformer, BiLLMTransformer)
-    _, dev = subject.corpora()
+    _, dev = experiment.corpora()
     evaluate = create_evaluation_callback(nlp, dev, config.interpolate()["training"]["score_weights"])
     scores = {}
     for mask in cell.masks:

@@ -4,12 +4,12 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from .experiment import Experiment
 from .extension import LEVEL, Extension
 from .outcome import Outcome, Row
 from .prediction import Prediction
 from .recommend import recommendations
 from .strategies import Shared
-from .trials import Subject
 from .ways import in_words, mask_of, plan_for, settings_of
 
 COSTS_AS = (
@@ -19,42 +19,42 @@ COSTS_AS = (
 LAYERS_AS = "Layer 0 is next to the input. In a bit string the first bit is the group next to the input."
 
 
-def as_json(outcome: Outcome, subject: Subject, about: dict[str, Any]) -> str:
+def as_json(outcome: Outcome, experiment: Experiment, about: dict[str, Any]) -> str:
     """The result file.
 
     about (dict): What else it should say: versions, corpora, strategy.
     """
     content = {
         "chosen": outcome.chosen,
-        "chosen_layers": plan_for(outcome.chosen, subject.n_layers).words,
+        "chosen_layers": plan_for(outcome.chosen, experiment.n_layers).words,
         "steps": outcome.steps,
         "grid_steps": outcome.grid_steps,
-        "rows": _rows_as_dicts(outcome.rows, outcome, subject),
-        "shared": _rows_as_dicts(outcome.shared, outcome, subject),
-        "test": [_way_as_dict(one.way, subject) | {"scores": one.scores} for one in outcome.tested],
+        "rows": _rows_as_dicts(outcome.rows, outcome, experiment),
+        "shared": _rows_as_dicts(outcome.shared, outcome, experiment),
+        "test": [_way_as_dict(one.way, experiment) | {"scores": one.scores} for one in outcome.tested],
         "differences_on_test": {way: vars(one) for way, one in outcome.differences.items()},
         "spending": None if outcome.spending is None else asdict(outcome.spending),
         "recommended": {one.purpose: one.point and vars(one.point) for one in recommendations(outcome)},
-        "extension": extension_as_dict(outcome.extension, subject.n_layers),
+        "extension": extension_as_dict(outcome.extension, experiment.n_layers),
         **about,
     }
     return json.dumps(content, indent=1) + "\n"
 
 
-def _way_as_dict(way: str, subject: Subject) -> dict[str, Any]:
+def _way_as_dict(way: str, experiment: Experiment) -> dict[str, Any]:
     return {
         "way": way,
         "mask": mask_of(way),
         "settings": settings_of(way),
-        "layers": words_for(way, subject.n_layers),
+        "layers": words_for(way, experiment.n_layers),
     }
 
 
-def _rows_as_dicts(rows: list[Row], outcome: Outcome, subject: Subject) -> list[dict[str, Any]]:
+def _rows_as_dicts(rows: list[Row], outcome: Outcome, experiment: Experiment) -> list[dict[str, Any]]:
     costs = outcome.spending.costs if outcome.spending else {}
     return [
         {
-            **_way_as_dict(row.way, subject),
+            **_way_as_dict(row.way, experiment),
             **vars(row),
             "mean": row.mean,
             "spread": row.spread,
@@ -64,12 +64,12 @@ def _rows_as_dicts(rows: list[Row], outcome: Outcome, subject: Subject) -> list[
     ]
 
 
-def as_markdown(outcome: Outcome, subject: Subject) -> str:
+def as_markdown(outcome: Outcome, experiment: Experiment) -> str:
     """What to take, and the tables."""
-    return "\n".join([*recommended_lines(outcome), numbers_as_markdown(outcome, subject)])
+    return "\n".join([*recommended_lines(outcome), numbers_as_markdown(outcome, experiment)])
 
 
-def numbers_as_markdown(outcome: Outcome, subject: Subject) -> str:
+def numbers_as_markdown(outcome: Outcome, experiment: Experiment) -> str:
     """The tables, best way first among those with as many and as long trainings."""
     lines = [
         "| way | layers | steps | dev | a seed | prediction | training | seconds |",
@@ -77,17 +77,17 @@ def numbers_as_markdown(outcome: Outcome, subject: Subject) -> str:
     ]
     costs = outcome.spending.costs if outcome.spending else {}
     for row in sorted(outcome.rows, key=lambda row: (-row.steps, -len(row.scores), -row.mean)):
-        mark = " (chosen)" if row.way == outcome.chosen and row.steps == subject.steps else ""
+        mark = " (chosen)" if row.way == outcome.chosen and row.steps == experiment.steps else ""
         seeds = ", ".join(f"{100 * score:.2f}" for score in row.scores)
         cost = costs.get(row.way)
         # The price is that of a training in full.
         told = (
-            (f"{cost.prediction:.2f}", f"{cost.training:.2f}" if row.steps == subject.steps else "")
+            (f"{cost.prediction:.2f}", f"{cost.training:.2f}" if row.steps == experiment.steps else "")
             if cost
             else ("", "")
         )
         lines.append(
-            f"| {in_words(row.way)}{mark} | {words_for(row.way, subject.n_layers)} | {row.steps} "
+            f"| {in_words(row.way)}{mark} | {words_for(row.way, experiment.n_layers)} | {row.steps} "
             f"| {_percent(row)} | {seeds} | {told[0]} | {told[1]} | {row.seconds:.0f} |"
         )
     if costs:
@@ -106,7 +106,7 @@ def numbers_as_markdown(outcome: Outcome, subject: Subject) -> str:
         ]
         for row in sorted(outcome.shared, key=lambda row: -row.mean):
             seeds = ", ".join(f"{100 * score:.2f}" for score in row.scores)
-            layers = words_for(row.way, subject.n_layers)
+            layers = words_for(row.way, experiment.n_layers)
             lines.append(f"| {in_words(row.way)} | {layers} | {_percent(row)} | {seeds} |")
     lines += ["", f"Steps of training: {outcome.steps:,}, {outcome.steps / outcome.grid_steps:.0%} of the full grid's."]
     if outcome.spending is not None:
@@ -124,7 +124,7 @@ def numbers_as_markdown(outcome: Outcome, subject: Subject) -> str:
             lines.append(f"| {in_words(one.way)} | {100 * mean:.2f} | {seeds} | {told[0]} | {told[1]} |")
         if not outcome.differences and len(outcome.tested) > 1:
             lines += ["", "No paired test: this score has no counts a document."]
-    lines += extension_lines(outcome.extension, subject.n_layers)
+    lines += extension_lines(outcome.extension, experiment.n_layers)
     return "\n".join([*lines, "", LAYERS_AS, ""])
 
 
@@ -222,7 +222,7 @@ def ranking_as_markdown(prediction: Prediction, n_layers: int, grid_steps: int) 
     return "\n".join(lines)
 
 
-def ranking_as_json(prediction: Prediction, subject: Subject, grid_steps: int, about: dict[str, Any]) -> str:
+def ranking_as_json(prediction: Prediction, experiment: Experiment, grid_steps: int, about: dict[str, Any]) -> str:
     """The result file."""
     content = {
         "predictor": prediction.predictor,
@@ -232,13 +232,13 @@ def ranking_as_json(prediction: Prediction, subject: Subject, grid_steps: int, a
         "ranking": [
             {
                 "mask": mask,
-                "layers": words_for(mask, subject.n_layers),
+                "layers": words_for(mask, experiment.n_layers),
                 "score": prediction.scores[mask],
                 "by_seed": prediction.by_seed.get(mask, []),
             }
             for mask in prediction.ranking
         ],
-        "base": subject.identity["base"],
+        "base": experiment.identity["base"],
         **about,
     }
     return json.dumps(content, indent=1) + "\n"

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from ..training.quiet_run import TrainingRun
+from .experiment import Experiment
 from .shared import train_shared
 from .space import Cell, file_name
-from .trials import Subject
 
 MODELS = "models"
 
@@ -16,7 +16,7 @@ MODELS = "models"
 Train = Callable[[Cell], tuple[float, dict[str, Any]]]
 
 
-def trainer(subject: Subject, folder: Path, use_gpu: int = -1) -> Train:
+def trainer(experiment: Experiment, folder: Path, use_gpu: int = -1) -> Train:
     """What trains a cell of a study.
 
     folder (Path): Models of full trainings are kept in it.
@@ -25,9 +25,9 @@ def trainer(subject: Subject, folder: Path, use_gpu: int = -1) -> Train:
 
     def train(cell: Cell) -> tuple[float, dict[str, Any]]:
         if len(cell.masks) > 1:
-            return train_shared(subject, cell, use_gpu)
-        run = subject.run(cell, model_folder(folder, cell), use_gpu)
-        return run.score, _record(run, subject.component)
+            return train_shared(experiment, cell, use_gpu)
+        run = experiment.run(cell, model_folder(folder, cell), use_gpu)
+        return run.score, _record(run, experiment.component)
 
     return train
 

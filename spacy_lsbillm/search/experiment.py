@@ -61,7 +61,7 @@ def _without_paths(corpora: dict[str, Any]) -> tuple[dict[str, Any], dict[str, s
 
 
 @dataclass(frozen=True)
-class Subject:
+class Experiment:
     """What a search is about.
 
     config (Config): Complete, not interpolated.
@@ -78,7 +78,7 @@ class Subject:
     base: Path
 
     @classmethod
-    def of(cls, config: Config, component: str | None = None) -> "Subject":
+    def of(cls, config: Config, component: str | None = None) -> "Experiment":
         """RAISES (ValueError): The config has no billm_transformer, no number of steps, or its base cannot be read."""
         plain = config.interpolate()
         name, block = find_transformer(plain, component)
