@@ -31,8 +31,8 @@ from benchmarks.tasks.models import BASELINES, MODELS, PRETRAINED, STOCK, Budget
 from benchmarks.tasks.report import report
 from spacy_lsbillm.backbone import fingerprint
 from spacy_lsbillm.search import run as search_run
+from spacy_lsbillm.search.masks import all_masks
 from spacy_lsbillm.search.prediction import Prediction
-from spacy_lsbillm.search.space import all_masks
 
 pytestmark = [pytest.mark.slow, pytest.mark.any_stack]
 

@@ -22,9 +22,9 @@ from spacy_lsbillm.errors import MaskError, SettingError
 from spacy_lsbillm.files import read_or_make
 from spacy_lsbillm.pipeline.billm_transformer import BiLLMTransformer
 from spacy_lsbillm.search.experiment import Experiment
+from spacy_lsbillm.search.masks import all_masks
 from spacy_lsbillm.search.prediction import Prediction
 from spacy_lsbillm.search.probe import fit, probe
-from spacy_lsbillm.search.space import all_masks
 from spacy_lsbillm.training.random_masks import create_random_masks_v1
 
 pytestmark = pytest.mark.any_stack

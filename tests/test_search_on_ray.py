@@ -16,7 +16,7 @@ from spacy.util import load_config
 from spacy_lsbillm.errors import SettingError
 from spacy_lsbillm.search.experiment import Experiment
 from spacy_lsbillm.search.on_ray import RayTrials, identity_of, trial
-from spacy_lsbillm.search.space import Cell
+from spacy_lsbillm.search.training import Training
 
 pytestmark = pytest.mark.any_stack
 
@@ -110,7 +110,7 @@ def test_a_node_with_other_files_is_refused(config, tmp_path):
         trial(
             experiment.config,
             experiment.component,
-            Cell("all", 0, 4),
+            Training("all", 0, 4),
             expected,
             gpu=False,
             folder=str(tmp_path / "none"),
@@ -124,7 +124,7 @@ def test_nothing_is_begun_once_a_search_is_over(config, address, tmp_path):
         elsewhere = trials.of(experiment, tmp_path)
         elsewhere.stop()
         with pytest.raises(SettingError, match="the search is over"):
-            elsewhere.train(Cell("all", 0, 4))
+            elsewhere.train(Training("all", 0, 4))
 
 
 @pytest.mark.parametrize(

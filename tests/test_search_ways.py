@@ -22,12 +22,13 @@ from spacy_lsbillm.search.pareto import Point, best_within, front
 from spacy_lsbillm.search.price import BACKWARD, FORWARD, Cost, Prices
 from spacy_lsbillm.search.recommend import recommendations
 from spacy_lsbillm.search.run import choice, run_all
-from spacy_lsbillm.search.space import Cell, file_name
 from spacy_lsbillm.search.strategies import Grid, Halving, best_so_far
 from spacy_lsbillm.search.study import Study
+from spacy_lsbillm.search.training import Training
 from spacy_lsbillm.search.ways import (
     DIMENSIONS,
     Dimension,
+    file_name,
     identity_of,
     in_words,
     mask_of,
@@ -77,9 +78,12 @@ def search(config, output, *more, code=0, command="search"):
 def test_a_way_says_its_mask_and_its_settings(mask, values):
     way = way_of(mask, write_settings(values))
     assert (mask_of(way), settings_of(way)) == (mask, values)
-    cell = Cell.of(way, 3, 8)
-    assert cell.way == way and cell.ways == [way]
-    assert Cell.shared(["none", mask], 3, 8, write_settings(values)).ways == [way_of("none", cell.settings), way]
+    training = Training.of(way, 3, 8)
+    assert training.way == way and training.ways == [way]
+    assert Training.shared(["none", mask], 3, 8, write_settings(values)).ways == [
+        way_of("none", training.settings),
+        way,
+    ]
     # Of a search over masks alone it is the mask, also in paths and in what is stored.
     assert (way == mask and file_name(way) == file_name(mask)) == (not values)
     assert all(str(value) in in_words(way) for value in values.values())
@@ -96,14 +100,18 @@ def test_the_same_training_under_two_names():
     assert all(identity_of(one, 4) == identity_of(other, 4) for one, other in same)
     different = ["all", "none", "all repeat=1", "all unmask_warmup=100", "all depth=2", "none repeat=1", "none depth=2"]
     assert len({identity_of(way, 4) for way in different}) == len(different)
-    cells = [Cell("bits:11", 0, 8), Cell.shared(["none", "all"], 0, 8), Cell("bits:11", 0, 8, "repeat=1")]
+    trainings = [
+        Training("bits:11", 0, 8),
+        Training.shared(["none", "all"], 0, 8),
+        Training("bits:11", 0, 8, "repeat=1"),
+    ]
     # The name that it was trained by, unless the storage knows its own.
-    assert under_known_names(["all repeat=1", "from:2", "layers:0-3"], cells, 4) == [
+    assert under_known_names(["all repeat=1", "from:2", "layers:0-3"], trainings, 4) == [
         "bits:11 repeat=1",
         "from:2",
         "bits:11",
     ]
-    assert under_known_names(["all"], cells, 4) == ["all"]
+    assert under_known_names(["all"], trainings, 4) == ["all"]
 
 
 def test_every_mask_with_every_setting_at_which_it_fits(experiment):
@@ -131,20 +139,20 @@ def subject_config(experiment):
 
 
 def test_a_way_is_what_its_training_is_configured_with(experiment):
-    def model(cell):
-        return experiment.config_of(cell)["components"]["transformer"]["model"]
+    def model(training):
+        return experiment.config_of(training)["components"]["transformer"]["model"]
 
-    found = model(Cell.of("all repeat=2 depth=2 unmask_warmup=4", 0, 8))
+    found = model(Training.of("all repeat=2 depth=2 unmask_warmup=4", 0, 8))
     assert [found[name] for name in ("unmask", "repeat", "depth", "unmask_warmup")] == ["all", 2, 2, 4]
     # A short training is a whole one in little.
-    assert model(Cell.of("all unmask_warmup=4", 0, 4))["unmask_warmup"] == 2
-    assert model(Cell.of("none unmask_warmup=4", 0, 8))["unmask_warmup"] == 0
+    assert model(Training.of("all unmask_warmup=4", 0, 4))["unmask_warmup"] == 2
+    assert model(Training.of("none unmask_warmup=4", 0, 8))["unmask_warmup"] == 0
 
 
 # Prices
 
 
-def counted(experiment, cell, tmp_path, monkeypatch):
+def counted(experiment, training, tmp_path, monkeypatch):
     """The pieces in layers of a real training, those of updates and those of evaluations."""
     found = Counter()
     forward = billm_model.forward
@@ -164,7 +172,7 @@ def counted(experiment, cell, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(billm_model, "forward", counting)
-        experiment.run(cell, tmp_path / "model", -1)
+        experiment.run(training, tmp_path / "model", -1)
     return found[True], found[False]
 
 
@@ -172,13 +180,13 @@ def counted(experiment, cell, tmp_path, monkeypatch):
 @pytest.mark.parametrize("size", [100, 100_000])
 def test_a_price_is_what_a_training_takes(config, tmp_path, monkeypatch, way, size):
     experiment = experiment_of(config, **{"training.batcher.size": size})
-    prices, cell = Prices(experiment), Cell.of(way, 0, 8)
-    updates, evaluations = counted(experiment, cell, tmp_path, monkeypatch)
+    prices, training = Prices(experiment), Training.of(way, 0, 8)
+    updates, evaluations = counted(experiment, training, tmp_path, monkeypatch)
     # The order of the documents, and so what is in a batch, is drawn; in one batch are all.
     accuracy = 0.1 if size == 100 else 1e-9
     taken = (FORWARD + BACKWARD) * updates + FORWARD * evaluations
-    assert prices.layer_pieces(cell) == pytest.approx(taken, rel=accuracy)
-    causal = prices.layer_pieces(Cell("none", 0, 8))
+    assert prices.layer_pieces(training) == pytest.approx(taken, rel=accuracy)
+    causal = prices.layer_pieces(Training("none", 0, 8))
     assert prices.cost(way).training == pytest.approx(taken / causal, rel=accuracy)
 
 
@@ -191,16 +199,16 @@ def test_prices_are_relative_to_the_causal_model(experiment, config):
     assert (half.training, half.prediction) == pytest.approx((0.5, 0.5))
     # Copies have one start piece for all.
     assert 1.8 < double.prediction < 2 and 1.8 < double.training < 2
-    assert prices.training(Cell("none", 0, 4)) == pytest.approx(prices.training(Cell("none", 1, 4)))
-    assert prices.training(Cell("none", 0, 4)) < 1
+    assert prices.training(Training("none", 0, 4)) == pytest.approx(prices.training(Training("none", 1, 4)))
+    assert prices.training(Training("none", 0, 4)) < 1
     # Five masks share one training, and each has an evaluation.
-    shared = prices.training(Cell.shared(MASKS, 0, 8))
-    evaluations = [prices.training(Cell.shared(MASKS[:n], 0, 8)) for n in (3, 4)]
+    shared = prices.training(Training.shared(MASKS, 0, 8))
+    evaluations = [prices.training(Training.shared(MASKS[:n], 0, 8)) for n in (3, 4)]
     assert shared > 1 and shared - evaluations[1] == pytest.approx(evaluations[1] - evaluations[0])
     # The unit stays where the config itself repeats.
     assert Prices(experiment_of(config, repeat=1)).cost("none").prediction == pytest.approx(double.prediction)
     frozen, tuned = (
-        Prices(one).layer_pieces(Cell("none", 0, 8)) for one in (experiment_of(config, lora=None), experiment)
+        Prices(one).layer_pieces(Training("none", 0, 8)) for one in (experiment_of(config, lora=None), experiment)
     )
     assert frozen < tuned / 2
 
@@ -212,12 +220,12 @@ WAYS = ["none", "all", "none repeat=1", "all depth=2"]
 PRICE = {"none": 1.0, "all": 1.0, "none repeat=1": 2.0, "all depth=2": 0.5}
 
 
-def price(cell):
-    return sum(PRICE[way] for way in cell.ways) / len(cell.ways)
+def price(training):
+    return sum(PRICE[way] for way in training.ways) / len(training.ways)
 
 
 def train(done):
-    return lambda cell: (done.append(cell), (price(cell), {"seconds": 1.0, "curve": [], "by_mask": {}}))[1]
+    return lambda training: (done.append(training), (price(training), {"seconds": 1.0, "curve": [], "by_mask": {}}))[1]
 
 
 @settings(max_examples=8)
@@ -228,10 +236,10 @@ def test_a_budget_is_kept(tmp_path_factory, total, first):
     plan, budget, done = Grid(WAYS, (0, 1, 2), 8), Budget(total, price), []
     budget.check(plan)
 
-    def stops(cell):
+    def stops(training):
         if len(done) == first:
             raise KeyboardInterrupt
-        return train(done)(cell)
+        return train(done)(training)
 
     try:
         run_all(plan, Study(url, {}), stops, "trainings", budget)
@@ -241,27 +249,27 @@ def test_a_budget_is_kept(tmp_path_factory, total, first):
     assert spent <= total * (1 + 1e-6)
     missing = set(plan.stage({})) - set(done)
     # Nothing is left that would have fitted.
-    assert all(spent + price(cell) > total for cell in missing)
+    assert all(spent + price(training) > total for training in missing)
     assert len(set(done)) == len(done)
 
 
 def test_a_budget_counts_what_is_under_way_elsewhere(tmp_path):
     url = f"sqlite:///{tmp_path / 'search.db'}"
-    budget, cells, inner = Budget(2.0, price), [Cell.of(way, 0, 8) for way in WAYS], []
+    budget, trainings, inner = Budget(2.0, price), [Training.of(way, 0, 8) for way in WAYS], []
 
-    def busy(cell):
+    def busy(training):
         # Another process, while this training is under way.
-        while Study(url, {}).do_one(cells, train(inner), budget.fits) is not None:
+        while Study(url, {}).do_one(trainings, train(inner), budget.fits) is not None:
             pass
-        return train([])(cell)
+        return train([])(training)
 
-    assert Study(url, {}).do_one(cells, busy, budget.fits) == Cell("none", 0, 8)
-    assert inner == [Cell("all", 0, 8)]
+    assert Study(url, {}).do_one(trainings, busy, budget.fits) == Training("none", 0, 8)
+    assert inner == [Training("all", 0, 8)]
 
 
 def test_a_budget_that_ends_a_strategy_leaves_the_best_so_far():
-    results = {Cell.of(way, 0, 8): {way: score} for way, score in zip(WAYS, (0.5, 0.6, 0.7, 0.4), strict=True)}
-    results[Cell("all", 1, 8)] = {"all": 0.9}
+    results = {Training.of(way, 0, 8): {way: score} for way, score in zip(WAYS, (0.5, 0.6, 0.7, 0.4), strict=True)}
+    results[Training("all", 1, 8)] = {"all": 0.9}
     # By the seeds that all have.
     assert best_so_far(WAYS, 8, (0, 1), results) == "none repeat=1"
     assert choice(Grid(WAYS, (0, 1), 8), results, WAYS, (0, 1), 8, Budget(5.0, price)) == "none repeat=1"
@@ -288,15 +296,15 @@ def test_halving_over_settings_keeps_the_best_at_each_cost():
     true = {way: costs[way] + 0.01 * (12 - ways.index(way)) for way in ways}
     strategy, results = Halving(ways, (0, 1, 2), 8, costs), {}
     while stage := strategy.stage(results):
-        results |= {cell: {way: true[way] for way in cell.ways} for cell in stage}
-    assert Counter(len(cell.masks) for cell in results if len(cell.masks) > 1) == {4: 3 * 3}
-    own = {cell.way for cell in results if len(cell.masks) == 1 and cell.seed == 2}
+        results |= {training: {way: true[way] for way in training.ways} for training in stage}
+    assert Counter(len(training.masks) for training in results if len(training.masks) > 1) == {4: 3 * 3}
+    own = {training.way for training in results if len(training.masks) == 1 and training.seed == 2}
     assert {"none repeat=1", "none"} <= own
     assert strategy.chosen(results) == "none repeat=1"
     assert len(results) <= strategy.trials
     # Ways that differ by a warm-up alone share trainings.
     warm = Halving(["none", "all", "all unmask_warmup=9"], (0,), 8)
-    assert warm.stage({}) == [Cell("none all", 0, 8)]
+    assert warm.stage({}) == [Training("none all", 0, 8)]
 
 
 # What to take
@@ -398,19 +406,19 @@ def test_a_search_goes_on_over_more_ways(config, tmp_path, monkeypatch):
     folder = tmp_path / "out"
     search(config, folder, "--masks", "bits:00 bits:11", command="search-mask")
     with sqlite3.connect(folder / "search.db") as database:
-        (stored,) = database.execute("select count(*) from trial_user_attributes where key = 'cell'").fetchone()
+        (stored,) = database.execute("select count(*) from trial_user_attributes where key = 'training'").fetchone()
         database.execute("""
             update trial_user_attributes set value_json = replace(value_json, ', \\"settings\\": \\"\\"', '')
-            where key = 'cell'
+            where key = 'training'
         """)
-        left = database.execute("select value_json from trial_user_attributes where key = 'cell'").fetchall()
+        left = database.execute("select value_json from trial_user_attributes where key = 'training'").fetchall()
     assert stored == 2 and not any("settings" in text for (text,) in left)
     trained = []
     kept = Experiment.run
 
-    def counting(self, cell, *more):
-        trained.append(cell.way)
-        return kept(self, cell, *more)
+    def counting(self, training, *more):
+        trained.append(training.way)
+        return kept(self, training, *more)
 
     monkeypatch.setattr(Experiment, "run", counting)
     search(config, folder, "--masks", "none all", "--depth", "4,2")

@@ -10,8 +10,8 @@ from spacy_lsbillm.search.on_test import BASELINES
 from spacy_lsbillm.search.outcome import Tested
 from spacy_lsbillm.search.prediction import Prediction
 from spacy_lsbillm.search.significance import paired_bootstrap
-from spacy_lsbillm.search.space import same_layers
 from spacy_lsbillm.search.tables import extension_as_dict
+from spacy_lsbillm.search.ways import same_layers
 
 from .agreement import agreement
 

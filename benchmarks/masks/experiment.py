@@ -12,6 +12,7 @@ from tqdm import tqdm
 from spacy_lsbillm.files import read_or_make
 from spacy_lsbillm.search.experiment import Experiment
 from spacy_lsbillm.search.first_steps import first_steps
+from spacy_lsbillm.search.masks import all_masks, check_masks
 from spacy_lsbillm.search.on_test import compared_on_test, on_test
 from spacy_lsbillm.search.one_shot import one_shot
 from spacy_lsbillm.search.outcome import Tested, scores_of
@@ -19,10 +20,11 @@ from spacy_lsbillm.search.page import as_html
 from spacy_lsbillm.search.prediction import Prediction
 from spacy_lsbillm.search.probe import probe
 from spacy_lsbillm.search.run import outcome_of, run_all
-from spacy_lsbillm.search.space import Cell, all_masks, check_masks, file_name
-from spacy_lsbillm.search.strategies import Greedy, Grid, Halving, Strategy, cells_of
+from spacy_lsbillm.search.strategies import Greedy, Grid, Halving, Strategy, trainings_of
 from spacy_lsbillm.search.study import Study, claim_folder
-from spacy_lsbillm.search.training import trainer
+from spacy_lsbillm.search.trainer import trainer
+from spacy_lsbillm.search.training import Training
+from spacy_lsbillm.search.ways import file_name
 
 from ..record import circumstances, told
 from ..tasks.models import BASE, SCORE, Budget, Compared, make_config
@@ -97,12 +99,12 @@ def run_set(name: str, settings: Settings, data: Path, work: Path) -> tuple[dict
     finished = study.finished()
     scores = scores_of(finished)
     cheaper = {
-        label: Chosen(strategy.chosen(scores), sum(cell.steps for cell in cells_of(strategy, scores)))
+        label: Chosen(strategy.chosen(scores), sum(training.steps for training in trainings_of(strategy, scores)))
         for label, strategy in strategies.items()
     }
     predictions = predict(experiment, masks, seeds, study, place, settings.share)
     tested = score_on_test(experiment, masks, seeds, paths["test"], SCORE[kind], place)
-    dev = {mask: [finished[Cell(mask, seed, experiment.steps)].score for seed in seeds] for mask in masks}
+    dev = {mask: [finished[Training(mask, seed, experiment.steps)].score for seed in seeds] for mask in masks}
     outcome = outcome_of(
         experiment,
         grid,

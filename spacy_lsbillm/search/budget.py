@@ -4,8 +4,8 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from ..errors import SettingError
-from .space import Cell
 from .strategies import Strategy
+from .training import Training
 
 # Sums in another order differ in their last digits.
 ROUNDING = 1e-9
@@ -16,22 +16,22 @@ class Budget:
     """What a search may cost.
 
     total (float): In trainings of the causal model.
-    price (Callable): Of a cell, in these.
+    price (Callable): Of a training, in these.
     """
 
     total: float
-    price: Callable[[Cell], float]
+    price: Callable[[Training], float]
 
-    def spent(self, cells: Iterable[Cell]) -> float:
+    def spent(self, trainings: Iterable[Training]) -> float:
         """By trainings that are finished or under way."""
-        return sum(map(self.price, cells))
+        return sum(map(self.price, trainings))
 
-    def fits(self, taken: Collection[Cell], cell: Cell) -> bool:
+    def fits(self, taken: Collection[Training], training: Training) -> bool:
         """Whether a training may be begun.
 
-        taken (Collection[Cell]): What is finished or under way.
+        taken (Collection[Training]): What is finished or under way.
         """
-        return self.spent(taken) + self.price(cell) <= self.total * (1 + ROUNDING)
+        return self.spent(taken) + self.price(training) <= self.total * (1 + ROUNDING)
 
     def check(self, strategy: Strategy) -> None:
         """RAISES (SettingError): The strategy would have nothing to choose from."""

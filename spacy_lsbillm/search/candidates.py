@@ -11,7 +11,8 @@ from ..backbone import BaseSettings
 from ..backbone.base import read_config
 from ..errors import MaskError, SettingError
 from .experiment import Experiment
-from .space import Cell, check_masks
+from .masks import check_masks
+from .training import Training
 from .ways import DIMENSIONS, Dimension, identity_of, mask_of, way_of, write_settings
 
 ALL = "all"
@@ -96,13 +97,13 @@ def _configured(setting: str, experiment: Experiment) -> int:
     return int(experiment.model.get(setting) or default or 0)
 
 
-def under_known_names(ways: Sequence[str], cells: Collection[Cell], n_layers: int) -> list[str]:
+def under_known_names(ways: Sequence[str], trainings: Collection[Training], n_layers: int) -> list[str]:
     """Each way as it is called where it has been trained, so that it is not trained again under another name: "all" is
     "bits:1111".
 
-    cells (Collection[Cell]): What a storage holds.
+    trainings (Collection[Training]): What a storage holds.
     """
-    own = {way for cell in cells for way in cell.ways}
-    trained = sorted({cell.way for cell in cells if len(cell.masks) == 1})
+    own = {way for training in trainings for way in training.ways}
+    trained = sorted({training.way for training in trainings if len(training.masks) == 1})
     names = {identity_of(way, n_layers): way for way in trained}
     return [way if way in own else names.get(identity_of(way, n_layers), way) for way in ways]

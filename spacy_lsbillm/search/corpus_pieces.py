@@ -13,7 +13,7 @@ from spacy.util import load_model_from_config, registry
 from ..alignment.statistics import Cutting, count_pieces
 from ..pipeline.cut_settings import cutting_for
 from .experiment import Experiment
-from .space import Cell
+from .training import Training
 
 # Documents of a corpus that are read; what follows them is taken to be like them.
 READ = 10_000
@@ -57,8 +57,8 @@ class PieceCounter:
         settings (str): As they are written in it.
         RAISES (ValueError): One of them is not allowed, or does not fit the base.
         """
-        cell = Cell("none", 0, self._experiment.steps, settings)
-        block = self._experiment.config_of(cell).interpolate()["components"][self._experiment.component]
+        training = Training("none", 0, self._experiment.steps, settings)
+        block = self._experiment.config_of(training).interpolate()["components"][self._experiment.component]
         _, cutting = cutting_for(block, BATCH_SIZE)
         key = (cutting.window, cutting.overlap, cutting.repeat)
         if key not in self._counted:

@@ -1,4 +1,4 @@
-"""Trials on a config: what a cell of the search trains, and what is checked before the first one."""
+"""The config that a search varies: the config of each training, and what is checked before the first one."""
 
 import hashlib
 import shutil
@@ -24,7 +24,7 @@ from ..errors import SettingError
 from ..files import digest
 from ..pipeline.config_blocks import billm_blocks, find_transformer
 from ..training.quiet_run import TrainingRun, run_training
-from .space import Cell
+from .training import Training
 from .ways import settings_of
 
 Reader = Callable[[Language], Iterable[Example]]
@@ -121,31 +121,31 @@ class Experiment:
                 found[f"paths.{name}"] = digest
         return found
 
-    def config_of(self, cell: Cell) -> Config:
+    def config_of(self, training: Training) -> Config:
         """The config of a trial. The schedule of the learning rate shrinks with the length, and a short training is
         judged where it ends; the base is stored by reference."""
         config, plain = self.config.copy(), self.config.interpolate()
-        model, training = config["components"][self.component]["model"], plain["training"]
-        varied = settings_of(cell.way)
+        model, section = config["components"][self.component]["model"], plain["training"]
+        varied = settings_of(training.way)
         model.update(varied)
         # Its numbers, which may be variables, are changed.
-        config["training"] = training
-        model["unmask"], model["store_base"] = cell.mask, "reference"
-        config["system"]["seed"] = training["seed"] = cell.seed
-        share = cell.steps / self.steps
-        training["max_steps"] = cell.steps
-        if cell.steps < self.steps or training["eval_frequency"] > cell.steps:
+        config["training"] = section
+        model["unmask"], model["store_base"] = training.mask, "reference"
+        config["system"]["seed"] = section["seed"] = training.seed
+        share = training.steps / self.steps
+        section["max_steps"] = training.steps
+        if training.steps < self.steps or section["eval_frequency"] > training.steps:
             # The rate has come down only there, and evaluations would take longer than a short training. One that is
             # shorter than the distance between two evaluations would have none after its first step; spaCy counts its
             # patience from the one before that.
-            training["eval_frequency"] = cell.steps
-            training["patience"] = 0
+            section["eval_frequency"] = training.steps
+            section["patience"] = 0
         for setting in ("heads_first", "unmask_warmup"):
             if updates := varied.get(setting, plain["components"][self.component]["model"].get(setting)):
                 model[setting] = round(updates * share)
-        if not unmasks(cell.mask):
+        if not unmasks(training.mask):
             model["unmask_warmup"] = 0
-        _shorten(training["optimizer"].get("learn_rate"), share)
+        _shorten(section["optimizer"].get("learn_rate"), share)
         return config
 
     @property
@@ -172,7 +172,7 @@ class Experiment:
         weights = {name: weight for name, weight in plain["training"]["score_weights"].items() if weight}
         if not weights:
             raise SettingError("training.score_weights gives no score any weight: there is nothing to choose by.")
-        nlp = init_nlp(self.config_of(Cell("none", 0, 1)))
+        nlp = init_nlp(self.config_of(Training("none", 0, 1)))
         _, dev = self.corpora()
         sample = list(islice(dev(nlp), SAMPLE))
         if not sample:
@@ -199,18 +199,18 @@ class Experiment:
             f"with the gold annotation, such as spacy convert and spacy lsbillm convert write."
         )
 
-    def run(self, cell: Cell, folder: Path, use_gpu: int) -> TrainingRun:
-        """Train a cell. Of a full training the best model is kept.
+    def run(self, training: Training, folder: Path, use_gpu: int) -> TrainingRun:
+        """Do a training. Of a full one the best model is kept.
 
         folder (Path): For `model-best`. It is there when the training is finished; what a killed one has left is
             removed.
         """
-        if cell.steps < self.steps:
-            return run_training(self.config_of(cell), None, use_gpu)
+        if training.steps < self.steps:
+            return run_training(self.config_of(training), None, use_gpu)
         partial = folder.with_name(f"{folder.name}.partial")
         for left in (partial, folder):
             shutil.rmtree(left, ignore_errors=True)
-        run = run_training(self.config_of(cell), partial, use_gpu)
+        run = run_training(self.config_of(training), partial, use_gpu)
         shutil.rmtree(partial / DIR_MODEL_LAST)
         partial.rename(folder)
         return run

@@ -9,10 +9,10 @@ from ..errors import SettingError
 from .experiment import Experiment
 from .prediction import Prediction
 from .run import run_all
-from .space import Cell
 from .strategies import Grid
 from .study import Study
-from .training import trainer
+from .trainer import trainer
+from .training import Training
 
 
 def short_length(steps: int, share: float) -> int:
@@ -52,7 +52,7 @@ def first_steps(
     steps = short_length(experiment.steps, share)
     run_all(Grid(masks, seeds, steps), study, trainer(experiment, folder, use_gpu), "short trainings")
     found = study.finished()
-    runs = {mask: [found[Cell(mask, seed, steps)] for seed in seeds] for mask in masks}
+    runs = {mask: [found[Training(mask, seed, steps)] for seed in seeds] for mask in masks}
     by_seed = {mask: [-one.record["loss"] if by_loss else one.score for one in runs[mask]] for mask in masks}
     return Prediction(
         "first-loss" if by_loss else "first-steps",

@@ -15,12 +15,12 @@ from ..pages import check_plots
 from .budget import Budget
 from .candidates import under_known_names, values_of, ways_of
 from .experiment import Experiment, check_dev_corpus
+from .masks import all_masks
 from .outcome import Outcome
 from .price import Prices
 from .report import write_report
 from .run import Elsewhere, search
 from .shared import check_shared
-from .space import all_masks
 from .strategies import Greedy, Grid, Halving, Strategy
 from .study import Study, claim_folder
 from .ways import DIMENSIONS, identity_of

@@ -20,8 +20,8 @@ from ..errors import SettingError
 from ..files import TemporaryFolder, put_in_place
 from .experiment import Experiment
 from .run import Elsewhere
-from .space import Cell
-from .training import model_folder, trainer
+from .trainer import model_folder, trainer
+from .training import Training
 
 # How often a training is begun again whose node, or whose process, was lost.
 RETRIES = 3
@@ -46,7 +46,9 @@ def identity_of(experiment: Experiment) -> dict[str, Any]:
     return {**experiment.identity, **{f"version of {name}": version(name) for name in LIBRARIES}}
 
 
-def trial(config: Config, component: str, cell: Cell, expected: Mapping[str, Any], gpu: bool, folder: str) -> _Trained:
+def trial(
+    config: Config, component: str, training: Training, expected: Mapping[str, Any], gpu: bool, folder: str
+) -> _Trained:
     """What runs on a node: one training.
 
     config (Config), component (str): Of the `Experiment`.
@@ -69,8 +71,8 @@ def trial(config: Config, component: str, cell: Cell, expected: Mapping[str, Any
             f"corpora must lie there under the same names, and the same versions be installed."
         )
     with TemporaryFolder() as place:
-        score, record = trainer(experiment, place, 0 if gpu else -1)(cell)
-        return _Trained(score, record, _packed(model_folder(place, cell)))
+        score, record = trainer(experiment, place, 0 if gpu else -1)(training)
+        return _Trained(score, record, _packed(model_folder(place, training)))
 
 
 def _packed(folder: Path) -> bytes | None:
@@ -122,26 +124,29 @@ class RayTrials:
         self._remote = self._ray.remote(**options, **({"num_gpus": 1} if gpu else {}))(trial)
 
     def of(self, experiment: Experiment, folder: Path) -> Elsewhere:
-        """What trains the cells of a search.
+        """What trains the trainings of a search.
 
         folder (Path): Models of full trainings are kept in it, on this machine.
         """
         expected = identity_of(experiment)
 
-        def train(cell: Cell) -> tuple[float, dict[str, Any]]:
-            trained = self._trained(experiment, cell, expected)
+        def train(training: Training) -> tuple[float, dict[str, Any]]:
+            trained = self._trained(experiment, training, expected)
             if trained.model is not None:
-                _unpack(trained.model, model_folder(folder, cell))
+                _unpack(trained.model, model_folder(folder, training))
             return trained.score, trained.record
 
         return Elsewhere(train, self.at_once, self.stop)
 
-    def _trained(self, experiment: Experiment, cell: Cell, expected: Mapping[str, Any]) -> _Trained:
-        which = f"the training under {cell.mask!r}{cell.settings and f' ({cell.settings})'} with seed {cell.seed}"
+    def _trained(self, experiment: Experiment, training: Training, expected: Mapping[str, Any]) -> _Trained:
+        settings = f" ({training.settings})" if training.settings else ""
+        which = f"the training under {training.mask!r}{settings} with seed {training.seed}"
         with self._lock:
             if self._stopped:
                 raise SettingError(f"{which} was not begun: the search is over.")
-            call = self._remote.remote(experiment.config, experiment.component, cell, expected, self._gpu, os.getcwd())
+            call = self._remote.remote(
+                experiment.config, experiment.component, training, expected, self._gpu, os.getcwd()
+            )
             self._calls.add(call)
         try:
             trained: _Trained = self._ray.get(call)

@@ -15,8 +15,9 @@ from spacy.util import load_model
 from .experiment import Experiment
 from .outcome import Tested
 from .significance import counts_for
-from .space import Cell, same_layers
-from .training import Train, model_folder, trainer
+from .trainer import Train, model_folder, trainer
+from .training import Training
+from .ways import same_layers
 
 BASELINES = ("none", "all")
 
@@ -56,13 +57,13 @@ def on_test(
     """
     scores, counts = [], []
     for seed in seeds:
-        cell = Cell.of(way, seed, experiment.steps)
-        place = model_folder(folder, cell)
+        training = Training.of(way, seed, experiment.steps)
+        place = model_folder(folder, training)
         place.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(place.with_name(f"{place.name}.lock")):
             if not place.is_dir():
                 # Trained on another machine, or removed.
-                (train or trainer(experiment, folder))(cell)
+                (train or trainer(experiment, folder))(training)
         nlp = load_model(place / DIR_MODEL_BEST)
         examples = list(Corpus(test)(nlp))
         # nlp.evaluate would annotate copies, and there would be nothing to count.

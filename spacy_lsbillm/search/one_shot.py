@@ -9,7 +9,7 @@ from .prediction import Prediction
 from .run import run_all
 from .strategies import Shared
 from .study import Study
-from .training import trainer
+from .trainer import trainer
 
 
 def one_shot(
@@ -22,7 +22,7 @@ def one_shot(
     plan = Shared(masks, seeds, experiment.steps)
     run_all(plan, study, trainer(experiment, folder, use_gpu), "trainings under all masks")
     results = study.finished()
-    found = [results[cell] for cell in plan.cells]
+    found = [results[training] for training in plan.trainings]
     by_seed = {mask: [one.by_mask[mask] for one in found] for mask in masks}
     return Prediction(
         "one-shot",

@@ -10,9 +10,9 @@ from .extension import Extension
 from .pareto import Point
 from .price import Cost
 from .significance import Difference
-from .space import Cell
 from .strategies import Results, Shared
 from .study import Finished
+from .training import Training
 
 
 @dataclass(frozen=True)
@@ -112,34 +112,34 @@ class Outcome:
         ]
 
 
-def scores_of(results: dict[Cell, Finished]) -> Results:
+def scores_of(results: dict[Training, Finished]) -> Results:
     """As strategies see them."""
-    return {cell: finished.by_way for cell, finished in results.items()}
+    return {training: finished.by_way for training, finished in results.items()}
 
 
-def shared_rows(results: dict[Cell, Finished], ways: Sequence[str], seeds: Sequence[int], steps: int) -> list[Row]:
+def shared_rows(results: dict[Training, Finished], ways: Sequence[str], seeds: Sequence[int], steps: int) -> list[Row]:
     """The table of the shared trainings of all ways; empty where they were not done. Seconds are those of all
     together."""
     plan = Shared(ways, seeds, steps)
-    if len(ways) < 2 or any(cell not in results for cell in plan.cells):
+    if len(ways) < 2 or any(training not in results for training in plan.trainings):
         return []
-    seconds = sum(results[cell].record["seconds"] for cell in plan.cells)
+    seconds = sum(results[training].record["seconds"] for training in plan.trainings)
     scores = scores_of(results)
     return [Row(way, steps, plan.scores(way, scores), seconds, []) for way in ways]
 
 
-def rows_of(results: dict[Cell, Finished], ways: Sequence[str], seeds: Sequence[int]) -> list[Row]:
+def rows_of(results: dict[Training, Finished], ways: Sequence[str], seeds: Sequence[int]) -> list[Row]:
     """The table of a search, longest trainings first.
 
     ways (Sequence[str]): In this order; others that the storage holds follow.
     """
     rows = []
-    own = [cell for cell in results if len(cell.masks) == 1]
-    lengths = sorted({cell.steps for cell in own}, reverse=True)
-    order = [*ways, *sorted({cell.way for cell in own} - set(ways))]
+    own = [training for training in results if len(training.masks) == 1]
+    lengths = sorted({training.steps for training in own}, reverse=True)
+    order = [*ways, *sorted({training.way for training in own} - set(ways))]
     for steps in lengths:
         for way in order:
-            found = [results[cell] for seed in seeds if (cell := Cell.of(way, seed, steps)) in results]
+            found = [results[training] for seed in seeds if (training := Training.of(way, seed, steps)) in results]
             if found:
                 rows.append(
                     Row(

@@ -9,9 +9,8 @@ from .colours import BIDIRECTIONAL, CAUSAL, CHOSEN
 from .cost_picture import cost_picture
 from .experiment import Experiment
 from .outcome import Outcome, Row
-from .space import same_layers
 from .tables import numbers_as_markdown, recommended_lines, words_for
-from .ways import in_words, layers_of, plan_for
+from .ways import in_words, layers_of, plan_for, same_layers
 
 
 def as_html(outcome: Outcome, experiment: Experiment, about: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from .corpus_pieces import CorpusPieces, PieceCounter
 from .experiment import Experiment
-from .space import Cell
+from .training import Training
 from .ways import layers_of, way_of, write_settings, written_settings
 
 FORWARD = 1
@@ -44,30 +44,30 @@ class Prices:
     def __init__(self, experiment: Experiment) -> None:
         self._experiment = experiment
         self._counter = PieceCounter(experiment)
-        causal = Cell("none", 0, experiment.steps, self._causal_settings())
+        causal = Training("none", 0, experiment.steps, self._causal_settings())
         self._unit = self.layer_pieces(causal)
         self._prediction_unit = self._evaluation(causal.way)
 
-    def training(self, cell: Cell) -> float:
+    def training(self, training: Training) -> float:
         """Of a training, a shared one too, relative to one of the causal model in full.
 
         RAISES (ValueError): Its settings do not fit the base.
         """
-        return self.layer_pieces(cell) / self._unit
+        return self.layer_pieces(training) / self._unit
 
     def cost(self, way: str) -> Cost:
         """Of a way.
 
         RAISES (ValueError): Its settings do not fit the base.
         """
-        full = Cell.of(way, 0, self._experiment.steps)
+        full = Training.of(way, 0, self._experiment.steps)
         return Cost(self.training(full), self._evaluation(way) / self._prediction_unit)
 
-    def layer_pieces(self, cell: Cell) -> float:
+    def layer_pieces(self, training: Training) -> float:
         """Of a training: pieces in layers, those that go back by their weight."""
-        way = way_of("none", cell.settings)
-        updates = self._pieces(way).update * (cell.steps + 1) * layers_of(way, self._experiment.n_layers)
-        return updates * (FORWARD + self._backward) + self._evaluations(cell) * self._evaluation(way)
+        way = way_of("none", training.settings)
+        updates = self._pieces(way).update * (training.steps + 1) * layers_of(way, self._experiment.n_layers)
+        return updates * (FORWARD + self._backward) + self._evaluations(training) * self._evaluation(way)
 
     def _evaluation(self, way: str) -> float:
         return self._pieces(way).dev * layers_of(way, self._experiment.n_layers) * FORWARD
@@ -75,11 +75,11 @@ class Prices:
     def _pieces(self, way: str) -> CorpusPieces:
         return self._counter.count(written_settings(way))
 
-    def _evaluations(self, cell: Cell) -> int:
-        if len(cell.masks) > 1:
+    def _evaluations(self, training: Training) -> int:
+        if len(training.masks) > 1:
             # At the beginning and at the end, and under each mask.
-            return 2 + len(cell.masks)
-        return cell.steps // int(self._experiment.config_of(cell)["training"]["eval_frequency"]) + 1
+            return 2 + len(training.masks)
+        return training.steps // int(self._experiment.config_of(training)["training"]["eval_frequency"]) + 1
 
     @property
     def _backward(self) -> int:

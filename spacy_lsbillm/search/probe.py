@@ -30,7 +30,8 @@ from ..tagging import Scheme, best_tags
 from .experiment import Experiment
 from .prediction import Prediction
 from .significance import counts_for, f1
-from .space import Cell, file_name
+from .training import Training
+from .ways import file_name
 
 # Of the training corpus; the development corpus is read to its end.
 DOCUMENTS = 2000
@@ -128,7 +129,7 @@ class Data:
 
 
 def _load(experiment: Experiment, task: Task, use_gpu: int) -> Data:
-    config = experiment.config_of(Cell("none", 0, experiment.steps))
+    config = experiment.config_of(Training("none", 0, experiment.steps))
     model = config["components"][experiment.component]["model"]
     model["lora"], model["output"] = None, "tokens"
     nlp: Language = init_nlp(config, use_gpu=use_gpu)

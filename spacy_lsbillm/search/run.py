@@ -17,10 +17,10 @@ from .on_test import compared_on_test, on_test
 from .outcome import Outcome, Spending, Tested, rows_of, scores_of, shared_rows
 from .price import Prices
 from .significance import paired_bootstrap
-from .space import Cell
-from .strategies import Grid, Results, Strategy, best_so_far, cells_of
+from .strategies import Grid, Results, Strategy, best_so_far, trainings_of
 from .study import Finished, Study, always
-from .training import Train, trainer
+from .trainer import Train, trainer
+from .training import Training
 from .ways import mask_of
 
 # Seconds between looks at what other processes are doing.
@@ -31,9 +31,9 @@ PATIENCE = 2.0
 class Elsewhere:
     """Trainings in other processes.
 
-    train (Callable): Trains a cell, and leaves the model of a full training where `model_folder` says. It may be called
+    train (Callable): Does one training, and leaves the model of a full one where `model_folder` says. It may be called
         in several threads.
-    at_once (int): How many cells may be trained at the same time.
+    at_once (int): How many trainings may run at the same time.
     stop (Callable): Ends all trainings that are under way; the calls that wait for them raise an error.
     """
 
@@ -82,7 +82,9 @@ def search(
         name = score or experiment.heaviest_score
         # A budget may have left seeds out, or a way that it is compared with.
         done = study.finished()
-        trained = {way: [seed for seed in seeds if Cell.of(way, seed, experiment.steps) in done] for way in compared}
+        trained = {
+            way: [seed for seed in seeds if Training.of(way, seed, experiment.steps) in done] for way in compared
+        }
         tested = [
             on_test(experiment, way, trained[chosen], test, name, folder, train)
             for way in compared
@@ -91,10 +93,10 @@ def search(
     results = study.finished()
     spending = None
     if prices is not None:
-        known = {way for cell in results for way in cell.ways}
+        known = {way for training in results for way in training.ways}
         costs = {way: prices.cost(way) for way in [*ways, *sorted(known - set(ways))]}
         complete = not strategy.stage(scores_of(results))
-        total = sum(prices.training(cell) for cell in results)
+        total = sum(prices.training(training) for training in results)
         spending = Spending(costs, total, budget.total if budget else None, complete)
     return outcome_of(
         experiment,
@@ -131,7 +133,7 @@ def choice(
 def outcome_of(
     experiment: Experiment,
     strategy: Strategy,
-    results: dict[Cell, Finished],
+    results: dict[Training, Finished],
     tested: list[Tested],
     *,
     ways: Sequence[str],
@@ -166,7 +168,7 @@ def outcome_of(
         choice(strategy, scores, ways, seeds, experiment.steps, budget),
         rows,
         shared_rows(results, ways, seeds, experiment.steps),
-        spent + sum(cell.steps for cell in cells_of(strategy, scores) if cell in results),
+        spent + sum(training.steps for training in trainings_of(strategy, scores) if training in results),
         experiment.steps * (considered or len(ways)) * len(seeds),
         tested,
         differences,
@@ -226,13 +228,17 @@ class _Work:
                 if not stage:
                     self._bar.update(self._bar.total - self._bar.n)
                     return
-                self._bar.n = sum(cell in results for cell in cells_of(self._plan, results))
-            cell = study.do_one(stage, self._train, budget.fits if budget else always)
-            if cell is not None:
-                which = cell.way if len(cell.masks) == 1 else f"{len(cell.masks)} masks {cell.settings}".rstrip()
-                score = study.finished()[cell].score
+                self._bar.n = sum(training in results for training in trainings_of(self._plan, results))
+            training = study.do_one(stage, self._train, budget.fits if budget else always)
+            if training is not None:
+                which = (
+                    training.way
+                    if len(training.masks) == 1
+                    else f"{len(training.masks)} masks {training.settings}".rstrip()
+                )
+                score = study.finished()[training].score
                 with self._one_writes:
-                    self._bar.set_postfix_str(f"{which} seed {cell.seed}: {score:.4f}")
+                    self._bar.set_postfix_str(f"{which} seed {training.seed}: {score:.4f}")
             elif budget and not set(stage) & study.taken() - study.finished().keys():
                 # Nothing of it is under way elsewhere.
                 return

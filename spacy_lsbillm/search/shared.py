@@ -14,8 +14,8 @@ from ..files import TemporaryFolder
 from ..pipeline.billm_transformer import BiLLMTransformer
 from ..training.quiet_run import run_training
 from .experiment import Experiment
-from .space import Cell
 from .strategies import Shared
+from .training import Training
 
 
 def check_shared(experiment: Experiment, ways: Sequence[str]) -> None:
@@ -33,21 +33,21 @@ def check_shared(experiment: Experiment, ways: Sequence[str]) -> None:
         )
 
 
-def train_shared(experiment: Experiment, cell: Cell, use_gpu: int = -1) -> tuple[float, dict[str, Any]]:
-    """Train once under all masks of a cell and score each on the development set. No model is kept.
+def train_shared(experiment: Experiment, training: Training, use_gpu: int = -1) -> tuple[float, dict[str, Any]]:
+    """Train once under all masks of a training and score each on the development set. No model is kept.
 
     RETURNS (tuple[float, dict]): The mean of the scores, and the record with the score `by_mask`.
     """
     begun = time.monotonic()
-    config = experiment.config_of(Cell("none", cell.seed, cell.steps, cell.settings))
+    config = experiment.config_of(Training("none", training.seed, training.steps, training.settings))
     config["training"]["before_update"] = {
         "@callbacks": "spacy-lsbillm.random_masks.v1",
-        "masks": cell.masks,
-        "seed": cell.seed,
+        "masks": training.masks,
+        "seed": training.seed,
         "component": experiment.component,
     }
     # What the development set says under the mask of the moment is of no use: the last weights count.
-    config["training"]["eval_frequency"] = cell.steps
+    config["training"]["eval_frequency"] = training.steps
     # spaCy would count it from the evaluation before the first step.
     config["training"]["patience"] = 0
     with TemporaryFolder() as folder:
@@ -58,7 +58,7 @@ def train_shared(experiment: Experiment, cell: Cell, use_gpu: int = -1) -> tuple
     _, dev = experiment.corpora()
     evaluate = create_evaluation_callback(nlp, dev, config.interpolate()["training"]["score_weights"])
     scores = {}
-    for mask in cell.masks:
+    for mask in training.masks:
         transformer.use_mask(mask)
         scores[mask], _ = evaluate()
     seconds = round(time.monotonic() - begun, 1)

@@ -6,17 +6,17 @@ from dataclasses import dataclass, field
 from statistics import mean
 from typing import Protocol
 
-from .space import Cell
+from .training import Training
 from .ways import mask_of, shared_settings, way_of
 
 # Of each finished training the score of its way, or of each of its ways.
-Results = Mapping[Cell, Mapping[str, float]]
+Results = Mapping[Training, Mapping[str, float]]
 
 
 class Strategy(Protocol):
     """A strategy of a search."""
 
-    def stage(self, results: Results) -> list[Cell]:
+    def stage(self, results: Results) -> list[Training]:
         """All trainings of the first stage that is not finished; empty once there is nothing left to do."""
 
     def chosen(self, results: Results) -> str:
@@ -26,13 +26,13 @@ class Strategy(Protocol):
     def trials(self) -> int:
         """How many trainings there will be, at most."""
 
-    def least(self, price: Callable[[Cell], float]) -> float:
+    def least(self, price: Callable[[Training], float]) -> float:
         """The least that the strategy needs for trainings before it has anything to choose from."""
 
 
 def mean_score(way: str, steps: int, seeds: Sequence[int], results: Results) -> float:
     """Over the seeds."""
-    return mean(results[Cell.of(way, seed, steps)][way] for seed in seeds)
+    return mean(results[Training.of(way, seed, steps)][way] for seed in seeds)
 
 
 def best_so_far(ways: Sequence[str], steps: int, seeds: Sequence[int], results: Results) -> str | None:
@@ -41,7 +41,7 @@ def best_so_far(ways: Sequence[str], steps: int, seeds: Sequence[int], results: 
 
     RETURNS (str | None): None where nothing was trained in full.
     """
-    found = {way: {seed for seed in seeds if Cell.of(way, seed, steps) in results} for way in ways}
+    found = {way: {seed for seed in seeds if Training.of(way, seed, steps) in results} for way in ways}
     found = {way: own for way, own in found.items() if own}
     if not found:
         return None
@@ -49,13 +49,13 @@ def best_so_far(ways: Sequence[str], steps: int, seeds: Sequence[int], results: 
     return max(found, key=lambda way: mean_score(way, steps, sorted(common or found[way]), results))
 
 
-def cells_of(strategy: Strategy, results: Results) -> list[Cell]:
+def trainings_of(strategy: Strategy, results: Results) -> list[Training]:
     """The trainings that a strategy has asked for so far. A storage may hold others, of another strategy."""
-    seen: dict[Cell, Mapping[str, float]] = {}
+    seen: dict[Training, Mapping[str, float]] = {}
     while stage := strategy.stage(seen):
-        if any(cell not in results for cell in stage):
+        if any(training not in results for training in stage):
             return [*seen, *stage]
-        seen |= {cell: results[cell] for cell in stage}
+        seen |= {training: results[training] for training in stage}
     return list(seen)
 
 
@@ -71,10 +71,10 @@ class Grid:
     seeds: Sequence[int]
     steps: int
 
-    def stage(self, results: Results) -> list[Cell]:
+    def stage(self, results: Results) -> list[Training]:
         """One stage, seed by seed: a first picture of all ways is there early."""
-        cells = [Cell.of(way, seed, self.steps) for seed in self.seeds for way in self.ways]
-        return cells if any(cell not in results for cell in cells) else []
+        trainings = [Training.of(way, seed, self.steps) for seed in self.seeds for way in self.ways]
+        return trainings if any(training not in results for training in trainings) else []
 
     def chosen(self, results: Results) -> str:
         """The way with the highest mean; of equal ones the first."""
@@ -85,9 +85,9 @@ class Grid:
         """All."""
         return len(self.ways) * len(self.seeds)
 
-    def least(self, price: Callable[[Cell], float]) -> float:
+    def least(self, price: Callable[[Training], float]) -> float:
         """One training, of the cheapest way."""
-        return min(price(Cell.of(way, self.seeds[0], self.steps)) for way in self.ways)
+        return min(price(Training.of(way, self.seeds[0], self.steps)) for way in self.ways)
 
 
 @dataclass(frozen=True)
@@ -115,20 +115,20 @@ class Shared:
         return found
 
     @property
-    def cells(self) -> list[Cell]:
+    def trainings(self) -> list[Training]:
         """One a seed for each of the settings."""
         shared = self.masks.items()
-        return [Cell.shared(masks, seed, self.steps, settings) for seed in self.seeds for settings, masks in shared]
+        return [Training.shared(masks, seed, self.steps, settings) for seed in self.seeds for settings, masks in shared]
 
     def scores(self, way: str, results: Results) -> list[float]:
         """One a seed."""
         settings = shared_settings(way)
         masks, trained = self.masks[settings], way_of(mask_of(way), settings)
-        return [results[Cell.shared(masks, seed, self.steps, settings)][trained] for seed in self.seeds]
+        return [results[Training.shared(masks, seed, self.steps, settings)][trained] for seed in self.seeds]
 
-    def stage(self, results: Results) -> list[Cell]:
+    def stage(self, results: Results) -> list[Training]:
         """One stage."""
-        return self.cells if any(cell not in results for cell in self.cells) else []
+        return self.trainings if any(training not in results for training in self.trainings) else []
 
     def ranking(self, results: Results) -> list[str]:
         """The ways, best first; of equal ones the first."""
@@ -141,11 +141,11 @@ class Shared:
     @property
     def trials(self) -> int:
         """One a seed for each of the settings."""
-        return len(self.cells)
+        return len(self.trainings)
 
-    def least(self, price: Callable[[Cell], float]) -> float:
+    def least(self, price: Callable[[Training], float]) -> float:
         """All."""
-        return sum(map(price, self.cells))
+        return sum(map(price, self.trainings))
 
 
 @dataclass(frozen=True)
@@ -169,16 +169,16 @@ class Halving:
     steps: int
     costs: Mapping[str, float] = field(default_factory=dict)
 
-    def stage(self, results: Results) -> list[Cell]:
+    def stage(self, results: Results) -> list[Training]:
         """The stage that is not finished."""
         shared = self._shared.stage(results)
         if shared:
             return shared
-        first = [Cell.of(way, self.seeds[0], self.steps) for way in self._second(results)]
-        if any(cell not in results for cell in first):
+        first = [Training.of(way, self.seeds[0], self.steps) for way in self._second(results)]
+        if any(training not in results for training in first):
             return first
-        rest = [Cell.of(way, seed, self.steps) for seed in self.seeds[1:] for way in self._third(results)]
-        return rest if any(cell not in results for cell in rest) else []
+        rest = [Training.of(way, seed, self.steps) for seed in self.seeds[1:] for way in self._third(results)]
+        return rest if any(training not in results for training in rest) else []
 
     def chosen(self, results: Results) -> str:
         """The best of the last stage."""
@@ -190,9 +190,9 @@ class Halving:
         second, third = (min(kept + (2 if self.costs else 0), len(self.ways)) for kept in self._kept)
         return self._shared.trials + second + third * (len(self.seeds) - 1)
 
-    def least(self, price: Callable[[Cell], float]) -> float:
+    def least(self, price: Callable[[Training], float]) -> float:
         """The shared trainings and one more, which may be of the dearest way."""
-        dearest = max(price(Cell.of(way, self.seeds[0], self.steps)) for way in self.ways)
+        dearest = max(price(Training.of(way, self.seeds[0], self.steps)) for way in self.ways)
         return self._shared.least(price) + dearest
 
     @property
@@ -238,39 +238,39 @@ class Greedy:
     seeds: Sequence[int]
     steps: int
 
-    def stage(self, results: Results) -> list[Cell]:
+    def stage(self, results: Results) -> list[Training]:
         """The mask that is to be compared next."""
-        _, cells = self._walk(results)
-        return cells
+        _, trainings = self._walk(results)
+        return trainings
 
     def chosen(self, results: Results) -> str:
         """What was kept."""
         best, _ = self._walk(results)
         return best
 
-    def _walk(self, results: Results) -> tuple[str, list[Cell]]:
+    def _walk(self, results: Results) -> tuple[str, list[Training]]:
         bits = ["0"] * self.n_groups
         best = "bits:" + "".join(bits)
-        cells = self._cells(best)
-        if any(cell not in results for cell in cells):
-            return best, cells
+        trainings = self._cells(best)
+        if any(training not in results for training in trainings):
+            return best, trainings
         for group in reversed(range(self.n_groups)):
             tried = "bits:" + "".join([*bits[:group], "1", *bits[group + 1 :]])
-            cells = self._cells(tried)
-            if any(cell not in results for cell in cells):
-                return best, cells
+            trainings = self._cells(tried)
+            if any(training not in results for training in trainings):
+                return best, trainings
             if mean_score(tried, self.steps, self.seeds, results) > mean_score(best, self.steps, self.seeds, results):
                 bits[group], best = "1", tried
         return best, []
 
-    def _cells(self, mask: str) -> list[Cell]:
-        return [Cell(mask, seed, self.steps) for seed in self.seeds]
+    def _cells(self, mask: str) -> list[Training]:
+        return [Training(mask, seed, self.steps) for seed in self.seeds]
 
     @property
     def trials(self) -> int:
         """One mask more than there are groups."""
         return (self.n_groups + 1) * len(self.seeds)
 
-    def least(self, price: Callable[[Cell], float]) -> float:
+    def least(self, price: Callable[[Training], float]) -> float:
         """One training of the first mask."""
         return price(self.stage({})[0])

@@ -17,17 +17,17 @@ from optuna.trial import FrozenTrial, TrialState
 from ..errors import SettingError, StorageError
 from ..files import write_text
 from .liveness import TOKEN, is_dead, new_owner, release, signs_of_life
-from .space import Cell
+from .training import Training
 from .ways import way_of
 
-# Given what is finished or under way, whether a cell may be begun.
-Fits = Callable[[Collection[Cell], Cell], bool]
+# Given what is finished or under way, whether a training may be begun.
+Fits = Callable[[Collection[Training], Training], bool]
 CELL, RECORD = "cell", "record"
 SQLITE = "sqlite:///"
 IDENTITY = "search.json"
 
 
-def always(taken: Collection[Cell], cell: Cell) -> bool:
+def always(taken: Collection[Training], training: Training) -> bool:
     """Where there is no limit."""
     return True
 
@@ -36,24 +36,24 @@ def always(taken: Collection[Cell], cell: Cell) -> bool:
 class Finished:
     """A finished trial.
 
-    cell (Cell): What was trained.
+    training (Training): What was trained.
     score (float): The best on the development set; of a shared training the mean over its masks.
     record (dict): What the trial left beside it; of a shared training with the score `by_mask`.
     """
 
-    cell: Cell
+    training: Training
     score: float
     record: dict[str, Any]
 
     @property
     def by_mask(self) -> dict[str, float]:
         """The score of its mask, or of each of its masks."""
-        return dict(self.record.get("by_mask") or {self.cell.mask: self.score})
+        return dict(self.record.get("by_mask") or {self.training.mask: self.score})
 
     @property
     def by_way(self) -> dict[str, float]:
         """The same, of the ways."""
-        return {way_of(mask, self.cell.settings): score for mask, score in self.by_mask.items()}
+        return {way_of(mask, self.training.settings): score for mask, score in self.by_mask.items()}
 
 
 class Study:
@@ -83,16 +83,16 @@ class Study:
         if stored is not None:
             _refuse_another(stored, identity, f"the storage {url!r}")
 
-    def finished(self) -> dict[Cell, Finished]:
+    def finished(self) -> dict[Training, Finished]:
         """All finished trials."""
         found = {}
         for trial in self._trials(TrialState.COMPLETE):
-            cell, score = _cell_of(trial), trial.value
-            if cell is not None and score is not None:
-                found[cell] = Finished(cell, score, json.loads(trial.user_attrs[RECORD]))
+            training, score = _training_of(trial), trial.value
+            if training is not None and score is not None:
+                found[training] = Finished(training, score, json.loads(trial.user_attrs[RECORD]))
         return found
 
-    def taken(self) -> set[Cell]:
+    def taken(self) -> set[Training]:
         """All that are finished or under way, here or in other processes; what a dead one had taken is nobody's."""
         with self._told(StorageInternalError), self._alone():
             self._give_up_dead()
@@ -100,26 +100,26 @@ class Study:
 
     def do_one(
         self,
-        cells: Sequence[Cell],
-        train: Callable[[Cell], tuple[float, dict[str, Any]]],
+        trainings: Sequence[Training],
+        train: Callable[[Training], tuple[float, dict[str, Any]]],
         fits: Fits = always,
-    ) -> Cell | None:
-        """Do the first of some cells that is neither finished nor under way in another process; what a dead one had
+    ) -> Training | None:
+        """Do the first of some trainings that is neither finished nor under way in another process; what a dead one had
         taken is nobody's.
 
-        train (Callable): Cell to score and record.
-        fits (Callable): Whether a cell may be begun where some others are finished or under way.
-        RETURNS (Cell | None): What was done; None where nothing was left.
+        train (Callable): Training to score and record.
+        fits (Callable): Whether a training may be begun where some others are finished or under way.
+        RETURNS (Training | None): What was done; None where nothing was left.
         RAISES (SettingError): The score is no number.
         RAISES (StorageError): The storage cannot be written, as with a full disk.
         """
         with self._told(StorageInternalError):
-            return self._do_one(cells, train, fits)
+            return self._do_one(trainings, train, fits)
 
     def _do_one(
-        self, cells: Sequence[Cell], train: Callable[[Cell], tuple[float, dict[str, Any]]], fits: Fits
-    ) -> Cell | None:
-        trial = self._take(cells, fits)
+        self, trainings: Sequence[Training], train: Callable[[Training], tuple[float, dict[str, Any]]], fits: Fits
+    ) -> Training | None:
+        trial = self._take(trainings, fits)
         if trial is None:
             return None
         try:
@@ -128,29 +128,29 @@ class Study:
             # Also where the storage could not take it: what is not under way here is under way nowhere.
             release(trial.user_attrs[TOKEN])
 
-    def _train(self, trial: optuna.Trial, train: Callable[[Cell], tuple[float, dict[str, Any]]]) -> Cell:
-        cell = Cell(**json.loads(trial.user_attrs[CELL]))
+    def _train(self, trial: optuna.Trial, train: Callable[[Training], tuple[float, dict[str, Any]]]) -> Training:
+        training = Training(**json.loads(trial.user_attrs[CELL]))
         try:
             with signs_of_life(trial):
-                score, record = train(cell)
+                score, record = train(training)
             if not math.isfinite(score):
                 raise SettingError(
-                    f"the training under {cell.way!r} with seed {cell.seed} has the score {score}, which cannot be "
-                    f"compared. Lower the learning rate."
+                    f"the training under {training.way!r} with seed {training.seed} has the score {score}, which "
+                    f"cannot be compared. Lower the learning rate."
                 )
         except BaseException:
             # Another process may have given it up already.
             with contextlib.suppress(ValueError, StorageInternalError):
                 self._study.tell(trial, state=TrialState.FAIL)
             raise
-        attributes = {CELL: json.dumps(asdict(cell)), RECORD: json.dumps(record)}
+        attributes = {CELL: json.dumps(asdict(training)), RECORD: json.dumps(record)}
         try:
             trial.set_user_attr(RECORD, attributes[RECORD])
             self._study.tell(trial, score)
         except optuna.exceptions.UpdateFinishedTrialError:
             # Given up by another process, which has not heard of this one for too long: what was trained still counts.
             self._study.add_trial(optuna.trial.create_trial(value=score, user_attrs=attributes))
-        return cell
+        return training
 
     def _give_up_dead(self) -> None:
         for trial in self._trials(TrialState.RUNNING):
@@ -159,16 +159,16 @@ class Study:
                 with contextlib.suppress(ValueError):
                     self._study.tell(trial.number, state=TrialState.FAIL)
 
-    def _known(self) -> set[Cell]:
-        cells = map(_cell_of, self._trials(TrialState.RUNNING, TrialState.COMPLETE))
-        return {cell for cell in cells if cell is not None}
+    def _known(self) -> set[Training]:
+        trainings = map(_training_of, self._trials(TrialState.RUNNING, TrialState.COMPLETE))
+        return {training for training in trainings if training is not None}
 
-    def _take(self, cells: Sequence[Cell], fits: Fits) -> optuna.Trial | None:
-        """Begin a trial of the first cell that nobody has and that fits."""
+    def _take(self, trainings: Sequence[Training], fits: Fits) -> optuna.Trial | None:
+        """Begin a trial of the first training that nobody has and that fits."""
         with self._alone():
             self._give_up_dead()
             known = self._known()
-            free = next((cell for cell in cells if cell not in known and fits(known, cell)), None)
+            free = next((training for training in trainings if training not in known and fits(known, training)), None)
             if free is None:
                 return None
             attributes = {CELL: json.dumps(asdict(free)), **new_owner()}
@@ -176,7 +176,9 @@ class Study:
             self._study.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs=attributes))
             others = self._trials(TrialState.RUNNING, TrialState.COMPLETE)
             mine = next(one for one in others if one.user_attrs.get(TOKEN) == attributes[TOKEN])
-            before = {cell for one in others if one.number < mine.number and (cell := _cell_of(one)) is not None}
+            before = {
+                training for one in others if one.number < mine.number and (training := _training_of(one)) is not None
+            }
             if free in before or not fits(before, free):
                 # Another process was faster, with this one or with what leaves no room for it, which a database that
                 # cannot be locked here allows.
@@ -222,6 +224,6 @@ def _refuse_another(stored: dict[str, Any], identity: dict[str, Any], what: str)
         )
 
 
-def _cell_of(trial: Any) -> Cell | None:
+def _training_of(trial: Any) -> Training | None:
     text = trial.user_attrs.get(CELL)
-    return None if text is None else Cell(**json.loads(text))
+    return None if text is None else Training(**json.loads(text))

@@ -1,44 +1,49 @@
-"""What trains a cell of a search in this process, and where its model lies."""
+"""One training of a search, as strategies plan it and the storage records it."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from ..training.quiet_run import TrainingRun
-from .experiment import Experiment
-from .shared import train_shared
-from .space import Cell, file_name
-
-MODELS = "models"
+from .ways import mask_of, way_of, written_settings
 
 
-# Cell to score and record.
-Train = Callable[[Cell], tuple[float, dict[str, Any]]]
+@dataclass(frozen=True, order=True)
+class Training:
+    """One training.
 
-
-def trainer(experiment: Experiment, folder: Path, use_gpu: int = -1) -> Train:
-    """What trains a cell of a study.
-
-    folder (Path): Models of full trainings are kept in it.
-    RETURNS (Callable): Cell to score and record.
+    mask (str): In mask notation. Several with spaces between: a shared training, in which the mask changes from step to
+        step, and which gives each of them a score.
+    seed (int): Of the training.
+    steps (int): Its length.
+    settings (str): In which it differs from the config, as in a way; "": in none, which is also what trials say that
+        were stored before there were such.
     """
 
-    def train(cell: Cell) -> tuple[float, dict[str, Any]]:
-        if len(cell.masks) > 1:
-            return train_shared(experiment, cell, use_gpu)
-        run = experiment.run(cell, model_folder(folder, cell), use_gpu)
-        return run.score, _record(run, experiment.component)
+    mask: str
+    seed: int
+    steps: int
+    settings: str = ""
 
-    return train
+    @classmethod
+    def of(cls, way: str, seed: int, steps: int) -> "Training":
+        """The training of one way."""
+        return cls(mask_of(way), seed, steps, written_settings(way))
 
+    @classmethod
+    def shared(cls, masks: Sequence[str], seed: int, steps: int, settings: str = "") -> "Training":
+        """One training under several masks."""
+        return cls(" ".join(masks), seed, steps, settings)
 
-def model_folder(folder: Path, cell: Cell) -> Path:
-    """Where a trial works."""
-    return folder / MODELS / file_name(cell.way) / f"{cell.seed}-{cell.steps}"
+    @property
+    def masks(self) -> list[str]:
+        """One, or those of a shared training."""
+        return self.mask.split()
 
+    @property
+    def way(self) -> str:
+        """Of a training of its own."""
+        return way_of(self.mask, self.settings)
 
-def _record(run: TrainingRun, component: str) -> dict[str, Any]:
-    numbers = {name: value for name, value in run.scores.items() if isinstance(value, int | float)}
-    # The transformer's own is the size of its gradients.
-    loss = sum(value for name, value in run.losses.items() if name != component)
-    return {"curve": run.curve, "seconds": round(run.seconds, 1), "scores": numbers, "loss": loss}
+    @property
+    def ways(self) -> list[str]:
+        """One, or those of a shared training."""
+        return [way_of(mask, self.settings) for mask in self.masks]

@@ -1,7 +1,7 @@
 """Ways of seeing right: a mask, and settings of the model that a search tries beside it. A way is written as its mask
 and the settings in which it differs from the config that is searched: "all", "none repeat=1 depth=4"."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,3 +111,14 @@ def in_words(way: str) -> str:
     found = settings_of(way)
     named = (f"{one.words} {found[one.setting]}" for one in DIMENSIONS if one.setting in found)
     return ", ".join([mask_of(way), *named])
+
+
+def same_layers(way: str, ways: Sequence[str], n_layers: int) -> str | None:
+    """The one of some ways that is the same training, if there is one: "none" is "bits:0000"."""
+    wanted = identity_of(way, n_layers)
+    return next((other for other in ways if identity_of(other, n_layers) == wanted), None)
+
+
+def file_name(way: str) -> str:
+    """A way as a part of a path: "bits:0011" is "bits-0011"."""
+    return way.replace(":", "-").replace(",", "+").replace(" ", "_")

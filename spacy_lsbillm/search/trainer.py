@@ -1,0 +1,45 @@
+"""Trainings of a search in this process, and where their models are kept."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..training.quiet_run import TrainingRun
+from .experiment import Experiment
+from .shared import train_shared
+from .training import Training
+from .ways import file_name
+
+MODELS = "models"
+
+
+# Training to score and record.
+Train = Callable[[Training], tuple[float, dict[str, Any]]]
+
+
+def trainer(experiment: Experiment, folder: Path, use_gpu: int = -1) -> Train:
+    """Create the function that does a training in this process.
+
+    folder (Path): Models of full trainings are kept in it.
+    RETURNS (Callable): Training to score and record.
+    """
+
+    def train(training: Training) -> tuple[float, dict[str, Any]]:
+        if len(training.masks) > 1:
+            return train_shared(experiment, training, use_gpu)
+        run = experiment.run(training, model_folder(folder, training), use_gpu)
+        return run.score, _record(run, experiment.component)
+
+    return train
+
+
+def model_folder(folder: Path, training: Training) -> Path:
+    """The folder of a training in full."""
+    return folder / MODELS / file_name(training.way) / f"{training.seed}-{training.steps}"
+
+
+def _record(run: TrainingRun, component: str) -> dict[str, Any]:
+    numbers = {name: value for name, value in run.scores.items() if isinstance(value, int | float)}
+    # The transformer's own is the size of its gradients.
+    loss = sum(value for name, value in run.losses.items() if name != component)
+    return {"curve": run.curve, "seconds": round(run.seconds, 1), "scores": numbers, "loss": loss}
