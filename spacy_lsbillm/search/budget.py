@@ -1,4 +1,4 @@
-"""What a search may cost, kept by all processes that share its storage."""
+"""The limit on the cost of a search, which all processes that share a storage keep together."""
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
@@ -13,28 +13,35 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Budget:
-    """What a search may cost.
+    """The maximum cost of a search.
 
-    total (float): In trainings of the causal model.
-    price (Callable): Of a training, in these.
+    total (float): The limit, in trainings of the causal model.
+    price (Callable): Gives the price of a training in the same unit.
     """
 
     total: float
     price: Callable[[Training], float]
 
     def spent(self, trainings: Iterable[Training]) -> float:
-        """By trainings that are finished or under way."""
+        """The price of all given trainings together.
+
+        trainings (Iterable[Training]): The trainings that are finished or running.
+        """
         return sum(map(self.price, trainings))
 
     def fits(self, taken: Collection[Training], training: Training) -> bool:
-        """Whether a training may be begun.
+        """Whether a training may start without exceeding the limit.
 
-        taken (Collection[Training]): What is finished or under way.
+        taken (Collection[Training]): The trainings that are finished or running.
+        training (Training): The training to start.
         """
         return self.spent(taken) + self.price(training) <= self.total * (1 + ROUNDING)
 
     def check(self, strategy: Strategy) -> None:
-        """RAISES (SettingError): The strategy would have nothing to choose from."""
+        """Refuse a budget that is too small for a strategy to choose anything.
+
+        RAISES (SettingError): The budget is below the least that the strategy needs.
+        """
         least = strategy.least(self.price)
         if not least <= self.total * (1 + ROUNDING):
             raise SettingError(

@@ -1,4 +1,4 @@
-"""The ways that a search tries: every mask with every combination of the other settings at which it fits."""
+"""The ways that a search tries: every mask with every combination of the other settings that it fits."""
 
 import inspect
 from collections.abc import Collection, Mapping, Sequence
@@ -19,10 +19,11 @@ ALL = "all"
 
 
 def values_of(dimension: Dimension, text: str, experiment: Experiment) -> list[int]:
-    """Read an option.
+    """Parse the values that an option gives for a setting.
 
-    text (str): Values with commas between; for the depth "all", too, for that of the base.
-    RAISES (SettingError): It cannot be read, or the model has no such setting.
+    text (str): Whole numbers with commas between them; for the depth also "all", which is the depth of the base.
+    RETURNS (list[int]): The values, in the order given.
+    RAISES (SettingError): The text is not such a list, a value is out of range, or the model has no such setting.
     """
     architecture = experiment.model["@architectures"]
     if dimension.setting not in inspect.signature(registry.get("architectures", architecture)).parameters:
@@ -48,7 +49,7 @@ def values_of(dimension: Dimension, text: str, experiment: Experiment) -> list[i
 
 
 def base_layers(experiment: Experiment) -> int:
-    """Those of the base, whatever the config uses."""
+    """The number of layers of the base, of which the config may use fewer."""
     model = experiment.model
     return int(read_config(experiment.base, BaseSettings(model["name"], model.get("revision"))).num_hidden_layers)
 
@@ -56,13 +57,14 @@ def base_layers(experiment: Experiment) -> int:
 def ways_of(
     masks: Sequence[str], values: Mapping[str, Sequence[int]], experiment: Experiment
 ) -> tuple[list[str], dict[str, str]]:
-    """All ways, in the order of the settings and then of the masks.
+    """Combine masks with values of other settings, in the order of the settings and then of the masks.
 
-    masks (Sequence[str]): In mask notation, for each depth on its own: "from:4" or four bits fit some and not others.
-    values (Mapping): Of each setting that varies.
-    RETURNS (tuple[list[str], dict[str, str]]): The ways, and those that were left out, with why: the mask does not fit
-        the depth, or it is the same training as another.
-    RAISES (MaskError): A mask fits at no depth, or, where nothing else varies, two are the same layers.
+    masks (Sequence[str]): Masks in mask notation. They are checked at each depth: "from:4" or four bits fit some depths
+        only.
+    values (Mapping): The values of each setting that varies.
+    RETURNS (tuple[list[str], dict[str, str]]): The ways, and the combinations that are left out with the reason: the
+        mask does not fit the depth, or another way is the same training.
+    RAISES (MaskError): A mask fits at no depth, or, if no other setting varies, two masks unmask the same layers.
     """
     if not values:
         check_masks(masks, experiment.n_layers)
@@ -98,10 +100,11 @@ def _configured(setting: str, experiment: Experiment) -> int:
 
 
 def under_known_names(ways: Sequence[str], trainings: Collection[Training], n_layers: int) -> list[str]:
-    """Each way as it is called where it has been trained, so that it is not trained again under another name: "all" is
-    "bits:1111".
+    """Give each way the name under which it was trained before, so that it is not trained again under another: "all"
+    and "bits:1111" can be the same way.
 
-    trainings (Collection[Training]): What a storage holds.
+    trainings (Collection[Training]): The trainings in a storage.
+    RETURNS (list[str]): The ways in the same order, under the stored names where there are any.
     """
     own = {way for training in trainings for way in training.ways}
     trained = sorted({training.way for training in trainings if len(training.masks) == 1})

@@ -1,4 +1,4 @@
-"""How many pieces of a config's corpora go through its model, counted once without any weights."""
+"""How many pieces of a config's corpora pass through its model. They are counted once, without loading any weights."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,10 +22,11 @@ BATCH_SIZE = 256
 
 @dataclass(frozen=True)
 class CorpusPieces:
-    """Pieces that go through the model, special ones and all copies of a window counted, padding not.
+    """Numbers of pieces that pass through the model, including special pieces and every copy of a window, without
+    padding.
 
-    update (float): In an update of training, in the mean of the batches of the corpus.
-    dev (int): In one evaluation.
+    update (float): Pieces per training update, averaged over the batches of the corpus.
+    dev (int): Pieces per evaluation on the development corpus.
     """
 
     update: float
@@ -34,6 +35,8 @@ class CorpusPieces:
 
 class PieceCounter:
     """Counts the pieces of a config's corpora under different settings of the model.
+
+    Documents are read once, and counts are cached: settings that cut the text in the same way share one.
 
     RAISES (ValueError): A corpus cannot be read.
     """
@@ -52,10 +55,11 @@ class PieceCounter:
         self._counted: dict[tuple[int, int, int], CorpusPieces] = {}
 
     def count(self, settings: str) -> CorpusPieces:
-        """Under the settings of a way.
+        """Count the pieces under the settings of a way.
 
-        settings (str): As they are written in it.
-        RAISES (ValueError): One of them is not allowed, or does not fit the base.
+        settings (str): The settings as written in the way; "" for those of the config.
+        RETURNS (CorpusPieces): The counts.
+        RAISES (ValueError): A setting is not allowed, or does not fit the base.
         """
         training = Training("none", 0, self._experiment.steps, settings)
         block = self._experiment.config_of(training).interpolate()["components"][self._experiment.component]

@@ -1,4 +1,4 @@
-"""The ways of a search between cost and score, as a picture."""
+"""A plot of the ways of a search, score against cost."""
 
 from typing import Any
 
@@ -14,11 +14,13 @@ OTHER = "#777777"
 
 
 def cost_picture(outcome: Outcome, causal: str | None) -> str:
-    """A dot a way, larger with all seeds, a line through those that no other beats, and the names beside the plot,
-    where they have room, each with a line to its dot.
+    """Plot the development score of each way against its cost.
 
-    causal (str | None): The causal model among the ways.
-    RETURNS (str): SVG; "" where all cost the same.
+    There is one dot per way, larger if the way was trained with all seeds, and a line through the ways that no other
+    way beats in both. Names stand beside the plot, where there is room, each with a line to its dot.
+
+    causal (str | None): The name of the causal model among the ways; None if it is not one of them.
+    RETURNS (str): The plot as SVG; "" if all ways cost the same.
     """
     points = outcome.points
     if len({point.cost for point in points}) < 2:
@@ -55,9 +57,9 @@ def cost_picture(outcome: Outcome, causal: str | None) -> str:
 
 
 def _names(axes: Any, named: list[Point], chosen: str, best: list[Point], line: float) -> None:
-    """Names in a column at the right of the plot, in the order of the scores.
+    """Write the names in a column at the right of the plot, in the order of the scores.
 
-    line (float): The height of one, as a share of the plot's.
+    line (float): The height of one name, as a fraction of the plot's height.
     """
     low, high = axes.get_ylim()
     rising = sorted(named, key=lambda point: (point.score, point.cost))
@@ -77,10 +79,12 @@ def _names(axes: Any, named: list[Point], chosen: str, best: list[Point], line: 
 
 
 def spread(wanted: list[float], gap: float) -> list[float]:
-    """Places in rising order that are at least so far apart, between 0 and 1 if they fit there, and near to those
-    wanted.
+    """Move places apart until neighbours have a minimum distance, so that text at them does not overlap.
 
-    wanted (list[float]): In rising order.
+    The result rises, stays close to the given places, and lies between 0 and 1 if it fits there.
+
+    wanted (list[float]): The places, in rising order.
+    gap (float): The minimum distance.
     """
     places: list[float] = []
     for place in wanted:

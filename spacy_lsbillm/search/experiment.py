@@ -1,4 +1,4 @@
-"""The config that a search varies: the config of each training, and what is checked before the first one."""
+"""The config that a search varies: it gives the config of each training, and is checked before the first one."""
 
 import hashlib
 import shutil
@@ -35,7 +35,7 @@ SAMPLE = 4
 
 
 def _shorten(schedule: Any, share: float) -> None:
-    """Scale the lengths in a schedule, and in those inside it."""
+    """Scale the lengths in a schedule and in the schedules inside it."""
     if isinstance(schedule, dict):
         for key, value in schedule.items():
             if key in LENGTHS and type(value) is int:
@@ -44,7 +44,7 @@ def _shorten(schedule: Any, share: float) -> None:
 
 
 def _digest(path: Path) -> str | None:
-    """Of a corpus' content, wherever it lies; None where there is nothing."""
+    """The digest of a corpus's content, wherever the corpus is stored; None if there is no such file or folder."""
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file())
         parts = [f"{file.relative_to(path).as_posix()} {_digest(file)}" for file in files]
@@ -55,19 +55,20 @@ def _digest(path: Path) -> str | None:
 
 
 def _without_paths(corpora: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The settings of the corpora, and their paths: the same corpus may lie elsewhere on another machine."""
+    """Separate the settings of the corpora from their paths, since a corpus may have another path on another
+    machine."""
     settings = {name: {k: v for k, v in block.items() if k != "path"} for name, block in corpora.items()}
     return settings, {f"corpora.{name}": block["path"] for name, block in corpora.items() if block.get("path")}
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What a search is about.
+    """The config that is searched, with what a search needs to know about it. Create one with `Experiment.of`.
 
-    config (Config): Complete, not interpolated.
+    config (Config): The complete config, not interpolated.
     component (str): The name of its billm_transformer.
-    n_layers (int): Of the base, as far as `depth` leaves them.
-    steps (int): Of a training in full.
+    n_layers (int): The number of layers that the config uses: those of the base, or `depth` of them.
+    steps (int): The steps of a training in full.
     base (Path): The folder of the base.
     """
 
@@ -79,7 +80,12 @@ class Experiment:
 
     @classmethod
     def of(cls, config: Config, component: str | None = None) -> "Experiment":
-        """RAISES (ValueError): The config has no billm_transformer, no number of steps, or its base cannot be read."""
+        """Create the experiment of a config.
+
+        component (str | None): The name of the billm_transformer; needed if there are several.
+        RAISES (ValueError): The config has no billm_transformer or no number of steps, limits the epochs, or its base
+            cannot be read.
+        """
         plain = config.interpolate()
         name, block = find_transformer(plain, component)
         steps = plain["training"]["max_steps"]
@@ -101,13 +107,16 @@ class Experiment:
 
     @property
     def heaviest_score(self) -> str:
-        """The score that counts most in the choice of the best model."""
+        """The name of the score with the highest weight in the choice of the best model."""
         weights = self.config.interpolate()["training"]["score_weights"]
         return max(weights, key=lambda name: weights[name] or 0.0)
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a result depends on, beside mask, seed and steps: the settings, the corpora and the base, as digests."""
+        """What a result depends on, besides the training itself: digests of the settings, the corpora and the base.
+
+        Two searches may share a storage or a folder only if these agree.
+        """
         plain = self.config.interpolate()
         found: dict[str, Any] = {"base": fingerprint(self.base)}
         if len(billm_blocks(plain)) > 1:
@@ -122,8 +131,11 @@ class Experiment:
         return found
 
     def config_of(self, training: Training) -> Config:
-        """The config of a trial. The schedule of the learning rate shrinks with the length, and a short training is
-        judged where it ends; the base is stored by reference."""
+        """The config of a training.
+
+        The schedule of the learning rate shrinks with the number of steps, and a short training is scored at its end.
+        The base is stored by reference, since a search keeps many models.
+        """
         config, plain = self.config.copy(), self.config.interpolate()
         model, section = config["components"][self.component]["model"], plain["training"]
         varied = settings_of(training.way)
@@ -150,23 +162,23 @@ class Experiment:
 
     @property
     def model(self) -> dict[str, Any]:
-        """The settings of the model, as they are in the config."""
+        """The settings of the model, as in the config."""
         found: dict[str, Any] = self.config.interpolate()["components"][self.component]["model"]
         return found
 
     def corpora(self) -> tuple[Reader, Reader]:
-        """The readers of the training and of the development corpus."""
+        """The readers of the training corpus and of the development corpus."""
         plain = self.config.interpolate()
         training: dict[str, Any] = registry.resolve(plain["training"], schema=ConfigSchemaTraining)
         train, dev = resolve_dot_names(plain, [training["train_corpus"], training["dev_corpus"]])
         return train, dev
 
     def check_scores(self, test: Path | None = None) -> None:
-        """Train nothing, but see that there is a development set and that the pipeline gives the scores by which the
-        best model is chosen: a weight on a score that nobody computes would count as 0.
+        """Check, without training, that there is a development set and that the pipeline computes the scores by which
+        the best model is chosen: a weight on a score that no component computes would count as 0.
 
-        test (Path | None): The corpus on which the chosen one is scored in the end.
-        RAISES (SettingError): A score is missing, or a corpus has nothing to score by.
+        test (Path | None): The corpus on which the chosen way is scored after the search.
+        RAISES (SettingError): A score is missing, or a corpus has nothing that can be scored.
         """
         plain = self.config.interpolate()
         weights = {name: weight for name, weight in plain["training"]["score_weights"].items() if weight}
@@ -188,7 +200,8 @@ class Experiment:
             self._check_test(nlp, test)
 
     def _check_test(self, nlp: Language, test: Path) -> None:
-        """What has no gold annotation at all has no score. Mostly the first documents tell."""
+        """Refuse a test corpus without gold annotation, which would have no score. Usually the first documents are
+        enough to tell."""
         score = self.heaviest_score
         for limit in (SAMPLE, None):
             examples = list(islice(Corpus(test)(nlp), limit))
@@ -200,10 +213,10 @@ class Experiment:
         )
 
     def run(self, training: Training, folder: Path, use_gpu: int) -> TrainingRun:
-        """Do a training. Of a full one the best model is kept.
+        """Run a training. The best model of a training in full is kept.
 
-        folder (Path): For `model-best`. It is there when the training is finished; what a killed one has left is
-            removed.
+        folder (Path): The folder for `model-best`. It exists only once the training has finished; files that a killed
+            training left are removed.
         """
         if training.steps < self.steps:
             return run_training(self.config_of(training), None, use_gpu)
@@ -217,7 +230,10 @@ class Experiment:
 
 
 def check_dev_corpus(config: Config) -> None:
-    """RAISES (SettingError): The config names no development corpus."""
+    """Check that the config names a development corpus that exists.
+
+    RAISES (SettingError): The config names none, or there is no such file or folder.
+    """
     plain = config.interpolate()
     name = plain["training"].get("dev_corpus")
     block = plain

@@ -1,5 +1,5 @@
-"""A search in an output folder, from a config to the report: what is checked before the first training, where the
-results lie, and what is written in the end."""
+"""A search in an output folder, from a config to the report: the checks before the first training, the place of the
+results, and the files that are written after the search."""
 
 import platform
 from collections.abc import Mapping, Sequence
@@ -30,13 +30,13 @@ STRATEGIES = ("grid", "halving", "greedy")
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """What is to be searched.
+    """What to search.
 
-    strategy (str): One of `STRATEGIES`. With masks of its own a search is a grid.
-    groups (Sequence[int]): Numbers of groups of layers.
-    masks (Sequence[str] | None): These alone.
-    varied (Mapping[str, str]): Values of other settings, as the options have them.
-    seeds (Sequence[int]): Of each way.
+    strategy (str): One of `STRATEGIES`. If `masks` are given, the search is a grid, whatever the strategy.
+    groups (Sequence[int]): Numbers of groups of layers, whose masks are tried.
+    masks (Sequence[str] | None): Only these masks instead.
+    varied (Mapping[str, str]): The values of other settings, as text in the form of the command's options.
+    seeds (Sequence[int]): The seeds with which each way is trained.
     """
 
     strategy: str
@@ -50,8 +50,8 @@ class SearchSettings:
 class SearchReport:
     """A finished search and its files.
 
-    outcome (Outcome): What it has found.
-    paths (dict[str, Path]): "table", "results", "config", "report".
+    outcome (Outcome): The result.
+    paths (dict[str, Path]): The files: "table", "results", "config", "report".
     """
 
     outcome: Outcome
@@ -59,11 +59,11 @@ class SearchReport:
 
 
 class Search:
-    """A search that is about to begin. All that can be checked without the storage has been.
+    """A search that is about to begin. Everything that can be checked without the storage has been checked.
 
     test (Path | None): The test corpus.
-    budget (float | None): In trainings of the causal model; None: there is no limit.
-    RAISES (ValueError): Something does not fit.
+    budget (float | None): The maximum cost, in trainings of the causal model; None for no limit.
+    RAISES (ValueError): A setting is not allowed, or does not fit the config, its base or the budget.
     """
 
     def __init__(
@@ -102,11 +102,11 @@ class Search:
         use_gpu: int,
         elsewhere: Elsewhere | None = None,
     ) -> SearchReport:
-        """Search, or go on, and write the report.
+        """Search, or resume a search, and write the report.
 
         output (Path), storage (str | None): See `open_study`.
         about (dict): See `about_run`.
-        elsewhere (Elsewhere | None): What trains; None: this process.
+        elsewhere (Elsewhere | None): Trains in other processes; None: this process trains.
         """
         study = open_study(output, storage, self.experiment)
         ways = under_known_names(self.ways, study.taken(), self.experiment.n_layers)
@@ -140,9 +140,9 @@ class Search:
 
 
 def checked_experiment(config: Config, component: str | None, test: Path | None) -> Experiment:
-    """What a search is about.
+    """Create the experiment of a config, and check its corpora and what the report needs.
 
-    RAISES (ValueError): Something is not installed or does not fit.
+    RAISES (ValueError): matplotlib is not installed, a corpus is missing, or the config cannot be searched.
     """
     check_plots()
     if test is not None and not test.exists():
@@ -152,10 +152,11 @@ def checked_experiment(config: Config, component: str | None, test: Path | None)
 
 
 def masks_of(groups: Sequence[int], n_layers: int | None) -> list[str]:
-    """The masks of some numbers of groups, which have some in common.
+    """The masks of several numbers of groups, each mask once.
 
-    n_layers (int | None): Of the model, to name each once; None: it has several depths.
-    RAISES (MaskError): A number does not fit it.
+    n_layers (int | None): The layers of the model, to recognize masks that unmask the same layers; None if several
+        depths are tried.
+    RAISES (MaskError): A number of groups is not allowed, or does not divide the layers.
     """
     masks = list(dict.fromkeys(mask for number in groups for mask in all_masks(number)))
     if n_layers is None:
@@ -165,10 +166,11 @@ def masks_of(groups: Sequence[int], n_layers: int | None) -> list[str]:
 
 
 def open_study(output: Path, storage: str | None, experiment: Experiment) -> Study:
-    """The storage of a search. Models and rankings lie in the output folder, wherever the storage is.
+    """Open the storage of a search, or create it. Models and rankings are kept in the output folder, wherever the
+    storage is.
 
     storage (str | None): The URL of a database; None: one in the folder.
-    RAISES (StorageError): One of them belongs to another search, or cannot be used.
+    RAISES (StorageError): The folder or the storage belongs to another search, or cannot be used.
     """
     output.mkdir(parents=True, exist_ok=True)
     identity = experiment.identity
@@ -178,7 +180,7 @@ def open_study(output: Path, storage: str | None, experiment: Experiment) -> Stu
 
 
 def about_run(config_path: Path, strategy: str, seeds: Sequence[int], test: Path | None) -> dict[str, Any]:
-    """What a result file says beside the results."""
+    """What a result file records besides the results: config, strategy, seeds, test corpus, versions."""
     return {
         "config": str(config_path),
         "strategy": strategy,
@@ -194,7 +196,7 @@ def search_and_report(
 ) -> SearchReport:
     """Search and write the report.
 
-    settings: Of `search.run.search`.
+    settings: The keyword arguments of `search.run.search`.
     """
     outcome = search(experiment, plan, study, output, **settings)
     return SearchReport(

@@ -1,7 +1,8 @@
-"""Which running trials of a database still have a process at work on them.
+"""Tells which running trials of a database still have a process that works on them.
 
-Optuna's own heartbeat belongs to `Study.optimize` and knows nothing of processes: a trial whose process is gone would
-be waited for until its grace period is over, also on the same machine.
+A trial is a record of Optuna; here it holds one training. Optuna's own heartbeat belongs to `Study.optimize` and does
+not look at processes: even on the same machine, a trial whose process has died would block its training until the grace
+period is over.
 """
 
 import contextlib
@@ -27,15 +28,15 @@ _running: set[str] = set()
 
 
 def new_owner() -> dict[str, Any]:
-    """Attributes by which other processes recognize that a trial belongs to this one. It counts as running here until
-    `release`."""
+    """Attributes by which other processes recognize that a trial belongs to this one. The trial counts as running here
+    until `release`."""
     token = uuid.uuid4().hex
     _running.add(token)
     return {TOKEN: token, HOST: _host(), PROCESS: _process(os.getpid()), ALIVE: time.time()}
 
 
 def release(token: str) -> None:
-    """The trial with this token no longer runs in this process."""
+    """Note that the trial with this token no longer runs in this process."""
     _running.discard(token)
 
 
@@ -60,8 +61,8 @@ def signs_of_life(trial: optuna.Trial) -> Iterator[None]:
 
 
 def is_dead(trial: FrozenTrial) -> bool:
-    """Whether nothing works on a running trial any more. On this machine the process is looked up; elsewhere a trial is
-    dead after `GRACE` seconds without a sign of life."""
+    """Whether no process works on a running trial any more. On this machine the process is looked up; on another one a
+    trial is dead after `GRACE` seconds without a sign of life."""
     attrs = trial.user_attrs
     if attrs.get(HOST) == _host() and PROCESS in attrs and PROC.is_dir():
         if attrs[PROCESS] == _process(os.getpid()):

@@ -1,4 +1,4 @@
-"""The masks that a search looks at."""
+"""The masks that a search tries."""
 
 from collections.abc import Sequence
 
@@ -10,10 +10,10 @@ MOST_GROUPS = 16
 
 
 def all_masks(n_groups: int) -> list[str]:
-    """All that are possible with groups of equal size: 2 to the power of their number. The first bit is the group next
-    to the input (Dukić and Šnajder, 2024, whose configurations these are).
+    """All masks of groups of equal size: 2 to the power of the number of groups. The first bit is the group next to the
+    input. These are the configurations of Dukić and Šnajder (2024).
 
-    RAISES (MaskError): There are no groups, or too many for a list of all masks.
+    RAISES (MaskError): There are no groups, or too many to list all masks.
     """
     if not 1 <= n_groups <= MOST_GROUPS:
         raise MaskError(
@@ -24,7 +24,11 @@ def all_masks(n_groups: int) -> list[str]:
 
 
 def check_masks(masks: Sequence[str], n_layers: int) -> list[MaskPlan]:
-    """RAISES (MaskError): One does not fit the model, or two are the same layers."""
+    """Parse masks and check that they fit the model and differ.
+
+    RETURNS (list[MaskPlan]): The masks, parsed.
+    RAISES (MaskError): A mask does not fit the model, or two masks unmask the same layers.
+    """
     plans = [MaskPlan.parse(mask, n_layers) for mask in masks]
     seen: dict[tuple[bool, ...], str] = {}
     for plan in plans:

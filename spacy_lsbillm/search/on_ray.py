@@ -1,4 +1,4 @@
-"""Trials of a search on a Ray cluster: each is a task, which Ray puts where there is room."""
+"""Trainings of a search on a Ray cluster. Each is a task, which Ray runs where there is room."""
 
 import io
 import os
@@ -30,10 +30,10 @@ LIBRARIES = ("spacy-lsbillm", "spacy", "spacy-transformers", "thinc", "torch", "
 
 @dataclass(frozen=True)
 class _Trained:
-    """What comes back from a node.
+    """What a node sends back after a training.
 
-    score (float), record (dict): See `run.trainer`.
-    model (bytes | None): A tar of the model's folder; None: none is kept.
+    score (float), record (dict): See `trainer.trainer`.
+    model (bytes | None): A tar archive of the model's folder; None if no model is kept.
     """
 
     score: float
@@ -42,19 +42,21 @@ class _Trained:
 
 
 def identity_of(experiment: Experiment) -> dict[str, Any]:
-    """What a node must have as the command has it: the config, the content of base and corpora, and versions."""
+    """What must be the same on a node as where the command runs: the config, the content of base and corpora, and the
+    versions of the libraries."""
     return {**experiment.identity, **{f"version of {name}": version(name) for name in LIBRARIES}}
 
 
 def trial(
     config: Config, component: str, training: Training, expected: Mapping[str, Any], gpu: bool, folder: str
 ) -> _Trained:
-    """What runs on a node: one training.
+    """Run one training on a node of the cluster.
 
-    config (Config), component (str): Of the `Experiment`.
-    expected (Mapping): The command's `identity_of`.
-    gpu (bool): Whether it computes on a GPU.
-    folder (str): That the command was started in, where relative names lead; where a node has it, too.
+    config (Config), component (str): The config and the component of the `Experiment`.
+    expected (Mapping): The `identity_of` of the experiment where the command runs.
+    gpu (bool): Whether to compute on a GPU.
+    folder (str): The folder in which the command was started, to resolve relative names; ignored if the node has no
+        such folder.
     RAISES (SettingError): The node has another base, other corpora or other versions.
     """
     if os.path.isdir(folder):
@@ -85,7 +87,7 @@ def _packed(folder: Path) -> bytes | None:
 
 
 def _unpack(content: bytes, folder: Path) -> None:
-    """Whole, or not at all."""
+    """Unpack a model's folder. Either all of it appears, or nothing."""
     partial = folder.with_name(f"{folder.name}.partial")
     for left in (partial, folder):
         shutil.rmtree(left, ignore_errors=True)
@@ -96,14 +98,14 @@ def _unpack(content: bytes, folder: Path) -> None:
 
 
 class RayTrials:
-    """A Ray cluster that trains, each training on a core, or on a GPU and a core. Leaving it as a context ends what is
-    under way.
+    """A Ray cluster that runs trainings, each on one core, or on one GPU and one core. Leaving the context ends the
+    trainings that are running.
 
-    address (str): HOST:PORT, ray://HOST:PORT, or "auto" for the cluster that this machine is part of.
-    workers (int | None): Trainings at once; those for which there is no room wait for it, which asks a cluster that can
-        grow to do so. None: as many as the cluster has room for now.
-    gpu (bool): Whether they compute on GPUs.
-    RAISES (SettingError): Ray is not installed, does not run there, or has no room.
+    address (str): HOST:PORT, ray://HOST:PORT, or "auto" for the cluster of which this machine is a part.
+    workers (int | None): The number of parallel trainings; trainings without room wait, which makes a cluster grow if
+        it can. None: as many as the cluster has room for now.
+    gpu (bool): Whether to compute on GPUs.
+    RAISES (SettingError): Ray is not installed, no cluster runs at the address, or it has no room.
     """
 
     def __init__(self, address: str, workers: int | None, gpu: bool) -> None:
@@ -124,9 +126,9 @@ class RayTrials:
         self._remote = self._ray.remote(**options, **({"num_gpus": 1} if gpu else {}))(trial)
 
     def of(self, experiment: Experiment, folder: Path) -> Elsewhere:
-        """What trains the trainings of a search.
+        """Create the trainer of a search on the cluster.
 
-        folder (Path): Models of full trainings are kept in it, on this machine.
+        folder (Path): The folder on this machine in which the models of trainings in full are kept.
         """
         expected = identity_of(experiment)
 
@@ -165,7 +167,7 @@ class RayTrials:
         return trained
 
     def stop(self) -> None:
-        """End all trainings that are under way."""
+        """End all trainings that are running."""
         with self._lock:
             self._stopped = True
             calls = list(self._calls)

@@ -1,4 +1,4 @@
-"""The scores of a search's choice and of the baselines on the test set."""
+"""The test scores of the way that a search has chosen, and of the baselines."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ BASELINES = ("none", "all")
 
 
 def compared_on_test(chosen: str, ways: Sequence[str], experiment: Experiment) -> list[str]:
-    """The chosen way and the baselines, as they are called among the ways of a search."""
+    """The chosen way and the baselines, under the names they have among the ways of the search."""
     compared = [chosen]
     for baseline in BASELINES:
         same = same_layers(baseline, [*compared, *ways], experiment.n_layers) or baseline
@@ -33,7 +33,8 @@ def compared_on_test(chosen: str, ways: Sequence[str], experiment: Experiment) -
 
 
 def _threshold(nlp: Language) -> float | None:
-    """From where on a class counts in a pipeline whose classes do not exclude each other; None where they do."""
+    """The probability from which on a class counts, in a pipeline whose classes do not exclude each other; None if they
+    do."""
     for name in nlp.pipe_names:
         if nlp.get_pipe_meta(name).factory == "textcat_multilabel":
             pipe: Any = nlp.get_pipe(name)
@@ -50,10 +51,11 @@ def on_test(
     folder: Path,
     train: Train | None = None,
 ) -> Tested:
-    """Score the models of a way's full trainings on a test set.
+    """Score the models of a way's trainings in full on a test set.
 
-    folder (Path): Where the trainings have left them.
-    train (Callable | None): Trains again what is not there; None: as `trainer` does on the CPU.
+    folder (Path): The folder in which the trainings have left the models.
+    train (Callable | None): Repeats a training whose model is missing; None: `trainer` does, on the CPU.
+    RETURNS (Tested): One score per seed, and the counts behind it.
     """
     scores, counts = [], []
     for seed in seeds:

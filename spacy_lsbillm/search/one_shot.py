@@ -1,4 +1,4 @@
-"""A ranking of masks from shared trainings, one a seed."""
+"""A ranking of masks from shared trainings, one per seed."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +15,11 @@ from .trainer import trainer
 def one_shot(
     experiment: Experiment, masks: Sequence[str], seeds: Sequence[int], study: Study, folder: Path, *, use_gpu: int = -1
 ) -> Prediction:
-    """Train once a seed, for as long as one training in full, and score every mask on the development set.
+    """Rank masks by shared trainings: one per seed, as long as a training in full, after which every mask is scored on
+    the development set.
 
-    study (Study), folder (Path): Where the trainings go; finished ones are not done again.
+    study (Study), folder (Path): Where the trainings are recorded and kept; finished ones are not repeated.
+    RETURNS (Prediction): The ranking, and what it cost.
     """
     plan = Shared(masks, seeds, experiment.steps)
     run_all(plan, study, trainer(experiment, folder, use_gpu), "trainings under all masks")

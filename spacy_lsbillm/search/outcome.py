@@ -1,4 +1,4 @@
-"""What a search has found: scores per way and length of training, and what they cost."""
+"""The result of a search: scores per way and length of training, and what they cost."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from .training import Training
 
 @dataclass(frozen=True)
 class Row:
-    """A way's scores at one length of training.
+    """The scores of a way at one length of training.
 
-    way (str), steps (int): Which.
-    scores (list[float]): One a seed, on the development set.
-    seconds (float): Of all its trainings.
-    curves (list[list[tuple[int, float]]]): One a seed: step and score.
+    way (str), steps (int): The way, and the length.
+    scores (list[float]): The scores on the development set, one per seed.
+    seconds (float): The time of all its trainings together.
+    curves (list[list[tuple[int, float]]]): The learning curves as pairs of step and score, one per seed.
     """
 
     way: str
@@ -33,22 +33,23 @@ class Row:
 
     @property
     def mean(self) -> float:
-        """Over seeds."""
+        """The mean over seeds."""
         return mean(self.scores)
 
     @property
     def spread(self) -> float:
-        """The standard deviation over seeds; 0 with one."""
+        """The standard deviation over seeds; 0 with one seed."""
         return stdev(self.scores) if len(self.scores) > 1 else 0.0
 
 
 @dataclass(frozen=True)
 class Tested:
-    """What the test set says of a way.
+    """The scores of a way on the test set.
 
-    way (str): Which.
-    scores (list[float]): One a seed.
-    counts (ndarray | None): True and false positives and false negatives, shape (seeds, documents, 3).
+    way (str): The way.
+    scores (list[float]): The scores, one per seed.
+    counts (ndarray | None): True positives, false positives and false negatives, shape (seeds, documents, 3); None if
+        the score has no such counts.
     """
 
     way: str
@@ -60,10 +61,10 @@ class Tested:
 class Spending:
     """What a search cost, in trainings of the causal model.
 
-    costs (dict[str, Cost]): Of each way.
-    spent (float): By all that its storage holds.
-    budget (float | None): What it was allowed; None: there was no limit.
-    complete (bool): Whether the strategy came to its end.
+    costs (dict[str, Cost]): The cost of each way.
+    spent (float): The cost of all trainings in the storage.
+    budget (float | None): The limit; None if there was none.
+    complete (bool): Whether the strategy finished within the limit.
     """
 
     costs: dict[str, Cost]
@@ -74,18 +75,18 @@ class Spending:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished search.
+    """The result of a finished search.
 
-    chosen (str): The way that the development set chose.
-    rows (list[Row]): All ways that had a training of their own, at each length.
-    shared (list[Row]): All ways as the shared trainings score them; empty where there were none.
-    steps (int): Of the trainings by which the way was chosen, together, those of a prediction counted.
-    grid_steps (int): Of the full grid over all ways that were considered, with the same seeds.
-    tested (list[Tested]): The chosen way, "none" and "all"; empty without a test set.
-    differences (dict): Of the chosen way to each of the others, on the test set.
-    extension (Extension | None): Of the masks that were trained in full, on the development set: whether it helps to
-        unmask more towards the output; None where only some were, or no pairs could tell.
-    spending (Spending | None): None where prices were not asked for.
+    chosen (str): The way that was chosen on the development set.
+    rows (list[Row]): The ways that had a training of their own, at each length.
+    shared (list[Row]): All ways with their scores in the shared trainings; empty if there were none.
+    steps (int): The steps of all trainings that led to the choice, including those of a prediction.
+    grid_steps (int): The steps of the full grid over all ways that were considered, with the same seeds.
+    tested (list[Tested]): The chosen way, "none" and "all" on the test set; empty without one.
+    differences (dict): The difference between the chosen way and each of the others on the test set.
+    extension (Extension | None): The test on the development set whether it helps to unmask more layers towards the
+        output. None unless all masks were trained in full and there are enough pairs.
+    spending (Spending | None): The costs; None if prices were not asked for.
     """
 
     chosen: str
@@ -100,7 +101,7 @@ class Outcome:
 
     @property
     def points(self) -> list[Point]:
-        """The ways that were trained in full, between cost and score; empty where prices were not asked for."""
+        """The cost and the score of each way that was trained in full; empty if prices were not asked for."""
         if self.spending is None:
             return []
         longest = max(row.steps for row in self.rows)
@@ -113,13 +114,13 @@ class Outcome:
 
 
 def scores_of(results: dict[Training, Finished]) -> Results:
-    """As strategies see them."""
+    """The scores of finished trainings, in the form that strategies take."""
     return {training: finished.by_way for training, finished in results.items()}
 
 
 def shared_rows(results: dict[Training, Finished], ways: Sequence[str], seeds: Sequence[int], steps: int) -> list[Row]:
-    """The table of the shared trainings of all ways; empty where they were not done. Seconds are those of all
-    together."""
+    """The scores of all ways in the shared trainings; empty if these were not run. The seconds in each row are those of
+    all shared trainings together."""
     plan = Shared(ways, seeds, steps)
     if len(ways) < 2 or any(training not in results for training in plan.trainings):
         return []
@@ -129,9 +130,9 @@ def shared_rows(results: dict[Training, Finished], ways: Sequence[str], seeds: S
 
 
 def rows_of(results: dict[Training, Finished], ways: Sequence[str], seeds: Sequence[int]) -> list[Row]:
-    """The table of a search, longest trainings first.
+    """The rows of a search, longest trainings first.
 
-    ways (Sequence[str]): In this order; others that the storage holds follow.
+    ways (Sequence[str]): The ways in the order of the rows; other ways in the storage follow.
     """
     rows = []
     own = [training for training in results if len(training.masks) == 1]

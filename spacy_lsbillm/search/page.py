@@ -1,4 +1,4 @@
-"""What a search found, as a page to look at: one file that needs no network."""
+"""The result of a search as an HTML page in one file, which needs no network."""
 
 import html
 import json
@@ -14,8 +14,11 @@ from .ways import in_words, layers_of, plan_for, same_layers
 
 
 def as_html(outcome: Outcome, experiment: Experiment, about: dict[str, Any]) -> str:
-    """One file that needs no network: scores against costs, the masks as a picture, the scores with their spread, the
-    learning curves."""
+    """Write the result as an HTML page in one file: score against cost, the layers and scores of each way, the learning
+    curves, the tables.
+
+    about (dict): See `about_run`.
+    """
     rows = [row for row in outcome.rows if row.steps == max(one.steps for one in outcome.rows)]
     short = sorted({row.steps for row in outcome.rows} - {rows[0].steps})
     parts = [
@@ -54,7 +57,7 @@ def as_html(outcome: Outcome, experiment: Experiment, about: dict[str, Any]) -> 
 
 
 def _cost_parts(outcome: Outcome, experiment: Experiment) -> list[str]:
-    """Scores against costs, where these differ."""
+    """The plot of score against cost; nothing if all ways cost the same."""
     causal = same_layers("none", [point.way for point in outcome.points], experiment.n_layers)
     picture = cost_picture(outcome, causal)
     if not picture:
@@ -67,7 +70,7 @@ def _cost_parts(outcome: Outcome, experiment: Experiment) -> list[str]:
 
 
 def _picture(rows: list[Row], chosen: str, experiment: Experiment) -> str:
-    """Left the layers of each way, right its scores: a dot a seed, a bar at the mean."""
+    """Plot the layers of each way on the left, and its scores on the right: a dot per seed, a bar at the mean."""
     figure, (left, right) = pyplot().subplots(
         1, 2, sharey=True, figsize=(9, 0.32 * len(rows) + 1.2), width_ratios=[1, 2], layout="constrained"
     )

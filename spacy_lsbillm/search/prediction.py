@@ -1,4 +1,4 @@
-"""A ranking of masks without the full search."""
+"""The result of a predictor: a ranking of masks without the full search."""
 
 from dataclasses import dataclass, field
 from math import inf, isfinite
@@ -6,13 +6,15 @@ from math import inf, isfinite
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a predictor says.
+    """A ranking of masks, and what it cost.
 
-    predictor (str): Its name.
-    scores (dict[str, float]): Of each mask; the highest is thought to be best. In the order of the masks.
-    steps (int): Steps of the optimizer that it took, of all its trainings together.
-    seconds (float): That it took.
-    by_seed (dict[str, list[float]]): The scores that `scores` are the means of, where there are several seeds.
+    predictor (str): The name of the predictor.
+    scores (dict[str, float]): The score of each mask, in the order of the masks; the mask with the highest is predicted
+        to be best.
+    steps (int): The optimizer steps of all trainings together.
+    seconds (float): The time that the prediction took.
+    by_seed (dict[str, list[float]]): The scores of each mask with each seed, whose means are `scores`; empty for a
+        predictor without seeds.
     """
 
     predictor: str
@@ -23,11 +25,11 @@ class Prediction:
 
     @property
     def ranking(self) -> list[str]:
-        """The masks, best first; of equal ones the first. One whose score is no number, such as the loss of a training
-        that has gone astray, is last."""
+        """The masks, best first; equal ones in their given order. A mask whose score is not a finite number, such as
+        the loss of a diverged training, comes last."""
         return sorted(self.scores, key=lambda mask: -finite(self.scores[mask]))
 
 
 def finite(score: float) -> float:
-    """A score that can be compared; one that is no finite number is the lowest."""
+    """The score, or minus infinity if it is not a finite number, so that scores can be compared."""
     return score if isfinite(score) else -inf

@@ -1,4 +1,4 @@
-"""The predictors by name: which there are, what each refuses, and a ranking by one of them."""
+"""The predictors by name: which ones exist, what each refuses, and the ranking by one of them."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,14 +1,14 @@
-"""What trials and predictions cost, known before anything is trained.
+"""What trainings and predictions cost, computed before anything is trained.
 
-The unit is a piece in a layer, going forward: a piece that goes through one layer of the decoder in an evaluation costs
-`FORWARD`. In an update it costs that and, going back, `BACKWARD`; with a frozen base and no adapter nothing goes back,
-and with gradient checkpointing each layer goes forward once more. Heads, the padding of batches, and what attention
-takes more in longer rows are not in it, nor are the updates of `heads_first`, which are somewhat cheaper.
+The unit is one piece going forward through one layer of the decoder, which costs `FORWARD`. In a training update the
+way back costs `BACKWARD` more; with a frozen base and no adapter nothing goes back, and with gradient checkpointing
+each layer goes forward a second time. Not counted are the heads, the padding of batches, the greater cost of attention
+in longer rows, and the savings of `heads_first`, whose updates are somewhat cheaper.
 
-A training in full has `training.max_steps` updates and the one that spaCy makes after the last, and an evaluation at
-step 0 and at each multiple of `training.eval_frequency`; one that ends earlier by `training.patience` costs less than
-its price. Prices are told relative to those of the causal model: 1 is a training, or a prediction of the development
-set, with `unmask = "none"` and `repeat = 0` at the depth and for the steps of the config.
+A training in full has `training.max_steps` updates plus the one that spaCy makes after the last, and an evaluation at
+step 0 and at each multiple of `training.eval_frequency`; a training that `training.patience` ends earlier costs less
+than its price. Prices are relative to the causal model: 1 is a training, or a prediction of the development set, with
+`unmask = "none"` and `repeat = 0` at the depth and for the steps of the config.
 """
 
 from dataclasses import dataclass
@@ -27,8 +27,8 @@ BACKWARD = 2
 class Cost:
     """What a way costs, relative to the causal model.
 
-    training (float): One, in full.
-    prediction (float): Of the same documents.
+    training (float): The cost of one training in full.
+    prediction (float): The cost of predicting the same documents.
     """
 
     training: float
@@ -36,7 +36,7 @@ class Cost:
 
 
 class Prices:
-    """The prices of a search.
+    """The prices of trainings and predictions in a search.
 
     RAISES (ValueError): A corpus cannot be read.
     """
@@ -49,22 +49,22 @@ class Prices:
         self._prediction_unit = self._evaluation(causal.way)
 
     def training(self, training: Training) -> float:
-        """Of a training, a shared one too, relative to one of the causal model in full.
+        """The price of a training, also of a shared one, relative to a training of the causal model in full.
 
-        RAISES (ValueError): Its settings do not fit the base.
+        RAISES (ValueError): The settings of the training do not fit the base.
         """
         return self.layer_pieces(training) / self._unit
 
     def cost(self, way: str) -> Cost:
-        """Of a way.
+        """The cost of a way.
 
-        RAISES (ValueError): Its settings do not fit the base.
+        RAISES (ValueError): The settings of the way do not fit the base.
         """
         full = Training.of(way, 0, self._experiment.steps)
         return Cost(self.training(full), self._evaluation(way) / self._prediction_unit)
 
     def layer_pieces(self, training: Training) -> float:
-        """Of a training: pieces in layers, those that go back by their weight."""
+        """The absolute price of a training: pieces times layers, with the way back at its weight."""
         way = way_of("none", training.settings)
         updates = self._pieces(way).update * (training.steps + 1) * layers_of(way, self._experiment.n_layers)
         return updates * (FORWARD + self._backward) + self._evaluations(training) * self._evaluation(way)
@@ -89,5 +89,5 @@ class Prices:
         return BACKWARD + (FORWARD if model.get("gradient_checkpointing") else 0)
 
     def _causal_settings(self) -> str:
-        """The config's own but for its repetition."""
+        """The settings of the causal model: those of the config, but without repetition."""
         return write_settings({"repeat": 0}) if self._experiment.model.get("repeat") else ""

@@ -1,4 +1,4 @@
-"""A ranking of masks without any tuning: how well a linear model reads the labels from the frozen base's vectors under
+"""A ranking of masks without tuning: how well a linear model predicts the labels from the frozen base's vectors under
 each mask."""
 
 import time
@@ -46,11 +46,11 @@ THRESHOLD = 0.5
 
 @dataclass(frozen=True)
 class Task:
-    """What is read from the vectors.
+    """What the linear model predicts.
 
-    score (str): What counts: "ents_f", "spans_KEY_f" or "cats_micro_f".
-    scheme (str): Of the tags, for spans.
-    exclusive (bool): Whether each document has one class.
+    score (str): The score that counts: "ents_f", "spans_KEY_f" or "cats_micro_f".
+    scheme (str): The tagging scheme, for spans.
+    exclusive (bool): Whether each document has exactly one class.
     """
 
     score: str
@@ -59,19 +59,19 @@ class Task:
 
     @property
     def spans_key(self) -> str | None:
-        """Where the spans are: `doc.spans[spans_key]`; None: `doc.ents`."""
+        """The key of the spans, which are in `doc.spans[spans_key]`; None if they are in `doc.ents`."""
         return None if self.score == "ents_f" else self.score.removeprefix("spans_").removesuffix("_f")
 
     @property
     def of_classes(self) -> bool:
-        """Whether documents have classes, rather than spans."""
+        """Whether the labels are classes of documents, rather than spans."""
         return self.score.startswith("cats_")
 
 
 def task_of(experiment: Experiment) -> Task:
-    """What a config is about, by the score that counts most in it.
+    """The task of a config, by the score with the highest weight.
 
-    RAISES (SettingError): Something that a linear model over vectors is not made for here.
+    RAISES (SettingError): The score is none that the probe can compute.
     """
     score = experiment.heaviest_score
     blocks = experiment.config.interpolate()["components"].values()
@@ -87,13 +87,16 @@ def task_of(experiment: Experiment) -> Task:
 
 
 def probe(experiment: Experiment, masks: Sequence[str], folder: Path, *, use_gpu: int = -1) -> Prediction:
-    """Take the token vectors of the base without an adapter, once under each mask, fit a multinomial logistic
-    regression on those of the training corpus and score it on the development corpus.
+    """Rank masks by how well a linear model predicts the labels from the token vectors of the base, without an adapter,
+    under each mask: a multinomial logistic regression is fitted on the training corpus and scored on the development
+    corpus.
 
-    Spans are read as tags of tokens, as by a `sequence_labeler`, and the best well-formed sequence counts; classes from
-    the mean over a document's tokens. The same documents, vectors and start for every mask, so that there are no seeds.
+    Spans are predicted as tags of tokens, as by a `sequence_labeler`, and the best well-formed sequence counts; classes
+    are predicted from the mean over a document's tokens. Documents and the start of the regression are the same for
+    every mask, so there are no seeds.
 
-    folder (Path): Where the results go; what is there is not done again.
+    folder (Path): The folder for the results; masks with a result in it are not probed again.
+    RETURNS (Prediction): The ranking, and how long it took.
     """
     task = task_of(experiment)
     place = folder / "predictions" / "probe"
@@ -116,10 +119,10 @@ def probe(experiment: Experiment, masks: Sequence[str], folder: Path, *, use_gpu
 
 @dataclass(frozen=True)
 class Data:
-    """Gold documents of both corpora, and what makes vectors of them.
+    """The gold documents of both corpora, and the transformer that computes their vectors.
 
-    train (list[Doc]), dev (list[Doc]): Without empty ones, and without those that nobody has annotated.
-    labels (tuple[str, ...]): Of the training corpus.
+    train (list[Doc]), dev (list[Doc]): The documents that have tokens and annotation.
+    labels (tuple[str, ...]): The labels of the training corpus.
     """
 
     transformer: BiLLMTransformer
@@ -160,7 +163,7 @@ def _cut(readers: Sequence[Callable[[Language], Iterable[Example]]]) -> list[Cal
 
 
 def _annotated(doc: Doc, task: Task) -> bool:
-    """Whether it says something of a document that it has no label."""
+    """Whether the document is annotated, so that a missing label means that there is none."""
     if task.of_classes:
         return any(doc.cats.values()) if task.exclusive else bool(doc.cats)
     return doc.has_annotation("ENT_IOB") if task.spans_key is None else task.spans_key in doc.spans
@@ -194,7 +197,7 @@ def _score(task: Task, data: Data) -> float:
 
 
 def _vectors(transformer: BiLLMTransformer, docs: Sequence[Doc]) -> list[Tensor]:
-    """Of each document's tokens, shape (tokens, width)."""
+    """The vectors of each document's tokens, shape (tokens, width)."""
     found = []
     for batch in minibatch(docs, BATCH):
         output = transformer.model.predict(list(batch))
@@ -240,12 +243,13 @@ def _with_spans(data: Data, task: Task, scheme: Scheme, log_probs: np.ndarray) -
 
 
 def fit(vectors: Tensor, targets: Tensor, n_outputs: int) -> Callable[[Tensor], Tensor]:
-    """A logistic regression over standardised vectors with a penalty on its coefficients, by L-BFGS from zero: the same
-    each time.
+    """Fit a logistic regression over standardised vectors with a penalty on its coefficients. L-BFGS starts from zero,
+    so the result is the same each time.
 
-    vectors (Tensor): Shape (rows, width).
-    targets (Tensor): The class of each row, shape (rows,), or whether it has each class, shape (rows, outputs).
-    RETURNS (Callable): Vectors to logits, shape (rows, outputs).
+    vectors (Tensor): The vectors, shape (rows, width).
+    targets (Tensor): The class of each row, shape (rows,), or whether a row has each class, shape (rows, outputs).
+    n_outputs (int): The number of classes.
+    RETURNS (Callable): The fitted model: vectors to logits, shape (rows, outputs).
     """
     mean, scale = vectors.mean(dim=0), vectors.std(dim=0, correction=0).clamp_min(1e-6)
     inputs = (vectors - mean) / scale

@@ -1,4 +1,5 @@
-"""A ranking of masks in an output folder, from a config to the report; with `then`, a search among the first ones."""
+"""A ranking of masks in an output folder, from a config to the report; with `then`, also a search among the top
+masks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,8 +42,8 @@ class RankingReport:
     """A finished ranking and its files.
 
     prediction (Prediction): The ranking.
-    paths (dict[str, Path]): "ranking", "results", "config".
-    search (SearchReport | None): What the trainings in full have found; None without `then`.
+    paths (dict[str, Path]): The files: "ranking", "results", "config".
+    search (SearchReport | None): The search among the top masks; None without `then`.
     """
 
     prediction: Prediction
@@ -51,7 +52,7 @@ class RankingReport:
 
 
 class Ranking:
-    """A ranking that is about to begin. Everything has been checked that can be checked without the storage.
+    """A ranking that is about to begin. Everything that can be checked without the storage has been checked.
 
     test (Path | None): The test corpus, for the masks that are trained in full.
     RAISES (ValueError): A setting is not allowed, or does not suit the config.

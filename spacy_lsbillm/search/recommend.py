@@ -1,4 +1,4 @@
-"""Which way to take, in words: for the best score, at half the cost of that, and at the cost of the causal model."""
+"""Which way to use: for the best score, for half the cost of that, and for the cost of the causal model."""
 
 from dataclasses import dataclass
 
@@ -8,10 +8,10 @@ from .pareto import Point, best_within
 
 @dataclass(frozen=True)
 class Recommendation:
-    """A way to take.
+    """A recommended way.
 
-    purpose (str): For what.
-    point (Point | None): None where all ways that were trained cost more.
+    purpose (str): What the way is recommended for, as in the report.
+    point (Point | None): The way with its cost and score; None if all trained ways cost more.
     """
 
     purpose: str
@@ -19,9 +19,10 @@ class Recommendation:
 
 
 def recommendations(outcome: Outcome) -> list[Recommendation]:
-    """Three, by the development set; none where the search has told no prices. Costs are those of prediction.
+    """Three recommendations by the scores on the development set; none if the search computed no prices. Costs are
+    those of prediction.
 
-    A way with fewer seeds than the chosen one is taken where there is no other.
+    A way with fewer seeds than the chosen one is recommended only if there is no other.
     """
     points = outcome.points
     if not points:

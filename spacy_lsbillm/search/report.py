@@ -1,4 +1,4 @@
-"""The files that a search leaves: a table, a file for machines, a config, and a page to look at."""
+"""The files that a search writes: a table, a result file for programs, a config, and an HTML page."""
 
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ LOCK = ".report.lock"
 
 
 def write_report(folder: Path, outcome: Outcome, experiment: Experiment, about: dict[str, Any]) -> dict[str, Path]:
-    """Write all of it; each file as a whole.
+    """Write the files of a search. Each appears complete or not at all.
 
-    RETURNS (dict): Where: "table", "results", "config", "report".
+    RETURNS (dict): The path of each file: "table", "results", "config", "report".
     """
     return _write(
         folder,
@@ -36,10 +36,10 @@ def write_report(folder: Path, outcome: Outcome, experiment: Experiment, about: 
 def write_ranking(
     folder: Path, prediction: Prediction, experiment: Experiment, n_seeds: int, about: dict[str, Any]
 ) -> dict[str, Path]:
-    """Write what a predictor says; each file as a whole.
+    """Write the files of a ranking. Each appears complete or not at all.
 
-    n_seeds (int): Of the full search that it is to replace.
-    RETURNS (dict): Where: "ranking", "results", "config".
+    n_seeds (int): The number of seeds of the full search that the ranking is to replace.
+    RETURNS (dict): The path of each file: "ranking", "results", "config".
     """
     grid_steps = experiment.steps * len(prediction.ranking) * n_seeds
     return _write(

@@ -1,4 +1,4 @@
-"""A search from beginning to end: trials until the strategy is done, then the test set, once."""
+"""A search from beginning to end: trainings until the strategy is done, then the test set, once."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -29,12 +29,12 @@ PATIENCE = 2.0
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """Trainings in other processes.
+    """Trains in other processes.
 
-    train (Callable): Does one training, and leaves the model of a full one where `model_folder` says. It may be called
-        in several threads.
+    train (Callable): Runs one training, and leaves the model of a training in full where `model_folder` says. It may be
+        called from several threads.
     at_once (int): How many trainings may run at the same time.
-    stop (Callable): Ends all trainings that are under way; the calls that wait for them raise an error.
+    stop (Callable): Ends all trainings that are running; the calls that wait for them raise an error.
     """
 
     train: Train
@@ -59,17 +59,18 @@ def search(
     budget: Budget | None = None,
     elsewhere: Elsewhere | None = None,
 ) -> Outcome:
-    """Run a search, or go on with one.
+    """Run a search, or resume one.
 
-    folder (Path): Models of full trainings are kept in it.
-    ways (Sequence[str]): The ways that the strategy is about, in the order of the table.
-    test (Path | None): The test corpus, which is looked at once, in the end.
+    folder (Path): The folder in which the models of trainings in full are kept.
+    ways (Sequence[str]): The ways of the strategy, in the order of the table.
+    test (Path | None): The test corpus, which is used once, after the choice.
     score (str | None): The score on it; None: the one with the highest weight in the config.
-    spent (int): Steps of training by which these ways were chosen from others before.
-    considered (int | None): How many ways those were, together with these; None: there were no others.
-    prices (Prices | None): For the report; None: it does not tell costs.
-    budget (Budget | None): What all trainings in the storage may cost together; None: there is no limit.
-    elsewhere (Elsewhere | None): What trains; None: this process.
+    spent (int): Steps of earlier trainings by which these ways were chosen from others.
+    considered (int | None): How many ways that choice was made from; None if there was none.
+    prices (Prices | None): Prices for the report; None: the report gives no costs.
+    budget (Budget | None): The maximum cost of all trainings in the storage together; None for no limit.
+    elsewhere (Elsewhere | None): Trains in other processes; None: this process trains.
+    RETURNS (Outcome): The result.
     RAISES (SettingError): The budget ended before anything was trained in full.
     """
     train = elsewhere.train if elsewhere else trainer(experiment, folder, use_gpu)
@@ -115,7 +116,7 @@ def search(
 def choice(
     strategy: Strategy, results: Results, ways: Sequence[str], seeds: Sequence[int], steps: int, budget: Budget | None
 ) -> str:
-    """What the strategy chooses, or where the budget has ended it the best so far.
+    """The way that the strategy chooses, or, if the budget has ended it early, the best way so far.
 
     RAISES (SettingError): The budget ended before anything was trained in full.
     """
@@ -143,13 +144,13 @@ def outcome_of(
     spending: Spending | None = None,
     budget: Budget | None = None,
 ) -> Outcome:
-    """What a finished search has found.
+    """Assemble the result of a finished search.
 
-    results (dict): Its trainings, and whatever else the storage holds.
-    tested (list[Tested]): The chosen way first.
+    results (dict): All trainings in the storage, including those of the search.
+    tested (list[Tested]): The scores on the test set, the chosen way first; empty without one.
     ways (Sequence[str]), seeds (Sequence[int]), spent (int), considered (int | None), budget (Budget | None): See
         `search`.
-    spending (Spending | None): What it cost.
+    spending (Spending | None): What the search cost; None if prices were not asked for.
     """
     scores = scores_of(results)
     first = tested[0].counts if tested else None
@@ -185,11 +186,14 @@ def run_all(
     budget: Budget | None = None,
     elsewhere: Elsewhere | None = None,
 ) -> None:
-    """Do what a strategy asks for until it asks for nothing more, others have done it, or nothing fits the budget.
+    """Run the trainings of a strategy until it needs no more, or nothing more fits the budget. Trainings of other
+    processes count, and are waited for.
 
-    train (Callable): See `trainer`.
-    label (str): Of the progress bar.
-    elsewhere (Elsewhere | None): What trains several at once; None: one after the other.
+    train (Callable): Runs a training; see `trainer`.
+    label (str): The text before the progress bar.
+    budget (Budget | None): The limit; None for no limit.
+    elsewhere (Elsewhere | None): Trains in other processes, several trainings at once; None: trainings run one after
+        the other in this process.
     """
     at_once = min(elsewhere.at_once, plan.trials) if elsewhere else 1
     with tqdm(total=plan.trials, desc=label, unit=" trainings", smoothing=0.1) as bar:
@@ -210,7 +214,7 @@ def run_all(
 
 
 class _Work:
-    """What is left of a plan. Several threads may do it together, as several processes may."""
+    """The remaining trainings of a strategy. Several threads may work on them together, as several processes may."""
 
     def __init__(self, plan: Strategy, study: Study, train: Train, budget: Budget | None, bar: Any) -> None:
         self._plan, self._study, self._train, self._budget, self._bar = plan, study, train, budget, bar
@@ -219,7 +223,7 @@ class _Work:
         self.over = threading.Event()
 
     def all(self) -> None:
-        """Until nothing is left, or it is over."""
+        """Run trainings until nothing is left, or `over` is set."""
         study, budget = self._study, self._budget
         while not self.over.is_set():
             results = scores_of(study.finished())

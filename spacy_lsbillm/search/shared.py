@@ -1,5 +1,5 @@
-"""One training under many masks: the mask changes from step to step, and every mask is then scored on the weights that
-have seen them all."""
+"""One training under many masks: the mask changes from step to step, and then every mask is scored on the weights that
+were trained under all of them."""
 
 import time
 from collections.abc import Sequence
@@ -19,7 +19,10 @@ from .training import Training
 
 
 def check_shared(experiment: Experiment, ways: Sequence[str]) -> None:
-    """RAISES (SettingError): The config needs the place of the callback that changes the mask, or has too few steps."""
+    """Check that a config allows shared trainings.
+
+    RAISES (SettingError): The config uses the callback that changes the mask, or has too few steps.
+    """
     most = max(len(masks) for masks in Shared(ways, (0,), experiment.steps).masks.values())
     if experiment.config["training"].get("before_update"):
         raise SettingError(
@@ -34,9 +37,9 @@ def check_shared(experiment: Experiment, ways: Sequence[str]) -> None:
 
 
 def train_shared(experiment: Experiment, training: Training, use_gpu: int = -1) -> tuple[float, dict[str, Any]]:
-    """Train once under all masks of a training and score each on the development set. No model is kept.
+    """Train once under all masks of a training, and score each mask on the development set. No model is kept.
 
-    RETURNS (tuple[float, dict]): The mean of the scores, and the record with the score `by_mask`.
+    RETURNS (tuple[float, dict]): The mean of the scores, and the record with the scores under "by_mask".
     """
     begun = time.monotonic()
     config = experiment.config_of(Training("none", training.seed, training.steps, training.settings))

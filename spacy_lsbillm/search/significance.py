@@ -1,4 +1,4 @@
-"""Are two masks different, or only two samples? A paired bootstrap over documents and seeds."""
+"""Do two masks differ, or is it chance? A paired bootstrap over documents and seeds."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ NOTHING = (0, 0, 0)
 class Difference:
     """A paired comparison of two systems.
 
-    mean (float): First less second.
-    low (float), high (float): The middle 95% of the resampled differences.
-    p (float): Two-sided: twice the smaller share of resampled differences at or beyond zero, one more counted than
-        there were, so that it is never 0 (Davison and Hinkley, 1997, section 4.2).
+    mean (float): The score of the first minus that of the second.
+    low (float), high (float): The limits of the middle 95% of the resampled differences.
+    p (float): The two-sided p-value: twice the smaller share of resampled differences at or beyond zero. One more is
+        counted than there were, so that it is never 0 (Davison and Hinkley, 1997, section 4.2).
     """
 
     mean: float
@@ -36,7 +36,8 @@ def paired_bootstrap(first: np.ndarray, second: np.ndarray, seed: int = 0) -> Di
     language processing Koehn, 2004). Documents and seeds are drawn with replacement, the same ones for both systems.
 
     first (ndarray), second (ndarray): True positives, false positives and false negatives; shape (seeds, documents, 3).
-    seed (int): Of the resampling.
+    seed (int): The seed of the resampling.
+    RETURNS (Difference): The comparison.
     """
     rng = np.random.default_rng(seed)
     n_seeds, n_docs, _ = first.shape
@@ -56,18 +57,25 @@ def paired_bootstrap(first: np.ndarray, second: np.ndarray, seed: int = 0) -> Di
 
 
 def f1(counts: np.ndarray) -> np.ndarray:
-    """Of true positives, false positives and false negatives in the last axis; 0 where there is nothing."""
+    """F1 scores of counts; 0 where there is nothing to count.
+
+    counts (ndarray): True positives, false positives and false negatives in the last axis.
+    RETURNS (ndarray): The scores, in float64; the shape is that of the counts without the last axis.
+    """
     right, wrong, missed = np.moveaxis(np.asarray(counts, dtype="float64"), -1, 0)
     total = 2 * right + wrong + missed
     return np.divide(2 * right, total, out=np.zeros_like(total), where=total > 0)
 
 
 def counts_for(score: str, threshold: float | None = None) -> Callable[[Example], tuple[int, int, int]] | None:
-    """How a score counts a document; None for scores that no such counts give. A document that nobody has annotated
-    counts for nothing, as in spaCy's scores.
+    """The function that counts a document for a score. A document without annotation counts as nothing, as in spaCy's
+    scores.
 
-    threshold (float | None): From where on a class that does not exclude others counts; None where classes do, and the
-        most probable counts.
+    score (str): The name of the score: "ents_f", "spans_KEY_f" or "cats_micro_f".
+    threshold (float | None): The probability from which on a class counts, if classes do not exclude each other; None
+        if they do, and the most probable one counts.
+    RETURNS (Callable | None): Document to true positives, false positives and false negatives; None for a score that
+        such counts do not give.
     """
     if score == "ents_f":
         return _entities

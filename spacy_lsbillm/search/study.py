@@ -1,5 +1,5 @@
-"""The results of a search in a database, through Optuna: trials that are shared by several processes, each done once,
-and kept when a process is killed."""
+"""The trainings of a search in a database, through Optuna: several processes share them, each training is run once, and
+finished ones are kept when a process is killed."""
 
 import contextlib
 import json
@@ -28,17 +28,17 @@ IDENTITY = "search.json"
 
 
 def always(taken: Collection[Training], training: Training) -> bool:
-    """Where there is no limit."""
+    """Allow every training: the limit of a search without a budget."""
     return True
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished trial.
+    """A finished training.
 
-    training (Training): What was trained.
-    score (float): The best on the development set; of a shared training the mean over its masks.
-    record (dict): What the trial left beside it; of a shared training with the score `by_mask`.
+    training (Training): The training.
+    score (float): The best score on the development set; for a shared training the mean over its masks.
+    record (dict): What else the training returned; for a shared training with the scores under "by_mask".
     """
 
     training: Training
@@ -47,20 +47,20 @@ class Finished:
 
     @property
     def by_mask(self) -> dict[str, float]:
-        """The score of its mask, or of each of its masks."""
+        """The score of the mask, or of each mask of a shared training."""
         return dict(self.record.get("by_mask") or {self.training.mask: self.score})
 
     @property
     def by_way(self) -> dict[str, float]:
-        """The same, of the ways."""
+        """The score of the way, or of each way of a shared training."""
         return {way_of(mask, self.training.settings): score for mask, score in self.by_mask.items()}
 
 
 class Study:
-    """The trials of one search.
+    """The stored trainings of one search. Each is a trial of an Optuna study.
 
-    url (str): A database, such as sqlite:///search.db.
-    identity (dict): What makes it this search and no other, such as the config.
+    url (str): The URL of a database, such as sqlite:///search.db.
+    identity (dict): What distinguishes this search from others, such as its config.
     RAISES (StorageError): The database holds another search, or cannot be used.
     """
 
@@ -84,7 +84,7 @@ class Study:
             _refuse_another(stored, identity, f"the storage {url!r}")
 
     def finished(self) -> dict[Training, Finished]:
-        """All finished trials."""
+        """All finished trainings."""
         found = {}
         for trial in self._trials(TrialState.COMPLETE):
             training, score = _training_of(trial), trial.value
@@ -93,7 +93,8 @@ class Study:
         return found
 
     def taken(self) -> set[Training]:
-        """All that are finished or under way, here or in other processes; what a dead one had taken is nobody's."""
+        """All trainings that are finished or running, here or in other processes. Trainings held by a dead process are
+        released."""
         with self._told(StorageInternalError), self._alone():
             self._give_up_dead()
             return self._known()
@@ -104,14 +105,14 @@ class Study:
         train: Callable[[Training], tuple[float, dict[str, Any]]],
         fits: Fits = always,
     ) -> Training | None:
-        """Do the first of some trainings that is neither finished nor under way in another process; what a dead one had
-        taken is nobody's.
+        """Run the first of several trainings that is neither finished nor running in another process. Trainings held by
+        a dead process are released.
 
-        train (Callable): Training to score and record.
-        fits (Callable): Whether a training may be begun where some others are finished or under way.
-        RETURNS (Training | None): What was done; None where nothing was left.
-        RAISES (SettingError): The score is no number.
-        RAISES (StorageError): The storage cannot be written, as with a full disk.
+        train (Callable): Runs a training; returns its score and its record.
+        fits (Callable): Whether a training may start, given the ones that are finished or running.
+        RETURNS (Training | None): The training that was run; None if none was left.
+        RAISES (SettingError): The score is not a finite number.
+        RAISES (StorageError): The storage cannot be written, for example because the disk is full.
         """
         with self._told(StorageInternalError):
             return self._do_one(trainings, train, fits)
@@ -164,7 +165,7 @@ class Study:
         return {training for training in trainings if training is not None}
 
     def _take(self, trainings: Sequence[Training], fits: Fits) -> optuna.Trial | None:
-        """Begin a trial of the first training that nobody has and that fits."""
+        """Begin a trial of the first training that no process has taken and that fits."""
         with self._alone():
             self._give_up_dead()
             known = self._known()
@@ -191,7 +192,7 @@ class Study:
 
     @contextlib.contextmanager
     def _told(self, errors: type[Exception]) -> Iterator[None]:
-        """Name the storage in its errors. Optuna's own text says nothing; what it was raised from does."""
+        """Name the storage in its errors, and give the cause: the text of Optuna's own error does not."""
         try:
             yield
         except errors as error:
@@ -204,9 +205,9 @@ class Study:
 
 
 def claim_folder(folder: Path, identity: dict[str, Any]) -> None:
-    """Say in a folder whose results are in it.
+    """Mark a folder as holding the results of a search.
 
-    RAISES (StorageError): Those of another search are.
+    RAISES (StorageError): The folder holds the results of another search.
     """
     path = folder / IDENTITY
     with FileLock(folder / f".{IDENTITY}.lock"):

@@ -1,4 +1,4 @@
-"""What a search found, as tables in Markdown and as a file for machines."""
+"""The result of a search as Markdown tables and as JSON."""
 
 import json
 from dataclasses import asdict
@@ -20,9 +20,9 @@ LAYERS_AS = "Layer 0 is next to the input. In a bit string the first bit is the 
 
 
 def as_json(outcome: Outcome, experiment: Experiment, about: dict[str, Any]) -> str:
-    """The result file.
+    """The result of a search as JSON.
 
-    about (dict): What else it should say: versions, corpora, strategy.
+    about (dict): Further entries; see `about_run`.
     """
     content = {
         "chosen": outcome.chosen,
@@ -65,12 +65,12 @@ def _rows_as_dicts(rows: list[Row], outcome: Outcome, experiment: Experiment) ->
 
 
 def as_markdown(outcome: Outcome, experiment: Experiment) -> str:
-    """What to take, and the tables."""
+    """The recommendations and the tables."""
     return "\n".join([*recommended_lines(outcome), numbers_as_markdown(outcome, experiment)])
 
 
 def numbers_as_markdown(outcome: Outcome, experiment: Experiment) -> str:
-    """The tables, best way first among those with as many and as long trainings."""
+    """The tables, longest trainings first, then ways with most seeds, then the best."""
     lines = [
         "| way | layers | steps | dev | a seed | prediction | training | seconds |",
         "|---|---|---|---|---|---|---|---|",
@@ -129,7 +129,7 @@ def numbers_as_markdown(outcome: Outcome, experiment: Experiment) -> str:
 
 
 def recommended_lines(outcome: Outcome) -> list[str]:
-    """Which way to take, as a list; nothing where prices were not asked for."""
+    """The recommendations as a Markdown list; nothing if prices were not asked for."""
     lines = []
     for one in recommendations(outcome):
         if one.point is None:
@@ -144,7 +144,7 @@ def recommended_lines(outcome: Outcome) -> list[str]:
 
 
 def spending_line(outcome: Outcome) -> str:
-    """What the search cost; nothing where prices were not asked for."""
+    """What the search cost, as a sentence; "" if prices were not asked for."""
     spending = outcome.spending
     if spending is None:
         return ""
@@ -156,7 +156,7 @@ def spending_line(outcome: Outcome) -> str:
 
 
 def extension_as_dict(extension: Extension | None, n_layers: int) -> dict[str, Any] | None:
-    """The paired test for the result file."""
+    """The paired test, for the result file; None if there is none."""
     if extension is None:
         return None
     pairs = [
@@ -171,9 +171,9 @@ def extension_as_dict(extension: Extension | None, n_layers: int) -> dict[str, A
 
 
 def extension_lines(extension: Extension | None, n_layers: int, where: str = "dev") -> list[str]:
-    """The paired test in Markdown; nothing where there is none.
+    """The paired test as lines of Markdown; nothing if there is none.
 
-    where (str): On what the scores are.
+    where (str): The corpus of the scores.
     """
     if extension is None:
         return []
@@ -201,9 +201,9 @@ def extension_lines(extension: Extension | None, n_layers: int, where: str = "de
 
 
 def ranking_as_markdown(prediction: Prediction, n_layers: int, grid_steps: int) -> str:
-    """The ranking, best first.
+    """The ranking as a table, best first.
 
-    grid_steps (int): Steps of training of the full search that it is to replace.
+    grid_steps (int): The steps of the full search that the ranking is to replace.
     """
     lines = ["| | mask | layers | score | a seed |", "|---|---|---|---|---|"]
     for place, mask in enumerate(prediction.ranking, start=1):
@@ -223,7 +223,11 @@ def ranking_as_markdown(prediction: Prediction, n_layers: int, grid_steps: int) 
 
 
 def ranking_as_json(prediction: Prediction, experiment: Experiment, grid_steps: int, about: dict[str, Any]) -> str:
-    """The result file."""
+    """The ranking as JSON.
+
+    grid_steps (int): The steps of the full search that the ranking is to replace.
+    about (dict): Further entries; see `about_run`.
+    """
     content = {
         "predictor": prediction.predictor,
         "steps": prediction.steps,
@@ -245,9 +249,9 @@ def ranking_as_json(prediction: Prediction, experiment: Experiment, grid_steps: 
 
 
 def words_for(way: str, n_layers: int) -> str:
-    """The layers of a way; where layer 0 is has been said.
+    """The layers of a way in words: "layers 0-3 causal, layers 4-7 bidirectional".
 
-    n_layers (int): Of the config's model.
+    n_layers (int): The layers of the config's model.
     """
     return plan_for(way, n_layers).runs
 

@@ -1,4 +1,4 @@
-"""Trainings of a search in this process, and where their models are kept."""
+"""Runs trainings of a search in this process, and says where their models are kept."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +18,10 @@ Train = Callable[[Training], tuple[float, dict[str, Any]]]
 
 
 def trainer(experiment: Experiment, folder: Path, use_gpu: int = -1) -> Train:
-    """Create the function that does a training in this process.
+    """Create the function that runs a training in this process.
 
-    folder (Path): Models of full trainings are kept in it.
-    RETURNS (Callable): Training to score and record.
+    folder (Path): The folder in which the models of trainings in full are kept.
+    RETURNS (Callable): Runs a training; returns its score and its record.
     """
 
     def train(training: Training) -> tuple[float, dict[str, Any]]:
@@ -34,7 +34,7 @@ def trainer(experiment: Experiment, folder: Path, use_gpu: int = -1) -> Train:
 
 
 def model_folder(folder: Path, training: Training) -> Path:
-    """The folder of a training in full."""
+    """The folder in which the model of a training in full is kept."""
     return folder / MODELS / file_name(training.way) / f"{training.seed}-{training.steps}"
 
 

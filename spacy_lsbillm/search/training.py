@@ -8,14 +8,14 @@ from .ways import mask_of, way_of, written_settings
 
 @dataclass(frozen=True, order=True)
 class Training:
-    """One training.
+    """One training of a search: a way, a seed and a number of steps.
 
-    mask (str): In mask notation. Several with spaces between: a shared training, in which the mask changes from step to
-        step, and which gives each of them a score.
-    seed (int): Of the training.
-    steps (int): Its length.
-    settings (str): In which it differs from the config, as in a way; "": in none, which is also what trials say that
-        were stored before there were such.
+    mask (str): A mask in mask notation. Several masks with spaces between them make a shared training, in which the
+        mask changes from step to step, and which gives each of them a score.
+    seed (int): The seed.
+    steps (int): The number of steps.
+    settings (str): The settings in which it differs from the config, as written in a way; "" for none, and in storages
+        from versions that varied masks only.
     """
 
     mask: str
@@ -35,15 +35,15 @@ class Training:
 
     @property
     def masks(self) -> list[str]:
-        """One, or those of a shared training."""
+        """The mask, or the masks of a shared training."""
         return self.mask.split()
 
     @property
     def way(self) -> str:
-        """Of a training of its own."""
+        """The way of a training that is not shared."""
         return way_of(self.mask, self.settings)
 
     @property
     def ways(self) -> list[str]:
-        """One, or those of a shared training."""
+        """The way, or the ways of a shared training."""
         return [way_of(mask, self.settings) for mask in self.masks]
