@@ -169,12 +169,12 @@ def _planned(base: BaseSettings, settings: AdaptationSettings) -> _Plan:
             f"of their own. Use train = 'lora', or a base that is not quantised."
         )
     unmasked = MaskPlan.parse(settings.unmask, config.num_hidden_layers)
-    if settings.objective == CAUSAL and unmasked.any:
+    if settings.objective == CAUSAL and unmasked.unmasks_any:
         raise SettingError(
             f"unmask = {settings.unmask!r} is not allowed with objective = 'causal': an unmasked layer sees the piece "
             f"that is to be predicted. Use \"none\", or objective = 'mntp'."
         )
-    if settings.objective != CAUSAL and not unmasked.any:
+    if settings.objective != CAUSAL and not unmasked.unmasks_any:
         raise SettingError(
             f"unmask = {settings.unmask!r} unmasks no layer, and objective = {settings.objective!r} is there to get a "
             f"base used to unmasked ones. Use \"all\", or objective = 'causal'."
