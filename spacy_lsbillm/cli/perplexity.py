@@ -9,15 +9,14 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from typer import Argument, Option
 from wasabi import msg, table
 
-from ..analysis.readings import Reading, base_reading, continuation, pipeline_readings
 from ..backbone import BaseSettings, longest_position
 from ..backbone.base import read_config
 from ..backbone.location import resolve_folder
 from ..errors import SettingError
 from ..files import write_text
-from ..pretraining import Score, score_text
+from ..language_model import Score, score_text, text_files
+from ..language_model.readings import Reading, base_reading, continuation, pipeline_readings
 from ..pretraining.run import OBJECTIVE_KEY
-from ..pretraining.text import text_files
 from . import app
 from .device import device_of
 from .options import GpuOption, JsonOption, RevisionOption

@@ -199,10 +199,10 @@ def run_all(
     with tqdm(total=plan.trials, desc=label, unit=" trainings", smoothing=0.1) as bar:
         work = _Work(plan, study, train, budget, bar)
         if elsewhere is None or at_once <= 1:
-            work.all()
+            work.do_all()
             return
         with ThreadPoolExecutor(at_once) as threads:
-            done = [threads.submit(work.all) for _ in range(at_once)]
+            done = [threads.submit(work.do_all) for _ in range(at_once)]
             try:
                 # The first error, or an interrupt, ends the others.
                 for one in wait(done, return_when=FIRST_EXCEPTION).done:
@@ -222,7 +222,7 @@ class _Work:
         # Once something has failed.
         self.over = threading.Event()
 
-    def all(self) -> None:
+    def do_all(self) -> None:
         """Run trainings until nothing is left, or `over` is set."""
         study, budget = self._study, self._budget
         while not self.over.is_set():

@@ -101,7 +101,7 @@ def identity_of(way: str, n_layers: int) -> tuple[Any, ...]:
     settings = settings_of(way)
     # The mask has an entry for each layer.
     settings.pop("depth", None)
-    if not plan.any:
+    if not plan.unmasks_any:
         settings.pop("unmask_warmup", None)
     return (plan.unmasked, *sorted(settings.items()))
 

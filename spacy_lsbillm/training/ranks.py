@@ -60,7 +60,7 @@ class Ranks:
     def add_gradients(self, nlp: Language, exclude: Sequence[str]) -> None:
         """Add up the gradients of all processes, in all of them."""
 
-    def any(self, flag: bool) -> bool:
+    def on_any_rank(self, flag: bool) -> bool:
         """Whether any process says so."""
         return flag
 
@@ -153,7 +153,7 @@ class DistributedRanks(Ranks):
         # The same in all processes: none of them waits for the others in vain.
         self._all_seen = not any(sets)
 
-    def any(self, flag: bool) -> bool:
+    def on_any_rank(self, flag: bool) -> bool:
         found = torch.tensor([flag], dtype=torch.uint8)
         with _peers():
             dist.all_reduce(found, op=dist.ReduceOp.MAX)
