@@ -229,7 +229,11 @@ def test_bad_input_is_refused_before_any_training(config, corpus, tmp_path):
         (config, ("--predictor", "first-steps", "--share", "1.5"), "must be above 0 and below 1"),
         (config, ("--predictor", "first-loss", "--share", "0.1"), "--share 0.1 of 8 steps is less than one step"),
         (config, ("--masks", "from:9"), "there is no layer 9"),
-        (tmp_path / "tagger.cfg", ("--predictor", "probe"), "the probe knows labelled spans and classes of documents"),
+        (
+            tmp_path / "tagger.cfg",
+            ("--predictor", "probe"),
+            "the probe handles only labelled spans and classes of documents",
+        ),
         (
             config,
             ("--training.before_update", '{"@callbacks": "spacy-lsbillm.random_masks.v1", "masks": ["all"]}'),

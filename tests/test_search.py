@@ -52,7 +52,7 @@ def test_all_masks_in_their_order():
     assert same_layers("none", all_masks(2), 4) == "bits:00"
     assert same_layers("layers:2-3", all_masks(2), 4) == "bits:01"
     assert same_layers("layers:1", all_masks(2), 4) is None
-    with pytest.raises(MaskError, match="'bits:11' and 'all' are the same layers"):
+    with pytest.raises(MaskError, match="'bits:11' and 'all' unmask the same layers"):
         check_masks(["bits:11", "all"], 4)
 
 
@@ -560,8 +560,8 @@ def test_halving_from_end_to_end(config, tmp_path):
     assert results["chosen"] == max(results["rows"], key=lambda row: row["mean"])["mask"]
     assert results["extension"] is None
     table, page = (out / "table.md").read_text(), (out / "report.html").read_text()
-    assert "Trainings that all masks share: 1 of 8 steps" in table
-    assert "Ways in trainings that all masks share, 8 steps" in page
+    assert "Shared trainings: 1 of 8 steps" in table
+    assert "Ways in shared trainings, 8 steps" in page
     # The predictor needs no training of its own any more.
     trained = sorted(out.glob("models/*/*"))
     shown = run("lsbillm", "predict-mask", config, out, "--groups", "2", *QUICK)
@@ -584,7 +584,7 @@ def test_bad_input_is_refused_before_any_training(config, tmp_path):
         (("--groups", "64"), "64 groups of layers are not allowed. Use 1 to 16"),
         (("--seeds", "1,1"), "give each number once"),
         (("--masks", "from:9"), "there is no layer 9"),
-        (("--masks", "none bits:00"), "are the same layers"),
+        (("--masks", "none bits:00"), "unmask the same layers"),
         (("--groups", "1,2", "--strategy", "greedy"), "greedy takes one number of groups"),
         (("--paths.dev", tmp_path / "none.spacy"), "there is no development corpus"),
         (("--test", tmp_path / "none.spacy"), "there is no test corpus"),
@@ -593,7 +593,7 @@ def test_bad_input_is_refused_before_any_training(config, tmp_path):
         (("--training.max_steps", "4"), "training.max_steps = 4 is too short for a training under 16 masks"),
         (
             ("--groups", "2", "--training.score_weights", '{"ents_g": 1.0}'),
-            "score_weights names 'ents_g', which the pipeline does not give",
+            "score_weights names 'ents_g', which the pipeline does not compute",
         ),
         (("--groups", "2", "--gpu-id", "3"), ""),
     ):

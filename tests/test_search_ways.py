@@ -124,7 +124,7 @@ def test_every_mask_with_every_setting_at_which_it_fits(experiment):
     assert "there is no layer 2" in left_out["from:2 depth=2"]
     ways, left_out = ways_of(["none", "all"], {"unmask_warmup": [0, 9]}, experiment)
     assert ways == ["none", "all", "all unmask_warmup=9"]
-    assert left_out == {"none unmask_warmup=9": "it is the same as none"}
+    assert left_out == {"none unmask_warmup=9": "it is the same training as none"}
     with pytest.raises(MaskError, match="there is no layer 9"):
         ways_of(["none", "from:9"], {"depth": [2, 4]}, experiment)
     # Settings of the config itself need no words.
@@ -282,10 +282,12 @@ def test_a_strategy_says_what_it_needs_at_least():
     halving = Halving(WAYS, (0, 1), 8)
     # Shared trainings for each of the settings; one of the dearest.
     assert halving.least(price) == sum(map(price, halving.stage({}))) + 2.0
-    with pytest.raises(SettingError, match=r"--budget 0\.4 is too little: .* costs 0\.5 trainings of the causal model"):
+    with pytest.raises(
+        SettingError, match=r"--budget 0\.4 is too small: .* at least 0\.5 trainings of the causal model"
+    ):
         Budget(0.4, price).check(Grid(WAYS, (0,), 8))
     for wrong in (float("nan"), -1.0, 0.0):
-        with pytest.raises(SettingError, match="is too little"):
+        with pytest.raises(SettingError, match="is too small"):
             Budget(wrong, price).check(Grid(WAYS, (0,), 8))
 
 
@@ -473,9 +475,9 @@ def test_bad_input_is_refused_before_any_work(config, tmp_path, monkeypatch):
         (("--depth", "half"), 'whole numbers with commas between them, or "all"'),
         (("--unmask-warmup", "-5"), "none below 0"),
         (("--masks", "none from:9", "--depth", "2,4"), "there is no layer 9"),
-        (("--repeat", "0,1", "--strategy", "greedy"), "greedy is about masks alone. Leave out --repeat"),
-        (("--masks", "none", "--budget", "0.5"), "--budget 0.5 is too little"),
-        (("--budget", "2", "--groups", "2"), "--budget 2 is too little"),
+        (("--repeat", "0,1", "--strategy", "greedy"), "greedy varies only masks. Leave out --repeat"),
+        (("--masks", "none", "--budget", "0.5"), "--budget 0.5 is too small"),
+        (("--budget", "2", "--groups", "2"), "--budget 2 is too small"),
     ):
         output = search(config, tmp_path / "out", *more, code=1)
         assert message in output, output

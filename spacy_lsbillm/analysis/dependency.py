@@ -49,7 +49,7 @@ def arcs(doc: Doc) -> tuple[np.ndarray, np.ndarray]:
     RETURNS (tuple[ndarray, ndarray]): The arcs to the right and all arcs, shape (tokens,).
     """
     place = np.arange(len(doc))
-    # Of each token how far away its head is; spaCy gives it as an unsigned number.
+    # spaCy gives the distance of each token to its head as an unsigned number.
     head = place + doc.to_array(["HEAD"]).astype(np.int64).reshape(-1)
     child = np.flatnonzero(head != place)
     right, total = np.zeros(len(doc), dtype=np.int64), np.zeros(len(doc), dtype=np.int64)

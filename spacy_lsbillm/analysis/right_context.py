@@ -47,14 +47,14 @@ def right_context(
     name = next((name for name in nlp.pipe_names if nlp.get_pipe_meta(name).factory == "sequence_labeler"), None)
     if name is None:
         raise SettingError(
-            f"the pipeline has no sequence_labeler, whose probabilities could be compared; it has: "
+            f"the pipeline has no sequence_labeler, whose probabilities are compared. It has: "
             f"{', '.join(nlp.pipe_names) or 'nothing'}."
         )
     labeler: Any = nlp.get_pipe(name)
     if labeler.transitions is not None:
         raise SettingError(
-            f'transitions = "learned" of {name!r}: a CRF gives no probabilities to tags by themselves, which are '
-            f"compared here. Train one with transitions = null."
+            f'transitions = "learned" of {name!r}: a CRF gives no probabilities of single tags, which are '
+            f"compared here. Use a pipeline that was trained with transitions = null."
         )
     labels = [_gold(doc, spans) for doc, spans in examples]
     places = np.array([(d, t) for d, (doc, _) in enumerate(examples) for t in range(len(doc))]).reshape(-1, 2)

@@ -76,7 +76,7 @@ def pipeline_readings(pipeline: Path, device: torch.device, component: str | Non
     settings = backbone_shim(model).settings.backbone
     check_seal(pipeline / name)
     with warnings.catch_warnings():
-        # That it is read under another mask than it was trained with is the point.
+        # The model is read under another mask than it was trained with on purpose.
         warnings.filterwarnings("ignore", message="this pipeline was trained with")
         tuned = load_stored(pipeline / name, replace(settings, unmask="none"), device)
     if tuned.stored_as or not tuned.adapted:

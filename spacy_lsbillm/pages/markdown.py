@@ -5,13 +5,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-# With a meaning in Markdown, wherever they stand, or at the beginning.
+# Characters with a meaning in Markdown, anywhere in a line, or only at its beginning.
 SPECIAL = re.compile(r"[\\`*{}\[\]#~$!]|(?<!\w)_|_(?!\w)")
 SPECIAL_FIRST = re.compile(r"^(?=[-+=])|(?<=^\d)(?=[.)](\s|$))|(?<=^\d\d)(?=[.)](\s|$))")
 ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;"}
-# What cannot stand inside of backticks, or in a cell of a table.
+# Characters that cannot stand between backticks, or in a cell of a table.
 NOT_IN_BACKTICKS = re.compile(r"[`|\\]")
-# YAML takes JSON, but for these, which it wants as numbers.
+# YAML reads JSON, except for these characters, which it needs as numbers.
 NOT_IN_YAML = re.compile("[^\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\ufeff\u2028\u2029]")
 
@@ -27,7 +27,7 @@ def code(text: object) -> str:
     line = _line(text)
     if line and not NOT_IN_BACKTICKS.search(line):
         return f"`{line}`"
-    # Numbers for whatever is not a letter, a digit or a blank: nothing in it has a meaning then.
+    # Everything but letters, digits and spaces is written as a number, so that nothing in it has a meaning.
     return "<code>" + re.sub(r"[^\w ]|_", lambda found: f"&#{ord(found[0])};", line) + "</code>"
 
 

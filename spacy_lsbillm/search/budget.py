@@ -7,7 +7,7 @@ from ..errors import SettingError
 from .strategies import Strategy
 from .training import Training
 
-# Sums in another order differ in their last digits.
+# Relative tolerance: sums in another order differ in their last digits.
 ROUNDING = 1e-9
 
 
@@ -45,6 +45,6 @@ class Budget:
         least = strategy.least(self.price)
         if not least <= self.total * (1 + ROUNDING):
             raise SettingError(
-                f"--budget {self.total:g} is too little: the least that this search can do costs {least:.3g} trainings "
-                f"of the causal model. Raise it, or leave dear ways out."
+                f"--budget {self.total:g} is too small: this search needs at least {least:.3g} trainings of the causal "
+                f"model. Raise the budget, or leave out expensive ways."
             )

@@ -84,7 +84,7 @@ def ways_of(
                 unfit[way] = error
             else:
                 if first != way:
-                    same[way] = f"it is the same as {first}"
+                    same[way] = f"it is the same training as {first}"
     fitting = {mask_of(way) for way in (*found.values(), *same)}
     for way, why in unfit.items():
         if mask_of(way) not in fitting:

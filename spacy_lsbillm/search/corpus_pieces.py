@@ -15,7 +15,7 @@ from ..pipeline.cut_settings import cutting_for
 from .experiment import Experiment
 from .training import Training
 
-# Documents of a corpus that are read; what follows them is taken to be like them.
+# Documents of a corpus that are read; the rest is assumed to be like them.
 READ = 10_000
 BATCH_SIZE = 256
 
@@ -51,7 +51,7 @@ class PieceCounter:
         self._batches = max(1, sum(1 for _ in training["batcher"](examples)))
         self._train = [example.predicted for example in examples]
         self._dev: list[Doc] = [example.predicted for example in dev(nlp)]
-        # By what settings change: window, overlap and copies.
+        # The key is what settings change: window, overlap and copies.
         self._counted: dict[tuple[int, int, int], CorpusPieces] = {}
 
     def count(self, settings: str) -> CorpusPieces:

@@ -8,7 +8,8 @@ from .outcome import Outcome
 from .pareto import Point, front
 from .ways import in_words
 
-# Inches of a line of text, and names up to which all points have one; of more, those that matter.
+# Height of a line of text in inches, and the number of points up to which all are named; of more points, only those on
+# the front, the chosen one and the causal model.
 LINE, MOST_NAMES = 0.21, 24
 OTHER = "#777777"
 
@@ -34,7 +35,7 @@ def cost_picture(outcome: Outcome, causal: str | None) -> str:
             named.append(point)
     height = max(4.0, LINE * len(named) + 1.0)
     figure, axes = pyplot().subplots(figsize=(9, height))
-    # Room for the names, whose length in inches is known well enough.
+    # Leave room for the names, whose width in inches is estimated by their length.
     longest = max(len(_name(point, outcome.chosen)) for point in named)
     right = max(0.5, 1 - (0.075 * longest + 0.5) / 9)
     figure.subplots_adjust(left=0.08, right=right, top=1 - 0.2 / height, bottom=0.6 / height)

@@ -28,9 +28,9 @@ from .training import Training
 from .ways import settings_of
 
 Reader = Callable[[Language], Iterable[Example]]
-# What thinc's schedules call a number of steps.
+# The names of numbers of steps in thinc's schedules.
 LENGTHS = {"warmup_steps", "total_steps", "num_steps", "steps", "period"}
-# Examples of the development set that tell whether the scores are there.
+# How many examples of the development set are scored to see whether all scores exist.
 SAMPLE = 4
 
 
@@ -97,8 +97,8 @@ class Experiment:
         epochs = plain["training"].get("max_epochs") or 0
         if epochs > 0:
             raise SettingError(
-                f"training.max_epochs = {epochs}: a search compares trainings of the same length, which this might cut "
-                f"before they are scored. Set it to 0; training.max_steps says when they end."
+                f"training.max_epochs = {epochs}: a search compares trainings of the same length, and this limit might "
+                f"end some before they are scored. Set it to 0: training.max_steps ends them."
             )
         model = block["model"]
         base = BaseSettings(name=model["name"], revision=model.get("revision"), depth=model.get("depth"))
@@ -140,16 +140,16 @@ class Experiment:
         model, section = config["components"][self.component]["model"], plain["training"]
         varied = settings_of(training.way)
         model.update(varied)
-        # Its numbers, which may be variables, are changed.
+        # The interpolated section, since numbers in it are changed that may be variables.
         config["training"] = section
         model["unmask"], model["store_base"] = training.mask, "reference"
         config["system"]["seed"] = section["seed"] = training.seed
         share = training.steps / self.steps
         section["max_steps"] = training.steps
         if training.steps < self.steps or section["eval_frequency"] > training.steps:
-            # The rate has come down only there, and evaluations would take longer than a short training. One that is
-            # shorter than the distance between two evaluations would have none after its first step; spaCy counts its
-            # patience from the one before that.
+            # Evaluate at the end only: the learning rate has come down only there, and evaluations would take longer
+            # than a short training. A training shorter than the distance between two evaluations would have none after
+            # its first step. spaCy counts patience from the evaluation before that step, so it is switched off.
             section["eval_frequency"] = training.steps
             section["patience"] = 0
         for setting in ("heads_first", "unmask_warmup"):
@@ -183,7 +183,10 @@ class Experiment:
         plain = self.config.interpolate()
         weights = {name: weight for name, weight in plain["training"]["score_weights"].items() if weight}
         if not weights:
-            raise SettingError("training.score_weights gives no score any weight: there is nothing to choose by.")
+            raise SettingError(
+                "training.score_weights gives no score a weight, so no best model can be chosen. Give one a weight "
+                "above 0."
+            )
         nlp = init_nlp(self.config_of(Training("none", 0, 1)))
         _, dev = self.corpora()
         sample = list(islice(dev(nlp), SAMPLE))
@@ -193,7 +196,7 @@ class Experiment:
         missing = sorted(set(weights) - set(scores))
         if missing:
             raise SettingError(
-                f"training.score_weights names {missing[0]!r}, which the pipeline does not give. It gives: "
+                f"training.score_weights names {missing[0]!r}, which the pipeline does not compute. It computes: "
                 f"{', '.join(sorted(scores))}."
             )
         if test is not None:
@@ -241,7 +244,7 @@ def check_dev_corpus(config: Config) -> None:
         block = block.get(part) or {}
     if not block or ("path" in block and not block["path"]):
         raise SettingError(
-            "the config has no development corpus, by which masks are chosen. Name one, for example with "
+            "the config has no development corpus, which is needed to choose the best way. Name one, for example with "
             "--paths.dev corpus/dev.spacy."
         )
     path = block.get("path")

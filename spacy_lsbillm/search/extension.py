@@ -89,12 +89,12 @@ def extension_test(scores: Mapping[str, Sequence[float]], n_layers: int, seed: i
     dealt = np.random.default_rng(seed).permuted(np.broadcast_to(table, (PERMUTATIONS, *table.shape)), axis=1)
     dealt_means = dealt.mean(axis=2)
     by_chance = (dealt_means[:, after] - dealt_means[:, before]).mean(axis=1)
-    # Sums in another order differ in their last digits.
+    # A tolerance, since sums in another order differ in their last digits.
     as_large = int((by_chance >= gains.mean() - 1e-12).sum())
     return Extension(
         [Extended(*pair, float(gain)) for pair, gain in zip(pairs, gains, strict=True)],
         float(gains.mean()),
-        # Not a number where no pair differs.
+        # The test gives NaN if no pair differs.
         p if np.isfinite(p) else 1.0,
         (1 + as_large) / (1 + PERMUTATIONS),
     )

@@ -24,7 +24,7 @@ def short_length(steps: int, share: float) -> int:
     """
     if not 0 < share < 1:
         raise SettingError(f"--share {share} is not allowed: it must be above 0 and below 1.")
-    # 0.29 * 100 is a little less than 29.
+    # A tolerance: 0.29 * 100 is slightly below 29 in floating point.
     short = floor(share * steps + 1e-9)
     if not short:
         least = ceil(1000 / steps) / 1000

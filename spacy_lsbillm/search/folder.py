@@ -81,12 +81,12 @@ class Search:
         if settings.strategy == "greedy" and settings.masks is None and values:
             options = ", ".join(one.option for one in varied.values())
             raise SettingError(
-                f"--strategy greedy is about masks alone. Leave out {options}, or use --strategy grid or halving."
+                f"--strategy greedy varies only masks. Leave out {options}, or use --strategy grid or halving."
             )
         masks = settings.masks or masks_of(settings.groups, None if values else self.experiment.n_layers)
-        # Combinations that are not tried, with why.
+        # What is left out: combinations that are not tried, with the reason.
         self.ways, self.left_out = ways_of(masks, values, self.experiment)
-        # Refuses, too, what does not fit the base.
+        # This also refuses settings that do not fit the base.
         self._prices = Prices(self.experiment)
         self.plan = self._planned(self.ways)
         self._budget = None if budget is None else Budget(budget, self._prices.training)
@@ -127,7 +127,7 @@ class Search:
 
     def _planned(self, ways: Sequence[str]) -> Strategy:
         settings, steps = self._settings, self.experiment.steps
-        # Also where nothing asks for them yet: what does not fit the base is refused.
+        # Computed for every strategy, since this refuses settings that do not fit the base.
         costs = {way: self._prices.cost(way).prediction for way in ways}
         if settings.masks is not None or settings.strategy == "grid":
             return Grid(ways, settings.seeds, steps)

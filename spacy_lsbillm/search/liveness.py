@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial
 
 # Attributes of a trial in the database.
 TOKEN, HOST, PROCESS, ALIVE = "token", "host", "process", "alive"
-# Seconds between signs of life of a running trial, and without one until another process may take it over.
+# Seconds between signs of life of a running trial, and seconds without one after which it counts as dead.
 HEARTBEAT, GRACE = 20.0, 120.0
 PROC = Path("/proc")
 # The tokens of the trials that run in this process.
@@ -47,7 +47,7 @@ def signs_of_life(trial: optuna.Trial) -> Iterator[None]:
 
     def write() -> None:
         while not done.wait(HEARTBEAT):
-            # The database may be out of reach for a while.
+            # The database may be unreachable for a while.
             with contextlib.suppress(Exception):
                 trial.set_user_attr(ALIVE, time.time())
 

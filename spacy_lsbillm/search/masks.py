@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ..backbone import MaskPlan
 from ..errors import MaskError
 
-# 65,536 masks.
+# They have 65,536 masks.
 MOST_GROUPS = 16
 
 
@@ -17,8 +17,8 @@ def all_masks(n_groups: int) -> list[str]:
     """
     if not 1 <= n_groups <= MOST_GROUPS:
         raise MaskError(
-            f"{n_groups} groups of layers are not allowed. Use 1 to {MOST_GROUPS}, as N groups make 2 to the power of "
-            f"N masks, or name the masks."
+            f"{n_groups} groups of layers are not allowed. Use 1 to {MOST_GROUPS}, as N groups have 2 to the power of "
+            f"N masks, or list the masks."
         )
     return [f"bits:{number:0{n_groups}b}" for number in range(2**n_groups)]
 
@@ -33,6 +33,8 @@ def check_masks(masks: Sequence[str], n_layers: int) -> list[MaskPlan]:
     seen: dict[tuple[bool, ...], str] = {}
     for plan in plans:
         if plan.unmasked in seen:
-            raise MaskError(f"the masks {seen[plan.unmasked]!r} and {plan.notation!r} are the same layers. Name one.")
+            raise MaskError(
+                f"the masks {seen[plan.unmasked]!r} and {plan.notation!r} unmask the same layers. Keep one."
+            )
         seen[plan.unmasked] = plan.notation
     return plans

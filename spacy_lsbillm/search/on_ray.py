@@ -23,7 +23,7 @@ from .run import Elsewhere
 from .trainer import model_folder, trainer
 from .training import Training
 
-# How often a training is begun again whose node, or whose process, was lost.
+# How often a training is started again after its process or node was lost.
 RETRIES = 3
 LIBRARIES = ("spacy-lsbillm", "spacy", "spacy-transformers", "thinc", "torch", "transformers", "peft")
 
@@ -62,15 +62,15 @@ def trial(
     if os.path.isdir(folder):
         os.chdir(folder)
     if gpu:
-        # Ray shows a task its own GPU alone.
+        # Ray makes only its own GPU visible to a task.
         spacy.require_gpu(0)
     experiment = Experiment.of(config, component)
     found = identity_of(experiment)
     differing = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
     if differing:
         raise SettingError(
-            f"the node {os.uname().nodename} has not the same as the command: {', '.join(differing)}. The base and the "
-            f"corpora must lie there under the same names, and the same versions be installed."
+            f"the node {os.uname().nodename} differs from the machine of the command in: {', '.join(differing)}. It "
+            f"needs the base and the corpora under the same paths, and the same versions of the libraries."
         )
     with TemporaryFolder() as place:
         score, record = trainer(experiment, place, 0 if gpu else -1)(training)
@@ -118,10 +118,10 @@ class RayTrials:
         if not self.at_once:
             self._ray.shutdown()
             raise SettingError(
-                f"the Ray cluster at {address} has no {'GPU' if gpu else 'core'} to train on: start a node, or say "
-                f"with --workers how many to wait for."
+                f"the Ray cluster at {address} has no {'GPU' if gpu else 'core'} to train on. Start a node, or "
+                f"set --workers: then trainings wait for one."
             )
-        # An error of a training is none of its node: it is told, and nothing is begun again.
+        # A training that fails would fail on any node: its error is reported, and it is not started again.
         options: dict[str, Any] = {"num_cpus": 1, "max_retries": RETRIES, "retry_exceptions": False}
         self._remote = self._ray.remote(**options, **({"num_gpus": 1} if gpu else {}))(trial)
 
@@ -145,7 +145,7 @@ class RayTrials:
         which = f"the training under {training.mask!r}{settings} with seed {training.seed}"
         with self._lock:
             if self._stopped:
-                raise SettingError(f"{which} was not begun: the search is over.")
+                raise SettingError(f"{which} was not started: the search is over.")
             call = self._remote.remote(
                 experiment.config, experiment.component, training, expected, self._gpu, os.getcwd()
             )
@@ -153,13 +153,13 @@ class RayTrials:
         try:
             trained: _Trained = self._ray.get(call)
         except self._ray.exceptions.TaskCancelledError as error:
-            raise SettingError(f"{which} was ended, as the search is over.") from error
+            raise SettingError(f"{which} was stopped because the search is over.") from error
         except self._ray.exceptions.RayTaskError as error:
             raise SettingError(f"{which} failed on a node of the cluster: {last_line(error)}") from error
         except self._ray.exceptions.RayError as error:
             raise SettingError(
-                f"{which} was begun {RETRIES + 1} times on the cluster, and each time its process or node was lost "
-                f"({type(error).__name__}). The same command goes on with what is left."
+                f"{which} was started {RETRIES + 1} times on the cluster, and each time its process or node was lost "
+                f"({type(error).__name__}). Run the same command again to resume the search."
             ) from error
         finally:
             with self._lock:

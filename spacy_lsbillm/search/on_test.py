@@ -64,11 +64,11 @@ def on_test(
         place.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(place.with_name(f"{place.name}.lock")):
             if not place.is_dir():
-                # Trained on another machine, or removed.
+                # The model was trained on another machine, or was removed.
                 (train or trainer(experiment, folder))(training)
         nlp = load_model(place / DIR_MODEL_BEST)
         examples = list(Corpus(test)(nlp))
-        # nlp.evaluate would annotate copies, and there would be nothing to count.
+        # nlp.evaluate would annotate copies, and the examples would have no predictions to count.
         for example, doc in zip(examples, nlp.pipe([example.predicted for example in examples]), strict=True):
             example.predicted = doc
         scores.append(float(Scorer(nlp).score(examples)[score]))

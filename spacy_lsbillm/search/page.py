@@ -28,19 +28,19 @@ def as_html(outcome: Outcome, experiment: Experiment, about: dict[str, Any]) -> 
         f"{outcome.steps / outcome.grid_steps:.0%} of those of the full grid.</p>",
         markdown_as_html("\n".join(recommended_lines(outcome))),
         *_cost_parts(outcome, experiment),
-        f"<h2>Ways, {rows[0].steps} steps a training</h2>",
+        f"<h2>Ways, {rows[0].steps} steps per training</h2>",
         _picture(rows, outcome.chosen, experiment),
         *(
             part
             for steps in short
             for part in (
-                f"<h2>Ways, {steps} steps a training</h2>",
+                f"<h2>Ways, {steps} steps per training</h2>",
                 _picture([row for row in outcome.rows if row.steps == steps], outcome.chosen, experiment),
             )
         ),
         *(
             (
-                f"<h2>Ways in trainings that all masks share, {outcome.shared[0].steps} steps</h2>",
+                f"<h2>Ways in shared trainings, {outcome.shared[0].steps} steps</h2>",
                 _picture(outcome.shared, outcome.chosen, experiment),
             )
             if outcome.shared
@@ -65,7 +65,7 @@ def _cost_parts(outcome: Outcome, experiment: Experiment) -> list[str]:
     return [
         "<h2>Score and cost</h2>",
         picture,
-        "<p>Blue line: the ways that no other beats in both. A large dot has all seeds.</p>",
+        "<p>Blue line: the ways that no other way beats in both. Large dots: ways trained with all seeds.</p>",
     ]
 
 
@@ -87,7 +87,9 @@ def _picture(rows: list[Row], chosen: str, experiment: Experiment) -> str:
     left.set_ylim(len(rows) - 0.4, -0.6)
     right.set_xlabel("development score in percent")
     right.grid(axis="x", linewidth=0.4)
-    return svg(figure) + "<p>Blue layers are bidirectional, grey ones causal. A dot a seed, a bar at the mean.</p>"
+    return (
+        svg(figure) + "<p>Blue layers are bidirectional, grey layers causal. One dot per seed, a bar at the mean.</p>"
+    )
 
 
 def _curves(rows: list[Row], chosen: str) -> str:
@@ -95,7 +97,8 @@ def _curves(rows: list[Row], chosen: str) -> str:
     for row in sorted(rows, key=lambda row: row.way == chosen):
         for i, curve in enumerate(row.curves):
             marked = row.way == chosen
-            # spaCy evaluates after the first step in any case, where nothing is learned yet: it would flatten the rest.
+            # spaCy always evaluates after the first step, when nothing is learned yet: that point would flatten the
+            # rest of the curve.
             curve = curve[1:] if len(curve) > 2 else curve
             axes.plot(
                 [step for step, _ in curve],

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Costs are quotients.
+# Tolerance of costs, which are quotients.
 ROUNDING = 1e-9
 
 

@@ -19,7 +19,7 @@ from .training import Training
 from .ways import layers_of, way_of, write_settings, written_settings
 
 FORWARD = 1
-# Of the vectors' gradients through frozen weights and of the adapter's, by rule of thumb.
+# A rule of thumb for two parts: the gradients of the vectors through frozen weights, and those of the adapter.
 BACKWARD = 2
 
 
@@ -77,7 +77,7 @@ class Prices:
 
     def _evaluations(self, training: Training) -> int:
         if len(training.masks) > 1:
-            # At the beginning and at the end, and under each mask.
+            # One at the beginning, one at the end, and one per mask.
             return 2 + len(training.masks)
         return training.steps // int(self._experiment.config_of(training)["training"]["eval_frequency"]) + 1
 

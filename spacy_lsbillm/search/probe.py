@@ -33,14 +33,14 @@ from .significance import counts_for, f1
 from .training import Training
 from .ways import file_name
 
-# Of the training corpus; the development corpus is read to its end.
+# How many documents of the training corpus are drawn; the development corpus is used whole.
 DOCUMENTS = 2000
-# Documents of the training corpus from which those are drawn.
+# How many documents of the training corpus are read to draw from.
 READ = 100_000
-# The weight of the squared coefficients beside the mean cross-entropy, and rounds of the optimizer. Not tuned.
+# The weight of the squared coefficients relative to the mean cross-entropy, and the optimizer's iterations. Not tuned.
 PENALTY, ROUNDS = 1e-3, 100
 BATCH = 256
-# From where on a class that excludes no other counts.
+# The probability from which on a class counts, if classes do not exclude each other.
 THRESHOLD = 0.5
 
 
@@ -80,8 +80,8 @@ def task_of(experiment: Experiment) -> Task:
         return Task("cats_micro_f", exclusive="textcat_multilabel" not in factories)
     if score != "ents_f" and not (score.startswith("spans_") and score.endswith("_f")):
         raise SettingError(
-            f"the probe knows labelled spans and classes of documents: ents_f, spans_KEY_f and cats_…. "
-            f"training.score_weights counts {score!r} most. Use the predictor one-shot or first-steps."
+            f"the probe handles only labelled spans and classes of documents (ents_f, spans_KEY_f, cats_…), but "
+            f"{score!r} has the highest weight in training.score_weights. Use the predictor one-shot or first-steps."
         )
     return Task(score, factories.get("sequence_labeler", {}).get("scheme", Task.scheme))
 
@@ -145,7 +145,8 @@ def _load(experiment: Experiment, task: Task, use_gpu: int) -> Data:
     for name, present in (("training", labels), ("development", dev)):
         if not present:
             raise SettingError(
-                f"the {name} corpus has no labels that {task.score} would count: there is nothing to read."
+                f"the {name} corpus has no labels that {task.score} would count. The probe needs labels in both "
+                "corpora."
             )
     return Data(transformer, train, dev, tuple(labels))
 
@@ -154,7 +155,7 @@ def _cut(readers: Sequence[Callable[[Language], Iterable[Example]]]) -> list[Cal
     train, dev = readers
 
     def some(nlp: Language) -> list[Example]:
-        # Drawn, as a corpus may be sorted by its labels.
+        # Drawn at random, since a corpus may be sorted by its labels.
         examples = list(islice(train(nlp), READ))
         chosen = np.random.default_rng(0).permutation(len(examples))[:DOCUMENTS]
         return [examples[i] for i in sorted(chosen.tolist())]
@@ -170,7 +171,7 @@ def _annotated(doc: Doc, task: Task) -> bool:
 
 
 def _spans(doc: Doc, task: Task) -> list[Span]:
-    # Of overlapping ones the longest: a token has one tag.
+    # Of overlapping spans the longest is kept, since a token has one tag.
     return filter_spans(given_spans(doc, task.spans_key) or [])
 
 

@@ -30,7 +30,7 @@ def recommendations(outcome: Outcome) -> list[Recommendation]:
     best = next(point for point in points if point.way == outcome.chosen)
 
     def within(limit: float) -> Point | None:
-        # The one that the strategy has chosen is the best there is.
+        # The way that the strategy has chosen counts as the best, whatever other ways scored with fewer seeds.
         return best if best.cost <= limit else best_within(points, limit, best.seeds)
 
     return [

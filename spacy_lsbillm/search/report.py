@@ -58,7 +58,7 @@ def _config_with(way: str, experiment: Experiment) -> str:
     model.update(settings_of(way))
     model["unmask"] = mask_of(way)
     if not unmasks(mask_of(way)) and experiment.model.get("unmask_warmup"):
-        # Of the config, for other masks.
+        # The warm-up of the config is for masks that unmask layers.
         model["unmask_warmup"] = 0
     return config.to_str(interpolate=False) + "\n"
 

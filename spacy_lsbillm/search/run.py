@@ -23,7 +23,7 @@ from .trainer import Train, trainer
 from .training import Training
 from .ways import mask_of
 
-# Seconds between looks at what other processes are doing.
+# Seconds to wait before looking again whether other processes have finished their trainings.
 PATIENCE = 2.0
 
 
@@ -81,7 +81,7 @@ def search(
         compared = compared_on_test(chosen, ways, experiment)
         run_all(Grid(compared, seeds, experiment.steps), study, train, "trainings for the test", budget, elsewhere)
         name = score or experiment.heaviest_score
-        # A budget may have left seeds out, or a way that it is compared with.
+        # A budget may have left out seeds of the chosen way, or a baseline.
         done = study.finished()
         trained = {
             way: [seed for seed in seeds if Training.of(way, seed, experiment.steps) in done] for way in compared
@@ -126,7 +126,7 @@ def choice(
     if best is None:
         raise SettingError(
             f"--budget {budget.total:g} is used up: the trainings in the storage have cost "
-            f"{budget.spent(results):.3g}, and no way was trained in full. Raise it."
+            f"{budget.spent(results):.3g}, and no way was trained in full. Raise the budget."
         )
     return best
 
@@ -161,9 +161,9 @@ def outcome_of(
     }
     rows = rows_of(results, ways, seeds)
     full = {row.way: row.scores for row in rows if row.steps == experiment.steps and len(row.scores) == len(seeds)}
-    # Masks that were trained because they had looked best on dev say nothing of the others.
+    # No test if only the masks that looked best on dev were trained: these say nothing about masks in general.
     all_trained = considered is None and full.keys() >= set(ways)
-    # Pairs of masks differ in nothing else.
+    # The masks of a pair must not differ in other settings.
     plain = {way: own for way, own in full.items() if way == mask_of(way)}
     return Outcome(
         choice(strategy, scores, ways, seeds, experiment.steps, budget),
@@ -204,7 +204,7 @@ def run_all(
         with ThreadPoolExecutor(at_once) as threads:
             done = [threads.submit(work.do_all) for _ in range(at_once)]
             try:
-                # The first error, or an interrupt, ends the others.
+                # The first error, or an interrupt, stops the others.
                 for one in wait(done, return_when=FIRST_EXCEPTION).done:
                     one.result()
             except BaseException:
@@ -219,7 +219,7 @@ class _Work:
     def __init__(self, plan: Strategy, study: Study, train: Train, budget: Budget | None, bar: Any) -> None:
         self._plan, self._study, self._train, self._budget, self._bar = plan, study, train, budget, bar
         self._one_writes = threading.Lock()
-        # Once something has failed.
+        # Set once something has failed.
         self.over = threading.Event()
 
     def do_all(self) -> None:
@@ -244,7 +244,7 @@ class _Work:
                 with self._one_writes:
                     self._bar.set_postfix_str(f"{which} seed {training.seed}: {score:.4f}")
             elif budget and not set(stage) & study.taken() - study.finished().keys():
-                # Nothing of it is under way elsewhere.
+                # Nothing more fits the budget, and no other process runs a training of this stage.
                 return
             else:
                 self.over.wait(PATIENCE)

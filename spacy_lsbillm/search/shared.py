@@ -26,13 +26,13 @@ def check_shared(experiment: Experiment, ways: Sequence[str]) -> None:
     most = max(len(masks) for masks in Shared(ways, (0,), experiment.steps).masks.values())
     if experiment.config["training"].get("before_update"):
         raise SettingError(
-            "a training under several masks changes the mask by training.before_update, which the config has set "
-            "already. Set that to null, or use --strategy grid of search or another --predictor of predict-mask."
+            "a training under several masks changes the mask by training.before_update, which the config already uses. "
+            "Set it to null, or use search --strategy grid, or another --predictor of predict-mask."
         )
     if experiment.steps < most:
         raise SettingError(
             f"training.max_steps = {experiment.steps} is too short for a training under {most} masks, each of which "
-            f"needs a step. Raise it, or use --strategy grid of search or another --predictor of predict-mask."
+            f"needs a step. Raise it, or use search --strategy grid, or another --predictor of predict-mask."
         )
 
 
@@ -49,9 +49,9 @@ def train_shared(experiment: Experiment, training: Training, use_gpu: int = -1) 
         "seed": training.seed,
         "component": experiment.component,
     }
-    # What the development set says under the mask of the moment is of no use: the last weights count.
+    # Scores during training would be those of the current mask only. The last weights count, so evaluate at the end.
     config["training"]["eval_frequency"] = training.steps
-    # spaCy would count it from the evaluation before the first step.
+    # spaCy would count patience from the evaluation before the first step.
     config["training"]["patience"] = 0
     with TemporaryFolder() as folder:
         run = run_training(config, folder, use_gpu)

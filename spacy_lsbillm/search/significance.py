@@ -10,7 +10,7 @@ from spacy.tokens import Doc
 from spacy.training import Example
 
 RESAMPLES = 5000
-# Documents times resamples that are drawn at once.
+# Documents times resamples that are drawn at once: it limits memory.
 DRAWN_AT_ONCE = 20_000_000
 NOTHING = (0, 0, 0)
 
@@ -43,10 +43,10 @@ def paired_bootstrap(first: np.ndarray, second: np.ndarray, seed: int = 0) -> Di
     n_seeds, n_docs, _ = first.shape
     seeds = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=RESAMPLES) / n_seeds
     parts = []
-    # Some at a time: a large test set would need gigabytes.
+    # In parts, since a large test set would need gigabytes at once.
     for drawn in np.array_split(seeds, -(-RESAMPLES * n_docs // DRAWN_AT_ONCE)):
         docs = rng.multinomial(n_docs, np.full(n_docs, 1 / n_docs), size=len(drawn)).astype("float32")
-        # (resamples, seeds, 3)
+        # Shape (resamples, seeds, 3).
         totals = [np.einsum("rd,sdk->rsk", docs, counts.astype("float32"), optimize=True) for counts in (first, second)]
         parts.append(((f1(totals[0]) - f1(totals[1])) * drawn).sum(axis=1))
     differences = np.concatenate(parts)

@@ -9,7 +9,7 @@ from typing import Protocol
 from .training import Training
 from .ways import mask_of, shared_settings, way_of
 
-# Of each finished training the score of its way, or of each of its ways.
+# For each finished training the score of its way, or of each of its ways.
 Results = Mapping[Training, Mapping[str, float]]
 
 

@@ -20,7 +20,7 @@ from .liveness import TOKEN, is_dead, new_owner, release, signs_of_life
 from .training import Training
 from .ways import way_of
 
-# Given what is finished or under way, whether a training may be begun.
+# Given the trainings that are finished or running, whether another one may start.
 Fits = Callable[[Collection[Training], Training], bool]
 CELL, RECORD = "cell", "record"
 SQLITE = "sqlite:///"
@@ -69,10 +69,10 @@ class Study:
     def __init__(self, url: str, identity: dict[str, Any]) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._url = url
-        # SQLite locks no rows: without a lock of its own two processes could take the same trial.
+        # SQLite locks no rows: without this lock two processes could take the same training.
         self._lock = FileLock(url.removeprefix(SQLITE) + ".lock") if url.startswith(SQLITE) else None
         with self._told(Exception), self._alone():
-            # SQLAlchemy and the databases' drivers have errors of their own.
+            # SQLAlchemy and the database drivers raise errors of many kinds.
             storage = optuna.storages.RDBStorage(url)
             self._study = optuna.create_study(
                 storage=storage, study_name=self.NAME, direction="maximize", load_if_exists=True
@@ -126,7 +126,7 @@ class Study:
         try:
             return self._train(trial, train)
         finally:
-            # Also where the storage could not take it: what is not under way here is under way nowhere.
+            # Also if the storage could not record the end: other processes must not take it for running.
             release(trial.user_attrs[TOKEN])
 
     def _train(self, trial: optuna.Trial, train: Callable[[Training], tuple[float, dict[str, Any]]]) -> Training:
@@ -140,7 +140,7 @@ class Study:
                     f"cannot be compared. Lower the learning rate."
                 )
         except BaseException:
-            # Another process may have given it up already.
+            # Another process may have marked it as failed already.
             with contextlib.suppress(ValueError, StorageInternalError):
                 self._study.tell(trial, state=TrialState.FAIL)
             raise
@@ -149,14 +149,15 @@ class Study:
             trial.set_user_attr(RECORD, attributes[RECORD])
             self._study.tell(trial, score)
         except optuna.exceptions.UpdateFinishedTrialError:
-            # Given up by another process, which has not heard of this one for too long: what was trained still counts.
+            # Another process marked the trial as failed, after too long without a sign of life. The result still
+            # counts.
             self._study.add_trial(optuna.trial.create_trial(value=score, user_attrs=attributes))
         return training
 
     def _give_up_dead(self) -> None:
         for trial in self._trials(TrialState.RUNNING):
             if is_dead(trial):
-                # It may have come to its end since it was listed.
+                # It may have finished since it was listed.
                 with contextlib.suppress(ValueError):
                     self._study.tell(trial.number, state=TrialState.FAIL)
 
@@ -173,7 +174,7 @@ class Study:
             if free is None:
                 return None
             attributes = {CELL: json.dumps(asdict(free)), **new_owner()}
-            # With its attributes at once, so that there is no moment at which others do not see what it is.
+            # Added together with its attributes, so that other processes never see it without them.
             self._study.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs=attributes))
             others = self._trials(TrialState.RUNNING, TrialState.COMPLETE)
             mine = next(one for one in others if one.user_attrs.get(TOKEN) == attributes[TOKEN])
@@ -181,8 +182,8 @@ class Study:
                 training for one in others if one.number < mine.number and (training := _training_of(one)) is not None
             }
             if free in before or not fits(before, free):
-                # Another process was faster, with this one or with what leaves no room for it, which a database that
-                # cannot be locked here allows.
+                # Another process was faster: it took this training, or another that leaves no budget for it. This can
+                # happen in a database that is not locked here.
                 self._study.tell(mine.number, state=TrialState.FAIL)
                 return None
             return optuna.Trial(self._study, mine._trial_id)

@@ -13,8 +13,8 @@ from .strategies import Shared
 from .ways import in_words, mask_of, plan_for, settings_of
 
 COSTS_AS = (
-    "Prediction and training: what they cost relative to the causal model at the depth of the config, by the pieces "
-    "that go through layers."
+    "Prediction and training: cost relative to the causal model at the depth of the config, by the pieces that go "
+    "through layers."
 )
 LAYERS_AS = "Layer 0 is next to the input. In a bit string the first bit is the group next to the input."
 
@@ -80,7 +80,7 @@ def numbers_as_markdown(outcome: Outcome, experiment: Experiment) -> str:
         mark = " (chosen)" if row.way == outcome.chosen and row.steps == experiment.steps else ""
         seeds = ", ".join(f"{100 * score:.2f}" for score in row.scores)
         cost = costs.get(row.way)
-        # The price is that of a training in full.
+        # The cost is that of a training in full.
         told = (
             (f"{cost.prediction:.2f}", f"{cost.training:.2f}" if row.steps == experiment.steps else "")
             if cost
@@ -95,11 +95,10 @@ def numbers_as_markdown(outcome: Outcome, experiment: Experiment) -> str:
     if outcome.shared:
         first = outcome.shared[0]
         groups = len(Shared([row.way for row in outcome.shared], [0], first.steps).masks)
-        each = f", for each of {groups} settings" if groups > 1 else ""
+        each = f" for each of {groups} settings" if groups > 1 else ""
         lines += [
             "",
-            f"Trainings that all masks share: {len(first.scores)} of {first.steps} steps{each}, {first.seconds:.0f} "
-            f"seconds.",
+            f"Shared trainings: {len(first.scores)} of {first.steps} steps{each}, {first.seconds:.0f} seconds.",
             "",
             "| way | layers | dev | a seed |",
             "|---|---|---|---|",
@@ -123,7 +122,7 @@ def numbers_as_markdown(outcome: Outcome, experiment: Experiment) -> str:
                 told = (f"{100 * difference.mean:+.2f} ({span})", f"{difference.p:.3f}")
             lines.append(f"| {in_words(one.way)} | {100 * mean:.2f} | {seeds} | {told[0]} | {told[1]} |")
         if not outcome.differences and len(outcome.tested) > 1:
-            lines += ["", "No paired test: this score has no counts a document."]
+            lines += ["", "No paired test: this score has no counts per document."]
     lines += extension_lines(outcome.extension, experiment.n_layers)
     return "\n".join([*lines, "", LAYERS_AS, ""])
 
@@ -133,7 +132,7 @@ def recommended_lines(outcome: Outcome) -> list[str]:
     lines = []
     for one in recommendations(outcome):
         if one.point is None:
-            lines.append(f"- {one.purpose}: none of the ways that were trained costs so little.")
+            lines.append(f"- {one.purpose}: all trained ways cost more.")
             continue
         seeds = f"{one.point.seeds} seed" + ("s" if one.point.seeds > 1 else "")
         lines.append(
@@ -148,10 +147,10 @@ def spending_line(outcome: Outcome) -> str:
     spending = outcome.spending
     if spending is None:
         return ""
-    told = f"The trainings in the storage cost as much as {spending.spent:.2f} of the causal model"
+    told = f"The trainings in the storage cost as much as {spending.spent:.2f} trainings of the causal model"
     if spending.budget is None:
         return f"{told}."
-    ended = "" if spending.complete else "; it ended the search before the strategy did, as nothing more would fit"
+    ended = "" if spending.complete else "; it ended the search early, since no further training fits"
     return f"{told}; the budget was {spending.budget:g}{ended}."
 
 
@@ -185,10 +184,10 @@ def extension_lines(extension: Extension | None, n_layers: int, where: str = "de
     return [
         "",
         f"Does it help to unmask more towards the output? Of {len(extension.pairs)} pairs of a mask and one that "
-        f"extends it the second is better in {better} on {where}, by {100 * extension.mean:+.2f} in the mean of all. "
-        f"{verdict}: p = {extension.p:.4f} (one-sided paired t-test, level {LEVEL}, as Dukić and Šnajder have it; "
-        f"pairs have masks in common, which it does not allow for), p = {extension.p_permuted:.4f} with scores dealt "
-        f"out to the masks at random.",
+        f"extends it, the second is better in {better} on {where}; the mean gain of all pairs is "
+        f"{100 * extension.mean:+.2f}. {verdict}: p = {extension.p:.4f} (one-sided paired t-test, level {LEVEL}, as in "
+        f"Dukić and Šnajder; it ignores that pairs share masks), p = {extension.p_permuted:.4f} with scores assigned "
+        f"to the masks at random.",
         "",
         "| mask | layers | extended by | better | mean gain |",
         "|---|---|---|---|---|",
@@ -212,7 +211,7 @@ def ranking_as_markdown(prediction: Prediction, n_layers: int, grid_steps: int) 
         lines.append(f"| {place} | {mask} | {words} | {prediction.scores[mask]:.4f} | {seeds} |")
     lines += [
         "",
-        f"Predicted by {prediction.predictor}. Scores are for the ranking alone. Steps of training: "
+        f"Predicted by {prediction.predictor}. Scores serve only to rank. Steps of training: "
         f"{prediction.steps:,}, {prediction.steps / grid_steps:.1%} of the full grid's; "
         f"{prediction.seconds:.0f} seconds.",
         "",

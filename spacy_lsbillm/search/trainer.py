@@ -13,7 +13,7 @@ from .ways import file_name
 MODELS = "models"
 
 
-# Training to score and record.
+# Runs a training; returns its score and its record.
 Train = Callable[[Training], tuple[float, dict[str, Any]]]
 
 
@@ -40,6 +40,6 @@ def model_folder(folder: Path, training: Training) -> Path:
 
 def _record(run: TrainingRun, component: str) -> dict[str, Any]:
     numbers = {name: value for name, value in run.scores.items() if isinstance(value, int | float)}
-    # The transformer's own is the size of its gradients.
+    # Without the transformer's entry, which is the size of its gradients.
     loss = sum(value for name, value in run.losses.items() if name != component)
     return {"curve": run.curve, "seconds": round(run.seconds, 1), "scores": numbers, "loss": loss}

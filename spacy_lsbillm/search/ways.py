@@ -30,7 +30,7 @@ class Dimension:
         return "--" + self.setting.replace("_", "-")
 
 
-# A way's settings are written in this order.
+# The settings of a way are written in this order.
 DIMENSIONS = (
     Dimension("repeat", "repeat"),
     Dimension("depth", "depth", None),
@@ -99,7 +99,7 @@ def identity_of(way: str, n_layers: int) -> tuple[Any, ...]:
     """
     plan = plan_for(way, n_layers)
     settings = settings_of(way)
-    # The mask has an entry for each layer.
+    # The parsed mask has an entry per layer, and so tells the depth.
     settings.pop("depth", None)
     if not plan.unmasks_any:
         settings.pop("unmask_warmup", None)
