@@ -84,9 +84,9 @@ def test_a_trial_whose_end_could_not_be_written_is_free_in_the_same_process(tmp_
     with monkeypatch.context() as full:
         full.setattr(optuna.Study, "tell", cannot_be_told)
         with pytest.raises(OSError, match="full"):
-            study.do_one([training], fail)
-    assert study.do_one([training], lambda _: (0.5, {})) == training
-    assert study.finished()[training].score == 0.5
+            study.run_next([training], fail)
+    assert study.run_next([training], lambda _: (0.5, {})) == training
+    assert study.results()[training].score == 0.5
 
 
 def test_a_config_with_more_layers_than_any_model(make_base, tmp_path):

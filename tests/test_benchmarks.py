@@ -299,7 +299,7 @@ def test_what_is_made_of_the_scores_of_all_masks():
     counts = {
         mask: np.array([[[hits[mask] // 10, 10 - hits[mask] // 10, 10 - hits[mask] // 10]] * 10] * 2) for mask in masks
     }
-    tested = {mask: search_run.Tested(mask, [hits[mask] / 100] * 2, counts[mask]) for mask in masks}
+    tested = {mask: search_run.ScoresOnTest(mask, [hits[mask] / 100] * 2, counts[mask]) for mask in masks}
     guess = Prediction("probe", dict(zip(masks, [0.1, 0.2, 0.9, 0.8], strict=True)), 40, 1.0)
     found = analyse(dev, tested, {"halving": Chosen("bits:10", 300)}, [guess], n_layers=4, steps=100)
     grid, halving, (predicted,) = found["grid"], found["cheaper"]["halving"], found["predictors"]

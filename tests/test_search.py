@@ -21,14 +21,14 @@ from spacy_lsbillm.errors import MaskError, SettingError, StorageError
 from spacy_lsbillm.search.experiment import Experiment
 from spacy_lsbillm.search.extension import extension_test, pairs_of
 from spacy_lsbillm.search.masks import all_masks, check_masks
-from spacy_lsbillm.search.on_test import on_test
-from spacy_lsbillm.search.run import Elsewhere, run_all
+from spacy_lsbillm.search.on_test import scores_on_test
+from spacy_lsbillm.search.run import RemoteTrainer, run_all
 from spacy_lsbillm.search.significance import f1, paired_bootstrap
 from spacy_lsbillm.search.strategies import Greedy, Grid, Halving, trainings_of
 from spacy_lsbillm.search.study import Study
 from spacy_lsbillm.search.trainer import trainer
 from spacy_lsbillm.search.training import Training
-from spacy_lsbillm.search.ways import same_layers
+from spacy_lsbillm.search.ways import find_same_way
 from spacy_lsbillm.training.quiet_run import run_training
 
 pytestmark = pytest.mark.any_stack
@@ -43,15 +43,15 @@ def follow(strategy, score):
         missing = [training for training in stage if training not in results]
         assert missing, "a stage that is finished was asked for again"
         results[missing[0]] = score(missing[0])
-    return results, strategy.chosen(results)
+    return results, strategy.best(results)
 
 
 def test_all_masks_in_their_order():
     assert all_masks(2) == ["bits:00", "bits:01", "bits:10", "bits:11"]
     assert len(set(all_masks(4))) == 16
-    assert same_layers("none", all_masks(2), 4) == "bits:00"
-    assert same_layers("layers:2-3", all_masks(2), 4) == "bits:01"
-    assert same_layers("layers:1", all_masks(2), 4) is None
+    assert find_same_way("none", all_masks(2), 4) == "bits:00"
+    assert find_same_way("layers:2-3", all_masks(2), 4) == "bits:01"
+    assert find_same_way("layers:1", all_masks(2), 4) is None
     with pytest.raises(MaskError, match="'bits:11' and 'all' unmask the same layers"):
         check_masks(["bits:11", "all"], 4)
 
@@ -73,7 +73,7 @@ def test_halving_takes_a_third_of_the_steps_and_finds_the_best_if_shared_trainin
     results, chosen = follow(strategy, lambda training: {mask: true[mask] for mask in training.masks})
     assert chosen == max(true, key=true.get)
     assert sum(training.steps for training in results) <= 0.35 * 16 * 3 * 800
-    assert len(results) == strategy.trials
+    assert len(results) == strategy.n_trainings
     # What a grid has left in the same storage is not counted.
     more = results | {Training(mask, seed, 800): {mask: true[mask]} for mask, seed in product(masks, seeds)}
     assert set(trainings_of(strategy, more)) == set(results)
@@ -98,7 +98,7 @@ def test_halving_with_few_masks_or_seeds(n_groups, seeds):
     strategy = Halving(masks, seeds, 10)
     results, chosen = follow(strategy, lambda training: {mask: masks.index(mask) for mask in training.masks})
     assert chosen == masks[-1]
-    assert len(results) <= strategy.trials
+    assert len(results) <= strategy.n_trainings
 
 
 def test_greedy_goes_from_the_output_side_and_keeps_what_helps():
@@ -131,7 +131,7 @@ def test_trainings_elsewhere_are_made_together_and_each_once(url):
         return 0.5, {}
 
     plan = Grid(["none", "all"], SEEDS, 1)
-    run_all(plan, Study(url, {}), train, "trainings", elsewhere=Elsewhere(train, 2, lambda: None))
+    run_all(plan, Study(url, {}), train, "trainings", remote=RemoteTrainer(train, 2, lambda: None))
     assert Counter(done) == Counter(plan.stage({}))
 
 
@@ -144,23 +144,23 @@ def test_an_error_elsewhere_ends_what_is_under_way(url):
             raise SettingError("the node is another")
         begun.set()
         assert stopped.wait(60)
-        raise SettingError("it was ended")
+        raise SettingError("it was stopped")
 
-    elsewhere = Elsewhere(train, 2, stopped.set)
+    remote = RemoteTrainer(train, 2, stopped.set)
     with pytest.raises(SettingError, match="the node is another"):
-        run_all(Grid(["none", "all"], (0,), 1), Study(url, {}), train, "trainings", elsewhere=elsewhere)
-    # What was ended is nobody's.
-    assert Study(url, {}).taken() == set()
+        run_all(Grid(["none", "all"], (0,), 1), Study(url, {}), train, "trainings", remote=remote)
+    # What was stopped is released.
+    assert Study(url, {}).trainings() == set()
 
 
-def test_each_trial_is_done_once_by_several_threads_of_several_studies(url):
+def test_each_training_is_run_once_by_several_threads_of_several_studies(url):
     trainings = [Training(mask, seed, 1) for mask, seed in product(all_masks(2), SEEDS)]
     done = []
 
     def work():
         study = Study(url, {"config": "a"})
-        while len(study.finished()) < len(trainings):
-            study.do_one(trainings, lambda training: (done.append(training), time.sleep(0.02))[1] or (0.5, {"n": 1}))
+        while len(study.results()) < len(trainings):
+            study.run_next(trainings, lambda training: (done.append(training), time.sleep(0.02))[1] or (0.5, {"n": 1}))
 
     threads = [threading.Thread(target=work) for _ in range(3)]
     for thread in threads:
@@ -168,18 +168,18 @@ def test_each_trial_is_done_once_by_several_threads_of_several_studies(url):
     for thread in threads:
         thread.join()
     assert Counter(done) == Counter(trainings)
-    assert set(Study(url, {"config": "a"}).finished()) == set(trainings)
+    assert set(Study(url, {"config": "a"}).results()) == set(trainings)
 
 
 def killed_process(url):
-    """A process of its own that has done one trial and is in the midst of the second."""
+    """A process of its own that has finished one training and is in the middle of the second."""
     reading, writing = os.pipe()
     process = os.fork()
     if process == 0:
         study = Study(url, {"config": "a"})
         trainings = [Training("all", seed, 1) for seed in range(4)]
-        study.do_one(trainings, lambda training: (0.1, {}))
-        study.do_one(trainings, lambda training: (os.write(writing, b"begun"), signal.pause()))
+        study.run_next(trainings, lambda training: (0.1, {}))
+        study.run_next(trainings, lambda training: (os.write(writing, b"begun"), signal.pause()))
         os._exit(1)
     os.close(writing)
     assert os.read(reading, 5) == b"begun"
@@ -192,16 +192,16 @@ def test_what_a_killed_process_was_doing_is_done_again_and_nothing_else(url):
     study = Study(url, {"config": "a"})
     trainings = [Training("all", seed, 1) for seed in range(4)]
     done = []
-    # As long as it lives, its trial is its own.
-    while (training := study.do_one(trainings, lambda _: (0.2, {}))) is not None:
+    # As long as it lives, no other process takes its training.
+    while (training := study.run_next(trainings, lambda _: (0.2, {}))) is not None:
         done.append(training.seed)
     assert done == [2, 3]
     os.kill(process, signal.SIGKILL)
     os.waitpid(process, 0)
-    while (training := study.do_one(trainings, lambda _: (0.2, {}))) is not None:
+    while (training := study.run_next(trainings, lambda _: (0.2, {}))) is not None:
         done.append(training.seed)
     assert done == [2, 3, 1]
-    assert {training.seed: found.score for training, found in study.finished().items()} == {
+    assert {training.seed: found.score for training, found in study.results().items()} == {
         0: 0.1,
         1: 0.2,
         2: 0.2,
@@ -209,16 +209,16 @@ def test_what_a_killed_process_was_doing_is_done_again_and_nothing_else(url):
     }
 
 
-def test_a_trial_that_fails_may_be_tried_again(url):
+def test_a_training_that_fails_may_be_tried_again(url):
     study = Study(url, {"config": "a"})
     training = Training("all", 0, 1)
     with pytest.raises(ZeroDivisionError):
-        study.do_one([training], lambda training: 1 / 0)
+        study.run_next([training], lambda training: 1 / 0)
     with pytest.raises(SettingError, match="score nan"):
-        study.do_one([training], lambda training: (float("nan"), {}))
-    assert study.do_one([training], lambda training: (1.0, {})) == training
-    assert study.do_one([training], lambda training: (0.5, {})) is None
-    assert study.finished()[training].score == 1.0
+        study.run_next([training], lambda training: (float("nan"), {}))
+    assert study.run_next([training], lambda training: (1.0, {})) == training
+    assert study.run_next([training], lambda training: (0.5, {})) is None
+    assert study.results()[training].score == 1.0
 
 
 def test_what_another_plan_has_left_is_not_done(url):
@@ -243,15 +243,15 @@ def test_what_another_process_has_given_up_still_counts(url, monkeypatch):
 
     def train(_):
         # Taking one gives up what it believes dead.
-        Study(url, {"config": "a"}).do_one([Training("none", 0, 1)], lambda _: (0.1, {}))
+        Study(url, {"config": "a"}).run_next([Training("none", 0, 1)], lambda _: (0.1, {}))
         return 0.5, {"seconds": 1}
 
-    assert study.do_one([training], train) == training
-    assert study.finished()[training].score == 0.5 and study.finished()[training].record == {"seconds": 1}
+    assert study.run_next([training], train) == training
+    assert study.results()[training].score == 0.5 and study.results()[training].record == {"seconds": 1}
 
 
 @pytest.mark.parametrize("proc", ["", "/proc"])
-def test_a_trial_without_signs_of_life_is_given_up(url, monkeypatch, proc, tmp_path):
+def test_a_training_without_signs_of_life_is_given_up(url, monkeypatch, proc, tmp_path):
     """With and without a way to look for a process; a zombie is none."""
     monkeypatch.setattr("spacy_lsbillm.search.liveness.PROC", Path(proc or tmp_path / "none"))
     monkeypatch.setattr("spacy_lsbillm.search.liveness.GRACE", 0.5)
@@ -262,7 +262,7 @@ def test_a_trial_without_signs_of_life_is_given_up(url, monkeypatch, proc, tmp_p
     study = Study(url, {"config": "a"})
     trainings = [Training("all", seed, 1) for seed in range(2)]
     done = []
-    while (training := study.do_one(trainings, lambda _: (0.2, {}))) is not None:
+    while (training := study.run_next(trainings, lambda _: (0.2, {}))) is not None:
         done.append(training.seed)
     assert 1 in done
     os.waitpid(process, 0)
@@ -341,9 +341,9 @@ def test_a_test_uses_no_model_of_a_killed_training(config, corpus, tmp_path, mon
         patch.setattr("spacy_lsbillm.search.experiment.run_training", killed)
         with pytest.raises(KeyboardInterrupt):
             trainer(experiment, tmp_path)(training)
-    tested = on_test(experiment, "all", [0], corpus, "ents_f", tmp_path)
+    tested = scores_on_test(experiment, "all", [0], corpus, "ents_f", tmp_path)
     trainer(experiment, tmp_path / "again")(training)
-    assert tested.scores == on_test(experiment, "all", [0], corpus, "ents_f", tmp_path / "again").scores
+    assert tested.scores == scores_on_test(experiment, "all", [0], corpus, "ents_f", tmp_path / "again").scores
 
 
 def test_a_storage_of_another_search_is_refused(url, tmp_path):
@@ -514,7 +514,7 @@ def test_what_is_counted_on_the_test_set_is_what_is_scored(make_base, corpus, tm
     path = write_config(tmp_path / "c.cfg", corpus, make_base(), [heads])
     experiment = Experiment.of(load_config(path, overrides={"training.max_steps": 60}, interpolate=False))
     trainer(experiment, tmp_path)(Training("all", 0, 60))
-    tested = on_test(experiment, "all", [0], corpus, score, tmp_path)
+    tested = scores_on_test(experiment, "all", [0], corpus, score, tmp_path)
     assert tested.scores[0] > 0
     assert f1(tested.counts.sum(axis=1)).tolist() == pytest.approx(tested.scores)
 
@@ -613,4 +613,4 @@ def test_a_storage_that_breaks_during_a_search_is_named(tmp_path):
         return 0.5, {}
 
     with pytest.raises(StorageError, match=r"search\.db' cannot be used: .*database"):
-        study.do_one([Training("all", 0, 1)], train)
+        study.run_next([Training("all", 0, 1)], train)

@@ -14,28 +14,28 @@ from spacy.util import load_config, registry
 import spacy_lsbillm.layers.billm_model as billm_model
 from spacy_lsbillm.errors import MaskError, SettingError
 from spacy_lsbillm.search.budget import Budget
-from spacy_lsbillm.search.candidates import under_known_names, values_of, ways_of
+from spacy_lsbillm.search.candidates import combine_ways, parse_values, use_stored_names
 from spacy_lsbillm.search.cost_picture import spread
 from spacy_lsbillm.search.experiment import Experiment
 from spacy_lsbillm.search.outcome import Outcome, Row, Spending
-from spacy_lsbillm.search.pareto import Point, best_within, front
+from spacy_lsbillm.search.pareto import Point, best_within, pareto_front
 from spacy_lsbillm.search.price import BACKWARD, FORWARD, Cost, Prices
 from spacy_lsbillm.search.recommend import recommendations
-from spacy_lsbillm.search.run import choice, run_all
+from spacy_lsbillm.search.run import choose_way, run_all
 from spacy_lsbillm.search.strategies import Grid, Halving, best_so_far
 from spacy_lsbillm.search.study import Study
 from spacy_lsbillm.search.training import Training
 from spacy_lsbillm.search.ways import (
     DIMENSIONS,
     Dimension,
+    display_name,
     file_name,
+    format_settings,
     identity_of,
-    in_words,
     mask_of,
     settings_of,
     shared_settings,
     way_of,
-    write_settings,
 )
 
 pytestmark = pytest.mark.any_stack
@@ -76,17 +76,17 @@ def search(config, output, *more, code=0, command="search"):
 
 @given(st.sampled_from(MASKS), st.dictionaries(st.sampled_from([one.setting for one in DIMENSIONS]), st.integers(0, 9)))
 def test_a_way_says_its_mask_and_its_settings(mask, values):
-    way = way_of(mask, write_settings(values))
+    way = way_of(mask, format_settings(values))
     assert (mask_of(way), settings_of(way)) == (mask, values)
     training = Training.of(way, 3, 8)
     assert training.way == way and training.ways == [way]
-    assert Training.shared(["none", mask], 3, 8, write_settings(values)).ways == [
+    assert Training.shared(["none", mask], 3, 8, format_settings(values)).ways == [
         way_of("none", training.settings),
         way,
     ]
     # Of a search over masks alone it is the mask, also in paths and in what is stored.
     assert (way == mask and file_name(way) == file_name(mask)) == (not values)
-    assert all(str(value) in in_words(way) for value in values.values())
+    assert all(str(value) in display_name(way) for value in values.values())
     assert "unmask_warmup" not in shared_settings(way)
 
 
@@ -106,33 +106,33 @@ def test_the_same_training_under_two_names():
         Training("bits:11", 0, 8, "repeat=1"),
     ]
     # The name that it was trained by, unless the storage knows its own.
-    assert under_known_names(["all repeat=1", "from:2", "layers:0-3"], trainings, 4) == [
+    assert use_stored_names(["all repeat=1", "from:2", "layers:0-3"], trainings, 4) == [
         "bits:11 repeat=1",
         "from:2",
         "bits:11",
     ]
-    assert under_known_names(["all"], trainings, 4) == ["all"]
+    assert use_stored_names(["all"], trainings, 4) == ["all"]
 
 
 def test_every_mask_with_every_setting_at_which_it_fits(experiment):
-    ways, left_out = ways_of(["none", "from:2", "all"], {"repeat": [0, 1], "depth": [2, 4]}, experiment)
+    ways, left_out = combine_ways(["none", "from:2", "all"], {"repeat": [0, 1], "depth": [2, 4]}, experiment)
     assert ways == [
         *("none depth=2", "all depth=2", "none", "from:2", "all"),
         *("none repeat=1 depth=2", "all repeat=1 depth=2", "none repeat=1", "from:2 repeat=1", "all repeat=1"),
     ]
     assert list(left_out) == ["from:2 depth=2", "from:2 repeat=1 depth=2"]
     assert "there is no layer 2" in left_out["from:2 depth=2"]
-    ways, left_out = ways_of(["none", "all"], {"unmask_warmup": [0, 9]}, experiment)
+    ways, left_out = combine_ways(["none", "all"], {"unmask_warmup": [0, 9]}, experiment)
     assert ways == ["none", "all", "all unmask_warmup=9"]
     assert left_out == {"none unmask_warmup=9": "it is the same training as none"}
     with pytest.raises(MaskError, match="there is no layer 9"):
-        ways_of(["none", "from:9"], {"depth": [2, 4]}, experiment)
+        combine_ways(["none", "from:9"], {"depth": [2, 4]}, experiment)
     # Settings of the config itself need no words.
-    ways, _ = ways_of(["none"], {"repeat": [0, 1]}, experiment_of(subject_config(experiment), repeat=1))
+    ways, _ = combine_ways(["none"], {"repeat": [0, 1]}, experiment_of(config_of_experiment(experiment), repeat=1))
     assert ways == ["none repeat=0", "none"]
 
 
-def subject_config(experiment):
+def config_of_experiment(experiment):
     path = experiment.base.parent / "again.cfg"
     experiment.config.to_disk(path, interpolate=False)
     return path
@@ -199,11 +199,11 @@ def test_prices_are_relative_to_the_causal_model(experiment, config):
     assert (half.training, half.prediction) == pytest.approx((0.5, 0.5))
     # Copies have one start piece for all.
     assert 1.8 < double.prediction < 2 and 1.8 < double.training < 2
-    assert prices.training(Training("none", 0, 4)) == pytest.approx(prices.training(Training("none", 1, 4)))
-    assert prices.training(Training("none", 0, 4)) < 1
+    assert prices.training_price(Training("none", 0, 4)) == pytest.approx(prices.training_price(Training("none", 1, 4)))
+    assert prices.training_price(Training("none", 0, 4)) < 1
     # Five masks share one training, and each has an evaluation.
-    shared = prices.training(Training.shared(MASKS, 0, 8))
-    evaluations = [prices.training(Training.shared(MASKS[:n], 0, 8)) for n in (3, 4)]
+    shared = prices.training_price(Training.shared(MASKS, 0, 8))
+    evaluations = [prices.training_price(Training.shared(MASKS[:n], 0, 8)) for n in (3, 4)]
     assert shared > 1 and shared - evaluations[1] == pytest.approx(evaluations[1] - evaluations[0])
     # The unit stays where the config itself repeats.
     assert Prices(experiment_of(config, repeat=1)).cost("none").prediction == pytest.approx(double.prediction)
@@ -259,11 +259,11 @@ def test_a_budget_counts_what_is_under_way_elsewhere(tmp_path):
 
     def busy(training):
         # Another process, while this training is under way.
-        while Study(url, {}).do_one(trainings, train(inner), budget.fits) is not None:
+        while Study(url, {}).run_next(trainings, train(inner), budget.fits) is not None:
             pass
         return train([])(training)
 
-    assert Study(url, {}).do_one(trainings, busy, budget.fits) == Training("none", 0, 8)
+    assert Study(url, {}).run_next(trainings, busy, budget.fits) == Training("none", 0, 8)
     assert inner == [Training("all", 0, 8)]
 
 
@@ -272,16 +272,16 @@ def test_a_budget_that_ends_a_strategy_leaves_the_best_so_far():
     results[Training("all", 1, 8)] = {"all": 0.9}
     # By the seeds that all have.
     assert best_so_far(WAYS, 8, (0, 1), results) == "none repeat=1"
-    assert choice(Grid(WAYS, (0, 1), 8), results, WAYS, (0, 1), 8, Budget(5.0, price)) == "none repeat=1"
+    assert choose_way(Grid(WAYS, (0, 1), 8), results, WAYS, (0, 1), 8, Budget(5.0, price)) == "none repeat=1"
     with pytest.raises(SettingError, match=r"--budget 5 is used up: .* no way was trained in full"):
-        choice(Grid(["from:1"], (0,), 8), results, ["from:1"], (0,), 8, Budget(5.0, price))
+        choose_way(Grid(["from:1"], (0,), 8), results, ["from:1"], (0,), 8, Budget(5.0, price))
 
 
 def test_a_strategy_says_what_it_needs_at_least():
-    assert Grid(WAYS, (0, 1), 8).least(price) == 0.5
+    assert Grid(WAYS, (0, 1), 8).minimum_price(price) == 0.5
     halving = Halving(WAYS, (0, 1), 8)
     # Shared trainings for each of the settings; one of the dearest.
-    assert halving.least(price) == sum(map(price, halving.stage({}))) + 2.0
+    assert halving.minimum_price(price) == sum(map(price, halving.stage({}))) + 2.0
     with pytest.raises(
         SettingError, match=r"--budget 0\.4 is too small: .* at least 0\.5 trainings of the causal model"
     ):
@@ -302,8 +302,8 @@ def test_halving_over_settings_keeps_the_best_at_each_cost():
     assert Counter(len(training.masks) for training in results if len(training.masks) > 1) == {4: 3 * 3}
     own = {training.way for training in results if len(training.masks) == 1 and training.seed == 2}
     assert {"none repeat=1", "none"} <= own
-    assert strategy.chosen(results) == "none repeat=1"
-    assert len(results) <= strategy.trials
+    assert strategy.best(results) == "none repeat=1"
+    assert len(results) <= strategy.n_trainings
     # Ways that differ by a warm-up alone share trainings.
     warm = Halving(["none", "all", "all unmask_warmup=9"], (0,), 8)
     assert warm.stage({}) == [Training("none all", 0, 8)]
@@ -327,8 +327,8 @@ def test_the_front_is_what_no_other_beats(found):
             for other in found
         )
 
-    assert {one.way for one in front(found)} == {one.way for one in found if not beaten(one)}
-    costs = [one.cost for one in front(found)]
+    assert {one.way for one in pareto_front(found)} == {one.way for one in found if not beaten(one)}
+    costs = [one.cost for one in pareto_front(found)]
     assert costs == sorted(costs)
 
 
@@ -386,8 +386,8 @@ def test_from_a_config_to_the_best_way(searched):
     assert results["chosen"] == max(results["rows"], key=lambda row: row["mean"])["way"]
     page, table = (folder / "report.html").read_text(), (folder / "table.md").read_text()
     for way in ways:
-        assert f"<td>{in_words(way)}" in page
-        assert f"| {in_words(way)} " in table or f"| {in_words(way)} (chosen) " in table
+        assert f"<td>{display_name(way)}" in page
+        assert f"| {display_name(way)} " in table or f"| {display_name(way)} (chosen) " in table
     # Scores and costs, the masks, the curves.
     assert page.count("<svg") == page.count("</svg>") == 3
     for purpose in ("best score", "half the cost of that", "cost of the causal model"):
@@ -408,12 +408,12 @@ def test_a_search_goes_on_over_more_ways(config, tmp_path, monkeypatch):
     folder = tmp_path / "out"
     search(config, folder, "--masks", "bits:00 bits:11", command="search-mask")
     with sqlite3.connect(folder / "search.db") as database:
-        (stored,) = database.execute("select count(*) from trial_user_attributes where key = 'training'").fetchone()
+        (stored,) = database.execute("select count(*) from trial_user_attributes where key = 'cell'").fetchone()
         database.execute("""
             update trial_user_attributes set value_json = replace(value_json, ', \\"settings\\": \\"\\"', '')
-            where key = 'training'
+            where key = 'cell'
         """)
-        left = database.execute("select value_json from trial_user_attributes where key = 'training'").fetchall()
+        left = database.execute("select value_json from trial_user_attributes where key = 'cell'").fetchall()
     assert stored == 2 and not any("settings" in text for (text,) in left)
     trained = []
     kept = Experiment.run
@@ -487,5 +487,5 @@ def test_bad_input_is_refused_before_any_work(config, tmp_path, monkeypatch):
 def test_a_setting_that_the_architecture_does_not_know_is_refused(experiment):
     assert "unmask_warmup" in {one.setting for one in DIMENSIONS}
     with pytest.raises(SettingError, match=r"--half-mask '0,1': the architecture .* has no setting 'half_mask'"):
-        values_of(Dimension("half_mask", "half"), "0,1", experiment)
+        parse_values(Dimension("half_mask", "half"), "0,1", experiment)
     assert registry.has("architectures", experiment.model["@architectures"])

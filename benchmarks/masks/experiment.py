@@ -13,9 +13,9 @@ from spacy_lsbillm.files import read_or_make
 from spacy_lsbillm.search.experiment import Experiment
 from spacy_lsbillm.search.first_steps import first_steps
 from spacy_lsbillm.search.masks import all_masks, check_masks
-from spacy_lsbillm.search.on_test import compared_on_test, on_test
+from spacy_lsbillm.search.on_test import scores_on_test, ways_to_test
 from spacy_lsbillm.search.one_shot import one_shot
-from spacy_lsbillm.search.outcome import Tested, scores_of
+from spacy_lsbillm.search.outcome import ScoresOnTest, scores_of
 from spacy_lsbillm.search.page import as_html
 from spacy_lsbillm.search.prediction import Prediction
 from spacy_lsbillm.search.probe import probe
@@ -96,10 +96,10 @@ def run_set(name: str, settings: Settings, data: Path, work: Path) -> tuple[dict
     }
     for label, strategy in strategies.items():
         run_all(strategy, study, train, f"{name}: {label}")
-    finished = study.finished()
+    finished = study.results()
     scores = scores_of(finished)
     cheaper = {
-        label: Chosen(strategy.chosen(scores), sum(training.steps for training in trainings_of(strategy, scores)))
+        label: Chosen(strategy.best(scores), sum(training.steps for training in trainings_of(strategy, scores)))
         for label, strategy in strategies.items()
     }
     predictions = predict(experiment, masks, seeds, study, place, settings.share)
@@ -109,7 +109,7 @@ def run_set(name: str, settings: Settings, data: Path, work: Path) -> tuple[dict
         experiment,
         grid,
         finished,
-        [tested[mask] for mask in compared_on_test(grid.chosen(scores), masks, experiment)],
+        [tested[mask] for mask in ways_to_test(grid.best(scores), masks, experiment)],
         ways=masks,
         seeds=seeds,
     )
@@ -150,12 +150,12 @@ def predict(
 
 def score_on_test(
     experiment: Experiment, masks: list[str], seeds: tuple[int, ...], test: Path, score: str, place: Path
-) -> dict[str, Tested]:
+) -> dict[str, ScoresOnTest]:
     """The test set under every mask: for the analysis, never for a choice."""
     with tqdm(total=len(masks), desc="masks on the test set", unit=" masks") as bar:
 
         def run(mask: str) -> dict[str, Any]:
-            tested = on_test(experiment, mask, seeds, test, score, place)
+            tested = scores_on_test(experiment, mask, seeds, test, score, place)
             bar.update()
             counts = None if tested.counts is None else tested.counts.tolist()
             return {"scores": tested.scores, "counts": counts}
@@ -164,6 +164,6 @@ def score_on_test(
         folder = place / "tested" / test.stem
         found = read_or_make({folder / f"{file_name(mask)}.json": partial(run, mask) for mask in masks})
     return {
-        mask: Tested(mask, one["scores"], None if one["counts"] is None else np.array(one["counts"]))
+        mask: ScoresOnTest(mask, one["scores"], None if one["counts"] is None else np.array(one["counts"]))
         for mask, one in zip(masks, found, strict=True)
     }

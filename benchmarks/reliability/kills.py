@@ -27,7 +27,7 @@ from spacy_lsbillm.pretraining import PretrainingSettings, pretrain
 from spacy_lsbillm.pretraining.run import Places
 from spacy_lsbillm.saving.rewriting import rewrite
 from spacy_lsbillm.search.experiment import Experiment
-from spacy_lsbillm.search.folder import about_run
+from spacy_lsbillm.search.folder import run_details
 from spacy_lsbillm.search.report import write_report
 from spacy_lsbillm.search.run import search
 from spacy_lsbillm.search.strategies import Grid
@@ -285,7 +285,7 @@ class Searching(Job):
         else:
             with _trainings_that_sleep():
                 outcome = search(experiment, plan, study, folder, ways=MASKS, seeds=[0])
-        write_report(folder, outcome, experiment, about_run(Path("search.cfg"), "list", [0], None) | {"base": ""})
+        write_report(folder, outcome, experiment, run_details(Path("search.cfg"), "list", [0], None) | {"base": ""})
 
     def look(self, place: Path) -> None:
         folder = place / "search"
@@ -296,8 +296,8 @@ class Searching(Job):
     def done(self, place: Path) -> None:
         folder = place / "search"
         self.look(place)
-        found = Study(f"sqlite:///{folder / 'search.db'}", Experiment.of(self._config).identity).finished()
-        if sorted(cell.mask for cell in found) != sorted(MASKS):
+        found = Study(f"sqlite:///{folder / 'search.db'}", Experiment.of(self._config).identity).results()
+        if sorted(training.mask for training in found) != sorted(MASKS):
             raise Broken(f"finished are {list(found)}, not one training of each mask")
         expect_clean(place, {"search"})
         names = {"search.db", "search.db.lock", "search.json", ".search.json.lock", ".report.lock", "models"}
@@ -313,7 +313,7 @@ def _trainings_that_sleep() -> Iterator[None]:
 
     kept = run.trainer
     record = {"curve": [], "seconds": 0.0, "scores": {}, "loss": 0.0}
-    run.trainer = lambda experiment, folder, use_gpu: lambda cell: (0.5 if cell.mask == "all" else 0.25, record)  # type: ignore[assignment]
+    run.trainer = lambda *_: lambda training: (0.5 if training.mask == "all" else 0.25, record)  # type: ignore[assignment]
     try:
         yield
     finally:

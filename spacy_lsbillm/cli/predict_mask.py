@@ -78,7 +78,7 @@ def predict_mask_cli(
     """
     try:
         check_extra()
-        from ..search.folder import about_run
+        from ..search.folder import run_details
         from ..search.ranking import Ranking, RankingSettings
 
         config = load_overridden(config_path, parse_config_overrides(ctx.args))
@@ -86,7 +86,7 @@ def predict_mask_cli(
         settings = RankingSettings(predictor.value, layer_groups, chosen_masks, numbers("--seeds", seeds), share, then)
         ranking = Ranking(config, component, settings, test)
         setup_gpu(gpu_id)
-        found = ranking.run(output, storage, about_run(config_path, predictor.value, settings.seeds, test), gpu_id)
+        found = ranking.run(output, storage, run_details(config_path, predictor.value, settings.seeds, test), gpu_id)
         print("\n" + found.paths["ranking"].read_text(encoding="utf8"))
         if found.search is not None:
             show(found.search)

@@ -160,8 +160,8 @@ def run_search(
     RAISES (ValueError): Something does not fit.
     """
     check_extra()
-    from ..search.folder import Search, SearchSettings, about_run
-    from ..search.on_ray import RayTrials
+    from ..search.folder import Search, SearchSettings, run_details
+    from ..search.on_ray import RayCluster
 
     if workers is not None and (ray is None or workers < 1):
         raise SettingError(
@@ -170,15 +170,16 @@ def run_search(
         )
     if ray is None:
         setup_gpu(gpu_id)
-    with RayTrials(ray, workers, gpu_id >= 0) if ray is not None else contextlib.nullcontext() as cluster:
+    with RayCluster(ray, workers, gpu_id >= 0) if ray is not None else contextlib.nullcontext() as cluster:
         search = Search(config, component, SearchSettings(strategy, groups, masks, varied, seeds), test, budget)
         experiment = search.experiment
         for way, why in search.left_out.items():
             msg.info(f"{way} is not tried: {why}")
         msg.info(
             f"{len(search.ways)} {'ways' if varied else 'masks'} of {experiment.n_layers} layers, seeds "
-            f"{', '.join(map(str, seeds))}, at most {search.plan.trials} trainings of up to {experiment.steps} steps"
+            f"{', '.join(map(str, seeds))}, at most {search.strategy.n_trainings} trainings of up to "
+            f"{experiment.steps} steps"
         )
-        about = about_run(config_path, strategy if masks is None else "list", seeds, test)
-        elsewhere = cluster.of(search.experiment, output) if cluster else None
-        show(search.run(output, storage, about, gpu_id, elsewhere))
+        about = run_details(config_path, strategy if masks is None else "list", seeds, test)
+        remote = cluster.trainer_for(search.experiment, output) if cluster else None
+        show(search.run(output, storage, about, gpu_id, remote))

@@ -22,7 +22,7 @@ class Budget:
     total: float
     price: Callable[[Training], float]
 
-    def spent(self, trainings: Iterable[Training]) -> float:
+    def total_price(self, trainings: Iterable[Training]) -> float:
         """The price of all given trainings together.
 
         trainings (Iterable[Training]): The trainings that are finished or running.
@@ -35,14 +35,14 @@ class Budget:
         taken (Collection[Training]): The trainings that are finished or running.
         training (Training): The training to start.
         """
-        return self.spent(taken) + self.price(training) <= self.total * (1 + ROUNDING)
+        return self.total_price(taken) + self.price(training) <= self.total * (1 + ROUNDING)
 
     def check(self, strategy: Strategy) -> None:
         """Refuse a budget that is too small for a strategy to choose anything.
 
         RAISES (SettingError): The budget is below the least that the strategy needs.
         """
-        least = strategy.least(self.price)
+        least = strategy.minimum_price(self.price)
         if not least <= self.total * (1 + ROUNDING):
             raise SettingError(
                 f"--budget {self.total:g} is too small: this search needs at least {least:.3g} trainings of the causal "

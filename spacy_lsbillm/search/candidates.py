@@ -13,12 +13,12 @@ from ..errors import MaskError, SettingError
 from .experiment import Experiment
 from .masks import check_masks
 from .training import Training
-from .ways import DIMENSIONS, Dimension, identity_of, mask_of, way_of, write_settings
+from .ways import DIMENSIONS, Dimension, format_settings, identity_of, mask_of, way_of
 
 ALL = "all"
 
 
-def values_of(dimension: Dimension, text: str, experiment: Experiment) -> list[int]:
+def parse_values(dimension: Dimension, text: str, experiment: Experiment) -> list[int]:
     """Parse the values that an option gives for a setting.
 
     text (str): Whole numbers with commas between them; for the depth also "all", which is the depth of the base.
@@ -34,18 +34,18 @@ def values_of(dimension: Dimension, text: str, experiment: Experiment) -> list[i
     layers = base_layers(experiment)
     deepest = {ALL: str(layers)} if dimension.setting == "depth" else {}
     try:
-        found = [int(deepest.get(part.strip(), part)) for part in text.split(",")]
+        values = [int(deepest.get(part.strip(), part)) for part in text.split(",")]
     except ValueError as error:
         also = ', or "all"' if deepest else ""
         raise SettingError(
             f"{dimension.option} {text!r}: give whole numbers with commas between them{also}."
         ) from error
     least = 1 if deepest else 0
-    if len(set(found)) < len(found) or min(found) < least:
+    if len(set(values)) < len(values) or min(values) < least:
         raise SettingError(f"{dimension.option} {text!r}: give each value once, none below {least}.")
-    if deepest and max(found) > layers:
+    if deepest and max(values) > layers:
         raise SettingError(f"{dimension.option} {text!r}: the base has {layers} layers. Use 1 to {layers}.")
-    return found
+    return values
 
 
 def base_layers(experiment: Experiment) -> int:
@@ -54,7 +54,7 @@ def base_layers(experiment: Experiment) -> int:
     return int(read_config(experiment.base, BaseSettings(model["name"], model.get("revision"))).num_hidden_layers)
 
 
-def ways_of(
+def combine_ways(
     masks: Sequence[str], values: Mapping[str, Sequence[int]], experiment: Experiment
 ) -> tuple[list[str], dict[str, str]]:
     """Combine masks with values of other settings, in the order of the settings and then of the masks.
@@ -69,27 +69,27 @@ def ways_of(
     if not values:
         check_masks(masks, experiment.n_layers)
         return list(masks), {}
-    varied = [one for one in DIMENSIONS if one.setting in values]
-    found: dict[tuple[Any, ...], str] = {}
+    varied = [dimension.setting for dimension in DIMENSIONS if dimension.setting in values]
+    ways: dict[tuple[Any, ...], str] = {}
     same: dict[str, str] = {}
     unfit: dict[str, MaskError] = {}
-    for combination in product(*(values[one.setting] for one in varied)):
-        pairs = dict(zip((one.setting for one in varied), combination, strict=True))
+    for combination in product(*(values[setting] for setting in varied)):
+        pairs = dict(zip(varied, combination, strict=True))
         own = {name: value for name, value in pairs.items() if value != _configured(name, experiment)}
         for mask in masks:
-            way = way_of(mask, write_settings(own))
+            way = way_of(mask, format_settings(own))
             try:
-                first = found.setdefault(identity_of(way, experiment.n_layers), way)
+                first = ways.setdefault(identity_of(way, experiment.n_layers), way)
             except MaskError as error:
                 unfit[way] = error
             else:
                 if first != way:
                     same[way] = f"it is the same training as {first}"
-    fitting = {mask_of(way) for way in (*found.values(), *same)}
+    fitting = {mask_of(way) for way in (*ways.values(), *same)}
     for way, why in unfit.items():
         if mask_of(way) not in fitting:
             raise why
-    return list(found.values()), same | {way: str(why) for way, why in unfit.items()}
+    return list(ways.values()), same | {way: str(why) for way, why in unfit.items()}
 
 
 def _configured(setting: str, experiment: Experiment) -> int:
@@ -99,7 +99,7 @@ def _configured(setting: str, experiment: Experiment) -> int:
     return int(experiment.model.get(setting) or default or 0)
 
 
-def under_known_names(ways: Sequence[str], trainings: Collection[Training], n_layers: int) -> list[str]:
+def use_stored_names(ways: Sequence[str], trainings: Collection[Training], n_layers: int) -> list[str]:
     """Give each way the name under which it was trained before, so that it is not trained again under another: "all"
     and "bits:1111" can be the same way.
 

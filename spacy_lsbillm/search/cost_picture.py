@@ -5,8 +5,8 @@ from typing import Any
 from ..pages import pyplot, svg
 from .colours import BIDIRECTIONAL, CHOSEN
 from .outcome import Outcome
-from .pareto import Point, front
-from .ways import in_words
+from .pareto import Point, pareto_front
+from .ways import display_name
 
 # Height of a line of text in inches, and the number of points up to which all are named; of more points, only those on
 # the front, the chosen one and the causal model.
@@ -28,7 +28,7 @@ def cost_picture(outcome: Outcome, causal: str | None) -> str:
         return ""
     most = max(point.seeds for point in points)
     settled = next(point.seeds for point in points if point.way == outcome.chosen)
-    best = front([point for point in points if point.seeds >= settled])
+    best = pareto_front([point for point in points if point.seeds >= settled])
     named = points if len(points) <= MOST_NAMES else [*best]
     for point in points:
         if point not in named and point.way in (outcome.chosen, causal):
@@ -98,7 +98,7 @@ def spread(wanted: list[float], gap: float) -> list[float]:
 
 
 def _name(point: Point, chosen: str) -> str:
-    return in_words(point.way) + (" (chosen)" if point.way == chosen else "")
+    return display_name(point.way) + (" (chosen)" if point.way == chosen else "")
 
 
 def _colour(point: Point, chosen: str, best: list[Point]) -> str:

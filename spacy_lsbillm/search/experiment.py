@@ -118,17 +118,17 @@ class Experiment:
         Two searches may share a storage or a folder only if these agree.
         """
         plain = self.config.interpolate()
-        found: dict[str, Any] = {"base": fingerprint(self.base)}
+        identity: dict[str, Any] = {"base": fingerprint(self.base)}
         if len(billm_blocks(plain)) > 1:
-            found["component"] = self.component
+            identity["component"] = self.component
         corpora, contents = _without_paths(plain.get("corpora", {}))
         sections = {name: plain.get(name, {}) for name in ("nlp", "components", "training", "initialize")}
         for section, content in {**sections, "corpora": corpora}.items():
-            found[section] = hashlib.sha256(Config({section: content}).to_str().encode()).hexdigest()
+            identity[section] = hashlib.sha256(Config({section: content}).to_str().encode()).hexdigest()
         for name, path in {**contents, **plain.get("paths", {})}.items():
             if path and (digest := _digest(Path(path))):
-                found[f"paths.{name}"] = digest
-        return found
+                identity[f"paths.{name}"] = digest
+        return identity
 
     def config_of(self, training: Training) -> Config:
         """The config of a training.
@@ -163,8 +163,8 @@ class Experiment:
     @property
     def model(self) -> dict[str, Any]:
         """The settings of the model, as in the config."""
-        found: dict[str, Any] = self.config.interpolate()["components"][self.component]["model"]
-        return found
+        settings: dict[str, Any] = self.config.interpolate()["components"][self.component]["model"]
+        return settings
 
     def corpora(self) -> tuple[Reader, Reader]:
         """The readers of the training corpus and of the development corpus."""

@@ -23,7 +23,7 @@ PERMUTATIONS = 10_000
 
 
 @dataclass(frozen=True)
-class Extended:
+class ExtensionPair:
     """A mask and another one that extends it.
 
     before (str), after (str): The two masks, in mask notation.
@@ -39,7 +39,7 @@ class Extended:
 class Extension:
     """The result of the paired test.
 
-    pairs (list[Extended]): All pairs.
+    pairs (list[ExtensionPair]): All pairs.
     mean (float): The mean of their gains.
     p (float): The p-value of a one-sided paired t-test over pairs of mean scores, as in the paper. Pairs share masks,
         so they are not independent, and this value is too small.
@@ -48,7 +48,7 @@ class Extension:
         masks make no difference.
     """
 
-    pairs: list[Extended]
+    pairs: list[ExtensionPair]
     mean: float
     p: float
     p_permuted: float
@@ -86,13 +86,13 @@ def extension_test(scores: Mapping[str, Sequence[float]], n_layers: int, seed: i
     gains = means[after] - means[before]
     with np.errstate(divide="ignore", invalid="ignore"):
         p = float(ttest_rel(means[before], means[after], alternative="less").pvalue)
-    dealt = np.random.default_rng(seed).permuted(np.broadcast_to(table, (PERMUTATIONS, *table.shape)), axis=1)
-    dealt_means = dealt.mean(axis=2)
-    by_chance = (dealt_means[:, after] - dealt_means[:, before]).mean(axis=1)
+    permuted = np.random.default_rng(seed).permuted(np.broadcast_to(table, (PERMUTATIONS, *table.shape)), axis=1)
+    permuted_means = permuted.mean(axis=2)
+    by_chance = (permuted_means[:, after] - permuted_means[:, before]).mean(axis=1)
     # A tolerance, since sums in another order differ in their last digits.
     as_large = int((by_chance >= gains.mean() - 1e-12).sum())
     return Extension(
-        [Extended(*pair, float(gain)) for pair, gain in zip(pairs, gains, strict=True)],
+        [ExtensionPair(*pair, float(gain)) for pair, gain in zip(pairs, gains, strict=True)],
         float(gains.mean()),
         # The test gives NaN if no pair differs.
         p if np.isfinite(p) else 1.0,

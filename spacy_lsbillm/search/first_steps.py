@@ -54,13 +54,13 @@ def first_steps(
     """
     steps = short_length(experiment.steps, share)
     run_all(Grid(masks, seeds, steps), study, trainer(experiment, folder, use_gpu), "short trainings")
-    found = study.finished()
-    runs = {mask: [found[Training(mask, seed, steps)] for seed in seeds] for mask in masks}
-    by_seed = {mask: [-one.record["loss"] if by_loss else one.score for one in runs[mask]] for mask in masks}
+    results = study.results()
+    runs = {mask: [results[Training(mask, seed, steps)] for seed in seeds] for mask in masks}
+    by_seed = {mask: [-run.record["loss"] if by_loss else run.score for run in runs[mask]] for mask in masks}
     return Prediction(
         "first-loss" if by_loss else "first-steps",
         {mask: mean(scores) for mask, scores in by_seed.items()},
         steps * len(masks) * len(seeds),
-        sum(one.record["seconds"] for ones in runs.values() for one in ones),
+        sum(run.record["seconds"] for own in runs.values() for run in own),
         by_seed,
     )

@@ -13,13 +13,13 @@ from thinc.api import Config
 from ..errors import SettingError
 from ..pages import check_plots
 from .budget import Budget
-from .candidates import under_known_names, values_of, ways_of
+from .candidates import combine_ways, parse_values, use_stored_names
 from .experiment import Experiment, check_dev_corpus
 from .masks import all_masks
 from .outcome import Outcome
 from .price import Prices
 from .report import write_report
-from .run import Elsewhere, search
+from .run import RemoteTrainer, search
 from .shared import check_shared
 from .strategies import Greedy, Grid, Halving, Strategy
 from .study import Study, claim_folder
@@ -74,24 +74,26 @@ class Search:
         test: Path | None = None,
         budget: float | None = None,
     ) -> None:
-        self.experiment = checked_experiment(config, component, test)
+        self.experiment = create_experiment(config, component, test)
         self._settings, self._test = settings, test
-        varied = {one.setting: one for one in DIMENSIONS if one.setting in settings.varied}
-        values = {name: values_of(one, settings.varied[name], self.experiment) for name, one in varied.items()}
+        varied = {dimension.setting: dimension for dimension in DIMENSIONS if dimension.setting in settings.varied}
+        values = {
+            name: parse_values(dimension, settings.varied[name], self.experiment) for name, dimension in varied.items()
+        }
         if settings.strategy == "greedy" and settings.masks is None and values:
-            options = ", ".join(one.option for one in varied.values())
+            options = ", ".join(dimension.option for dimension in varied.values())
             raise SettingError(
                 f"--strategy greedy varies only masks. Leave out {options}, or use --strategy grid or halving."
             )
-        masks = settings.masks or masks_of(settings.groups, None if values else self.experiment.n_layers)
+        masks = settings.masks or masks_of_groups(settings.groups, None if values else self.experiment.n_layers)
         # What is left out: combinations that are not tried, with the reason.
-        self.ways, self.left_out = ways_of(masks, values, self.experiment)
+        self.ways, self.left_out = combine_ways(masks, values, self.experiment)
         # This also refuses settings that do not fit the base.
         self._prices = Prices(self.experiment)
-        self.plan = self._planned(self.ways)
-        self._budget = None if budget is None else Budget(budget, self._prices.training)
+        self.strategy = self._create_strategy(self.ways)
+        self._budget = None if budget is None else Budget(budget, self._prices.training_price)
         if self._budget is not None:
-            self._budget.check(self.plan)
+            self._budget.check(self.strategy)
         self.experiment.check_scores(test)
 
     def run(
@@ -100,19 +102,19 @@ class Search:
         storage: str | None,
         about: dict[str, Any],
         use_gpu: int,
-        elsewhere: Elsewhere | None = None,
+        remote: RemoteTrainer | None = None,
     ) -> SearchReport:
         """Search, or resume a search, and write the report.
 
         output (Path), storage (str | None): See `open_study`.
-        about (dict): See `about_run`.
-        elsewhere (Elsewhere | None): Trains in other processes; None: this process trains.
+        about (dict): See `run_details`.
+        remote (RemoteTrainer | None): Trains in other processes; None: this process trains.
         """
         study = open_study(output, storage, self.experiment)
-        ways = under_known_names(self.ways, study.taken(), self.experiment.n_layers)
+        ways = use_stored_names(self.ways, study.trainings(), self.experiment.n_layers)
         return search_and_report(
             self.experiment,
-            self._planned(ways),
+            self._create_strategy(ways),
             study,
             output,
             about,
@@ -122,10 +124,10 @@ class Search:
             use_gpu=use_gpu,
             prices=self._prices,
             budget=self._budget,
-            elsewhere=elsewhere,
+            remote=remote,
         )
 
-    def _planned(self, ways: Sequence[str]) -> Strategy:
+    def _create_strategy(self, ways: Sequence[str]) -> Strategy:
         settings, steps = self._settings, self.experiment.steps
         # Computed for every strategy, since this refuses settings that do not fit the base.
         costs = {way: self._prices.cost(way).prediction for way in ways}
@@ -139,7 +141,7 @@ class Search:
         return Greedy(settings.groups[0], settings.seeds, steps)
 
 
-def checked_experiment(config: Config, component: str | None, test: Path | None) -> Experiment:
+def create_experiment(config: Config, component: str | None, test: Path | None) -> Experiment:
     """Create the experiment of a config, and check its corpora and what the report needs.
 
     RAISES (ValueError): matplotlib is not installed, a corpus is missing, or the config cannot be searched.
@@ -151,7 +153,7 @@ def checked_experiment(config: Config, component: str | None, test: Path | None)
     return Experiment.of(config, component)
 
 
-def masks_of(groups: Sequence[int], n_layers: int | None) -> list[str]:
+def masks_of_groups(groups: Sequence[int], n_layers: int | None) -> list[str]:
     """The masks of several numbers of groups, each mask once.
 
     n_layers (int | None): The layers of the model, to recognize masks that unmask the same layers; None if several
@@ -179,7 +181,7 @@ def open_study(output: Path, storage: str | None, experiment: Experiment) -> Stu
     return study
 
 
-def about_run(config_path: Path, strategy: str, seeds: Sequence[int], test: Path | None) -> dict[str, Any]:
+def run_details(config_path: Path, strategy: str, seeds: Sequence[int], test: Path | None) -> dict[str, Any]:
     """What a result file records besides the results: config, strategy, seeds, test corpus, versions."""
     return {
         "config": str(config_path),
@@ -192,13 +194,13 @@ def about_run(config_path: Path, strategy: str, seeds: Sequence[int], test: Path
 
 
 def search_and_report(
-    experiment: Experiment, plan: Strategy, study: Study, output: Path, about: dict[str, Any], **settings: Any
+    experiment: Experiment, strategy: Strategy, study: Study, output: Path, about: dict[str, Any], **settings: Any
 ) -> SearchReport:
     """Search and write the report.
 
     settings: The keyword arguments of `search.run.search`.
     """
-    outcome = search(experiment, plan, study, output, **settings)
+    outcome = search(experiment, strategy, study, output, **settings)
     return SearchReport(
         outcome, write_report(output, outcome, experiment, about | {"base": experiment.identity["base"]})
     )

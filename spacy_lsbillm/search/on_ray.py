@@ -19,7 +19,7 @@ from ..cluster import connected, last_line, room_of
 from ..errors import SettingError
 from ..files import TemporaryFolder, put_in_place
 from .experiment import Experiment
-from .run import Elsewhere
+from .run import RemoteTrainer
 from .trainer import model_folder, trainer
 from .training import Training
 
@@ -29,7 +29,7 @@ LIBRARIES = ("spacy-lsbillm", "spacy", "spacy-transformers", "thinc", "torch", "
 
 
 @dataclass(frozen=True)
-class _Trained:
+class _NodeResult:
     """What a node sends back after a training.
 
     score (float), record (dict): See `trainer.trainer`.
@@ -41,19 +41,19 @@ class _Trained:
     model: bytes | None
 
 
-def identity_of(experiment: Experiment) -> dict[str, Any]:
+def node_requirements(experiment: Experiment) -> dict[str, Any]:
     """What must be the same on a node as where the command runs: the config, the content of base and corpora, and the
     versions of the libraries."""
     return {**experiment.identity, **{f"version of {name}": version(name) for name in LIBRARIES}}
 
 
-def trial(
+def train_on_node(
     config: Config, component: str, training: Training, expected: Mapping[str, Any], gpu: bool, folder: str
-) -> _Trained:
+) -> _NodeResult:
     """Run one training on a node of the cluster.
 
     config (Config), component (str): The config and the component of the `Experiment`.
-    expected (Mapping): The `identity_of` of the experiment where the command runs.
+    expected (Mapping): The `node_requirements` of the experiment where the command runs.
     gpu (bool): Whether to compute on a GPU.
     folder (str): The folder in which the command was started, to resolve relative names; ignored if the node has no
         such folder.
@@ -65,8 +65,8 @@ def trial(
         # Ray makes only its own GPU visible to a task.
         spacy.require_gpu(0)
     experiment = Experiment.of(config, component)
-    found = identity_of(experiment)
-    differing = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
+    present = node_requirements(experiment)
+    differing = sorted(name for name in {*expected, *present} if expected.get(name) != present.get(name))
     if differing:
         raise SettingError(
             f"the node {os.uname().nodename} differs from the machine of the command in: {', '.join(differing)}. It "
@@ -74,10 +74,10 @@ def trial(
         )
     with TemporaryFolder() as place:
         score, record = trainer(experiment, place, 0 if gpu else -1)(training)
-        return _Trained(score, record, _packed(model_folder(place, training)))
+        return _NodeResult(score, record, _pack(model_folder(place, training)))
 
 
-def _packed(folder: Path) -> bytes | None:
+def _pack(folder: Path) -> bytes | None:
     if not folder.is_dir():
         return None
     content = io.BytesIO()
@@ -97,7 +97,7 @@ def _unpack(content: bytes, folder: Path) -> None:
     put_in_place(partial, folder)
 
 
-class RayTrials:
+class RayCluster:
     """A Ray cluster that runs trainings, each on one core, or on one GPU and one core. Leaving the context ends the
     trainings that are running.
 
@@ -123,24 +123,24 @@ class RayTrials:
             )
         # A training that fails would fail on any node: its error is reported, and it is not started again.
         options: dict[str, Any] = {"num_cpus": 1, "max_retries": RETRIES, "retry_exceptions": False}
-        self._remote = self._ray.remote(**options, **({"num_gpus": 1} if gpu else {}))(trial)
+        self._remote = self._ray.remote(**options, **({"num_gpus": 1} if gpu else {}))(train_on_node)
 
-    def of(self, experiment: Experiment, folder: Path) -> Elsewhere:
+    def trainer_for(self, experiment: Experiment, folder: Path) -> RemoteTrainer:
         """Create the trainer of a search on the cluster.
 
         folder (Path): The folder on this machine in which the models of trainings in full are kept.
         """
-        expected = identity_of(experiment)
+        expected = node_requirements(experiment)
 
         def train(training: Training) -> tuple[float, dict[str, Any]]:
-            trained = self._trained(experiment, training, expected)
-            if trained.model is not None:
-                _unpack(trained.model, model_folder(folder, training))
-            return trained.score, trained.record
+            result = self._train(experiment, training, expected)
+            if result.model is not None:
+                _unpack(result.model, model_folder(folder, training))
+            return result.score, result.record
 
-        return Elsewhere(train, self.at_once, self.stop)
+        return RemoteTrainer(train, self.at_once, self.stop)
 
-    def _trained(self, experiment: Experiment, training: Training, expected: Mapping[str, Any]) -> _Trained:
+    def _train(self, experiment: Experiment, training: Training, expected: Mapping[str, Any]) -> _NodeResult:
         settings = f" ({training.settings})" if training.settings else ""
         which = f"the training under {training.mask!r}{settings} with seed {training.seed}"
         with self._lock:
@@ -151,7 +151,7 @@ class RayTrials:
             )
             self._calls.add(call)
         try:
-            trained: _Trained = self._ray.get(call)
+            result: _NodeResult = self._ray.get(call)
         except self._ray.exceptions.TaskCancelledError as error:
             raise SettingError(f"{which} was stopped because the search is over.") from error
         except self._ray.exceptions.RayTaskError as error:
@@ -164,7 +164,7 @@ class RayTrials:
         finally:
             with self._lock:
                 self._calls.discard(call)
-        return trained
+        return result
 
     def stop(self) -> None:
         """End all trainings that are running."""
@@ -174,7 +174,7 @@ class RayTrials:
         for call in calls:
             self._ray.cancel(call, force=True)
 
-    def __enter__(self) -> "RayTrials":
+    def __enter__(self) -> "RayCluster":
         return self
 
     def __exit__(

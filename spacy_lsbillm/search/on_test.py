@@ -13,20 +13,20 @@ from spacy.training.loop import DIR_MODEL_BEST
 from spacy.util import load_model
 
 from .experiment import Experiment
-from .outcome import Tested
+from .outcome import ScoresOnTest
 from .significance import counts_for
 from .trainer import Train, model_folder, trainer
 from .training import Training
-from .ways import same_layers
+from .ways import find_same_way
 
 BASELINES = ("none", "all")
 
 
-def compared_on_test(chosen: str, ways: Sequence[str], experiment: Experiment) -> list[str]:
+def ways_to_test(chosen: str, ways: Sequence[str], experiment: Experiment) -> list[str]:
     """The chosen way and the baselines, under the names they have among the ways of the search."""
     compared = [chosen]
     for baseline in BASELINES:
-        same = same_layers(baseline, [*compared, *ways], experiment.n_layers) or baseline
+        same = find_same_way(baseline, [*compared, *ways], experiment.n_layers) or baseline
         if same not in compared:
             compared.append(same)
     return compared
@@ -42,7 +42,7 @@ def _threshold(nlp: Language) -> float | None:
     return None
 
 
-def on_test(
+def scores_on_test(
     experiment: Experiment,
     way: str,
     seeds: Sequence[int],
@@ -50,12 +50,12 @@ def on_test(
     score: str,
     folder: Path,
     train: Train | None = None,
-) -> Tested:
+) -> ScoresOnTest:
     """Score the models of a way's trainings in full on a test set.
 
     folder (Path): The folder in which the trainings have left the models.
     train (Callable | None): Repeats a training whose model is missing; None: `trainer` does, on the CPU.
-    RETURNS (Tested): One score per seed, and the counts behind it.
+    RETURNS (ScoresOnTest): One score per seed, and the counts behind it.
     """
     scores, counts = [], []
     for seed in seeds:
@@ -75,4 +75,4 @@ def on_test(
         count = counts_for(score, _threshold(nlp))
         if count is not None:
             counts.append([count(example) for example in examples])
-    return Tested(way, scores, np.array(counts) if counts else None)
+    return ScoresOnTest(way, scores, np.array(counts) if counts else None)

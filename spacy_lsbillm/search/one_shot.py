@@ -21,15 +21,15 @@ def one_shot(
     study (Study), folder (Path): Where the trainings are recorded and kept; finished ones are not repeated.
     RETURNS (Prediction): The ranking, and what it cost.
     """
-    plan = Shared(masks, seeds, experiment.steps)
-    run_all(plan, study, trainer(experiment, folder, use_gpu), "trainings under all masks")
-    results = study.finished()
-    found = [results[training] for training in plan.trainings]
-    by_seed = {mask: [one.by_mask[mask] for one in found] for mask in masks}
+    strategy = Shared(masks, seeds, experiment.steps)
+    run_all(strategy, study, trainer(experiment, folder, use_gpu), "trainings under all masks")
+    results = study.results()
+    shared = [results[training] for training in strategy.trainings]
+    by_seed = {mask: [result.by_mask[mask] for result in shared] for mask in masks}
     return Prediction(
         "one-shot",
         {mask: mean(scores) for mask, scores in by_seed.items()},
         experiment.steps * len(seeds),
-        sum(one.record["seconds"] for one in found),
+        sum(result.record["seconds"] for result in shared),
         by_seed,
     )

@@ -11,7 +11,7 @@ from .pareto import Point
 from .price import Cost
 from .significance import Difference
 from .strategies import Results, Shared
-from .study import Finished
+from .study import TrainingResult
 from .training import Training
 
 
@@ -43,7 +43,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Tested:
+class ScoresOnTest:
     """The scores of a way on the test set.
 
     way (str): The way.
@@ -82,7 +82,7 @@ class Outcome:
     shared (list[Row]): All ways with their scores in the shared trainings; empty if there were none.
     steps (int): The steps of all trainings that led to the choice, including those of a prediction.
     grid_steps (int): The steps of the full grid over all ways that were considered, with the same seeds.
-    tested (list[Tested]): The chosen way, "none" and "all" on the test set; empty without one.
+    tested (list[ScoresOnTest]): The chosen way, "none" and "all" on the test set; empty without one.
     differences (dict): The difference between the chosen way and each of the others on the test set.
     extension (Extension | None): The test on the development set whether it helps to unmask more layers towards the
         output. None unless all masks were trained in full and there are enough pairs.
@@ -94,7 +94,7 @@ class Outcome:
     shared: list[Row]
     steps: int
     grid_steps: int
-    tested: list[Tested]
+    tested: list[ScoresOnTest]
     differences: dict[str, Difference]
     extension: Extension | None = None
     spending: Spending | None = None
@@ -113,23 +113,25 @@ class Outcome:
         ]
 
 
-def scores_of(results: dict[Training, Finished]) -> Results:
+def scores_of(results: dict[Training, TrainingResult]) -> Results:
     """The scores of finished trainings, in the form that strategies take."""
     return {training: finished.by_way for training, finished in results.items()}
 
 
-def shared_rows(results: dict[Training, Finished], ways: Sequence[str], seeds: Sequence[int], steps: int) -> list[Row]:
+def shared_rows(
+    results: dict[Training, TrainingResult], ways: Sequence[str], seeds: Sequence[int], steps: int
+) -> list[Row]:
     """The scores of all ways in the shared trainings; empty if these were not run. The seconds in each row are those of
     all shared trainings together."""
-    plan = Shared(ways, seeds, steps)
-    if len(ways) < 2 or any(training not in results for training in plan.trainings):
+    strategy = Shared(ways, seeds, steps)
+    if len(ways) < 2 or any(training not in results for training in strategy.trainings):
         return []
-    seconds = sum(results[training].record["seconds"] for training in plan.trainings)
+    seconds = sum(results[training].record["seconds"] for training in strategy.trainings)
     scores = scores_of(results)
-    return [Row(way, steps, plan.scores(way, scores), seconds, []) for way in ways]
+    return [Row(way, steps, strategy.scores(way, scores), seconds, []) for way in ways]
 
 
-def rows_of(results: dict[Training, Finished], ways: Sequence[str], seeds: Sequence[int]) -> list[Row]:
+def rows_of(results: dict[Training, TrainingResult], ways: Sequence[str], seeds: Sequence[int]) -> list[Row]:
     """The rows of a search, longest trainings first.
 
     ways (Sequence[str]): The ways in the order of the rows; other ways in the storage follow.
@@ -140,15 +142,15 @@ def rows_of(results: dict[Training, Finished], ways: Sequence[str], seeds: Seque
     order = [*ways, *sorted({training.way for training in own} - set(ways))]
     for steps in lengths:
         for way in order:
-            found = [results[training] for seed in seeds if (training := Training.of(way, seed, steps)) in results]
-            if found:
+            trained = [results[training] for seed in seeds if (training := Training.of(way, seed, steps)) in results]
+            if trained:
                 rows.append(
                     Row(
                         way,
                         steps,
-                        [one.score for one in found],
-                        sum(one.record["seconds"] for one in found),
-                        [one.record["curve"] for one in found],
+                        [result.score for result in trained],
+                        sum(result.record["seconds"] for result in trained),
+                        [result.record["curve"] for result in trained],
                     )
                 )
     return rows

@@ -10,20 +10,20 @@ from .cost_picture import cost_picture
 from .experiment import Experiment
 from .outcome import Outcome, Row
 from .tables import numbers_as_markdown, recommended_lines, words_for
-from .ways import in_words, layers_of, plan_for, same_layers
+from .ways import display_name, find_same_way, layers_of, plan_for
 
 
 def as_html(outcome: Outcome, experiment: Experiment, about: dict[str, Any]) -> str:
     """Write the result as an HTML page in one file: score against cost, the layers and scores of each way, the learning
     curves, the tables.
 
-    about (dict): See `about_run`.
+    about (dict): See `run_details`.
     """
     rows = [row for row in outcome.rows if row.steps == max(one.steps for one in outcome.rows)]
     short = sorted({row.steps for row in outcome.rows} - {rows[0].steps})
     parts = [
         f"<h1>Which way to see right: {html.escape(str(about['config']))}</h1>",
-        f"<p>Chosen on the development set: <b>{html.escape(in_words(outcome.chosen))}</b>, "
+        f"<p>Chosen on the development set: <b>{html.escape(display_name(outcome.chosen))}</b>, "
         f"{words_for(outcome.chosen, experiment.n_layers)}. {outcome.steps:,} steps of training, "
         f"{outcome.steps / outcome.grid_steps:.0%} of those of the full grid.</p>",
         markdown_as_html("\n".join(recommended_lines(outcome))),
@@ -58,7 +58,7 @@ def as_html(outcome: Outcome, experiment: Experiment, about: dict[str, Any]) -> 
 
 def _cost_parts(outcome: Outcome, experiment: Experiment) -> list[str]:
     """The plot of score against cost; nothing if all ways cost the same."""
-    causal = same_layers("none", [point.way for point in outcome.points], experiment.n_layers)
+    causal = find_same_way("none", [point.way for point in outcome.points], experiment.n_layers)
     picture = cost_picture(outcome, causal)
     if not picture:
         return []
@@ -80,7 +80,9 @@ def _picture(rows: list[Row], chosen: str, experiment: Experiment) -> str:
         colour = CHOSEN if row.way == chosen else "black"
         right.plot([100 * score for score in row.scores], [y] * len(row.scores), "o", color=colour, markersize=4)
         right.plot([100 * row.mean] * 2, [y - 0.3, y + 0.3], color=colour, linewidth=2)
-    left.set_yticks(range(len(rows)), [in_words(row.way) + (" (chosen)" if row.way == chosen else "") for row in rows])
+    left.set_yticks(
+        range(len(rows)), [display_name(row.way) + (" (chosen)" if row.way == chosen else "") for row in rows]
+    )
     left.set_xlabel("layer")
     deepest = max(layers_of(row.way, experiment.n_layers) for row in rows)
     left.set_xticks(range(0, deepest, max(1, deepest // 8)))
@@ -105,7 +107,7 @@ def _curves(rows: list[Row], chosen: str) -> str:
                 [100 * score for _, score in curve],
                 color=CHOSEN if marked else "#999999",
                 linewidth=1.8 if marked else 0.7,
-                label=f"{in_words(row.way)} (chosen)" if marked and not i else None,
+                label=f"{display_name(row.way)} (chosen)" if marked and not i else None,
             )
     axes.set_xlabel("step of training")
     axes.set_ylabel("development score in percent")

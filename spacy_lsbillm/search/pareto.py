@@ -23,7 +23,7 @@ class Point:
     seeds: int = 1
 
 
-def front(points: Sequence[Point]) -> list[Point]:
+def pareto_front(points: Sequence[Point]) -> list[Point]:
     """The Pareto front, in order of cost: the points for which no other point is at most as expensive and at least as
     good, and better in one of the two."""
     kept: list[Point] = []

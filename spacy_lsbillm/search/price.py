@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from .corpus_pieces import CorpusPieces, PieceCounter
 from .experiment import Experiment
 from .training import Training
-from .ways import layers_of, way_of, write_settings, written_settings
+from .ways import format_settings, layers_of, settings_text, way_of
 
 FORWARD = 1
 # A rule of thumb for two parts: the gradients of the vectors through frozen weights, and those of the adapter.
@@ -48,7 +48,7 @@ class Prices:
         self._unit = self.layer_pieces(causal)
         self._prediction_unit = self._evaluation(causal.way)
 
-    def training(self, training: Training) -> float:
+    def training_price(self, training: Training) -> float:
         """The price of a training, also of a shared one, relative to a training of the causal model in full.
 
         RAISES (ValueError): The settings of the training do not fit the base.
@@ -61,7 +61,7 @@ class Prices:
         RAISES (ValueError): The settings of the way do not fit the base.
         """
         full = Training.of(way, 0, self._experiment.steps)
-        return Cost(self.training(full), self._evaluation(way) / self._prediction_unit)
+        return Cost(self.training_price(full), self._evaluation(way) / self._prediction_unit)
 
     def layer_pieces(self, training: Training) -> float:
         """The absolute price of a training: pieces times layers, with the way back at its weight."""
@@ -73,7 +73,7 @@ class Prices:
         return self._pieces(way).dev * layers_of(way, self._experiment.n_layers) * FORWARD
 
     def _pieces(self, way: str) -> CorpusPieces:
-        return self._counter.count(written_settings(way))
+        return self._counter.count(settings_text(way))
 
     def _evaluations(self, training: Training) -> int:
         if len(training.masks) > 1:
@@ -90,4 +90,4 @@ class Prices:
 
     def _causal_settings(self) -> str:
         """The settings of the causal model: those of the config, but without repetition."""
-        return write_settings({"repeat": 0}) if self._experiment.model.get("repeat") else ""
+        return format_settings({"repeat": 0}) if self._experiment.model.get("repeat") else ""

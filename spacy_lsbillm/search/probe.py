@@ -2,7 +2,7 @@
 each mask."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import islice
@@ -27,7 +27,7 @@ from ..layers import VectorBatch
 from ..pipeline.billm_transformer import BiLLMTransformer
 from ..pipeline.gold_spans import given_spans, span_tags
 from ..tagging import Scheme, best_tags
-from .experiment import Experiment
+from .experiment import Experiment, Reader
 from .prediction import Prediction
 from .significance import counts_for, f1
 from .training import Training
@@ -63,7 +63,7 @@ class Task:
         return None if self.score == "ents_f" else self.score.removeprefix("spans_").removesuffix("_f")
 
     @property
-    def of_classes(self) -> bool:
+    def is_classification(self) -> bool:
         """Whether the labels are classes of documents, rather than spans."""
         return self.score.startswith("cats_")
 
@@ -112,9 +112,9 @@ def probe(experiment: Experiment, masks: Sequence[str], folder: Path, *, use_gpu
             bar.set_postfix_str(f"{mask}: {score:.4f}")
             return {"score": score, "seconds": round(time.monotonic() - begun, 1)}
 
-        found = read_or_make({place / f"{file_name(mask)}.json": partial(run, mask) for mask in masks})
-    scores = {mask: one["score"] for mask, one in zip(masks, found, strict=True)}
-    return Prediction("probe", scores, 0, sum(one["seconds"] for one in found))
+        results = read_or_make({place / f"{file_name(mask)}.json": partial(run, mask) for mask in masks})
+    scores = {mask: result["score"] for mask, result in zip(masks, results, strict=True)}
+    return Prediction("probe", scores, 0, sum(result["seconds"] for result in results))
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,8 @@ def _load(experiment: Experiment, task: Task, use_gpu: int) -> Data:
     transformer = nlp.get_pipe(experiment.component)
     assert isinstance(transformer, BiLLMTransformer)
     readers = experiment.corpora()
-    train, dev = ([example.reference for example in reader(nlp)] for reader in _cut(readers))
-    train, dev = ([doc for doc in docs if len(doc) and _annotated(doc, task)] for docs in (train, dev))
+    train, dev = ([example.reference for example in reader(nlp)] for reader in _sampled_readers(readers))
+    train, dev = ([doc for doc in docs if len(doc) and _is_annotated(doc, task)] for docs in (train, dev))
     labels = sorted({label for doc in train for label in _labels(doc, task)})
     for name, present in (("training", labels), ("development", dev)):
         if not present:
@@ -151,7 +151,7 @@ def _load(experiment: Experiment, task: Task, use_gpu: int) -> Data:
     return Data(transformer, train, dev, tuple(labels))
 
 
-def _cut(readers: Sequence[Callable[[Language], Iterable[Example]]]) -> list[Callable[[Language], Iterable[Example]]]:
+def _sampled_readers(readers: Sequence[Reader]) -> list[Reader]:
     train, dev = readers
 
     def some(nlp: Language) -> list[Example]:
@@ -163,9 +163,9 @@ def _cut(readers: Sequence[Callable[[Language], Iterable[Example]]]) -> list[Cal
     return [some, dev]
 
 
-def _annotated(doc: Doc, task: Task) -> bool:
+def _is_annotated(doc: Doc, task: Task) -> bool:
     """Whether the document is annotated, so that a missing label means that there is none."""
-    if task.of_classes:
+    if task.is_classification:
         return any(doc.cats.values()) if task.exclusive else bool(doc.cats)
     return doc.has_annotation("ENT_IOB") if task.spans_key is None else task.spans_key in doc.spans
 
@@ -176,21 +176,21 @@ def _spans(doc: Doc, task: Task) -> list[Span]:
 
 
 def _labels(doc: Doc, task: Task) -> set[str]:
-    return set(doc.cats) if task.of_classes else {span.label_ for span in _spans(doc, task)}
+    return set(doc.cats) if task.is_classification else {span.label_ for span in _spans(doc, task)}
 
 
 def _score(task: Task, data: Data) -> float:
     train, dev = (_vectors(data.transformer, docs) for docs in (data.train, data.dev))
-    if task.of_classes:
+    if task.is_classification:
         gold = np.array([[doc.cats.get(label, 0.0) for label in data.labels] for doc in data.train], dtype="f")
         targets = torch.from_numpy(gold.argmax(axis=1) if task.exclusive else gold)
         read = fit(_means(train), targets, len(data.labels))
-        predicted = _with_classes(data, task, read(_means(dev)))
+        predicted = _predict_classes(data, task, read(_means(dev)))
     else:
         scheme = Scheme(task.scheme, data.labels)
         tags = np.concatenate([_tags(doc, task, scheme) for doc in data.train])
         read = fit(torch.cat(train), torch.from_numpy(tags), scheme.n_tags)
-        predicted = _with_spans(data, task, scheme, read(torch.cat(dev)).log_softmax(1).numpy())
+        predicted = _predict_spans(data, task, scheme, read(torch.cat(dev)).log_softmax(1).numpy())
     count = counts_for(task.score, None if task.exclusive else THRESHOLD)
     assert count is not None
     counts = [count(Example(guess, gold)) for guess, gold in zip(predicted, data.dev, strict=True)]
@@ -199,13 +199,13 @@ def _score(task: Task, data: Data) -> float:
 
 def _vectors(transformer: BiLLMTransformer, docs: Sequence[Doc]) -> list[Tensor]:
     """The vectors of each document's tokens, shape (tokens, width)."""
-    found = []
+    vectors = []
     for batch in minibatch(docs, BATCH):
         output = transformer.model.predict(list(batch))
         assert isinstance(output, VectorBatch)
         arrays = [data.model_output.last_hidden_state[0] for data in output.doc_data]
-        found += [torch.from_numpy(transformer.model.ops.to_numpy(array)) for array in arrays]
-    return found
+        vectors += [torch.from_numpy(transformer.model.ops.to_numpy(array)) for array in arrays]
+    return vectors
 
 
 def _means(vectors: Sequence[Tensor]) -> Tensor:
@@ -219,7 +219,7 @@ def _tags(doc: Doc, task: Task, scheme: Scheme) -> np.ndarray:
     return np.array(scheme.numbers(biluo, {label: i for i, label in enumerate(scheme.labels)}))
 
 
-def _with_classes(data: Data, task: Task, logits: Tensor) -> list[Doc]:
+def _predict_classes(data: Data, task: Task, logits: Tensor) -> list[Doc]:
     values = logits.softmax(1) if task.exclusive else logits.sigmoid()
     predicted = [tokens_alone(doc, doc.vocab) for doc in data.dev]
     for doc, row in zip(predicted, values.tolist(), strict=True):
@@ -227,7 +227,7 @@ def _with_classes(data: Data, task: Task, logits: Tensor) -> list[Doc]:
     return predicted
 
 
-def _with_spans(data: Data, task: Task, scheme: Scheme, log_probs: np.ndarray) -> list[Doc]:
+def _predict_spans(data: Data, task: Task, scheme: Scheme, log_probs: np.ndarray) -> list[Doc]:
     predicted = [tokens_alone(doc, doc.vocab) for doc in data.dev]
     lengths = np.array([len(doc) for doc in predicted])
     tags = best_tags(log_probs, lengths, scheme)
@@ -257,11 +257,11 @@ def fit(vectors: Tensor, targets: Tensor, n_outputs: int) -> Callable[[Tensor], 
     weight = torch.zeros(n_outputs, vectors.shape[1], requires_grad=True)
     bias = torch.zeros(n_outputs, requires_grad=True)
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=ROUNDS, line_search_fn="strong_wolfe")
-    lost = cross_entropy if targets.ndim == 1 else binary_cross_entropy_with_logits
+    loss_function = cross_entropy if targets.ndim == 1 else binary_cross_entropy_with_logits
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = lost(inputs @ weight.T + bias, targets) + PENALTY / 2 * (weight**2).sum()
+        loss = loss_function(inputs @ weight.T + bias, targets) + PENALTY / 2 * (weight**2).sum()
         loss.backward()
         return loss
 

@@ -9,8 +9,8 @@ from typing import Any
 from thinc.api import Config
 
 from ..errors import SettingError
-from .candidates import ways_of
-from .folder import SearchReport, checked_experiment, masks_of, open_study, search_and_report
+from .candidates import combine_ways
+from .folder import SearchReport, create_experiment, masks_of_groups, open_study, search_and_report
 from .prediction import Prediction
 from .predictors import check_predictor, rank
 from .report import write_ranking
@@ -63,10 +63,10 @@ class Ranking:
     ) -> None:
         if test is not None and not settings.then:
             raise SettingError("--test needs trained models: say with --then how many masks to train.")
-        self.experiment = checked_experiment(config, component, test)
+        self.experiment = create_experiment(config, component, test)
         self._settings, self._test = settings, test
-        self.masks, _ = ways_of(
-            settings.masks or masks_of(settings.groups, self.experiment.n_layers), {}, self.experiment
+        self.masks, _ = combine_ways(
+            settings.masks or masks_of_groups(settings.groups, self.experiment.n_layers), {}, self.experiment
         )
         if not 0 <= settings.then <= len(self.masks):
             raise SettingError(
@@ -79,7 +79,7 @@ class Ranking:
         """Rank, or resume, and write the report.
 
         output (Path), storage (str | None): See `open_study`.
-        about (dict): See `about_run`.
+        about (dict): See `run_details`.
         """
         settings, experiment, seeds = self._settings, self.experiment, self._settings.seeds
         study = open_study(output, storage, experiment)
@@ -90,7 +90,7 @@ class Ranking:
         if not settings.then:
             return RankingReport(prediction, paths, None)
         first = [mask for mask in self.masks if mask in prediction.ranking[: settings.then]]
-        found = search_and_report(
+        report = search_and_report(
             experiment,
             Grid(first, seeds, experiment.steps),
             study,
@@ -103,4 +103,4 @@ class Ranking:
             spent=prediction.steps,
             considered=len(self.masks),
         )
-        return RankingReport(prediction, paths, found)
+        return RankingReport(prediction, paths, report)

@@ -13,12 +13,12 @@ from ..errors import SettingError
 from .budget import Budget
 from .experiment import Experiment
 from .extension import extension_test
-from .on_test import compared_on_test, on_test
-from .outcome import Outcome, Spending, Tested, rows_of, scores_of, shared_rows
+from .on_test import scores_on_test, ways_to_test
+from .outcome import Outcome, ScoresOnTest, Spending, rows_of, scores_of, shared_rows
 from .price import Prices
 from .significance import paired_bootstrap
 from .strategies import Grid, Results, Strategy, best_so_far, trainings_of
-from .study import Finished, Study, always
+from .study import Study, TrainingResult, no_limit
 from .trainer import Train, trainer
 from .training import Training
 from .ways import mask_of
@@ -28,7 +28,7 @@ PATIENCE = 2.0
 
 
 @dataclass(frozen=True)
-class Elsewhere:
+class RemoteTrainer:
     """Trains in other processes.
 
     train (Callable): Runs one training, and leaves the model of a training in full where `model_folder` says. It may be
@@ -57,7 +57,7 @@ def search(
     considered: int | None = None,
     prices: Prices | None = None,
     budget: Budget | None = None,
-    elsewhere: Elsewhere | None = None,
+    remote: RemoteTrainer | None = None,
 ) -> Outcome:
     """Run a search, or resume one.
 
@@ -69,35 +69,35 @@ def search(
     considered (int | None): How many ways that choice was made from; None if there was none.
     prices (Prices | None): Prices for the report; None: the report gives no costs.
     budget (Budget | None): The maximum cost of all trainings in the storage together; None for no limit.
-    elsewhere (Elsewhere | None): Trains in other processes; None: this process trains.
+    remote (RemoteTrainer | None): Trains in other processes; None: this process trains.
     RETURNS (Outcome): The result.
     RAISES (SettingError): The budget ended before anything was trained in full.
     """
-    train = elsewhere.train if elsewhere else trainer(experiment, folder, use_gpu)
-    run_all(strategy, study, train, "trainings", budget, elsewhere)
-    tested: list[Tested] = []
+    train = remote.train if remote else trainer(experiment, folder, use_gpu)
+    run_all(strategy, study, train, "trainings", budget, remote)
+    tested: list[ScoresOnTest] = []
     if test is not None:
-        chosen = choice(strategy, scores_of(study.finished()), ways, seeds, experiment.steps, budget)
-        compared = compared_on_test(chosen, ways, experiment)
-        run_all(Grid(compared, seeds, experiment.steps), study, train, "trainings for the test", budget, elsewhere)
+        chosen = choose_way(strategy, scores_of(study.results()), ways, seeds, experiment.steps, budget)
+        compared = ways_to_test(chosen, ways, experiment)
+        run_all(Grid(compared, seeds, experiment.steps), study, train, "trainings for the test", budget, remote)
         name = score or experiment.heaviest_score
         # A budget may have left out seeds of the chosen way, or a baseline.
-        done = study.finished()
+        results = study.results()
         trained = {
-            way: [seed for seed in seeds if Training.of(way, seed, experiment.steps) in done] for way in compared
+            way: [seed for seed in seeds if Training.of(way, seed, experiment.steps) in results] for way in compared
         }
         tested = [
-            on_test(experiment, way, trained[chosen], test, name, folder, train)
+            scores_on_test(experiment, way, trained[chosen], test, name, folder, train)
             for way in compared
             if set(trained[way]) >= set(trained[chosen])
         ]
-    results = study.finished()
+    results = study.results()
     spending = None
     if prices is not None:
         known = {way for training in results for way in training.ways}
         costs = {way: prices.cost(way) for way in [*ways, *sorted(known - set(ways))]}
         complete = not strategy.stage(scores_of(results))
-        total = sum(prices.training(training) for training in results)
+        total = sum(prices.training_price(training) for training in results)
         spending = Spending(costs, total, budget.total if budget else None, complete)
     return outcome_of(
         experiment,
@@ -113,7 +113,7 @@ def search(
     )
 
 
-def choice(
+def choose_way(
     strategy: Strategy, results: Results, ways: Sequence[str], seeds: Sequence[int], steps: int, budget: Budget | None
 ) -> str:
     """The way that the strategy chooses, or, if the budget has ended it early, the best way so far.
@@ -121,12 +121,12 @@ def choice(
     RAISES (SettingError): The budget ended before anything was trained in full.
     """
     if budget is None or not strategy.stage(results):
-        return strategy.chosen(results)
+        return strategy.best(results)
     best = best_so_far(ways, steps, seeds, results)
     if best is None:
         raise SettingError(
             f"--budget {budget.total:g} is used up: the trainings in the storage have cost "
-            f"{budget.spent(results):.3g}, and no way was trained in full. Raise the budget."
+            f"{budget.total_price(results):.3g}, and no way was trained in full. Raise the budget."
         )
     return best
 
@@ -134,8 +134,8 @@ def choice(
 def outcome_of(
     experiment: Experiment,
     strategy: Strategy,
-    results: dict[Training, Finished],
-    tested: list[Tested],
+    results: dict[Training, TrainingResult],
+    tested: list[ScoresOnTest],
     *,
     ways: Sequence[str],
     seeds: Sequence[int],
@@ -147,29 +147,29 @@ def outcome_of(
     """Assemble the result of a finished search.
 
     results (dict): All trainings in the storage, including those of the search.
-    tested (list[Tested]): The scores on the test set, the chosen way first; empty without one.
+    tested (list[ScoresOnTest]): The scores on the test set, the chosen way first; empty without one.
     ways (Sequence[str]), seeds (Sequence[int]), spent (int), considered (int | None), budget (Budget | None): See
         `search`.
     spending (Spending | None): What the search cost; None if prices were not asked for.
     """
-    scores = scores_of(results)
+    training_scores = scores_of(results)
     first = tested[0].counts if tested else None
     differences = {
-        one.way: paired_bootstrap(first, one.counts)
-        for one in tested[1:]
-        if first is not None and one.counts is not None
+        scores.way: paired_bootstrap(first, scores.counts)
+        for scores in tested[1:]
+        if first is not None and scores.counts is not None
     }
     rows = rows_of(results, ways, seeds)
     full = {row.way: row.scores for row in rows if row.steps == experiment.steps and len(row.scores) == len(seeds)}
     # No test if only the masks that looked best on dev were trained: these say nothing about masks in general.
     all_trained = considered is None and full.keys() >= set(ways)
     # The masks of a pair must not differ in other settings.
-    plain = {way: own for way, own in full.items() if way == mask_of(way)}
+    plain = {way: scores for way, scores in full.items() if way == mask_of(way)}
     return Outcome(
-        choice(strategy, scores, ways, seeds, experiment.steps, budget),
+        choose_way(strategy, training_scores, ways, seeds, experiment.steps, budget),
         rows,
         shared_rows(results, ways, seeds, experiment.steps),
-        spent + sum(training.steps for training in trainings_of(strategy, scores) if training in results),
+        spent + sum(training.steps for training in trainings_of(strategy, training_scores) if training in results),
         experiment.steps * (considered or len(ways)) * len(seeds),
         tested,
         differences,
@@ -179,12 +179,12 @@ def outcome_of(
 
 
 def run_all(
-    plan: Strategy,
+    strategy: Strategy,
     study: Study,
     train: Train,
     label: str,
     budget: Budget | None = None,
-    elsewhere: Elsewhere | None = None,
+    remote: RemoteTrainer | None = None,
 ) -> None:
     """Run the trainings of a strategy until it needs no more, or nothing more fits the budget. Trainings of other
     processes count, and are waited for.
@@ -192,59 +192,60 @@ def run_all(
     train (Callable): Runs a training; see `trainer`.
     label (str): The text before the progress bar.
     budget (Budget | None): The limit; None for no limit.
-    elsewhere (Elsewhere | None): Trains in other processes, several trainings at once; None: trainings run one after
+    remote (RemoteTrainer | None): Trains in other processes, several trainings at once; None: trainings run one after
         the other in this process.
     """
-    at_once = min(elsewhere.at_once, plan.trials) if elsewhere else 1
-    with tqdm(total=plan.trials, desc=label, unit=" trainings", smoothing=0.1) as bar:
-        work = _Work(plan, study, train, budget, bar)
-        if elsewhere is None or at_once <= 1:
-            work.do_all()
+    at_once = min(remote.at_once, strategy.n_trainings) if remote else 1
+    with tqdm(total=strategy.n_trainings, desc=label, unit=" trainings", smoothing=0.1) as bar:
+        work = _Work(strategy, study, train, budget, bar)
+        if remote is None or at_once <= 1:
+            work.run()
             return
         with ThreadPoolExecutor(at_once) as threads:
-            done = [threads.submit(work.do_all) for _ in range(at_once)]
+            futures = [threads.submit(work.run) for _ in range(at_once)]
             try:
                 # The first error, or an interrupt, stops the others.
-                for one in wait(done, return_when=FIRST_EXCEPTION).done:
-                    one.result()
+                for future in wait(futures, return_when=FIRST_EXCEPTION).done:
+                    future.result()
             except BaseException:
-                work.over.set()
-                elsewhere.stop()
+                work.stopped.set()
+                remote.stop()
                 raise
 
 
 class _Work:
     """The remaining trainings of a strategy. Several threads may work on them together, as several processes may."""
 
-    def __init__(self, plan: Strategy, study: Study, train: Train, budget: Budget | None, bar: Any) -> None:
-        self._plan, self._study, self._train, self._budget, self._bar = plan, study, train, budget, bar
-        self._one_writes = threading.Lock()
+    def __init__(self, strategy: Strategy, study: Study, train: Train, budget: Budget | None, bar: Any) -> None:
+        self._strategy, self._study, self._train = strategy, study, train
+        self._budget, self._bar = budget, bar
+        self._bar_lock = threading.Lock()
         # Set once something has failed.
-        self.over = threading.Event()
+        self.stopped = threading.Event()
 
-    def do_all(self) -> None:
-        """Run trainings until nothing is left, or `over` is set."""
+    def run(self) -> None:
+        """Run trainings until nothing is left, or `stopped` is set."""
         study, budget = self._study, self._budget
-        while not self.over.is_set():
-            results = scores_of(study.finished())
-            stage = self._plan.stage(results)
-            with self._one_writes:
+        while not self.stopped.is_set():
+            results = scores_of(study.results())
+            stage = self._strategy.stage(results)
+            with self._bar_lock:
                 if not stage:
                     self._bar.update(self._bar.total - self._bar.n)
                     return
-                self._bar.n = sum(training in results for training in trainings_of(self._plan, results))
-            training = study.do_one(stage, self._train, budget.fits if budget else always)
+                self._bar.n = sum(training in results for training in trainings_of(self._strategy, results))
+            training = study.run_next(stage, self._train, budget.fits if budget else no_limit)
             if training is not None:
                 which = (
                     training.way
                     if len(training.masks) == 1
                     else f"{len(training.masks)} masks {training.settings}".rstrip()
                 )
-                score = study.finished()[training].score
-                with self._one_writes:
+                score = study.results()[training].score
+                with self._bar_lock:
                     self._bar.set_postfix_str(f"{which} seed {training.seed}: {score:.4f}")
-            elif budget and not set(stage) & study.taken() - study.finished().keys():
+            elif budget and not set(stage) & study.trainings() - study.results().keys():
                 # Nothing more fits the budget, and no other process runs a training of this stage.
                 return
             else:
-                self.over.wait(PATIENCE)
+                self.stopped.wait(PATIENCE)

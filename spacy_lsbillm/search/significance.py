@@ -78,32 +78,32 @@ def counts_for(score: str, threshold: float | None = None) -> Callable[[Example]
         such counts do not give.
     """
     if score == "ents_f":
-        return _entities
+        return _count_entities
     if score.startswith("spans_") and score.endswith("_f"):
-        return partial(_of_key, score.removeprefix("spans_").removesuffix("_f"))
+        return partial(_count_spans, score.removeprefix("spans_").removesuffix("_f"))
     if score == "cats_micro_f":
-        return partial(_of_classes, threshold)
+        return partial(_count_classes, threshold)
     return None
 
 
-def _entities(example: Example) -> tuple[int, int, int]:
+def _count_entities(example: Example) -> tuple[int, int, int]:
     if not example.reference.has_annotation("ENT_IOB"):
         return NOTHING
-    return _compared(_spans(example.predicted.ents), _spans(example.reference.ents))
+    return _count(_spans(example.predicted.ents), _spans(example.reference.ents))
 
 
-def _of_key(key: str, example: Example) -> tuple[int, int, int]:
+def _count_spans(key: str, example: Example) -> tuple[int, int, int]:
     if key not in example.reference.spans:
         return NOTHING
-    return _compared(_spans(example.predicted.spans.get(key, [])), _spans(example.reference.spans[key]))
+    return _count(_spans(example.predicted.spans.get(key, [])), _spans(example.reference.spans[key]))
 
 
-def _of_classes(threshold: float | None, example: Example) -> tuple[int, int, int]:
+def _count_classes(threshold: float | None, example: Example) -> tuple[int, int, int]:
     known = example.reference.cats
     gold = {name for name, one in known.items() if one == 1}
     if threshold is not None:
-        return _compared(_classes(example.predicted, threshold) & known.keys(), gold)
-    return _compared(_classes(example.predicted, None), gold) if gold else NOTHING
+        return _count(_classes(example.predicted, threshold) & known.keys(), gold)
+    return _count(_classes(example.predicted, None), gold) if gold else NOTHING
 
 
 def _spans(spans: Any) -> set[tuple[int, int, str]]:
@@ -116,6 +116,6 @@ def _classes(doc: Doc, threshold: float | None) -> set[str]:
     return {max(doc.cats, key=lambda name: doc.cats[name])} if doc.cats else set()
 
 
-def _compared(found: set[Any], gold: set[Any]) -> tuple[int, int, int]:
-    right = len(found & gold)
-    return right, len(found) - right, len(gold) - right
+def _count(predicted: set[Any], gold: set[Any]) -> tuple[int, int, int]:
+    right = len(predicted & gold)
+    return right, len(predicted) - right, len(gold) - right

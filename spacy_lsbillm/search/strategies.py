@@ -19,14 +19,14 @@ class Strategy(Protocol):
     def stage(self, results: Results) -> list[Training]:
         """All trainings of the first stage that is not finished; empty once there is nothing left to do."""
 
-    def chosen(self, results: Results) -> str:
+    def best(self, results: Results) -> str:
         """The best way. Call it only once nothing is left to do."""
 
     @property
-    def trials(self) -> int:
+    def n_trainings(self) -> int:
         """The maximum number of trainings."""
 
-    def least(self, price: Callable[[Training], float]) -> float:
+    def minimum_price(self, price: Callable[[Training], float]) -> float:
         """The lowest price of trainings after which the strategy can choose anything.
 
         price (Callable): Gives the price of a training.
@@ -44,12 +44,12 @@ def best_so_far(ways: Sequence[str], steps: int, seeds: Sequence[int], results: 
 
     RETURNS (str | None): The way; None if nothing was trained in full.
     """
-    found = {way: {seed for seed in seeds if Training.of(way, seed, steps) in results} for way in ways}
-    found = {way: own for way, own in found.items() if own}
-    if not found:
+    trained = {way: {seed for seed in seeds if Training.of(way, seed, steps) in results} for way in ways}
+    trained = {way: own for way, own in trained.items() if own}
+    if not trained:
         return None
-    common = set.intersection(*found.values())
-    return max(found, key=lambda way: mean_score(way, steps, sorted(common or found[way]), results))
+    common = set.intersection(*trained.values())
+    return max(trained, key=lambda way: mean_score(way, steps, sorted(common or trained[way]), results))
 
 
 def trainings_of(strategy: Strategy, results: Results) -> list[Training]:
@@ -79,16 +79,16 @@ class Grid:
         trainings = [Training.of(way, seed, self.steps) for seed in self.seeds for way in self.ways]
         return trainings if any(training not in results for training in trainings) else []
 
-    def chosen(self, results: Results) -> str:
+    def best(self, results: Results) -> str:
         """The way with the highest mean; of equal ones the first."""
         return max(self.ways, key=lambda way: mean_score(way, self.steps, self.seeds, results))
 
     @property
-    def trials(self) -> int:
+    def n_trainings(self) -> int:
         """One training per way and seed."""
         return len(self.ways) * len(self.seeds)
 
-    def least(self, price: Callable[[Training], float]) -> float:
+    def minimum_price(self, price: Callable[[Training], float]) -> float:
         """The price of one training of the cheapest way."""
         return min(price(Training.of(way, self.seeds[0], self.steps)) for way in self.ways)
 
@@ -110,12 +110,12 @@ class Shared:
     @property
     def masks(self) -> dict[str, list[str]]:
         """The masks of each training, by the settings."""
-        found: dict[str, list[str]] = {}
+        by_settings: dict[str, list[str]] = {}
         for way in self.ways:
-            masks = found.setdefault(shared_settings(way), [])
+            masks = by_settings.setdefault(shared_settings(way), [])
             if mask_of(way) not in masks:
                 masks.append(mask_of(way))
-        return found
+        return by_settings
 
     @property
     def trainings(self) -> list[Training]:
@@ -137,16 +137,16 @@ class Shared:
         """The ways, best first; equal ones in their given order."""
         return sorted(self.ways, key=lambda way: -mean(self.scores(way, results)))
 
-    def chosen(self, results: Results) -> str:
+    def best(self, results: Results) -> str:
         """The first way of the ranking."""
         return self.ranking(results)[0]
 
     @property
-    def trials(self) -> int:
+    def n_trainings(self) -> int:
         """One training per seed and settings."""
         return len(self.trainings)
 
-    def least(self, price: Callable[[Training], float]) -> float:
+    def minimum_price(self, price: Callable[[Training], float]) -> float:
         """The price of all trainings: without one of them the ranking is incomplete."""
         return sum(map(price, self.trainings))
 
@@ -184,20 +184,20 @@ class Halving:
         rest = [Training.of(way, seed, self.steps) for seed in self.seeds[1:] for way in self._third(results)]
         return rest if any(training not in results for training in rest) else []
 
-    def chosen(self, results: Results) -> str:
+    def best(self, results: Results) -> str:
         """The best way of the last stage."""
         return max(self._third(results), key=lambda way: mean_score(way, self.steps, self.seeds, results))
 
     @property
-    def trials(self) -> int:
+    def n_trainings(self) -> int:
         """The trainings of all stages."""
         second, third = (min(kept + (2 if self.costs else 0), len(self.ways)) for kept in self._kept)
-        return self._shared.trials + second + third * (len(self.seeds) - 1)
+        return self._shared.n_trainings + second + third * (len(self.seeds) - 1)
 
-    def least(self, price: Callable[[Training], float]) -> float:
+    def minimum_price(self, price: Callable[[Training], float]) -> float:
         """The price of the shared trainings and of one more, which may be of the most expensive way."""
         dearest = max(price(Training.of(way, self.seeds[0], self.steps)) for way in self.ways)
-        return self._shared.least(price) + dearest
+        return self._shared.minimum_price(price) + dearest
 
     @property
     def _shared(self) -> Shared:
@@ -247,7 +247,7 @@ class Greedy:
         _, trainings = self._walk(results)
         return trainings
 
-    def chosen(self, results: Results) -> str:
+    def best(self, results: Results) -> str:
         """The mask of the groups that were kept."""
         best, _ = self._walk(results)
         return best
@@ -255,26 +255,26 @@ class Greedy:
     def _walk(self, results: Results) -> tuple[str, list[Training]]:
         bits = ["0"] * self.n_groups
         best = "bits:" + "".join(bits)
-        trainings = self._cells(best)
+        trainings = self._trainings(best)
         if any(training not in results for training in trainings):
             return best, trainings
         for group in reversed(range(self.n_groups)):
             tried = "bits:" + "".join([*bits[:group], "1", *bits[group + 1 :]])
-            trainings = self._cells(tried)
+            trainings = self._trainings(tried)
             if any(training not in results for training in trainings):
                 return best, trainings
             if mean_score(tried, self.steps, self.seeds, results) > mean_score(best, self.steps, self.seeds, results):
                 bits[group], best = "1", tried
         return best, []
 
-    def _cells(self, mask: str) -> list[Training]:
+    def _trainings(self, mask: str) -> list[Training]:
         return [Training(mask, seed, self.steps) for seed in self.seeds]
 
     @property
-    def trials(self) -> int:
+    def n_trainings(self) -> int:
         """The trainings of one mask more than there are groups."""
         return (self.n_groups + 1) * len(self.seeds)
 
-    def least(self, price: Callable[[Training], float]) -> float:
+    def minimum_price(self, price: Callable[[Training], float]) -> float:
         """The price of one training of the first mask."""
         return price(self.stage({})[0])

@@ -22,18 +22,19 @@ from .ways import way_of
 
 # Given the trainings that are finished or running, whether another one may start.
 Fits = Callable[[Collection[Training], Training], bool]
-CELL, RECORD = "cell", "record"
+# Attributes of a trial in the database. "cell" was the name of a training in earlier versions.
+TRAINING, RECORD = "cell", "record"
 SQLITE = "sqlite:///"
 IDENTITY = "search.json"
 
 
-def always(taken: Collection[Training], training: Training) -> bool:
+def no_limit(taken: Collection[Training], training: Training) -> bool:
     """Allow every training: the limit of a search without a budget."""
     return True
 
 
 @dataclass(frozen=True)
-class Finished:
+class TrainingResult:
     """A finished training.
 
     training (Training): The training.
@@ -71,7 +72,7 @@ class Study:
         self._url = url
         # SQLite locks no rows: without this lock two processes could take the same training.
         self._lock = FileLock(url.removeprefix(SQLITE) + ".lock") if url.startswith(SQLITE) else None
-        with self._told(Exception), self._alone():
+        with self._storage_errors(Exception), self._exclusive():
             # SQLAlchemy and the database drivers raise errors of many kinds.
             storage = optuna.storages.RDBStorage(url)
             self._study = optuna.create_study(
@@ -83,27 +84,27 @@ class Study:
         if stored is not None:
             _refuse_another(stored, identity, f"the storage {url!r}")
 
-    def finished(self) -> dict[Training, Finished]:
+    def results(self) -> dict[Training, TrainingResult]:
         """All finished trainings."""
-        found = {}
+        results = {}
         for trial in self._trials(TrialState.COMPLETE):
             training, score = _training_of(trial), trial.value
             if training is not None and score is not None:
-                found[training] = Finished(training, score, json.loads(trial.user_attrs[RECORD]))
-        return found
+                results[training] = TrainingResult(training, score, json.loads(trial.user_attrs[RECORD]))
+        return results
 
-    def taken(self) -> set[Training]:
+    def trainings(self) -> set[Training]:
         """All trainings that are finished or running, here or in other processes. Trainings held by a dead process are
         released."""
-        with self._told(StorageInternalError), self._alone():
+        with self._storage_errors(StorageInternalError), self._exclusive():
             self._give_up_dead()
-            return self._known()
+            return self._active()
 
-    def do_one(
+    def run_next(
         self,
         trainings: Sequence[Training],
         train: Callable[[Training], tuple[float, dict[str, Any]]],
-        fits: Fits = always,
+        fits: Fits = no_limit,
     ) -> Training | None:
         """Run the first of several trainings that is neither finished nor running in another process. Trainings held by
         a dead process are released.
@@ -114,10 +115,10 @@ class Study:
         RAISES (SettingError): The score is not a finite number.
         RAISES (StorageError): The storage cannot be written, for example because the disk is full.
         """
-        with self._told(StorageInternalError):
-            return self._do_one(trainings, train, fits)
+        with self._storage_errors(StorageInternalError):
+            return self._run_next(trainings, train, fits)
 
-    def _do_one(
+    def _run_next(
         self, trainings: Sequence[Training], train: Callable[[Training], tuple[float, dict[str, Any]]], fits: Fits
     ) -> Training | None:
         trial = self._take(trainings, fits)
@@ -130,7 +131,7 @@ class Study:
             release(trial.user_attrs[TOKEN])
 
     def _train(self, trial: optuna.Trial, train: Callable[[Training], tuple[float, dict[str, Any]]]) -> Training:
-        training = Training(**json.loads(trial.user_attrs[CELL]))
+        training = Training(**json.loads(trial.user_attrs[TRAINING]))
         try:
             with signs_of_life(trial):
                 score, record = train(training)
@@ -144,7 +145,7 @@ class Study:
             with contextlib.suppress(ValueError, StorageInternalError):
                 self._study.tell(trial, state=TrialState.FAIL)
             raise
-        attributes = {CELL: json.dumps(asdict(training)), RECORD: json.dumps(record)}
+        attributes = {TRAINING: json.dumps(asdict(training)), RECORD: json.dumps(record)}
         try:
             trial.set_user_attr(RECORD, attributes[RECORD])
             self._study.tell(trial, score)
@@ -161,19 +162,19 @@ class Study:
                 with contextlib.suppress(ValueError):
                     self._study.tell(trial.number, state=TrialState.FAIL)
 
-    def _known(self) -> set[Training]:
+    def _active(self) -> set[Training]:
         trainings = map(_training_of, self._trials(TrialState.RUNNING, TrialState.COMPLETE))
         return {training for training in trainings if training is not None}
 
     def _take(self, trainings: Sequence[Training], fits: Fits) -> optuna.Trial | None:
         """Begin a trial of the first training that no process has taken and that fits."""
-        with self._alone():
+        with self._exclusive():
             self._give_up_dead()
-            known = self._known()
-            free = next((training for training in trainings if training not in known and fits(known, training)), None)
+            active = self._active()
+            free = next((training for training in trainings if training not in active and fits(active, training)), None)
             if free is None:
                 return None
-            attributes = {CELL: json.dumps(asdict(free)), **new_owner()}
+            attributes = {TRAINING: json.dumps(asdict(free)), **new_owner()}
             # Added together with its attributes, so that other processes never see it without them.
             self._study.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs=attributes))
             others = self._trials(TrialState.RUNNING, TrialState.COMPLETE)
@@ -192,16 +193,16 @@ class Study:
         return self._study.get_trials(deepcopy=False, states=states)
 
     @contextlib.contextmanager
-    def _told(self, errors: type[Exception]) -> Iterator[None]:
+    def _storage_errors(self, errors: type[Exception]) -> Iterator[None]:
         """Name the storage in its errors, and give the cause: the text of Optuna's own error does not."""
         try:
             yield
         except errors as error:
             reason = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
-            told = str(reason).splitlines()[0]
-            raise StorageError(f"the storage {self._url!r} cannot be used: {told}") from error
+            text = str(reason).splitlines()[0]
+            raise StorageError(f"the storage {self._url!r} cannot be used: {text}") from error
 
-    def _alone(self) -> contextlib.AbstractContextManager[Any]:
+    def _exclusive(self) -> contextlib.AbstractContextManager[Any]:
         return self._lock if self._lock is not None else contextlib.nullcontext()
 
 
@@ -227,5 +228,5 @@ def _refuse_another(stored: dict[str, Any], identity: dict[str, Any], what: str)
 
 
 def _training_of(trial: Any) -> Training | None:
-    text = trial.user_attrs.get(CELL)
+    text = trial.user_attrs.get(TRAINING)
     return None if text is None else Training(**json.loads(text))

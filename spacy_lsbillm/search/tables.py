@@ -10,7 +10,7 @@ from .outcome import Outcome, Row
 from .prediction import Prediction
 from .recommend import recommendations
 from .strategies import Shared
-from .ways import in_words, mask_of, plan_for, settings_of
+from .ways import display_name, mask_of, plan_for, settings_of
 
 COSTS_AS = (
     "Prediction and training: cost relative to the causal model at the depth of the config, by the pieces that go "
@@ -22,7 +22,7 @@ LAYERS_AS = "Layer 0 is next to the input. In a bit string the first bit is the 
 def as_json(outcome: Outcome, experiment: Experiment, about: dict[str, Any]) -> str:
     """The result of a search as JSON.
 
-    about (dict): Further entries; see `about_run`.
+    about (dict): Further entries; see `run_details`.
     """
     content = {
         "chosen": outcome.chosen,
@@ -81,14 +81,14 @@ def numbers_as_markdown(outcome: Outcome, experiment: Experiment) -> str:
         seeds = ", ".join(f"{100 * score:.2f}" for score in row.scores)
         cost = costs.get(row.way)
         # The cost is that of a training in full.
-        told = (
+        columns = (
             (f"{cost.prediction:.2f}", f"{cost.training:.2f}" if row.steps == experiment.steps else "")
             if cost
             else ("", "")
         )
         lines.append(
-            f"| {in_words(row.way)}{mark} | {words_for(row.way, experiment.n_layers)} | {row.steps} "
-            f"| {_percent(row)} | {seeds} | {told[0]} | {told[1]} | {row.seconds:.0f} |"
+            f"| {display_name(row.way)}{mark} | {words_for(row.way, experiment.n_layers)} | {row.steps} "
+            f"| {_percent(row)} | {seeds} | {columns[0]} | {columns[1]} | {row.seconds:.0f} |"
         )
     if costs:
         lines += ["", COSTS_AS]
@@ -106,7 +106,7 @@ def numbers_as_markdown(outcome: Outcome, experiment: Experiment) -> str:
         for row in sorted(outcome.shared, key=lambda row: -row.mean):
             seeds = ", ".join(f"{100 * score:.2f}" for score in row.scores)
             layers = words_for(row.way, experiment.n_layers)
-            lines.append(f"| {in_words(row.way)} | {layers} | {_percent(row)} | {seeds} |")
+            lines.append(f"| {display_name(row.way)} | {layers} | {_percent(row)} | {seeds} |")
     lines += ["", f"Steps of training: {outcome.steps:,}, {outcome.steps / outcome.grid_steps:.0%} of the full grid's."]
     if outcome.spending is not None:
         lines += ["", spending_line(outcome)]
@@ -116,11 +116,11 @@ def numbers_as_markdown(outcome: Outcome, experiment: Experiment) -> str:
             seeds = ", ".join(f"{100 * score:.2f}" for score in one.scores)
             mean = sum(one.scores) / len(one.scores)
             difference = outcome.differences.get(one.way)
-            told = ("", "")
+            columns = ("", "")
             if difference is not None:
                 span = f"{100 * difference.low:+.2f} to {100 * difference.high:+.2f}"
-                told = (f"{100 * difference.mean:+.2f} ({span})", f"{difference.p:.3f}")
-            lines.append(f"| {in_words(one.way)} | {100 * mean:.2f} | {seeds} | {told[0]} | {told[1]} |")
+                columns = (f"{100 * difference.mean:+.2f} ({span})", f"{difference.p:.3f}")
+            lines.append(f"| {display_name(one.way)} | {100 * mean:.2f} | {seeds} | {columns[0]} | {columns[1]} |")
         if not outcome.differences and len(outcome.tested) > 1:
             lines += ["", "No paired test: this score has no counts per document."]
     lines += extension_lines(outcome.extension, experiment.n_layers)
@@ -136,8 +136,8 @@ def recommended_lines(outcome: Outcome) -> list[str]:
             continue
         seeds = f"{one.point.seeds} seed" + ("s" if one.point.seeds > 1 else "")
         lines.append(
-            f"- {one.purpose}: **{in_words(one.point.way)}**, {100 * one.point.score:.2f} on dev ({seeds}); prediction "
-            f"costs {one.point.cost:.2f} times that of the causal model."
+            f"- {one.purpose}: **{display_name(one.point.way)}**, {100 * one.point.score:.2f} on dev ({seeds}); "
+            f"prediction costs {one.point.cost:.2f} times that of the causal model."
         )
     return [*lines, ""] if lines else []
 
@@ -147,11 +147,11 @@ def spending_line(outcome: Outcome) -> str:
     spending = outcome.spending
     if spending is None:
         return ""
-    told = f"The trainings in the storage cost as much as {spending.spent:.2f} trainings of the causal model"
+    line = f"The trainings in the storage cost as much as {spending.spent:.2f} trainings of the causal model"
     if spending.budget is None:
-        return f"{told}."
+        return f"{line}."
     ended = "" if spending.complete else "; it ended the search early, since no further training fits"
-    return f"{told}; the budget was {spending.budget:g}{ended}."
+    return f"{line}; the budget was {spending.budget:g}{ended}."
 
 
 def extension_as_dict(extension: Extension | None, n_layers: int) -> dict[str, Any] | None:
@@ -225,7 +225,7 @@ def ranking_as_json(prediction: Prediction, experiment: Experiment, grid_steps: 
     """The ranking as JSON.
 
     grid_steps (int): The steps of the full search that the ranking is to replace.
-    about (dict): Further entries; see `about_run`.
+    about (dict): Further entries; see `run_details`.
     """
     content = {
         "predictor": prediction.predictor,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .ways import mask_of, way_of, written_settings
+from .ways import mask_of, settings_text, way_of
 
 
 @dataclass(frozen=True, order=True)
@@ -26,7 +26,7 @@ class Training:
     @classmethod
     def of(cls, way: str, seed: int, steps: int) -> "Training":
         """The training of one way."""
-        return cls(mask_of(way), seed, steps, written_settings(way))
+        return cls(mask_of(way), seed, steps, settings_text(way))
 
     @classmethod
     def shared(cls, masks: Sequence[str], seed: int, steps: int, settings: str = "") -> "Training":

@@ -41,7 +41,7 @@ DIMENSIONS = (
 def way_of(mask: str, settings: str = "") -> str:
     """Write a way as text.
 
-    settings (str): The settings as text; see `write_settings`.
+    settings (str): The settings as text; see `format_settings`.
     """
     return f"{mask} {settings}".rstrip()
 
@@ -51,27 +51,27 @@ def mask_of(way: str) -> str:
     return way.partition(" ")[0]
 
 
-def written_settings(way: str) -> str:
+def settings_text(way: str) -> str:
     """The settings of a way as text: what follows the mask."""
     return way.partition(" ")[2]
 
 
 def settings_of(way: str) -> dict[str, int]:
     """The settings in which a way differs from the config."""
-    pairs = (part.partition("=") for part in written_settings(way).split())
+    pairs = (part.partition("=") for part in settings_text(way).split())
     return {name: int(value) for name, _, value in pairs}
 
 
-def write_settings(settings: Mapping[str, int]) -> str:
+def format_settings(settings: Mapping[str, int]) -> str:
     """Write settings as text, in the form in which they follow the mask of a way."""
     return " ".join(f"{one.setting}={settings[one.setting]}" for one in DIMENSIONS if one.setting in settings)
 
 
 def shared_settings(way: str) -> str:
     """The settings of the shared trainings in which a way takes part, as text."""
-    found = settings_of(way)
-    kept = [one.setting for one in DIMENSIONS if one.in_shared and one.setting in found]
-    return write_settings({name: found[name] for name in kept})
+    settings = settings_of(way)
+    kept = [one.setting for one in DIMENSIONS if one.in_shared and one.setting in settings]
+    return format_settings({name: settings[name] for name in kept})
 
 
 def layers_of(way: str, n_layers: int) -> int:
@@ -106,14 +106,14 @@ def identity_of(way: str, n_layers: int) -> tuple[Any, ...]:
     return (plan.unmasked, *sorted(settings.items()))
 
 
-def in_words(way: str) -> str:
+def display_name(way: str) -> str:
     """The name of a way in reports: "none, repeat 1, depth 4"."""
-    found = settings_of(way)
-    named = (f"{one.words} {found[one.setting]}" for one in DIMENSIONS if one.setting in found)
+    settings = settings_of(way)
+    named = (f"{one.words} {settings[one.setting]}" for one in DIMENSIONS if one.setting in settings)
     return ", ".join([mask_of(way), *named])
 
 
-def same_layers(way: str, ways: Sequence[str], n_layers: int) -> str | None:
+def find_same_way(way: str, ways: Sequence[str], n_layers: int) -> str | None:
     """Find the way that is the same training as a given one: "none" and "bits:0000" can be.
 
     RETURNS (str | None): The first such way; None if there is none.
