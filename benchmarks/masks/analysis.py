@@ -6,11 +6,14 @@ from statistics import mean, stdev
 from typing import Any
 
 from spacy_lsbillm.search.extension import extension_test
-from spacy_lsbillm.search.prediction import Prediction, agreement
-from spacy_lsbillm.search.run import BASELINES, Tested
+from spacy_lsbillm.search.on_test import BASELINES
+from spacy_lsbillm.search.outcome import ScoresOnTest
+from spacy_lsbillm.search.prediction import Prediction
 from spacy_lsbillm.search.significance import paired_bootstrap
-from spacy_lsbillm.search.space import same_layers
 from spacy_lsbillm.search.tables import extension_as_dict
+from spacy_lsbillm.search.ways import find_same_way
+
+from .agreement import agreement
 
 # Below this a difference counts as real.
 LEVEL = 0.05
@@ -29,7 +32,7 @@ class Chosen:
 
 def analyse(
     dev: Mapping[str, Sequence[float]],
-    tested: Mapping[str, Tested],
+    tested: Mapping[str, ScoresOnTest],
     cheaper: Mapping[str, Chosen],
     predictions: Sequence[Prediction],
     n_layers: int,
@@ -50,7 +53,7 @@ def analyse(
     error = stdev(dev[best]) / len(dev[best]) ** 0.5 if len(dev[best]) > 1 else 0.0
     # The development set as a predictor of the test set: of the same trainings, so that it costs the whole grid.
     carried = agreement(Prediction("dev", on_dev, grid_steps, 0.0), on_test, grid_steps)
-    baselines = [same_layers(name, list(dev), n_layers) for name in BASELINES]
+    baselines = [find_same_way(name, list(dev), n_layers) for name in BASELINES]
     return {
         "grid": {
             "chosen": best,
@@ -97,7 +100,7 @@ def _beside_the_grid(
     error: float,
     on_dev: Mapping[str, float],
     on_test: Mapping[str, float],
-    tested: Mapping[str, Tested],
+    tested: Mapping[str, ScoresOnTest],
     grid_steps: int,
 ) -> dict[str, Any]:
     """A strategy's choice beside the best of the grid, whose standard error on dev is `error`."""
@@ -115,7 +118,7 @@ def _beside_the_grid(
     }
 
 
-def _difference(tested: Mapping[str, Tested], one: str, other: str) -> dict[str, float] | None:
+def _difference(tested: Mapping[str, ScoresOnTest], one: str, other: str) -> dict[str, float] | None:
     """Of two masks on the test set; None where the score has no counts a document."""
     first, second = tested[one].counts, tested[other].counts
     return None if first is None or second is None else vars(paired_bootstrap(first, second))

@@ -9,16 +9,22 @@ import numpy as np
 from spacy.tokens import DocBin
 from tqdm import tqdm
 
+from spacy_lsbillm.files import read_or_make
+from spacy_lsbillm.search.experiment import Experiment
 from spacy_lsbillm.search.first_steps import first_steps
+from spacy_lsbillm.search.masks import all_masks, check_masks
+from spacy_lsbillm.search.on_test import scores_on_test, ways_to_test
 from spacy_lsbillm.search.one_shot import one_shot
+from spacy_lsbillm.search.outcome import ScoresOnTest, scores_of
 from spacy_lsbillm.search.page import as_html
-from spacy_lsbillm.search.prediction import Prediction, kept
+from spacy_lsbillm.search.prediction import Prediction
 from spacy_lsbillm.search.probe import probe
-from spacy_lsbillm.search.run import Tested, compared_on_test, on_test, outcome_of, run_all, scores_of, trainer
-from spacy_lsbillm.search.space import Cell, all_masks, check_masks, file_name
-from spacy_lsbillm.search.strategies import Greedy, Grid, Halving, Strategy, cells_of
+from spacy_lsbillm.search.run import outcome_of, run_all
+from spacy_lsbillm.search.strategies import Greedy, Grid, Halving, Strategy, trainings_of
 from spacy_lsbillm.search.study import Study, claim_folder
-from spacy_lsbillm.search.trials import Subject
+from spacy_lsbillm.search.trainer import trainer
+from spacy_lsbillm.search.training import Training
+from spacy_lsbillm.search.ways import file_name
 
 from ..record import circumstances, told
 from ..tasks.models import BASE, SCORE, Budget, Compared, make_config
@@ -71,39 +77,39 @@ def run_set(name: str, settings: Settings, data: Path, work: Path) -> tuple[dict
     # Full batches always: the sets compared here have more than 25 of them in a round.
     budget = Budget(epochs=settings.epochs, steps=1)
     config = make_config(model, kind, corpora, sizes["train"], budget, seed=0)
-    subject = Subject.of(config)
+    experiment = Experiment.of(config)
     masks = all_masks(settings.groups)
-    check_masks(masks, subject.n_layers)
-    subject.check_scores()
+    check_masks(masks, experiment.n_layers)
+    experiment.check_scores()
     place = work / settings.name / name
     place.mkdir(parents=True, exist_ok=True)
-    study = Study(f"sqlite:///{place / 'search.db'}", subject.identity)
-    claim_folder(place, subject.identity)
-    train = trainer(subject, place)
+    study = Study(f"sqlite:///{place / 'search.db'}", experiment.identity)
+    claim_folder(place, experiment.identity)
+    train = trainer(experiment, place)
 
-    grid = Grid(masks, seeds, subject.steps)
+    grid = Grid(masks, seeds, experiment.steps)
     run_all(grid, study, train, f"{name}: grid")
     # Their own trainings are those of the grid, so that they differ in the choice alone.
     strategies: dict[str, Strategy] = {
-        "halving": Halving(masks, seeds, subject.steps),
-        "greedy": Greedy(settings.groups, seeds, subject.steps),
+        "halving": Halving(masks, seeds, experiment.steps),
+        "greedy": Greedy(settings.groups, seeds, experiment.steps),
     }
     for label, strategy in strategies.items():
         run_all(strategy, study, train, f"{name}: {label}")
-    finished = study.finished()
+    finished = study.results()
     scores = scores_of(finished)
     cheaper = {
-        label: Chosen(strategy.chosen(scores), sum(cell.steps for cell in cells_of(strategy, scores)))
+        label: Chosen(strategy.best(scores), sum(training.steps for training in trainings_of(strategy, scores)))
         for label, strategy in strategies.items()
     }
-    predictions = predict(subject, masks, seeds, study, place, settings.share)
-    tested = score_on_test(subject, masks, seeds, paths["test"], SCORE[kind], place)
-    dev = {mask: [finished[Cell(mask, seed, subject.steps)].score for seed in seeds] for mask in masks}
+    predictions = predict(experiment, masks, seeds, study, place, settings.share)
+    tested = score_on_test(experiment, masks, seeds, paths["test"], SCORE[kind], place)
+    dev = {mask: [finished[Training(mask, seed, experiment.steps)].score for seed in seeds] for mask in masks}
     outcome = outcome_of(
-        subject,
+        experiment,
         grid,
         finished,
-        [tested[mask] for mask in compared_on_test(grid.chosen(scores), masks, subject)],
+        [tested[mask] for mask in ways_to_test(grid.best(scores), masks, experiment)],
         ways=masks,
         seeds=seeds,
     )
@@ -111,53 +117,53 @@ def run_set(name: str, settings: Settings, data: Path, work: Path) -> tuple[dict
         "settings": asdict(settings),
         "split": {"sizes": sizes, "limits": limits, "source": SETS[name].folder},
         "seeds": list(seeds),
-        "base": {"name": settings.base, "fingerprint": subject.identity["base"]},
+        "base": {"name": settings.base, "fingerprint": experiment.identity["base"]},
         **circumstances(),
     }
     found = {
         "set": name,
         "metric": SCORE[kind],
         "masks": masks,
-        "layers": subject.n_layers,
-        "steps": subject.steps,
+        "layers": experiment.n_layers,
+        "steps": experiment.steps,
         "dev": dev,
         "test": {mask: tested[mask].scores for mask in masks},
-        **analyse(dev, tested, cheaper, predictions, subject.n_layers, subject.steps),
-        "seconds": {row.way: row.seconds for row in outcome.rows if row.steps == subject.steps},
+        **analyse(dev, tested, cheaper, predictions, experiment.n_layers, experiment.steps),
+        "seconds": {row.way: row.seconds for row in outcome.rows if row.steps == experiment.steps},
         "config": told(config),
         **about,
     }
-    return found, as_html(outcome, subject, {"config": name, **about})
+    return found, as_html(outcome, experiment, {"config": name, **about})
 
 
 def predict(
-    subject: Subject, masks: list[str], seeds: tuple[int, ...], study: Study, place: Path, share: float
+    experiment: Experiment, masks: list[str], seeds: tuple[int, ...], study: Study, place: Path, share: float
 ) -> list[Prediction]:
     """Ask all predictors. The two that train briefly share their trainings."""
     return [
-        probe(subject, masks, place),
-        one_shot(subject, masks, seeds, study, place),
-        first_steps(subject, masks, seeds, study, place, share=share),
-        first_steps(subject, masks, seeds, study, place, share=share, by_loss=True),
+        probe(experiment, masks, place),
+        one_shot(experiment, masks, seeds, study, place),
+        first_steps(experiment, masks, seeds, study, place, share=share),
+        first_steps(experiment, masks, seeds, study, place, share=share, by_loss=True),
     ]
 
 
 def score_on_test(
-    subject: Subject, masks: list[str], seeds: tuple[int, ...], test: Path, score: str, place: Path
-) -> dict[str, Tested]:
+    experiment: Experiment, masks: list[str], seeds: tuple[int, ...], test: Path, score: str, place: Path
+) -> dict[str, ScoresOnTest]:
     """The test set under every mask: for the analysis, never for a choice."""
     with tqdm(total=len(masks), desc="masks on the test set", unit=" masks") as bar:
 
         def run(mask: str) -> dict[str, Any]:
-            tested = on_test(subject, mask, seeds, test, score, place)
+            tested = scores_on_test(experiment, mask, seeds, test, score, place)
             bar.update()
             counts = None if tested.counts is None else tested.counts.tolist()
             return {"scores": tested.scores, "counts": counts}
 
         # The corpus' name holds its limit; another one is scored anew.
         folder = place / "tested" / test.stem
-        found = kept({folder / f"{file_name(mask)}.json": partial(run, mask) for mask in masks})
+        found = read_or_make({folder / f"{file_name(mask)}.json": partial(run, mask) for mask in masks})
     return {
-        mask: Tested(mask, one["scores"], None if one["counts"] is None else np.array(one["counts"]))
+        mask: ScoresOnTest(mask, one["scores"], None if one["counts"] is None else np.array(one["counts"]))
         for mask, one in zip(masks, found, strict=True)
     }

@@ -26,12 +26,12 @@ from spacy_lsbillm.files import SEAL, sole_writer
 from spacy_lsbillm.pretraining import PretrainingSettings, pretrain
 from spacy_lsbillm.pretraining.run import Places
 from spacy_lsbillm.saving.rewriting import rewrite
-from spacy_lsbillm.search.folder import about_run
+from spacy_lsbillm.search.experiment import Experiment
+from spacy_lsbillm.search.folder import run_details
 from spacy_lsbillm.search.report import write_report
 from spacy_lsbillm.search.run import search
 from spacy_lsbillm.search.strategies import Grid
 from spacy_lsbillm.search.study import Study, claim_folder
-from spacy_lsbillm.search.trials import Subject
 
 from .child import SCRATCH, Disk, count_touches, fresh, in_child, is_told, size_of
 from .part import Broken, Check, Part
@@ -275,17 +275,17 @@ class Searching(Job):
 
     def work(self, place: Path) -> None:
         folder = place / "search"
-        subject = Subject.of(self._config)
+        experiment = Experiment.of(self._config)
         folder.mkdir(exist_ok=True)
-        study = Study(f"sqlite:///{folder / 'search.db'}", subject.identity)
-        claim_folder(folder, subject.identity)
-        plan = Grid(MASKS, [0], subject.steps)
+        study = Study(f"sqlite:///{folder / 'search.db'}", experiment.identity)
+        claim_folder(folder, experiment.identity)
+        plan = Grid(MASKS, [0], experiment.steps)
         if self._real:
-            outcome = search(subject, plan, study, folder, ways=MASKS, seeds=[0])
+            outcome = search(experiment, plan, study, folder, ways=MASKS, seeds=[0])
         else:
             with _trainings_that_sleep():
-                outcome = search(subject, plan, study, folder, ways=MASKS, seeds=[0])
-        write_report(folder, outcome, subject, about_run(Path("search.cfg"), "list", [0], None) | {"base": ""})
+                outcome = search(experiment, plan, study, folder, ways=MASKS, seeds=[0])
+        write_report(folder, outcome, experiment, run_details(Path("search.cfg"), "list", [0], None) | {"base": ""})
 
     def look(self, place: Path) -> None:
         folder = place / "search"
@@ -296,8 +296,8 @@ class Searching(Job):
     def done(self, place: Path) -> None:
         folder = place / "search"
         self.look(place)
-        found = Study(f"sqlite:///{folder / 'search.db'}", Subject.of(self._config).identity).finished()
-        if sorted(cell.mask for cell in found) != sorted(MASKS):
+        found = Study(f"sqlite:///{folder / 'search.db'}", Experiment.of(self._config).identity).results()
+        if sorted(training.mask for training in found) != sorted(MASKS):
             raise Broken(f"finished are {list(found)}, not one training of each mask")
         expect_clean(place, {"search"})
         names = {"search.db", "search.db.lock", "search.json", ".search.json.lock", ".report.lock", "models"}
@@ -313,7 +313,7 @@ def _trainings_that_sleep() -> Iterator[None]:
 
     kept = run.trainer
     record = {"curve": [], "seconds": 0.0, "scores": {}, "loss": 0.0}
-    run.trainer = lambda subject, folder, use_gpu: lambda cell: (0.5 if cell.mask == "all" else 0.25, record)  # type: ignore[assignment]
+    run.trainer = lambda *_: lambda training: (0.5 if training.mask == "all" else 0.25, record)  # type: ignore[assignment]
     try:
         yield
     finally:

@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from spacy_lsbillm.architectures import DEFAULT_LORA
-from spacy_lsbillm.data.scoring import make_textcat_scorer
+from spacy_lsbillm.pipeline.class_scorers import make_textcat_scorer
 
 from .answers import CHOSEN, Task, labels_in
 from .models import PROMPTED, SCORE, Budget, Compared

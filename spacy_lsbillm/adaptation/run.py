@@ -33,12 +33,12 @@ from ..backbone.unmask import unmask_layers
 from ..backbone.vocabulary import embedding_rows
 from ..errors import BaseError, SettingError, StorageError
 from ..files import TemporaryFolder, as_os_error, parse_json, put_in_place, sole_writer
+from ..language_model.text import read_documents, text_files
 from ..pretraining.checkpoint import FILE as CHECKPOINT
 from ..pretraining.checkpoint import Progress, load_checkpoint, save_checkpoint
 from ..pretraining.loop import COLUMNS, HELD_OUT_BLOCKS, adamw, held_out_nats, run_steps
 from ..pretraining.machine import arithmetic, hardware, versions
 from ..pretraining.places import check_prepared, claim, described, seal_prepared
-from ..pretraining.text import read_documents, text_files
 from ..pretraining.tokens import TokenArray, check_end, token_dtype, write_tokens
 from .card import model_card
 from .settings import ADAPTER, ALL, CAUSAL, AdaptationSettings
@@ -169,12 +169,12 @@ def _planned(base: BaseSettings, settings: AdaptationSettings) -> _Plan:
             f"of their own. Use train = 'lora', or a base that is not quantised."
         )
     unmasked = MaskPlan.parse(settings.unmask, config.num_hidden_layers)
-    if settings.objective == CAUSAL and unmasked.any:
+    if settings.objective == CAUSAL and unmasked.unmasks_any:
         raise SettingError(
             f"unmask = {settings.unmask!r} is not allowed with objective = 'causal': an unmasked layer sees the piece "
             f"that is to be predicted. Use \"none\", or objective = 'mntp'."
         )
-    if settings.objective != CAUSAL and not unmasked.any:
+    if settings.objective != CAUSAL and not unmasked.unmasks_any:
         raise SettingError(
             f"unmask = {settings.unmask!r} unmasks no layer, and objective = {settings.objective!r} is there to get a "
             f"base used to unmasked ones. Use \"all\", or objective = 'causal'."

@@ -1,4 +1,4 @@
-"""How much labels lean on what stands to their right: from parses, and from a model."""
+"""How much labels depend on the context to their right: measured in parses, and in the predictions of a model."""
 
 from .dependency import RightSide, right_side
 from .right_context import ContextChange, right_context

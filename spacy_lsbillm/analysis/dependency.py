@@ -9,11 +9,11 @@ from spacy.tokens import Doc, Span
 
 @dataclass
 class RightSide:
-    """Dependency arcs of the tokens inside gold spans: to a token's head and to its children.
+    """Counts of the dependency arcs of tokens inside gold spans: the arc to a token's head and those to its children.
 
-    right (int): Those whose other end stands to the right of the token.
-    all (int): All of them.
-    by_label (dict): The same for each label.
+    right (int): The arcs whose other end is to the right of the token.
+    all (int): All arcs.
+    by_label (dict): The same counts for each label.
     """
 
     right: int = 0
@@ -22,14 +22,15 @@ class RightSide:
 
     @property
     def ratio(self) -> float | None:
-        """Right arcs by all arcs; None where there are none."""
+        """The share of arcs to the right among all arcs; None if there are none."""
         return self.right / self.all if self.all else None
 
 
 def right_side(pairs: Iterable[tuple[Doc, Iterable[Span]]]) -> RightSide:
     """Count the arcs of labelled tokens.
 
-    pairs (Iterable): Parsed documents and their gold spans. A token in several spans counts in each.
+    pairs (Iterable): Parsed documents with their gold spans. A token in several spans counts once per span.
+    RETURNS (RightSide): The counts, over all labels and for each.
     """
     found = RightSide()
     for doc, spans in pairs:
@@ -43,9 +44,12 @@ def right_side(pairs: Iterable[tuple[Doc, Iterable[Span]]]) -> RightSide:
 
 
 def arcs(doc: Doc) -> tuple[np.ndarray, np.ndarray]:
-    """For each token how many arcs it has to the right, and how many in all; a root has none to a head."""
+    """Count the dependency arcs of each token to the right and in all. A root has no arc to a head.
+
+    RETURNS (tuple[ndarray, ndarray]): The arcs to the right and all arcs, shape (tokens,).
+    """
     place = np.arange(len(doc))
-    # Of each token how far away its head is; spaCy gives it as an unsigned number.
+    # spaCy gives the distance of each token to its head as an unsigned number.
     head = place + doc.to_array(["HEAD"]).astype(np.int64).reshape(-1)
     child = np.flatnonzero(head != place)
     right, total = np.zeros(len(doc), dtype=np.int64), np.zeros(len(doc), dtype=np.int64)

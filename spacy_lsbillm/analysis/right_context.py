@@ -1,4 +1,4 @@
-"""What a trained labeler makes of a token once nothing stands to its right any more."""
+"""How the predictions of a trained labeler for a token change if the text to its right is removed."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ KINDS = INSIDE, OUTSIDE = "inside gold spans", "outside"
 
 @dataclass(frozen=True)
 class ContextChange:
-    """Over some tokens of a kind.
+    """The change over the sampled tokens of one kind.
 
-    tokens (int): How many were looked at.
-    distance (float): Mean total variation distance of the tags' probabilities with and without what follows: 0 if
-        nothing changes, 1 if they have nothing in common.
-    whole (float): Mean probability of the gold label (of any tag of it, or of O) with the whole document.
-    cut (float): The same with the document cut off behind the token.
+    tokens (int): The number of tokens.
+    distance (float): The mean total variation distance between the tags' probabilities with and without the text that
+        follows: 0 if nothing changes, 1 if they have nothing in common.
+    whole (float): The mean probability of the gold label (the sum over its tags, or that of O) in the whole document.
+    cut (float): The same in the document cut off after the token.
     """
 
     tokens: int
@@ -34,25 +34,27 @@ class ContextChange:
 def right_context(
     nlp: Language, examples: Sequence[tuple[Doc, Iterable[Span]]], sample: int = 2000, seed: int = 0
 ) -> dict[str, ContextChange]:
-    """Compare a labeler's probabilities of a token in its document and at the end of the document cut off behind it.
+    """Compare a labeler's probabilities for a token in its whole document and at the end of the document cut off after
+    it.
 
     nlp (Language): A trained pipeline with a `sequence_labeler`.
-    examples (Sequence): Documents, not yet labelled, and their gold spans.
-    sample (int): Tokens of each kind at most, drawn without replacement.
-    RETURNS (dict): By kind: "inside gold spans" and "outside".
-    RAISES (SettingError): The pipeline has no `sequence_labeler`, or there is no token.
+    examples (Sequence): Documents without predictions, with their gold spans.
+    sample (int): The maximum number of tokens of each kind, drawn without replacement.
+    seed (int): The seed of the draw.
+    RETURNS (dict): The change by kind: "inside gold spans" and "outside". A kind without tokens is missing.
+    RAISES (SettingError): The pipeline has no `sequence_labeler` or one with a CRF, or the corpus has no tokens.
     """
     name = next((name for name in nlp.pipe_names if nlp.get_pipe_meta(name).factory == "sequence_labeler"), None)
     if name is None:
         raise SettingError(
-            f"the pipeline has no sequence_labeler, whose probabilities could be compared; it has: "
+            f"the pipeline has no sequence_labeler, whose probabilities are compared. It has: "
             f"{', '.join(nlp.pipe_names) or 'nothing'}."
         )
     labeler: Any = nlp.get_pipe(name)
     if labeler.transitions is not None:
         raise SettingError(
-            f'transitions = "learned" of {name!r}: a CRF gives no probabilities to tags by themselves, which are '
-            f"compared here. Train one with transitions = null."
+            f'transitions = "learned" of {name!r}: a CRF gives no probabilities of single tags, which are '
+            f"compared here. Use a pipeline that was trained with transitions = null."
         )
     labels = [_gold(doc, spans) for doc, spans in examples]
     places = np.array([(d, t) for d, (doc, _) in enumerate(examples) for t in range(len(doc))]).reshape(-1, 2)
@@ -92,7 +94,7 @@ def _gold(doc: Doc, spans: Iterable[Span]) -> list[str]:
 
 
 def _columns(nlp: Language, name: str) -> dict[str, np.ndarray]:
-    """The tags of each label; of "" it is O."""
+    """Which tags belong to each label; to "" belongs O."""
     labeler: Any = nlp.get_pipe(name)
     scheme = labeler.scheme
     label_of = np.array([tag[2:] for tag in scheme.tags])
@@ -100,7 +102,7 @@ def _columns(nlp: Language, name: str) -> dict[str, np.ndarray]:
 
 
 def _probabilities(nlp: Language, name: str, docs: list[Doc]) -> list[np.ndarray]:
-    """Of all tags of all tokens, shape (tokens, tags) a document."""
+    """The probabilities of all tags for all tokens, shape (tokens, tags) per document."""
     found = []
     labeler: Any = nlp.get_pipe(name)
     earlier = nlp.pipeline[: nlp.pipe_names.index(name)]

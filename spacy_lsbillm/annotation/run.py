@@ -73,7 +73,7 @@ def annotate(
             return Annotated(output.finish(), 0.0, 0, 0)
         with _pool(settings, how, format_name) as pool, Progress(sum(file.size for file in files), quiet) as progress:
             run = _Run(settings, how, output, pool, progress)
-            run.all(files)
+            run.annotate_all(files)
             return Annotated(output.finish(), progress.seconds, progress.words, progress.documents)
 
 
@@ -147,7 +147,7 @@ class _Run:
         self._failed = output.failures
         self._named: list[Failure] = []
 
-    def all(self, files: Sequence[InputFile]) -> None:
+    def annotate_all(self, files: Sequence[InputFile]) -> None:
         """Annotate everything that is not finished yet."""
         batches = self._batches(files)
         self._check_errors()

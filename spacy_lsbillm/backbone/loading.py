@@ -9,7 +9,6 @@ from transformers import PreTrainedModel
 
 from ..errors import BaseError
 from .adapter import add_adapter, check_dora, check_targets, read_adapter
-from .arithmetic import arithmetic_of
 from .base import (
     BaseSettings,
     config_dtype,
@@ -19,6 +18,7 @@ from .base import (
     read_config,
     skeleton_for,
 )
+from .config_arithmetic import arithmetic_of
 from .families import attention_for, decoder_of, layers_of
 from .fingerprint import checked_fingerprint
 from .layer_mix import ScalarMix, mixed_layers

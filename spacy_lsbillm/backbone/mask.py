@@ -49,7 +49,7 @@ class MaskPlan:
         return cls(text, tuple(unmasked))
 
     @property
-    def any(self) -> bool:
+    def unmasks_any(self) -> bool:
         """Whether any layer attends in both directions."""
         return any(self.unmasked)
 

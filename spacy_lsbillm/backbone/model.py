@@ -15,11 +15,11 @@ from ..errors import SettingError
 from ..values import is_flag
 from .adapter import LoraSettings
 from .base import BaseSettings
-from .blocks import causal_blocks, has_windows
 from .families import Family, decoder_of, layers_of
 from .layer_mix import ScalarMix
 from .mask import MaskPlan, check_notation
 from .origin import Origin
+from .packed_mask import causal_blocks, has_windows
 from .sharing import SharedBase, over_the_same_weights
 from .unmask import unmask_layers, weigh_right
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BaseError
-from .arithmetic import arithmetic_of
+from .config_arithmetic import arithmetic_of
 from .fingerprint import fingerprint, full_digest
 
 # By fingerprint and arithmetic, as JSON; the most recently seen last.

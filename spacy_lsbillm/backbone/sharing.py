@@ -17,9 +17,9 @@ from transformers import PreTrainedModel
 
 from .base import BaseSettings, cut_config, load_causal_lm
 from .families import Family, decoder_of, layers_of
+from .mapped_files import WatchedFiles
 from .merge import DTYPES
 from .tensor_files import stored_tensors, weight_files
-from .watched import WatchedFiles
 
 
 @dataclass(frozen=True)

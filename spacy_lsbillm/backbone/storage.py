@@ -24,8 +24,8 @@ import torch
 from ..errors import AdapterError, BaseError, StorageError
 from ..files import as_os_error, parse_json
 from .adapter import LoraSettings, write_adapter
-from .arithmetic import arithmetic_of, differences
 from .base import BaseSettings
+from .config_arithmetic import arithmetic_of, differences
 from .families import AUTO
 from .fingerprint import checked_fingerprint, fingerprint
 from .int8_files import is_int8

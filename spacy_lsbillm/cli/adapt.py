@@ -14,7 +14,8 @@ from ..backbone.base import DTYPES, QUANTIZATIONS
 from ..errors import SettingError
 from ..pretraining.settings import PRECISIONS
 from . import app
-from .device import HELP, device_of
+from .device import device_of
+from .options import GpuOption, RevisionOption, WorkResumeOption
 
 DEFAULT = AdaptationSettings()
 BaseArgument = Annotated[str, Argument(help="The base: its folder or hub id")]
@@ -87,12 +88,9 @@ KindOption = Annotated[
 DtypeOption = Annotated[
     str, Option("--dtype", help=f"Dtype of the stored result: {', '.join(DTYPES)}; auto keeps the base's")
 ]
-RevisionOption = Annotated[str | None, Option("--revision", help="Hub revision of the base")]
 WorkOption = Annotated[
     Path | None, Option("--work", "-w", help="Folder for pieces and checkpoints. Default: OUTPUT.work")
 ]
-ResumeOption = Annotated[bool, Option("--resume", "-r", help="Resume from the checkpoint in the work folder")]
-GpuOption = Annotated[int, Option("--gpu-id", "-g", help=HELP)]
 
 
 @app.command("adapt", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -123,7 +121,7 @@ def adapt_cli(
     dtype: DtypeOption = DEFAULT.dtype,
     revision: RevisionOption = None,
     work: WorkOption = None,
-    resume: ResumeOption = False,
+    resume: WorkResumeOption = False,
     gpu_id: GpuOption = -1,
 ) -> None:
     """Continue training a base on plain text with its layers unmasked, so that it has learned to attend in both

@@ -17,6 +17,7 @@ from ..errors import SettingError
 from ..files import write_text
 from ..pipeline.gold_spans import given_spans
 from . import app
+from .options import JsonOption
 
 # As Dukić and Šnajder (2024) report them; other parsers give other figures.
 PUBLISHED = (
@@ -41,7 +42,6 @@ SpansOption = Annotated[
 SampleOption = Annotated[
     int, Option("--sample", help="Number of tokens to sample inside and outside spans, with --model")
 ]
-JsonOption = Annotated[Path | None, Option("--json", "-j", help="Also write the figures to this JSON file")]
 
 
 @app.command("analyze")

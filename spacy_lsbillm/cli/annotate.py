@@ -11,8 +11,19 @@ from ..annotation import FORMATS, SUFFIXES, AnnotationSettings, Keys, RunSetting
 from ..errors import SettingError
 from . import app
 from .device import device_of
-from .pipelines import PipelineArgument, any_pipeline_folder
-from .ray_address import OptionalAddress, RayOption
+from .options import (
+    BatchOption,
+    CodeOption,
+    ErrorsOption,
+    IdKeyOption,
+    OptionalAddress,
+    PipelineArgument,
+    ProcessesOption,
+    QuietOption,
+    RayOption,
+    TextKeyOption,
+)
+from .pipelines import any_pipeline_folder
 
 InputArgument = Annotated[
     Path, Argument(help=f"A file that ends in {', '.join(SUFFIXES)}, or a folder of such files", show_default=False)
@@ -22,10 +33,6 @@ FormatOption = Annotated[
     str | None,
     Option("--format", "-f", help=f"{', '.join(FORMATS)}. Default: the format of INPUT, or jsonl for text"),
 ]
-TextKeyOption = Annotated[str, Option("--text-key", help="JSONL key or Parquet column of the text")]
-IdKeyOption = Annotated[
-    str, Option("--id-key", help="JSONL key or Parquet column of the id. Documents without one get file:line")
-]
 SpansOption = Annotated[
     list[str] | None, Option("--spans-key", help="Span group in doc.spans to write; may be repeated. Default: all")
 ]
@@ -33,23 +40,12 @@ LengthOption = Annotated[
     int | None, Option("--max-length", help="Maximum characters per document. Default: 1,000,000, as in spaCy")
 ]
 ShardOption = Annotated[int, Option("--shard-size", help="Input documents per output file")]
-CodeOption = Annotated[
-    Path | None,
-    Option("--code", "-c", help="Python file with registered functions that the pipeline needs", exists=True),
-]
-ProcessesOption = Annotated[
-    int | None,
-    Option(
-        "--processes", "-n", help="Number of processes; each loads the pipeline. Default: one per GPU, or one per core"
-    ),
-]
 GpuOption = Annotated[
     str,
     Option(
         "--gpu-id", "-g", help="GPU ids, such as 0 or 0,1,2; -1 for the CPU. With --ray, 0 means one GPU per process"
     ),
 ]
-BatchOption = Annotated[int, Option("--batch-size", help="Maximum documents per batch sent to a process")]
 BytesOption = Annotated[
     int,
     Option(
@@ -57,16 +53,12 @@ BytesOption = Annotated[
         help="Maximum bytes of text per batch (about 4 per word piece); longer documents are sent alone",
     ),
 ]
-ErrorsOption = Annotated[
-    int, Option("--max-errors", help="Failed documents after which the run stops; -1 for no limit")
-]
 TimeoutOption = Annotated[
     float | None,
     Option(
         "--timeout", help="Seconds allowed per batch; a process that takes longer is replaced and its batch retried"
     ),
 ]
-QuietOption = Annotated[bool, Option("--quiet", "-q", help="Hide the progress bar")]
 HOW = RunSettings()
 
 

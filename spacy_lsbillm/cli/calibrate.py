@@ -18,8 +18,9 @@ from ..files import write_text
 from ..pages import check_plots
 from ..saving.pipelines import META, save
 from . import app
-from .device import HELP, device_of
-from .pipelines import PipelineArgument, any_pipeline_folder
+from .device import device_of
+from .options import CodeOption, GpuOption, PipelineArgument
+from .pipelines import any_pipeline_folder
 
 PAGE = "calibration.html"
 DevArgument = Annotated[
@@ -50,10 +51,6 @@ ComponentsOption = Annotated[
 ]
 KeyOption = Annotated[str, Option("--spans-key", "-k", help="With --guarantee: key of the candidates in doc.spans")]
 PageOption = Annotated[bool, Option("--page/--no-page", help=f"Also write {PAGE} to the folder (needs matplotlib)")]
-GpuOption = Annotated[int, Option("--gpu-id", "-g", help=HELP)]
-CodeOption = Annotated[
-    Path | None, Option("--code", "-c", help="Python file with registered functions that the pipeline needs")
-]
 
 
 @app.command("calibrate")

@@ -9,7 +9,8 @@ from wasabi import msg
 from ..cards import CARD, add_evaluation, write_card
 from ..errors import SettingError
 from . import app
-from .pipelines import PipelineArgument, pipeline_folder
+from .options import PipelineArgument
+from .pipelines import pipeline_folder
 
 ScoresOption = Annotated[
     Path | None,

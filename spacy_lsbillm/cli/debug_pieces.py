@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from spacy.util import load_config
-from typer import Argument, Option
+from typer import Argument
 from wasabi import msg, table
 
 from ..alignment.statistics import Cutting, count_pieces
@@ -15,14 +15,11 @@ from ..pipeline.billm_transformer import DEFAULT_CONFIG
 from ..pipeline.config_blocks import find_transformer
 from ..pipeline.cut_settings import cutting_for
 from . import app
+from .options import ComponentOption, JsonOption
 
 BATCH_SIZE = 256
 SourceArgument = Annotated[str, Argument(help="A training config, or a base (folder or hub id)")]
 CorpusArgument = Annotated[list[Path], Argument(help="Corpora: .spacy files or folders of them")]
-JsonOption = Annotated[Path | None, Option("--json", "-j", help="Also write the figures to this JSON file")]
-ComponentOption = Annotated[
-    str | None, Option("--component", "-c", help="Name of the billm_transformer, if the config has several")
-]
 
 
 @app.command("debug-pieces")

@@ -4,8 +4,6 @@ import torch
 
 from ..errors import SettingError
 
-HELP = "GPU id, or -1 for the CPU"
-
 
 def device_of(gpu_id: int) -> torch.device:
     """RAISES (SettingError): There is no such GPU: nothing falls back to the CPU."""

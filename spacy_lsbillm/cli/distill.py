@@ -11,10 +11,19 @@ from ..annotation import SUFFIXES, Keys, RunSettings
 from ..distillation import DistillSettings, distill
 from ..training import Interval
 from . import app
-from .annotate import BatchOption, ErrorsOption, IdKeyOption, ProcessesOption, QuietOption, TextKeyOption
-from .device import HELP, device_of
+from .device import device_of
+from .options import (
+    BatchOption,
+    CodeOption,
+    ErrorsOption,
+    GpuOption,
+    IdKeyOption,
+    ProcessesOption,
+    QuietOption,
+    TextKeyOption,
+)
 from .pipelines import any_pipeline_folder
-from .train import CodeOption, ends_told
+from .stopped import exit_if_stopped
 
 TeacherArgument = Annotated[str, Argument(help="A trained pipeline: its folder, or the name of its installed package")]
 StudentArgument = Annotated[Path, Argument(help="Training config of the student", exists=True, dir_okay=False)]
@@ -29,7 +38,6 @@ FloorOption = Annotated[
     float, Option("--floor", help="Minimum probability of labels for spaCy's own components, which learn hard labels")
 ]
 TagsOption = Annotated[int, Option("--top-tags", help="Most probable tags to keep per token, with their probabilities")]
-GpuOption = Annotated[int, Option("--gpu-id", "-g", help=HELP)]
 EveryOption = Annotated[
     str, Option("--checkpoint-every", "-e", help="Steps (200) or time (90s, 10m, 2h) between checkpoints")
 ]
@@ -66,7 +74,7 @@ def distill_cli(
 
     Example: python -m spacy lsbillm distill training/model-best cnn.cfg text.txt --output small --paths.dev dev.spacy
     """
-    with ends_told("the same command goes on."):
+    with exit_if_stopped("the same command goes on."):
         try:
             settings = DistillSettings(
                 teacher=teacher,

@@ -9,7 +9,8 @@ from wasabi import msg
 from ..backbone.classifier import FIRST_VERSION
 from ..exporting import export
 from . import app
-from .pipelines import PipelineArgument, pipeline_folder
+from .options import PipelineArgument
+from .pipelines import pipeline_folder
 
 FolderArgument = Annotated[Path, Argument(help="Output folder; one that this command wrote is replaced")]
 

@@ -6,7 +6,8 @@ from wasabi import msg, table
 from ..backbone import RECORD, plan_of, read_record, word_for
 from ..pipeline.config_blocks import billm_blocks
 from . import app
-from .pipelines import PipelineArgument, pipeline_folder
+from .options import PipelineArgument
+from .pipelines import pipeline_folder
 
 
 @app.command("masks")

@@ -3,23 +3,23 @@
 from pathlib import Path
 from typing import Annotated
 
-from typer import Argument, Option
+from typer import Option
 from wasabi import msg
 
 from ..backbone import STORE_BASE
 from ..saving.rewriting import rewrite
 from ..values import check_choice
 from . import app
-from .pipelines import PipelineArgument, pipeline_folder
+from .options import NewPipelineArgument, PipelineArgument
+from .pipelines import pipeline_folder
 
-OutputArgument = Annotated[Path, Argument(help="Output folder; a pipeline in it is replaced atomically")]
 BaseOption = Annotated[str | None, Option(help="Folder or hub id of the base, if it has moved")]
 
 
 @app.command("merge")
 def merge_cli(
     pipeline: PipelineArgument,
-    output: OutputArgument,
+    output: NewPipelineArgument,
     store_base: Annotated[str, Option(help=f"How the base is stored: {', '.join(STORE_BASE)}")] = "merged",
     base: BaseOption = None,
 ) -> None:
@@ -38,7 +38,7 @@ def merge_cli(
 
 
 @app.command("save")
-def save_cli(pipeline: PipelineArgument, output: OutputArgument) -> None:
+def save_cli(pipeline: PipelineArgument, output: NewPipelineArgument) -> None:
     """Copy a trained pipeline atomically: at any moment OUTPUT holds either the old pipeline or the new one.
 
     Its files are checked first; then everything is written beside the output folder, synced to the disk, and exchanged

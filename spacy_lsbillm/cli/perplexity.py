@@ -9,24 +9,23 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from typer import Argument, Option
 from wasabi import msg, table
 
-from ..analysis.readings import Reading, base_reading, continuation, pipeline_readings
 from ..backbone import BaseSettings, longest_position
 from ..backbone.base import read_config
 from ..backbone.location import resolve_folder
 from ..errors import SettingError
 from ..files import write_text
-from ..pretraining import Score, score_text
+from ..language_model import Score, score_text, text_files
+from ..language_model.readings import Reading, base_reading, continuation, pipeline_readings
 from ..pretraining.run import OBJECTIVE_KEY
-from ..pretraining.text import text_files
 from . import app
-from .device import HELP, device_of
+from .device import device_of
+from .options import GpuOption, JsonOption, RevisionOption
 
 # Of a window, where the base allows longer ones: the loss changes little beyond, the time of attention grows.
 LONGEST = 2048
 RANDOM = "random weights"
 SourceArgument = Annotated[str, Argument(help="A base (its folder or hub id), or the folder of a trained pipeline")]
 TextArgument = Annotated[list[Path], Argument(help="Text: .txt or .txt.xz files, or folders of them")]
-RevisionOption = Annotated[str | None, Option("--revision", help="Hub revision of the base")]
 DtypeOption = Annotated[
     str,
     Option(
@@ -52,8 +51,6 @@ SeedOption = Annotated[int, Option("--seed", help="Random seed for --sample")]
 ComponentOption = Annotated[
     str | None, Option("--component", "-c", help="Name of the billm_transformer, if the pipeline has several")
 ]
-JsonOption = Annotated[Path | None, Option("--json", "-j", help="Also write the figures to this JSON file")]
-GpuOption = Annotated[int, Option("--gpu-id", "-g", help=HELP)]
 
 
 @app.command("perplexity")

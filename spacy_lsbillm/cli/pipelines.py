@@ -2,14 +2,10 @@
 
 import importlib
 from pathlib import Path
-from typing import Annotated
 
 from spacy.util import load_config, load_meta
-from typer import Argument
 
 from ..pipeline.config_blocks import billm_blocks
-
-PipelineArgument = Annotated[str, Argument(help="A trained pipeline: a folder, or the name of an installed package")]
 
 
 def any_pipeline_folder(pipeline: str) -> Path:

@@ -2,16 +2,14 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from spacy.cli._util import parse_config_overrides, setup_gpu
-from thinc.api import Config
 from typer import Argument, Context, Option
 from wasabi import msg
 
-from ..errors import SettingError
 from . import app
-from .search import (
+from .options import (
     ComponentOption,
     ConfigArgument,
     GpuOption,
@@ -20,16 +18,8 @@ from .search import (
     SeedsOption,
     StorageOption,
     TestOption,
-    check_extra,
-    load_overridden,
-    numbers,
-    show,
 )
-
-if TYPE_CHECKING:
-    from ..search.prediction import Prediction
-    from ..search.study import Study
-    from ..search.trials import Subject
+from .searches import check_extra, load_overridden, numbers, show
 
 
 class PredictorName(StrEnum):
@@ -87,113 +77,23 @@ def predict_mask_cli(
     Example: python -m spacy lsbillm predict-mask configs/sequence_labeler.cfg search --then 3
     """
     try:
-        folder_of_prediction(
-            load_overridden(config_path, parse_config_overrides(ctx.args)),
-            config_path,
-            output,
-            predictor=predictor.value,
-            groups=numbers("--groups", groups, least=1),
-            masks=masks.split() if masks else None,
-            seeds=numbers("--seeds", seeds),
-            share=share,
-            then=then,
-            test=test,
-            storage=storage,
-            component=component,
-            gpu_id=gpu_id,
-        )
+        check_extra()
+        from ..search.folder import run_details
+        from ..search.ranking import Ranking, RankingSettings
+
+        config = load_overridden(config_path, parse_config_overrides(ctx.args))
+        chosen_masks, layer_groups = masks.split() if masks else None, numbers("--groups", groups, least=1)
+        settings = RankingSettings(predictor.value, layer_groups, chosen_masks, numbers("--seeds", seeds), share, then)
+        ranking = Ranking(config, component, settings, test)
+        setup_gpu(gpu_id)
+        found = ranking.run(output, storage, run_details(config_path, predictor.value, settings.seeds, test), gpu_id)
+        print("\n" + found.paths["ranking"].read_text(encoding="utf8"))
+        if found.search is not None:
+            show(found.search)
+        else:
+            best, best_config = found.prediction.ranking[0], found.paths["config"]
+            msg.good(f"{best} is predicted to be best. Train with {best_config}, or check with --then 3.")
     except (ValueError, OSError) as error:
         msg.fail("Cannot predict", str(error), exits=1)
     except KeyboardInterrupt:
         msg.warn("Stopped. The same command goes on from here.", exits=130)
-
-
-def folder_of_prediction(
-    config: Config,
-    config_path: Path,
-    output: Path,
-    *,
-    predictor: str,
-    groups: list[int],
-    masks: list[str] | None,
-    seeds: list[int],
-    share: float,
-    then: int,
-    test: Path | None,
-    storage: str | None,
-    component: str | None,
-    gpu_id: int,
-) -> None:
-    """See `predict_mask_cli`. All that can be checked is checked before the first training.
-
-    RAISES (ValueError): Something does not fit.
-    """
-    if test is not None and not then:
-        raise SettingError("--test needs trained models: say with --then how many masks to train.")
-    check_extra()
-    from ..search.candidates import ways_of
-    from ..search.first_steps import short_length
-    from ..search.folder import about_run, checked_subject, masks_of, opened, searched
-    from ..search.probe import task_of
-    from ..search.report import write_ranking
-    from ..search.shared import check_shared
-    from ..search.strategies import Grid
-
-    subject = checked_subject(config, component, test)
-    wanted, _ = ways_of(masks or masks_of(groups, subject.n_layers), {}, subject)
-    if not 0 <= then <= len(wanted):
-        raise SettingError(f"--then {then} is not allowed: there are {len(wanted)} masks. Use 0 to {len(wanted)}.")
-    if predictor == PredictorName.one_shot:
-        check_shared(subject, wanted)
-    elif predictor == PredictorName.probe:
-        task_of(subject)
-    else:
-        short_length(subject.steps, share)
-    setup_gpu(gpu_id)
-    subject.check_scores(test)
-    study = opened(output, storage, subject)
-    prediction = predicted(predictor, subject, wanted, seeds, study, output, share, gpu_id)
-    about = about_run(config_path, predictor, seeds, test)
-    paths = write_ranking(output, prediction, subject, len(seeds), about)
-    print("\n" + paths["ranking"].read_text(encoding="utf8"))
-    if not then:
-        msg.good(f"{prediction.ranking[0]} is thought to be best. Train with {paths['config']}, or see with --then 3.")
-        return
-    first = [mask for mask in wanted if mask in prediction.ranking[:then]]
-    found = searched(
-        subject,
-        Grid(first, seeds, subject.steps),
-        study,
-        output,
-        about,
-        ways=first,
-        seeds=seeds,
-        test=test,
-        use_gpu=gpu_id,
-        spent=prediction.steps,
-        considered=len(wanted),
-    )
-    show(found)
-
-
-def predicted(
-    predictor: str,
-    subject: "Subject",
-    masks: list[str],
-    seeds: list[int],
-    study: "Study",
-    output: Path,
-    share: float,
-    gpu_id: int,
-) -> "Prediction":
-    """Ask a predictor."""
-    from ..search.first_steps import first_steps
-    from ..search.one_shot import one_shot
-    from ..search.probe import probe
-
-    if predictor == PredictorName.one_shot:
-        return one_shot(subject, masks, seeds, study, output, use_gpu=gpu_id)
-    if predictor == PredictorName.probe:
-        return probe(subject, masks, output, use_gpu=gpu_id)
-    by_loss = predictor == PredictorName.first_loss
-    return first_steps(subject, masks, seeds, study, output, share=share, use_gpu=gpu_id, by_loss=by_loss)

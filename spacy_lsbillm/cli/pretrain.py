@@ -12,7 +12,8 @@ from ..errors import SettingError
 from ..pretraining import PretrainingSettings, pretrain
 from ..pretraining.run import Places
 from . import app
-from .device import HELP, device_of
+from .device import device_of
+from .options import GpuOption, WorkResumeOption
 
 OutputArgument = Annotated[Path, Argument(help="Folder for the finished model; must not exist or must be empty")]
 TextOption = Annotated[
@@ -37,8 +38,6 @@ TokenizerOption = Annotated[
 WorkOption = Annotated[
     Path | None, Option("--work", "-w", help="Folder for tokens and checkpoints. Default: OUTPUT.work")
 ]
-ResumeOption = Annotated[bool, Option("--resume", "-r", help="Resume from the checkpoint in the work folder")]
-GpuOption = Annotated[int, Option("--gpu-id", "-g", help=HELP)]
 
 
 @app.command("pretrain", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -51,7 +50,7 @@ def pretrain_cli(
     objective: ObjectiveOption = None,
     tokenizer: TokenizerOption = None,
     work: WorkOption = None,
-    resume: ResumeOption = False,
+    resume: WorkResumeOption = False,
     gpu_id: GpuOption = -1,
 ) -> None:
     """Pre-train a small base on plain text: a Hugging Face folder with tokenizer, weights and model card.

@@ -15,8 +15,8 @@ from ..pipeline.config_blocks import billm_blocks
 from ..quantization import Attempt, Quantized, quantize
 from ..saving.pipelines import META
 from . import app
-from .merge import OutputArgument
-from .pipelines import PipelineArgument, pipeline_folder
+from .options import CodeOption, NewPipelineArgument, PipelineArgument
+from .pipelines import pipeline_folder
 
 # How many of the layers with the largest errors are listed.
 SHOWN = 5
@@ -28,14 +28,13 @@ LossOption = Annotated[float, Option("--max-loss", help="Maximum loss of any of 
 KeepOption = Annotated[
     str | None, Option("--keep", help="Layers to keep in float32, such as 0-1,11; layer 0 is next to the input")
 ]
-CodeOption = Annotated[Path | None, Option("--code", "-c", help="Python file with functions that the pipeline needs")]
 
 
 @app.command("quantize")
 def quantize_cli(
     pipeline: PipelineArgument,
     dev: DevArgument,
-    output: OutputArgument,
+    output: NewPipelineArgument,
     max_loss: LossOption = 0.5,
     keep: KeepOption = None,
     code: CodeOption = None,

@@ -3,23 +3,31 @@
 import contextlib
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from spacy.cli._util import parse_config_overrides, setup_gpu
-from spacy.util import load_config
 from thinc.api import Config
 from typer import Argument, Context, Option
 from wasabi import msg
 
 from ..errors import SettingError
 from . import app
-from .device import HELP
-from .ray_address import OptionalAddress, RayOption
+from .options import (
+    ComponentOption,
+    ConfigArgument,
+    GpuOption,
+    GroupsOption,
+    MasksOption,
+    OptionalAddress,
+    RayOption,
+    SeedsOption,
+    StorageOption,
+    TestOption,
+)
+from .searches import check_extra, load_overridden, numbers, show
 
 if TYPE_CHECKING:
-    from ..search.folder import Reported
-
-EXTRA = "python -m pip install 'spacy-lsbillm[search]'"
+    pass
 
 
 class StrategyName(StrEnum):
@@ -30,7 +38,6 @@ class StrategyName(StrEnum):
     greedy = "greedy"
 
 
-ConfigArgument = Annotated[Path, Argument(help="Training config with a billm_transformer")]
 OutputArgument = Annotated[Path, Argument(help="Folder for the results; a search in it is resumed")]
 StrategyOption = Annotated[
     StrategyName,
@@ -41,33 +48,6 @@ StrategyOption = Annotated[
         "greedy: unmask group by group from the output side, keeping what helps",
     ),
 ]
-GroupsOption = Annotated[
-    str,
-    Option("--groups", help="Number of equal layer groups; a comma-separated list searches the union of their masks"),
-]
-MasksOption = Annotated[
-    str | None,
-    Option(
-        "--masks",
-        "-m",
-        help="Only these masks, separated by spaces, such as 'none from:4 all'; "
-        "search trains each in full, whatever the strategy",
-    ),
-]
-SeedsOption = Annotated[str, Option("--seeds", help="Comma-separated seeds; everything is trained with each of them")]
-TestOption = Annotated[
-    Path | None,
-    Option(
-        "--test", "-t", help="Test corpus. Scored once, after the search, for the chosen setting and both baselines"
-    ),
-]
-StorageOption = Annotated[
-    str | None, Option("--storage", help="Database URL, to share a search between machines. Default: OUTPUT/search.db")
-]
-ComponentOption = Annotated[
-    str | None, Option("--component", "-c", help="Name of the billm_transformer, if the config has several")
-]
-GpuOption = Annotated[int, Option("--gpu-id", "-g", help=HELP)]
 RepeatOption = Annotated[
     str | None, Option("--repeat", help="Values of `repeat` to try with every mask, such as 0,1,2")
 ]
@@ -130,7 +110,7 @@ def search_cli(
     """
     varied = {"repeat": repeat, "depth": depth, "unmask_warmup": unmask_warmup}
     try:
-        folder_of_search(
+        run_search(
             load_overridden(config_path, parse_config_overrides(ctx.args)),
             config_path,
             output,
@@ -157,14 +137,7 @@ def search_cli(
 app.command("search-mask", cls=OptionalAddress, context_settings=ANY_OPTION)(search_cli)
 
 
-def load_overridden(path: Path, overrides: dict[str, Any]) -> Config:
-    """RAISES (SettingError): There is no such file."""
-    if not path.is_file():
-        raise SettingError(f"there is no config {str(path)!r}.")
-    return load_config(path, overrides=overrides, interpolate=False)
-
-
-def folder_of_search(
+def run_search(
     config: Config,
     config_path: Path,
     output: Path,
@@ -187,8 +160,8 @@ def folder_of_search(
     RAISES (ValueError): Something does not fit.
     """
     check_extra()
-    from ..search.folder import Search, Wanted, about_run
-    from ..search.on_ray import RayTrials
+    from ..search.folder import Search, SearchSettings, run_details
+    from ..search.on_ray import RayCluster
 
     if workers is not None and (ray is None or workers < 1):
         raise SettingError(
@@ -197,42 +170,16 @@ def folder_of_search(
         )
     if ray is None:
         setup_gpu(gpu_id)
-    with RayTrials(ray, workers, gpu_id >= 0) if ray is not None else contextlib.nullcontext() as cluster:
-        search = Search(config, component, Wanted(strategy, groups, masks, varied, seeds), test, budget)
-        subject = search.subject
+    with RayCluster(ray, workers, gpu_id >= 0) if ray is not None else contextlib.nullcontext() as cluster:
+        search = Search(config, component, SearchSettings(strategy, groups, masks, varied, seeds), test, budget)
+        experiment = search.experiment
         for way, why in search.left_out.items():
             msg.info(f"{way} is not tried: {why}")
         msg.info(
-            f"{len(search.ways)} {'ways' if varied else 'masks'} of {subject.n_layers} layers, seeds "
-            f"{', '.join(map(str, seeds))}, at most {search.plan.trials} trainings of up to {subject.steps} steps"
+            f"{len(search.ways)} {'ways' if varied else 'masks'} of {experiment.n_layers} layers, seeds "
+            f"{', '.join(map(str, seeds))}, at most {search.strategy.n_trainings} trainings of up to "
+            f"{experiment.steps} steps"
         )
-        about = about_run(config_path, strategy if masks is None else "list", seeds, test)
-        elsewhere = cluster.of(search.subject, output) if cluster else None
-        show(search.run(output, storage, about, gpu_id, elsewhere))
-
-
-def check_extra() -> None:
-    """RAISES (SettingError): What searches need is not installed."""
-    try:
-        import optuna  # noqa: F401
-        import scipy  # type: ignore[import-untyped]  # noqa: F401
-    except ImportError as error:
-        raise SettingError(f"a search needs Optuna and SciPy ({error}): {EXTRA}") from error
-
-
-def show(found: "Reported") -> None:
-    """Print the table of a finished search."""
-    print("\n" + found.paths["table"].read_text(encoding="utf8"))
-    chosen, report, config = found.outcome.chosen, found.paths["report"], found.paths["config"]
-    msg.good(f"{chosen} is best on dev. Look at {report}; train with {config}.")
-
-
-def numbers(option: str, text: str, least: int = 0) -> list[int]:
-    """RAISES (SettingError): The text is no list of different whole numbers with commas between, none below `least`."""
-    try:
-        found = [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise SettingError(f"{option} {text!r}: give whole numbers with commas between them.") from error
-    if len(set(found)) < len(found) or min(found) < least:
-        raise SettingError(f"{option} {text!r}: give each number once, none below {least}.")
-    return found
+        about = run_details(config_path, strategy if masks is None else "list", seeds, test)
+        remote = cluster.trainer_for(search.experiment, output) if cluster else None
+        show(search.run(output, storage, about, gpu_id, remote))

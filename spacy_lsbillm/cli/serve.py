@@ -11,7 +11,8 @@ from wasabi import msg
 from ..errors import SettingError
 from ..serving import ServingSettings, serve
 from . import app
-from .device import HELP, device_of
+from .device import device_of
+from .options import CodeOption, GpuOption
 from .pipelines import any_pipeline_folder
 
 PipelinesArgument = Annotated[
@@ -26,8 +27,6 @@ DocumentsOption = Annotated[int, Option("--max-documents", help="Maximum texts p
 LengthOption = Annotated[int, Option("--max-length", help="Maximum characters per text")]
 QueueOption = Annotated[int, Option("--max-queue", help="Maximum waiting texts of all requests together")]
 TimeoutOption = Annotated[float, Option("--timeout", help="Maximum seconds per request")]
-GpuOption = Annotated[int, Option("--gpu-id", "-g", help=HELP)]
-CodeOption = Annotated[Path | None, Option("--code", "-c", help="Python file with functions that the pipelines need")]
 
 
 @app.command("serve")

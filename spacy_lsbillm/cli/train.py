@@ -1,26 +1,22 @@
 """`python -m spacy lsbillm train`: `spacy train` that goes on where it was stopped."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 from spacy.cli._util import import_code, parse_config_overrides
-from typer import Argument, Context, Exit, Option
+from typer import Argument, Context, Option
 from wasabi import msg
 
 from ..errors import OWN_ERRORS
-from ..training import PREEMPTED, Interval, Preempted, RankLost, TrainSettings, train
+from ..training import Interval, TrainSettings, train
 from . import app
+from .options import CodeOption, GpuOption
+from .stopped import exit_if_stopped
 
 ConfigArgument = Annotated[Path, Argument(help="Training config, as for spacy train", exists=True, allow_dash=True)]
 OutputOption = Annotated[
     Path | None, Option("--output", "--output-path", "-o", help="Folder for model-best, model-last and checkpoints")
 ]
-CodeOption = Annotated[
-    Path | None, Option("--code", "-c", help="Python file with registered functions, imported before the training")
-]
-GpuOption = Annotated[int, Option("--gpu-id", "-g", help="GPU id, or -1 for the CPU")]
 EveryOption = Annotated[
     str | None,
     Option(
@@ -56,7 +52,7 @@ def train_cli(
 
     Example: python -m spacy lsbillm train config.cfg --output run --checkpoint-every 10m
     """
-    with ends_told("--resume."):
+    with exit_if_stopped("--resume."):
         try:
             interval = None if checkpoint_every is None else Interval.read(checkpoint_every)
             overrides = parse_config_overrides(ctx.args)
@@ -64,21 +60,3 @@ def train_cli(
             train(TrainSettings(config_path, output, overrides, gpu_id, interval, resume, force))
         except OWN_ERRORS as error:
             msg.fail("Cannot train", str(error), exits=1)
-
-
-@contextmanager
-def ends_told(go_on: str) -> Iterator[None]:
-    """Within it a training that is stopped from outside ends the command, with what to do next.
-
-    go_on (str): How it goes on.
-    """
-    try:
-        yield
-    except Preempted as stopped:
-        again = "Nothing was kept." if stopped.step is None else f"The checkpoint is of step {stopped.step}: {go_on}"
-        if stopped.first:
-            msg.warn(f"Asked to stop. {again}")
-        raise Exit(PREEMPTED) from None
-    except RankLost:
-        # Whichever process has failed says so itself.
-        raise Exit(1) from None

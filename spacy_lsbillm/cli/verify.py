@@ -7,7 +7,8 @@ from wasabi import msg
 
 from ..saving.verification import verify
 from . import app
-from .pipelines import PipelineArgument, pipeline_folder
+from .options import PipelineArgument
+from .pipelines import pipeline_folder
 
 
 @app.command("verify")

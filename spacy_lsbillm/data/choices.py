@@ -11,12 +11,11 @@ from string import ascii_uppercase
 from typing import Any
 
 from ..errors import DataError
+from ..pipeline.class_scorers import QUESTION, RIGHT
 from .records import Record
 
 MODES = JOINT, EACH = "joint", "each"
-RIGHT, WRONG = "right", "wrong"
-# In doc.user_data: which question a document belongs to.
-QUESTION = "question"
+WRONG = "wrong"
 
 
 def choice_records(records: Iterable[Record], mode: str) -> Iterator[Record]:

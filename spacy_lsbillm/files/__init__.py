@@ -7,6 +7,7 @@ from .folder import put_in_place, replaced_folder, sole_writer
 from .json_text import parse_json
 from .plain import endless
 from .seal import SEAL, check_seal, digest, write_seal
+from .shared_work import read_or_make
 from .temporary import TemporaryFolder
 from .text import write_text
 
@@ -20,6 +21,7 @@ __all__ = [
     "endless",
     "parse_json",
     "put_in_place",
+    "read_or_make",
     "replaced_folder",
     "sole_writer",
     "write_seal",

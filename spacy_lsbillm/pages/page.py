@@ -1,4 +1,4 @@
-"""A page to look at: one file that needs no network."""
+"""An HTML page in one file, which needs no network."""
 
 import html
 from collections.abc import Iterable
@@ -25,17 +25,17 @@ pre {{ overflow-x: auto; background: #f6f6f6; padding: 1rem; }}
 
 
 def as_page(title: str, parts: Iterable[str], style: str = "") -> str:
-    """A whole page.
+    """Create a complete HTML page.
 
-    title (str): As text.
-    parts (Iterable[str]): As HTML.
-    style (str): Rules of CSS beside those that all pages have.
+    title (str): The title, as text.
+    parts (Iterable[str]): The parts of the body, as HTML.
+    style (str): CSS rules besides those that all pages have.
     """
     return PAGE.format(title=html.escape(title), body="\n".join(parts), style=style)
 
 
 def markdown_as_html(markdown: str) -> str:
-    """A report in Markdown as HTML: its tables, lists and paragraphs."""
+    """Convert a report from Markdown to HTML: its tables, lists and paragraphs."""
     parts: list[str] = []
     for block in markdown.split("\n\n"):
         lines = block.strip().splitlines()

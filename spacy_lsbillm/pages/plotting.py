@@ -1,4 +1,4 @@
-"""matplotlib, for pictures in a page."""
+"""Plots for an HTML page, drawn with matplotlib."""
 
 import io
 from typing import Any
@@ -9,7 +9,10 @@ BLUE, GREY, ORANGE = "#0072B2", "#DDDDDD", "#D55E00"
 
 
 def check_plots() -> None:
-    """RAISES (SettingError): matplotlib is not installed."""
+    """Check that plots can be drawn.
+
+    RAISES (SettingError): matplotlib is not installed.
+    """
     try:
         pyplot()
     except ImportError as error:
@@ -17,7 +20,7 @@ def check_plots() -> None:
 
 
 def pyplot() -> Any:
-    """The module, drawing into files."""
+    """The module `matplotlib.pyplot`, set up to draw without a screen."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -27,7 +30,7 @@ def pyplot() -> Any:
 
 
 def svg(figure: Any) -> str:
-    """A figure as a part of a page."""
+    """Convert a figure to SVG for an HTML page, and close it."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     pyplot().close(figure)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from spacy.language import Language
-from spacy.scorer import get_ner_prf
 from spacy.tokens import Doc, Span
 from spacy.training import Example, validate_examples
 from spacy.vocab import Vocab
@@ -31,24 +30,22 @@ from ..tagging import (
     Spans,
     around_spans,
     best_tags,
-    calibration_error,
     candidates,
     tag_marginals,
 )
 from ..tagging.scheme import MISSING, OUTSIDE, check_scheme
-from .calibrated import CalibratedComponent, scores_and_truth
+from .calibrated import CalibratedComponent
 from .gold_spans import (
     check_overlap,
     gold_tags,
     name_of,
     named,
     overlapping,
-    score_group,
-    with_trimmed_spans,
 )
-from .label_sets import annotated_in, annotated_labels, with_judged_spans
+from .label_sets import annotated_in, annotated_labels
 from .labeler_settings import LEARNED, check_confidence, check_taught, check_transitions
 from .soft_tags import SoftTags, is_told, most_probable, soft_tags_of, write_soft_tags
+from .span_scorers import sequence_labeler_score
 from .span_writing import SCORES, Predicted, by_document, write_entities, write_group
 from .tag_losses import cross_entropy, likelihood, soft_cross_entropy
 from .tag_targets import SoftTargets, Taught, free_of_gold, soft_targets, told_targets
@@ -139,23 +136,6 @@ def make_sequence_labeler(
     )
     made.meta = nlp.meta
     return made
-
-
-def make_sequence_labeler_scorer() -> Callable[..., dict[str, Any]]:
-    """Create a scorer with spaCy's own scores of entities, or of spans if the component writes those."""
-    return sequence_labeler_score
-
-
-def sequence_labeler_score(examples: Iterable[Example], spans_key: str | None = None, **kwargs: Any) -> dict[str, Any]:
-    """Score spans with their labels: precision, recall and F1, micro-averaged and per label, and the expected
-    calibration error of the spans' scores. White space at the ends of gold spans is ignored, and so are predicted spans
-    whose label the gold document was not annotated for."""
-    examples = [with_trimmed_spans(example, spans_key) for example in examples]
-    error = calibration_error(*scores_and_truth(examples, spans_key))
-    examples = [with_judged_spans(example, spans_key) for example in examples]
-    if spans_key is None:
-        return {**get_ner_prf(examples, **kwargs), "ents_ece": error}
-    return {**score_group(examples, spans_key, **kwargs), f"spans_{spans_key}_ece": error}
 
 
 class SequenceLabeler(CalibratedComponent):

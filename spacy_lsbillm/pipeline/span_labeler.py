@@ -16,16 +16,14 @@ from thinc.types import Floats3d
 from ..alignment import is_word
 from ..errors import SettingError
 from ..layers import score_blocks
-from ..tagging import Spans, calibration_error
+from ..tagging import Spans
 from ..values import is_number, is_whole
-from .calibrated import CalibratedComponent, scores_and_truth
-from .gold_spans import AlignedSpans, aligned_spans, score_group
-from .label_sets import with_judged_spans
+from .calibrated import CalibratedComponent
+from .gold_spans import AlignedSpans, aligned_spans
 from .labeler_settings import check_calibrated
+from .span_scorers import DEFAULT_KEY, span_labeler_score
 from .span_writing import Predicted, by_document, write_group
 from .whole_batch import whole_batch
-
-DEFAULT_KEY = "sc"
 
 DEFAULT_CONFIG = Config().from_str(
     """
@@ -96,21 +94,6 @@ def make_span_labeler(
     )
     made.meta = nlp.meta
     return made
-
-
-def make_span_labeler_scorer() -> Callable[..., dict[str, Any]]:
-    """Create a scorer with spaCy's own scores of spans, which may overlap."""
-    return span_labeler_score
-
-
-def span_labeler_score(examples: Iterable[Example], spans_key: str = DEFAULT_KEY, **kwargs: Any) -> dict[str, Any]:
-    """Score spans with their labels: precision, recall and F1, micro-averaged and per label, and the expected
-    calibration error of the spans' scores. White space at the ends of gold spans is ignored, and so is a predicted span
-    with a label that the gold document was not annotated for."""
-    examples = list(examples)
-    error = calibration_error(*scores_and_truth(examples, spans_key))
-    examples = [with_judged_spans(example, spans_key) for example in examples]
-    return {**score_group(examples, spans_key, **kwargs), f"spans_{spans_key}_ece": error}
 
 
 class SpanLabeler(CalibratedComponent):

@@ -16,6 +16,8 @@ from ..backbone.base import BaseSettings
 from ..backbone.loading import load_base
 from ..errors import SettingError
 from ..files import as_os_error, put_in_place, sole_writer
+from ..language_model.score import score_text
+from ..language_model.text import lowercased, read_documents, text_files
 from .card import model_card
 from .checkpoint import FILE as CHECKPOINT
 from .checkpoint import Progress, load_checkpoint, save_checkpoint
@@ -23,9 +25,7 @@ from .loop import COLUMNS, HELD_OUT_BLOCKS, adamw, held_out_nats, run_steps
 from .machine import arithmetic, hardware, versions
 from .objectives import Objective, hidden_tokens, next_token, see_both_ways
 from .places import check_prepared, claim, described, seal_prepared
-from .score import score_text
 from .settings import PretrainingSettings
-from .text import lowercased, read_documents, text_files
 from .tokens import TokenArray, take_tokenizer, token_dtype, train_tokenizer, write_tokens
 
 RECORD = "pretraining.json"

@@ -1,43 +1,50 @@
-"""What a search may cost, kept by all processes that share its storage."""
+"""The limit on the cost of a search, which all processes that share a storage keep together."""
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from ..errors import SettingError
-from .space import Cell
 from .strategies import Strategy
+from .training import Training
 
-# Sums in another order differ in their last digits.
+# Relative tolerance: sums in another order differ in their last digits.
 ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What a search may cost.
+    """The maximum cost of a search.
 
-    total (float): In trainings of the causal model.
-    price (Callable): Of a cell, in these.
+    total (float): The limit, in trainings of the causal model.
+    price (Callable): Gives the price of a training in the same unit.
     """
 
     total: float
-    price: Callable[[Cell], float]
+    price: Callable[[Training], float]
 
-    def spent(self, cells: Iterable[Cell]) -> float:
-        """By trainings that are finished or under way."""
-        return sum(map(self.price, cells))
+    def total_price(self, trainings: Iterable[Training]) -> float:
+        """The price of all given trainings together.
 
-    def fits(self, taken: Collection[Cell], cell: Cell) -> bool:
-        """Whether a training may be begun.
-
-        taken (Collection[Cell]): What is finished or under way.
+        trainings (Iterable[Training]): The trainings that are finished or running.
         """
-        return self.spent(taken) + self.price(cell) <= self.total * (1 + ROUNDING)
+        return sum(map(self.price, trainings))
+
+    def fits(self, taken: Collection[Training], training: Training) -> bool:
+        """Whether a training may start without exceeding the limit.
+
+        taken (Collection[Training]): The trainings that are finished or running.
+        training (Training): The training to start.
+        """
+        return self.total_price(taken) + self.price(training) <= self.total * (1 + ROUNDING)
 
     def check(self, strategy: Strategy) -> None:
-        """RAISES (SettingError): The strategy would have nothing to choose from."""
-        least = strategy.least(self.price)
+        """Refuse a budget that is too small for a strategy to choose anything.
+
+        RAISES (SettingError): The budget is below the least that the strategy needs.
+        """
+        least = strategy.minimum_price(self.price)
         if not least <= self.total * (1 + ROUNDING):
             raise SettingError(
-                f"--budget {self.total:g} is too little: the least that this search can do costs {least:.3g} trainings "
-                f"of the causal model. Raise it, or leave dear ways out."
+                f"--budget {self.total:g} is too small: this search needs at least {least:.3g} trainings of the causal "
+                f"model. Raise the budget, or leave out expensive ways."
             )

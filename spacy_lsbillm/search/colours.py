@@ -1,4 +1,4 @@
-"""What colours stand for in the pictures of a search."""
+"""The meaning of colours in the plots of a search."""
 
 from ..pages import BLUE, GREY, ORANGE
 

@@ -1,4 +1,4 @@
-"""How many pieces of a config's corpora go through its model, counted once without any weights."""
+"""How many pieces of a config's corpora pass through its model. They are counted once, without loading any weights."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,20 +12,21 @@ from spacy.util import load_model_from_config, registry
 
 from ..alignment.statistics import Cutting, count_pieces
 from ..pipeline.cut_settings import cutting_for
-from .space import Cell
-from .trials import Subject
+from .experiment import Experiment
+from .training import Training
 
-# Documents of a corpus that are read; what follows them is taken to be like them.
+# Documents of a corpus that are read; the rest is assumed to be like them.
 READ = 10_000
 BATCH_SIZE = 256
 
 
 @dataclass(frozen=True)
 class CorpusPieces:
-    """Pieces that go through the model, special ones and all copies of a window counted, padding not.
+    """Numbers of pieces that pass through the model, including special pieces and every copy of a window, without
+    padding.
 
-    update (float): In an update of training, in the mean of the batches of the corpus.
-    dev (int): In one evaluation.
+    update (float): Pieces per training update, averaged over the batches of the corpus.
+    dev (int): Pieces per evaluation on the development corpus.
     """
 
     update: float
@@ -35,30 +36,33 @@ class CorpusPieces:
 class PieceCounter:
     """Counts the pieces of a config's corpora under different settings of the model.
 
+    Documents are read once, and counts are cached: settings that cut the text in the same way share one.
+
     RAISES (ValueError): A corpus cannot be read.
     """
 
-    def __init__(self, subject: Subject) -> None:
-        self._subject = subject
-        plain = subject.config.interpolate()
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment = experiment
+        plain = experiment.config.interpolate()
         nlp: Language = load_model_from_config(plain)
         training: dict[str, Any] = registry.resolve(plain["training"], schema=ConfigSchemaTraining)
-        train, dev = subject.corpora()
+        train, dev = experiment.corpora()
         examples = list(islice(train(nlp), READ))
         self._batches = max(1, sum(1 for _ in training["batcher"](examples)))
         self._train = [example.predicted for example in examples]
         self._dev: list[Doc] = [example.predicted for example in dev(nlp)]
-        # By what settings change: window, overlap and copies.
+        # The key is what settings change: window, overlap and copies.
         self._counted: dict[tuple[int, int, int], CorpusPieces] = {}
 
     def count(self, settings: str) -> CorpusPieces:
-        """Under the settings of a way.
+        """Count the pieces under the settings of a way.
 
-        settings (str): As they are written in it.
-        RAISES (ValueError): One of them is not allowed, or does not fit the base.
+        settings (str): The settings as written in the way; "" for those of the config.
+        RETURNS (CorpusPieces): The counts.
+        RAISES (ValueError): A setting is not allowed, or does not fit the base.
         """
-        cell = Cell("none", 0, self._subject.steps, settings)
-        block = self._subject.config_of(cell).interpolate()["components"][self._subject.component]
+        training = Training("none", 0, self._experiment.steps, settings)
+        block = self._experiment.config_of(training).interpolate()["components"][self._experiment.component]
         _, cutting = cutting_for(block, BATCH_SIZE)
         key = (cutting.window, cutting.overlap, cutting.repeat)
         if key not in self._counted:

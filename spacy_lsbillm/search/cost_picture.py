@@ -1,38 +1,41 @@
-"""The ways of a search between cost and score, as a picture."""
+"""A plot of the ways of a search, score against cost."""
 
 from typing import Any
 
 from ..pages import pyplot, svg
 from .colours import BIDIRECTIONAL, CHOSEN
-from .pareto import Point, front
-from .run import Outcome
-from .ways import in_words
+from .outcome import Outcome
+from .pareto import Point, pareto_front
+from .ways import display_name
 
-# Inches of a line of text, and names up to which all points have one; of more, those that matter.
+# Height of a line of text in inches, and the number of points up to which all are named; of more points, only those on
+# the front, the chosen one and the causal model.
 LINE, MOST_NAMES = 0.21, 24
 OTHER = "#777777"
 
 
 def cost_picture(outcome: Outcome, causal: str | None) -> str:
-    """A dot a way, larger with all seeds, a line through those that no other beats, and the names beside the plot,
-    where they have room, each with a line to its dot.
+    """Plot the development score of each way against its cost.
 
-    causal (str | None): The causal model among the ways.
-    RETURNS (str): SVG; "" where all cost the same.
+    There is one dot per way, larger if the way was trained with all seeds, and a line through the ways that no other
+    way beats in both. Names stand beside the plot, where there is room, each with a line to its dot.
+
+    causal (str | None): The name of the causal model among the ways; None if it is not one of them.
+    RETURNS (str): The plot as SVG; "" if all ways cost the same.
     """
     points = outcome.points
     if len({point.cost for point in points}) < 2:
         return ""
     most = max(point.seeds for point in points)
     settled = next(point.seeds for point in points if point.way == outcome.chosen)
-    best = front([point for point in points if point.seeds >= settled])
+    best = pareto_front([point for point in points if point.seeds >= settled])
     named = points if len(points) <= MOST_NAMES else [*best]
     for point in points:
         if point not in named and point.way in (outcome.chosen, causal):
             named.append(point)
     height = max(4.0, LINE * len(named) + 1.0)
     figure, axes = pyplot().subplots(figsize=(9, height))
-    # Room for the names, whose length in inches is known well enough.
+    # Leave room for the names, whose width in inches is estimated by their length.
     longest = max(len(_name(point, outcome.chosen)) for point in named)
     right = max(0.5, 1 - (0.075 * longest + 0.5) / 9)
     figure.subplots_adjust(left=0.08, right=right, top=1 - 0.2 / height, bottom=0.6 / height)
@@ -55,9 +58,9 @@ def cost_picture(outcome: Outcome, causal: str | None) -> str:
 
 
 def _names(axes: Any, named: list[Point], chosen: str, best: list[Point], line: float) -> None:
-    """Names in a column at the right of the plot, in the order of the scores.
+    """Write the names in a column at the right of the plot, in the order of the scores.
 
-    line (float): The height of one, as a share of the plot's.
+    line (float): The height of one name, as a fraction of the plot's height.
     """
     low, high = axes.get_ylim()
     rising = sorted(named, key=lambda point: (point.score, point.cost))
@@ -77,10 +80,12 @@ def _names(axes: Any, named: list[Point], chosen: str, best: list[Point], line: 
 
 
 def spread(wanted: list[float], gap: float) -> list[float]:
-    """Places in rising order that are at least so far apart, between 0 and 1 if they fit there, and near to those
-    wanted.
+    """Move places apart until neighbours have a minimum distance, so that text at them does not overlap.
 
-    wanted (list[float]): In rising order.
+    The result rises, stays close to the given places, and lies between 0 and 1 if it fits there.
+
+    wanted (list[float]): The places, in rising order.
+    gap (float): The minimum distance.
     """
     places: list[float] = []
     for place in wanted:
@@ -93,7 +98,7 @@ def spread(wanted: list[float], gap: float) -> list[float]:
 
 
 def _name(point: Point, chosen: str) -> str:
-    return in_words(point.way) + (" (chosen)" if point.way == chosen else "")
+    return display_name(point.way) + (" (chosen)" if point.way == chosen else "")
 
 
 def _colour(point: Point, chosen: str, best: list[Point]) -> str:

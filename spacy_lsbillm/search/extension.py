@@ -1,13 +1,13 @@
-"""Does it help to unmask more towards the output? The paired test of Dukić and Šnajder (2024).
+"""Does it help to unmask more layers towards the output? The paired test of Dukić and Šnajder (2024).
 
-Their pairs are two masks, the second of which extends the first to the right, as bits are written: both are the same up
-to the last unmasked layer of the first, which has at least one, and the second has at least one more above it. 1000 is
-extended by 1001, 1010, 1011 and the four that begin with 11; all causal by none, as it has no last unmasked layer. Of
-the 16 masks of four groups that makes 17 pairs.
+Their pairs are two masks, the second of which extends the first to the right in the notation of bits: both are the same
+up to the last unmasked layer of the first, which has at least one, and the second unmasks at least one more above it.
+1000 is extended by 1001, 1010, 1011 and the four masks that begin with 11. Nothing extends the all-causal mask, as it
+has no last unmasked layer. The 16 masks of four groups give 17 pairs.
 
-Which pairs these are, that scores are means over seeds, and the t-test with a level of 1% are from the notebook that
-the authors published with the paper (Layers_Unlocking_Significance_Testing.ipynb in github.com/dd1497/llm-unmasking).
-There it is written for bits of four groups; here, for the layers behind any notation, which comes to the same.
+The pairs, the means over seeds, and the t-test at a level of 1% are taken from the notebook that the authors published
+with the paper (Layers_Unlocking_Significance_Testing.ipynb in github.com/dd1497/llm-unmasking). The notebook compares
+the bits of four groups; this module compares the layers, which gives the same pairs and allows any notation.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,11 +23,11 @@ PERMUTATIONS = 10_000
 
 
 @dataclass(frozen=True)
-class Extended:
-    """A mask and one that extends it.
+class ExtensionPair:
+    """A mask and another one that extends it.
 
-    before (str), after (str): In mask notation.
-    gain (float): Mean score of the second less that of the first.
+    before (str), after (str): The two masks, in mask notation.
+    gain (float): The mean score of the second minus that of the first.
     """
 
     before: str
@@ -37,17 +37,18 @@ class Extended:
 
 @dataclass(frozen=True)
 class Extension:
-    """What the pairs say.
+    """The result of the paired test.
 
-    pairs (list[Extended]): All of them.
-    mean (float): Of their gains.
-    p (float): One-sided paired t-test over pairs of mean scores, as the paper has it. The pairs have masks in common,
-        so that they are not independent and it is too small.
-    p_permuted (float): Ours, without that fault: how often the mean gain is as large when each seed's scores are dealt
-        out to the masks at random (10,000 times). What it refutes is that masks make no difference.
+    pairs (list[ExtensionPair]): All pairs.
+    mean (float): The mean of their gains.
+    p (float): The p-value of a one-sided paired t-test over pairs of mean scores, as in the paper. Pairs share masks,
+        so they are not independent, and this value is too small.
+    p_permuted (float): The p-value of a permutation test, which does not have that fault: how often the mean gain is as
+        large when each seed's scores are assigned to the masks at random (10,000 times). Its null hypothesis is that
+        masks make no difference.
     """
 
-    pairs: list[Extended]
+    pairs: list[ExtensionPair]
     mean: float
     p: float
     p_permuted: float
@@ -67,11 +68,11 @@ def _extends(before: tuple[bool, ...], after: tuple[bool, ...]) -> bool:
 
 
 def extension_test(scores: Mapping[str, Sequence[float]], n_layers: int, seed: int = 0) -> Extension | None:
-    """Test whether extending masks to the right helps.
+    """Test whether it helps to extend masks to the right.
 
-    scores (Mapping): Of each mask, one a seed; the same seeds for all.
-    seed (int): Of the permutations.
-    RETURNS (Extension | None): None with fewer than two pairs, of which there is no test.
+    scores (Mapping): The scores of each mask, one per seed; the same seeds for all masks.
+    seed (int): The seed of the permutations.
+    RETURNS (Extension | None): The result; None with fewer than two pairs, which cannot be tested.
     """
     # The same layers under several names, such as "all" and "bits:1111", count once.
     of_layers = {MaskPlan.parse(mask, n_layers).unmasked: mask for mask in reversed(list(scores))}
@@ -85,15 +86,15 @@ def extension_test(scores: Mapping[str, Sequence[float]], n_layers: int, seed: i
     gains = means[after] - means[before]
     with np.errstate(divide="ignore", invalid="ignore"):
         p = float(ttest_rel(means[before], means[after], alternative="less").pvalue)
-    dealt = np.random.default_rng(seed).permuted(np.broadcast_to(table, (PERMUTATIONS, *table.shape)), axis=1)
-    dealt_means = dealt.mean(axis=2)
-    by_chance = (dealt_means[:, after] - dealt_means[:, before]).mean(axis=1)
-    # Sums in another order differ in their last digits.
+    permuted = np.random.default_rng(seed).permuted(np.broadcast_to(table, (PERMUTATIONS, *table.shape)), axis=1)
+    permuted_means = permuted.mean(axis=2)
+    by_chance = (permuted_means[:, after] - permuted_means[:, before]).mean(axis=1)
+    # A tolerance, since sums in another order differ in their last digits.
     as_large = int((by_chance >= gains.mean() - 1e-12).sum())
     return Extension(
-        [Extended(*pair, float(gain)) for pair, gain in zip(pairs, gains, strict=True)],
+        [ExtensionPair(*pair, float(gain)) for pair, gain in zip(pairs, gains, strict=True)],
         float(gains.mean()),
-        # Not a number where no pair differs.
+        # The test gives NaN if no pair differs.
         p if np.isfinite(p) else 1.0,
         (1 + as_large) / (1 + PERMUTATIONS),
     )

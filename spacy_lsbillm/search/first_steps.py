@@ -1,4 +1,4 @@
-"""A ranking of masks by the first steps: every mask is trained, but briefly."""
+"""A ranking of masks by their first steps: every mask is trained, but only briefly."""
 
 from collections.abc import Sequence
 from math import ceil, floor
@@ -6,24 +6,25 @@ from pathlib import Path
 from statistics import mean
 
 from ..errors import SettingError
+from .experiment import Experiment
 from .prediction import Prediction
-from .run import run_all, trainer
-from .space import Cell
+from .run import run_all
 from .strategies import Grid
 from .study import Study
-from .trials import Subject
+from .trainer import trainer
+from .training import Training
 
 
 def short_length(steps: int, share: float) -> int:
-    """The steps of a short training.
+    """The number of steps of a short training.
 
-    steps (int): Of one in full.
-    share (float): Of those.
-    RAISES (SettingError): The share is not one, or leaves no step.
+    steps (int): The steps of a training in full.
+    share (float): The fraction of them to train.
+    RAISES (SettingError): The share is not between 0 and 1, or leaves no step.
     """
     if not 0 < share < 1:
         raise SettingError(f"--share {share} is not allowed: it must be above 0 and below 1.")
-    # 0.29 * 100 is a little less than 29.
+    # A tolerance: 0.29 * 100 is slightly below 29 in floating point.
     short = floor(share * steps + 1e-9)
     if not short:
         least = ceil(1000 / steps) / 1000
@@ -32,7 +33,7 @@ def short_length(steps: int, share: float) -> int:
 
 
 def first_steps(
-    subject: Subject,
+    experiment: Experiment,
     masks: Sequence[str],
     seeds: Sequence[int],
     study: Study,
@@ -42,21 +43,24 @@ def first_steps(
     use_gpu: int = -1,
     by_loss: bool = False,
 ) -> Prediction:
-    """Train each mask for a share of the steps, as a training of its own with the learning rate's whole schedule.
+    """Rank masks by short trainings: each mask is trained for a fraction of the steps, in which the learning rate runs
+    through its whole schedule.
 
-    study (Study), folder (Path): Where the trainings go; finished ones are not done again.
-    by_loss (bool): Rank by the training loss, the lowest first, rather than by the score on the development set, which
-        may still be 0 everywhere.
+    study (Study), folder (Path): Where the trainings are recorded and kept; finished ones are not repeated.
+    share (float): The fraction of the steps.
+    by_loss (bool): Rank by the training loss, lowest first, instead of the score on the development set, which may
+        still be 0 for every mask.
+    RETURNS (Prediction): The ranking, and what it cost.
     """
-    steps = short_length(subject.steps, share)
-    run_all(Grid(masks, seeds, steps), study, trainer(subject, folder, use_gpu), "short trainings")
-    found = study.finished()
-    runs = {mask: [found[Cell(mask, seed, steps)] for seed in seeds] for mask in masks}
-    by_seed = {mask: [-one.record["loss"] if by_loss else one.score for one in runs[mask]] for mask in masks}
+    steps = short_length(experiment.steps, share)
+    run_all(Grid(masks, seeds, steps), study, trainer(experiment, folder, use_gpu), "short trainings")
+    results = study.results()
+    runs = {mask: [results[Training(mask, seed, steps)] for seed in seeds] for mask in masks}
+    by_seed = {mask: [-run.record["loss"] if by_loss else run.score for run in runs[mask]] for mask in masks}
     return Prediction(
         "first-loss" if by_loss else "first-steps",
         {mask: mean(scores) for mask, scores in by_seed.items()},
         steps * len(masks) * len(seeds),
-        sum(one.record["seconds"] for ones in runs.values() for one in ones),
+        sum(run.record["seconds"] for own in runs.values() for run in own),
         by_seed,
     )

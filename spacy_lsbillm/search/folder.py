@@ -1,5 +1,5 @@
-"""A search in an output folder, from a config to the report: what is checked before the first training, where the
-results lie, and what is written in the end."""
+"""A search in an output folder, from a config to the report: the checks before the first training, the place of the
+results, and the files that are written after the search."""
 
 import platform
 from collections.abc import Mapping, Sequence
@@ -13,29 +13,30 @@ from thinc.api import Config
 from ..errors import SettingError
 from ..pages import check_plots
 from .budget import Budget
-from .candidates import under_known_names, values_of, ways_of
+from .candidates import combine_ways, parse_values, use_stored_names
+from .experiment import Experiment, check_dev_corpus
+from .masks import all_masks
+from .outcome import Outcome
 from .price import Prices
 from .report import write_report
-from .run import Elsewhere, Outcome, search
+from .run import RemoteTrainer, search
 from .shared import check_shared
-from .space import all_masks
 from .strategies import Greedy, Grid, Halving, Strategy
 from .study import Study, claim_folder
-from .trials import Subject, check_dev_corpus
 from .ways import DIMENSIONS, identity_of
 
 STRATEGIES = ("grid", "halving", "greedy")
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is to be searched.
+class SearchSettings:
+    """What to search.
 
-    strategy (str): One of `STRATEGIES`. With masks of its own a search is a grid.
-    groups (Sequence[int]): Numbers of groups of layers.
-    masks (Sequence[str] | None): These alone.
-    varied (Mapping[str, str]): Values of other settings, as the options have them.
-    seeds (Sequence[int]): Of each way.
+    strategy (str): One of `STRATEGIES`. If `masks` are given, the search is a grid, whatever the strategy.
+    groups (Sequence[int]): Numbers of groups of layers, whose masks are tried.
+    masks (Sequence[str] | None): Only these masks instead.
+    varied (Mapping[str, str]): The values of other settings, as text in the form of the command's options.
+    seeds (Sequence[int]): The seeds with which each way is trained.
     """
 
     strategy: str
@@ -46,11 +47,11 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Reported:
+class SearchReport:
     """A finished search and its files.
 
-    outcome (Outcome): What it has found.
-    paths (dict[str, Path]): "table", "results", "config", "report".
+    outcome (Outcome): The result.
+    paths (dict[str, Path]): The files: "table", "results", "config", "report".
     """
 
     outcome: Outcome
@@ -58,40 +59,42 @@ class Reported:
 
 
 class Search:
-    """A search that is about to begin. All that can be checked without the storage has been.
+    """A search that is about to begin. Everything that can be checked without the storage has been checked.
 
     test (Path | None): The test corpus.
-    budget (float | None): In trainings of the causal model; None: there is no limit.
-    RAISES (ValueError): Something does not fit.
+    budget (float | None): The maximum cost, in trainings of the causal model; None for no limit.
+    RAISES (ValueError): A setting is not allowed, or does not fit the config, its base or the budget.
     """
 
     def __init__(
         self,
         config: Config,
         component: str | None,
-        wanted: Wanted,
+        settings: SearchSettings,
         test: Path | None = None,
         budget: float | None = None,
     ) -> None:
-        self.subject = checked_subject(config, component, test)
-        self._wanted, self._test = wanted, test
-        varied = {one.setting: one for one in DIMENSIONS if one.setting in wanted.varied}
-        values = {name: values_of(one, wanted.varied[name], self.subject) for name, one in varied.items()}
-        if wanted.strategy == "greedy" and wanted.masks is None and values:
-            options = ", ".join(one.option for one in varied.values())
+        self.experiment = create_experiment(config, component, test)
+        self._settings, self._test = settings, test
+        varied = {dimension.setting: dimension for dimension in DIMENSIONS if dimension.setting in settings.varied}
+        values = {
+            name: parse_values(dimension, settings.varied[name], self.experiment) for name, dimension in varied.items()
+        }
+        if settings.strategy == "greedy" and settings.masks is None and values:
+            options = ", ".join(dimension.option for dimension in varied.values())
             raise SettingError(
-                f"--strategy greedy is about masks alone. Leave out {options}, or use --strategy grid or halving."
+                f"--strategy greedy varies only masks. Leave out {options}, or use --strategy grid or halving."
             )
-        masks = wanted.masks or masks_of(wanted.groups, None if values else self.subject.n_layers)
-        # Combinations that are not tried, with why.
-        self.ways, self.left_out = ways_of(masks, values, self.subject)
-        # Refuses, too, what does not fit the base.
-        self._prices = Prices(self.subject)
-        self.plan = self._planned(self.ways)
-        self._budget = None if budget is None else Budget(budget, self._prices.training)
+        masks = settings.masks or masks_of_groups(settings.groups, None if values else self.experiment.n_layers)
+        # What is left out: combinations that are not tried, with the reason.
+        self.ways, self.left_out = combine_ways(masks, values, self.experiment)
+        # This also refuses settings that do not fit the base.
+        self._prices = Prices(self.experiment)
+        self.strategy = self._create_strategy(self.ways)
+        self._budget = None if budget is None else Budget(budget, self._prices.training_price)
         if self._budget is not None:
-            self._budget.check(self.plan)
-        self.subject.check_scores(test)
+            self._budget.check(self.strategy)
+        self.experiment.check_scores(test)
 
     def run(
         self,
@@ -99,62 +102,63 @@ class Search:
         storage: str | None,
         about: dict[str, Any],
         use_gpu: int,
-        elsewhere: Elsewhere | None = None,
-    ) -> Reported:
-        """Search, or go on, and write the report.
+        remote: RemoteTrainer | None = None,
+    ) -> SearchReport:
+        """Search, or resume a search, and write the report.
 
-        output (Path), storage (str | None): See `opened`.
-        about (dict): See `about_run`.
-        elsewhere (Elsewhere | None): What trains; None: this process.
+        output (Path), storage (str | None): See `open_study`.
+        about (dict): See `run_details`.
+        remote (RemoteTrainer | None): Trains in other processes; None: this process trains.
         """
-        study = opened(output, storage, self.subject)
-        ways = under_known_names(self.ways, study.taken(), self.subject.n_layers)
-        return searched(
-            self.subject,
-            self._planned(ways),
+        study = open_study(output, storage, self.experiment)
+        ways = use_stored_names(self.ways, study.trainings(), self.experiment.n_layers)
+        return search_and_report(
+            self.experiment,
+            self._create_strategy(ways),
             study,
             output,
             about,
             ways=ways,
-            seeds=self._wanted.seeds,
+            seeds=self._settings.seeds,
             test=self._test,
             use_gpu=use_gpu,
             prices=self._prices,
             budget=self._budget,
-            elsewhere=elsewhere,
+            remote=remote,
         )
 
-    def _planned(self, ways: Sequence[str]) -> Strategy:
-        wanted, steps = self._wanted, self.subject.steps
-        # Also where nothing asks for them yet: what does not fit the base is refused.
+    def _create_strategy(self, ways: Sequence[str]) -> Strategy:
+        settings, steps = self._settings, self.experiment.steps
+        # Computed for every strategy, since this refuses settings that do not fit the base.
         costs = {way: self._prices.cost(way).prediction for way in ways}
-        if wanted.masks is not None or wanted.strategy == "grid":
-            return Grid(ways, wanted.seeds, steps)
-        if wanted.strategy == "halving":
-            check_shared(self.subject, ways)
-            return Halving(ways, wanted.seeds, steps, costs if len(set(costs.values())) > 1 else {})
-        if len(wanted.groups) != 1:
-            raise SettingError(f"--strategy greedy takes one number of groups, not {list(wanted.groups)}.")
-        return Greedy(wanted.groups[0], wanted.seeds, steps)
+        if settings.masks is not None or settings.strategy == "grid":
+            return Grid(ways, settings.seeds, steps)
+        if settings.strategy == "halving":
+            check_shared(self.experiment, ways)
+            return Halving(ways, settings.seeds, steps, costs if len(set(costs.values())) > 1 else {})
+        if len(settings.groups) != 1:
+            raise SettingError(f"--strategy greedy takes one number of groups, not {list(settings.groups)}.")
+        return Greedy(settings.groups[0], settings.seeds, steps)
 
 
-def checked_subject(config: Config, component: str | None, test: Path | None) -> Subject:
-    """What a search is about.
+def create_experiment(config: Config, component: str | None, test: Path | None) -> Experiment:
+    """Create the experiment of a config, and check its corpora and what the report needs.
 
-    RAISES (ValueError): Something is not installed or does not fit.
+    RAISES (ValueError): matplotlib is not installed, a corpus is missing, or the config cannot be searched.
     """
     check_plots()
     if test is not None and not test.exists():
         raise SettingError(f"there is no test corpus {str(test)!r}.")
     check_dev_corpus(config)
-    return Subject.of(config, component)
+    return Experiment.of(config, component)
 
 
-def masks_of(groups: Sequence[int], n_layers: int | None) -> list[str]:
-    """The masks of some numbers of groups, which have some in common.
+def masks_of_groups(groups: Sequence[int], n_layers: int | None) -> list[str]:
+    """The masks of several numbers of groups, each mask once.
 
-    n_layers (int | None): Of the model, to name each once; None: it has several depths.
-    RAISES (MaskError): A number does not fit it.
+    n_layers (int | None): The layers of the model, to recognize masks that unmask the same layers; None if several
+        depths are tried.
+    RAISES (MaskError): A number of groups is not allowed, or does not divide the layers.
     """
     masks = list(dict.fromkeys(mask for number in groups for mask in all_masks(number)))
     if n_layers is None:
@@ -163,21 +167,22 @@ def masks_of(groups: Sequence[int], n_layers: int | None) -> list[str]:
     return [mask for mask in masks if by_layers[identity_of(mask, n_layers)] == mask]
 
 
-def opened(output: Path, storage: str | None, subject: Subject) -> Study:
-    """The storage of a search. Models and rankings lie in the output folder, wherever the storage is.
+def open_study(output: Path, storage: str | None, experiment: Experiment) -> Study:
+    """Open the storage of a search, or create it. Models and rankings are kept in the output folder, wherever the
+    storage is.
 
     storage (str | None): The URL of a database; None: one in the folder.
-    RAISES (StorageError): One of them belongs to another search, or cannot be used.
+    RAISES (StorageError): The folder or the storage belongs to another search, or cannot be used.
     """
     output.mkdir(parents=True, exist_ok=True)
-    identity = subject.identity
+    identity = experiment.identity
     study = Study(storage or f"sqlite:///{output.resolve() / 'search.db'}", identity)
     claim_folder(output, identity)
     return study
 
 
-def about_run(config_path: Path, strategy: str, seeds: Sequence[int], test: Path | None) -> dict[str, Any]:
-    """What a result file says beside the results."""
+def run_details(config_path: Path, strategy: str, seeds: Sequence[int], test: Path | None) -> dict[str, Any]:
+    """What a result file records besides the results: config, strategy, seeds, test corpus, versions."""
     return {
         "config": str(config_path),
         "strategy": strategy,
@@ -188,12 +193,14 @@ def about_run(config_path: Path, strategy: str, seeds: Sequence[int], test: Path
     }
 
 
-def searched(
-    subject: Subject, plan: Strategy, study: Study, output: Path, about: dict[str, Any], **settings: Any
-) -> Reported:
+def search_and_report(
+    experiment: Experiment, strategy: Strategy, study: Study, output: Path, about: dict[str, Any], **settings: Any
+) -> SearchReport:
     """Search and write the report.
 
-    settings: Of `search.run.search`.
+    settings: The keyword arguments of `search.run.search`.
     """
-    outcome = search(subject, plan, study, output, **settings)
-    return Reported(outcome, write_report(output, outcome, subject, about | {"base": subject.identity["base"]}))
+    outcome = search(experiment, strategy, study, output, **settings)
+    return SearchReport(
+        outcome, write_report(output, outcome, experiment, about | {"base": experiment.identity["base"]})
+    )

@@ -1,4 +1,4 @@
-"""Trials of a search on a Ray cluster: each is a task, which Ray puts where there is room."""
+"""Trainings of a search on a Ray cluster. Each is a task, which Ray runs where there is room."""
 
 import io
 import os
@@ -18,21 +18,22 @@ from thinc.api import Config
 from ..cluster import connected, last_line, room_of
 from ..errors import SettingError
 from ..files import TemporaryFolder, put_in_place
-from .run import Elsewhere, model_folder, trainer
-from .space import Cell
-from .trials import Subject
+from .experiment import Experiment
+from .run import RemoteTrainer
+from .trainer import model_folder, trainer
+from .training import Training
 
-# How often a training is begun again whose node, or whose process, was lost.
+# How often a training is started again after its process or node was lost.
 RETRIES = 3
 LIBRARIES = ("spacy-lsbillm", "spacy", "spacy-transformers", "thinc", "torch", "transformers", "peft")
 
 
 @dataclass(frozen=True)
-class _Trained:
-    """What comes back from a node.
+class _NodeResult:
+    """What a node sends back after a training.
 
-    score (float), record (dict): See `run.trainer`.
-    model (bytes | None): A tar of the model's folder; None: none is kept.
+    score (float), record (dict): See `trainer.trainer`.
+    model (bytes | None): A tar archive of the model's folder; None if no model is kept.
     """
 
     score: float
@@ -40,39 +41,43 @@ class _Trained:
     model: bytes | None
 
 
-def identity_of(subject: Subject) -> dict[str, Any]:
-    """What a node must have as the command has it: the config, the content of base and corpora, and versions."""
-    return {**subject.identity, **{f"version of {name}": version(name) for name in LIBRARIES}}
+def node_requirements(experiment: Experiment) -> dict[str, Any]:
+    """What must be the same on a node as where the command runs: the config, the content of base and corpora, and the
+    versions of the libraries."""
+    return {**experiment.identity, **{f"version of {name}": version(name) for name in LIBRARIES}}
 
 
-def trial(config: Config, component: str, cell: Cell, expected: Mapping[str, Any], gpu: bool, folder: str) -> _Trained:
-    """What runs on a node: one training.
+def train_on_node(
+    config: Config, component: str, training: Training, expected: Mapping[str, Any], gpu: bool, folder: str
+) -> _NodeResult:
+    """Run one training on a node of the cluster.
 
-    config (Config), component (str): Of the `Subject`.
-    expected (Mapping): The command's `identity_of`.
-    gpu (bool): Whether it computes on a GPU.
-    folder (str): That the command was started in, where relative names lead; where a node has it, too.
+    config (Config), component (str): The config and the component of the `Experiment`.
+    expected (Mapping): The `node_requirements` of the experiment where the command runs.
+    gpu (bool): Whether to compute on a GPU.
+    folder (str): The folder in which the command was started, to resolve relative names; ignored if the node has no
+        such folder.
     RAISES (SettingError): The node has another base, other corpora or other versions.
     """
     if os.path.isdir(folder):
         os.chdir(folder)
     if gpu:
-        # Ray shows a task its own GPU alone.
+        # Ray makes only its own GPU visible to a task.
         spacy.require_gpu(0)
-    subject = Subject.of(config, component)
-    found = identity_of(subject)
-    differing = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
+    experiment = Experiment.of(config, component)
+    present = node_requirements(experiment)
+    differing = sorted(name for name in {*expected, *present} if expected.get(name) != present.get(name))
     if differing:
         raise SettingError(
-            f"the node {os.uname().nodename} has not the same as the command: {', '.join(differing)}. The base and the "
-            f"corpora must lie there under the same names, and the same versions be installed."
+            f"the node {os.uname().nodename} differs from the machine of the command in: {', '.join(differing)}. It "
+            f"needs the base and the corpora under the same paths, and the same versions of the libraries."
         )
     with TemporaryFolder() as place:
-        score, record = trainer(subject, place, 0 if gpu else -1)(cell)
-        return _Trained(score, record, _packed(model_folder(place, cell)))
+        score, record = trainer(experiment, place, 0 if gpu else -1)(training)
+        return _NodeResult(score, record, _pack(model_folder(place, training)))
 
 
-def _packed(folder: Path) -> bytes | None:
+def _pack(folder: Path) -> bytes | None:
     if not folder.is_dir():
         return None
     content = io.BytesIO()
@@ -82,7 +87,7 @@ def _packed(folder: Path) -> bytes | None:
 
 
 def _unpack(content: bytes, folder: Path) -> None:
-    """Whole, or not at all."""
+    """Unpack a model's folder. Either all of it appears, or nothing."""
     partial = folder.with_name(f"{folder.name}.partial")
     for left in (partial, folder):
         shutil.rmtree(left, ignore_errors=True)
@@ -92,15 +97,15 @@ def _unpack(content: bytes, folder: Path) -> None:
     put_in_place(partial, folder)
 
 
-class RayTrials:
-    """A Ray cluster that trains, each training on a core, or on a GPU and a core. Leaving it as a context ends what is
-    under way.
+class RayCluster:
+    """A Ray cluster that runs trainings, each on one core, or on one GPU and one core. Leaving the context ends the
+    trainings that are running.
 
-    address (str): HOST:PORT, ray://HOST:PORT, or "auto" for the cluster that this machine is part of.
-    workers (int | None): Trainings at once; those for which there is no room wait for it, which asks a cluster that can
-        grow to do so. None: as many as the cluster has room for now.
-    gpu (bool): Whether they compute on GPUs.
-    RAISES (SettingError): Ray is not installed, does not run there, or has no room.
+    address (str): HOST:PORT, ray://HOST:PORT, or "auto" for the cluster of which this machine is a part.
+    workers (int | None): The number of parallel trainings; trainings without room wait, which makes a cluster grow if
+        it can. None: as many as the cluster has room for now.
+    gpu (bool): Whether to compute on GPUs.
+    RAISES (SettingError): Ray is not installed, no cluster runs at the address, or it has no room.
     """
 
     def __init__(self, address: str, workers: int | None, gpu: bool) -> None:
@@ -113,60 +118,63 @@ class RayTrials:
         if not self.at_once:
             self._ray.shutdown()
             raise SettingError(
-                f"the Ray cluster at {address} has no {'GPU' if gpu else 'core'} to train on: start a node, or say "
-                f"with --workers how many to wait for."
+                f"the Ray cluster at {address} has no {'GPU' if gpu else 'core'} to train on. Start a node, or "
+                f"set --workers: then trainings wait for one."
             )
-        # An error of a training is none of its node: it is told, and nothing is begun again.
+        # A training that fails would fail on any node: its error is reported, and it is not started again.
         options: dict[str, Any] = {"num_cpus": 1, "max_retries": RETRIES, "retry_exceptions": False}
-        self._remote = self._ray.remote(**options, **({"num_gpus": 1} if gpu else {}))(trial)
+        self._remote = self._ray.remote(**options, **({"num_gpus": 1} if gpu else {}))(train_on_node)
 
-    def of(self, subject: Subject, folder: Path) -> Elsewhere:
-        """What trains the cells of a search.
+    def trainer_for(self, experiment: Experiment, folder: Path) -> RemoteTrainer:
+        """Create the trainer of a search on the cluster.
 
-        folder (Path): Models of full trainings are kept in it, on this machine.
+        folder (Path): The folder on this machine in which the models of trainings in full are kept.
         """
-        expected = identity_of(subject)
+        expected = node_requirements(experiment)
 
-        def train(cell: Cell) -> tuple[float, dict[str, Any]]:
-            trained = self._trained(subject, cell, expected)
-            if trained.model is not None:
-                _unpack(trained.model, model_folder(folder, cell))
-            return trained.score, trained.record
+        def train(training: Training) -> tuple[float, dict[str, Any]]:
+            result = self._train(experiment, training, expected)
+            if result.model is not None:
+                _unpack(result.model, model_folder(folder, training))
+            return result.score, result.record
 
-        return Elsewhere(train, self.at_once, self.stop)
+        return RemoteTrainer(train, self.at_once, self.stop)
 
-    def _trained(self, subject: Subject, cell: Cell, expected: Mapping[str, Any]) -> _Trained:
-        which = f"the training under {cell.mask!r}{cell.settings and f' ({cell.settings})'} with seed {cell.seed}"
+    def _train(self, experiment: Experiment, training: Training, expected: Mapping[str, Any]) -> _NodeResult:
+        settings = f" ({training.settings})" if training.settings else ""
+        which = f"the training under {training.mask!r}{settings} with seed {training.seed}"
         with self._lock:
             if self._stopped:
-                raise SettingError(f"{which} was not begun: the search is over.")
-            call = self._remote.remote(subject.config, subject.component, cell, expected, self._gpu, os.getcwd())
+                raise SettingError(f"{which} was not started: the search is over.")
+            call = self._remote.remote(
+                experiment.config, experiment.component, training, expected, self._gpu, os.getcwd()
+            )
             self._calls.add(call)
         try:
-            trained: _Trained = self._ray.get(call)
+            result: _NodeResult = self._ray.get(call)
         except self._ray.exceptions.TaskCancelledError as error:
-            raise SettingError(f"{which} was ended, as the search is over.") from error
+            raise SettingError(f"{which} was stopped because the search is over.") from error
         except self._ray.exceptions.RayTaskError as error:
             raise SettingError(f"{which} failed on a node of the cluster: {last_line(error)}") from error
         except self._ray.exceptions.RayError as error:
             raise SettingError(
-                f"{which} was begun {RETRIES + 1} times on the cluster, and each time its process or node was lost "
-                f"({type(error).__name__}). The same command goes on with what is left."
+                f"{which} was started {RETRIES + 1} times on the cluster, and each time its process or node was lost "
+                f"({type(error).__name__}). Run the same command again to resume the search."
             ) from error
         finally:
             with self._lock:
                 self._calls.discard(call)
-        return trained
+        return result
 
     def stop(self) -> None:
-        """End all trainings that are under way."""
+        """End all trainings that are running."""
         with self._lock:
             self._stopped = True
             calls = list(self._calls)
         for call in calls:
             self._ray.cancel(call, force=True)
 
-    def __enter__(self) -> "RayTrials":
+    def __enter__(self) -> "RayCluster":
         return self
 
     def __exit__(

@@ -1,32 +1,35 @@
-"""A ranking of masks from shared trainings, one a seed."""
+"""A ranking of masks from shared trainings, one per seed."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
+from .experiment import Experiment
 from .prediction import Prediction
-from .run import run_all, trainer
+from .run import run_all
 from .strategies import Shared
 from .study import Study
-from .trials import Subject
+from .trainer import trainer
 
 
 def one_shot(
-    subject: Subject, masks: Sequence[str], seeds: Sequence[int], study: Study, folder: Path, *, use_gpu: int = -1
+    experiment: Experiment, masks: Sequence[str], seeds: Sequence[int], study: Study, folder: Path, *, use_gpu: int = -1
 ) -> Prediction:
-    """Train once a seed, for as long as one training in full, and score every mask on the development set.
+    """Rank masks by shared trainings: one per seed, as long as a training in full, after which every mask is scored on
+    the development set.
 
-    study (Study), folder (Path): Where the trainings go; finished ones are not done again.
+    study (Study), folder (Path): Where the trainings are recorded and kept; finished ones are not repeated.
+    RETURNS (Prediction): The ranking, and what it cost.
     """
-    plan = Shared(masks, seeds, subject.steps)
-    run_all(plan, study, trainer(subject, folder, use_gpu), "trainings under all masks")
-    results = study.finished()
-    found = [results[cell] for cell in plan.cells]
-    by_seed = {mask: [one.by_mask[mask] for one in found] for mask in masks}
+    strategy = Shared(masks, seeds, experiment.steps)
+    run_all(strategy, study, trainer(experiment, folder, use_gpu), "trainings under all masks")
+    results = study.results()
+    shared = [results[training] for training in strategy.trainings]
+    by_seed = {mask: [result.by_mask[mask] for result in shared] for mask in masks}
     return Prediction(
         "one-shot",
         {mask: mean(scores) for mask, scores in by_seed.items()},
-        subject.steps * len(seeds),
-        sum(one.record["seconds"] for one in found),
+        experiment.steps * len(seeds),
+        sum(result.record["seconds"] for result in shared),
         by_seed,
     )

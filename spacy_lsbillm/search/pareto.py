@@ -1,20 +1,20 @@
-"""Which ways to take at which cost: those that no other beats in both score and cost, and the best up to a limit."""
+"""The trade-off between score and cost: the ways that no other way beats in both, and the best way up to a cost."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Costs are quotients.
+# Tolerance of costs, which are quotients.
 ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class Point:
-    """A way between cost and score.
+    """The cost and the score of a way.
 
-    way (str): Which.
-    cost (float): Of prediction, relative to the causal model.
-    score (float): On the development set, mean over seeds.
-    seeds (int): How many.
+    way (str): The way.
+    cost (float): The cost of prediction, relative to the causal model.
+    score (float): The score on the development set, mean over seeds.
+    seeds (int): The number of seeds.
     """
 
     way: str
@@ -23,9 +23,9 @@ class Point:
     seeds: int = 1
 
 
-def front(points: Sequence[Point]) -> list[Point]:
-    """Those that no other point beats: none is at most as dear and at least as good, and one of the two really. By
-    cost."""
+def pareto_front(points: Sequence[Point]) -> list[Point]:
+    """The Pareto front, in order of cost: the points for which no other point is at most as expensive and at least as
+    good, and better in one of the two."""
     kept: list[Point] = []
     for point in sorted(points, key=lambda point: (point.cost, -point.score)):
         if not kept or point.score > kept[-1].score or (point.cost, point.score) == (kept[-1].cost, kept[-1].score):
@@ -34,10 +34,11 @@ def front(points: Sequence[Point]) -> list[Point]:
 
 
 def best_within(points: Sequence[Point], limit: float, seeds: int = 1) -> Point | None:
-    """The best that costs no more than a limit; of equal ones the cheapest. One with fewer than so many seeds counts
-    where there is no other.
+    """The best point up to a cost; the cheapest of equally good ones.
 
-    RETURNS (Point | None): None where all cost more.
+    limit (float): The maximum cost.
+    seeds (int): The number of seeds that a point should have; points with fewer are taken only if there is no other.
+    RETURNS (Point | None): The point; None if all cost more.
     """
     within = [point for point in points if point.cost <= limit + ROUNDING]
     settled = [point for point in within if point.seeds >= seeds] or within

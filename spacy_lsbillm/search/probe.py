@@ -1,8 +1,8 @@
-"""A ranking of masks without any tuning: how well a linear model reads the labels from the frozen base's vectors under
+"""A ranking of masks without tuning: how well a linear model predicts the labels from the frozen base's vectors under
 each mask."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import islice
@@ -22,33 +22,35 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from ..data.documents import tokens_alone
 from ..errors import SettingError
+from ..files import read_or_make
 from ..layers import VectorBatch
 from ..pipeline.billm_transformer import BiLLMTransformer
 from ..pipeline.gold_spans import given_spans, span_tags
 from ..tagging import Scheme, best_tags
-from .prediction import Prediction, kept
+from .experiment import Experiment, Reader
+from .prediction import Prediction
 from .significance import counts_for, f1
-from .space import Cell, file_name
-from .trials import Subject
+from .training import Training
+from .ways import file_name
 
-# Of the training corpus; the development corpus is read to its end.
+# How many documents of the training corpus are drawn; the development corpus is used whole.
 DOCUMENTS = 2000
-# Documents of the training corpus from which those are drawn.
+# How many documents of the training corpus are read to draw from.
 READ = 100_000
-# The weight of the squared coefficients beside the mean cross-entropy, and rounds of the optimizer. Not tuned.
+# The weight of the squared coefficients relative to the mean cross-entropy, and the optimizer's iterations. Not tuned.
 PENALTY, ROUNDS = 1e-3, 100
 BATCH = 256
-# From where on a class that excludes no other counts.
+# The probability from which on a class counts, if classes do not exclude each other.
 THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is read from the vectors.
+    """What the linear model predicts.
 
-    score (str): What counts: "ents_f", "spans_KEY_f" or "cats_micro_f".
-    scheme (str): Of the tags, for spans.
-    exclusive (bool): Whether each document has one class.
+    score (str): The score that counts: "ents_f", "spans_KEY_f" or "cats_micro_f".
+    scheme (str): The tagging scheme, for spans.
+    exclusive (bool): Whether each document has exactly one class.
     """
 
     score: str
@@ -57,46 +59,49 @@ class Task:
 
     @property
     def spans_key(self) -> str | None:
-        """Where the spans are: `doc.spans[spans_key]`; None: `doc.ents`."""
+        """The key of the spans, which are in `doc.spans[spans_key]`; None if they are in `doc.ents`."""
         return None if self.score == "ents_f" else self.score.removeprefix("spans_").removesuffix("_f")
 
     @property
-    def of_classes(self) -> bool:
-        """Whether documents have classes, rather than spans."""
+    def is_classification(self) -> bool:
+        """Whether the labels are classes of documents, rather than spans."""
         return self.score.startswith("cats_")
 
 
-def task_of(subject: Subject) -> Task:
-    """What a config is about, by the score that counts most in it.
+def task_of(experiment: Experiment) -> Task:
+    """The task of a config, by the score with the highest weight.
 
-    RAISES (SettingError): Something that a linear model over vectors is not made for here.
+    RAISES (SettingError): The score is none that the probe can compute.
     """
-    score = subject.heaviest_score
-    blocks = subject.config.interpolate()["components"].values()
+    score = experiment.heaviest_score
+    blocks = experiment.config.interpolate()["components"].values()
     factories = {block.get("factory"): block for block in blocks}
     if score.startswith("cats_"):
         return Task("cats_micro_f", exclusive="textcat_multilabel" not in factories)
     if score != "ents_f" and not (score.startswith("spans_") and score.endswith("_f")):
         raise SettingError(
-            f"the probe knows labelled spans and classes of documents: ents_f, spans_KEY_f and cats_…. "
-            f"training.score_weights counts {score!r} most. Use the predictor one-shot or first-steps."
+            f"the probe handles only labelled spans and classes of documents (ents_f, spans_KEY_f, cats_…), but "
+            f"{score!r} has the highest weight in training.score_weights. Use the predictor one-shot or first-steps."
         )
     return Task(score, factories.get("sequence_labeler", {}).get("scheme", Task.scheme))
 
 
-def probe(subject: Subject, masks: Sequence[str], folder: Path, *, use_gpu: int = -1) -> Prediction:
-    """Take the token vectors of the base without an adapter, once under each mask, fit a multinomial logistic
-    regression on those of the training corpus and score it on the development corpus.
+def probe(experiment: Experiment, masks: Sequence[str], folder: Path, *, use_gpu: int = -1) -> Prediction:
+    """Rank masks by how well a linear model predicts the labels from the token vectors of the base, without an adapter,
+    under each mask: a multinomial logistic regression is fitted on the training corpus and scored on the development
+    corpus.
 
-    Spans are read as tags of tokens, as by a `sequence_labeler`, and the best well-formed sequence counts; classes from
-    the mean over a document's tokens. The same documents, vectors and start for every mask, so that there are no seeds.
+    Spans are predicted as tags of tokens, as by a `sequence_labeler`, and the best well-formed sequence counts; classes
+    are predicted from the mean over a document's tokens. Documents and the start of the regression are the same for
+    every mask, so there are no seeds.
 
-    folder (Path): Where the results go; what is there is not done again.
+    folder (Path): The folder for the results; masks with a result in it are not probed again.
+    RETURNS (Prediction): The ranking, and how long it took.
     """
-    task = task_of(subject)
+    task = task_of(experiment)
     place = folder / "predictions" / "probe"
     with tqdm(total=len(masks), desc="masks probed", unit=" masks") as bar:
-        load = cache(partial(_load, subject, task, use_gpu))
+        load = cache(partial(_load, experiment, task, use_gpu))
 
         def run(mask: str) -> dict[str, Any]:
             begun = time.monotonic()
@@ -107,17 +112,17 @@ def probe(subject: Subject, masks: Sequence[str], folder: Path, *, use_gpu: int 
             bar.set_postfix_str(f"{mask}: {score:.4f}")
             return {"score": score, "seconds": round(time.monotonic() - begun, 1)}
 
-        found = kept({place / f"{file_name(mask)}.json": partial(run, mask) for mask in masks})
-    scores = {mask: one["score"] for mask, one in zip(masks, found, strict=True)}
-    return Prediction("probe", scores, 0, sum(one["seconds"] for one in found))
+        results = read_or_make({place / f"{file_name(mask)}.json": partial(run, mask) for mask in masks})
+    scores = {mask: result["score"] for mask, result in zip(masks, results, strict=True)}
+    return Prediction("probe", scores, 0, sum(result["seconds"] for result in results))
 
 
 @dataclass(frozen=True)
 class Data:
-    """Gold documents of both corpora, and what makes vectors of them.
+    """The gold documents of both corpora, and the transformer that computes their vectors.
 
-    train (list[Doc]), dev (list[Doc]): Without empty ones, and without those that nobody has annotated.
-    labels (tuple[str, ...]): Of the training corpus.
+    train (list[Doc]), dev (list[Doc]): The documents that have tokens and annotation.
+    labels (tuple[str, ...]): The labels of the training corpus.
     """
 
     transformer: BiLLMTransformer
@@ -126,30 +131,31 @@ class Data:
     labels: tuple[str, ...]
 
 
-def _load(subject: Subject, task: Task, use_gpu: int) -> Data:
-    config = subject.config_of(Cell("none", 0, subject.steps))
-    model = config["components"][subject.component]["model"]
+def _load(experiment: Experiment, task: Task, use_gpu: int) -> Data:
+    config = experiment.config_of(Training("none", 0, experiment.steps))
+    model = config["components"][experiment.component]["model"]
     model["lora"], model["output"] = None, "tokens"
     nlp: Language = init_nlp(config, use_gpu=use_gpu)
-    transformer = nlp.get_pipe(subject.component)
+    transformer = nlp.get_pipe(experiment.component)
     assert isinstance(transformer, BiLLMTransformer)
-    readers = subject.corpora()
-    train, dev = ([example.reference for example in reader(nlp)] for reader in _cut(readers))
-    train, dev = ([doc for doc in docs if len(doc) and _annotated(doc, task)] for docs in (train, dev))
+    readers = experiment.corpora()
+    train, dev = ([example.reference for example in reader(nlp)] for reader in _sampled_readers(readers))
+    train, dev = ([doc for doc in docs if len(doc) and _is_annotated(doc, task)] for docs in (train, dev))
     labels = sorted({label for doc in train for label in _labels(doc, task)})
     for name, present in (("training", labels), ("development", dev)):
         if not present:
             raise SettingError(
-                f"the {name} corpus has no labels that {task.score} would count: there is nothing to read."
+                f"the {name} corpus has no labels that {task.score} would count. The probe needs labels in both "
+                "corpora."
             )
     return Data(transformer, train, dev, tuple(labels))
 
 
-def _cut(readers: Sequence[Callable[[Language], Iterable[Example]]]) -> list[Callable[[Language], Iterable[Example]]]:
+def _sampled_readers(readers: Sequence[Reader]) -> list[Reader]:
     train, dev = readers
 
     def some(nlp: Language) -> list[Example]:
-        # Drawn, as a corpus may be sorted by its labels.
+        # Drawn at random, since a corpus may be sorted by its labels.
         examples = list(islice(train(nlp), READ))
         chosen = np.random.default_rng(0).permutation(len(examples))[:DOCUMENTS]
         return [examples[i] for i in sorted(chosen.tolist())]
@@ -157,34 +163,34 @@ def _cut(readers: Sequence[Callable[[Language], Iterable[Example]]]) -> list[Cal
     return [some, dev]
 
 
-def _annotated(doc: Doc, task: Task) -> bool:
-    """Whether it says something of a document that it has no label."""
-    if task.of_classes:
+def _is_annotated(doc: Doc, task: Task) -> bool:
+    """Whether the document is annotated, so that a missing label means that there is none."""
+    if task.is_classification:
         return any(doc.cats.values()) if task.exclusive else bool(doc.cats)
     return doc.has_annotation("ENT_IOB") if task.spans_key is None else task.spans_key in doc.spans
 
 
 def _spans(doc: Doc, task: Task) -> list[Span]:
-    # Of overlapping ones the longest: a token has one tag.
+    # Of overlapping spans the longest is kept, since a token has one tag.
     return filter_spans(given_spans(doc, task.spans_key) or [])
 
 
 def _labels(doc: Doc, task: Task) -> set[str]:
-    return set(doc.cats) if task.of_classes else {span.label_ for span in _spans(doc, task)}
+    return set(doc.cats) if task.is_classification else {span.label_ for span in _spans(doc, task)}
 
 
 def _score(task: Task, data: Data) -> float:
     train, dev = (_vectors(data.transformer, docs) for docs in (data.train, data.dev))
-    if task.of_classes:
+    if task.is_classification:
         gold = np.array([[doc.cats.get(label, 0.0) for label in data.labels] for doc in data.train], dtype="f")
         targets = torch.from_numpy(gold.argmax(axis=1) if task.exclusive else gold)
         read = fit(_means(train), targets, len(data.labels))
-        predicted = _with_classes(data, task, read(_means(dev)))
+        predicted = _predict_classes(data, task, read(_means(dev)))
     else:
         scheme = Scheme(task.scheme, data.labels)
         tags = np.concatenate([_tags(doc, task, scheme) for doc in data.train])
         read = fit(torch.cat(train), torch.from_numpy(tags), scheme.n_tags)
-        predicted = _with_spans(data, task, scheme, read(torch.cat(dev)).log_softmax(1).numpy())
+        predicted = _predict_spans(data, task, scheme, read(torch.cat(dev)).log_softmax(1).numpy())
     count = counts_for(task.score, None if task.exclusive else THRESHOLD)
     assert count is not None
     counts = [count(Example(guess, gold)) for guess, gold in zip(predicted, data.dev, strict=True)]
@@ -192,14 +198,14 @@ def _score(task: Task, data: Data) -> float:
 
 
 def _vectors(transformer: BiLLMTransformer, docs: Sequence[Doc]) -> list[Tensor]:
-    """Of each document's tokens, shape (tokens, width)."""
-    found = []
+    """The vectors of each document's tokens, shape (tokens, width)."""
+    vectors = []
     for batch in minibatch(docs, BATCH):
         output = transformer.model.predict(list(batch))
         assert isinstance(output, VectorBatch)
         arrays = [data.model_output.last_hidden_state[0] for data in output.doc_data]
-        found += [torch.from_numpy(transformer.model.ops.to_numpy(array)) for array in arrays]
-    return found
+        vectors += [torch.from_numpy(transformer.model.ops.to_numpy(array)) for array in arrays]
+    return vectors
 
 
 def _means(vectors: Sequence[Tensor]) -> Tensor:
@@ -213,7 +219,7 @@ def _tags(doc: Doc, task: Task, scheme: Scheme) -> np.ndarray:
     return np.array(scheme.numbers(biluo, {label: i for i, label in enumerate(scheme.labels)}))
 
 
-def _with_classes(data: Data, task: Task, logits: Tensor) -> list[Doc]:
+def _predict_classes(data: Data, task: Task, logits: Tensor) -> list[Doc]:
     values = logits.softmax(1) if task.exclusive else logits.sigmoid()
     predicted = [tokens_alone(doc, doc.vocab) for doc in data.dev]
     for doc, row in zip(predicted, values.tolist(), strict=True):
@@ -221,7 +227,7 @@ def _with_classes(data: Data, task: Task, logits: Tensor) -> list[Doc]:
     return predicted
 
 
-def _with_spans(data: Data, task: Task, scheme: Scheme, log_probs: np.ndarray) -> list[Doc]:
+def _predict_spans(data: Data, task: Task, scheme: Scheme, log_probs: np.ndarray) -> list[Doc]:
     predicted = [tokens_alone(doc, doc.vocab) for doc in data.dev]
     lengths = np.array([len(doc) for doc in predicted])
     tags = best_tags(log_probs, lengths, scheme)
@@ -238,23 +244,24 @@ def _with_spans(data: Data, task: Task, scheme: Scheme, log_probs: np.ndarray) -
 
 
 def fit(vectors: Tensor, targets: Tensor, n_outputs: int) -> Callable[[Tensor], Tensor]:
-    """A logistic regression over standardised vectors with a penalty on its coefficients, by L-BFGS from zero: the same
-    each time.
+    """Fit a logistic regression over standardised vectors with a penalty on its coefficients. L-BFGS starts from zero,
+    so the result is the same each time.
 
-    vectors (Tensor): Shape (rows, width).
-    targets (Tensor): The class of each row, shape (rows,), or whether it has each class, shape (rows, outputs).
-    RETURNS (Callable): Vectors to logits, shape (rows, outputs).
+    vectors (Tensor): The vectors, shape (rows, width).
+    targets (Tensor): The class of each row, shape (rows,), or whether a row has each class, shape (rows, outputs).
+    n_outputs (int): The number of classes.
+    RETURNS (Callable): The fitted model: vectors to logits, shape (rows, outputs).
     """
     mean, scale = vectors.mean(dim=0), vectors.std(dim=0, correction=0).clamp_min(1e-6)
     inputs = (vectors - mean) / scale
     weight = torch.zeros(n_outputs, vectors.shape[1], requires_grad=True)
     bias = torch.zeros(n_outputs, requires_grad=True)
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=ROUNDS, line_search_fn="strong_wolfe")
-    lost = cross_entropy if targets.ndim == 1 else binary_cross_entropy_with_logits
+    loss_function = cross_entropy if targets.ndim == 1 else binary_cross_entropy_with_logits
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = lost(inputs @ weight.T + bias, targets) + PENALTY / 2 * (weight**2).sum()
+        loss = loss_function(inputs @ weight.T + bias, targets) + PENALTY / 2 * (weight**2).sum()
         loss.backward()
         return loss
 

@@ -1,17 +1,17 @@
-"""Which way to take, in words: for the best score, at half the cost of that, and at the cost of the causal model."""
+"""Which way to use: for the best score, for half the cost of that, and for the cost of the causal model."""
 
 from dataclasses import dataclass
 
+from .outcome import Outcome
 from .pareto import Point, best_within
-from .run import Outcome
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """A way to take.
+    """A recommended way.
 
-    purpose (str): For what.
-    point (Point | None): None where all ways that were trained cost more.
+    purpose (str): What the way is recommended for, as in the report.
+    point (Point | None): The way with its cost and score; None if all trained ways cost more.
     """
 
     purpose: str
@@ -19,9 +19,10 @@ class Recommendation:
 
 
 def recommendations(outcome: Outcome) -> list[Recommendation]:
-    """Three, by the development set; none where the search has told no prices. Costs are those of prediction.
+    """Three recommendations by the scores on the development set; none if the search computed no prices. Costs are
+    those of prediction.
 
-    A way with fewer seeds than the chosen one is taken where there is no other.
+    A way with fewer seeds than the chosen one is recommended only if there is no other.
     """
     points = outcome.points
     if not points:
@@ -29,7 +30,7 @@ def recommendations(outcome: Outcome) -> list[Recommendation]:
     best = next(point for point in points if point.way == outcome.chosen)
 
     def within(limit: float) -> Point | None:
-        # The one that the strategy has chosen is the best there is.
+        # The way that the strategy has chosen counts as the best, whatever other ways scored with fewer seeds.
         return best if best.cost <= limit else best_within(points, limit, best.seeds)
 
     return [

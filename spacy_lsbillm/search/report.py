@@ -1,4 +1,4 @@
-"""The files that a search leaves: a table, a file for machines, a config, and a page to look at."""
+"""The files that a search writes: a table, a result file for programs, a config, and an HTML page."""
 
 from pathlib import Path
 from typing import Any
@@ -7,58 +7,58 @@ from filelock import FileLock
 
 from ..backbone import unmasks
 from ..files import write_text
+from .experiment import Experiment
+from .outcome import Outcome
 from .page import as_html
 from .prediction import Prediction
-from .run import Outcome
 from .tables import as_json, as_markdown, ranking_as_json, ranking_as_markdown
-from .trials import Subject
 from .ways import mask_of, settings_of
 
 LOCK = ".report.lock"
 
 
-def write_report(folder: Path, outcome: Outcome, subject: Subject, about: dict[str, Any]) -> dict[str, Path]:
-    """Write all of it; each file as a whole.
+def write_report(folder: Path, outcome: Outcome, experiment: Experiment, about: dict[str, Any]) -> dict[str, Path]:
+    """Write the files of a search. Each appears complete or not at all.
 
-    RETURNS (dict): Where: "table", "results", "config", "report".
+    RETURNS (dict): The path of each file: "table", "results", "config", "report".
     """
     return _write(
         folder,
         {
-            "table": ("table.md", as_markdown(outcome, subject)),
-            "results": ("results.json", as_json(outcome, subject, about)),
-            "config": ("best.cfg", _config_with(outcome.chosen, subject)),
-            "report": ("report.html", as_html(outcome, subject, about)),
+            "table": ("table.md", as_markdown(outcome, experiment)),
+            "results": ("results.json", as_json(outcome, experiment, about)),
+            "config": ("best.cfg", _config_with(outcome.chosen, experiment)),
+            "report": ("report.html", as_html(outcome, experiment, about)),
         },
     )
 
 
 def write_ranking(
-    folder: Path, prediction: Prediction, subject: Subject, n_seeds: int, about: dict[str, Any]
+    folder: Path, prediction: Prediction, experiment: Experiment, n_seeds: int, about: dict[str, Any]
 ) -> dict[str, Path]:
-    """Write what a predictor says; each file as a whole.
+    """Write the files of a ranking. Each appears complete or not at all.
 
-    n_seeds (int): Of the full search that it is to replace.
-    RETURNS (dict): Where: "ranking", "results", "config".
+    n_seeds (int): The number of seeds of the full search that the ranking is to replace.
+    RETURNS (dict): The path of each file: "ranking", "results", "config".
     """
-    grid_steps = subject.steps * len(prediction.ranking) * n_seeds
+    grid_steps = experiment.steps * len(prediction.ranking) * n_seeds
     return _write(
         folder,
         {
-            "ranking": ("ranking.md", ranking_as_markdown(prediction, subject.n_layers, grid_steps)),
-            "results": ("ranking.json", ranking_as_json(prediction, subject, grid_steps, about)),
-            "config": ("predicted.cfg", _config_with(prediction.ranking[0], subject)),
+            "ranking": ("ranking.md", ranking_as_markdown(prediction, experiment.n_layers, grid_steps)),
+            "results": ("ranking.json", ranking_as_json(prediction, experiment, grid_steps, about)),
+            "config": ("predicted.cfg", _config_with(prediction.ranking[0], experiment)),
         },
     )
 
 
-def _config_with(way: str, subject: Subject) -> str:
-    config = subject.config.copy()
-    model = config["components"][subject.component]["model"]
+def _config_with(way: str, experiment: Experiment) -> str:
+    config = experiment.config.copy()
+    model = config["components"][experiment.component]["model"]
     model.update(settings_of(way))
     model["unmask"] = mask_of(way)
-    if not unmasks(mask_of(way)) and subject.model.get("unmask_warmup"):
-        # Of the config, for other masks.
+    if not unmasks(mask_of(way)) and experiment.model.get("unmask_warmup"):
+        # The warm-up of the config is for masks that unmask layers.
         model["unmask_warmup"] = 0
     return config.to_str(interpolate=False) + "\n"
 

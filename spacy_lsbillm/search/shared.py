@@ -1,5 +1,5 @@
-"""One training under many masks: the mask changes from step to step, and every mask is then scored on the weights that
-have seen them all."""
+"""One training under many masks: the mask changes from step to step, and then every mask is scored on the weights that
+were trained under all of them."""
 
 import time
 from collections.abc import Sequence
@@ -13,52 +13,55 @@ from ..errors import SettingError
 from ..files import TemporaryFolder
 from ..pipeline.billm_transformer import BiLLMTransformer
 from ..training.quiet_run import run_training
-from .space import Cell
+from .experiment import Experiment
 from .strategies import Shared
-from .trials import Subject
+from .training import Training
 
 
-def check_shared(subject: Subject, ways: Sequence[str]) -> None:
-    """RAISES (SettingError): The config needs the place of the callback that changes the mask, or has too few steps."""
-    most = max(len(masks) for masks in Shared(ways, (0,), subject.steps).masks.values())
-    if subject.config["training"].get("before_update"):
+def check_shared(experiment: Experiment, ways: Sequence[str]) -> None:
+    """Check that a config allows shared trainings.
+
+    RAISES (SettingError): The config uses the callback that changes the mask, or has too few steps.
+    """
+    most = max(len(masks) for masks in Shared(ways, (0,), experiment.steps).masks.values())
+    if experiment.config["training"].get("before_update"):
         raise SettingError(
-            "a training under several masks changes the mask by training.before_update, which the config has set "
-            "already. Set that to null, or use --strategy grid of search or another --predictor of predict-mask."
+            "a training under several masks changes the mask by training.before_update, which the config already uses. "
+            "Set it to null, or use search --strategy grid, or another --predictor of predict-mask."
         )
-    if subject.steps < most:
+    if experiment.steps < most:
         raise SettingError(
-            f"training.max_steps = {subject.steps} is too short for a training under {most} masks, each of which "
-            f"needs a step. Raise it, or use --strategy grid of search or another --predictor of predict-mask."
+            f"training.max_steps = {experiment.steps} is too short for a training under {most} masks, each of which "
+            f"needs a step. Raise it, or use search --strategy grid, or another --predictor of predict-mask."
         )
 
 
-def train_shared(subject: Subject, cell: Cell, use_gpu: int = -1) -> tuple[float, dict[str, Any]]:
-    """Train once under all masks of a cell and score each on the development set. No model is kept.
+def train_shared(experiment: Experiment, training: Training, use_gpu: int = -1) -> tuple[float, dict[str, Any]]:
+    """Train once under all masks of a training, and score each mask on the development set. No model is kept.
 
-    RETURNS (tuple[float, dict]): The mean of the scores, and the record with the score `by_mask`.
+    RETURNS (tuple[float, dict]): The mean of the scores, and the record with the scores under "by_mask".
     """
     begun = time.monotonic()
-    config = subject.config_of(Cell("none", cell.seed, cell.steps, cell.settings))
+    config = experiment.config_of(Training("none", training.seed, training.steps, training.settings))
     config["training"]["before_update"] = {
         "@callbacks": "spacy-lsbillm.random_masks.v1",
-        "masks": cell.masks,
-        "seed": cell.seed,
-        "component": subject.component,
+        "masks": training.masks,
+        "seed": training.seed,
+        "component": experiment.component,
     }
-    # What the development set says under the mask of the moment is of no use: the last weights count.
-    config["training"]["eval_frequency"] = cell.steps
-    # spaCy would count it from the evaluation before the first step.
+    # Scores during training would be those of the current mask only. The last weights count, so evaluate at the end.
+    config["training"]["eval_frequency"] = training.steps
+    # spaCy would count patience from the evaluation before the first step.
     config["training"]["patience"] = 0
     with TemporaryFolder() as folder:
         run = run_training(config, folder, use_gpu)
         nlp = load_model(folder / DIR_MODEL_LAST)
-    transformer = nlp.get_pipe(subject.component)
+    transformer = nlp.get_pipe(experiment.component)
     assert isinstance(transformer, BiLLMTransformer)
-    _, dev = subject.corpora()
+    _, dev = experiment.corpora()
     evaluate = create_evaluation_callback(nlp, dev, config.interpolate()["training"]["score_weights"])
     scores = {}
-    for mask in cell.masks:
+    for mask in training.masks:
         transformer.use_mask(mask)
         scores[mask], _ = evaluate()
     seconds = round(time.monotonic() - begun, 1)

@@ -1,4 +1,4 @@
-"""Are two masks different, or only two samples? A paired bootstrap over documents and seeds."""
+"""Do two masks differ, or is it chance? A paired bootstrap over documents and seeds."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from spacy.tokens import Doc
 from spacy.training import Example
 
 RESAMPLES = 5000
-# Documents times resamples that are drawn at once.
+# Documents times resamples that are drawn at once: it limits memory.
 DRAWN_AT_ONCE = 20_000_000
 NOTHING = (0, 0, 0)
 
@@ -19,10 +19,10 @@ NOTHING = (0, 0, 0)
 class Difference:
     """A paired comparison of two systems.
 
-    mean (float): First less second.
-    low (float), high (float): The middle 95% of the resampled differences.
-    p (float): Two-sided: twice the smaller share of resampled differences at or beyond zero, one more counted than
-        there were, so that it is never 0 (Davison and Hinkley, 1997, section 4.2).
+    mean (float): The score of the first minus that of the second.
+    low (float), high (float): The limits of the middle 95% of the resampled differences.
+    p (float): The two-sided p-value: twice the smaller share of resampled differences at or beyond zero. One more is
+        counted than there were, so that it is never 0 (Davison and Hinkley, 1997, section 4.2).
     """
 
     mean: float
@@ -36,16 +36,17 @@ def paired_bootstrap(first: np.ndarray, second: np.ndarray, seed: int = 0) -> Di
     language processing Koehn, 2004). Documents and seeds are drawn with replacement, the same ones for both systems.
 
     first (ndarray), second (ndarray): True positives, false positives and false negatives; shape (seeds, documents, 3).
-    seed (int): Of the resampling.
+    seed (int): The seed of the resampling.
+    RETURNS (Difference): The comparison.
     """
     rng = np.random.default_rng(seed)
     n_seeds, n_docs, _ = first.shape
     seeds = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=RESAMPLES) / n_seeds
     parts = []
-    # Some at a time: a large test set would need gigabytes.
+    # In parts, since a large test set would need gigabytes at once.
     for drawn in np.array_split(seeds, -(-RESAMPLES * n_docs // DRAWN_AT_ONCE)):
         docs = rng.multinomial(n_docs, np.full(n_docs, 1 / n_docs), size=len(drawn)).astype("float32")
-        # (resamples, seeds, 3)
+        # Shape (resamples, seeds, 3).
         totals = [np.einsum("rd,sdk->rsk", docs, counts.astype("float32"), optimize=True) for counts in (first, second)]
         parts.append(((f1(totals[0]) - f1(totals[1])) * drawn).sum(axis=1))
     differences = np.concatenate(parts)
@@ -56,46 +57,53 @@ def paired_bootstrap(first: np.ndarray, second: np.ndarray, seed: int = 0) -> Di
 
 
 def f1(counts: np.ndarray) -> np.ndarray:
-    """Of true positives, false positives and false negatives in the last axis; 0 where there is nothing."""
+    """F1 scores of counts; 0 where there is nothing to count.
+
+    counts (ndarray): True positives, false positives and false negatives in the last axis.
+    RETURNS (ndarray): The scores, in float64; the shape is that of the counts without the last axis.
+    """
     right, wrong, missed = np.moveaxis(np.asarray(counts, dtype="float64"), -1, 0)
     total = 2 * right + wrong + missed
     return np.divide(2 * right, total, out=np.zeros_like(total), where=total > 0)
 
 
 def counts_for(score: str, threshold: float | None = None) -> Callable[[Example], tuple[int, int, int]] | None:
-    """How a score counts a document; None for scores that no such counts give. A document that nobody has annotated
-    counts for nothing, as in spaCy's scores.
+    """The function that counts a document for a score. A document without annotation counts as nothing, as in spaCy's
+    scores.
 
-    threshold (float | None): From where on a class that does not exclude others counts; None where classes do, and the
-        most probable counts.
+    score (str): The name of the score: "ents_f", "spans_KEY_f" or "cats_micro_f".
+    threshold (float | None): The probability from which on a class counts, if classes do not exclude each other; None
+        if they do, and the most probable one counts.
+    RETURNS (Callable | None): Document to true positives, false positives and false negatives; None for a score that
+        such counts do not give.
     """
     if score == "ents_f":
-        return _entities
+        return _count_entities
     if score.startswith("spans_") and score.endswith("_f"):
-        return partial(_of_key, score.removeprefix("spans_").removesuffix("_f"))
+        return partial(_count_spans, score.removeprefix("spans_").removesuffix("_f"))
     if score == "cats_micro_f":
-        return partial(_of_classes, threshold)
+        return partial(_count_classes, threshold)
     return None
 
 
-def _entities(example: Example) -> tuple[int, int, int]:
+def _count_entities(example: Example) -> tuple[int, int, int]:
     if not example.reference.has_annotation("ENT_IOB"):
         return NOTHING
-    return _compared(_spans(example.predicted.ents), _spans(example.reference.ents))
+    return _count(_spans(example.predicted.ents), _spans(example.reference.ents))
 
 
-def _of_key(key: str, example: Example) -> tuple[int, int, int]:
+def _count_spans(key: str, example: Example) -> tuple[int, int, int]:
     if key not in example.reference.spans:
         return NOTHING
-    return _compared(_spans(example.predicted.spans.get(key, [])), _spans(example.reference.spans[key]))
+    return _count(_spans(example.predicted.spans.get(key, [])), _spans(example.reference.spans[key]))
 
 
-def _of_classes(threshold: float | None, example: Example) -> tuple[int, int, int]:
+def _count_classes(threshold: float | None, example: Example) -> tuple[int, int, int]:
     known = example.reference.cats
     gold = {name for name, one in known.items() if one == 1}
     if threshold is not None:
-        return _compared(_classes(example.predicted, threshold) & known.keys(), gold)
-    return _compared(_classes(example.predicted, None), gold) if gold else NOTHING
+        return _count(_classes(example.predicted, threshold) & known.keys(), gold)
+    return _count(_classes(example.predicted, None), gold) if gold else NOTHING
 
 
 def _spans(spans: Any) -> set[tuple[int, int, str]]:
@@ -108,6 +116,6 @@ def _classes(doc: Doc, threshold: float | None) -> set[str]:
     return {max(doc.cats, key=lambda name: doc.cats[name])} if doc.cats else set()
 
 
-def _compared(found: set[Any], gold: set[Any]) -> tuple[int, int, int]:
-    right = len(found & gold)
-    return right, len(found) - right, len(gold) - right
+def _count(predicted: set[Any], gold: set[Any]) -> tuple[int, int, int]:
+    right = len(predicted & gold)
+    return right, len(predicted) - right, len(gold) - right

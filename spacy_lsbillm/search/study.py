@@ -1,14 +1,9 @@
-"""The results of a search in a database, through Optuna: trials that are shared by several processes, each done once,
-and kept when a process is killed."""
+"""The trainings of a search in a database, through Optuna: several processes share them, each training is run once, and
+finished ones are kept when a process is killed."""
 
 import contextlib
 import json
 import math
-import os
-import socket
-import threading
-import time
-import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,55 +16,52 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ..errors import SettingError, StorageError
 from ..files import write_text
-from .space import Cell
+from .liveness import TOKEN, is_dead, new_owner, release, signs_of_life
+from .training import Training
 from .ways import way_of
 
-# Given what is finished or under way, whether a cell may be begun.
-Fits = Callable[[Collection[Cell], Cell], bool]
-CELL, RECORD, TOKEN, HOST, PROCESS, ALIVE = "cell", "record", "token", "host", "process", "alive"
-# Seconds between signs of life of a running trial, and without one until somebody else may have it.
-HEARTBEAT, GRACE = 20.0, 120.0
+# Given the trainings that are finished or running, whether another one may start.
+Fits = Callable[[Collection[Training], Training], bool]
+# Attributes of a trial in the database. "cell" was the name of a training in earlier versions.
+TRAINING, RECORD = "cell", "record"
 SQLITE = "sqlite:///"
 IDENTITY = "search.json"
-PROC = Path("/proc")
-# The tokens of the trials that this process is at.
-_under_way: set[str] = set()
 
 
-def always(taken: Collection[Cell], cell: Cell) -> bool:
-    """Where there is no limit."""
+def no_limit(taken: Collection[Training], training: Training) -> bool:
+    """Allow every training: the limit of a search without a budget."""
     return True
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A finished trial.
+class TrainingResult:
+    """A finished training.
 
-    cell (Cell): What was trained.
-    score (float): The best on the development set; of a shared training the mean over its masks.
-    record (dict): What the trial left beside it; of a shared training with the score `by_mask`.
+    training (Training): The training.
+    score (float): The best score on the development set; for a shared training the mean over its masks.
+    record (dict): What else the training returned; for a shared training with the scores under "by_mask".
     """
 
-    cell: Cell
+    training: Training
     score: float
     record: dict[str, Any]
 
     @property
     def by_mask(self) -> dict[str, float]:
-        """The score of its mask, or of each of its masks."""
-        return dict(self.record.get("by_mask") or {self.cell.mask: self.score})
+        """The score of the mask, or of each mask of a shared training."""
+        return dict(self.record.get("by_mask") or {self.training.mask: self.score})
 
     @property
     def by_way(self) -> dict[str, float]:
-        """The same, of the ways."""
-        return {way_of(mask, self.cell.settings): score for mask, score in self.by_mask.items()}
+        """The score of the way, or of each way of a shared training."""
+        return {way_of(mask, self.training.settings): score for mask, score in self.by_mask.items()}
 
 
 class Study:
-    """The trials of one search.
+    """The stored trainings of one search. Each is a trial of an Optuna study.
 
-    url (str): A database, such as sqlite:///search.db.
-    identity (dict): What makes it this search and no other, such as the config.
+    url (str): The URL of a database, such as sqlite:///search.db.
+    identity (dict): What distinguishes this search from others, such as its config.
     RAISES (StorageError): The database holds another search, or cannot be used.
     """
 
@@ -78,10 +70,10 @@ class Study:
     def __init__(self, url: str, identity: dict[str, Any]) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._url = url
-        # SQLite locks no rows: without a lock of its own two processes could take the same trial.
+        # SQLite locks no rows: without this lock two processes could take the same training.
         self._lock = FileLock(url.removeprefix(SQLITE) + ".lock") if url.startswith(SQLITE) else None
-        with self._told(Exception), self._alone():
-            # SQLAlchemy and the databases' drivers have errors of their own.
+        with self._storage_errors(Exception), self._exclusive():
+            # SQLAlchemy and the database drivers raise errors of many kinds.
             storage = optuna.storages.RDBStorage(url)
             self._study = optuna.create_study(
                 storage=storage, study_name=self.NAME, direction="maximize", load_if_exists=True
@@ -92,111 +84,107 @@ class Study:
         if stored is not None:
             _refuse_another(stored, identity, f"the storage {url!r}")
 
-    def finished(self) -> dict[Cell, Finished]:
-        """All finished trials."""
-        found = {}
+    def results(self) -> dict[Training, TrainingResult]:
+        """All finished trainings."""
+        results = {}
         for trial in self._trials(TrialState.COMPLETE):
-            cell, score = _cell_of(trial), trial.value
-            if cell is not None and score is not None:
-                found[cell] = Finished(cell, score, json.loads(trial.user_attrs[RECORD]))
-        return found
+            training, score = _training_of(trial), trial.value
+            if training is not None and score is not None:
+                results[training] = TrainingResult(training, score, json.loads(trial.user_attrs[RECORD]))
+        return results
 
-    def taken(self) -> set[Cell]:
-        """All that are finished or under way, here or in other processes; what a dead one had taken is nobody's."""
-        with self._told(StorageInternalError), self._alone():
+    def trainings(self) -> set[Training]:
+        """All trainings that are finished or running, here or in other processes. Trainings held by a dead process are
+        released."""
+        with self._storage_errors(StorageInternalError), self._exclusive():
             self._give_up_dead()
-            return self._known()
+            return self._active()
 
-    def do_one(
+    def run_next(
         self,
-        cells: Sequence[Cell],
-        train: Callable[[Cell], tuple[float, dict[str, Any]]],
-        fits: Fits = always,
-    ) -> Cell | None:
-        """Do the first of some cells that is neither finished nor under way in another process; what a dead one had
-        taken is nobody's.
+        trainings: Sequence[Training],
+        train: Callable[[Training], tuple[float, dict[str, Any]]],
+        fits: Fits = no_limit,
+    ) -> Training | None:
+        """Run the first of several trainings that is neither finished nor running in another process. Trainings held by
+        a dead process are released.
 
-        train (Callable): Cell to score and record.
-        fits (Callable): Whether a cell may be begun where some others are finished or under way.
-        RETURNS (Cell | None): What was done; None where nothing was left.
-        RAISES (SettingError): The score is no number.
-        RAISES (StorageError): The storage cannot be written, as with a full disk.
+        train (Callable): Runs a training; returns its score and its record.
+        fits (Callable): Whether a training may start, given the ones that are finished or running.
+        RETURNS (Training | None): The training that was run; None if none was left.
+        RAISES (SettingError): The score is not a finite number.
+        RAISES (StorageError): The storage cannot be written, for example because the disk is full.
         """
-        with self._told(StorageInternalError):
-            return self._do_one(cells, train, fits)
+        with self._storage_errors(StorageInternalError):
+            return self._run_next(trainings, train, fits)
 
-    def _do_one(
-        self, cells: Sequence[Cell], train: Callable[[Cell], tuple[float, dict[str, Any]]], fits: Fits
-    ) -> Cell | None:
-        trial = self._take(cells, fits)
+    def _run_next(
+        self, trainings: Sequence[Training], train: Callable[[Training], tuple[float, dict[str, Any]]], fits: Fits
+    ) -> Training | None:
+        trial = self._take(trainings, fits)
         if trial is None:
             return None
         try:
             return self._train(trial, train)
         finally:
-            # Also where the storage could not take it: what is not under way here is under way nowhere.
-            _under_way.discard(trial.user_attrs[TOKEN])
+            # Also if the storage could not record the end: other processes must not take it for running.
+            release(trial.user_attrs[TOKEN])
 
-    def _train(self, trial: optuna.Trial, train: Callable[[Cell], tuple[float, dict[str, Any]]]) -> Cell:
-        cell = Cell(**json.loads(trial.user_attrs[CELL]))
+    def _train(self, trial: optuna.Trial, train: Callable[[Training], tuple[float, dict[str, Any]]]) -> Training:
+        training = Training(**json.loads(trial.user_attrs[TRAINING]))
         try:
-            with _signs_of_life(trial):
-                score, record = train(cell)
+            with signs_of_life(trial):
+                score, record = train(training)
             if not math.isfinite(score):
                 raise SettingError(
-                    f"the training under {cell.way!r} with seed {cell.seed} has the score {score}, which cannot be "
-                    f"compared. Lower the learning rate."
+                    f"the training under {training.way!r} with seed {training.seed} has the score {score}, which "
+                    f"cannot be compared. Lower the learning rate."
                 )
         except BaseException:
-            # Another process may have given it up already.
+            # Another process may have marked it as failed already.
             with contextlib.suppress(ValueError, StorageInternalError):
                 self._study.tell(trial, state=TrialState.FAIL)
             raise
-        attributes = {CELL: json.dumps(asdict(cell)), RECORD: json.dumps(record)}
+        attributes = {TRAINING: json.dumps(asdict(training)), RECORD: json.dumps(record)}
         try:
             trial.set_user_attr(RECORD, attributes[RECORD])
             self._study.tell(trial, score)
         except optuna.exceptions.UpdateFinishedTrialError:
-            # Given up by another process, which has not heard of this one for too long: what was trained still counts.
+            # Another process marked the trial as failed, after too long without a sign of life. The result still
+            # counts.
             self._study.add_trial(optuna.trial.create_trial(value=score, user_attrs=attributes))
-        return cell
+        return training
 
     def _give_up_dead(self) -> None:
         for trial in self._trials(TrialState.RUNNING):
-            if _is_dead(trial):
-                # It may have come to its end since it was listed.
+            if is_dead(trial):
+                # It may have finished since it was listed.
                 with contextlib.suppress(ValueError):
                     self._study.tell(trial.number, state=TrialState.FAIL)
 
-    def _known(self) -> set[Cell]:
-        cells = map(_cell_of, self._trials(TrialState.RUNNING, TrialState.COMPLETE))
-        return {cell for cell in cells if cell is not None}
+    def _active(self) -> set[Training]:
+        trainings = map(_training_of, self._trials(TrialState.RUNNING, TrialState.COMPLETE))
+        return {training for training in trainings if training is not None}
 
-    def _take(self, cells: Sequence[Cell], fits: Fits) -> optuna.Trial | None:
-        """Begin a trial of the first cell that nobody has and that fits."""
-        with self._alone():
+    def _take(self, trainings: Sequence[Training], fits: Fits) -> optuna.Trial | None:
+        """Begin a trial of the first training that no process has taken and that fits."""
+        with self._exclusive():
             self._give_up_dead()
-            known = self._known()
-            free = next((cell for cell in cells if cell not in known and fits(known, cell)), None)
+            active = self._active()
+            free = next((training for training in trainings if training not in active and fits(active, training)), None)
             if free is None:
                 return None
-            token = uuid.uuid4().hex
-            attributes = {
-                CELL: json.dumps(asdict(free)),
-                TOKEN: token,
-                HOST: _here(),
-                PROCESS: _born(os.getpid()),
-                ALIVE: time.time(),
-            }
-            # With its attributes at once, so that there is no moment at which others do not see what it is.
-            _under_way.add(token)
+            attributes = {TRAINING: json.dumps(asdict(free)), **new_owner()}
+            # Added together with its attributes, so that other processes never see it without them.
             self._study.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs=attributes))
             others = self._trials(TrialState.RUNNING, TrialState.COMPLETE)
             mine = next(one for one in others if one.user_attrs.get(TOKEN) == attributes[TOKEN])
-            before = {cell for one in others if one.number < mine.number and (cell := _cell_of(one)) is not None}
+            before = {
+                training for one in others if one.number < mine.number and (training := _training_of(one)) is not None
+            }
             if free in before or not fits(before, free):
-                # Another process was faster, with this one or with what leaves no room for it, which a database that
-                # cannot be locked here allows.
+                # Another process was faster: it took this training, or another that leaves no budget for it. This can
+                # happen in a database that is not locked here.
                 self._study.tell(mine.number, state=TrialState.FAIL)
                 return None
             return optuna.Trial(self._study, mine._trial_id)
@@ -205,23 +193,23 @@ class Study:
         return self._study.get_trials(deepcopy=False, states=states)
 
     @contextlib.contextmanager
-    def _told(self, errors: type[Exception]) -> Iterator[None]:
-        """Name the storage in its errors. Optuna's own text says nothing; what it was raised from does."""
+    def _storage_errors(self, errors: type[Exception]) -> Iterator[None]:
+        """Name the storage in its errors, and give the cause: the text of Optuna's own error does not."""
         try:
             yield
         except errors as error:
             reason = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
-            told = str(reason).splitlines()[0]
-            raise StorageError(f"the storage {self._url!r} cannot be used: {told}") from error
+            text = str(reason).splitlines()[0]
+            raise StorageError(f"the storage {self._url!r} cannot be used: {text}") from error
 
-    def _alone(self) -> contextlib.AbstractContextManager[Any]:
+    def _exclusive(self) -> contextlib.AbstractContextManager[Any]:
         return self._lock if self._lock is not None else contextlib.nullcontext()
 
 
 def claim_folder(folder: Path, identity: dict[str, Any]) -> None:
-    """Say in a folder whose results are in it.
+    """Mark a folder as holding the results of a search.
 
-    RAISES (StorageError): Those of another search are.
+    RAISES (StorageError): The folder holds the results of another search.
     """
     path = folder / IDENTITY
     with FileLock(folder / f".{IDENTITY}.lock"):
@@ -239,53 +227,6 @@ def _refuse_another(stored: dict[str, Any], identity: dict[str, Any], what: str)
         )
 
 
-def _cell_of(trial: Any) -> Cell | None:
-    text = trial.user_attrs.get(CELL)
-    return None if text is None else Cell(**json.loads(text))
-
-
-@contextlib.contextmanager
-def _signs_of_life(trial: optuna.Trial) -> Iterator[None]:
-    done = threading.Event()
-
-    def tell() -> None:
-        while not done.wait(HEARTBEAT):
-            # A database may be out of reach for a while.
-            with contextlib.suppress(Exception):
-                trial.set_user_attr(ALIVE, time.time())
-
-    thread = threading.Thread(target=tell, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-
-
-def _is_dead(trial: FrozenTrial) -> bool:
-    """A process that can be looked for is; any other has not been heard of for a while."""
-    attrs = trial.user_attrs
-    if attrs.get(HOST) == _here() and PROCESS in attrs and PROC.is_dir():
-        if attrs[PROCESS] == _born(os.getpid()):
-            return attrs.get(TOKEN) not in _under_way
-        return _born(int(str(attrs[PROCESS]).partition(":")[0])) != attrs[PROCESS]
-    begun = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
-    return time.time() - attrs.get(ALIVE, begun) > GRACE
-
-
-def _here() -> str:
-    """This machine; containers on it that do not see each other's processes are others."""
-    with contextlib.suppress(OSError):
-        return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
-    return socket.gethostname()
-
-
-def _born(process: int) -> str:
-    """A process's number and, where the system tells, when it began: numbers are used again."""
-    try:
-        fields = (PROC / str(process) / "stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return f"{process}:gone"
-    # A zombie waits for its parent to take note; it does nothing any more.
-    return f"{process}:gone" if fields[0] == "Z" else f"{process}:{fields[19]}"
+def _training_of(trial: Any) -> Training | None:
+    text = trial.user_attrs.get(TRAINING)
+    return None if text is None else Training(**json.loads(text))

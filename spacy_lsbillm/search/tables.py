@@ -1,60 +1,60 @@
-"""What a search found, as tables in Markdown and as a file for machines."""
+"""The result of a search as Markdown tables and as JSON."""
 
 import json
 from dataclasses import asdict
 from typing import Any
 
+from .experiment import Experiment
 from .extension import LEVEL, Extension
+from .outcome import Outcome, Row
 from .prediction import Prediction
 from .recommend import recommendations
-from .run import Outcome, Row
 from .strategies import Shared
-from .trials import Subject
-from .ways import in_words, mask_of, plan_for, settings_of
+from .ways import display_name, mask_of, plan_for, settings_of
 
 COSTS_AS = (
-    "Prediction and training: what they cost relative to the causal model at the depth of the config, by the pieces "
-    "that go through layers."
+    "Prediction and training: cost relative to the causal model at the depth of the config, by the pieces that go "
+    "through layers."
 )
 LAYERS_AS = "Layer 0 is next to the input. In a bit string the first bit is the group next to the input."
 
 
-def as_json(outcome: Outcome, subject: Subject, about: dict[str, Any]) -> str:
-    """The result file.
+def as_json(outcome: Outcome, experiment: Experiment, about: dict[str, Any]) -> str:
+    """The result of a search as JSON.
 
-    about (dict): What else it should say: versions, corpora, strategy.
+    about (dict): Further entries; see `run_details`.
     """
     content = {
         "chosen": outcome.chosen,
-        "chosen_layers": plan_for(outcome.chosen, subject.n_layers).words,
+        "chosen_layers": plan_for(outcome.chosen, experiment.n_layers).words,
         "steps": outcome.steps,
         "grid_steps": outcome.grid_steps,
-        "rows": _rows_as_dicts(outcome.rows, outcome, subject),
-        "shared": _rows_as_dicts(outcome.shared, outcome, subject),
-        "test": [_way_as_dict(one.way, subject) | {"scores": one.scores} for one in outcome.tested],
+        "rows": _rows_as_dicts(outcome.rows, outcome, experiment),
+        "shared": _rows_as_dicts(outcome.shared, outcome, experiment),
+        "test": [_way_as_dict(one.way, experiment) | {"scores": one.scores} for one in outcome.tested],
         "differences_on_test": {way: vars(one) for way, one in outcome.differences.items()},
         "spending": None if outcome.spending is None else asdict(outcome.spending),
         "recommended": {one.purpose: one.point and vars(one.point) for one in recommendations(outcome)},
-        "extension": extension_as_dict(outcome.extension, subject.n_layers),
+        "extension": extension_as_dict(outcome.extension, experiment.n_layers),
         **about,
     }
     return json.dumps(content, indent=1) + "\n"
 
 
-def _way_as_dict(way: str, subject: Subject) -> dict[str, Any]:
+def _way_as_dict(way: str, experiment: Experiment) -> dict[str, Any]:
     return {
         "way": way,
         "mask": mask_of(way),
         "settings": settings_of(way),
-        "layers": words_for(way, subject.n_layers),
+        "layers": words_for(way, experiment.n_layers),
     }
 
 
-def _rows_as_dicts(rows: list[Row], outcome: Outcome, subject: Subject) -> list[dict[str, Any]]:
+def _rows_as_dicts(rows: list[Row], outcome: Outcome, experiment: Experiment) -> list[dict[str, Any]]:
     costs = outcome.spending.costs if outcome.spending else {}
     return [
         {
-            **_way_as_dict(row.way, subject),
+            **_way_as_dict(row.way, experiment),
             **vars(row),
             "mean": row.mean,
             "spread": row.spread,
@@ -64,50 +64,49 @@ def _rows_as_dicts(rows: list[Row], outcome: Outcome, subject: Subject) -> list[
     ]
 
 
-def as_markdown(outcome: Outcome, subject: Subject) -> str:
-    """What to take, and the tables."""
-    return "\n".join([*recommended_lines(outcome), numbers_as_markdown(outcome, subject)])
+def as_markdown(outcome: Outcome, experiment: Experiment) -> str:
+    """The recommendations and the tables."""
+    return "\n".join([*recommended_lines(outcome), numbers_as_markdown(outcome, experiment)])
 
 
-def numbers_as_markdown(outcome: Outcome, subject: Subject) -> str:
-    """The tables, best way first among those with as many and as long trainings."""
+def numbers_as_markdown(outcome: Outcome, experiment: Experiment) -> str:
+    """The tables, longest trainings first, then ways with most seeds, then the best."""
     lines = [
         "| way | layers | steps | dev | a seed | prediction | training | seconds |",
         "|---|---|---|---|---|---|---|---|",
     ]
     costs = outcome.spending.costs if outcome.spending else {}
     for row in sorted(outcome.rows, key=lambda row: (-row.steps, -len(row.scores), -row.mean)):
-        mark = " (chosen)" if row.way == outcome.chosen and row.steps == subject.steps else ""
+        mark = " (chosen)" if row.way == outcome.chosen and row.steps == experiment.steps else ""
         seeds = ", ".join(f"{100 * score:.2f}" for score in row.scores)
         cost = costs.get(row.way)
-        # The price is that of a training in full.
-        told = (
-            (f"{cost.prediction:.2f}", f"{cost.training:.2f}" if row.steps == subject.steps else "")
+        # The cost is that of a training in full.
+        columns = (
+            (f"{cost.prediction:.2f}", f"{cost.training:.2f}" if row.steps == experiment.steps else "")
             if cost
             else ("", "")
         )
         lines.append(
-            f"| {in_words(row.way)}{mark} | {words_for(row.way, subject.n_layers)} | {row.steps} "
-            f"| {_percent(row)} | {seeds} | {told[0]} | {told[1]} | {row.seconds:.0f} |"
+            f"| {display_name(row.way)}{mark} | {words_for(row.way, experiment.n_layers)} | {row.steps} "
+            f"| {_percent(row)} | {seeds} | {columns[0]} | {columns[1]} | {row.seconds:.0f} |"
         )
     if costs:
         lines += ["", COSTS_AS]
     if outcome.shared:
         first = outcome.shared[0]
         groups = len(Shared([row.way for row in outcome.shared], [0], first.steps).masks)
-        each = f", for each of {groups} settings" if groups > 1 else ""
+        each = f" for each of {groups} settings" if groups > 1 else ""
         lines += [
             "",
-            f"Trainings that all masks share: {len(first.scores)} of {first.steps} steps{each}, {first.seconds:.0f} "
-            f"seconds.",
+            f"Shared trainings: {len(first.scores)} of {first.steps} steps{each}, {first.seconds:.0f} seconds.",
             "",
             "| way | layers | dev | a seed |",
             "|---|---|---|---|",
         ]
         for row in sorted(outcome.shared, key=lambda row: -row.mean):
             seeds = ", ".join(f"{100 * score:.2f}" for score in row.scores)
-            layers = words_for(row.way, subject.n_layers)
-            lines.append(f"| {in_words(row.way)} | {layers} | {_percent(row)} | {seeds} |")
+            layers = words_for(row.way, experiment.n_layers)
+            lines.append(f"| {display_name(row.way)} | {layers} | {_percent(row)} | {seeds} |")
     lines += ["", f"Steps of training: {outcome.steps:,}, {outcome.steps / outcome.grid_steps:.0%} of the full grid's."]
     if outcome.spending is not None:
         lines += ["", spending_line(outcome)]
@@ -117,46 +116,46 @@ def numbers_as_markdown(outcome: Outcome, subject: Subject) -> str:
             seeds = ", ".join(f"{100 * score:.2f}" for score in one.scores)
             mean = sum(one.scores) / len(one.scores)
             difference = outcome.differences.get(one.way)
-            told = ("", "")
+            columns = ("", "")
             if difference is not None:
                 span = f"{100 * difference.low:+.2f} to {100 * difference.high:+.2f}"
-                told = (f"{100 * difference.mean:+.2f} ({span})", f"{difference.p:.3f}")
-            lines.append(f"| {in_words(one.way)} | {100 * mean:.2f} | {seeds} | {told[0]} | {told[1]} |")
+                columns = (f"{100 * difference.mean:+.2f} ({span})", f"{difference.p:.3f}")
+            lines.append(f"| {display_name(one.way)} | {100 * mean:.2f} | {seeds} | {columns[0]} | {columns[1]} |")
         if not outcome.differences and len(outcome.tested) > 1:
-            lines += ["", "No paired test: this score has no counts a document."]
-    lines += extension_lines(outcome.extension, subject.n_layers)
+            lines += ["", "No paired test: this score has no counts per document."]
+    lines += extension_lines(outcome.extension, experiment.n_layers)
     return "\n".join([*lines, "", LAYERS_AS, ""])
 
 
 def recommended_lines(outcome: Outcome) -> list[str]:
-    """Which way to take, as a list; nothing where prices were not asked for."""
+    """The recommendations as a Markdown list; nothing if prices were not asked for."""
     lines = []
     for one in recommendations(outcome):
         if one.point is None:
-            lines.append(f"- {one.purpose}: none of the ways that were trained costs so little.")
+            lines.append(f"- {one.purpose}: all trained ways cost more.")
             continue
         seeds = f"{one.point.seeds} seed" + ("s" if one.point.seeds > 1 else "")
         lines.append(
-            f"- {one.purpose}: **{in_words(one.point.way)}**, {100 * one.point.score:.2f} on dev ({seeds}); prediction "
-            f"costs {one.point.cost:.2f} times that of the causal model."
+            f"- {one.purpose}: **{display_name(one.point.way)}**, {100 * one.point.score:.2f} on dev ({seeds}); "
+            f"prediction costs {one.point.cost:.2f} times that of the causal model."
         )
     return [*lines, ""] if lines else []
 
 
 def spending_line(outcome: Outcome) -> str:
-    """What the search cost; nothing where prices were not asked for."""
+    """What the search cost, as a sentence; "" if prices were not asked for."""
     spending = outcome.spending
     if spending is None:
         return ""
-    told = f"The trainings in the storage cost as much as {spending.spent:.2f} of the causal model"
+    line = f"The trainings in the storage cost as much as {spending.spent:.2f} trainings of the causal model"
     if spending.budget is None:
-        return f"{told}."
-    ended = "" if spending.complete else "; it ended the search before the strategy did, as nothing more would fit"
-    return f"{told}; the budget was {spending.budget:g}{ended}."
+        return f"{line}."
+    ended = "" if spending.complete else "; it ended the search early, since no further training fits"
+    return f"{line}; the budget was {spending.budget:g}{ended}."
 
 
 def extension_as_dict(extension: Extension | None, n_layers: int) -> dict[str, Any] | None:
-    """The paired test for the result file."""
+    """The paired test, for the result file; None if there is none."""
     if extension is None:
         return None
     pairs = [
@@ -171,9 +170,9 @@ def extension_as_dict(extension: Extension | None, n_layers: int) -> dict[str, A
 
 
 def extension_lines(extension: Extension | None, n_layers: int, where: str = "dev") -> list[str]:
-    """The paired test in Markdown; nothing where there is none.
+    """The paired test as lines of Markdown; nothing if there is none.
 
-    where (str): On what the scores are.
+    where (str): The corpus of the scores.
     """
     if extension is None:
         return []
@@ -185,10 +184,10 @@ def extension_lines(extension: Extension | None, n_layers: int, where: str = "de
     return [
         "",
         f"Does it help to unmask more towards the output? Of {len(extension.pairs)} pairs of a mask and one that "
-        f"extends it the second is better in {better} on {where}, by {100 * extension.mean:+.2f} in the mean of all. "
-        f"{verdict}: p = {extension.p:.4f} (one-sided paired t-test, level {LEVEL}, as Dukić and Šnajder have it; "
-        f"pairs have masks in common, which it does not allow for), p = {extension.p_permuted:.4f} with scores dealt "
-        f"out to the masks at random.",
+        f"extends it, the second is better in {better} on {where}; the mean gain of all pairs is "
+        f"{100 * extension.mean:+.2f}. {verdict}: p = {extension.p:.4f} (one-sided paired t-test, level {LEVEL}, as in "
+        f"Dukić and Šnajder; it ignores that pairs share masks), p = {extension.p_permuted:.4f} with scores assigned "
+        f"to the masks at random.",
         "",
         "| mask | layers | extended by | better | mean gain |",
         "|---|---|---|---|---|",
@@ -201,9 +200,9 @@ def extension_lines(extension: Extension | None, n_layers: int, where: str = "de
 
 
 def ranking_as_markdown(prediction: Prediction, n_layers: int, grid_steps: int) -> str:
-    """The ranking, best first.
+    """The ranking as a table, best first.
 
-    grid_steps (int): Steps of training of the full search that it is to replace.
+    grid_steps (int): The steps of the full search that the ranking is to replace.
     """
     lines = ["| | mask | layers | score | a seed |", "|---|---|---|---|---|"]
     for place, mask in enumerate(prediction.ranking, start=1):
@@ -212,7 +211,7 @@ def ranking_as_markdown(prediction: Prediction, n_layers: int, grid_steps: int) 
         lines.append(f"| {place} | {mask} | {words} | {prediction.scores[mask]:.4f} | {seeds} |")
     lines += [
         "",
-        f"Predicted by {prediction.predictor}. Scores are for the ranking alone. Steps of training: "
+        f"Predicted by {prediction.predictor}. Scores serve only to rank. Steps of training: "
         f"{prediction.steps:,}, {prediction.steps / grid_steps:.1%} of the full grid's; "
         f"{prediction.seconds:.0f} seconds.",
         "",
@@ -222,8 +221,12 @@ def ranking_as_markdown(prediction: Prediction, n_layers: int, grid_steps: int) 
     return "\n".join(lines)
 
 
-def ranking_as_json(prediction: Prediction, subject: Subject, grid_steps: int, about: dict[str, Any]) -> str:
-    """The result file."""
+def ranking_as_json(prediction: Prediction, experiment: Experiment, grid_steps: int, about: dict[str, Any]) -> str:
+    """The ranking as JSON.
+
+    grid_steps (int): The steps of the full search that the ranking is to replace.
+    about (dict): Further entries; see `run_details`.
+    """
     content = {
         "predictor": prediction.predictor,
         "steps": prediction.steps,
@@ -232,22 +235,22 @@ def ranking_as_json(prediction: Prediction, subject: Subject, grid_steps: int, a
         "ranking": [
             {
                 "mask": mask,
-                "layers": words_for(mask, subject.n_layers),
+                "layers": words_for(mask, experiment.n_layers),
                 "score": prediction.scores[mask],
                 "by_seed": prediction.by_seed.get(mask, []),
             }
             for mask in prediction.ranking
         ],
-        "base": subject.identity["base"],
+        "base": experiment.identity["base"],
         **about,
     }
     return json.dumps(content, indent=1) + "\n"
 
 
 def words_for(way: str, n_layers: int) -> str:
-    """The layers of a way; where layer 0 is has been said.
+    """The layers of a way in words: "layers 0-3 causal, layers 4-7 bidirectional".
 
-    n_layers (int): Of the config's model.
+    n_layers (int): The layers of the config's model.
     """
     return plan_for(way, n_layers).runs
 

@@ -1,7 +1,7 @@
-"""Ways of seeing right: a mask, and settings of the model that a search tries beside it. A way is written as its mask
-and the settings in which it differs from the config that is searched: "all", "none repeat=1 depth=4"."""
+"""Ways to see right: a mask, and other settings of the model that a search tries with it. A way is written as its mask
+and the settings in which it differs from the config: "all", "none repeat=1 depth=4"."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +12,11 @@ from ..backbone import MaskPlan
 class Dimension:
     """A setting of the model that a search may vary.
 
-    setting (str): Its name in the config's model block.
-    words (str): What the report calls it.
-    default (int | None): What a config without the setting means; None: as the base has it.
-    in_shared (bool): Whether trainings that several masks share differ by it. They do not by what has no meaning where
-        the mask changes from step to step.
+    setting (str): The name in the config's model block.
+    words (str): The name in reports.
+    default (int | None): The value of a config without the setting; None: the base gives it.
+    in_shared (bool): Whether ways that differ in this setting need separate shared trainings. False for a setting
+        without effect where the mask changes from step to step.
     """
 
     setting: str
@@ -26,11 +26,11 @@ class Dimension:
 
     @property
     def option(self) -> str:
-        """Of the command."""
+        """The name of the command's option."""
         return "--" + self.setting.replace("_", "-")
 
 
-# A way's settings are written in this order.
+# The settings of a way are written in this order.
 DIMENSIONS = (
     Dimension("repeat", "repeat"),
     Dimension("depth", "depth", None),
@@ -39,75 +39,89 @@ DIMENSIONS = (
 
 
 def way_of(mask: str, settings: str = "") -> str:
-    """A way.
+    """Write a way as text.
 
-    settings (str): As they are written in it.
+    settings (str): The settings as text; see `format_settings`.
     """
     return f"{mask} {settings}".rstrip()
 
 
 def mask_of(way: str) -> str:
-    """In mask notation."""
+    """The mask of a way, in mask notation."""
     return way.partition(" ")[0]
 
 
-def written_settings(way: str) -> str:
-    """What follows the mask."""
+def settings_text(way: str) -> str:
+    """The settings of a way as text: what follows the mask."""
     return way.partition(" ")[2]
 
 
 def settings_of(way: str) -> dict[str, int]:
-    """Those in which a way differs from the config."""
-    pairs = (part.partition("=") for part in written_settings(way).split())
+    """The settings in which a way differs from the config."""
+    pairs = (part.partition("=") for part in settings_text(way).split())
     return {name: int(value) for name, _, value in pairs}
 
 
-def write_settings(settings: Mapping[str, int]) -> str:
-    """As they are written in a way."""
+def format_settings(settings: Mapping[str, int]) -> str:
+    """Write settings as text, in the form in which they follow the mask of a way."""
     return " ".join(f"{one.setting}={settings[one.setting]}" for one in DIMENSIONS if one.setting in settings)
 
 
 def shared_settings(way: str) -> str:
-    """Those by which the trainings differ that this way shares with others."""
-    found = settings_of(way)
-    kept = [one.setting for one in DIMENSIONS if one.in_shared and one.setting in found]
-    return write_settings({name: found[name] for name in kept})
+    """The settings of the shared trainings in which a way takes part, as text."""
+    settings = settings_of(way)
+    kept = [one.setting for one in DIMENSIONS if one.in_shared and one.setting in settings]
+    return format_settings({name: settings[name] for name in kept})
 
 
 def layers_of(way: str, n_layers: int) -> int:
-    """How many layers a way uses.
+    """The number of layers that a way uses.
 
-    n_layers (int): Of the config's model.
+    n_layers (int): The layers of the config's model.
     """
     return settings_of(way).get("depth", n_layers)
 
 
 def plan_for(way: str, n_layers: int) -> MaskPlan:
-    """The mask of a way at its depth.
+    """The mask of a way, parsed for its depth.
 
-    n_layers (int): Of the config's model.
-    RAISES (MaskError): It does not fit.
+    n_layers (int): The layers of the config's model.
+    RAISES (MaskError): The mask does not fit the depth.
     """
     return MaskPlan.parse(mask_of(way), layers_of(way, n_layers))
 
 
 def identity_of(way: str, n_layers: int) -> tuple[Any, ...]:
-    """The same for two ways that are one training under two names: "all" and "bits:1111", or a warm-up where there is
-    nothing to unmask.
+    """A key that is equal for two ways if they are the same training under two names: "all" and "bits:1111", or a
+    warm-up of the unmasking where nothing is unmasked.
 
-    n_layers (int): Of the config's model.
+    n_layers (int): The layers of the config's model.
     """
     plan = plan_for(way, n_layers)
     settings = settings_of(way)
-    # The mask has an entry for each layer.
+    # The parsed mask has an entry per layer, and so tells the depth.
     settings.pop("depth", None)
-    if not plan.any:
+    if not plan.unmasks_any:
         settings.pop("unmask_warmup", None)
     return (plan.unmasked, *sorted(settings.items()))
 
 
-def in_words(way: str) -> str:
-    """A way as a name in reports: "none, repeat 1, depth 4"."""
-    found = settings_of(way)
-    named = (f"{one.words} {found[one.setting]}" for one in DIMENSIONS if one.setting in found)
+def display_name(way: str) -> str:
+    """The name of a way in reports: "none, repeat 1, depth 4"."""
+    settings = settings_of(way)
+    named = (f"{one.words} {settings[one.setting]}" for one in DIMENSIONS if one.setting in settings)
     return ", ".join([mask_of(way), *named])
+
+
+def find_same_way(way: str, ways: Sequence[str], n_layers: int) -> str | None:
+    """Find the way that is the same training as a given one: "none" and "bits:0000" can be.
+
+    RETURNS (str | None): The first such way; None if there is none.
+    """
+    wanted = identity_of(way, n_layers)
+    return next((other for other in ways if identity_of(other, n_layers) == wanted), None)
+
+
+def file_name(way: str) -> str:
+    """The name of a way in a path: "bits:0011" becomes "bits-0011"."""
+    return way.replace(":", "-").replace(",", "+").replace(" ", "_")

@@ -184,7 +184,7 @@ class CheckpointedLoop:
             yield batch, info, is_best
             # spaCy starts new sums after an evaluation.
             losses = {} if is_best is not None else info["losses"]
-            stop = self.ranks.any(self.stop_asked)
+            stop = self.ranks.on_any_rank(self.stop_asked)
             if stop or self._due(info["step"]):
                 self._save(nlp, optimizer, exclude, info["step"], losses)
             if stop:
@@ -241,7 +241,7 @@ class CheckpointedLoop:
                     # A row follows, which would appear behind the bar.
                     progress.clear()
                 yield batch, info, None if is_best is None else False
-                if self.ranks.any(self.stop_asked):
+                if self.ranks.on_any_rank(self.stop_asked):
                     raise Preempted(last, self.ranks.first)
                 if step == last:
                     break

@@ -60,7 +60,7 @@ class Ranks:
     def add_gradients(self, nlp: Language, exclude: Sequence[str]) -> None:
         """Replace the gradients in all processes by their sum."""
 
-    def any(self, flag: bool) -> bool:
+    def on_any_rank(self, flag: bool) -> bool:
         """Whether the flag is set in any process."""
         return flag
 
@@ -154,7 +154,7 @@ class DistributedRanks(Ranks):
         # The same in all processes, so that none waits for the others in vain.
         self._all_seen = not any(sets)
 
-    def any(self, flag: bool) -> bool:
+    def on_any_rank(self, flag: bool) -> bool:
         found = torch.tensor([flag], dtype=torch.uint8)
         with _peers():
             dist.all_reduce(found, op=dist.ReduceOp.MAX)

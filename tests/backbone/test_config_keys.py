@@ -8,7 +8,7 @@ import pytest
 from tiny import FAMILIES
 from transformers import CONFIG_MAPPING, __version__
 
-from spacy_lsbillm.backbone.arithmetic import differences
+from spacy_lsbillm.backbone.config_arithmetic import differences
 from spacy_lsbillm.backbone.config_file import load_config
 from spacy_lsbillm.backbone.config_keys import HARMLESS, KEYS, listed, read_keys
 from spacy_lsbillm.backbone.proved import minor_version, shipped

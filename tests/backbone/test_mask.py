@@ -25,7 +25,7 @@ from spacy_lsbillm.errors import MaskError
 def test_notation_for_eight_layers(notation, unmasked):
     plan = MaskPlan.parse(notation, 8)
     assert [i for i, flag in enumerate(plan.unmasked) if flag] == list(unmasked)
-    assert plan.any == bool(list(unmasked))
+    assert plan.unmasks_any == bool(list(unmasked))
 
 
 @pytest.mark.parametrize(

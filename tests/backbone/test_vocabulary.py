@@ -14,10 +14,10 @@ from tiny import make_model
 from transformers import AddedToken, AutoTokenizer
 from typer.testing import CliRunner
 
-from spacy_lsbillm.analysis.readings import base_reading
 from spacy_lsbillm.backbone import BaseSettings
 from spacy_lsbillm.cli import app
 from spacy_lsbillm.errors import BaseError
+from spacy_lsbillm.language_model.readings import base_reading
 
 TEXTS = ["flu season", "covid season", "the covid <image> season", "a <image>"]
 

@@ -31,8 +31,8 @@ from benchmarks.tasks.models import BASELINES, MODELS, PRETRAINED, STOCK, Budget
 from benchmarks.tasks.report import report
 from spacy_lsbillm.backbone import fingerprint
 from spacy_lsbillm.search import run as search_run
+from spacy_lsbillm.search.masks import all_masks
 from spacy_lsbillm.search.prediction import Prediction
-from spacy_lsbillm.search.space import all_masks
 
 pytestmark = [pytest.mark.slow, pytest.mark.any_stack]
 
@@ -277,7 +277,7 @@ def test_the_experiment_on_masks(make_base, data, tmp_path, monkeypatch, capsys)
     assert f"<b>{found['grid']['chosen']}</b>" in page
     assert all(f"<td>{mask}" in page for mask in found["masks"])
     # Once more: nothing is trained or scored again.
-    monkeypatch.setattr("spacy_lsbillm.search.trials.run_training", None)
+    monkeypatch.setattr("spacy_lsbillm.search.experiment.run_training", None)
     monkeypatch.setattr("spacy_lsbillm.search.shared.run_training", None)
     monkeypatch.setattr("benchmarks.masks.experiment.on_test", None)
     run_masks(monkeypatch, data, tmp_path, make_base())
@@ -299,7 +299,7 @@ def test_what_is_made_of_the_scores_of_all_masks():
     counts = {
         mask: np.array([[[hits[mask] // 10, 10 - hits[mask] // 10, 10 - hits[mask] // 10]] * 10] * 2) for mask in masks
     }
-    tested = {mask: search_run.Tested(mask, [hits[mask] / 100] * 2, counts[mask]) for mask in masks}
+    tested = {mask: search_run.ScoresOnTest(mask, [hits[mask] / 100] * 2, counts[mask]) for mask in masks}
     guess = Prediction("probe", dict(zip(masks, [0.1, 0.2, 0.9, 0.8], strict=True)), 40, 1.0)
     found = analyse(dev, tested, {"halving": Chosen("bits:10", 300)}, [guess], n_layers=4, steps=100)
     grid, halving, (predicted,) = found["grid"], found["cheaper"]["halving"], found["predictors"]

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from spacy_lsbillm.cli import app
 from spacy_lsbillm.data import read_records
-from spacy_lsbillm.data.scoring import make_textcat_scorer
 from spacy_lsbillm.errors import AdapterError, BaseError, DataError, SettingError
+from spacy_lsbillm.pipeline.class_scorers import make_textcat_scorer
 
 pytestmark = pytest.mark.any_stack
 

@@ -14,8 +14,8 @@ from spacy.util import registry
 
 from spacy_lsbillm.data import Labels, Record, choice_records, make_doc, read_records
 from spacy_lsbillm.data.documents import iob_spans
-from spacy_lsbillm.data.scoring import choice_score
 from spacy_lsbillm.errors import DataError
+from spacy_lsbillm.pipeline.class_scorers import choice_score
 
 pytestmark = pytest.mark.any_stack
 

@@ -16,11 +16,11 @@ from test_heads import CNN
 from thinc.api import Adam
 from tiny import TEXTS
 
-from spacy_lsbillm.data.scoring import choice_score
 from spacy_lsbillm.errors import SettingError
+from spacy_lsbillm.pipeline.class_scorers import choice_score
+from spacy_lsbillm.search.experiment import Experiment
 from spacy_lsbillm.search.probe import probe
 from spacy_lsbillm.search.significance import counts_for
-from spacy_lsbillm.search.trials import Subject
 from spacy_lsbillm.training.config import training_config
 
 pytestmark = pytest.mark.any_stack
@@ -206,7 +206,7 @@ def test_the_probe_leaves_them_out(make_base, tmp_path, head):
         folder.mkdir()
         DocBin(docs=docs + more).to_disk(folder / "corpus.spacy")
         config = write_config(folder / "c.cfg", folder / "corpus.spacy", make_base(), [head])
-        found.append(probe(Subject.of(load_config(config, interpolate=False)), ["all"], folder).scores["all"])
+        found.append(probe(Experiment.of(load_config(config, interpolate=False)), ["all"], folder).scores["all"])
     assert found == [pytest.approx(1.0), pytest.approx(1.0)]
 
 
@@ -216,7 +216,7 @@ def test_the_probe_needs_annotation_in_both_corpora(make_base, tmp_path):
     config = write_config(tmp_path / "c.cfg", corpus, make_base(), ["textcat"])
     loaded = load_config(config, overrides={"paths.dev": str(tmp_path / "no.spacy")}, interpolate=False)
     with pytest.raises(SettingError, match="the development corpus has no labels that cats_micro_f would count"):
-        probe(Subject.of(loaded), ["all"], tmp_path)
+        probe(Experiment.of(loaded), ["all"], tmp_path)
 
 
 def test_spacy_evaluates_a_corpus_without_classes(make_base, tmp_path):

@@ -20,8 +20,8 @@ from spacy_lsbillm.backbone import LoraSettings
 from spacy_lsbillm.errors import AdapterError, BaseError
 from spacy_lsbillm.files import as_os_error, sole_writer
 from spacy_lsbillm.pretraining.tokens import write_tokens
-from spacy_lsbillm.search.space import Cell
 from spacy_lsbillm.search.study import Study
+from spacy_lsbillm.search.training import Training
 
 FULL = "/dev/full"
 
@@ -73,7 +73,7 @@ def test_an_interrupt_while_dropout_is_switched_leaves_no_dropout_in_predictions
 def test_a_trial_whose_end_could_not_be_written_is_free_in_the_same_process(tmp_path, monkeypatch):
     """As on a full disk: the storage says that it is running, in a process that is alive."""
     study = Study(f"sqlite:///{tmp_path / 'search.db'}", {})
-    cell = Cell("none", 0, 1)
+    training = Training("none", 0, 1)
 
     def cannot_be_told(*_, **__):
         raise StorageInternalError
@@ -84,9 +84,9 @@ def test_a_trial_whose_end_could_not_be_written_is_free_in_the_same_process(tmp_
     with monkeypatch.context() as full:
         full.setattr(optuna.Study, "tell", cannot_be_told)
         with pytest.raises(OSError, match="full"):
-            study.do_one([cell], fail)
-    assert study.do_one([cell], lambda _: (0.5, {})) == cell
-    assert study.finished()[cell].score == 0.5
+            study.run_next([training], fail)
+    assert study.run_next([training], lambda _: (0.5, {})) == training
+    assert study.results()[training].score == 0.5
 
 
 def test_a_config_with_more_layers_than_any_model(make_base, tmp_path):

@@ -22,13 +22,13 @@ from spacy_lsbillm.backbone.base import load_tokenizer
 from spacy_lsbillm.backbone.loading import load_base
 from spacy_lsbillm.errors import BaseError, SettingError, StorageError
 from spacy_lsbillm.files import sole_writer
-from spacy_lsbillm.pretraining import PretrainingSettings, pretrain, run, score_text
+from spacy_lsbillm.language_model import read_documents, score_text, text_files
+from spacy_lsbillm.language_model.score import windows
+from spacy_lsbillm.pretraining import PretrainingSettings, pretrain, run
 from spacy_lsbillm.pretraining.loop import COLUMNS, learn_rate
 from spacy_lsbillm.pretraining.objectives import hidden_tokens
 from spacy_lsbillm.pretraining.run import OBJECTIVE_KEY, Places, build_model
-from spacy_lsbillm.pretraining.score import windows
 from spacy_lsbillm.pretraining.settings import ModelSettings, TrainingSettings
-from spacy_lsbillm.pretraining.text import read_documents, text_files
 
 CPU = torch.device("cpu")
 TINY = {

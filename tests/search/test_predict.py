@@ -17,12 +17,14 @@ from test_heads import corpus as labelled
 from test_heads import fit as fit_labeler
 from test_heads import labeler
 
+from benchmarks.masks.agreement import agreement
 from spacy_lsbillm.errors import MaskError, SettingError
+from spacy_lsbillm.files import read_or_make
 from spacy_lsbillm.pipeline.billm_transformer import BiLLMTransformer
-from spacy_lsbillm.search.prediction import Prediction, agreement, kept
+from spacy_lsbillm.search.experiment import Experiment
+from spacy_lsbillm.search.masks import all_masks
+from spacy_lsbillm.search.prediction import Prediction
 from spacy_lsbillm.search.probe import fit, probe
-from spacy_lsbillm.search.space import all_masks
-from spacy_lsbillm.search.trials import Subject
 from spacy_lsbillm.training.random_masks import create_random_masks_v1
 
 pytestmark = pytest.mark.any_stack
@@ -135,8 +137,8 @@ def test_what_is_kept_is_not_made_again(tmp_path):
     paths = {tmp_path / "a" / f"{number}.json": make(number) for number in range(3)}
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "1.json").write_text('{"n": 9}')
-    assert [one["n"] for one in kept(paths)] == [0, 9, 2]
-    assert [one["n"] for one in kept(paths)] == [0, 9, 2]
+    assert [one["n"] for one in read_or_make(paths)] == [0, 9, 2]
+    assert [one["n"] for one in read_or_make(paths)] == [0, 9, 2]
     assert made == [0, 2]
 
 
@@ -162,12 +164,14 @@ def corpus(tmp_path_factory):
 @pytest.mark.parametrize("heads", [["sequence_labeler"], ["ner"], ["spancat"], ["textcat"], ["textcat_multilabel"]])
 def test_the_probe_reads_what_the_score_counts(make_base, corpus, tmp_path, heads):
     """Four sentences, train and dev alike: a linear model knows them by heart under every mask."""
-    subject = Subject.of(load_config(write_config(tmp_path / "c.cfg", corpus, make_base(), heads), interpolate=False))
-    found = probe(subject, ["none", "from:2"], tmp_path)
+    experiment = Experiment.of(
+        load_config(write_config(tmp_path / "c.cfg", corpus, make_base(), heads), interpolate=False)
+    )
+    found = probe(experiment, ["none", "from:2"], tmp_path)
     assert found.scores == {"none": pytest.approx(1.0), "from:2": pytest.approx(1.0)}
     assert found.steps == 0
     stored = (tmp_path / "predictions" / "probe" / "from-2.json").read_text()
-    assert probe(subject, ["none", "from:2"], tmp_path) == found
+    assert probe(experiment, ["none", "from:2"], tmp_path) == found
     assert (tmp_path / "predictions" / "probe" / "from-2.json").read_text() == stored
 
 
@@ -225,7 +229,11 @@ def test_bad_input_is_refused_before_any_training(config, corpus, tmp_path):
         (config, ("--predictor", "first-steps", "--share", "1.5"), "must be above 0 and below 1"),
         (config, ("--predictor", "first-loss", "--share", "0.1"), "--share 0.1 of 8 steps is less than one step"),
         (config, ("--masks", "from:9"), "there is no layer 9"),
-        (tmp_path / "tagger.cfg", ("--predictor", "probe"), "the probe knows labelled spans and classes of documents"),
+        (
+            tmp_path / "tagger.cfg",
+            ("--predictor", "probe"),
+            "the probe handles only labelled spans and classes of documents",
+        ),
         (
             config,
             ("--training.before_update", '{"@callbacks": "spacy-lsbillm.random_masks.v1", "masks": ["all"]}'),

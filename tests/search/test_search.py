@@ -18,13 +18,17 @@ from hypothesis import strategies as st
 from spacy.util import load_config
 
 from spacy_lsbillm.errors import MaskError, SettingError, StorageError
+from spacy_lsbillm.search.experiment import Experiment
 from spacy_lsbillm.search.extension import extension_test, pairs_of
-from spacy_lsbillm.search.run import Elsewhere, on_test, run_all, trainer
+from spacy_lsbillm.search.masks import all_masks, check_masks
+from spacy_lsbillm.search.on_test import scores_on_test
+from spacy_lsbillm.search.run import RemoteTrainer, run_all
 from spacy_lsbillm.search.significance import f1, paired_bootstrap
-from spacy_lsbillm.search.space import Cell, all_masks, check_masks, same_layers
-from spacy_lsbillm.search.strategies import Greedy, Grid, Halving, cells_of
+from spacy_lsbillm.search.strategies import Greedy, Grid, Halving, trainings_of
 from spacy_lsbillm.search.study import Study
-from spacy_lsbillm.search.trials import Subject
+from spacy_lsbillm.search.trainer import trainer
+from spacy_lsbillm.search.training import Training
+from spacy_lsbillm.search.ways import find_same_way
 from spacy_lsbillm.training.quiet_run import run_training
 
 pytestmark = pytest.mark.any_stack
@@ -36,19 +40,19 @@ def follow(strategy, score):
     """Do what a strategy asks for until it asks for nothing more."""
     results = {}
     while stage := strategy.stage(results):
-        missing = [cell for cell in stage if cell not in results]
+        missing = [training for training in stage if training not in results]
         assert missing, "a stage that is finished was asked for again"
         results[missing[0]] = score(missing[0])
-    return results, strategy.chosen(results)
+    return results, strategy.best(results)
 
 
 def test_all_masks_in_their_order():
     assert all_masks(2) == ["bits:00", "bits:01", "bits:10", "bits:11"]
     assert len(set(all_masks(4))) == 16
-    assert same_layers("none", all_masks(2), 4) == "bits:00"
-    assert same_layers("layers:2-3", all_masks(2), 4) == "bits:01"
-    assert same_layers("layers:1", all_masks(2), 4) is None
-    with pytest.raises(MaskError, match="'bits:11' and 'all' are the same layers"):
+    assert find_same_way("none", all_masks(2), 4) == "bits:00"
+    assert find_same_way("layers:2-3", all_masks(2), 4) == "bits:01"
+    assert find_same_way("layers:1", all_masks(2), 4) is None
+    with pytest.raises(MaskError, match="'bits:11' and 'all' unmask the same layers"):
         check_masks(["bits:11", "all"], 4)
 
 
@@ -56,7 +60,7 @@ def test_all_masks_in_their_order():
 def test_a_grid_finds_the_best(scores):
     masks = all_masks(4)
     true = dict(zip(masks, scores, strict=True))
-    results, chosen = follow(Grid(masks, SEEDS, 100), lambda cell: {cell.mask: true[cell.mask]})
+    results, chosen = follow(Grid(masks, SEEDS, 100), lambda training: {training.mask: true[training.mask]})
     assert chosen == max(true, key=true.get)
     assert len(results) == 32
 
@@ -66,46 +70,47 @@ def test_halving_takes_a_third_of_the_steps_and_finds_the_best_if_shared_trainin
     masks, seeds = all_masks(4), (0, 1, 2)
     true = dict(zip(masks, scores, strict=True))
     strategy = Halving(masks, seeds, 800)
-    results, chosen = follow(strategy, lambda cell: {mask: true[mask] for mask in cell.masks})
+    results, chosen = follow(strategy, lambda training: {mask: true[mask] for mask in training.masks})
     assert chosen == max(true, key=true.get)
-    assert sum(cell.steps for cell in results) <= 0.35 * 16 * 3 * 800
-    assert len(results) == strategy.trials
+    assert sum(training.steps for training in results) <= 0.35 * 16 * 3 * 800
+    assert len(results) == strategy.n_trainings
     # What a grid has left in the same storage is not counted.
-    more = results | {Cell(mask, seed, 800): {mask: true[mask]} for mask, seed in product(masks, seeds)}
-    assert set(cells_of(strategy, more)) == set(results)
+    more = results | {Training(mask, seed, 800): {mask: true[mask]} for mask, seed in product(masks, seeds)}
+    assert set(trainings_of(strategy, more)) == set(results)
     # In the middle of the second stage: the first, and the whole of that one.
     begun = dict(list(results.items())[:5])
-    assert [len(cell.masks) for cell in cells_of(strategy, begun)] == [16] * 3 + [1] * 6
+    assert [len(training.masks) for training in trainings_of(strategy, begun)] == [16] * 3 + [1] * 6
     # Whatever shared trainings say, the choice is the best of those that came through.
     luck = {mask: float(place) for mask, place in zip(masks, order, strict=True)}
     results, chosen = follow(
-        strategy, lambda cell: luck if len(cell.masks) > 1 else {cell.mask: true[cell.mask] + cell.seed}
+        strategy,
+        lambda training: luck if len(training.masks) > 1 else {training.mask: true[training.mask] + training.seed},
     )
-    first = {cell.mask for cell in results if len(cell.masks) == 1}
+    first = {training.mask for training in results if len(training.masks) == 1}
     assert first == set(sorted(masks, key=lambda mask: -luck[mask])[:6])
     assert chosen == max(first, key=true.get)
-    assert Counter(cell.mask for cell in results)[chosen] == 3
+    assert Counter(training.mask for training in results)[chosen] == 3
 
 
 @pytest.mark.parametrize(("n_groups", "seeds"), [(0, (0,)), (1, (0,)), (1, (0, 1)), (2, (5, 3, 1))])
 def test_halving_with_few_masks_or_seeds(n_groups, seeds):
     masks = all_masks(n_groups) if n_groups else ["all"]
     strategy = Halving(masks, seeds, 10)
-    results, chosen = follow(strategy, lambda cell: {mask: masks.index(mask) for mask in cell.masks})
+    results, chosen = follow(strategy, lambda training: {mask: masks.index(mask) for mask in training.masks})
     assert chosen == masks[-1]
-    assert len(results) <= strategy.trials
+    assert len(results) <= strategy.n_trainings
 
 
 def test_greedy_goes_from_the_output_side_and_keeps_what_helps():
     helps = {"0": 0.0, "1": 0.1, "2": -0.2, "3": 0.3}
 
-    def score(cell):
-        gained = sum(helps[str(i)] for i, bit in enumerate(cell.mask.removeprefix("bits:")) if bit == "1")
-        return {cell.mask: gained}
+    def score(training):
+        gained = sum(helps[str(i)] for i, bit in enumerate(training.mask.removeprefix("bits:")) if bit == "1")
+        return {training.mask: gained}
 
     results, chosen = follow(Greedy(4, (0,), 10), score)
     assert chosen == "bits:0101"
-    assert [cell.mask for cell in results] == ["bits:0000", "bits:0001", "bits:0011", "bits:0101", "bits:1101"]
+    assert [training.mask for training in results] == ["bits:0000", "bits:0001", "bits:0011", "bits:0101", "bits:1101"]
 
 
 # The database
@@ -119,62 +124,62 @@ def url(tmp_path):
 def test_trainings_elsewhere_are_made_together_and_each_once(url):
     both, done = threading.Barrier(2, timeout=60), []
 
-    def train(cell):
+    def train(training):
         # Nobody comes through alone.
         both.wait()
-        done.append(cell)
+        done.append(training)
         return 0.5, {}
 
     plan = Grid(["none", "all"], SEEDS, 1)
-    run_all(plan, Study(url, {}), train, "trainings", elsewhere=Elsewhere(train, 2, lambda: None))
+    run_all(plan, Study(url, {}), train, "trainings", remote=RemoteTrainer(train, 2, lambda: None))
     assert Counter(done) == Counter(plan.stage({}))
 
 
 def test_an_error_elsewhere_ends_what_is_under_way(url):
     begun, stopped = threading.Event(), threading.Event()
 
-    def train(cell):
-        if cell.mask == "none":
+    def train(training):
+        if training.mask == "none":
             begun.wait(60)
             raise SettingError("the node is another")
         begun.set()
         assert stopped.wait(60)
-        raise SettingError("it was ended")
+        raise SettingError("it was stopped")
 
-    elsewhere = Elsewhere(train, 2, stopped.set)
+    remote = RemoteTrainer(train, 2, stopped.set)
     with pytest.raises(SettingError, match="the node is another"):
-        run_all(Grid(["none", "all"], (0,), 1), Study(url, {}), train, "trainings", elsewhere=elsewhere)
-    # What was ended is nobody's.
-    assert Study(url, {}).taken() == set()
+        run_all(Grid(["none", "all"], (0,), 1), Study(url, {}), train, "trainings", remote=remote)
+    # What was stopped is released.
+    assert Study(url, {}).trainings() == set()
 
 
-def test_each_trial_is_done_once_by_several_threads_of_several_studies(url):
-    cells = [Cell(mask, seed, 1) for mask, seed in product(all_masks(2), SEEDS)]
+def test_each_training_is_run_once_by_several_threads_of_several_studies(url):
+    trainings = [Training(mask, seed, 1) for mask, seed in product(all_masks(2), SEEDS)]
     done = []
 
     def work():
         study = Study(url, {"config": "a"})
-        while len(study.finished()) < len(cells):
-            study.do_one(cells, lambda cell: (done.append(cell), time.sleep(0.02))[1] or (0.5, {"n": 1}))
+        while len(study.results()) < len(trainings):
+            study.run_next(trainings, lambda training: (done.append(training), time.sleep(0.02))[1] or (0.5, {"n": 1}))
 
     threads = [threading.Thread(target=work) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert Counter(done) == Counter(cells)
-    assert set(Study(url, {"config": "a"}).finished()) == set(cells)
+    assert Counter(done) == Counter(trainings)
+    assert set(Study(url, {"config": "a"}).results()) == set(trainings)
 
 
 def killed_process(url):
-    """A process of its own that has done one trial and is in the midst of the second."""
+    """A process of its own that has finished one training and is in the middle of the second."""
     reading, writing = os.pipe()
     process = os.fork()
     if process == 0:
         study = Study(url, {"config": "a"})
-        cells = [Cell("all", seed, 1) for seed in range(4)]
-        study.do_one(cells, lambda cell: (0.1, {}))
-        study.do_one(cells, lambda cell: (os.write(writing, b"begun"), signal.pause()))
+        trainings = [Training("all", seed, 1) for seed in range(4)]
+        study.run_next(trainings, lambda training: (0.1, {}))
+        study.run_next(trainings, lambda training: (os.write(writing, b"begun"), signal.pause()))
         os._exit(1)
     os.close(writing)
     assert os.read(reading, 5) == b"begun"
@@ -185,82 +190,87 @@ def killed_process(url):
 def test_what_a_killed_process_was_doing_is_done_again_and_nothing_else(url):
     process = killed_process(url)
     study = Study(url, {"config": "a"})
-    cells = [Cell("all", seed, 1) for seed in range(4)]
+    trainings = [Training("all", seed, 1) for seed in range(4)]
     done = []
-    # As long as it lives, its trial is its own.
-    while (cell := study.do_one(cells, lambda _: (0.2, {}))) is not None:
-        done.append(cell.seed)
+    # As long as it lives, no other process takes its training.
+    while (training := study.run_next(trainings, lambda _: (0.2, {}))) is not None:
+        done.append(training.seed)
     assert done == [2, 3]
     os.kill(process, signal.SIGKILL)
     os.waitpid(process, 0)
-    while (cell := study.do_one(cells, lambda _: (0.2, {}))) is not None:
-        done.append(cell.seed)
+    while (training := study.run_next(trainings, lambda _: (0.2, {}))) is not None:
+        done.append(training.seed)
     assert done == [2, 3, 1]
-    assert {cell.seed: found.score for cell, found in study.finished().items()} == {0: 0.1, 1: 0.2, 2: 0.2, 3: 0.2}
+    assert {training.seed: found.score for training, found in study.results().items()} == {
+        0: 0.1,
+        1: 0.2,
+        2: 0.2,
+        3: 0.2,
+    }
 
 
-def test_a_trial_that_fails_may_be_tried_again(url):
+def test_a_training_that_fails_may_be_tried_again(url):
     study = Study(url, {"config": "a"})
-    cell = Cell("all", 0, 1)
+    training = Training("all", 0, 1)
     with pytest.raises(ZeroDivisionError):
-        study.do_one([cell], lambda cell: 1 / 0)
+        study.run_next([training], lambda training: 1 / 0)
     with pytest.raises(SettingError, match="score nan"):
-        study.do_one([cell], lambda cell: (float("nan"), {}))
-    assert study.do_one([cell], lambda cell: (1.0, {})) == cell
-    assert study.do_one([cell], lambda cell: (0.5, {})) is None
-    assert study.finished()[cell].score == 1.0
+        study.run_next([training], lambda training: (float("nan"), {}))
+    assert study.run_next([training], lambda training: (1.0, {})) == training
+    assert study.run_next([training], lambda training: (0.5, {})) is None
+    assert study.results()[training].score == 1.0
 
 
 def test_what_another_plan_has_left_is_not_done(url):
     """A search was stopped and goes on with another strategy."""
-    cells = [Cell("all", seed, 1) for seed in range(4)]
+    trainings = [Training("all", seed, 1) for seed in range(4)]
     with pytest.raises(KeyboardInterrupt):
         run_all(Grid(["none", "all"], (0, 1), 1), Study(url, {}), interrupted, "trainings")
     done = []
-    run_all(Grid(["all"], (1,), 1), Study(url, {}), lambda cell: (done.append(cell), (1.0, {}))[1], "trainings")
-    assert done == [cells[1]]
+    run_all(Grid(["all"], (1,), 1), Study(url, {}), lambda training: (done.append(training), (1.0, {}))[1], "trainings")
+    assert done == [trainings[1]]
 
 
-def interrupted(cell):
+def interrupted(training):
     raise KeyboardInterrupt
 
 
 def test_what_another_process_has_given_up_still_counts(url, monkeypatch):
     """A database may be out of reach for longer than the others wait."""
-    monkeypatch.setattr("spacy_lsbillm.search.study._is_dead", lambda trial: True)
+    monkeypatch.setattr("spacy_lsbillm.search.study.is_dead", lambda trial: True)
     study = Study(url, {"config": "a"})
-    cell = Cell("all", 0, 1)
+    training = Training("all", 0, 1)
 
     def train(_):
         # Taking one gives up what it believes dead.
-        Study(url, {"config": "a"}).do_one([Cell("none", 0, 1)], lambda _: (0.1, {}))
+        Study(url, {"config": "a"}).run_next([Training("none", 0, 1)], lambda _: (0.1, {}))
         return 0.5, {"seconds": 1}
 
-    assert study.do_one([cell], train) == cell
-    assert study.finished()[cell].score == 0.5 and study.finished()[cell].record == {"seconds": 1}
+    assert study.run_next([training], train) == training
+    assert study.results()[training].score == 0.5 and study.results()[training].record == {"seconds": 1}
 
 
 @pytest.mark.parametrize("proc", ["", "/proc"])
-def test_a_trial_without_signs_of_life_is_given_up(url, monkeypatch, proc, tmp_path):
+def test_a_training_without_signs_of_life_is_given_up(url, monkeypatch, proc, tmp_path):
     """With and without a way to look for a process; a zombie is none."""
-    monkeypatch.setattr("spacy_lsbillm.search.study.PROC", Path(proc or tmp_path / "none"))
-    monkeypatch.setattr("spacy_lsbillm.search.study.GRACE", 0.5)
+    monkeypatch.setattr("spacy_lsbillm.search.liveness.PROC", Path(proc or tmp_path / "none"))
+    monkeypatch.setattr("spacy_lsbillm.search.liveness.GRACE", 0.5)
     process = killed_process(url)
     os.kill(process, signal.SIGKILL)
     os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
     time.sleep(0.6)
     study = Study(url, {"config": "a"})
-    cells = [Cell("all", seed, 1) for seed in range(2)]
+    trainings = [Training("all", seed, 1) for seed in range(2)]
     done = []
-    while (cell := study.do_one(cells, lambda _: (0.2, {}))) is not None:
-        done.append(cell.seed)
+    while (training := study.run_next(trainings, lambda _: (0.2, {}))) is not None:
+        done.append(training.seed)
     assert 1 in done
     os.waitpid(process, 0)
 
 
 def test_a_search_knows_its_corpora_by_content(config, corpus, tmp_path):
     def identity(path, **overrides):
-        return Subject.of(load_config(path, overrides=overrides, interpolate=False)).identity
+        return Experiment.of(load_config(path, overrides=overrides, interpolate=False)).identity
 
     first = identity(config)
     moved = shutil.copy(corpus, tmp_path / "moved.spacy")
@@ -283,31 +293,31 @@ def test_a_folder_of_another_search_is_refused(searched, tmp_path):
 
 def test_short_trainings_are_whole_ones_in_little(config):
     changes = {"components.transformer.model.heads_first": 8, "training.max_steps": 16}
-    subject = Subject.of(load_config(config, overrides=changes, interpolate=False))
+    experiment = Experiment.of(load_config(config, overrides=changes, interpolate=False))
     schedule = {"@schedules": "constant_then.v1", "rate": 0.1, "steps": 8}
     schedule["schedule"] = {"@schedules": "slanted_triangular.v1", "max_rate": 0.1, "num_steps": 16}
-    subject.config["training"]["optimizer"]["learn_rate"] = schedule
-    short = subject.config_of(Cell("all", 0, 4))
+    experiment.config["training"]["optimizer"]["learn_rate"] = schedule
+    short = experiment.config_of(Training("all", 0, 4))
     assert short["components"]["transformer"]["model"]["heads_first"] == 2
     rate = short["training"]["optimizer"]["learn_rate"]
     assert rate["steps"] == 2 and rate["schedule"]["num_steps"] == 4
-    assert subject.config["training"]["optimizer"]["learn_rate"]["steps"] == 8
+    assert experiment.config["training"]["optimizer"]["learn_rate"]["steps"] == 8
 
 
 def test_a_short_training_is_judged_where_it_ends(config, tmp_path):
     overrides = {"training.max_steps": 16, "training.eval_frequency": 4}
-    subject = Subject.of(load_config(config, overrides=overrides, interpolate=False))
-    run = subject.run(Cell("all", 0, 5), tmp_path / "short", -1)
+    experiment = Experiment.of(load_config(config, overrides=overrides, interpolate=False))
+    run = experiment.run(Training("all", 0, 5), tmp_path / "short", -1)
     # spaCy evaluates after the first step in any case.
     assert [step for step, _ in run.curve] == [0, 5]
     assert not (tmp_path / "short").exists()
-    assert subject.config_of(Cell("all", 0, 16))["training"]["eval_frequency"] == 4
+    assert experiment.config_of(Training("all", 0, 16))["training"]["eval_frequency"] == 4
     # A training shorter than the distance between evaluations; numbers may be variables.
     overrides |= {"training.eval_frequency": "${paths.every}", "paths.every": 100, "training.patience": 8}
-    subject = Subject.of(load_config(config, overrides=overrides, interpolate=False))
-    assert [step for step, _ in subject.run(Cell("all", 0, 16), tmp_path / "full", -1).curve] == [0, 16]
+    experiment = Experiment.of(load_config(config, overrides=overrides, interpolate=False))
+    assert [step for step, _ in experiment.run(Training("all", 0, 16), tmp_path / "full", -1).curve] == [0, 16]
     with pytest.raises(SettingError, match=r"training\.max_epochs = 2: a search compares"):
-        Subject.of(load_config(config, overrides={"training.max_epochs": 2}, interpolate=False))
+        Experiment.of(load_config(config, overrides={"training.max_epochs": 2}, interpolate=False))
 
 
 def test_the_loss_of_a_training_is_that_of_all_its_steps(config, tmp_path):
@@ -320,20 +330,20 @@ def test_the_loss_of_a_training_is_that_of_all_its_steps(config, tmp_path):
 
 
 def test_a_test_uses_no_model_of_a_killed_training(config, corpus, tmp_path, monkeypatch):
-    subject = Subject.of(load_config(config, overrides={"training.max_steps": 8}, interpolate=False))
-    cell = Cell("all", 0, 8)
+    experiment = Experiment.of(load_config(config, overrides={"training.max_steps": 8}, interpolate=False))
+    training = Training("all", 0, 8)
 
     def killed(run_config, folder, use_gpu=-1):
         (folder / "model-best").mkdir(parents=True)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("spacy_lsbillm.search.trials.run_training", killed)
+        patch.setattr("spacy_lsbillm.search.experiment.run_training", killed)
         with pytest.raises(KeyboardInterrupt):
-            trainer(subject, tmp_path)(cell)
-    tested = on_test(subject, "all", [0], corpus, "ents_f", tmp_path)
-    trainer(subject, tmp_path / "again")(cell)
-    assert tested.scores == on_test(subject, "all", [0], corpus, "ents_f", tmp_path / "again").scores
+            trainer(experiment, tmp_path)(training)
+    tested = scores_on_test(experiment, "all", [0], corpus, "ents_f", tmp_path)
+    trainer(experiment, tmp_path / "again")(training)
+    assert tested.scores == scores_on_test(experiment, "all", [0], corpus, "ents_f", tmp_path / "again").scores
 
 
 def test_a_storage_of_another_search_is_refused(url, tmp_path):
@@ -493,7 +503,7 @@ def test_from_a_config_to_the_best_mask(searched, corpus, tmp_path, monkeypatch)
     assert f'unmask = "{results["chosen"]}"' in chosen
     # Once more: nothing is trained again, and the table is the same.
     table = (tmp_path / "out" / "table.md").read_text()
-    monkeypatch.setattr("spacy_lsbillm.search.trials.run_training", None)
+    monkeypatch.setattr("spacy_lsbillm.search.experiment.run_training", None)
     search(config, tmp_path / "out", *GRID, "--test", corpus)
     assert (tmp_path / "out" / "table.md").read_text() == table
     assert json.loads((tmp_path / "out" / "results.json").read_text())["rows"] == results["rows"]
@@ -502,9 +512,9 @@ def test_from_a_config_to_the_best_mask(searched, corpus, tmp_path, monkeypatch)
 @pytest.mark.parametrize(("heads", "score"), [("sequence_labeler", "ents_f"), ("textcat", "cats_micro_f")])
 def test_what_is_counted_on_the_test_set_is_what_is_scored(make_base, corpus, tmp_path, heads, score):
     path = write_config(tmp_path / "c.cfg", corpus, make_base(), [heads])
-    subject = Subject.of(load_config(path, overrides={"training.max_steps": 60}, interpolate=False))
-    trainer(subject, tmp_path)(Cell("all", 0, 60))
-    tested = on_test(subject, "all", [0], corpus, score, tmp_path)
+    experiment = Experiment.of(load_config(path, overrides={"training.max_steps": 60}, interpolate=False))
+    trainer(experiment, tmp_path)(Training("all", 0, 60))
+    tested = scores_on_test(experiment, "all", [0], corpus, score, tmp_path)
     assert tested.scores[0] > 0
     assert f1(tested.counts.sum(axis=1)).tolist() == pytest.approx(tested.scores)
 
@@ -515,7 +525,7 @@ def test_the_paired_test_is_in_every_report(searched, tmp_path, monkeypatch):
     config, _ = searched
     trained = []
     monkeypatch.setattr(
-        "spacy_lsbillm.search.trials.run_training", lambda *given: (trained.append(given), run_training(*given))[1]
+        "spacy_lsbillm.search.experiment.run_training", lambda *given: (trained.append(given), run_training(*given))[1]
     )
     output = search(config, tmp_path / "out", "--masks", "bits:00 layers:0 layers:0,2 bits:11")
     assert len(trained) == 2
@@ -550,8 +560,8 @@ def test_halving_from_end_to_end(config, tmp_path):
     assert results["chosen"] == max(results["rows"], key=lambda row: row["mean"])["mask"]
     assert results["extension"] is None
     table, page = (out / "table.md").read_text(), (out / "report.html").read_text()
-    assert "Trainings that all masks share: 1 of 8 steps" in table
-    assert "Ways in trainings that all masks share, 8 steps" in page
+    assert "Shared trainings: 1 of 8 steps" in table
+    assert "Ways in shared trainings, 8 steps" in page
     # The predictor needs no training of its own any more.
     trained = sorted(out.glob("models/*/*"))
     shown = run("lsbillm", "predict-mask", config, out, "--groups", "2", *QUICK)
@@ -574,7 +584,7 @@ def test_bad_input_is_refused_before_any_training(config, tmp_path):
         (("--groups", "64"), "64 groups of layers are not allowed. Use 1 to 16"),
         (("--seeds", "1,1"), "give each number once"),
         (("--masks", "from:9"), "there is no layer 9"),
-        (("--masks", "none bits:00"), "are the same layers"),
+        (("--masks", "none bits:00"), "unmask the same layers"),
         (("--groups", "1,2", "--strategy", "greedy"), "greedy takes one number of groups"),
         (("--paths.dev", tmp_path / "none.spacy"), "there is no development corpus"),
         (("--test", tmp_path / "none.spacy"), "there is no test corpus"),
@@ -583,7 +593,7 @@ def test_bad_input_is_refused_before_any_training(config, tmp_path):
         (("--training.max_steps", "4"), "training.max_steps = 4 is too short for a training under 16 masks"),
         (
             ("--groups", "2", "--training.score_weights", '{"ents_g": 1.0}'),
-            "score_weights names 'ents_g', which the pipeline does not give",
+            "score_weights names 'ents_g', which the pipeline does not compute",
         ),
         (("--groups", "2", "--gpu-id", "3"), ""),
     ):
@@ -598,9 +608,9 @@ def test_a_storage_that_breaks_during_a_search_is_named(tmp_path):
     path = tmp_path / "search.db"
     study = Study(f"sqlite:///{path}", {})
 
-    def train(cell):
+    def train(training):
         path.write_bytes(b"no database" * 100)
         return 0.5, {}
 
     with pytest.raises(StorageError, match=r"search\.db' cannot be used: .*database"):
-        study.do_one([Cell("all", 0, 1)], train)
+        study.run_next([Training("all", 0, 1)], train)

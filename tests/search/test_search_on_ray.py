@@ -14,9 +14,9 @@ from corpora import run, write_config, write_corpus
 from spacy.util import load_config
 
 from spacy_lsbillm.errors import SettingError
-from spacy_lsbillm.search.on_ray import RayTrials, identity_of, trial
-from spacy_lsbillm.search.space import Cell
-from spacy_lsbillm.search.trials import Subject
+from spacy_lsbillm.search.experiment import Experiment
+from spacy_lsbillm.search.on_ray import RayCluster, node_requirements, train_on_node
+from spacy_lsbillm.search.training import Training
 
 pytestmark = pytest.mark.any_stack
 
@@ -65,7 +65,7 @@ def kill_first(over):
     while not over.wait(0.05):
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             with contextlib.suppress(OSError):
-                if path.read_bytes().startswith(b"ray::trial"):
+                if path.read_bytes().startswith(b"ray::train_on_node"):
                     os.kill(int(path.parent.name), signal.SIGKILL)
                     return True
     return False
@@ -103,21 +103,30 @@ def test_models_come_back_whole(searched):
 
 def test_a_node_with_other_files_is_refused(config, tmp_path):
     corpus = write_corpus(tmp_path / "corpus.spacy", copies=1)
-    subject = Subject.of(load_config(config, overrides=QUICK | {"paths.train": str(corpus)}, interpolate=False))
-    expected = identity_of(subject)
+    experiment = Experiment.of(load_config(config, overrides=QUICK | {"paths.train": str(corpus)}, interpolate=False))
+    expected = node_requirements(experiment)
     write_corpus(corpus, copies=2)
-    with pytest.raises(SettingError, match=r"has not the same as the command: paths.corpora.train, paths.train"):
-        trial(subject.config, subject.component, Cell("all", 0, 4), expected, gpu=False, folder=str(tmp_path / "none"))
+    with pytest.raises(
+        SettingError, match=r"differs from the machine of the command in: paths.corpora.train, paths.train"
+    ):
+        train_on_node(
+            experiment.config,
+            experiment.component,
+            Training("all", 0, 4),
+            expected,
+            gpu=False,
+            folder=str(tmp_path / "none"),
+        )
 
 
 def test_nothing_is_begun_once_a_search_is_over(config, address, tmp_path):
-    subject = Subject.of(load_config(config, overrides=QUICK, interpolate=False))
-    with RayTrials(address, None, gpu=False) as trials:
-        assert trials.at_once == 1
-        elsewhere = trials.of(subject, tmp_path)
-        elsewhere.stop()
+    experiment = Experiment.of(load_config(config, overrides=QUICK, interpolate=False))
+    with RayCluster(address, None, gpu=False) as cluster:
+        assert cluster.at_once == 1
+        remote = cluster.trainer_for(experiment, tmp_path)
+        remote.stop()
         with pytest.raises(SettingError, match="the search is over"):
-            elsewhere.train(Cell("all", 0, 4))
+            remote.train(Training("all", 0, 4))
 
 
 @pytest.mark.parametrize(

@@ -14,26 +14,28 @@ from spacy.util import load_config, registry
 import spacy_lsbillm.layers.billm_model as billm_model
 from spacy_lsbillm.errors import MaskError, SettingError
 from spacy_lsbillm.search.budget import Budget
-from spacy_lsbillm.search.candidates import under_known_names, values_of, ways_of
+from spacy_lsbillm.search.candidates import combine_ways, parse_values, use_stored_names
 from spacy_lsbillm.search.cost_picture import spread
-from spacy_lsbillm.search.pareto import Point, best_within, front
+from spacy_lsbillm.search.experiment import Experiment
+from spacy_lsbillm.search.outcome import Outcome, Row, Spending
+from spacy_lsbillm.search.pareto import Point, best_within, pareto_front
 from spacy_lsbillm.search.price import BACKWARD, FORWARD, Cost, Prices
 from spacy_lsbillm.search.recommend import recommendations
-from spacy_lsbillm.search.run import Outcome, Row, Spending, choice, run_all
-from spacy_lsbillm.search.space import Cell, file_name
+from spacy_lsbillm.search.run import choose_way, run_all
 from spacy_lsbillm.search.strategies import Grid, Halving, best_so_far
 from spacy_lsbillm.search.study import Study
-from spacy_lsbillm.search.trials import Subject
+from spacy_lsbillm.search.training import Training
 from spacy_lsbillm.search.ways import (
     DIMENSIONS,
     Dimension,
+    display_name,
+    file_name,
+    format_settings,
     identity_of,
-    in_words,
     mask_of,
     settings_of,
     shared_settings,
     way_of,
-    write_settings,
 )
 
 pytestmark = pytest.mark.any_stack
@@ -54,15 +56,15 @@ def config(make_base, corpus, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def subject(config):
-    return subject_of(config)
+def experiment(config):
+    return experiment_of(config)
 
 
-def subject_of(config, **more):
+def experiment_of(config, **more):
     overrides = {"training.max_steps": 8, "training.eval_frequency": 4}
     overrides |= {f"components.transformer.model.{name}": value for name, value in more.items() if "." not in name}
     overrides |= {name: value for name, value in more.items() if "." in name}
-    return Subject.of(load_config(config, overrides=overrides, interpolate=False))
+    return Experiment.of(load_config(config, overrides=overrides, interpolate=False))
 
 
 def search(config, output, *more, code=0, command="search"):
@@ -74,14 +76,17 @@ def search(config, output, *more, code=0, command="search"):
 
 @given(st.sampled_from(MASKS), st.dictionaries(st.sampled_from([one.setting for one in DIMENSIONS]), st.integers(0, 9)))
 def test_a_way_says_its_mask_and_its_settings(mask, values):
-    way = way_of(mask, write_settings(values))
+    way = way_of(mask, format_settings(values))
     assert (mask_of(way), settings_of(way)) == (mask, values)
-    cell = Cell.of(way, 3, 8)
-    assert cell.way == way and cell.ways == [way]
-    assert Cell.shared(["none", mask], 3, 8, write_settings(values)).ways == [way_of("none", cell.settings), way]
+    training = Training.of(way, 3, 8)
+    assert training.way == way and training.ways == [way]
+    assert Training.shared(["none", mask], 3, 8, format_settings(values)).ways == [
+        way_of("none", training.settings),
+        way,
+    ]
     # Of a search over masks alone it is the mask, also in paths and in what is stored.
     assert (way == mask and file_name(way) == file_name(mask)) == (not values)
-    assert all(str(value) in in_words(way) for value in values.values())
+    assert all(str(value) in display_name(way) for value in values.values())
     assert "unmask_warmup" not in shared_settings(way)
 
 
@@ -95,55 +100,59 @@ def test_the_same_training_under_two_names():
     assert all(identity_of(one, 4) == identity_of(other, 4) for one, other in same)
     different = ["all", "none", "all repeat=1", "all unmask_warmup=100", "all depth=2", "none repeat=1", "none depth=2"]
     assert len({identity_of(way, 4) for way in different}) == len(different)
-    cells = [Cell("bits:11", 0, 8), Cell.shared(["none", "all"], 0, 8), Cell("bits:11", 0, 8, "repeat=1")]
+    trainings = [
+        Training("bits:11", 0, 8),
+        Training.shared(["none", "all"], 0, 8),
+        Training("bits:11", 0, 8, "repeat=1"),
+    ]
     # The name that it was trained by, unless the storage knows its own.
-    assert under_known_names(["all repeat=1", "from:2", "layers:0-3"], cells, 4) == [
+    assert use_stored_names(["all repeat=1", "from:2", "layers:0-3"], trainings, 4) == [
         "bits:11 repeat=1",
         "from:2",
         "bits:11",
     ]
-    assert under_known_names(["all"], cells, 4) == ["all"]
+    assert use_stored_names(["all"], trainings, 4) == ["all"]
 
 
-def test_every_mask_with_every_setting_at_which_it_fits(subject):
-    ways, left_out = ways_of(["none", "from:2", "all"], {"repeat": [0, 1], "depth": [2, 4]}, subject)
+def test_every_mask_with_every_setting_at_which_it_fits(experiment):
+    ways, left_out = combine_ways(["none", "from:2", "all"], {"repeat": [0, 1], "depth": [2, 4]}, experiment)
     assert ways == [
         *("none depth=2", "all depth=2", "none", "from:2", "all"),
         *("none repeat=1 depth=2", "all repeat=1 depth=2", "none repeat=1", "from:2 repeat=1", "all repeat=1"),
     ]
     assert list(left_out) == ["from:2 depth=2", "from:2 repeat=1 depth=2"]
     assert "there is no layer 2" in left_out["from:2 depth=2"]
-    ways, left_out = ways_of(["none", "all"], {"unmask_warmup": [0, 9]}, subject)
+    ways, left_out = combine_ways(["none", "all"], {"unmask_warmup": [0, 9]}, experiment)
     assert ways == ["none", "all", "all unmask_warmup=9"]
-    assert left_out == {"none unmask_warmup=9": "it is the same as none"}
+    assert left_out == {"none unmask_warmup=9": "it is the same training as none"}
     with pytest.raises(MaskError, match="there is no layer 9"):
-        ways_of(["none", "from:9"], {"depth": [2, 4]}, subject)
+        combine_ways(["none", "from:9"], {"depth": [2, 4]}, experiment)
     # Settings of the config itself need no words.
-    ways, _ = ways_of(["none"], {"repeat": [0, 1]}, subject_of(subject_config(subject), repeat=1))
+    ways, _ = combine_ways(["none"], {"repeat": [0, 1]}, experiment_of(config_of_experiment(experiment), repeat=1))
     assert ways == ["none repeat=0", "none"]
 
 
-def subject_config(subject):
-    path = subject.base.parent / "again.cfg"
-    subject.config.to_disk(path, interpolate=False)
+def config_of_experiment(experiment):
+    path = experiment.base.parent / "again.cfg"
+    experiment.config.to_disk(path, interpolate=False)
     return path
 
 
-def test_a_way_is_what_its_training_is_configured_with(subject):
-    def model(cell):
-        return subject.config_of(cell)["components"]["transformer"]["model"]
+def test_a_way_is_what_its_training_is_configured_with(experiment):
+    def model(training):
+        return experiment.config_of(training)["components"]["transformer"]["model"]
 
-    found = model(Cell.of("all repeat=2 depth=2 unmask_warmup=4", 0, 8))
+    found = model(Training.of("all repeat=2 depth=2 unmask_warmup=4", 0, 8))
     assert [found[name] for name in ("unmask", "repeat", "depth", "unmask_warmup")] == ["all", 2, 2, 4]
     # A short training is a whole one in little.
-    assert model(Cell.of("all unmask_warmup=4", 0, 4))["unmask_warmup"] == 2
-    assert model(Cell.of("none unmask_warmup=4", 0, 8))["unmask_warmup"] == 0
+    assert model(Training.of("all unmask_warmup=4", 0, 4))["unmask_warmup"] == 2
+    assert model(Training.of("none unmask_warmup=4", 0, 8))["unmask_warmup"] == 0
 
 
 # Prices
 
 
-def counted(subject, cell, tmp_path, monkeypatch):
+def counted(experiment, training, tmp_path, monkeypatch):
     """The pieces in layers of a real training, those of updates and those of evaluations."""
     found = Counter()
     forward = billm_model.forward
@@ -163,26 +172,26 @@ def counted(subject, cell, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(billm_model, "forward", counting)
-        subject.run(cell, tmp_path / "model", -1)
+        experiment.run(training, tmp_path / "model", -1)
     return found[True], found[False]
 
 
 @pytest.mark.parametrize("way", ["none", "all repeat=2 depth=2"])
 @pytest.mark.parametrize("size", [100, 100_000])
 def test_a_price_is_what_a_training_takes(config, tmp_path, monkeypatch, way, size):
-    subject = subject_of(config, **{"training.batcher.size": size})
-    prices, cell = Prices(subject), Cell.of(way, 0, 8)
-    updates, evaluations = counted(subject, cell, tmp_path, monkeypatch)
+    experiment = experiment_of(config, **{"training.batcher.size": size})
+    prices, training = Prices(experiment), Training.of(way, 0, 8)
+    updates, evaluations = counted(experiment, training, tmp_path, monkeypatch)
     # The order of the documents, and so what is in a batch, is drawn; in one batch are all.
     accuracy = 0.1 if size == 100 else 1e-9
     taken = (FORWARD + BACKWARD) * updates + FORWARD * evaluations
-    assert prices.layer_pieces(cell) == pytest.approx(taken, rel=accuracy)
-    causal = prices.layer_pieces(Cell("none", 0, 8))
+    assert prices.layer_pieces(training) == pytest.approx(taken, rel=accuracy)
+    causal = prices.layer_pieces(Training("none", 0, 8))
     assert prices.cost(way).training == pytest.approx(taken / causal, rel=accuracy)
 
 
-def test_prices_are_relative_to_the_causal_model(subject, config):
-    prices = Prices(subject)
+def test_prices_are_relative_to_the_causal_model(experiment, config):
+    prices = Prices(experiment)
     one = prices.cost("none")
     assert (one.training, one.prediction) == (1.0, 1.0)
     assert prices.cost("all") == one
@@ -190,15 +199,17 @@ def test_prices_are_relative_to_the_causal_model(subject, config):
     assert (half.training, half.prediction) == pytest.approx((0.5, 0.5))
     # Copies have one start piece for all.
     assert 1.8 < double.prediction < 2 and 1.8 < double.training < 2
-    assert prices.training(Cell("none", 0, 4)) == pytest.approx(prices.training(Cell("none", 1, 4)))
-    assert prices.training(Cell("none", 0, 4)) < 1
+    assert prices.training_price(Training("none", 0, 4)) == pytest.approx(prices.training_price(Training("none", 1, 4)))
+    assert prices.training_price(Training("none", 0, 4)) < 1
     # Five masks share one training, and each has an evaluation.
-    shared = prices.training(Cell.shared(MASKS, 0, 8))
-    evaluations = [prices.training(Cell.shared(MASKS[:n], 0, 8)) for n in (3, 4)]
+    shared = prices.training_price(Training.shared(MASKS, 0, 8))
+    evaluations = [prices.training_price(Training.shared(MASKS[:n], 0, 8)) for n in (3, 4)]
     assert shared > 1 and shared - evaluations[1] == pytest.approx(evaluations[1] - evaluations[0])
     # The unit stays where the config itself repeats.
-    assert Prices(subject_of(config, repeat=1)).cost("none").prediction == pytest.approx(double.prediction)
-    frozen, tuned = (Prices(one).layer_pieces(Cell("none", 0, 8)) for one in (subject_of(config, lora=None), subject))
+    assert Prices(experiment_of(config, repeat=1)).cost("none").prediction == pytest.approx(double.prediction)
+    frozen, tuned = (
+        Prices(one).layer_pieces(Training("none", 0, 8)) for one in (experiment_of(config, lora=None), experiment)
+    )
     assert frozen < tuned / 2
 
 
@@ -209,12 +220,12 @@ WAYS = ["none", "all", "none repeat=1", "all depth=2"]
 PRICE = {"none": 1.0, "all": 1.0, "none repeat=1": 2.0, "all depth=2": 0.5}
 
 
-def price(cell):
-    return sum(PRICE[way] for way in cell.ways) / len(cell.ways)
+def price(training):
+    return sum(PRICE[way] for way in training.ways) / len(training.ways)
 
 
 def train(done):
-    return lambda cell: (done.append(cell), (price(cell), {"seconds": 1.0, "curve": [], "by_mask": {}}))[1]
+    return lambda training: (done.append(training), (price(training), {"seconds": 1.0, "curve": [], "by_mask": {}}))[1]
 
 
 @settings(max_examples=8)
@@ -225,10 +236,10 @@ def test_a_budget_is_kept(tmp_path_factory, total, first):
     plan, budget, done = Grid(WAYS, (0, 1, 2), 8), Budget(total, price), []
     budget.check(plan)
 
-    def stops(cell):
+    def stops(training):
         if len(done) == first:
             raise KeyboardInterrupt
-        return train(done)(cell)
+        return train(done)(training)
 
     try:
         run_all(plan, Study(url, {}), stops, "trainings", budget)
@@ -238,43 +249,45 @@ def test_a_budget_is_kept(tmp_path_factory, total, first):
     assert spent <= total * (1 + 1e-6)
     missing = set(plan.stage({})) - set(done)
     # Nothing is left that would have fitted.
-    assert all(spent + price(cell) > total for cell in missing)
+    assert all(spent + price(training) > total for training in missing)
     assert len(set(done)) == len(done)
 
 
 def test_a_budget_counts_what_is_under_way_elsewhere(tmp_path):
     url = f"sqlite:///{tmp_path / 'search.db'}"
-    budget, cells, inner = Budget(2.0, price), [Cell.of(way, 0, 8) for way in WAYS], []
+    budget, trainings, inner = Budget(2.0, price), [Training.of(way, 0, 8) for way in WAYS], []
 
-    def busy(cell):
+    def busy(training):
         # Another process, while this training is under way.
-        while Study(url, {}).do_one(cells, train(inner), budget.fits) is not None:
+        while Study(url, {}).run_next(trainings, train(inner), budget.fits) is not None:
             pass
-        return train([])(cell)
+        return train([])(training)
 
-    assert Study(url, {}).do_one(cells, busy, budget.fits) == Cell("none", 0, 8)
-    assert inner == [Cell("all", 0, 8)]
+    assert Study(url, {}).run_next(trainings, busy, budget.fits) == Training("none", 0, 8)
+    assert inner == [Training("all", 0, 8)]
 
 
 def test_a_budget_that_ends_a_strategy_leaves_the_best_so_far():
-    results = {Cell.of(way, 0, 8): {way: score} for way, score in zip(WAYS, (0.5, 0.6, 0.7, 0.4), strict=True)}
-    results[Cell("all", 1, 8)] = {"all": 0.9}
+    results = {Training.of(way, 0, 8): {way: score} for way, score in zip(WAYS, (0.5, 0.6, 0.7, 0.4), strict=True)}
+    results[Training("all", 1, 8)] = {"all": 0.9}
     # By the seeds that all have.
     assert best_so_far(WAYS, 8, (0, 1), results) == "none repeat=1"
-    assert choice(Grid(WAYS, (0, 1), 8), results, WAYS, (0, 1), 8, Budget(5.0, price)) == "none repeat=1"
+    assert choose_way(Grid(WAYS, (0, 1), 8), results, WAYS, (0, 1), 8, Budget(5.0, price)) == "none repeat=1"
     with pytest.raises(SettingError, match=r"--budget 5 is used up: .* no way was trained in full"):
-        choice(Grid(["from:1"], (0,), 8), results, ["from:1"], (0,), 8, Budget(5.0, price))
+        choose_way(Grid(["from:1"], (0,), 8), results, ["from:1"], (0,), 8, Budget(5.0, price))
 
 
 def test_a_strategy_says_what_it_needs_at_least():
-    assert Grid(WAYS, (0, 1), 8).least(price) == 0.5
+    assert Grid(WAYS, (0, 1), 8).minimum_price(price) == 0.5
     halving = Halving(WAYS, (0, 1), 8)
     # Shared trainings for each of the settings; one of the dearest.
-    assert halving.least(price) == sum(map(price, halving.stage({}))) + 2.0
-    with pytest.raises(SettingError, match=r"--budget 0\.4 is too little: .* costs 0\.5 trainings of the causal model"):
+    assert halving.minimum_price(price) == sum(map(price, halving.stage({}))) + 2.0
+    with pytest.raises(
+        SettingError, match=r"--budget 0\.4 is too small: .* at least 0\.5 trainings of the causal model"
+    ):
         Budget(0.4, price).check(Grid(WAYS, (0,), 8))
     for wrong in (float("nan"), -1.0, 0.0):
-        with pytest.raises(SettingError, match="is too little"):
+        with pytest.raises(SettingError, match="is too small"):
             Budget(wrong, price).check(Grid(WAYS, (0,), 8))
 
 
@@ -285,15 +298,15 @@ def test_halving_over_settings_keeps_the_best_at_each_cost():
     true = {way: costs[way] + 0.01 * (12 - ways.index(way)) for way in ways}
     strategy, results = Halving(ways, (0, 1, 2), 8, costs), {}
     while stage := strategy.stage(results):
-        results |= {cell: {way: true[way] for way in cell.ways} for cell in stage}
-    assert Counter(len(cell.masks) for cell in results if len(cell.masks) > 1) == {4: 3 * 3}
-    own = {cell.way for cell in results if len(cell.masks) == 1 and cell.seed == 2}
+        results |= {training: {way: true[way] for way in training.ways} for training in stage}
+    assert Counter(len(training.masks) for training in results if len(training.masks) > 1) == {4: 3 * 3}
+    own = {training.way for training in results if len(training.masks) == 1 and training.seed == 2}
     assert {"none repeat=1", "none"} <= own
-    assert strategy.chosen(results) == "none repeat=1"
-    assert len(results) <= strategy.trials
+    assert strategy.best(results) == "none repeat=1"
+    assert len(results) <= strategy.n_trainings
     # Ways that differ by a warm-up alone share trainings.
     warm = Halving(["none", "all", "all unmask_warmup=9"], (0,), 8)
-    assert warm.stage({}) == [Cell("none all", 0, 8)]
+    assert warm.stage({}) == [Training("none all", 0, 8)]
 
 
 # What to take
@@ -314,8 +327,8 @@ def test_the_front_is_what_no_other_beats(found):
             for other in found
         )
 
-    assert {one.way for one in front(found)} == {one.way for one in found if not beaten(one)}
-    costs = [one.cost for one in front(found)]
+    assert {one.way for one in pareto_front(found)} == {one.way for one in found if not beaten(one)}
+    costs = [one.cost for one in pareto_front(found)]
     assert costs == sorted(costs)
 
 
@@ -373,8 +386,8 @@ def test_from_a_config_to_the_best_way(searched):
     assert results["chosen"] == max(results["rows"], key=lambda row: row["mean"])["way"]
     page, table = (folder / "report.html").read_text(), (folder / "table.md").read_text()
     for way in ways:
-        assert f"<td>{in_words(way)}" in page
-        assert f"| {in_words(way)} " in table or f"| {in_words(way)} (chosen) " in table
+        assert f"<td>{display_name(way)}" in page
+        assert f"| {display_name(way)} " in table or f"| {display_name(way)} (chosen) " in table
     # Scores and costs, the masks, the curves.
     assert page.count("<svg") == page.count("</svg>") == 3
     for purpose in ("best score", "half the cost of that", "cost of the causal model"):
@@ -403,13 +416,13 @@ def test_a_search_goes_on_over_more_ways(config, tmp_path, monkeypatch):
         left = database.execute("select value_json from trial_user_attributes where key = 'cell'").fetchall()
     assert stored == 2 and not any("settings" in text for (text,) in left)
     trained = []
-    kept = Subject.run
+    kept = Experiment.run
 
-    def counting(self, cell, *more):
-        trained.append(cell.way)
-        return kept(self, cell, *more)
+    def counting(self, training, *more):
+        trained.append(training.way)
+        return kept(self, training, *more)
 
-    monkeypatch.setattr(Subject, "run", counting)
+    monkeypatch.setattr(Experiment, "run", counting)
     search(config, folder, "--masks", "none all", "--depth", "4,2")
     assert trained == ["none depth=2", "all depth=2"]
     rows = json.loads((folder / "results.json").read_text())["rows"]
@@ -439,7 +452,7 @@ def test_a_budget_ends_a_search(config, corpus, tmp_path, monkeypatch):
     results = json.loads((folder / "results.json").read_text())
     assert [row["way"] for row in results["rows"]] == ["none", "all"]
     assert results["spending"]["spent"] == pytest.approx(2.0)
-    monkeypatch.setattr("spacy_lsbillm.search.trials.run_training", None)
+    monkeypatch.setattr("spacy_lsbillm.search.experiment.run_training", None)
     search(config, folder, *given, "--budget", "2.5")
 
 
@@ -462,17 +475,17 @@ def test_bad_input_is_refused_before_any_work(config, tmp_path, monkeypatch):
         (("--depth", "half"), 'whole numbers with commas between them, or "all"'),
         (("--unmask-warmup", "-5"), "none below 0"),
         (("--masks", "none from:9", "--depth", "2,4"), "there is no layer 9"),
-        (("--repeat", "0,1", "--strategy", "greedy"), "greedy is about masks alone. Leave out --repeat"),
-        (("--masks", "none", "--budget", "0.5"), "--budget 0.5 is too little"),
-        (("--budget", "2", "--groups", "2"), "--budget 2 is too little"),
+        (("--repeat", "0,1", "--strategy", "greedy"), "greedy varies only masks. Leave out --repeat"),
+        (("--masks", "none", "--budget", "0.5"), "--budget 0.5 is too small"),
+        (("--budget", "2", "--groups", "2"), "--budget 2 is too small"),
     ):
         output = search(config, tmp_path / "out", *more, code=1)
         assert message in output, output
     assert not (tmp_path / "out").exists()
 
 
-def test_a_setting_that_the_architecture_does_not_know_is_refused(subject):
+def test_a_setting_that_the_architecture_does_not_know_is_refused(experiment):
     assert "unmask_warmup" in {one.setting for one in DIMENSIONS}
     with pytest.raises(SettingError, match=r"--half-mask '0,1': the architecture .* has no setting 'half_mask'"):
-        values_of(Dimension("half_mask", "half"), "0,1", subject)
-    assert registry.has("architectures", subject.model["@architectures"])
+        parse_values(Dimension("half_mask", "half"), "0,1", experiment)
+    assert registry.has("architectures", experiment.model["@architectures"])

@@ -201,7 +201,7 @@ def test_a_labeler_learns_its_transitions_and_keeps_them(trained, tmp_path):
         np.testing.assert_array_equal(again.get_pipe("sequence_labeler").transitions, pipe.transitions)
         for one, other in zip(again.pipe(TEXTS), docs, strict=True):
             assert found(one) == found(other) and one._.ent_scores == pytest.approx(other._.ent_scores, abs=1e-6)
-    with pytest.raises(SettingError, match=r"a CRF gives no probabilities to tags by themselves"):
+    with pytest.raises(SettingError, match=r"a CRF gives no probabilities of single tags"):
         right_context(trained, [(trained.make_doc(TEXTS[0]), [])])
 
 

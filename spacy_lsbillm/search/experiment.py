@@ -1,4 +1,4 @@
-"""Trials on a config: what a cell of the search trains, and what is checked before the first one."""
+"""The config that a search varies: it gives the config of each training, and is checked before the first one."""
 
 import hashlib
 import shutil
@@ -24,18 +24,18 @@ from ..errors import SettingError
 from ..files import digest
 from ..pipeline.config_blocks import billm_blocks, find_transformer
 from ..training.quiet_run import TrainingRun, run_training
-from .space import Cell
+from .training import Training
 from .ways import settings_of
 
 Reader = Callable[[Language], Iterable[Example]]
-# What thinc's schedules call a number of steps.
+# The names of numbers of steps in thinc's schedules.
 LENGTHS = {"warmup_steps", "total_steps", "num_steps", "steps", "period"}
-# Examples of the development set that tell whether the scores are there.
+# How many examples of the development set are scored to see whether all scores exist.
 SAMPLE = 4
 
 
 def _shorten(schedule: Any, share: float) -> None:
-    """Scale the lengths in a schedule, and in those inside it."""
+    """Scale the lengths in a schedule and in the schedules inside it."""
     if isinstance(schedule, dict):
         for key, value in schedule.items():
             if key in LENGTHS and type(value) is int:
@@ -44,7 +44,7 @@ def _shorten(schedule: Any, share: float) -> None:
 
 
 def _digest(path: Path) -> str | None:
-    """Of a corpus' content, wherever it lies; None where there is nothing."""
+    """The digest of a corpus's content, wherever the corpus is stored; None if there is no such file or folder."""
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file())
         parts = [f"{file.relative_to(path).as_posix()} {_digest(file)}" for file in files]
@@ -55,19 +55,20 @@ def _digest(path: Path) -> str | None:
 
 
 def _without_paths(corpora: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The settings of the corpora, and their paths: the same corpus may lie elsewhere on another machine."""
+    """Separate the settings of the corpora from their paths, since a corpus may have another path on another
+    machine."""
     settings = {name: {k: v for k, v in block.items() if k != "path"} for name, block in corpora.items()}
     return settings, {f"corpora.{name}": block["path"] for name, block in corpora.items() if block.get("path")}
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What a search is about.
+class Experiment:
+    """The config that is searched, with what a search needs to know about it. Create one with `Experiment.of`.
 
-    config (Config): Complete, not interpolated.
+    config (Config): The complete config, not interpolated.
     component (str): The name of its billm_transformer.
-    n_layers (int): Of the base, as far as `depth` leaves them.
-    steps (int): Of a training in full.
+    n_layers (int): The number of layers that the config uses: those of the base, or `depth` of them.
+    steps (int): The steps of a training in full.
     base (Path): The folder of the base.
     """
 
@@ -78,8 +79,13 @@ class Subject:
     base: Path
 
     @classmethod
-    def of(cls, config: Config, component: str | None = None) -> "Subject":
-        """RAISES (ValueError): The config has no billm_transformer, no number of steps, or its base cannot be read."""
+    def of(cls, config: Config, component: str | None = None) -> "Experiment":
+        """Create the experiment of a config.
+
+        component (str | None): The name of the billm_transformer; needed if there are several.
+        RAISES (ValueError): The config has no billm_transformer or no number of steps, limits the epochs, or its base
+            cannot be read.
+        """
         plain = config.interpolate()
         name, block = find_transformer(plain, component)
         steps = plain["training"]["max_steps"]
@@ -91,8 +97,8 @@ class Subject:
         epochs = plain["training"].get("max_epochs") or 0
         if epochs > 0:
             raise SettingError(
-                f"training.max_epochs = {epochs}: a search compares trainings of the same length, which this might cut "
-                f"before they are scored. Set it to 0; training.max_steps says when they end."
+                f"training.max_epochs = {epochs}: a search compares trainings of the same length, and this limit might "
+                f"end some before they are scored. Set it to 0: training.max_steps ends them."
             )
         model = block["model"]
         base = BaseSettings(name=model["name"], revision=model.get("revision"), depth=model.get("depth"))
@@ -101,78 +107,87 @@ class Subject:
 
     @property
     def heaviest_score(self) -> str:
-        """The score that counts most in the choice of the best model."""
+        """The name of the score with the highest weight in the choice of the best model."""
         weights = self.config.interpolate()["training"]["score_weights"]
         return max(weights, key=lambda name: weights[name] or 0.0)
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a result depends on, beside mask, seed and steps: the settings, the corpora and the base, as digests."""
+        """What a result depends on, besides the training itself: digests of the settings, the corpora and the base.
+
+        Two searches may share a storage or a folder only if these agree.
+        """
         plain = self.config.interpolate()
-        found: dict[str, Any] = {"base": fingerprint(self.base)}
+        identity: dict[str, Any] = {"base": fingerprint(self.base)}
         if len(billm_blocks(plain)) > 1:
-            found["component"] = self.component
+            identity["component"] = self.component
         corpora, contents = _without_paths(plain.get("corpora", {}))
         sections = {name: plain.get(name, {}) for name in ("nlp", "components", "training", "initialize")}
         for section, content in {**sections, "corpora": corpora}.items():
-            found[section] = hashlib.sha256(Config({section: content}).to_str().encode()).hexdigest()
+            identity[section] = hashlib.sha256(Config({section: content}).to_str().encode()).hexdigest()
         for name, path in {**contents, **plain.get("paths", {})}.items():
             if path and (digest := _digest(Path(path))):
-                found[f"paths.{name}"] = digest
-        return found
+                identity[f"paths.{name}"] = digest
+        return identity
 
-    def config_of(self, cell: Cell) -> Config:
-        """The config of a trial. The schedule of the learning rate shrinks with the length, and a short training is
-        judged where it ends; the base is stored by reference."""
+    def config_of(self, training: Training) -> Config:
+        """The config of a training.
+
+        The schedule of the learning rate shrinks with the number of steps, and a short training is scored at its end.
+        The base is stored by reference, since a search keeps many models.
+        """
         config, plain = self.config.copy(), self.config.interpolate()
-        model, training = config["components"][self.component]["model"], plain["training"]
-        varied = settings_of(cell.way)
+        model, section = config["components"][self.component]["model"], plain["training"]
+        varied = settings_of(training.way)
         model.update(varied)
-        # Its numbers, which may be variables, are changed.
-        config["training"] = training
-        model["unmask"], model["store_base"] = cell.mask, "reference"
-        config["system"]["seed"] = training["seed"] = cell.seed
-        share = cell.steps / self.steps
-        training["max_steps"] = cell.steps
-        if cell.steps < self.steps or training["eval_frequency"] > cell.steps:
-            # The rate has come down only there, and evaluations would take longer than a short training. One that is
-            # shorter than the distance between two evaluations would have none after its first step; spaCy counts its
-            # patience from the one before that.
-            training["eval_frequency"] = cell.steps
-            training["patience"] = 0
+        # The interpolated section, since numbers in it are changed that may be variables.
+        config["training"] = section
+        model["unmask"], model["store_base"] = training.mask, "reference"
+        config["system"]["seed"] = section["seed"] = training.seed
+        share = training.steps / self.steps
+        section["max_steps"] = training.steps
+        if training.steps < self.steps or section["eval_frequency"] > training.steps:
+            # Evaluate at the end only: the learning rate has come down only there, and evaluations would take longer
+            # than a short training. A training shorter than the distance between two evaluations would have none after
+            # its first step. spaCy counts patience from the evaluation before that step, so it is switched off.
+            section["eval_frequency"] = training.steps
+            section["patience"] = 0
         for setting in ("heads_first", "unmask_warmup"):
             if updates := varied.get(setting, plain["components"][self.component]["model"].get(setting)):
                 model[setting] = round(updates * share)
-        if not unmasks(cell.mask):
+        if not unmasks(training.mask):
             model["unmask_warmup"] = 0
-        _shorten(training["optimizer"].get("learn_rate"), share)
+        _shorten(section["optimizer"].get("learn_rate"), share)
         return config
 
     @property
     def model(self) -> dict[str, Any]:
-        """The settings of the model, as they are in the config."""
-        found: dict[str, Any] = self.config.interpolate()["components"][self.component]["model"]
-        return found
+        """The settings of the model, as in the config."""
+        settings: dict[str, Any] = self.config.interpolate()["components"][self.component]["model"]
+        return settings
 
     def corpora(self) -> tuple[Reader, Reader]:
-        """The readers of the training and of the development corpus."""
+        """The readers of the training corpus and of the development corpus."""
         plain = self.config.interpolate()
         training: dict[str, Any] = registry.resolve(plain["training"], schema=ConfigSchemaTraining)
         train, dev = resolve_dot_names(plain, [training["train_corpus"], training["dev_corpus"]])
         return train, dev
 
     def check_scores(self, test: Path | None = None) -> None:
-        """Train nothing, but see that there is a development set and that the pipeline gives the scores by which the
-        best model is chosen: a weight on a score that nobody computes would count as 0.
+        """Check, without training, that there is a development set and that the pipeline computes the scores by which
+        the best model is chosen: a weight on a score that no component computes would count as 0.
 
-        test (Path | None): The corpus on which the chosen one is scored in the end.
-        RAISES (SettingError): A score is missing, or a corpus has nothing to score by.
+        test (Path | None): The corpus on which the chosen way is scored after the search.
+        RAISES (SettingError): A score is missing, or a corpus has nothing that can be scored.
         """
         plain = self.config.interpolate()
         weights = {name: weight for name, weight in plain["training"]["score_weights"].items() if weight}
         if not weights:
-            raise SettingError("training.score_weights gives no score any weight: there is nothing to choose by.")
-        nlp = init_nlp(self.config_of(Cell("none", 0, 1)))
+            raise SettingError(
+                "training.score_weights gives no score a weight, so no best model can be chosen. Give one a weight "
+                "above 0."
+            )
+        nlp = init_nlp(self.config_of(Training("none", 0, 1)))
         _, dev = self.corpora()
         sample = list(islice(dev(nlp), SAMPLE))
         if not sample:
@@ -181,14 +196,15 @@ class Subject:
         missing = sorted(set(weights) - set(scores))
         if missing:
             raise SettingError(
-                f"training.score_weights names {missing[0]!r}, which the pipeline does not give. It gives: "
+                f"training.score_weights names {missing[0]!r}, which the pipeline does not compute. It computes: "
                 f"{', '.join(sorted(scores))}."
             )
         if test is not None:
             self._check_test(nlp, test)
 
     def _check_test(self, nlp: Language, test: Path) -> None:
-        """What has no gold annotation at all has no score. Mostly the first documents tell."""
+        """Refuse a test corpus without gold annotation, which would have no score. Usually the first documents are
+        enough to tell."""
         score = self.heaviest_score
         for limit in (SAMPLE, None):
             examples = list(islice(Corpus(test)(nlp), limit))
@@ -199,25 +215,28 @@ class Subject:
             f"with the gold annotation, such as spacy convert and spacy lsbillm convert write."
         )
 
-    def run(self, cell: Cell, folder: Path, use_gpu: int) -> TrainingRun:
-        """Train a cell. Of a full training the best model is kept.
+    def run(self, training: Training, folder: Path, use_gpu: int) -> TrainingRun:
+        """Run a training. The best model of a training in full is kept.
 
-        folder (Path): For `model-best`. It is there when the training is finished; what a killed one has left is
-            removed.
+        folder (Path): The folder for `model-best`. It exists only once the training has finished; files that a killed
+            training left are removed.
         """
-        if cell.steps < self.steps:
-            return run_training(self.config_of(cell), None, use_gpu)
+        if training.steps < self.steps:
+            return run_training(self.config_of(training), None, use_gpu)
         partial = folder.with_name(f"{folder.name}.partial")
         for left in (partial, folder):
             shutil.rmtree(left, ignore_errors=True)
-        run = run_training(self.config_of(cell), partial, use_gpu)
+        run = run_training(self.config_of(training), partial, use_gpu)
         shutil.rmtree(partial / DIR_MODEL_LAST)
         partial.rename(folder)
         return run
 
 
 def check_dev_corpus(config: Config) -> None:
-    """RAISES (SettingError): The config names no development corpus."""
+    """Check that the config names a development corpus that exists.
+
+    RAISES (SettingError): The config names none, or there is no such file or folder.
+    """
     plain = config.interpolate()
     name = plain["training"].get("dev_corpus")
     block = plain
@@ -225,7 +244,7 @@ def check_dev_corpus(config: Config) -> None:
         block = block.get(part) or {}
     if not block or ("path" in block and not block["path"]):
         raise SettingError(
-            "the config has no development corpus, by which masks are chosen. Name one, for example with "
+            "the config has no development corpus, which is needed to choose the best way. Name one, for example with "
             "--paths.dev corpus/dev.spacy."
         )
     path = block.get("path")

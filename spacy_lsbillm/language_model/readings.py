@@ -1,4 +1,5 @@
-"""A tuned pipeline's model read as what it was made from: a causal language model that predicts and writes text."""
+"""Reads the model of a tuned pipeline as what it was made from: a causal language model that predicts and writes
+text."""
 
 import contextlib
 import warnings
@@ -29,11 +30,11 @@ BASE, TUNED, OFF = "base", "tuned, read causally", "adapter off, mask restored"
 class Reading:
     """One way to read a model.
 
-    name (str): What it is.
-    model (PreTrainedModel): Causal, in evaluation mode.
-    tokenizer (Any): The base's.
-    backbone (Backbone | None): Whose adapter is on, or switched off while this is read.
-    adapted (bool): Whether the adapter is on.
+    name (str): What is read, as in the report.
+    model (PreTrainedModel): The causal language model, in evaluation mode.
+    tokenizer (Any): The tokenizer of the base.
+    backbone (Backbone | None): The backbone whose adapter `adapted` is about; None for a base without one.
+    adapted (bool): Whether the adapter is on; if not, it is switched off only while the model is read.
     """
 
     name: str
@@ -44,7 +45,7 @@ class Reading:
 
     @contextlib.contextmanager
     def on(self) -> Iterator[PreTrainedModel]:
-        """The model, as it is to be read."""
+        """The model, in the state in which it is read."""
         if self.backbone is None or self.adapted:
             yield self.model
         else:
@@ -53,9 +54,9 @@ class Reading:
 
 
 def base_reading(settings: BaseSettings, device: torch.device, name: str = BASE) -> Reading:
-    """A base as it is.
+    """The reading of a base that was not tuned.
 
-    RAISES (BaseError): It cannot be had.
+    RAISES (BaseError): The base is not available.
     """
     folder = resolve_folder(settings.name, settings.revision)
     model = load_base(folder, settings, device)
@@ -63,10 +64,10 @@ def base_reading(settings: BaseSettings, device: torch.device, name: str = BASE)
 
 
 def pipeline_readings(pipeline: Path, device: torch.device, component: str | None = None) -> list[Reading]:
-    """The base of a pipeline, the tuned model with every layer causal, and the same with its adapter switched off: the
-    base again.
+    """Three readings of a pipeline: its base, the tuned model with every layer causal, and the same model with its
+    adapter switched off, which should equal the base.
 
-    component (str | None): The billm_transformer, if there are several.
+    component (str | None): The name of the billm_transformer; needed if there are several.
     RAISES (SettingError, ...): The pipeline has no adapter that can be switched off, or cannot be read.
     """
     config = load_config(pipeline / "config.cfg", interpolate=True)
@@ -75,7 +76,7 @@ def pipeline_readings(pipeline: Path, device: torch.device, component: str | Non
     settings = backbone_shim(model).settings.backbone
     check_seal(pipeline / name)
     with warnings.catch_warnings():
-        # That it is read under another mask than it was trained with is the point.
+        # The model is read under another mask than it was trained with on purpose.
         warnings.filterwarnings("ignore", message="this pipeline was trained with")
         tuned = load_stored(pipeline / name, replace(settings, unmask="none"), device)
     if tuned.stored_as or not tuned.adapted:
@@ -92,11 +93,12 @@ def pipeline_readings(pipeline: Path, device: torch.device, component: str | Non
 
 
 def continuation(reading: Reading, prompt: str, tokens: int, seed: int, temperature: float) -> str:
-    """What a reading writes after a prompt.
+    """Let a model continue a prompt.
 
-    tokens (int): At most so many.
-    seed (int): Of the sampling.
-    temperature (float): Of the sampling; 0 takes the most probable token each time.
+    tokens (int): The maximum number of tokens to write.
+    seed (int): The seed of the sampling.
+    temperature (float): The temperature of the sampling; 0 takes the most probable token each time.
+    RETURNS (str): The continuation, without the prompt.
     RAISES (SettingError): The prompt gives no tokens.
     """
     ids = reading.tokenizer(prompt, return_tensors="pt", verbose=False)["input_ids"]

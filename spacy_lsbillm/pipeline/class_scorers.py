@@ -12,8 +12,10 @@ from spacy.training import Example
 
 from ..errors import DataError, in_short
 from ..tagging import calibration_error
-from .choices import QUESTION, RIGHT
 
+# Of multiple choice: the class of a right choice, and the key of doc.user_data with a document's question.
+RIGHT = "right"
+QUESTION = "question"
 ACCURACY = "choice_acc"
 # The expected calibration error of classes.
 ERROR = "cats_ece"

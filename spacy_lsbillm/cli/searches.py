@@ -1,0 +1,49 @@
+"""What the commands of the search share beside their options."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spacy.util import load_config
+from thinc.api import Config
+from wasabi import msg
+
+from ..errors import SettingError
+
+if TYPE_CHECKING:
+    from ..search.folder import SearchReport
+
+EXTRA = "python -m pip install 'spacy-lsbillm[search]'"
+
+
+def load_overridden(path: Path, overrides: dict[str, Any]) -> Config:
+    """RAISES (SettingError): There is no such file."""
+    if not path.is_file():
+        raise SettingError(f"there is no config {str(path)!r}.")
+    return load_config(path, overrides=overrides, interpolate=False)
+
+
+def check_extra() -> None:
+    """RAISES (SettingError): What searches need is not installed."""
+    try:
+        import optuna  # noqa: F401
+        import scipy  # type: ignore[import-untyped]  # noqa: F401
+    except ImportError as error:
+        raise SettingError(f"a search needs Optuna and SciPy ({error}): {EXTRA}") from error
+
+
+def show(found: "SearchReport") -> None:
+    """Print the table of a finished search."""
+    print("\n" + found.paths["table"].read_text(encoding="utf8"))
+    chosen, report, config = found.outcome.chosen, found.paths["report"], found.paths["config"]
+    msg.good(f"{chosen} is best on dev. Look at {report}; train with {config}.")
+
+
+def numbers(option: str, text: str, least: int = 0) -> list[int]:
+    """RAISES (SettingError): The text is no list of different whole numbers with commas between, none below `least`."""
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise SettingError(f"{option} {text!r}: give whole numbers with commas between them.") from error
+    if len(set(found)) < len(found) or min(found) < least:
+        raise SettingError(f"{option} {text!r}: give each number once, none below {least}.")
+    return found
