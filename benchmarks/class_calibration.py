@@ -20,7 +20,7 @@ from spacy.training import Corpus
 from thinc.api import NumpyOps, set_current_ops
 
 from spacy_lsbillm.calibration import gather
-from spacy_lsbillm.calibration.classes import exclusive, fit_classes, probabilities_of_classes
+from spacy_lsbillm.calibration.classes import fit_classes, has_exclusive_classes, probabilities_of_classes
 from spacy_lsbillm.calibration.curves import log_loss
 from spacy_lsbillm.tagging import calibration_error
 
@@ -62,7 +62,7 @@ def main() -> None:
 def row(pipeline: Path, paths: dict[str, Path], head: str) -> dict[str, Any]:
     """All figures of a data set."""
     nlp = spacy.load(pipeline)
-    one_of_all = exclusive(nlp.get_pipe(head))
+    one_of_all = has_exclusive_classes(nlp.get_pipe(head))
     dev, test = (gather(nlp, [head], Corpus(paths[split])(nlp))[head] for split in ("dev", "test"))
     fitted = fit_classes(dev, one_of_all)
     before, right = test.written.score, test.written.right

@@ -51,9 +51,9 @@ def test_a_device_that_is_not_here_is_named_with_those_that_are(name, plain, mak
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     nlp = build(make_base(), (), device=name)
-    with pytest.raises(SettingError, match=f"device = '{name}' is not here: torch .* sees 'cpu'"):
+    with pytest.raises(SettingError, match=f"device = '{name}' is not available: torch .* sees 'cpu'"):
         nlp.initialize()
-    with pytest.raises(SettingError, match="is not here"):
+    with pytest.raises(SettingError, match="is not available"):
         spacy.load(plain[1], config={"components": {"transformer": {"model": {"device": name}}}})
 
 

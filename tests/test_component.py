@@ -295,7 +295,7 @@ def test_rehearsal(make_base, own):
         if own:
             values = [value.clone() for value in inner(nlp, head).shims[0].backbone.trainable().values()]
         else:
-            with pytest.raises(ListenerError, match=f"'{head}' listens .* nlp.rehearse runs no transformer"):
+            with pytest.raises(ListenerError, match=f"'{head}' listens .* nlp.rehearse does not run the transformer"):
                 nlp.rehearse(raw, sgd=optimizer, exclude=others)
             for example in raw:
                 nlp.get_pipe("transformer")(example.predicted)
@@ -317,7 +317,9 @@ def test_rehearsal_between_updates(make_base, left_out):
     for _ in range(2):
         nlp.update(examples(nlp), sgd=optimizer, exclude=left_out)
         raw = [Example(nlp.make_doc(text), nlp.make_doc(text)) for text in TEXTS[:2]]
-        with pytest.raises(ListenerError, match=r"nlp\.rehearse runs no transformer: run it over the documents first"):
+        with pytest.raises(
+            ListenerError, match=r"nlp\.rehearse does not run the transformer: run it over the documents first"
+        ):
             nlp.rehearse(raw, sgd=optimizer)
         for example in raw:
             nlp.get_pipe("transformer")(example.predicted)

@@ -148,7 +148,7 @@ def changed(value):
             (renamed(name), "not trusted|cannot be written")
             for name in ("../x", "/x", "", ".", "a/../..", "a\0", "x" * 999)
         ),
-        *((changed(value), "does not hold the files") for value in (None, 1, "x", [1], [None], {})),
+        *((changed(value), "does not contain the files") for value in (None, 1, "x", [1], [None], {})),
     ],
 )
 def test_a_message(saved, damage, said):

@@ -296,7 +296,7 @@ def test_a_classifier_learns_the_probabilities_that_it_is_told(exclusive):
         nlp.update([example], sgd=optimizer)
     assert pipe.model.predict([example.predicted])[0] == pytest.approx(told, abs=0.02)
     example.predicted.user_data[SOFT_CLASSES] = told[:2]
-    with pytest.raises(SettingError, match="how probable 2 classes are, and the classifier has 3"):
+    with pytest.raises(SettingError, match="probabilities for 2 classes, and the classifier has 3"):
         nlp.update([example])
 
 
@@ -317,7 +317,7 @@ def test_tokens_that_student_and_teacher_have_in_common_are_learned():
     [
         ({}, Scheme("iob2", ("x",)), "has the scheme 'biluo' and 1 labels .*taught with the scheme 'iob2'"),
         ({}, Scheme("biluo", ("x", "y")), "and 1 labels .*taught with .* 2 labels"),
-        ({"focal_gamma": 2.0}, Scheme("biluo", ("x",)), "focal_gamma and label_smoothing are not made"),
+        ({"focal_gamma": 2.0}, Scheme("biluo", ("x",)), "focal_gamma and label_smoothing cannot be used"),
     ],
 )
 def test_a_head_refuses_what_is_not_of_its_tags(settings, scheme, error):

@@ -20,6 +20,7 @@ from spacy_lsbillm.backbone.classifier_proof import check_classifier
 from spacy_lsbillm.backbone.proved import family_of
 from spacy_lsbillm.cli import app
 from spacy_lsbillm.errors import BaseError
+from spacy_lsbillm.layers import ClassCalibration, set_calibration
 
 LAST_PIECE = {**LISTENER, "pooling": {"@layers": "spacy-lsbillm.last_piece.v1"}}
 LABELER = {"@architectures": "spacy-lsbillm.SequenceLabeler.v1", "tok2vec": LISTENER}
@@ -140,6 +141,17 @@ def test_a_head_for_texts_with_its_bias_in_the_last_norm(make_base, tmp_path):
         assert np.allclose(np.exp(scores) / np.exp(scores).sum(), expected, atol=1e-4)
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["problem_type"] == "single_label_classification"
+
+
+def test_a_calibrated_head_for_texts_is_exported_without_its_calibration(make_base, tmp_path):
+    nlp = text_head(make_base("gpt2"))
+    before = list(nlp(REQUESTS[0]).cats.values())
+    set_calibration(nlp.get_pipe("textcat").model, ClassCalibration(temperature=0.1))
+    path = saved(nlp, tmp_path / "pipeline")
+    assert not np.allclose(list(spacy.load(path)(REQUESTS[0]).cats.values()), before, atol=1e-3)
+    exported(path, tmp_path / "out")
+    scores = scores_of(tmp_path / "out", REQUESTS[0], AutoModelForSequenceClassification)
+    assert np.allclose(np.exp(scores) / np.exp(scores).sum(), before, atol=1e-4)
 
 
 def test_a_head_for_texts_without_room_for_its_bias(make_base, tmp_path):

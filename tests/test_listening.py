@@ -112,7 +112,7 @@ def test_a_head_that_hears_nothing_says_so(stored, way, head):
         pytest.skip("nothing of this package is loaded")
     nlp = way(head, stored[0])
     pipe = nlp.get_pipe(head)
-    with pytest.raises(ListenerError, match=r"listens to 'transformer', which has not seen the document 'play some"):
+    with pytest.raises(ListenerError, match=r"listens to 'transformer', which has not processed the document 'play"):
         nlp.select_pipes(enable=[name for name in nlp.pipe_names if name in (head, "doc_cleaner", "transformer")])
         nlp(TEXTS[1])
     with pytest.raises(ListenerError, match="replace_listeners"):
@@ -135,7 +135,7 @@ def test_tokens_that_have_changed_since_are_refused(stored, head):
     nlp = spacy.load(stored[0])
     nlp.add_pipe("merge_first_two", after="transformer")
     nlp.select_pipes(enable=["transformer", "merge_first_two", head])
-    with pytest.raises(ListenerError, match=rf"'{head}' listens .* has seen 4 tokens .*; now it has 3.*merge"):
+    with pytest.raises(ListenerError, match=rf"'{head}' listens .* processed 4 tokens .*; now it has 3.*merge"):
         nlp("play some jazz now")
 
 
@@ -152,7 +152,7 @@ def test_training_without_vectors_says_what_to_do(stored, head):
 
 def test_a_head_with_no_transformer_before_it_is_not_initialised(make_base):
     nlp = with_heads(build(make_base(), heads=()), ["labeler"], upstream="another")
-    with pytest.raises(ListenerError, match="listens to 'another', but no transformer of that name"):
+    with pytest.raises(ListenerError, match="listens to 'another', but there is no loaded transformer of that name"):
         train(nlp)
 
 

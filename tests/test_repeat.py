@@ -126,11 +126,11 @@ def test_windows_shrink_so_that_the_copies_fit(make_base):
         ({"repeat": 1.5}, "repeat = 1.5 is not allowed|repeat"),
         (
             {"repeat": 8},
-            r"repeat = 8 is not allowed: the base has 64 positions.*of a window that goes through it 9 times",
+            r"repeat = 8 is not allowed: the base has 64 positions.*a window that is processed 9 times",
         ),
         (
             {"repeat": 1, "window": 60},
-            r"window = 60 is longer than the base's 64 positions allow, of which.*Use at most",
+            r"window = 60 is longer than the base's 64 positions allow .*2 times its pieces.*Use at most",
         ),
     ],
 )

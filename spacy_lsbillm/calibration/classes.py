@@ -21,7 +21,7 @@ def is_class_head(pipe: Any) -> bool:
     return isinstance(pipe, TextCategorizer) and is_pooled_textcat(pipe.model)
 
 
-def exclusive(pipe: TextCategorizer) -> bool:
+def has_exclusive_classes(pipe: TextCategorizer) -> bool:
     """Whether its classes exclude each other."""
     return not pipe.model.attrs["multi_label"]
 
@@ -41,7 +41,7 @@ def evidence_of_classes(pipe: TextCategorizer, docs: Sequence[Doc], gold: Sequen
     truth = np.array([[doc.cats.get(label, np.nan) for label in labels] for doc in gold], dtype=np.float64)
     truth = truth.reshape(len(gold), len(labels))
     unknown = sum(bool(value) and name not in labels for doc in gold for name, value in doc.cats.items())
-    if exclusive(pipe):
+    if has_exclusive_classes(pipe):
         truth = np.nan_to_num(truth)
         kept = (truth > 0.5).any(axis=1)
     else:
@@ -55,7 +55,7 @@ def evidence_of_classes(pipe: TextCategorizer, docs: Sequence[Doc], gold: Sequen
     truth = truth[kept]
     right = truth > 0.5
     best = np.ones(scores.shape, dtype=bool)
-    if exclusive(pipe):
+    if has_exclusive_classes(pipe):
         best = np.arange(len(labels)) == scores.argmax(axis=1)[:, None]
     document, label = np.indices(scores.shape).reshape(2, -1)
     found = Evidence(
@@ -82,9 +82,9 @@ def probabilities_of_classes(evidence: Evidence, fitted: Fitted, exclusive: bool
     return _softmax(fitted.curve.a * _scores(evidence)).max(axis=1)
 
 
-def apply(pipe: TextCategorizer, fitted: Fitted) -> None:
+def set_curves(pipe: TextCategorizer, fitted: Fitted) -> None:
     """Give a classifier the curves that were found for it."""
-    if exclusive(pipe):
+    if has_exclusive_classes(pipe):
         calibration = ClassCalibration(temperature=1 / fitted.curve.a)
     else:
         curves = [fitted.by_label.get(label, fitted.curve) for label in pipe.labels]
@@ -102,7 +102,8 @@ def _fit_temperature(evidence: Evidence) -> Fitted:
         chosen = np.flatnonzero(fold == number)
         found = _softmax(_slope(scores[fold != number], truth[fold != number]) * scores[chosen])
         rows = np.arange(len(chosen))
-        held_out[chosen], of_truth[chosen] = found[rows, top[chosen]], found[rows, truth[chosen]]
+        held_out[chosen] = found[rows, top[chosen]]
+        of_truth[chosen] = np.clip(found[rows, truth[chosen]], TINY, None)
     every = np.arange(len(scores))
     losses = {"none": float(-scores[every, truth].mean()), "temperature": float(-np.log(of_truth).mean())}
     if losses["temperature"] > losses["none"] - NO_BETTER:

@@ -14,8 +14,7 @@ from ..errors import DataError, SettingError, in_short
 from ..pipeline.calibrated import META, CalibratedComponent
 from ..tagging import Calibration, calibration_error
 from ..values import check_choice
-from .classes import apply as apply_to_classes
-from .classes import exclusive, fit_classes, is_class_head, probabilities_of_classes
+from .classes import fit_classes, has_exclusive_classes, is_class_head, probabilities_of_classes, set_curves
 from .curves import Fitted, fit
 from .evidence import FLOOR, Evidence
 from .gathering import gather
@@ -120,7 +119,7 @@ def calibrate(nlp: Language, examples: Iterable[Example], settings: CalibrationS
         if isinstance(pipe, CalibratedComponent):
             pipe.calibration = report.calibration
         else:
-            apply_to_classes(pipe, report.fitted)
+            set_curves(pipe, report.fitted)
     nlp.meta[META] = {**nlp.meta.get(META, {}), **{name: summary(report) for name, report in reports.items()}}
     return reports
 
@@ -151,8 +150,8 @@ def _report(name: str, pipe: Any, evidence: Evidence, settings: CalibrationSetti
             written.score, written.label, written.labels
         )
     else:
-        fitted = fit_classes(evidence, exclusive(pipe))
-        probabilities = probabilities_of_classes(evidence, fitted, exclusive(pipe))
+        fitted = fit_classes(evidence, has_exclusive_classes(pipe))
+        probabilities = probabilities_of_classes(evidence, fitted, has_exclusive_classes(pipe))
     probabilities = probabilities.astype(np.float64)
     given: dict[str, Threshold] | None = None
     if settings.precision is not None or settings.recall is not None:

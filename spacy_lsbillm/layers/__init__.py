@@ -1,4 +1,4 @@
-"""The thinc models."""
+"""The thinc models: the shim around the backbone, its listeners, and the heads that use token vectors."""
 
 from .billm_model import ModelSettings, backbone_shim, build_billm_model, fit, shims_in
 from .class_calibration import ClassCalibration, calibration_of, set_calibration, uncalibrated

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..errors import SettingError
 from .optimizer_step import clip_each
 
-# By the names that transformers' `Trainer` has for them; null is thinc's own, in float32 on the device.
+# By their names in transformers' `Trainer`; null is thinc's own optimizer, with float32 states on the device.
 CLASSES = {
     "adamw_8bit": "AdamW8bit",
     "paged_adamw_32bit": "PagedAdamW32bit",
@@ -21,12 +21,13 @@ CHOICES = (None, *CLASSES)
 
 
 class AdapterOptimizer:
-    """AdamW of bitsandbytes (arXiv 2110.02861), with the rates and settings of a thinc optimizer.
+    """AdamW of bitsandbytes (arXiv 2110.02861), with the rates and settings of a thinc optimizer. Its states take less
+    memory on the GPU than thinc's.
 
     name (str): One of `CLASSES`.
-    parameters (Mapping): What it changes, by name.
-    scale (float): Of the learning rate.
-    RAISES (SettingError): It cannot be had here.
+    parameters (Mapping): The parameters to optimise, by name.
+    scale (float): Factor of the optimizer's learning rate.
+    RAISES (SettingError): It is unavailable here: bitsandbytes does not work, or paging has no GPU.
     """
 
     def __init__(self, name: str, parameters: Mapping[str, nn.Parameter], scale: float):
@@ -42,7 +43,10 @@ class AdapterOptimizer:
         self._optimizer: Any = getattr(optimizers, CLASSES[name])(self._parameters)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Moments and counts, by the parameter's number and their name: tensors, and plain values."""
+        """The optimizer's moments and step counts, by the number of the parameter and the name of the value.
+
+        RETURNS (tuple): Tensors, and plain values.
+        """
         tensors: dict[str, Tensor] = {}
         facts: dict[str, Any] = {}
         for number, parameter in enumerate(self._parameters):
@@ -51,19 +55,19 @@ class AdapterOptimizer:
         return tensors, facts
 
     def load_state(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Take what `state` gave."""
+        """Restore the moments and step counts that `state` returned."""
         for place, value in (dict(tensors) | dict(facts)).items():
             number, _, name = place.partition("/")
             parameter = self._parameters[int(number)]
-            # Not by the library's load_state_dict, which changes dtypes.
+            # The library's load_state_dict would change dtypes.
             own = value.to(parameter.device) if isinstance(value, Tensor) else value
             self._optimizer.state[parameter][name] = own
 
     def step(self, settings: Optimizer) -> None:
-        """Change the parameters by their gradients, as a thinc optimizer would at its present rate: gradients clipped
-        one by one, weight decay apart from them.
+        """Update the parameters from their gradients, as a thinc optimizer would at its current rate: each gradient is
+        clipped separately, and weight decay is decoupled.
 
-        RAISES (SettingError): The optimizer asks for what this one has not.
+        RAISES (SettingError): The optimizer uses averages or L2 regularisation, which this one does not support.
         """
         if settings.averages is not None:
             raise SettingError(

@@ -1,5 +1,5 @@
-"""Where the base computes. thinc needs CuPy to use a GPU, and the base does not: it may be on one while spaCy and the
-heads are on the CPU, and vectors and their gradients cross once a batch."""
+"""Where the base computes. thinc needs CuPy to use a GPU, but the base does not: it may be on a GPU while spaCy and the
+heads are on the CPU. Vectors and their gradients are then copied once per batch."""
 
 import torch
 from thinc.api import get_current_ops, get_torch_default_device, torch2xp, xp2torch
@@ -13,47 +13,51 @@ DEVICES = (CUDA, MPS, CPU)
 
 
 def check_device(name: str | None) -> None:
-    """RAISES (SettingError): There is no such setting."""
+    """Validate the setting `device`.
+
+    RAISES (SettingError): It is neither null nor one of `DEVICES`.
+    """
     if name is not None and name not in DEVICES:
         raise SettingError(
-            f"device = {name!r} is not allowed. Use one of: {', '.join(map(repr, DEVICES))}; or null, which is where "
-            f"spaCy computes. (Of several GPUs, the environment variable CUDA_VISIBLE_DEVICES chooses.)"
+            f"device = {name!r} is not allowed. Use one of: {', '.join(map(repr, DEVICES))}; or null for the device "
+            f"that spaCy uses. (To choose one of several GPUs, set the environment variable CUDA_VISIBLE_DEVICES.)"
         )
 
 
 def present() -> list[str]:
-    """The kinds of devices that torch sees here."""
+    """The kinds of devices that torch can use here, such as "cpu" and "cuda"."""
     found = {CUDA: torch.cuda.is_available(), MPS: torch.backends.mps.is_available(), CPU: True}
     return [name for name in DEVICES if found[name]]
 
 
 def device_for(name: str | None) -> torch.device:
-    """The device of a base.
+    """The torch device of a base with this setting.
 
     name (str | None): One of `DEVICES`; None: where thinc computes.
-    RAISES (SettingError): It is not here: nothing falls back to another.
+    RAISES (SettingError): This machine does not have it. There is no fallback to another device.
     """
     if name is None:
         return get_torch_default_device()
     here = present()
     if name not in here:
         raise SettingError(
-            f"device = {name!r} is not here: torch {torch.__version__} sees {', '.join(map(repr, here))}. Set one of "
-            f"these, or null: of a trained pipeline in its config.cfg, or while it is loaded, with "
+            f"device = {name!r} is not available: torch {torch.__version__} sees {', '.join(map(repr, here))}. Set one "
+            f"of these, or null. For a trained pipeline, do so in its config.cfg, or when you load it, with "
             f'spacy.load(…, config={{"components": {{"transformer": {{"model": {{"device": None}}}}}}}}).'
         )
-    # With its number, so that two names of one device are the same.
+    # With its index, so that two names of one device compare as equal.
     return torch.device(CUDA, torch.cuda.current_device()) if name == CUDA else torch.device(name)
 
 
 def to_thinc(tensor: Tensor, name: str | None) -> FloatsXd:
-    """A tensor as an array where thinc computes: the same memory if that is where it is, else a copy.
+    """Convert a tensor to an array on thinc's device. It shares the tensor's memory if both are there, else it is a
+    copy.
 
-    name (str | None): The setting.
+    name (str | None): The setting `device`.
     """
     return torch2xp(tensor, ops=None if name is None else get_current_ops())
 
 
 def to_base(array: FloatsXd, like: Tensor) -> Tensor:
-    """An array of thinc as a tensor on the device of another."""
+    """Convert an array of thinc to a tensor on the device of another tensor."""
     return xp2torch(array).to(like.device)

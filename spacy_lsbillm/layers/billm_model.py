@@ -18,33 +18,33 @@ from .tok2vec import replace_listener, replace_listener_cfg
 from .vector_batch import VectorBatch
 
 LONGEST_DEFAULT_WINDOW, SHORTEST_DEFAULT_WINDOW = 512, 64
-# The default overlap, and the part of a window that it may be at the most: each piece of it is computed twice.
+# The default overlap, and the largest fraction of a window (1/32) it may take: each shared piece is computed twice.
 DEFAULT_OVERLAP, OVERLAP_SHARE = 16, 32
-# Pieces of a document that a window must have room for where it is repeated.
+# A repeated window must have room for at least this many pieces of a document.
 SHORTEST_REPEATED = 16
 MAX_BATCH_ITEMS = 4096
-# What one pass of the model costs beside its pieces, in pieces: short windows are padded to longer ones rather than
-# given a pass of their own where that is cheaper. An accelerator is idle for longer while a pass starts.
+# The fixed cost of one forward pass, in pieces: where it is cheaper, short windows are padded to the length of longer
+# ones instead of getting a separate pass. On an accelerator starting a pass costs more.
 PASS_COST = {"cpu": 64}
 PASS_COST_ELSEWHERE = 1024
-# Short windows share rows of this many pieces: nothing is padded, and attention looks no further. Measured on a CPU
-# between 16 and 256; an accelerator is better off with fewer, longer rows.
+# Short windows are packed into rows of this many pieces: no padding, and attention stays within a row. Measured on a
+# CPU between 16 and 256; an accelerator is faster with fewer, longer rows.
 ROW = {"cpu": 64}
 ROW_ELSEWHERE = 256
-# More pieces at once than this do not fit a CPU's caches, and are slower by up to a half.
+# More pieces per pass than this do not fit a CPU's caches and are up to 50 % slower.
 MOST_ITEMS = {"cpu": 1024}
 
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """How documents are cut.
+    """How documents are cut into windows.
 
-    get_spans (SpanGetter): The parts of documents that are tokenised on their own; usually whole documents.
-    window (int | None): Pieces that the model sees at once, special ones counted. None: as in training; for a new
-        pipeline see `default_window`.
-    overlap (int | None): Pieces that neighbouring windows of a long document share at the least. None: as in training,
-        if the window is that of it; else see `default_overlap`.
-    repeat (int): Copies of a window's pieces that go through the model before those whose states count.
+    get_spans (SpanGetter): The parts of documents that are tokenised separately; usually whole documents.
+    window (int | None): Maximum pieces that the model processes at once, special ones included. None: as in training;
+        for a new pipeline see `default_window`.
+    overlap (int | None): Minimum pieces that neighbouring windows of a long document share. None: as in training if the
+        window is the same, else see `default_overlap`.
+    repeat (int): Number of additional copies of a window's pieces before the one whose states are used.
     """
 
     get_spans: SpanGetter
@@ -70,27 +70,28 @@ class ModelSettings:
     def fitted(
         self, longest: int | None, width: int, n_special: int, trained: tuple[int | None, int | None] = (None, None)
     ) -> tuple[int, int]:
-        """The window and overlap for a base. With a context the window of a new pipeline is longer by that on both
-        sides, as far as the base has positions, and neighbours of a long span share no less than both.
+        """The window and overlap for a base. If spans have a context, the window of a new pipeline is extended by that
+        on both sides, as far as the base has positions, and neighbouring windows of a long span share at least both
+        contexts.
 
         longest (int | None): The base's longest position.
-        width (int): Of its states.
-        n_special (int): Special pieces a window.
-        trained (tuple): The window and overlap of training, as far as they are known.
+        width (int): The width of its states.
+        n_special (int): Special pieces per window.
+        trained (tuple): The window and overlap of training; None where one is unknown.
         RAISES (SettingError): They do not fit the base or each other.
         """
         most = None if longest is None else longest_window(longest, n_special, self.repeat)
         if longest is not None and most is not None and self.repeat and most - n_special < SHORTEST_REPEATED:
             raise SettingError(
-                f"repeat = {self.repeat} is not allowed: the base has {longest} positions, and of a window that goes "
-                f"through it {self.repeat + 1} times {max(0, most - n_special)} pieces would fit; {SHORTEST_REPEATED} "
-                f"must. Use at most {max(0, (longest - n_special) // SHORTEST_REPEATED - 1)}."
+                f"repeat = {self.repeat} is not allowed: the base has {longest} positions, which leaves a window that "
+                f"is processed {self.repeat + 1} times room for {max(0, most - n_special)} pieces; it needs "
+                f"{SHORTEST_REPEATED}. Use at most {max(0, (longest - n_special) // SHORTEST_REPEATED - 1)}."
             )
         context = context_of(self.get_spans)
         default = default_window(most, width) + 2 * context
         window = self.window or trained[0] or (default if most is None else min(default, most))
         if most is not None and window > most:
-            copies = f", of which a window takes {self.repeat + 1} times its pieces" if self.repeat else ""
+            copies = f" (a repeated window takes {self.repeat + 1} times its pieces)" if self.repeat else ""
             raise SettingError(
                 f"window = {window} is longer than the base's {longest} positions allow{copies}. Use at most {most}."
             )
@@ -103,43 +104,44 @@ class ModelSettings:
         if not 0 <= overlap < room:
             raise SettingError(
                 f"overlap = {overlap} is not allowed with window = {window}: it must be below {room} "
-                f"({n_special} pieces a window are special ones)."
+                f"({n_special} pieces per window are special ones)."
             )
         if 2 * context >= room:
             raise SettingError(
-                f"context = {context} is not allowed with window = {window}: on both sides it must leave at least one "
-                f"of {room} pieces ({n_special} pieces a window are special ones). Use a context of at most "
-                f"{max(0, (room - 1) // 2)}, or a longer window."
+                f"context = {context} is not allowed with window = {window}: the context on both sides must leave at "
+                f"least one of {room} pieces ({n_special} pieces per window are special ones). Use a context of at "
+                f"most {max(0, (room - 1) // 2)}, or a longer window."
             )
         return window, max(overlap, 2 * context)
 
 
 def longest_window(longest: int, n_special: int, repeat: int) -> int:
-    """Pieces a window, special ones counted, so that all copies of the others fit the base's positions."""
+    """The longest window, special pieces included, for which all copies of its pieces fit the base's positions."""
     return (longest - n_special) // (repeat + 1) + n_special
 
 
 def default_window(longest: int | None, width: int) -> int:
-    """512 pieces, or the longest position of the base or half the width of its states if that is less, but no fewer
-    than 64. So attention takes no more than about a twelfth of the arithmetic of the linear layers: for each piece of
-    a window these take some 12 * width² multiplications in a layer, and attention 2 * window * width. What a small
-    base makes of a longer context is not worth it (docs/speed.md).
+    """The default window: 512 pieces, or the base's longest position or half the width of its states if that is
+    smaller, but at least 64. Attention then takes at most about a twelfth of the arithmetic of the linear layers: per
+    piece and layer these take some 12 * width² multiplications, and attention takes 2 * window * width. A small base
+    gains too little from longer context to justify its cost (docs/speed.md).
 
     longest (int | None): The base's longest position.
-    width (int): Of its states.
+    width (int): The width of its states.
     """
     affordable = max(SHORTEST_DEFAULT_WINDOW, width // 2)
     return min(LONGEST_DEFAULT_WINDOW, affordable, longest or LONGEST_DEFAULT_WINDOW)
 
 
 def default_overlap(window: int) -> int:
-    """16 pieces in windows of at least 512, none in shorter ones, where they would cost more than 3 % of the time.
-    Chosen for speed: for the embedded base they are worth half a point of F1 or a little more (docs/speed.md)."""
+    """The default overlap: 16 pieces in windows of at least 512, none in shorter ones, where it would cost more than 3
+    % of the time. Chosen for speed: with the embedded base an overlap is worth half a point of F1 or slightly more
+    (docs/speed.md)."""
     return DEFAULT_OVERLAP if window >= OVERLAP_SHARE * DEFAULT_OVERLAP else 0
 
 
 def build_billm_model(settings: ShimSettings, cutting: ModelSettings) -> Model[list[Doc], VectorBatch]:
-    """The model under the `billm_transformer` component. It holds no weights until `initialize` or loading."""
+    """Build the model of the `billm_transformer` component. It has no weights before `initialize` or loading."""
     return Model(
         "billm",
         forward,
@@ -164,12 +166,12 @@ def backbone_shim(model: Model) -> BackboneShim:
 
 
 def shims_in(model: Model) -> list[BackboneShim]:
-    """Those of all backbones in a component's model."""
+    """The shims of all backbones in a component's model."""
     return [shim for node in model.walk() for shim in node.shims if isinstance(shim, BackboneShim)]
 
 
 def init(model: Model, X: Any = None, Y: Any = None) -> None:
-    """Load the base, unless there is one, as in a component that is sourced from a trained pipeline."""
+    """Load the base, unless it is loaded already, as in a component that is sourced from a trained pipeline."""
     shim = backbone_shim(model)
     if not shim.loaded:
         shim.initialize()
@@ -177,7 +179,7 @@ def init(model: Model, X: Any = None, Y: Any = None) -> None:
 
 
 def fit(model: Model) -> None:
-    """Set the width and the window, which follow from the base and what is recorded of training.
+    """Set the width and the window, which follow from the base and from the recorded settings of its training.
 
     RAISES (SettingError): The window does not fit the base.
     """
@@ -186,10 +188,10 @@ def fit(model: Model) -> None:
 
 
 def fitted_window(model: Model) -> tuple[int, int]:
-    """The window and the overlap for the base. They are kept with the backbone, to be saved with it: other versions may
-    have other defaults.
+    """The window and the overlap for the base. They are saved with the backbone, since defaults may differ between
+    versions.
 
-    RAISES (SettingError): They do not fit it.
+    RAISES (SettingError): They do not fit the base.
     """
     shim = backbone_shim(model)
     cutting: ModelSettings = model.attrs["cutting"]
@@ -198,7 +200,7 @@ def fitted_window(model: Model) -> tuple[int, int]:
     if shim.repeat not in (None, cutting.repeat):
         warnings.warn(
             f"this pipeline was trained with repeat = {shim.repeat}, and is loaded with {cutting.repeat}: its "
-            f"predictions are worth less.",
+            f"predictions will be less accurate.",
             stacklevel=2,
         )
     shim.repeat = cutting.repeat
@@ -208,11 +210,11 @@ def fitted_window(model: Model) -> tuple[int, int]:
 
 
 def rows_for(device: str, max_batch_items: int, packs: bool) -> dict[str, int]:
-    """How windows are put into rows and passes: what `make_batch` takes by these names.
+    """How windows are arranged in rows and forward passes, as keyword arguments of `make_batch`.
 
     device (str): "cpu", "cuda" …
-    max_batch_items (int): The setting.
-    packs (bool): Whether the base allows several windows in a row.
+    max_batch_items (int): The setting: maximum pieces per pass.
+    packs (bool): Whether the base allows several windows in one row.
     """
     return {
         "max_items": min(max_batch_items, MOST_ITEMS.get(device, max_batch_items)),
@@ -222,7 +224,7 @@ def rows_for(device: str, max_batch_items: int, packs: bool) -> dict[str, int]:
 
 
 def forward(model: Model, docs: Sequence[Doc], is_train: bool) -> tuple[VectorBatch, Callable[[Any], Sequence[Doc]]]:
-    """One pass of the backbone over all documents; long ones in overlapping windows."""
+    """Run the backbone over all documents, long ones in overlapping windows."""
     shim = backbone_shim(model)
     window, overlap = fitted_window(model)
     rows = rows_for(shim.backbone.device.type, model.attrs["max_batch_items"], shim.backbone.packs)

@@ -5,8 +5,8 @@ For a row whose true class is y, with probabilities p and w, gamma and epsilon a
     w[y] * (1 - p[y]) ** gamma * sum(-q * log(p))        q = (1 - epsilon) * one_hot(y) + epsilon / classes
 
 Focal loss: Lin et al., arXiv 1708.02002, section 3.2. Label smoothing: Szegedy et al., arXiv 1512.00567, section 7.
-With w = 1, gamma = 0 and epsilon = 0 it is cross-entropy. Classes that do not exclude each other are a row of two
-classes each: there, or not.
+With w = 1, gamma = 0 and epsilon = 0 it is cross-entropy. Where classes do not exclude each other, each of them is a
+row of two classes: present, or absent.
 """
 
 from collections.abc import Sequence
@@ -17,19 +17,19 @@ from ..errors import SettingError
 from ..values import is_number
 
 BALANCED = "balanced"
-# Logarithms are of nothing smaller.
+# Probabilities are clipped to at least this before a logarithm.
 LEAST = 1e-12
 
 
 @dataclass(frozen=True)
 class LossSettings:
-    """How much rare classes count.
+    """How much rare and hard classes count in a loss.
 
-    class_weights (str | dict[str, float] | None): "balanced", or the weight of each class by its name, those that are
-        not named weigh 1; None: all weigh 1.
-    focal_gamma (float): How strongly the loss turns away from what is learned already; 0: not at all.
-    label_smoothing (float): The share of the truth that is spread over all classes.
-    RAISES (SettingError): One of them is not allowed.
+    class_weights (str | dict[str, float] | None): "balanced", or the weight of each class by name, where a missing
+        class weighs 1; None: all weigh 1.
+    focal_gamma (float): How strongly the loss discounts what the model already predicts well; 0: not at all.
+    label_smoothing (float): The share of the truth that is spread evenly over all classes.
+    RAISES (SettingError): A value is not allowed.
     """
 
     class_weights: str | dict[str, float] | None = None
@@ -59,16 +59,16 @@ class LossSettings:
 
     @property
     def plain(self) -> bool:
-        """Whether it is cross-entropy."""
+        """Whether the loss is plain cross-entropy."""
         return self == LossSettings()
 
     def weights(self, classes: Sequence[str], counts: Sequence[float], owner: str) -> list[float]:
         """The weight of each class.
 
-        classes (Sequence[str]): Their names.
-        counts (Sequence[float]): How often each was seen.
-        owner (str): Whose classes they are, for the message.
-        RAISES (SettingError): A class is weighted that there is not.
+        classes (Sequence[str]): The names of the classes.
+        counts (Sequence[float]): How often each occurred.
+        owner (str): The component whose classes they are, for the error message.
+        RAISES (SettingError): A weight names an unknown class.
         """
         if self.class_weights == BALANCED:
             return balanced(counts)
@@ -86,20 +86,20 @@ CROSS_ENTROPY = LossSettings()
 
 
 def balanced(counts: Sequence[float]) -> list[float]:
-    """Weights inversely to counts, with a mean of 1 over what was counted: all / (classes * count). Each class counts
-    as seen once more than it was."""
+    """Class weights that are inversely proportional to counts, with a mean of 1 over what was counted:
+    total / (classes * count). Each count is raised by 1, so that a class that never occurred has a finite weight."""
     total = sum(counts) + len(counts)
     return [total / (len(counts) * (count + 1)) for count in counts]
 
 
 def softmax_loss(xp: Any, probabilities: Any, truth: Any, weights: Any, settings: LossSettings) -> tuple[Any, Any]:
-    """The loss where exactly one class is true.
+    """The loss where exactly one class is true, with its gradient.
 
     xp: numpy or cupy.
     probabilities (ndarray[float32]): Shape (rows, classes).
     truth (ndarray[int]): The true class of each row.
-    weights (ndarray[float32]): Of the true class of each row.
-    RETURNS (tuple[ndarray, ndarray]): The loss of each row, and its gradient with regard to the scores before softmax,
+    weights (ndarray[float32]): The weight of the true class of each row.
+    RETURNS (tuple[ndarray, ndarray]): The loss of each row, and its gradient with respect to the scores before softmax,
         shape (rows, classes).
     """
     rows = xp.arange(len(truth))
@@ -110,20 +110,20 @@ def softmax_loss(xp: Any, probabilities: Any, truth: Any, weights: Any, settings
 
 
 def sigmoid_loss(xp: Any, probabilities: Any, truth: Any, weights: Any, settings: LossSettings) -> tuple[Any, Any]:
-    """The loss where each class is there or not.
+    """The loss where each class is present or absent independently of the others, with its gradient.
 
     xp: numpy or cupy.
-    probabilities (ndarray[float32]): Shape (rows, classes), as of all that follows.
-    truth (ndarray[bool]): Whether a class is there.
-    weights (ndarray[float32]): Of each decision.
-    RETURNS (tuple[ndarray, ndarray]): The loss of each decision, and its gradient with regard to the score before the
+    probabilities (ndarray[float32]): Shape (rows, classes); all arrays below have the same shape.
+    truth (ndarray[bool]): Whether a class is present.
+    weights (ndarray[float32]): The weight of each decision.
+    RETURNS (tuple[ndarray, ndarray]): The loss of each decision, and its gradient with respect to the score before the
         sigmoid.
     """
     shape = probabilities.shape
     flat = probabilities.reshape(-1)
     both = xp.stack([1 - flat, flat], axis=1)
     loss, gradient = softmax_loss(xp, both, truth.reshape(-1).astype("i"), weights.reshape(-1), settings)
-    # The scores of the two classes are 0 and that before the sigmoid.
+    # As two classes: one has the score 0, the other the score before the sigmoid.
     return loss.reshape(shape), gradient[:, 1].reshape(shape)
 
 
@@ -134,7 +134,7 @@ def _loss(xp: Any, p: Any, true: Any, smoothed: Any, weights: Any, settings: Los
     factor = weights * missing**gamma
     gradient = factor[:, None] * (p - smoothed)
     if gamma:
-        # What the factor itself changes: d p[y] / d score = p[y] * (one_hot(y) - p).
+        # The gradient through the focal factor: d p[y] / d score = p[y] * (one_hot(y) - p).
         turned = weights * gamma * xp.maximum(missing, LEAST) ** (gamma - 1) * of_true * entropy
         gradient -= turned[:, None] * (true - p)
     return factor * entropy, gradient

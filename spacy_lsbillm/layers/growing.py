@@ -8,15 +8,15 @@ OUTPUT = "output_layer"
 
 
 def grow_output(model: Model, rows: Sequence[int], size: int) -> None:
-    """Put a larger layer in the place of the linear one that is the model's `output_layer`. The rows that it has are
-    kept as they are; new ones are zero, which is the mean of all rows that have begun there: softmax changes none of
-    them without changing the others by as much in sum.
+    """Replace the model's linear `output_layer` by a larger one, for additional labels. Existing rows keep their
+    values; new ones are zero. That is the mean of all rows that began at zero: a gradient through softmax sums to zero
+    over the rows.
 
-    It is another layer for optimizers, which remember averages of the size of what they step.
+    It is a new layer to optimizers, which keep averages of the size of the parameters that they update.
 
-    model (Model): Trained.
-    rows (Sequence[int]): Where each of the old rows goes.
-    size (int): The number of rows from now on.
+    model (Model): A trained model.
+    rows (Sequence[int]): The new position of each old row.
+    size (int): The new number of rows.
     """
     old = model.get_ref(OUTPUT)
     larger: Model = Linear(size, old.get_dim("nI"), init_W=zero_init)

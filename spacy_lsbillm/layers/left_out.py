@@ -1,4 +1,4 @@
-"""What spaCy hands to a model and what must have no part in it: empty documents, and documents without a class where
+"""Documents that spaCy passes to a classifier and that must not affect it: empty ones, and those without a class where
 classes exclude each other."""
 
 from collections.abc import Callable
@@ -8,23 +8,24 @@ from spacy.tokens import Doc
 from thinc.api import Model
 from thinc.types import Floats2d
 
-# In the attributes of a model: its classes exclude each other, and documents without one have no part in its loss.
+# A model attribute: its classes exclude each other, and documents without a class do not count in its loss.
 ONLY_LABELLED = "only_labelled"
 
 
 def leave_out(
     model: Model, docs: list[Doc], probabilities: Floats2d, backprop: Callable[[Floats2d], Any]
 ) -> tuple[Floats2d, Callable[[Floats2d], Any]]:
-    """Keep documents out of the output of a classifier, and out of its gradient.
+    """Exclude documents from the output of a classifier and from its gradient.
 
-    Empty documents get probabilities of 0, in company as alone, where spaCy does not ask the model. A document without
-    a class is one with none of them for `textcat`, which hands back the probabilities less nothing: a gradient that is
-    equal to the probabilities. No document with a class has that, as 1 is taken from one of its probabilities.
+    Empty documents get probabilities of 0, whatever else is in the batch, as spaCy gives them where the whole batch is
+    empty. A document without a class looks to `textcat` like one in which no class is true, so it passes back the
+    probabilities minus zero: a gradient equal to the probabilities. This cannot happen for a document with a class,
+    where 1 is subtracted from one of the probabilities.
 
-    docs (list[Doc]): What went in.
-    probabilities (Floats2d): What came out, shape (documents, classes).
-    backprop (Callable): Takes a gradient of that shape.
-    RETURNS (tuple): Both as a layer returns them.
+    docs (list[Doc]): The input.
+    probabilities (Floats2d): The output, shape (documents, classes).
+    backprop (Callable): The backward pass; it takes a gradient of that shape.
+    RETURNS (tuple): The new output and backward pass.
     """
     empty = model.ops.xp.asarray([len(doc) == 0 for doc in docs], dtype=bool)
     probabilities = probabilities * ~empty[:, None]
@@ -39,8 +40,8 @@ def leave_out(
 
 
 def sample_of(docs: list[Doc] | None) -> list[Doc] | None:
-    """Documents to initialise a model with: those of a sample that are not empty, or one that stands for them, as a
-    listener cannot be initialised with empty ones alone."""
+    """Documents to initialise a model with: the ones of a sample that are not empty, or a placeholder if all are, as a
+    listener cannot be initialised from empty documents alone."""
     if not docs:
         return docs
     return [doc for doc in docs if len(doc)] or [Doc(docs[0].vocab, words=["a"])]

@@ -1,9 +1,10 @@
-"""Listeners that refuse documents without the vectors that they listen for.
+"""Listeners that refuse documents that have no vectors from their transformer.
 
-spaCy-transformers gives a listener zeros for such a document, which it needs where a model learns its size from a few
-of them, and which otherwise are predictions from nothing. A pipeline has such documents where the transformer is
-missing, disabled or behind, where a component takes a part of a document for itself (`Span.as_doc` leaves the vectors
-behind), and where something has cleared `doc._.trf_data`.
+spacy-transformers gives a listener zeros for such a document. That is needed when a model infers its size from a
+sample, but otherwise leads to predictions without any input. It happens where the transformer is missing, disabled or
+later in
+the pipeline, where a component processes a copy of a part of a document (`Span.as_doc` does not keep the vectors), and
+where something has cleared `doc._.trf_data`.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,15 +21,15 @@ LONGEST_EXCERPT = 60
 
 
 def listeners_in(model: Any) -> list[TransformerListener]:
-    """The listeners in a component's model; none where it has no model of thinc."""
+    """The listeners in a component's model; none if it has no thinc model."""
     return [node for node in model.walk() if isinstance(node, TransformerListener)] if isinstance(model, Model) else []
 
 
 def guard(listener: TransformerListener, component: str | None = None, transformer: str | None = None) -> None:
-    """Have a listener refuse documents that its transformer has not seen.
+    """Make a listener refuse documents that its transformer has not processed.
 
-    component (str | None), transformer (str | None): Who listens to whom, for the message; None leaves what was said
-        before.
+    component (str | None), transformer (str | None): The names of the listening component and its transformer, for the
+        message; None keeps the name given before.
     """
     listener._func = forward
     listener.init = init
@@ -38,23 +39,23 @@ def guard(listener: TransformerListener, component: str | None = None, transform
 
 
 def init(model: TransformerListener, X: Any = None, Y: Any = None) -> None:
-    """Remember the documents from which the layers behind it learn the width, until others come.
+    """Remember the sample from which the layers after the listener infer their width, until other documents come.
 
-    RAISES (ListenerError): There is no transformer to learn it from.
+    RAISES (ListenerError): There is no transformer that would give the width.
     """
     if not model.has_dim("nO"):
         who, upstream = _names(model)
         raise ListenerError(
-            f"{who} listens to {upstream!r}, but no transformer of that name that is loaded stands before it in the "
-            f"pipeline. Put one there, or correct the listener's setting upstream."
+            f"{who} listens to {upstream!r}, but there is no loaded transformer of that name before it in the "
+            f"pipeline. Add one, or correct the listener's setting upstream."
         )
     model.sample = list(X or ())
 
 
 def forward(model: TransformerListener, docs: Sequence[Doc], is_train: bool) -> tuple[list[Any], Callable]:
-    """What the transformer has given, in training, or has left in the documents.
+    """Return the vectors that the transformer passed on in training, or stored in the documents.
 
-    RAISES (ListenerError): It has left nothing there, or the documents have other tokens by now.
+    RAISES (ListenerError): There are none, or the tokens of the documents have changed since.
     """
     if not is_train and model.sample and _same(docs, model.sample):
         return listen(model, docs, is_train)
@@ -64,8 +65,8 @@ def forward(model: TransformerListener, docs: Sequence[Doc], is_train: bool) -> 
         try:
             return listen(model, docs, is_train)
         except ValueError:
-            # What it holds is of other documents: of an update in which its component had no part. Nobody will ask for
-            # that any more, and what is asked for now may be in the documents, as in nlp.rehearse.
+            # Its vectors are from an update that its component did not take part in, and are no longer needed. Those
+            # needed now may be in the documents, as in nlp.rehearse.
             model.receive(None, None, None)
     for doc in docs:
         _check(model, doc, is_train)
@@ -91,18 +92,19 @@ def _check(model: TransformerListener, doc: Doc, is_train: bool) -> None:
     whose = f"{who} listens to {upstream!r}"
     if data is not None:
         raise ListenerError(
-            f"{whose}, which has seen {len(data.align.lengths)} tokens in the document {text!r}; now it has "
+            f"{whose}, which processed {len(data.align.lengths)} tokens in the document {text!r}; now it has "
             f"{len(doc)}. Put components that merge or split tokens before {upstream!r}."
         )
     if is_train:
         raise ListenerError(
             f"{whose}, which gave no vectors for the document {text!r}. In training put {upstream!r} before {who}, and "
-            f"into annotating_components if it is frozen. nlp.rehearse runs no transformer: run it over the documents "
-            f"first, as in doc = nlp.get_pipe({upstream!r})(doc), or replace the listener (nlp.replace_listeners)."
+            f"into annotating_components if it is frozen. nlp.rehearse does not run the transformer: run it over the "
+            f"documents first, as in doc = nlp.get_pipe({upstream!r})(doc), or replace the listener "
+            f"(nlp.replace_listeners)."
         )
     raise ListenerError(
-        f"{whose}, which has not seen the document {text!r}: there are no vectors in doc._.trf_data. Have {upstream!r} "
-        f"in the pipeline, enabled, before {who}, and nothing in between that clears them. A component that looks at "
-        f"copies of parts of a document, as entity_linker does, needs a transformer of its own: "
+        f"{whose}, which has not processed the document {text!r}: there are no vectors in doc._.trf_data. Put "
+        f"{upstream!r} into the pipeline before {who}, enabled, with nothing in between that clears them. A component "
+        f"that processes copies of parts of a document, as entity_linker does, needs its own transformer: "
         f"nlp.replace_listeners({upstream!r}, {who}, ['model.tok2vec'])."
     )

@@ -1,7 +1,7 @@
-"""One step of thinc's optimizer over many parameters at once, with the result of one step for each.
+"""One step of thinc's optimizer over many parameters at once, with the same result as one step per parameter.
 
-An adapter has hundreds of small tensors. Each call of the optimizer costs about as much for one of them as for all, and
-on a GPU waits for the device each time.
+An adapter has hundreds of small tensors. A call of the optimizer costs about as much for one of them as for all, and on
+a GPU each call waits for the device.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -23,18 +23,18 @@ def step_all(
     lr_scale: float,
     device: str | None = None,
 ) -> None:
-    """Change the parameters by their gradients, and clear these.
+    """Update the parameters from their gradients, and clear the gradients.
 
-    The optimizer sees one long row under `key`. Clipping, which thinc does for each tensor on its own, is done so here.
-    Averages are kept under (key[0], name) too, where each is a view of its part of the row.
+    The optimizer gets all parameters as one long row under `key`. Gradients are clipped here, per tensor as thinc does.
+    Averages are also available under (key[0], name), each as a view of its part of the row.
 
-    optimizer (Optimizer | Callable): A function, as `nlp.rehearse` gives one, gets the parameters one by one, to change
-        them in place now or later. It knows no `lr_scale`.
-    key (tuple[int, str]): Of the optimizer's state; its number goes with the names of the parameters.
-    parameters (Mapping): By name. Those without a gradient stay as they are.
-    lr_scale (float): In units of the optimizer's learning rate.
-    device (str | None): The setting of where the base is; None: where the optimizer computes.
-    RAISES (SettingError): A function would get copies of parameters that are elsewhere.
+    optimizer (Optimizer | Callable): A function, as `nlp.rehearse` passes one, gets the parameters one by one, to
+        change them in place now or later. It does not support `lr_scale`.
+    key (tuple[int, str]): The key of the optimizer's state; its number is also used with the names of the parameters.
+    parameters (Mapping): The parameters by name. Those without a gradient are not changed.
+    lr_scale (float): Factor of the optimizer's learning rate.
+    device (str | None): The setting `device` of the base; None: where the optimizer computes.
+    RAISES (SettingError): A function would get copies of parameters, as these are on another device.
     """
     chosen = {name: value for name, value in parameters.items() if value.grad is not None}
     if not chosen:
@@ -52,7 +52,7 @@ def step_all(
             value.grad = None
         return
     if len(chosen) < len(parameters):
-        # Which state belongs to whom would change from step to step.
+        # Else the assignment of states to parameters would change from step to step.
         for name, value in chosen.items():
             _step(optimizer, (key[0], name), [value], lr_scale, device)
         return
@@ -81,7 +81,7 @@ def _step(
 
 
 def clip_each(gradients: list[Tensor], most: float) -> None:
-    """Scale each to a norm of at most `most`, in place and without waiting for the device."""
+    """Clip each gradient to a norm of at most `most`, in place and without waiting for the device."""
     norms = torch.stack(torch._foreach_norm(gradients))
     factors = torch.where(norms >= most, most / norms, 1.0)
     torch._foreach_mul_(gradients, list(factors.unbind()))
@@ -89,7 +89,7 @@ def clip_each(gradients: list[Tensor], most: float) -> None:
 
 @contextmanager
 def _already_done(optimizer: Optimizer) -> Iterator[None]:
-    """Keep the optimizer from clipping, and from adding an L2 penalty before that: both are done."""
+    """Keep the optimizer from clipping and from adding the L2 penalty that comes before: both are done already."""
     clip, penalty = optimizer.grad_clip, optimizer.L2
     optimizer.grad_clip = 0.0
     if not optimizer.L2_is_weight_decay:
@@ -101,8 +101,8 @@ def _already_done(optimizer: Optimizer) -> Iterator[None]:
 
 
 def name_averages(optimizer: Optimizer, key: tuple[int, str], parameters: Mapping[str, nn.Parameter]) -> None:
-    """Give each parameter its own part of the row of averages under its own name, where there is such a row and no
-    other average of that name. The optimizer changes the row in place, so that views of it stay true."""
+    """Make each parameter's part of the row of averages available under its own name, if there is such a row and no
+    other average of that name. The optimizer changes the row in place, so views of it stay valid."""
     averages: dict[Any, Any] = optimizer.averages or {}
     if key not in averages:
         return

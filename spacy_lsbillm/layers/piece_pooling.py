@@ -1,7 +1,7 @@
-"""A token's vector as that of its first or its last piece.
+"""Pooling of pieces into token vectors: the vector of the first or the last piece.
 
-thinc's own `reduce_first` and `reduce_last` do the same, but refuse tokens without pieces, such as white space with
-many tokenizers. Here their vector is zero, as with a mean.
+thinc's own `reduce_first` and `reduce_last` do the same, but fail for tokens without pieces, such as white space with
+many tokenizers. Here their vector is zero, as it is with a mean.
 """
 
 from collections.abc import Callable
@@ -10,24 +10,28 @@ from typing import Any
 from thinc.api import Model
 from thinc.types import Floats2d, Ragged
 
-# The names of the layers.
+# The names of the thinc layers.
 PIECE_POOLINGS = FIRST, LAST = "first_piece", "last_piece"
 
 
 def create_first_piece_v1() -> Model[Ragged, Floats2d]:
-    """Pieces of tokens to the first of each."""
+    """Create the layer that pools pieces to the first piece of each token."""
     return Model(FIRST, forward, attrs={"last": False})
 
 
 def create_last_piece_v1() -> Model[Ragged, Floats2d]:
-    """Pieces of tokens to the last of each."""
+    """Create the layer that pools pieces to the last piece of each token."""
     return Model(LAST, forward, attrs={"last": True})
 
 
 def forward(
     model: Model[Ragged, Floats2d], pieces: Ragged, is_train: bool
 ) -> tuple[Floats2d, Callable[[Floats2d], Ragged]]:
-    """pieces (Ragged): Of each token, shape (pieces, width). RETURNS (Floats2d): Shape (tokens, width)."""
+    """Select the first or the last piece of each token; zeros for a token without pieces.
+
+    pieces (Ragged): The pieces of each token, shape (pieces, width).
+    RETURNS (Floats2d): Shape (tokens, width).
+    """
     data: Any = pieces.dataXd
     ends = pieces.lengths.cumsum()
     tokens = model.ops.xp.flatnonzero(pieces.lengths)

@@ -30,7 +30,7 @@ from .listening import guard, listeners_in
 from .soft_classes import put_soft_gradient
 from .soft_loss import soft_loss
 
-# In the attributes of a model: how often each class was seen in training.
+# A model attribute: how often each class occurred in training.
 COUNTS = "counts"
 POOLINGS: dict[str, Callable[[], Model[Ragged, Floats2d]]] = {
     "last": reduce_last,
@@ -48,19 +48,20 @@ def build_pooled_textcat(
     loss: LossSettings = CROSS_ENTROPY,
     calibrated: bool = True,
 ) -> Model[list[Doc], Floats2d]:
-    """Token vectors pooled to one, dropout, and one linear layer.
+    """Build a document classifier: token vectors pooled to one vector, dropout, and one linear layer.
 
-    tok2vec (Model): Documents to one array of token vectors each. All windows of a long document are in it.
-    exclusive_classes (bool): Softmax over the classes, for `textcat`; else each on its own, for `textcat_multilabel`.
+    tok2vec (Model): Maps documents to one array of token vectors each. It includes all windows of a long document.
+    exclusive_classes (bool): True: softmax over the classes, for `textcat`. False: an independent sigmoid per class,
+        for `textcat_multilabel`.
     pooling (str): "last" (the last token, as in LS-LLaMA: Li et al., 2023), "mean", "max", or "attention" (a mean whose
-        weights are learned). Tokens whose vector is zero, as they have no piece, are left out.
+        weights are learned). Tokens without a piece, whose vector is zero, are ignored.
     nO (int | None): The number of classes; None: set by the component.
     loss (LossSettings): How much rare classes count; a table of weights is not possible, as the names of classes are
         not known here.
-    calibrated (bool): Apply what `spacy lsbillm calibrate` has found.
-    RETURNS (Model): Documents to probabilities, shape (documents, classes). Its gradient is that of the loss, in which
-        the documents that `leave_out` names have no part.
-    RAISES (SettingError): There is no such pooling, or a table of weights.
+    calibrated (bool): Apply the calibration that `spacy lsbillm calibrate` has found.
+    RETURNS (Model): Maps documents to probabilities, shape (documents, classes). Its gradient is that of the loss,
+        which excludes the documents described in `leave_out`.
+    RAISES (SettingError): The pooling is unknown, or the weights are a table.
     """
     if pooling not in POOLINGS:
         raise SettingError(f"pooling = {pooling!r} is not allowed. Use one of: {', '.join(map(repr, POOLINGS))}.")
@@ -91,15 +92,15 @@ def build_pooled_textcat(
 
 
 def init(model: Model, X: list[Doc] | None = None, Y: Floats2d | None = None) -> None:
-    """Take the number of classes from a sample of the truth.
+    """Infer the number of classes from a sample of the truth.
 
-    RAISES (SettingError): `nO` was set to another one.
+    RAISES (SettingError): `nO` was set to a different number.
     """
     output = model.get_ref("output_layer")
     if Y is not None and output.has_dim("nO") and output.get_dim("nO") != Y.shape[1]:
         raise SettingError(
-            f"nO = {output.get_dim('nO')} does not fit: there are {Y.shape[1]} classes. Use null, so that it is set to "
-            f"that."
+            f"nO = {output.get_dim('nO')} does not fit: there are {Y.shape[1]} classes. Use null, so that it is set "
+            f"automatically."
         )
     if Y is not None and not output.has_dim("nO"):
         output.set_dim("nO", Y.shape[1])
@@ -108,15 +109,14 @@ def init(model: Model, X: list[Doc] | None = None, Y: Floats2d | None = None) ->
 
 
 def resize(model: Model, new_nO: int) -> Model:
-    """Give a model more classes behind those that it has, as `add_label` of a `textcat` asks for; before it has its
-    size, there is nothing to do."""
+    """Append classes to a model, as `add_label` of a `textcat` requires; a model without a size is left as it is."""
     output = model.get_ref("output_layer")
     if output.has_param("W"):
         before = output.get_dim("nO")
         grow_output(model, range(before), new_nO)
         set_calibration(model, None)
         if counts := model.attrs.get(COUNTS):
-            # Of decisions that exclude each other one a class, else two: those that are there, then the others.
+            # One count per class if classes exclude each other, else two: all that are present, then all absent ones.
             parts = np.split(np.array(counts), len(counts) // before)
             model.attrs[COUNTS] = np.concatenate(
                 [np.append(part, [0.0] * (new_nO - before)) for part in parts]
@@ -125,17 +125,17 @@ def resize(model: Model, new_nO: int) -> Model:
 
 
 def is_pooled_textcat(model: Model) -> bool:
-    """Whether it is a model of this module."""
+    """Whether a model was built by `build_pooled_textcat`."""
     return isinstance(model._func, partial) and model._func.func is forward
 
 
 def teach_textcat(model: Model, teacher: Callable[[list[Doc]], Floats2d], columns: list[int]) -> None:
-    """Have the probabilities of a teacher stand where there is no gold: for classes of which nothing is said, and,
-    where classes exclude each other, in documents that have none of those that are annotated.
+    """Use the probabilities of a teacher as targets where there is no gold: for classes without annotation, and, where
+    classes exclude each other, in documents that have none of the annotated classes.
 
     model (Model): From `build_pooled_textcat`.
-    teacher (Callable): Documents to probabilities, shape (documents, its classes).
-    columns (list[int]): The number of each of the teacher's classes in the model.
+    teacher (Callable): Maps documents to probabilities, shape (documents, classes of the teacher).
+    columns (list[int]): The index in the model of each of the teacher's classes.
     """
     model._func = partial(model._func, taught=partial(_teach, model, teacher, columns))
 
@@ -143,7 +143,7 @@ def teach_textcat(model: Model, teacher: Callable[[list[Doc]], Floats2d], column
 def _teach(
     model: Model, teacher: Callable[[list[Doc]], Floats2d], columns: list[int], docs: list[Doc]
 ) -> tuple[Floats2d, Any]:
-    """What the teacher says in the classes of the model, and of which of them it says something."""
+    """The teacher's probabilities in the classes of the model, and which of these the teacher knows."""
     found = model.ops.alloc2f(len(docs), model.get_ref("output_layer").get_dim("nO"))
     known = model.ops.xp.zeros(found.shape[1], dtype=bool)
     chosen = model.ops.xp.asarray(columns)
@@ -160,11 +160,11 @@ def forward(
     calibrated: bool = True,
     taught: Callable[[list[Doc]], tuple[Floats2d, Any]] | None = None,
 ) -> tuple[Floats2d, Callable[[Floats2d], Any]]:
-    """Probabilities of the classes.
+    """Predict the probabilities of the classes.
 
-    spaCy hands back probabilities less the truth. That is the gradient of cross-entropy with regard to the scores
-    before softmax or sigmoid, so it goes there as it is. Documents that carry probabilities of classes (`soft_classes`)
-    have those for their truth.
+    spaCy passes back the probabilities minus the truth. That is the gradient of cross-entropy with respect to the
+    scores before softmax or sigmoid, so it is applied there directly. For documents with stored class probabilities
+    (`soft_classes`), those are the truth.
     """
     scores, backprop = model.layers[0](docs, is_train)
     calibration = calibration_of(model)
@@ -199,7 +199,7 @@ def _forget_calibration(model: Model) -> None:
 def _taught_gradient(
     model: Model, docs: list[Doc], probabilities: Floats2d, given: Floats2d, shares: Floats2d, knows: Any
 ) -> Floats2d:
-    """That of cross-entropy to what a teacher says, where there is no gradient from the truth."""
+    """The gradient of cross-entropy to the teacher's probabilities, where the truth gives no gradient."""
     xp = model.ops.xp
     filled = xp.asarray([len(doc) > 0 for doc in docs], dtype=bool)[:, None]
     if model.attrs["multi_label"]:
@@ -209,8 +209,8 @@ def _taught_gradient(
 
 
 def _gradient(model: Model, probabilities: Floats2d, given: Floats2d, loss: LossSettings) -> Floats2d:
-    """The gradient of another loss than cross-entropy, from that of cross-entropy. Decisions without one, as their
-    truth is missing, have none."""
+    """Convert the gradient of cross-entropy to that of the loss in use. It stays zero for decisions whose truth is
+    missing."""
     xp = model.ops.xp
     truth = xp.rint(probabilities - given)
     if model.attrs["multi_label"]:
@@ -235,14 +235,14 @@ def _gradient(model: Model, probabilities: Floats2d, given: Floats2d, loss: Loss
 
 
 def _seen(model: Model, more: list[float]) -> list[float]:
-    """Count on, and say how often each was seen so far."""
+    """Add counts to those of the classes so far, and return the sums."""
     before = model.attrs.get(COUNTS) or [0.0] * len(more)
     model.attrs[COUNTS] = [old + new for old, new in zip(before, more, strict=True)]
     return model.attrs[COUNTS]
 
 
 def real_rows() -> Model[list[Floats2d], Ragged]:
-    """Leave out rows that are zero. A document that has no other gets one row of zeros, so that each has something to
+    """Create a layer that removes rows of zeros. A document with no other rows keeps one, so that there is something to
     pool."""
     return Model("real_rows", real_rows_forward)
 
@@ -250,17 +250,17 @@ def real_rows() -> Model[list[Floats2d], Ragged]:
 def real_rows_forward(
     model: Model, vectors: list[Floats2d], is_train: bool
 ) -> tuple[Ragged, Callable[[Ragged], list[Floats2d]]]:
-    """See `real_rows`."""
+    """Remove rows of zeros: the forward pass of `real_rows`."""
     xp = model.ops.xp
     lengths = [len(rows) for rows in vectors]
-    # A listener gives an empty document an array without width.
+    # A listener returns an array of width 0 for an empty document.
     filled_arrays = [rows for rows in vectors if len(rows)] or [rows for rows in vectors if rows.shape[1]][:1]
     joined = xp.concatenate(filled_arrays or vectors)
-    # On the CPU: CuPy cannot repeat by an array.
+    # On the CPU, as CuPy cannot repeat by an array.
     document = xp.asarray(np.repeat(np.arange(len(vectors)), lengths))
     kept = xp.flatnonzero(joined.any(axis=1))
     counts = xp.bincount(document[kept], minlength=len(vectors))
-    # Each document's rows begin after those of the ones before it and after their rows of zeros.
+    # Each document's rows begin after the rows of those before it, including their rows of zeros.
     empty = counts == 0
     filled = counts + empty
     target = xp.arange(len(kept)) + (xp.cumsum(empty) - empty)[document[kept]]

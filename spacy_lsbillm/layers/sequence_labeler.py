@@ -10,25 +10,25 @@ from thinc.types import Floats2d
 
 from .listening import guard, listeners_in
 
-# The parameter of what follows what, in models that learn it.
+# The name of the parameter with transition scores, in models that learn them.
 TRANSITIONS = "transitions"
 
 
 def build_sequence_labeler(
     tok2vec: Model[list[Doc], list[Floats2d]], nO: int | None = None
 ) -> Model[list[Doc], list[Floats2d]]:
-    """Dropout and one linear layer over the token vectors, as LS-LLaMA has it (Li et al., 2023).
+    """Build a token classifier: dropout and one linear layer over the token vectors, as in LS-LLaMA (Li et al., 2023).
 
-    tok2vec (Model): Documents to one array of token vectors each.
+    tok2vec (Model): Maps documents to one array of token vectors each.
     nO (int | None): The number of tags; None: set by the component.
-    RETURNS (Model): Documents to the scores of tags (not normalised), one array of shape (tokens, tags) each. Where the
-        component has given it transitions (`learn_transitions`), the gradient has theirs as one array more at its end.
+    RETURNS (Model): Maps documents to unnormalised tag scores, one array of shape (tokens, tags) each. If the component
+        has added transitions (`learn_transitions`), the gradient has theirs as one additional array at the end.
     """
     for listener in listeners_in(tok2vec):
         guard(listener)
     output: Model = Linear(nO, init_W=zero_init)
     model: Model = chain(tok2vec, with_array(chain(Dropout(0.0), output)))
-    # No layer of its own, so that models of before, which have no transitions, can still be read.
+    # Not a separate layer, so that models saved before there were transitions can still be loaded.
     model._func = forward
     model.set_ref("tok2vec", tok2vec)
     model.set_ref("output_layer", output)
@@ -36,7 +36,7 @@ def build_sequence_labeler(
 
 
 def learn_transitions(model: Model, n_tags: int) -> None:
-    """Give a model scores of what follows what, all 0.
+    """Add transition scores between tags to a model, initially 0.
 
     model (Model): From `build_sequence_labeler`.
     """
@@ -44,14 +44,14 @@ def learn_transitions(model: Model, n_tags: int) -> None:
 
 
 def transitions_of(model: Model) -> Floats2d | None:
-    """The scores of what follows what, shape (tags + 1, tags + 1), see `tagging.crf`; None: it learns none."""
+    """The transition scores of a model, shape (tags + 1, tags + 1), see `tagging.crf`; None: it has none."""
     return model.get_param(TRANSITIONS) if model.has_param(TRANSITIONS) else None
 
 
 def forward(
     model: Model, docs: list[Doc], is_train: bool
 ) -> tuple[list[Floats2d], Callable[[list[Floats2d]], list[Doc]]]:
-    """All layers in turn."""
+    """Run the layers, and return the gradient of transitions as well if there are any."""
     scores, backprop = run_in_turn(model, docs, is_train)
     if not model.has_param(TRANSITIONS):
         return scores, backprop

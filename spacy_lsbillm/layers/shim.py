@@ -1,4 +1,4 @@
-"""The shim between thinc and the backbone. It trains, averages and saves the adapter alone."""
+"""The shim between thinc and the backbone. It trains, averages and saves only the adapter."""
 
 import contextlib
 import os
@@ -39,35 +39,36 @@ from .adapter_optimizer import CHOICES, AdapterOptimizer
 from .base_device import MPS, check_device, device_for
 from .optimizer_step import name_averages, step_all
 
-# msgpack takes at most 4 GiB an item.
+# msgpack allows at most 4 GiB per item.
 CHUNK_BYTES = 1 << 30
 OUTPUTS = TOKENS, PIECES = "tokens", "pieces"
-# Under which thinc's optimizer keeps its states.
+# The name under which thinc's optimizer keeps the adapter's states.
 ADAPTER, MIX = "adapter", "mix"
-# Devices for which not every version of torch has `embedding_bag`.
+# Devices on which some versions of torch lack `embedding_bag`.
 WITHOUT_BAGS = (MPS,)
 
 
 @dataclass(frozen=True)
 class ShimSettings:
-    """What a backbone is, and how it is trained and stored.
+    """What a backbone consists of, and how it is trained and stored. Values are checked on creation.
 
-    backbone (BackboneSettings): See there.
-    store_base (str): "reference", "copy" or "merged"; or "int8", of a pipeline that `lsbillm quantize` has written.
-    learn_rate_scale (float): The adapter's learning rate in units of the optimizer's, which the heads use as it is.
-    heads_first (int): Updates in the beginning that change the heads alone.
-    unmask_warmup (int): Updates of the adapter over which unmasked layers come to see their right side; 0: they do from
-        the beginning.
-    output (str): "tokens" or "pieces": of what there is one vector.
-    adapter_optimizer (str | None): Where the adapter's optimizer states are, see `AdapterOptimizer`; None: thinc's.
+    backbone (BackboneSettings): The base, the unmasked layers and the adapter.
+    store_base (str): "reference", "copy" or "merged"; or "int8" for a pipeline written by `lsbillm quantize`.
+    learn_rate_scale (float): The adapter's learning rate relative to that of the optimizer, which the heads use
+        unchanged.
+    heads_first (int): Number of updates at the beginning that change only the heads.
+    unmask_warmup (int): Number of updates of the adapter over which unmasked layers are gradually shown their right
+        side; 0: they see all of it from the beginning.
+    output (str): "tokens" or "pieces": which of them get one vector each.
+    adapter_optimizer (str | None): The optimizer for the adapter, see `AdapterOptimizer`; None: thinc's.
     store_adapter (str): The adapter's dtype on disk.
-    fold_adapter (str): "auto", "always" or "never": whether prediction uses a second copy of the weights, with the
-        adapter in them.
-    add_bos_token (bool | None): Whether each window begins with the tokenizer's start token; None: as the tokenizer
-        does by itself.
-    white_space (str | None): What the tokenizer is shown of white space, see `alignment.white_space.show`; None: the
-        default, and for a trained backbone what it was trained with.
-    device (str | None): "cuda", "mps" or "cpu": where the base computes, wherever spaCy does; None: where that does.
+    fold_adapter (str): "auto", "always" or "never": whether prediction uses a second copy of the weights that includes
+        the adapter.
+    add_bos_token (bool | None): Whether each window begins with the tokenizer's start token; None: the tokenizer's own
+        default.
+    white_space (str | None): How white space is passed to the tokenizer, see `alignment.white_space.show`; None: the
+        default, or for a trained backbone what it was trained with.
+    device (str | None): "cuda", "mps" or "cpu": where the base computes, whatever spaCy uses; None: spaCy's device.
     """
 
     backbone: BackboneSettings
@@ -89,7 +90,7 @@ class ShimSettings:
         if self.store_base == INT8 and self.backbone.base.quantization != INT8:
             raise SettingError(
                 f'store_base = "int8" needs quantization = "int8", not {self.backbone.base.quantization!r}: the weights'
-                f" were rounded, and what they were before is not stored."
+                f" were rounded, and the original ones are not stored."
             )
         check_fold(self.fold_adapter, self.backbone.base.quantization)
         if not (is_number(self.learn_rate_scale) and self.learn_rate_scale > 0):
@@ -110,7 +111,7 @@ class ShimSettings:
         if self.unmask_warmup and not unmasks(self.backbone.unmask):
             raise SettingError(
                 f"unmask_warmup = {self.unmask_warmup} with unmask = {self.backbone.unmask!r}: there is no layer whose "
-                f'mask could be taken off. Use unmask_warmup = 0, or unmask layers, with "all" for example.'
+                f'mask could be removed. Use unmask_warmup = 0, or unmask layers, with "all" for example.'
             )
         if self.add_bos_token is not None and not is_flag(self.add_bos_token):
             raise SettingError(f"add_bos_token = {self.add_bos_token!r} is not allowed: use true, false or null.")
@@ -118,16 +119,16 @@ class ShimSettings:
 
 
 class BackboneShim(Shim):
-    """Holds a backbone for a thinc model; without one until `initialize`, `load` or `from_bytes`.
+    """Holds the backbone of a thinc model. It is empty before `initialize`, `load` or `from_bytes`.
 
-    white_space (str): What the tokenizer is shown of white space: one of `alignment.white_space.CHOICES`.
+    white_space (str): How white space is passed to the tokenizer: one of `alignment.white_space.CHOICES`.
     """
 
     def __init__(self, settings: ShimSettings):
         super().__init__(None)
         self.settings = settings
         self._updates = 0
-        # Whether the adapter was trained before: it has got used to what its layers see.
+        # Whether the adapter was trained before, and so has adapted to what its layers see.
         self._trained = False
         self._optimizer: AdapterOptimizer | None = None
         self._special: SpecialPieces | None = None
@@ -139,31 +140,34 @@ class BackboneShim(Shim):
         self._backbone: Backbone | None = None
         self._folded: Folded | None = None
         self._process = os.getpid()
-        # Between the forward pass of an update and its backward pass.
+        # Set between the forward pass of an update and its backward pass.
         self._in_update = False
         self._unpacked: TemporaryFolder | None = None
 
     @property
     def loaded(self) -> bool:
-        """Whether there is a backbone."""
+        """Whether there is a backbone, so that the model can be used."""
         return self._backbone is not None
 
     @property
     def backbone(self) -> Backbone:
-        """RAISES (StorageError): There is none yet."""
+        """The backbone: base, mask plan and adapter.
+
+        RAISES (StorageError): It is not loaded yet.
+        """
         if self._backbone is None:
             raise StorageError("the base model is not loaded yet: call nlp.initialize(), or load a trained pipeline.")
         return self._backbone
 
     @property
     def special(self) -> SpecialPieces:
-        """The special pieces of the base's tokenizer; of a stored pipeline, those that it was trained with."""
+        """The special pieces of the base's tokenizer, or for a stored pipeline those that it was trained with."""
         if self._special is None:
             self._special = SpecialPieces.of(self.backbone.tokenizer, self.settings.add_bos_token)
         return self._special
 
     def _cutting(self) -> dict[str, Any]:
-        """How text is cut, for the record."""
+        """How text is cut, as it is recorded with the pipeline."""
         return {
             "window": self.window,
             "overlap": self.overlap,
@@ -175,23 +179,23 @@ class BackboneShim(Shim):
         }
 
     def _cut_as(self, recorded: dict[str, Any] | None) -> None:
-        """Cut text as recorded, as far as the settings do not say otherwise."""
+        """Cut text as recorded, unless the settings say otherwise."""
         self._special = None
         self.white_space = trained_white_space(self.settings.white_space, (recorded or {}).get("white_space"))
         if recorded is None:
             return
         self.window, self.overlap = recorded["window"], recorded["overlap"]
-        # A pipeline of an older version has none.
+        # Pipelines of older versions have none.
         self.repeat = recorded.get("repeat", 0)
         if self.settings.add_bos_token in (None, recorded["add_bos_token"]):
             self._special = SpecialPieces.from_lists(recorded["prefix"], recorded["suffix"])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Processes that are not forked get their pipelines by pickle.
+        # Pipelines are pickled for processes that are not forked.
         return _from_message, (self.settings, self.to_bytes())
 
     def copy(self) -> "BackboneShim":
-        """A shim with its own adapter over the same base weights."""
+        """Copy the shim with its own adapter; the base weights are shared."""
         copied = BackboneShim(self.settings)
         copied._backbone = self._backbone.twin() if self._backbone is not None else None
         copied._unpacked = self._unpacked
@@ -201,14 +205,14 @@ class BackboneShim(Shim):
         return copied
 
     def initialize(self) -> None:
-        """Load the base and put a fresh adapter on it.
+        """Load the base and add a new adapter to it.
 
-        RAISES (SettingError): The settings are those of a pipeline in eight bits.
+        RAISES (SettingError): The settings are those of a pipeline with 8-bit weights, which cannot be trained.
         """
         if self.settings.store_base == INT8:
             raise SettingError(
-                'store_base = "int8" is what `python -m spacy lsbillm quantize` makes of a trained pipeline: nothing '
-                'can be trained with it. Use "reference", "copy" or "merged", and quantize the result.'
+                'store_base = "int8" is written by `python -m spacy lsbillm quantize` for a trained pipeline, and '
+                'cannot be trained. Use "reference", "copy" or "merged", and quantize the result.'
             )
         self._optimizer = None
         self._updates, self._trained = 0, False
@@ -220,8 +224,9 @@ class BackboneShim(Shim):
         return self.begin_update(inputs) if is_train else (self.predict(inputs), lambda gradient: None)
 
     def predict(self, inputs: Batch) -> Tensor:
-        """RETURNS (Tensor): Vectors in float32, shape (tokens or pieces, width), on the backbone's device.
+        """Compute vectors without the possibility of a gradient.
 
+        RETURNS (Tensor): Vectors in float32, shape (tokens or pieces, width), on the backbone's device.
         RAISES (SettingError): The backbone is on a GPU, and was loaded by the process that this one was forked from.
         """
         if os.getpid() != self._process:
@@ -235,27 +240,30 @@ class BackboneShim(Shim):
         return vectors
 
     def _begin_in_fork(self) -> None:
-        """RAISES (SettingError): The backbone is on a GPU."""
+        """Prepare the first prediction in a forked process.
+
+        RAISES (SettingError): The backbone is on a GPU.
+        """
         if self.backbone.device.type != "cpu":
-            # CUDA cannot be used after a fork: without this there are errors of its own, or none and no end.
+            # CUDA cannot be used after a fork: without this check it fails with an obscure error, or hangs.
             raise SettingError(
                 "a pipeline on a GPU cannot be used by several processes: leave n_process = 1, and raise batch_size "
-                "instead, which is how many documents the GPU gets at once."
+                "instead, the number of documents that the GPU processes at once."
             )
-        # The threads of torch's pool do not come along, and waiting for them has no end.
+        # The threads of torch's pool do not exist after a fork, and waiting for them would never end.
         torch.set_num_threads(1)
         self._process = os.getpid()
 
     def _predictor(self) -> Backbone:
-        """The backbone, or its double with the adapter folded in, made anew whenever the adapter has changed."""
+        """The backbone, or its copy with the adapter folded in, which is renewed when the adapter has changed."""
         backbone, folded, setting = self.backbone, self._folded, self.settings.fold_adapter
-        # A training that annotates predicts in the middle of each update, and changes the adapter after it.
+        # With annotating components, training predicts in the middle of each update, and then changes the adapter.
         if self._in_update or not may_fold(backbone, setting):
             self._folded = None
             return backbone
         if folded is not None and folded.fits(backbone):
             return folded.backbone
-        # Its memory is free again before the next one is made.
+        # Free the memory of the old copy before the next one is made.
         self._folded = folded = None
         if not room_to_fold(backbone, setting):
             return backbone
@@ -263,8 +271,9 @@ class BackboneShim(Shim):
         return folded.backbone
 
     def begin_update(self, inputs: Batch) -> tuple[Tensor, Callable[[Tensor], None]]:
-        """RETURNS (tuple): Vectors, and a callback that takes their gradient through the backbone.
+        """Compute vectors for an update.
 
+        RETURNS (tuple): Vectors as from `predict`, and a callback that passes their gradient through the backbone.
         RAISES (StorageError): The adapter was folded into the base, so that there is nothing to train.
         """
         backbone = self.backbone
@@ -276,7 +285,7 @@ class BackboneShim(Shim):
             )
         if not backbone.trainable() or self._updates < self.settings.heads_first:
             return self.predict(inputs), lambda gradient: None
-        # Training needs the memory, and will change the adapter.
+        # Training needs the memory of the folded copy, and changes the adapter.
         self._folded = None
         self._in_update = True
         weight = self.right_weight
@@ -285,7 +294,7 @@ class BackboneShim(Shim):
         vectors = vectors_of(backbone, inputs, self.settings.output)
 
         def backprop(gradient: Tensor) -> None:
-            # With gradient checkpointing layers run again, and must not run as a prediction in between left them.
+            # Gradient checkpointing runs layers again, which must not use what a prediction in between has set.
             backbone.set_training(True)
             backbone.weigh_right(weight)
             if vectors.requires_grad:
@@ -296,17 +305,17 @@ class BackboneShim(Shim):
 
     @property
     def right_weight(self) -> float:
-        """With what weight unmasked layers see their right side in the next update, from 0 to 1. It rises by as much
-        in each update that may change the adapter; one that was trained before begins at 1."""
+        """The weight, from 0 to 1, with which unmasked layers see their right side in the next update. It rises
+        linearly over the updates that may change the adapter; an adapter that was trained before begins at 1."""
         if self._trained or not self.settings.unmask_warmup:
             return 1.0
         return min(1.0, max(0, self._updates - self.settings.heads_first) / self.settings.unmask_warmup)
 
     def finish_update(self, optimizer: Optimizer | Callable[..., Any]) -> None:
-        """Let thinc's optimizer change the adapter, and the mix of layers if there is one.
+        """Update the adapter, and the mix of layers if there is one, with thinc's optimizer.
 
-        optimizer (Optimizer | Callable): See `step_all`.
-        RAISES (SettingError): The settings ask for an `adapter_optimizer`, and it is a function.
+        optimizer (Optimizer | Callable): An optimizer, or a function as `nlp.rehearse` passes one, see `step_all`.
+        RAISES (SettingError): There is an `adapter_optimizer` in the settings, which cannot be used with a function.
         """
         self._updates += 1
         self._in_update = False
@@ -325,8 +334,8 @@ class BackboneShim(Shim):
         step_all(optimizer, (self.id, MIX), self.backbone.mix_parameters(), 1.0, self.settings.device)
 
     def training_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What updates have made of this shim, between two of them: tensors and plain values, by name. The tensors are
-        those in use."""
+        """The state of training between two updates, for a checkpoint: tensors and plain values, by name. The tensors
+        are the ones in use, not copies."""
         tensors = {f"value/{name}": parameter.data for name, parameter in self.backbone.trainable().items()}
         facts: dict[str, Any] = {"updates": self._updates, "trained": self._trained}
         if self._optimizer is not None:
@@ -335,9 +344,9 @@ class BackboneShim(Shim):
         return tensors, facts
 
     def load_training_state(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Put a shim that was initialised alike into the state that `training_state` gave.
+        """Restore the state that `training_state` returned, in a shim that was initialised with the same settings.
 
-        RAISES (StorageError): It is of an adapter with other weights.
+        RAISES (StorageError): The state belongs to an adapter with different weights.
         """
         values = {name.removeprefix("value/"): x for name, x in tensors.items() if name.startswith("value/")}
         parameters = self.backbone.trainable()
@@ -348,7 +357,7 @@ class BackboneShim(Shim):
         ]
         if unlike:
             raise StorageError(
-                f"the checkpoint is of an adapter with other weights: {unlike[0]} is missing or of another size."
+                f"the checkpoint is of an adapter with other weights: {unlike[0]} is missing or has another size."
             )
         for name, value in values.items():
             parameters[name].data.copy_(value)
@@ -361,11 +370,11 @@ class BackboneShim(Shim):
             self._optimizer.load_state(own, facts["optimizer"])
 
     def optimizer_names(self) -> list[str]:
-        """The names under which thinc's optimizer may know something of this shim."""
+        """The names under which thinc's optimizer may keep states for this shim."""
         return [ADAPTER, MIX, *self.backbone.trainable()]
 
     def name_averages(self, optimizer: Optimizer) -> None:
-        """Give the parameters their parts of the averages that were loaded as one row."""
+        """Divide averages that were loaded as one row among the parameters, see `optimizer_step.name_averages`."""
         name_averages(optimizer, (self.id, ADAPTER), self.backbone.adapter_parameters())
         name_averages(optimizer, (self.id, MIX), self.backbone.mix_parameters())
 
@@ -377,9 +386,9 @@ class BackboneShim(Shim):
 
     @contextlib.contextmanager
     def use_params(self, params: dict[Any, Any]) -> Iterator[None]:
-        """Use other values, such as averages, for the adapter's parameters for a while.
+        """Use other values, such as averages, for the adapter's parameters within a `with` block.
 
-        params (dict): By (shim id, parameter name), as thinc's optimizer keeps them.
+        params (dict): The values by (shim id, parameter name), as thinc's optimizer keeps them.
         """
         parameters = self._backbone.trainable() if self._backbone else {}
         kept = {name: value.detach().clone() for name, value in parameters.items() if (self.id, name) in params}
@@ -392,8 +401,8 @@ class BackboneShim(Shim):
                 parameters[name].data.copy_(value)
 
     def to_device(self, device_type: str, device_id: int) -> None:
-        """Move the weights, unless a setting says where they are. thinc calls this when a model changes hands between
-        threads or devices."""
+        """Move the weights, unless the setting `device` fixes where they are. thinc calls this when a model is passed
+        to another thread or device."""
         if self.settings.device is not None:
             return
         if self._backbone is not None and self._backbone.base.quantization is None:
@@ -401,14 +410,14 @@ class BackboneShim(Shim):
             self._backbone.to(torch.device("cuda", device_id) if device_type == "gpu" else torch.device("cpu"))
 
     def save(self, folder: Path) -> None:
-        """Write the backbone into an empty folder; nothing if there is none yet."""
+        """Write the backbone into an empty folder; write nothing if there is no backbone yet."""
         if self._backbone is not None:
             save_backbone(
                 self._backbone, folder, self.settings.store_base, self.settings.store_adapter, self._cutting()
             )
 
     def load(self, folder: Path) -> None:
-        """Read what `save` wrote."""
+        """Load the backbone from a folder that `save` has written."""
         self._optimizer = None
         self._trained = True
         self._backbone = load_stored(folder, self.settings.backbone, device_for(self.settings.device))
@@ -424,8 +433,8 @@ class BackboneShim(Shim):
         return srsly.msgpack_dumps(files)
 
     def from_bytes(self, data: bytes) -> "BackboneShim":
-        """Read what `to_bytes` gave. The files are kept in a temporary folder for as long as the shim lives, as a base
-        that is among them may be saved again."""
+        """Load the backbone from what `to_bytes` returned. The files stay in a temporary folder for as long as the shim
+        exists, since a base among them may be saved again."""
         files = _files_in(data)
         if files:
             self._unpacked = TemporaryFolder()
@@ -437,21 +446,21 @@ class BackboneShim(Shim):
 
 
 def vectors_of(backbone: Backbone, batch: Batch, output: str) -> Tensor:
-    """Run the backbone and collect the pieces' states, in one operation a micro-batch, on the device; for tokens, their
-    means.
+    """Run the backbone and collect the states of pieces, or their means per token, in one operation per micro-batch on
+    the device.
 
     output (str): "tokens" or "pieces".
     RETURNS (Tensor): float32, shape (tokens or pieces, width); zeros for tokens without pieces.
-    RAISES (BaseError): The base's files were written to, see `WatchedFiles`.
+    RAISES (BaseError): The base's files were changed while in use, see `WatchedFiles`.
     """
     backbone.shared.check_files()
     device = backbone.device
     of_tokens = output == TOKENS
     size = len(batch.pieces_a_token if of_tokens else batch.ids)
-    # While another thread loads a base torch's default is that base's dtype.
+    # While another thread loads a base, torch's default dtype is that of the base.
     rows = torch.zeros((size, backbone.width), dtype=torch.float32, device=device)
     shares = batch.shares_of_tokens() if of_tokens else batch.shares_of_pieces()
-    # States go into the result as they come, so that a long document needs no room for all of them.
+    # States are added to the result as they come, so that a long document needs no memory for all of them.
     for part, share in zip(batch.micro_batches, shares, strict=True):
         positions = None if part.positions is None else torch.from_numpy(part.positions).to(device)
         ids, mask = torch.from_numpy(part.ids).to(device), torch.from_numpy(part.mask).to(device)
@@ -473,22 +482,25 @@ def _from_message(settings: ShimSettings, data: bytes) -> BackboneShim:
 
 
 def _files_in(data: bytes) -> dict[str, list[bytes]]:
-    """RAISES (StorageError): It is not what `to_bytes` gives."""
+    """The files in a message, by name, in chunks.
+
+    RAISES (StorageError): The message does not come from `to_bytes`.
+    """
     try:
         files = srsly.msgpack_loads(data)
     except Exception as error:
-        # msgpack has errors of its own.
-        raise StorageError(f"the message cannot be read ({error}): get it again.") from error
+        # msgpack raises various errors of its own.
+        raise StorageError(f"the message cannot be read ({error}): transfer it again.") from error
     named = isinstance(files, dict) and all(isinstance(name, str) for name in files)
     if not named or not all(isinstance(x, list) and all(isinstance(y, bytes) for y in x) for x in files.values()):
-        raise StorageError("the message does not hold the files of a pipeline: get it again.")
+        raise StorageError("the message does not contain the files of a pipeline: transfer it again.")
     return files
 
 
 def _unpack(files: dict[str, list[bytes]], root: Path) -> None:
     """Write files below a folder.
 
-    RAISES (StorageError): One has a name that leads elsewhere, or that no file can have.
+    RAISES (StorageError): A name leads outside of the folder, or is no valid file name.
     """
     for name, chunks in files.items():
         try:

@@ -1,7 +1,7 @@
-"""Probabilities of classes as the truth of a document: what another classifier has said of it.
+"""Probabilities of classes as the truth of a document, as predicted by another classifier.
 
-spaCy's `textcat` allows classes to be there or not there, and nothing between. So a document that is learned from
-(`Example.predicted`) carries them itself, and the model's own gradient takes the place of spaCy's.
+spaCy's `textcat` only allows a class to be present or absent. So the probabilities are stored in the document that is
+learned from (`Example.predicted`), and the model replaces spaCy's gradient by its own.
 """
 
 from collections.abc import Sequence
@@ -15,19 +15,19 @@ from thinc.types import Floats2d
 from ..errors import SettingError
 from .class_loss import LossSettings
 
-# In `doc.user_data`: an array of float32, a number for each class of the model in its order.
+# A key of `doc.user_data`: an array of float32 with one probability per class, in the order of the model.
 SOFT_CLASSES = "soft_classes"
 
 
 def put_soft_gradient(
     model: Model, docs: Sequence[Doc], probabilities: Floats2d, gradient: Floats2d, loss: LossSettings
 ) -> Floats2d:
-    """The gradient of cross-entropy to the probabilities that documents carry, in the place of what came for them.
+    """Replace the gradient of documents with stored class probabilities by that of cross-entropy to these.
 
-    docs (Sequence[Doc]): What went in.
-    probabilities (Floats2d), gradient (Floats2d): What came out, and what came back; shape (documents, classes).
-    loss (LossSettings): Of the other documents.
-    RAISES (SettingError): A document carries those of other classes, or the loss is made for one true class.
+    docs (Sequence[Doc]): The input of the model.
+    probabilities (Floats2d), gradient (Floats2d): Its output and the incoming gradient; shape (documents, classes).
+    loss (LossSettings): The loss for the other documents.
+    RAISES (SettingError): A document has another number of classes, or the loss requires one true class.
     """
     told: dict[int, Any] = {
         i: doc.user_data[SOFT_CLASSES] for i, doc in enumerate(docs) if SOFT_CLASSES in doc.user_data
@@ -36,13 +36,13 @@ def put_soft_gradient(
         return gradient
     if not loss.plain:
         raise SettingError(
-            "class_weights, focal_gamma and label_smoothing are not made for probabilities of classes, from which the "
-            "classifier learns. Leave them out."
+            "class_weights, focal_gamma and label_smoothing cannot be used where the classifier learns from "
+            "probabilities of classes. Leave them out."
         )
     numbers = {len(truth) for truth in told.values()}
     if numbers != {probabilities.shape[1]}:
         raise SettingError(
-            f"a document says how probable {max(numbers)} classes are, and the classifier has "
+            f"a document has probabilities for {max(numbers)} classes, and the classifier has "
             f"{probabilities.shape[1]}. Give it the same labels (initialize.components)."
         )
     xp = model.ops.xp

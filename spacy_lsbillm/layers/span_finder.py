@@ -1,5 +1,5 @@
-"""spaCy's own model of the `span_finder`, for batches of empty documents alone too, and for other processes: spaCy's
-cannot be pickled."""
+"""spaCy's own model of the `span_finder`, changed in two points: it accepts batches in which all documents are empty,
+and it can be pickled for other processes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,12 +16,12 @@ from .listening import guard, listeners_in
 def build_span_finder(
     tok2vec: Model[list[Doc], list[Floats2d]], scorer: Model[Floats2d, Floats2d]
 ) -> Model[list[Doc], Floats2d]:
-    """`spacy.SpanFinder.v1`, which is not asked where there is no token: a listener has nothing to give then, and other
-    components of spaCy do not ask either.
+    """Build `spacy.SpanFinder.v1` so that it is not run where a batch has no token: a listener has no vectors then, and
+    spaCy's other components do not run their models either.
 
-    tok2vec (Model): Documents to one array of token vectors each.
-    scorer (Model): Token vectors to the two scores of each: that a span begins there, and that one ends.
-    RETURNS (Model): Documents to scores, shape (tokens, 2).
+    tok2vec (Model): Maps documents to one array of token vectors each.
+    scorer (Model): Maps token vectors to two scores each: that a span begins there, and that one ends there.
+    RETURNS (Model): Maps documents to scores, shape (tokens, 2).
     """
     for listener in listeners_in(tok2vec):
         guard(listener)
@@ -30,12 +30,12 @@ def build_span_finder(
 
 
 def init(model: Model, X: list[Doc] | None = None, Y: Floats2d | None = None) -> None:
-    """Find the width of the vectors."""
+    """Infer the width of the vectors from a sample."""
     model.layers[0].initialize(X=sample_of(X), Y=Y)
 
 
 def forward(model: Model, docs: list[Doc], is_train: bool) -> tuple[Floats2d, Callable[[Floats2d], Any]]:
-    """Scores of the tokens."""
+    """Compute the two scores of each token; no rows if there is no token."""
     if not any(len(doc) for doc in docs):
         return model.ops.alloc2f(0, 2), lambda gradient: []
     scores, backprop_each = model.layers[0](docs, is_train)

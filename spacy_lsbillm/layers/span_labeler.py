@@ -1,14 +1,14 @@
-"""The model of the `span_labeler`: a score of every label for every span up to a length, from its first word, its last
-word and its length.
+"""The model of the `span_labeler`: scores for every label and every span up to a maximum length, computed from the
+span's first word, last word and length.
 
-The scorer is the biaffine one of Yu et al. (2020, "Named Entity Recognition as Dependency Parsing"): of a span from
+The scorer is the biaffine one of Yu et al. (2020, "Named Entity Recognition as Dependency Parsing"). For a span from
 word i to word j, label k has the score
 
     a(i) U_k b(j) + v_k a(i) + w_k b(j) + c_k(j - i + 1)
 
-where a and b are two projections of the word vectors. With a 1 behind b all but c is one product of two vectors: a
-linear layer makes one of them for each label and first word, and b is the other. So the work for all spans is a matrix
-product a word, in which no vector of a span is ever made.
+where a and b are two projections of the word vectors. If a 1 is appended to b, everything but c is one product of two
+vectors: a linear layer computes the first of them for each label and first word, and b is the other. So all spans cost
+one matrix product per first word, and no span vectors are computed.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,8 +25,8 @@ from ..values import is_whole
 from .left_out import sample_of
 from .listening import guard, listeners_in
 
-# Before training each span has a label with this probability, as few spans have one: without it, the first updates
-# would have to learn nothing but that.
+# The initial probability that a span has a label. It is low, as few spans have one: otherwise the first updates would
+# only learn that.
 PRIOR = 0.01
 NO_SPAN = -np.inf
 
@@ -37,18 +37,18 @@ def build_span_labeler(
     block_size: int = 1_000_000,
     nO: int | None = None,
 ) -> Model[list[Doc], list[Floats3d]]:
-    """Dropout, two projections of the word vectors with a ReLU, dropout, and a biaffine scorer.
+    """Build the model: dropout, two projections of the word vectors with a ReLU, dropout, and a biaffine scorer.
 
-    tok2vec (Model): Documents to one array of token vectors each.
+    tok2vec (Model): Maps documents to one array of token vectors each.
     hidden_size (int): The width of a projection.
-    block_size (int): Numbers that `score_blocks` makes at once, be it scores or what they are products of; those of one
-        word at the least.
+    block_size (int): The number of values, scores or factors of them, that `score_blocks` computes at once; at least
+        those of one word.
     nO (int | None): The number of labels; None: set by the component.
-    RETURNS (Model): Documents to the scores of spans (not normalised), one array of shape (words, labels, max_length)
-        each, in which [i, k, n] is that of label k for the span of n + 1 words from word i. Where the document has no
-        such span it is minus infinity. White space is no word. The component sets the dimension `nL`, which is
-        max_length.
-    RAISES (SettingError): A size is no whole number of at least 1.
+    RETURNS (Model): Maps documents to unnormalised scores of spans, one array of shape (words, labels, max_length)
+        each. Element [i, k, n] is the score of label k for the span of n + 1 words from word i, and minus infinity if
+        the document has no such span. White space does not count as a word. The component sets the dimension `nL`,
+        which is max_length.
+    RAISES (SettingError): A size is not a whole number of at least 1.
     """
     for name, size in (("hidden_size", hidden_size), ("block_size", block_size)):
         if not is_whole(size) or size < 1:
@@ -70,7 +70,7 @@ def build_span_labeler(
 
 
 def init(model: Model, X: list[Doc] | None = None, Y: Any = None) -> None:
-    """Find the width of the vectors, and make the scorer for the labels and the lengths that were set."""
+    """Infer the width of the vectors, and create the scorer for the labels and the maximum length that were set."""
     tok2vec, halves, output = model.layers
     sample = sample_of(X)
     tok2vec.initialize(X=sample)
@@ -90,7 +90,7 @@ def init(model: Model, X: list[Doc] | None = None, Y: Any = None) -> None:
 def forward(
     model: Model, docs: list[Doc], is_train: bool
 ) -> tuple[list[Floats3d], Callable[[list[Floats3d]], list[Floats2d]]]:
-    """Scores of all spans at once; `score_blocks` is for predictions."""
+    """Compute the scores of all spans at once, for training. Predictions use `score_blocks`."""
     ops, output = model.ops, model.get_ref("output_layer")
     halves, room, lengths, backprop_halves = word_halves(model, docs, is_train)
     begins, ends = ops.xp.hsplit(halves, 2)
@@ -110,11 +110,11 @@ def forward(
 
 
 def score_blocks(model: Model, docs: list[Doc]) -> Iterator[tuple[int, Floats3d]]:
-    """The scores of all spans, some first words at a time, so that memory does not grow with the number of spans: at
-    once there are the projections of all words, and some `block_size` scores.
+    """Compute the scores of all spans in blocks of first words, so that memory does not grow with the number of spans:
+    it holds the projections of all words and about `block_size` scores.
 
-    RETURNS (Iterator): The number of the first word, counted through all documents, and the scores of spans that begin
-        there and at the next ones, shape (words, labels, max_length).
+    RETURNS (Iterator): The index of the block's first word, counted over all documents, and the scores of the spans
+        that begin at the words of the block, shape (words, labels, max_length).
     """
     halves, room, _, _ = word_halves(model, docs, False)
     if not len(halves):
@@ -131,10 +131,11 @@ def score_blocks(model: Model, docs: list[Doc]) -> Iterator[tuple[int, Floats3d]
 def word_halves(
     model: Model, docs: list[Doc], is_train: bool
 ) -> tuple[Floats2d, Floats1d, list[int], Callable[[Floats2d], list[Floats2d]]]:
-    """Both projections of the words of all documents.
+    """Compute both projections of the words of all documents.
 
-    RETURNS (tuple): The projections, side by side, shape (words, 2 * hidden_size); how many words there are from each
-        to the end of its document, itself counted, shape (words,); the words of each document; and the way back.
+    RETURNS (tuple): The two projections concatenated, shape (words, 2 * hidden_size); the number of words from each
+        word to the end of its document, including itself, shape (words,); the number of words per document; and the
+        backward pass.
     """
     xp = model.ops.xp
     hidden = model.get_ref("output_layer").get_dim("nI")
@@ -142,7 +143,7 @@ def word_halves(
     lengths = [int(found.sum()) for found in word]
     room = xp.asarray(np.concatenate([np.zeros(0, dtype="i"), *(np.arange(n, 0, -1, dtype="i") for n in lengths)]))
     if not sum(map(len, docs)):
-        # A listener has nothing to give then.
+        # A listener has no vectors then.
         return model.ops.alloc2f(0, 2 * hidden), room, lengths, lambda gradient: []
     vectors, backprop_vectors = model.layers[0](docs, is_train)
     joined = xp.concatenate([rows for rows in vectors if len(rows)])
@@ -159,8 +160,8 @@ def word_halves(
 
 
 def padded(model: Model, ends: Floats2d) -> Floats2d:
-    """The projections of last words with a 1 behind each, and rows of zeros where the last document ends, so that the
-    spans from each word are one window over them; shape (words + max_length - 1, hidden_size + 1)."""
+    """The projections of last words with a 1 appended to each, followed by rows of zeros, so that the spans from each
+    word are one window over them; shape (words + max_length - 1, hidden_size + 1)."""
     hidden = model.get_ref("output_layer").get_dim("nI")
     rows = model.ops.alloc2f(len(ends) + model.get_dim("nL") - 1, hidden + 1)
     if len(ends):
@@ -170,29 +171,29 @@ def padded(model: Model, ends: Floats2d) -> Floats2d:
 
 
 def windows(model: Model, lasts: Floats2d, count: int) -> Floats3d:
-    """The possible last words of each first word, without a copy; shape (first words, hidden_size + 1, max_length)."""
+    """The possible last words of each first word, as a view; shape (first words, hidden_size + 1, max_length)."""
     row, column = lasts.strides
     shape = (count, lasts.shape[1], model.get_dim("nL"))
     return model.ops.xp.lib.stride_tricks.as_strided(lasts, shape, (row, column, row))
 
 
 def exists(model: Model, room: Floats1d) -> Any:
-    """Whether a span of each length from each word is within its document, shape (words, max_length), boolean."""
+    """Whether the span of each length from each word lies within its document; boolean, shape (words, max_length)."""
     return model.ops.xp.arange(model.get_dim("nL")) < room[:, None]
 
 
 def by_label(model: Model, firsts: Floats2d) -> Floats3d:
-    """What is multiplied with last words; shape (first words, labels, hidden_size + 1)."""
+    """The factors for each label that are multiplied with last words; shape (first words, labels, hidden_size + 1)."""
     hidden = model.get_ref("output_layer").get_dim("nI")
     return cast(Floats3d, firsts.reshape((len(firsts), model.get_dim("nO"), hidden + 1)))
 
 
 def span_scores(model: Model, firsts: Floats2d, lasts: Floats2d, room: Floats1d) -> Floats3d:
-    """The scores of the spans from some words.
+    """The scores of the spans that begin at some words.
 
-    firsts (Floats2d): Of these words.
-    lasts (Floats2d): Of these words and the `max_length` - 1 behind them.
-    room (Floats1d): How many words there are from each to the end of its document.
+    firsts (Floats2d): The first-word projections of these words.
+    lasts (Floats2d): The last-word projections of these words and of the next `max_length` - 1.
+    room (Floats1d): The number of words from each to the end of its document.
     RETURNS (Floats3d): Shape (words, labels, max_length).
     """
     xp = model.ops.xp
@@ -203,7 +204,8 @@ def span_scores(model: Model, firsts: Floats2d, lasts: Floats2d, room: Floats1d)
 
 
 def span_gradients(model: Model, firsts: Floats2d, lasts: Floats2d, gradient: Floats3d) -> tuple[Floats2d, Floats2d]:
-    """The gradients of what `span_scores` takes, some words at a time, as a window in the gradient is a copy."""
+    """The gradients of `firsts` and `lasts` of `span_scores`, computed in blocks of words, as each window in the
+    gradient is a copy."""
     xp = model.ops.xp
     longest, width = model.get_dim("nL"), lasts.shape[1]
     d_firsts, d_lasts = xp.zeros_like(firsts), xp.zeros_like(lasts)

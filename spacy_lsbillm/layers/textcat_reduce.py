@@ -1,5 +1,5 @@
-"""spaCy's own classifier over pooled token vectors, for corpora as they are: with empty documents, and with documents
-that have no class."""
+"""spaCy's own classifier over pooled token vectors, for corpora that also have empty documents and documents without a
+class."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,15 +22,17 @@ def build_textcat_reduce(
     use_reduce_mean: bool,
     nO: int | None = None,
 ) -> Model[list[Doc], Floats2d]:
-    """`spacy.TextCatReduce.v1`, whose output and gradient are the same but for documents that `leave_out` names.
+    """Build `spacy.TextCatReduce.v1` with the same output and gradient, except for the documents described in
+    `leave_out`.
 
-    tok2vec (Model): Documents to one array of token vectors each.
-    exclusive_classes (bool): Softmax over the classes, for `textcat`; else each on its own, for `textcat_multilabel`.
-    use_reduce_first (bool), use_reduce_last (bool), use_reduce_max (bool), use_reduce_mean (bool): What is pooled; at
-        least one.
+    tok2vec (Model): Maps documents to one array of token vectors each.
+    exclusive_classes (bool): True: softmax over the classes, for `textcat`. False: an independent sigmoid per class,
+        for `textcat_multilabel`.
+    use_reduce_first (bool), use_reduce_last (bool), use_reduce_max (bool), use_reduce_mean (bool): How vectors are
+        pooled; results are concatenated. At least one must be true.
     nO (int | None): The number of classes; None: set by the component.
-    RETURNS (Model): Documents to probabilities, shape (documents, classes).
-    RAISES (ValueError): Nothing is pooled.
+    RETURNS (Model): Maps documents to probabilities, shape (documents, classes).
+    RAISES (ValueError): All four are false.
     """
     for listener in listeners_in(tok2vec):
         guard(listener)
@@ -55,14 +57,14 @@ def build_textcat_reduce(
 
 
 def init(model: Model, X: list[Doc] | None = None, Y: Floats2d | None = None) -> None:
-    """Take the number of classes from a sample of the truth."""
+    """Infer the number of classes from a sample of the truth."""
     model.layers[0].initialize(X=sample_of(X), Y=Y)
     if Y is not None and not model.has_dim("nO"):
         model.set_dim("nO", Y.shape[1])
 
 
 def resize(model: Model, new_nO: int) -> Model:
-    """Give a model more classes, as `add_label` of a trained `textcat` asks for."""
+    """Append classes to a model, as `add_label` of a trained `textcat` requires."""
     inner = model.layers[0]
     inner.attrs["resize_output"](inner, new_nO)
     model.set_ref("output_layer", inner.get_ref("output_layer"))
@@ -71,20 +73,20 @@ def resize(model: Model, new_nO: int) -> Model:
 
 
 def forward(model: Model, docs: list[Doc], is_train: bool) -> tuple[Floats2d, Callable[[Floats2d], Any]]:
-    """Probabilities of the classes."""
+    """Predict the probabilities of the classes."""
     return leave_out(model, docs, *model.layers[0](docs, is_train))
 
 
 def rows_of_all() -> Model[list[Floats2d], list[Floats2d]]:
-    """One row of zeros for documents without any, as a maximum over nothing is an error."""
+    """Create a layer that gives documents without rows one row of zeros, as a maximum over no rows is an error."""
     return Model("rows_of_all", rows_of_all_forward)
 
 
 def rows_of_all_forward(
     model: Model, vectors: list[Floats2d], is_train: bool
 ) -> tuple[list[Floats2d], Callable[[list[Floats2d]], list[Floats2d]]]:
-    """See `rows_of_all`."""
-    # A listener gives an empty document an array without width.
+    """Add rows of zeros: the forward pass of `rows_of_all`."""
+    # A listener returns an array of width 0 for an empty document.
     width = max(rows.shape[1] for rows in vectors)
 
     def backprop(gradients: list[Floats2d]) -> list[Floats2d]:

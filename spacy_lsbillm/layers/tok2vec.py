@@ -1,4 +1,4 @@
-"""The backbone inside a component of its own, in place of a listener."""
+"""The backbone inside the component that uses it, in place of a listener."""
 
 from dataclasses import replace
 from typing import Any
@@ -16,20 +16,21 @@ ARCHITECTURE = "spacy-lsbillm.Tok2VecBiLLM.v1"
 def build_tok2vec(
     transformer: Model[list[Doc], Any], pooling: Model[Ragged, Floats2d], grad_factor: float
 ) -> Model[list[Doc], list[Floats2d]]:
-    """Nested as `Language.replace_listeners` nests it, so that what is saved after one can be loaded by the other."""
+    """Build a backbone with pooling, nested as by `Language.replace_listeners`, so that a model saved after one can be
+    loaded by the other."""
     return chain(chain(transformer, split_trf_batch()), trfs2arrays(pooling, grad_factor))
 
 
 def replace_listener(model: Model[list[Doc], Any]) -> Model[list[Doc], Any]:
-    """What stands where a listener stood: spaCy calls this with a copy of the transformer's model.
+    """Return the model that replaces a listener. spaCy calls this with a copy of the transformer's model.
 
-    The copy shares the base's weights, and stores a reference to the base: the transformer component stores it.
-    RAISES (StorageError): The pipeline stores no base to refer to.
+    The copy shares the base's weights, and stores only a reference to the base, which the transformer component stores.
+    RAISES (StorageError): The pipeline stores no base that could be referred to.
     """
     shim: Any = model.shims[0]
     if shim.settings.store_base in ("merged", "int8"):
         raise StorageError(
-            f'listeners cannot be replaced where store_base = "{shim.settings.store_base}": each would have to store a '
+            f'listeners cannot be replaced with store_base = "{shim.settings.store_base}": each would have to store a '
             'whole model. Set store_base = "copy" or "reference", or leave the component as it is.'
         )
     shim.settings = replace(shim.settings, store_base="reference")
@@ -37,7 +38,7 @@ def replace_listener(model: Model[list[Doc], Any]) -> Model[list[Doc], Any]:
 
 
 def replace_listener_cfg(transformer: dict[str, Any], listener: dict[str, Any]) -> dict[str, Any]:
-    """The config block of what `replace_listener` gives.
+    """The config block of the model that `replace_listener` returns.
 
     transformer (dict): The `model` block of the transformer component.
     listener (dict): The block of the listener that is replaced.

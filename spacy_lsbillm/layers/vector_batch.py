@@ -1,4 +1,4 @@
-"""A batch of vectors in the form that spacy-transformers' listeners take."""
+"""A batch of vectors in the form that the listeners of spacy-transformers accept."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,19 +17,19 @@ from ..alignment import Batch
 
 @dataclass
 class VectorBatch(FullTransformerBatch):
-    """The states of documents, each in one row however many windows it took: `doc_data[i]` holds those of document i as
-    an array of shape (1, tokens or pieces, width) in float32, and how tokens are aligned with them.
+    """The vectors of documents, one row per document whatever its number of windows. `doc_data[i]` has the vectors of
+    document i as a float32 array of shape (1, tokens or pieces, width), and the alignment of tokens with them.
 
-    rows_a_doc (list[int]): Of documents that are not empty, how many vectors belong to each.
+    rows_a_doc (list[int]): The number of vectors of each document that is not empty.
     """
 
     rows_a_doc: list[int] = field(default_factory=list)
 
     @classmethod
     def of_tokens(cls, vectors: Floats2d, batch: Batch) -> "VectorBatch":
-        """One vector a token, aligned one to one; a token without pieces has alignment length 0.
+        """Make a batch with one vector per token, aligned one to one; a token without pieces has alignment length 0.
 
-        vectors (Floats2d): Token after token, shape (tokens, width).
+        vectors (Floats2d): The vectors in the order of tokens, shape (tokens, width).
         """
         has_pieces = batch.pieces_a_token > 0
         doc_data = [
@@ -42,9 +42,9 @@ class VectorBatch(FullTransformerBatch):
 
     @classmethod
     def of_pieces(cls, vectors: Floats2d, batch: Batch, tokenizer: PreTrainedTokenizerFast) -> "VectorBatch":
-        """One vector a piece, and the pieces themselves, as spacy-transformers has them.
+        """Make a batch with one vector per piece and the pieces themselves, as spacy-transformers does.
 
-        vectors (Floats2d): Piece after piece, shape (pieces, width).
+        vectors (Floats2d): The vectors in the order of pieces, shape (pieces, width).
         """
         doc_data = []
         pairs = np.concatenate([[0], np.cumsum(batch.pieces_a_token)])
@@ -56,7 +56,7 @@ class VectorBatch(FullTransformerBatch):
             align = Ragged(numbers.astype("i"), batch.pieces_a_token[start:end].astype("i"))
             rows = vectors[first:last]
             if first == last:
-                # A listener takes a document without any vector for an empty one.
+                # A listener treats a document without vectors as an empty one.
                 rows = get_array_module(vectors).zeros((1, vectors.shape[1]), dtype=vectors.dtype)
             doc_data.append(_doc_data(rows, _wordpieces(batch.ids[first:last], tokenizer), align))
         align = Ragged(batch.of_piece.astype("i"), batch.pieces_a_token.astype("i"))
@@ -78,9 +78,9 @@ class VectorBatch(FullTransformerBatch):
         return made
 
     def gradient(self, arrays: list[list[Any]]) -> Tensor:
-        """Put the gradients of documents back together. Empty documents have none and are left out.
+        """Concatenate the gradients of documents. Empty documents have none and are left out.
 
-        arrays (list): For each document that is not empty, one array of shape (1, tokens or pieces, width).
+        arrays (list): One array of shape (1, tokens or pieces, width) per document that is not empty.
         RETURNS (Tensor): Shape (tokens or pieces, width).
         """
         xp = get_array_module(arrays[0][0])
@@ -89,7 +89,7 @@ class VectorBatch(FullTransformerBatch):
         )
 
     def with_gradient(self, gradient: Tensor) -> FullTransformerBatch:
-        """The form in which the model's backward pass takes a gradient.
+        """Wrap a gradient in the form that the model's backward pass accepts.
 
         gradient (Tensor): Shape (tokens or pieces, width).
         """
@@ -101,7 +101,7 @@ class VectorBatch(FullTransformerBatch):
         )
 
     def unsplit_by_doc(self, arrays: list[list[Any]]) -> FullTransformerBatch:
-        """Both in one, as spacy-transformers has it."""
+        """Concatenate and wrap the gradients of documents, under the name that spacy-transformers uses."""
         return self.with_gradient(self.gradient(arrays))
 
 

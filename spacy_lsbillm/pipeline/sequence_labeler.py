@@ -432,8 +432,8 @@ class SequenceLabeler(CalibratedComponent):
             first += len(example.predicted)
         if found and not self.loss.plain:
             raise SettingError(
-                f"{self.name!r} learns from probabilities of tags, for which class_weights, focal_gamma and "
-                f"label_smoothing are not made. Leave them out."
+                f"class_weights, focal_gamma and label_smoothing cannot be used where {self.name!r} learns from "
+                f"probabilities of tags. Leave them out."
             )
         return found
 
