@@ -1,13 +1,16 @@
-"""LoRA adapters through peft: settings, adding them to a base, reading and writing peft's own format."""
+"""LoRA adapters through peft: settings, adding them to a base, reading and writing peft's own format.
+
+peft and what it imports, bitsandbytes and torch's compiler, take seconds to import. So the functions here import it
+when an adapter is made or read, and no other module does: a pipeline without an adapter needs none of it.
+"""
 
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -18,6 +21,9 @@ from ..errors import AdapterError
 from ..values import is_flag, is_number, is_whole
 from .base import BaseSettings, making_modules, uninitialised
 from .families import find_layers
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
 
 WEIGHTS = "adapter_model.safetensors"
 # The adapter is trained in float32, whatever the dtype of the base.
@@ -89,8 +95,10 @@ class LoraSettings:
             block["target_modules"] = list(self.target_modules)
         return block
 
-    def to_peft(self, model: Any) -> LoraConfig:
+    def to_peft(self, model: Any) -> "LoraConfig":
         """The settings as peft's config for a causal language model."""
+        from peft import LoraConfig
+
         targets = self.target_modules if isinstance(self.target_modules, str) else list(self.target_modules)
         if targets == "all-linear":
             targets = _linear_in_layers(model) or targets
@@ -166,15 +174,24 @@ def check_dora(settings: LoraSettings, base: BaseSettings, device: torch.device)
         )
 
 
-def add_adapter(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:
+def add_adapter(model: PreTrainedModel, settings: LoraSettings) -> "PeftModel":
     """Add a new adapter to a base. Its update is zero until it is trained. It is in float32, whatever the dtype of the
     base."""
+    from peft import get_peft_model
+
     check_targets(model, settings)
     with making_modules:
         return get_peft_model(model, settings.to_peft(model))
 
 
-def write_adapter(model: PeftModel, folder: Path, base: BaseSettings, dtype: str = "float32") -> None:
+def is_adapted(module: nn.Module) -> bool:
+    """Whether a module is one of peft's, which holds a linear layer and its adapter."""
+    from peft.tuners.lora import LoraLayer
+
+    return isinstance(module, LoraLayer)
+
+
+def write_adapter(model: "PeftModel", folder: Path, base: BaseSettings, dtype: str = "float32") -> None:
     """Write the adapter in peft's format, with the keys of the causal-LM class and the name of the base.
 
     dtype (str): The dtype on disk, one of `ADAPTER_DTYPES`.
@@ -195,12 +212,14 @@ def write_adapter(model: PeftModel, folder: Path, base: BaseSettings, dtype: str
         save_file(state, folder / WEIGHTS, {"format": "pt"})
 
 
-def read_adapter(model: PreTrainedModel, folder: Path, settings: LoraSettings | None = None) -> PeftModel:
+def read_adapter(model: PreTrainedModel, folder: Path, settings: LoraSettings | None = None) -> "PeftModel":
     """Add a stored adapter to a base, for prediction or further training.
 
     settings (LoraSettings | None): Settings whose dropout is used in training; None: that of the stored adapter.
     RAISES (AdapterError): It cannot be read, or does not fit the base.
     """
+    from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+
     weights = folder / WEIGHTS
     try:
         config = LoraConfig.from_pretrained(str(folder))

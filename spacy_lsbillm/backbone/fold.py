@@ -13,11 +13,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from ..errors import SettingError
 from ..values import check_choice
+from .adapter import is_adapted
 from .families import decoder_of
 from .finite import check_adapter
 from .free_memory import free_memory
@@ -91,7 +91,7 @@ class Folded:
 
     def _double(self, module: nn.Module) -> nn.Module:
         """A module that shares all tensors and hooks with the given one, except those that the adapter changes."""
-        if isinstance(module, LoraLayer):
+        if is_adapted(module):
             return merged_linear(module)
         if module in self._doubles:
             return self._doubles[module]
@@ -131,7 +131,7 @@ def merged_linear(layer: Any) -> nn.Module:
 
 
 def _adapted_layers(backbone: Backbone) -> Iterator[Any]:
-    return (module for module in backbone.causal_lm.modules() if isinstance(module, LoraLayer))
+    return (module for module in backbone.causal_lm.modules() if is_adapted(module))
 
 
 def _adapter_values(backbone: Backbone) -> Tensor:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from .adapter import is_adapted
 from .fold import merged_linear
 from .int8 import Int8Linear, quantised
 from .int8_files import linear_layers
@@ -69,7 +69,7 @@ def layer_errors(backbone: Backbone, texts: Sequence[str]) -> list[LayerError]:
 def _modules(backbone: Backbone) -> dict[str, tuple[int, nn.Module]]:
     """Linear modules and peft's modules around them, but not the modules inside of the latter."""
     model: Any = backbone.causal_lm
-    wrapped = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    wrapped = {name: module for name, module in model.named_modules() if is_adapted(module)}
     found: dict[str, tuple[int, nn.Module]] = {}
     for name, (layer, module) in linear_layers(model).items():
         around = next((outer for outer in wrapped if name.startswith(f"{outer}.")), None)
@@ -78,12 +78,12 @@ def _modules(backbone: Backbone) -> dict[str, tuple[int, nn.Module]]:
 
 
 def _weight(module: Any) -> Tensor:
-    weight: Tensor = (module.get_base_layer() if isinstance(module, LoraLayer) else module).weight
+    weight: Tensor = (module.get_base_layer() if is_adapted(module) else module).weight
     return weight
 
 
 def _rounded(module: nn.Module) -> Int8Linear:
-    plain: Any = merged_linear(module) if isinstance(module, LoraLayer) else module
+    plain: Any = merged_linear(module) if is_adapted(module) else module
     weight = plain.weight.T if isinstance(plain, Conv1D) else plain.weight
     return Int8Linear(*quantised(weight.detach().float().contiguous()), plain.bias)
 

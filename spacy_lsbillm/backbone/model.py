@@ -4,10 +4,9 @@ import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -22,6 +21,9 @@ from .origin import Origin
 from .packed_mask import causal_blocks, has_windows
 from .sharing import SharedBase, over_the_same_weights
 from .unmask import unmask_layers, weigh_right
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Backbone:
         weights were rounded: it can then neither be stored in another form nor trained. Else None.
     """
 
-    model: PreTrainedModel | PeftModel
+    model: "PreTrainedModel | PeftModel"
     shared: SharedBase
     mix: ScalarMix | None
     tokenizer: PreTrainedTokenizerFast

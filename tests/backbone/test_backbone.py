@@ -153,5 +153,5 @@ def test_a_twin_shares_the_base_and_nothing_else(make_base, family):
 @pytest.mark.slow
 def test_it_is_imported_without_a_word():
     """On CPUs with AVX512-BF16 bitsandbytes asks for a package that is of no use here."""
-    done = subprocess.run([sys.executable, "-c", "import spacy_lsbillm.backbone"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", "import spacy_lsbillm.backbone, peft"], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -369,6 +369,17 @@ def test_loading_shows_no_progress(make_base, tmp_path, capfd):
         (logging.enable_progress_bar if bars else logging.disable_progress_bar)()
 
 
+@pytest.mark.slow
+def test_a_pipeline_without_an_adapter_runs_without_peft(make_base, tmp_path):
+    """Importing it takes seconds."""
+    trained(make_base(), lora=None).to_disk(tmp_path / "p")
+    script = f"import spacy, sys; doc = spacy.load({str(tmp_path / 'p')!r})({TEXTS[0]!r}); " + (
+        "print(len(doc._.trf_data.model_output.last_hidden_state), *{'peft', 'bitsandbytes'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1"]
+
+
 # More than one
 
 
