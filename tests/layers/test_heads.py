@@ -18,6 +18,8 @@ from spacy_lsbillm.errors import SettingError
 from spacy_lsbillm.layers import build_pooled_textcat
 from spacy_lsbillm.pipeline.gold_spans import gold_tags
 
+pytestmark = pytest.mark.any_stack
+
 VOCAB = spacy.blank("en").vocab
 
 

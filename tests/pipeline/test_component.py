@@ -93,6 +93,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
+@pytest.mark.any_stack
 def test_processes_are_forked_from_one_with_threads(make_base, tmp_path):
     script = tmp_path / "processes.py"
     script.write_text(PROCESSES)
