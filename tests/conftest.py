@@ -2,6 +2,7 @@
 
 import gc
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,6 +59,19 @@ def make_base(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return made[key]
 
     return make
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what slow.txt lists: of each function all but its first cases."""
+    listed = Path(__file__).with_name("slow.txt").read_text(encoding="utf8").splitlines()
+    fast = dict(line.split() for line in listed if not line.startswith("#"))
+    seen: Counter[str] = Counter()
+    for item in items:
+        function = item.nodeid.partition("[")[0]
+        seen[function] += 1
+        if seen[function] > int(fast.get(function, len(items))):
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_collection_finish() -> None:

@@ -4,10 +4,10 @@ config of a factory, where readers look for them, in signatures, in classes and 
 import inspect
 import re
 from dataclasses import MISSING, fields
-from pathlib import Path
 
 import pytest
 import spacy
+from places import REPOSITORY
 from thinc.api import Config
 
 from spacy_lsbillm import architectures
@@ -18,7 +18,7 @@ from spacy_lsbillm.pipeline import billm_transformer, sequence_labeler, span_lab
 
 pytestmark = pytest.mark.any_stack
 
-DOCS = Path(__file__).parent.parent / "docs" / "settings.md"
+DOCS = REPOSITORY / "docs" / "settings.md"
 
 FACTORIES = {"transformer": "billm_transformer", "sequence_labeler": "sequence_labeler", "textcat": "textcat"}
 

@@ -12,8 +12,8 @@ from spacy.util import fix_random_seed
 from ..record import ROOT
 
 # The tests make small models and tokenizers of all kinds, and these here are the same ones.
-if str(ROOT / "tests") not in sys.path:
-    sys.path.append(str(ROOT / "tests"))
+if str(ROOT / "tests" / "helpers") not in sys.path:
+    sys.path.append(str(ROOT / "tests" / "helpers"))
 from tiny import TEXTS, make_model
 from tokenizers_of_all_kinds import REAL_FOLDER, tokenizer_of
 
@@ -29,7 +29,7 @@ LABELS = ["CITY", "DATE", "SONG"]
 def write_base(folder: Path, kind: str, seed: int = 0, **config: Any) -> Path:
     """A tiny LLaMA with random weights under a tokenizer.
 
-    kind (str): Of the tokenizer, as `tests/tokenizers_of_all_kinds.py` names them.
+    kind (str): Of the tokenizer, as `tests/helpers/tokenizers_of_all_kinds.py` names them.
     seed (int): Of the weights.
     config (Any): What config.json says otherwise.
     RETURNS (Path): The folder.

@@ -12,8 +12,8 @@ from spacy.training import Example
 from ..record import ROOT
 
 # The same small model that the tests have.
-if str(ROOT / "tests") not in sys.path:
-    sys.path.append(str(ROOT / "tests"))
+if str(ROOT / "tests" / "helpers") not in sys.path:
+    sys.path.append(str(ROOT / "tests" / "helpers"))
 from tiny import LAYERS, SHAPE, TEXTS, make_model, make_tokenizer
 
 __all__ = ["CLASSES", "LAYERS", "LISTENER", "POSITIONS", "SPANS", "TEXTS", "examples", "make_base", "make_pipeline"]

@@ -17,6 +17,8 @@ from spacy_lsbillm.alignment.statistics import Cutting, count_pieces
 from spacy_lsbillm.errors import SettingError
 from spacy_lsbillm.layers import backbone_shim
 
+pytestmark = pytest.mark.any_stack
+
 SENTENCES = ["play some jazz by miles davis .", "it will rain .", "book a table for two in paris .", "add it now ."]
 TEXT = " ".join(SENTENCES)
 BLANK = spacy.blank("xx")

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import spacy
 from corpora import run, write_corpus
+from heads import corpus, fit, labeler
 from hypothesis import given
 from hypothesis import strategies as st
 from pipelines import build
 from spacy.tokens import Doc, DocBin, Span
-from test_heads import corpus, fit, labeler
 
 from spacy_lsbillm.analysis import right_context, right_side
 from spacy_lsbillm.errors import SettingError

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import spacy
 from corpora import run
+from heads import corpus, fit, labeler, textcat
 from hypothesis import given
 from hypothesis import strategies as st
 from pipelines import build, trained
 from spacy.tokens import Doc, DocBin
-from test_heads import corpus, fit, labeler, textcat
 from tiny import TEXTS
 
 from spacy_lsbillm.annotation import AnnotationSettings, RunSettings

@@ -2,15 +2,15 @@
 
 import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
+from places import REPOSITORY
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from spacy_lsbillm.pretraining.objectives import see_both_ways
 
-FOLDER = Path(__file__).resolve().parent.parent / "assets" / "base"
+FOLDER = REPOSITORY / "assets" / "base"
 ENCODER = FOLDER.with_name("base_mlm")
 TEXT = (
     "The river rises in the mountains in the north of the country, and flows to the south until it reaches the sea. "

@@ -5,12 +5,12 @@ It needs no spaCy, and runs on transformers 4.53 and 5.x alike.
 
 import os
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
 from backbones import PROVED, batch, load
 from backbones import family as proved
+from places import REPOSITORY
 from tiny import FAMILIES, WINDOWED
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -23,7 +23,7 @@ from spacy_lsbillm.backbone.proof import prove
 from spacy_lsbillm.backbone.proved import minor_version, shipped
 from spacy_lsbillm.errors import BaseError
 
-TABLE = Path(__file__).resolve().parent.parent / "docs" / "families.md"
+TABLE = REPOSITORY / "docs" / "families.md"
 MASKS = ["none", "all", "0011", "1000", "layers:2"]
 CASES = [(family, attention) for family in FAMILIES for attention in proved(family).attentions]
 cases = pytest.mark.parametrize(("family", "attention"), CASES)

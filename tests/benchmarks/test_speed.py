@@ -12,6 +12,7 @@ from benchmarks.speed.turns import Contestant, by_turns, ratios
 
 
 @pytest.mark.slow
+@pytest.mark.any_stack
 def test_everything_runs_on_a_tiny_base(make_base, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("benchmarks.speed.limit.TRIED", 64)
     path = tmp_path / "result.json"

@@ -3,12 +3,12 @@
 import json
 import re
 import shutil
-from pathlib import Path
 
 import pytest
 import spacy
 from corpora import run, write_config, write_corpus
 from huggingface_hub import ModelCard
+from places import SAVED
 
 import spacy_lsbillm
 from spacy_lsbillm.backbone import MaskPlan
@@ -16,8 +16,6 @@ from spacy_lsbillm.cards import write_card
 from spacy_lsbillm.cards.picture import mask_picture
 
 pytestmark = pytest.mark.any_stack
-
-SAVED = Path(__file__).parent / "fixtures" / "saved"
 
 
 def read(folder):

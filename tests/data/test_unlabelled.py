@@ -2,17 +2,17 @@
 any score."""
 
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
 import spacy
 from corpora import make_docs, run, write_config, write_corpus
+from heads import CNN
 from pipelines import GOLD, TEXTCAT, build
+from places import REPOSITORY
 from spacy.tokens import Doc, DocBin
 from spacy.training import Example
 from spacy.util import fix_random_seed, load_config, registry
-from test_heads import CNN
 from thinc.api import Adam
 from tiny import TEXTS
 
@@ -25,7 +25,7 @@ from spacy_lsbillm.training.config import training_config
 
 pytestmark = pytest.mark.any_stack
 
-CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.cfg"))
+CONFIGS = sorted((REPOSITORY / "configs").glob("*.cfg"))
 OTHERS = ["set an alarm for nine", "the weather was fine when we went there", "who sings this song"]
 LABELS = sorted({intent for _, intent in GOLD})
 POOLINGS = [None, "last", "mean", "max", "attention"]

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import spacy
 from corpora import run, write_corpus
+from heads import CNN, corpus, fit, labeler, textcat
 from pipelines import LISTENER, build
 from spacy.tokens import Doc, DocBin
 from spacy.training import Corpus, Example
 from spacy.util import fix_random_seed, registry
-from test_heads import CNN, corpus, fit, labeler, textcat
 from thinc.api import Adam, Config
 from tiny import TEXTS
 

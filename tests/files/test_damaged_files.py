@@ -23,6 +23,8 @@ from spacy_lsbillm.pretraining import PretrainingSettings, pretrain, run
 from spacy_lsbillm.pretraining.places import BEGUN
 from spacy_lsbillm.pretraining.run import Places
 
+pytestmark = pytest.mark.any_stack
+
 CPU = torch.device("cpu")
 HEADS = {"ents": {}, "spans": {"scheme": "iob2", "spans_key": "sc"}}
 

@@ -2,8 +2,8 @@
 
 import json
 from functools import cache
-from pathlib import Path
 
+from places import REPOSITORY
 from tiny import TEXTS, make_tokenizer
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from spacy_lsbillm.backbone.base import load_tokenizer
 
 # Downloaded tokenizers lie beside the checkout, where there are any.
-REAL_FOLDER = Path(__file__).resolve().parents[2] / "shared" / "tokenizers"
+REAL_FOLDER = REPOSITORY.parent / "shared" / "tokenizers"
 REAL = ["gpt2", "mistral-v1", "qwen2.5"]
 SPECIAL = ["<unk>", "<s>", "</s>"]
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]

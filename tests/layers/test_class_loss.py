@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import spacy
+from heads import CNN, corpus, fit, found, labeler
 from hypothesis import given
 from hypothesis import strategies as st
 from spacy.training import Example
-from test_heads import CNN, corpus, fit, found, labeler
 from tiny import TEXTS
 
 from spacy_lsbillm.errors import SettingError

@@ -5,12 +5,12 @@ import warnings
 import numpy as np
 import pytest
 import spacy
+from heads import CNN, corpus, fit, found, labeler, textcat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pipelines import GOLD, LISTENER, build
 from spacy.tokens import Doc, DocBin, Span
 from spacy.training import Example
-from spacy.util import fix_random_seed
 from thinc.api import Adam, Config, Model, get_current_ops
 from tiny import TEXTS
 
@@ -18,45 +18,9 @@ from spacy_lsbillm.errors import SettingError
 from spacy_lsbillm.layers import build_pooled_textcat
 from spacy_lsbillm.pipeline.gold_spans import gold_tags
 
+pytestmark = pytest.mark.any_stack
+
 VOCAB = spacy.blank("en").vocab
-CNN = {
-    "@architectures": "spacy.HashEmbedCNN.v2",
-    "pretrained_vectors": None,
-    "width": 32,
-    "depth": 2,
-    "embed_size": 300,
-    "window_size": 1,
-    "maxout_pieces": 2,
-    "subword_features": True,
-}
-
-
-def labeler(nlp, name="sequence_labeler", tok2vec=LISTENER, **config):
-    model = {"@architectures": "spacy-lsbillm.SequenceLabeler.v1", "tok2vec": tok2vec}
-    return nlp.add_pipe("sequence_labeler", name=name, config={"model": model, **config})
-
-
-def corpus(nlp, spans_key=None):
-    made = []
-    for text, (spans, intent) in zip(TEXTS, GOLD, strict=True):
-        reference = nlp.make_doc(text)
-        found = [reference.char_span(start, end, label=label) for start, end, label in spans]
-        if spans_key is None:
-            reference.set_ents(found)
-        else:
-            reference.spans[spans_key] = found
-        reference.cats = {name: float(name == intent) for name in ("book", "play", "weather")}
-        made.append(Example(nlp.make_doc(text), reference))
-    return made
-
-
-def fit(nlp, data, steps=80, rate=0.005):
-    fix_random_seed(0)
-    nlp.initialize(lambda: data)
-    optimizer = Adam(rate)
-    for _ in range(steps):
-        losses = nlp.update(data, sgd=optimizer, losses={})
-    return losses
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +29,6 @@ def trained(make_base):
     labeler(nlp)
     fit(nlp, corpus(nlp))
     return nlp
-
-
-def found(doc):
-    return [(ent.start_char, ent.end_char, ent.label_) for ent in doc.ents]
 
 
 @st.composite
@@ -604,17 +564,6 @@ def test_bad_settings(make_base):
 
 VOCAB = spacy.blank("en").vocab
 POOLINGS = ["last", "mean", "max", "attention"]
-
-
-def textcat(nlp, pooling, exclusive=True, tok2vec=LISTENER):
-    factory = "textcat" if exclusive else "textcat_multilabel"
-    model = {
-        "@architectures": "spacy-lsbillm.PooledTextCat.v1",
-        "pooling": pooling,
-        "exclusive_classes": exclusive,
-        "tok2vec": tok2vec,
-    }
-    return nlp.add_pipe(factory, name="textcat", config={"model": model})
 
 
 @pytest.mark.parametrize(

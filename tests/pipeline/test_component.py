@@ -4,13 +4,13 @@ import gc
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import spacy
 import torch
 from pipelines import LISTENER, NER, TEXTCAT, backbone, build, examples, same, train, trained, vectors
+from places import HELPERS
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 from spacy.util import fix_random_seed, registry
@@ -93,11 +93,12 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
+@pytest.mark.any_stack
 def test_processes_are_forked_from_one_with_threads(make_base, tmp_path):
     script = tmp_path / "processes.py"
     script.write_text(PROCESSES)
     command = [sys.executable, str(script), str(make_base())]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "2"}
+    environment = {**os.environ, "PYTHONPATH": str(HELPERS), "OMP_NUM_THREADS": "2"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.stdout.split() == [str(len(TEXTS))], done.stderr
 

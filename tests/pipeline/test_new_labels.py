@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import spacy
 from corpora import run
+from heads import CNN, corpus, found, labeler
 from pipelines import LISTENER, build
 from spacy.tokens import Doc, DocBin, Span
 from spacy.training import Corpus, Example
 from spacy.util import fix_random_seed
-from test_heads import CNN, corpus, found, labeler
 from thinc.api import Adam
 
 from spacy_lsbillm.data.readers import create_label_set_corpus_v1

@@ -7,16 +7,16 @@ import subprocess
 import sys
 from configparser import ConfigParser
 from importlib import import_module
-from pathlib import Path
 
 import pytest
 import spacy
 import spacy.language
 import torch
+from heads import CNN, corpus, fit, found, labeler, textcat
 from pipelines import LISTENER, build
+from places import REPOSITORY
 from spacy.tokens import DocBin
 from spacy.util import load_model_from_config, registry
-from test_heads import CNN, corpus, fit, found, labeler, textcat
 from thinc.api import Adam, reduce_mean
 from tiny import TEXTS
 
@@ -28,7 +28,6 @@ from spacy_lsbillm.training.config import MODELS, training_config
 
 pytestmark = pytest.mark.any_stack
 
-REPOSITORY = Path(__file__).parent.parent
 BASE = REPOSITORY / "assets" / "base"
 REDUCE = {f"use_reduce_{what}": True for what in ("first", "last", "max", "mean")}
 

@@ -1,17 +1,16 @@
 """Pipelines and configs that an earlier version has saved load, and predict what they did."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import spacy
+from places import SAVED
 from saved import outputs
 from spacy.schemas import ConfigSchemaTraining
 from spacy.util import load_config, load_model_from_config, registry
 from tiny import TEXTS
 
-SAVED = Path(__file__).parent / "fixtures" / "saved"
 EXPECTED = json.loads((SAVED / "expected.json").read_text(encoding="utf8"))
 
 

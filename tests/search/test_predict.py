@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 from corpora import run, write_config, write_corpus
+from heads import corpus as labelled
+from heads import fit as fit_labeler
+from heads import labeler
 from hypothesis import given
 from hypothesis import strategies as st
 from pipelines import build, same, trained, vectors
 from spacy.tokens import Span
 from spacy.util import load_config, load_model
-from test_heads import corpus as labelled
-from test_heads import fit as fit_labeler
-from test_heads import labeler
 
 from benchmarks.masks.agreement import agreement
 from spacy_lsbillm.errors import MaskError, SettingError

@@ -5,9 +5,9 @@ from itertools import product
 import numpy as np
 import pytest
 import spacy
+from heads import CNN, corpus, fit, found, labeler
 from spacy.training import Example
 from spacy.util import fix_random_seed
-from test_heads import CNN, corpus, fit, found, labeler
 from test_tagging import LABELS, as_table, is_well_formed, normalised, spans_by_hand
 from thinc.api import Adam
 from tiny import TEXTS

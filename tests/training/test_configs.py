@@ -2,11 +2,11 @@
 
 import importlib.util
 import shutil
-from pathlib import Path
 
 import pytest
 import spacy
 from corpora import quick, run, write_config, write_corpus
+from places import REPOSITORY
 from spacy.cli.init_config import fill_config
 from spacy.cli.train import train
 from spacy.util import load_config
@@ -20,7 +20,6 @@ from spacy_lsbillm.training.fitted import SIZES, fitted_to
 
 pytestmark = pytest.mark.any_stack
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.cfg"))
 # One score of each component that is not zero after some steps on a corpus that is learned by heart.
 LEARNED = {
