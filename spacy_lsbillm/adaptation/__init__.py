@@ -1,4 +1,4 @@
-"""Further training of an existing base on plain text, with its layers unmasked; without spaCy."""
+"""Further training of an existing base on plain text, with its layers unmasked. Imports no spaCy."""
 
 from .run import AdaptationPlaces, adapt
 from .settings import AdaptationSettings

@@ -7,7 +7,7 @@ from .settings import ADAPTER, CAUSAL, MLM, MNTP
 
 KINDS = {
     MNTP: "each masked piece predicted from the state before it",
-    MLM: "each masked piece predicted from the state at its own place",
+    MLM: "each masked piece predicted from the state at its own position",
     CAUSAL: "each next piece predicted",
 }
 
@@ -26,9 +26,9 @@ CARD = """---
 
 
 def model_card(name: str, record: dict[str, Any], license: str | None) -> str:
-    """What is known of an adapted base from its record; the text's licences are for its maker to add.
+    """The model card of an adapted base, from its record; the licences of the text must be added by hand.
 
-    license (str | None): Of the base.
+    license (str | None): The base's licence.
     """
     settings, held_out = record["settings"]["adaptation"], record["held_out"]
     front = {
@@ -47,7 +47,7 @@ def model_card(name: str, record: dict[str, Any], license: str | None) -> str:
         ("Training", f"{record['tokens_seen']:,} pieces, objective {settings['objective']}{masked}"),
         ("Rate, seed", f"{settings['learn_rate']}, seed {settings['seed']}"),
         ("Merged", f"{record['merge']} of the adapted weights, {1 - record['merge']:g} of the start"),
-        ("Held-out text", f"{held_out['before']:.3f} nats a predicted piece before, {held_out['after']:.3f} after"),
+        ("Held-out text", f"{held_out['before']:.3f} nats per predicted piece before, {held_out['after']:.3f} after"),
         ("Hardware and time", f"{record['hardware']}, {record['arithmetic']}, {record['seconds'] / 3600:.2f} hours"),
         ("Text", f"{', '.join(record['text'])}; held out {', '.join(record['valid']) or 'every 20th document'}"),
     ]

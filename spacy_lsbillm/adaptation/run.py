@@ -1,4 +1,4 @@
-"""A run that adapts a base: text to pieces, further training, and what is made of it: a base, or an adapter."""
+"""Running an adaptation: turning text into pieces, training the base further, and writing a base or an adapter."""
 
 import json
 import os
@@ -45,18 +45,20 @@ from .settings import ADAPTER, ALL, CAUSAL, AdaptationSettings
 from .tasks import Task, mask_piece, nats, task_of
 
 RECORD = "adaptation.json"
-# In the work folder: the score of the start, and what the text was made into.
+# Files in the work folder: the score of the start, and the pieces of the text.
 BEFORE, TRAINING, HELD_OUT, TOKENS = "before.json", "training", "held-out", ".tokens"
-# Each document with this number is held out where no text is given for that.
+# Every document with this number is held out if no held-out text is given.
 HELD_OUT_EVERY = 20
-# Of a row, where the base allows longer ones.
+# The default length of a row, if the base allows longer ones.
 LONGEST = 512
 
 
 @dataclass(frozen=True)
 class AdaptationPlaces:
-    """text (Sequence[Path]): Files or folders to train on.
-    valid (Sequence[Path]): Likewise, to hold out; without any, every 20th document of the text.
+    """The files and folders of an adaptation.
+
+    text (Sequence[Path]): Files or folders to train on.
+    valid (Sequence[Path]): Files or folders to hold out; without any, every 20th document of the text.
     output (Path): The folder of the result; it must not exist, or be empty.
     work (Path): The folder of pieces and checkpoint.
     """
@@ -69,12 +71,12 @@ class AdaptationPlaces:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is known of a run before any weight is read.
+    """What is known about a run before any weight is read.
 
     base (BaseSettings), folder (Path): The start.
     unmasked (MaskPlan): Its layers.
-    length (int): Pieces a row.
-    task (Task), mask_piece (str): What is asked.
+    length (int): Pieces per row.
+    task (Task), mask_piece (str): What the base must predict.
     steps (int): Optimizer steps.
     """
 
@@ -94,13 +96,13 @@ def adapt(
     device: torch.device,
     resume: bool = False,
 ) -> dict[str, Any]:
-    """Train a base further and write what it has become.
+    """Train a base further on plain text and write the result.
 
-    base (BaseSettings): With its `dtype` for training, and with `quantization` for an adapter alone.
-    resume (bool): Go on from the checkpoint in the work folder; from that of a finished run its result is made again,
-        with another `merge`, `output_kind` or `dtype` if those are others.
+    base (BaseSettings): With `dtype` for training; `quantization` is allowed only for an adapter.
+    resume (bool): Continue from the checkpoint in the work folder. If the run had finished, its result is written
+        again, with another `merge`, `output_kind` or `dtype` if these have changed.
     RETURNS (dict): The record that is written beside the result.
-    RAISES (SettingError, StorageError, BaseError, AdapterError, MaskError): Something does not fit; nothing was
+    RAISES (SettingError, StorageError, BaseError, AdapterError, MaskError): A setting does not fit; nothing was
         overwritten.
     """
     text, valid = text_files(places.text), text_files(places.valid)
@@ -158,15 +160,18 @@ def adapt(
 
 
 def _planned(base: BaseSettings, settings: AdaptationSettings) -> _Plan:
-    """RAISES (SettingError, BaseError, AdapterError, MaskError): Base and settings do not fit each other."""
+    """Check that base and settings fit each other.
+
+    RAISES (SettingError, BaseError, AdapterError, MaskError): They do not.
+    """
     folder = resolve_folder(base.name, base.revision)
     config = read_config(folder, base)
     stored = getattr(config, "quantization_config", None)
     if settings.train == ALL and (base.quantization or stored):
         how = f"quantization = {base.quantization!r}" if base.quantization else "its files are quantised"
         raise BaseError(
-            f"the base {base.name!r} is quantised ({how}), and train = 'all' would train weights that are not numbers "
-            f"of their own. Use train = 'lora', or a base that is not quantised."
+            f"the base {base.name!r} is quantised ({how}), so train = 'all' cannot train its weights. "
+            f"Use train = 'lora', or a base that is not quantised."
         )
     unmasked = MaskPlan.parse(settings.unmask, config.num_hidden_layers)
     if settings.objective == CAUSAL and unmasked.unmasks_any:
@@ -176,8 +181,8 @@ def _planned(base: BaseSettings, settings: AdaptationSettings) -> _Plan:
         )
     if settings.objective != CAUSAL and not unmasked.unmasks_any:
         raise SettingError(
-            f"unmask = {settings.unmask!r} unmasks no layer, and objective = {settings.objective!r} is there to get a "
-            f"base used to unmasked ones. Use \"all\", or objective = 'causal'."
+            f"unmask = {settings.unmask!r} unmasks no layer, but objective = {settings.objective!r} trains a "
+            f"base to use unmasked layers. Use \"all\", or objective = 'causal'."
         )
     longest = longest_position(config)
     length = settings.length or min(longest or LONGEST, LONGEST)
@@ -232,13 +237,13 @@ def _arrays(plan: _Plan, work: Path, text: list[Path], valid: list[Path]) -> tup
 
 
 def _trainable(plan: _Plan, settings: AdaptationSettings, device: torch.device, expected: str) -> Backbone:
-    """The base, with an adapter or with all weights its own and trainable."""
+    """The base with an adapter, or with all weights trainable and not shared."""
     torch.manual_seed(settings.seed)
     asked = BackboneSettings(plan.base, settings.unmask, settings.lora)
     backbone = load_backbone(asked, device=device, expected_fingerprint=expected)
     if settings.train == ALL:
         for parameter in backbone.model.parameters():
-            # Those of a base may be in use elsewhere in this process.
+            # The weights of a base may be shared with other users in this process.
             parameter.data = parameter.data.clone()
             parameter.requires_grad_(True)
     return backbone
@@ -257,7 +262,7 @@ def _arithmetic(device: torch.device, precision: torch.dtype) -> Iterator[None]:
 def _scorer(
     plan: _Plan, array: TokenArray, device: torch.device, precision: torch.dtype
 ) -> Callable[[Backbone], float]:
-    """The mean loss on held-out text, without dropout; always of the same masked pieces."""
+    """The mean loss on held-out text, without dropout; always with the same masked pieces."""
 
     def score(backbone: Backbone) -> float:
         def loss_of(blocks: Tensor, seed: int) -> Tensor:
@@ -275,19 +280,21 @@ def _scorer(
 
 
 def _before(work: Path, backbone: Backbone, score: Callable[[Backbone], float]) -> float:
-    """The score of the start, which is computed once a run."""
+    """The score of the start, which is computed once per run."""
     path = work / BEFORE
     if not os.path.lexists(path):
         if os.path.lexists(work / CHECKPOINT):
-            raise StorageError(f"{path}, the score before the run, is missing. Name another work folder to begin anew.")
+            raise StorageError(
+                f"{path}, the score before the run, is missing. Name another work folder to start again."
+            )
         partial = path.with_name(BEFORE + ".partial")
         partial.write_text(json.dumps({"nats": score(backbone)}) + "\n", encoding="utf8")
         put_in_place(partial, path)
     try:
         found = float(parse_json(path.read_text(encoding="utf8"))["nats"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StorageError(f"{path} cannot be read ({error}). Name another work folder to begin anew.") from error
-    print(f"held-out text before: {found:.3f} nats a predicted piece")
+        raise StorageError(f"{path} cannot be read ({error}). Name another work folder to start again.") from error
+    print(f"held-out text before: {found:.3f} nats per predicted piece")
     return found
 
 
@@ -305,13 +312,13 @@ def _train(
     weights = {name: value.data for name, value in trained.items()}
     optimizer = adamw(list(trained.values()), settings)
     progress = Progress()
-    # Whatever is there: if it is no file, that is said.
+    # Even if it is not a file, in which case reading it reports that.
     if os.path.lexists(work / CHECKPOINT):
         progress = load_checkpoint(work, settings.as_sections(), weights, optimizer)
     progress.parts += 1
 
     def loss_of(blocks: Tensor, seed: int) -> Tensor:
-        # Dropout is drawn from torch's own generator, of which a checkpoint has no state.
+        # Dropout is drawn from torch's own generator, whose state is not in checkpoints.
         torch.manual_seed(seed)
         with _arithmetic(device, precision):
             return nats(backbone, plan.task(blocks.to(device), seed))
@@ -336,7 +343,7 @@ def _train(
 def _write(
     plan: _Plan, settings: AdaptationSettings, backbone: Backbone, folder: Path, device: torch.device
 ) -> Backbone:
-    """Write the result into a new folder. RETURNS (Backbone): What was written, to score."""
+    """Write the result into a new folder. RETURNS (Backbone): The written result, to be scored."""
     if settings.output_kind == ADAPTER:
         write_adapter(backbone.model, folder, plan.base)
         return backbone
@@ -346,7 +353,7 @@ def _write(
     else:
         with TemporaryFolder() as adapter:
             write_adapter(backbone.model, adapter, plan.base)
-            # The update is a sum, so that a part of it is that part of the whole.
+            # The update is a sum, so it can be scaled.
             part = replace(settings.lora, alpha=settings.lora.alpha * (settings.merge or 1.0))
             write_model(plan.folder, stored, (adapter, part) if settings.merge else None, folder)
     backbone.tokenizer.save_pretrained(str(folder))
@@ -356,11 +363,11 @@ def _write(
 
 
 def _write_blend(stored: BaseSettings, share: float, backbone: Backbone, folder: Path) -> None:
-    """Write the start with a share of the way to the adapted weights gone."""
+    """Write the start, moved by a fraction of the way to the adapted weights."""
     model = load_base(backbone.folder, stored, torch.device("cpu"))
     adapted = dict(backbone.model.named_parameters())
     for name, start in model.named_parameters():
-        # At 0 and 1 exactly the one and the other.
+        # Exact at 0 and 1.
         blended = start.float().lerp(adapted[name].detach().to("cpu", torch.float32), share)
         start.data = blended.to(start.dtype)
     model.save_pretrained(str(folder))

@@ -1,4 +1,4 @@
-"""What decides how a base is adapted, and what is made of the result."""
+"""The settings of an adaptation and of its result."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -13,36 +13,38 @@ from ..values import is_number, is_whole
 MNTP, MLM, CAUSAL = OBJECTIVES = ("mntp", "mlm", "causal")
 ALL, LORA = TRAIN = ("all", "lora")
 BASE, ADAPTER = OUTPUT_KINDS = ("base", "adapter")
-# Highest rates, where none is given.
+# Peak learning rates, if none is given.
 RATES = {ALL: 3e-4, LORA: 1e-3}
 
 
 @dataclass(frozen=True)
 class AdaptationSettings:
-    """How a base is trained further. What is not in `as_sections` may change between the parts of a run.
+    """How a base is trained further. Settings that are not in `as_sections` may change when a run is continued.
 
     objective (str): "mntp", a masked piece from the state before it (LLM2Vec: BehnamGhader et al., 2024, section 2);
-        "mlm", from the state at its own place; "causal", each next piece.
+        "mlm", from the state at its own position; "causal", each next piece.
     unmask (str): The layers that attend in both directions, in mask notation; "" for all, with "causal" for none.
-    mask_share (float): Share of the pieces that are masked.
-    mask_piece (str | None): What stands for them; None: the tokenizer's mask token, else "_", else its unknown token.
+    mask_share (float): The fraction of the pieces that are masked.
+    mask_piece (str | None): The piece that replaces them; None: the tokenizer's mask token, else "_", else its unknown
+        token.
     train (str): "all" weights, or "lora", an adapter.
     lora (LoraSettings | None): With "lora"; None for its defaults.
-    tokens (int): Pieces to train on. More than the text has are further rounds, each in another order.
-    length (int | None): Pieces a row; None: as many as the base has positions, at most 512.
-    batch (int): Rows an optimizer step.
-    micro_batch (int): Rows a forward pass; the gradients of the passes of a step are added up.
-    learn_rate (float): The highest, after `warmup_steps`; a cosine leads from there to `final_rate` times as much. 0:
+    tokens (int): Number of pieces to train on. If the text has fewer, it is repeated, each time in another order.
+    length (int | None): Pieces per row; None: as many as the base has positions, at most 512.
+    batch (int): Rows per optimizer step.
+    micro_batch (int): Rows per forward pass; the gradients of the passes of a step are summed.
+    learn_rate (float): The peak rate, after `warmup_steps`; a cosine leads from there to `final_rate` times as much. 0:
         that of `RATES`.
     weight_decay (float), beta2 (float): AdamW's; only matrices decay.
-    grad_clip (float): The largest norm of all gradients together.
-    precision (str): Of the arithmetic; what is trained is float32. "auto" is bfloat16 where the hardware has it.
+    grad_clip (float): The maximum norm of all gradients together.
+    precision (str): Dtype of the arithmetic; trained weights are in float32. "auto" is bfloat16 if the hardware
+        supports it.
     checkpoint_every (int): Steps between checkpoints, which are also the points of the learning curve.
-    seed (int): Of the order of the rows, the masked pieces, the adapter and dropout.
-    merge (float): How much of the result is the adapted weights, the rest being the start: 1 for them alone, 0 for the
-        start.
-    output_kind (str): "base", a folder like any base's; "adapter", with "lora" peft's.
-    dtype (str): In which the base is stored; "auto" for that of the start.
+    seed (int): Seed of the order of the rows, the masked pieces, the adapter and dropout.
+    merge (float): The weight of the adapted weights in the result, the rest being the start: 1 for the adapted weights
+        alone, 0 for the start.
+    output_kind (str): "base", a folder like that of any base; "adapter", with "lora", in peft's format.
+    dtype (str): The dtype in which the base is stored; "auto" for that of the start.
     """
 
     objective: str = MNTP
@@ -85,7 +87,7 @@ class AdaptationSettings:
             self._check(name, is_whole(value) and value >= 0, "a whole number of at least 0")
         self._check("length", self.length is None or (is_whole(self.length) and self.length >= 4), "at least 4 pieces")
         self._check(
-            "mask_share", is_number(self.mask_share) and 0 < self.mask_share < 1, "a number between 0 and 1, not those"
+            "mask_share", is_number(self.mask_share) and 0 < self.mask_share < 1, "a number above 0 and below 1"
         )
         for name, high in (("learn_rate", 1), ("final_rate", 1), ("weight_decay", 10), ("merge", 1)):
             value = getattr(self, name)
@@ -103,11 +105,11 @@ class AdaptationSettings:
         if self.output_kind == ADAPTER and (self.train != LORA or self.merge != 1):
             raise SettingError(
                 f'output_kind = "adapter" is not allowed with train = {self.train!r} and merge = {self.merge}: an '
-                f'adapter is what train = "lora" makes, and is whole. Use output_kind = "base", or "lora" and 1.0.'
+                f'adapter needs train = "lora" and merge = 1.0. Use these, or output_kind = "base".'
             )
         if self.lora is not None and self.lora.use_dora and 0 < self.merge < 1:
             raise SettingError(
-                f"merge = {self.merge} is not allowed with lora.use_dora: such an adapter is no sum. Use 0 or 1."
+                f"merge = {self.merge} is not allowed with lora.use_dora: such an adapter cannot be scaled. Use 0 or 1."
             )
 
     def _check(self, name: str, good: bool, allowed: str) -> None:
@@ -115,16 +117,17 @@ class AdaptationSettings:
             raise SettingError(f"{name} = {getattr(self, name)!r} is not allowed: it must be {allowed}.")
 
     def as_sections(self) -> dict[str, dict[str, Any]]:
-        """What decides the training, for a checkpoint and the record."""
+        """The settings that decide the training, for a checkpoint and the record."""
         decisive = {one.name for one in fields(self) if not one.metadata and one.name != "lora"}
         adaptation = {name: value for name, value in asdict(self).items() if name in decisive}
         return {"adaptation": adaptation, "lora": self.lora.as_block() if self.lora else {}}
 
     @classmethod
     def read(cls, given: Mapping[str, Any], lora: Mapping[str, Any]) -> "AdaptationSettings":
-        """
-        given (Mapping): Settings by name, but for the adapter's.
-        lora (Mapping): Those; empty for none.
-        RAISES (SettingError, AdapterError, MaskError): One is unknown or out of its range.
+        """Read settings by name.
+
+        given (Mapping): The settings, except those of the adapter.
+        lora (Mapping): The adapter's; empty for none.
+        RAISES (SettingError, AdapterError, MaskError): One is unknown or out of range.
         """
         return cls(**given, lora=LoraSettings.read(lora) if lora else None)

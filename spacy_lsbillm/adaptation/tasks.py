@@ -1,4 +1,4 @@
-"""What a base is asked while it is adapted: rows of text in which documents stay apart, and what is to be predicted."""
+"""What a base must predict while it is adapted, from rows of text in which documents are separate."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ BLANK = "_"
 
 @dataclass(frozen=True)
 class Question:
-    """Rows with what is asked of them.
+    """Rows with the pieces to predict.
 
-    ids (Tensor): What the model reads, shape (rows, length).
-    positions (Tensor): The place of each piece in its document, the same shape.
-    chosen (Tensor): True for the states that are asked, the same shape.
+    ids (Tensor): The input of the model, shape (rows, length).
+    positions (Tensor): The position of each piece in its document, shape (rows, length).
+    chosen (Tensor): True for the states that must predict a piece, shape (rows, length).
     answers (Tensor): The pieces that they should predict, row by row.
     """
 
@@ -35,9 +35,9 @@ Task = Callable[[Tensor, int], Question]
 
 
 def task_of(objective: str, share: float, mask_id: int, end: int, special: Sequence[int]) -> Task:
-    """The task of an objective.
+    """Create the task of an objective.
 
-    share (float), mask_id (int): How much is masked, and by which piece.
+    share (float), mask_id (int): The fraction of masked pieces, and the piece that replaces them.
     end (int): The piece that ends a document.
     special (Sequence[int]): Pieces that are never masked.
     """
@@ -62,7 +62,7 @@ def task_of(objective: str, share: float, mask_id: int, end: int, special: Seque
 
 
 def positions_of(ids: Tensor, end: int) -> Tensor:
-    """The place of each piece in its document, or in the part of it that is in the row; shape (rows, length)."""
+    """The position of each piece in its document, or in the part of it that is in the row; shape (rows, length)."""
     places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
     begins = torch.zeros_like(ids, dtype=torch.bool)
     begins[:, 1:] = ids[:, :-1] == end
@@ -70,10 +70,10 @@ def positions_of(ids: Tensor, end: int) -> Tensor:
 
 
 def drawn(allowed: Tensor, share: float, seed: int) -> Tensor:
-    """Draw a share of the allowed places of each row, at least one if there is one.
+    """Draw a fraction of the allowed positions of each row, at least one if there is one.
 
-    allowed (Tensor): Shape (rows, length).
-    RETURNS (Tensor): The same shape, true for those drawn.
+    allowed (Tensor): Boolean, shape (rows, length).
+    RETURNS (Tensor): Boolean, the same shape.
     """
     # Drawn on the CPU, so that devices agree.
     draws = torch.rand(allowed.shape, generator=torch.Generator().manual_seed(seed)).to(allowed.device)
@@ -91,15 +91,15 @@ def nats(backbone: Backbone, question: Question) -> Tensor:
     else:
         ids, real, chosen = one_a_row(ids, positions, chosen)
         logits = backbone.logits(ids, real, None, chosen)
-    # Rows without a place that may be masked: nothing is asked, and nothing learnt.
+    # Rows without a position that may be masked: nothing to predict, and nothing to learn.
     total = torch.nn.functional.cross_entropy(logits.float(), question.answers, reduction="sum")
     return total / max(1, len(question.answers))
 
 
 def one_a_row(ids: Tensor, positions: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Give each document a row of its own, padded on the right, for families that cannot tell them apart in one.
+    """Give each document its own row, padded on the right, for families that cannot separate documents in a row.
 
-    RETURNS (tuple): Pieces, 1 for those that are no padding, and the chosen ones, in the same order as before.
+    RETURNS (tuple): Pieces, 1 for those that are not padding, and the chosen ones, in the same order as before.
     """
     place = positions.flatten()
     row = (place == 0).cumsum(0) - 1
@@ -111,15 +111,15 @@ def one_a_row(ids: Tensor, positions: Tensor, chosen: Tensor) -> tuple[Tensor, T
 
 
 def mask_piece(tokenizer: PreTrainedTokenizerFast, named: str | None) -> int:
-    """The piece that stands for masked ones: the one named, else the tokenizer's mask token, else "_" as LLM2Vec has it
-    for LLaMA, else the unknown token.
+    """The piece that replaces masked ones: the one named, else the tokenizer's mask token, else "_" as LLM2Vec uses for
+    LLaMA, else the unknown token.
 
-    RAISES (SettingError): The one named is none, or there is no such piece.
+    RAISES (SettingError): The named one is not a piece, or there is no such piece.
     """
     known = tokenizer.get_vocab()
     if named is not None:
         if named not in known:
-            raise SettingError(f"mask_piece = {named!r} is no piece of the base's tokenizer, such as {BLANK!r}.")
+            raise SettingError(f"mask_piece = {named!r} is not a piece of the base's tokenizer, such as {BLANK!r}.")
         return int(known[named])
     for piece in (tokenizer.mask_token, BLANK, tokenizer.unk_token):
         if piece is not None and piece in known:

@@ -1,4 +1,4 @@
-"""Windows packed into rows, rows of similar length in micro-batches, and the way back from their states to tokens."""
+"""Packing windows into rows and rows of similar length into micro-batches, and mapping their states back to tokens."""
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -17,12 +17,12 @@ from .windows import Windows, cut_windows
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What goes through the model at once.
+    """The input of one forward pass.
 
     ids (ndarray): Padded on the right, shape (rows, length).
     mask (ndarray): 1 for a piece, 0 for padding, shape (rows, length).
-    positions (ndarray | None): The place of each piece in its window, which is how the windows of a row are told
-        apart; 0 for padding, shape (rows, length). None: each row holds one window, and with `row` above 0 no padding.
+    positions (ndarray | None): The position of each piece in its window, which separates the windows of a row; 0 for
+        padding, shape (rows, length). None: each row holds one window, and if `row` is above 0 there is no padding.
     """
 
     ids: np.ndarray
@@ -32,11 +32,10 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class Share:
-    """What one micro-batch gives to the rows of the result.
+    """Which state rows of a micro-batch are summed into which rows of the result.
 
-    slots (ndarray): Rows of the micro-batch's states, laid one after the other as (rows * length, width); shape
-        (pairs,).
-    sizes (ndarray): How many of them go into each of `targets`, shape (targets,).
+    slots (ndarray): Rows of the micro-batch's states, flattened to (rows * length, width); shape (pairs,).
+    sizes (ndarray): The number of slots that go into each of `targets`, shape (targets,).
     targets (ndarray): Rows of the result, each once, shape (targets,).
     """
 
@@ -47,15 +46,15 @@ class Share:
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch of documents as the backbone takes it, and how its states become token vectors.
+    """A batch of documents as input of the backbone, with the mapping of its states to token vectors.
 
     micro_batches (list): Together they hold each window once.
     ids (ndarray): Vocabulary ids of the documents' pieces, shape (pieces,).
-    slot_of_piece (ndarray): The row of each piece in the micro-batches' states, laid one after the other as
+    slot_of_piece (ndarray): The row of each piece in the concatenated states of the micro-batches, each flattened to
         (windows * length, width); shape (pieces,).
-    of_piece (ndarray): For each token in turn the numbers of its pieces, shape (pairs,).
-    pieces_a_token (ndarray): Shape (tokens,).
-    pieces_a_doc (list[int]), tokens_a_doc (list[int]): One entry a document.
+    of_piece (ndarray): The numbers of each token's pieces, token by token, shape (pairs,).
+    pieces_a_token (ndarray): The number of pieces per token, shape (tokens,).
+    pieces_a_doc (list[int]), tokens_a_doc (list[int]): The numbers of pieces and tokens per document.
     """
 
     micro_batches: list[MicroBatch]
@@ -68,19 +67,20 @@ class Batch:
 
     @property
     def slots(self) -> np.ndarray:
-        """For each token in turn the rows of its pieces in the states, shape (pairs,)."""
+        """The rows of each token's pieces in the states, token by token, shape (pairs,)."""
         return self.slot_of_piece[self.of_piece]
 
     def shares_of_tokens(self) -> Iterator[Share]:
-        """What each micro-batch gives to the tokens' sums, in turn."""
+        """For each micro-batch, the states that are summed into token vectors."""
         return self._shares(self.slots, np.repeat(np.arange(len(self.pieces_a_token)), self.pieces_a_token))
 
     def shares_of_pieces(self) -> Iterator[Share]:
-        """What each micro-batch gives to the pieces, in turn."""
+        """For each micro-batch, the states that become piece vectors."""
         return self._shares(self.slot_of_piece, np.arange(len(self.ids)))
 
     def _shares(self, slots: np.ndarray, targets: np.ndarray) -> Iterator[Share]:
-        """slots (ndarray), targets (ndarray): Pairs of a row of all states and a row of the result, sorted by that."""
+        """slots (ndarray), targets (ndarray): Pairs of a row of all states and a row of the result, sorted by the
+        former."""
         ends = np.cumsum([part.ids.size for part in self.micro_batches])
         part_of = np.searchsorted(ends, slots, side="right")
         order = np.argsort(part_of, kind="stable")
@@ -105,18 +105,18 @@ def make_batch(
     white_space: str = TEXT,
     repeat: int = 0,
 ) -> Batch:
-    """Cut documents into pieces, the pieces into windows, pack these into rows, and sort the rows into micro-batches by
-    length.
+    """Cut documents into pieces and the pieces into windows, pack these into rows, and group rows of similar length
+    into micro-batches.
 
-    window (int): Pieces a window, special ones counted.
-    overlap (int): Pieces that neighbouring windows share at the least; twice the context of `get_spans`, or more.
-    max_items (int): Pieces a micro-batch, padding counted; a single window may exceed it.
-    pass_cost (int): What a pass through the model costs beside its pieces, in pieces.
-    row (int): Windows share a row up to this many pieces. 0: each has a row of its own.
-    white_space (str): What the tokenizer is shown of white space, see `show`.
-    repeat (int): Copies of a window's pieces that go before those whose states count, in the same window: a causal
-        layer so sees the whole window (sequence repetition, arXiv 2601.17585, section 3). Special pieces are not
-        repeated, and there is nothing between the copies. `window` counts one copy.
+    window (int): Pieces per window, including special ones.
+    overlap (int): Minimum pieces that neighbouring windows share; at least twice the context of `get_spans`.
+    max_items (int): Maximum pieces per micro-batch, including padding; a single window may exceed it.
+    pass_cost (int): The fixed cost of a forward pass, in pieces.
+    row (int): Windows share a row of up to this many pieces. 0: each window has its own row.
+    white_space (str): How white space is shown to the tokenizer, see `show`.
+    repeat (int): Copies of a window's pieces before the ones whose states are used, in the same window: so a causal
+        layer sees the whole window (sequence repetition, arXiv 2601.17585, section 3). Special pieces are not repeated,
+        and nothing separates the copies. `window` counts one copy.
     """
     pieces = cut_pieces(tokenizer, docs, get_spans, white_space)
     windows = cut_windows(pieces.lengths, window - len(special), overlap, pieces.before, pieces.after)
@@ -146,7 +146,7 @@ def _micro_batches(
     """The micro-batches, longest rows first, and the row of each piece in their states."""
     head = len(special.prefix)
     inner = windows.ends - windows.starts
-    # All copies of a window's pieces; those of the last begin at `last`.
+    # All copies of a window's pieces; those of the last copy begin at `last`.
     body, last = inner * (repeat + 1), inner * repeat
     lengths = body + len(special)
     row_of, offsets = pack(lengths, row)
@@ -180,7 +180,7 @@ def _micro_batches(
         mask[cell] = 1
         positions = np.zeros_like(block)
         positions[cell] = place
-        # Where rows are shared, and where there is padding, as transformers makes the mask of that index by index.
+        # Only if rows are shared or padded, as transformers builds the mask of positions index by index.
         placed = len(chosen) > end - start or (row > 0 and len(cell) < block.size)
         kept = inside & (column >= last[window])
         kept &= (piece >= windows.keep_starts[window]) & (piece < windows.keep_ends[window])
@@ -192,11 +192,11 @@ def _micro_batches(
 
 
 def pack(lengths: np.ndarray, row: int) -> tuple[np.ndarray, np.ndarray]:
-    """Put windows into rows: into what is left of a row goes the longest window that fits.
+    """Assign windows to rows: the longest window that fits goes into the rest of a row.
 
-    lengths (ndarray): Of the windows, shape (windows,).
-    row (int): Pieces a row. A longer window has one of its own, which is as long as it is.
-    RETURNS (tuple): The row of each window and where it begins in that, both of shape (windows,).
+    lengths (ndarray): Pieces per window, shape (windows,).
+    row (int): Pieces per row. A longer window gets its own row, of its length.
+    RETURNS (tuple): The row of each window and its start in the row, both of shape (windows,).
     """
     short = np.flatnonzero(2 * lengths <= row) if row else np.zeros(0, dtype=np.int64)
     if not len(short):
@@ -217,17 +217,17 @@ def pack(lengths: np.ndarray, row: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def cut_passes(lengths: np.ndarray, max_items: int, pass_cost: int) -> list[tuple[int, int]]:
-    """Split rows, sorted by length, into passes that are padded to their longest row, at the least total cost: padded
-    pieces, and `pass_cost` for each pass. Dynamic programming over the rows.
+    """Split rows, sorted by length, into passes that are padded to their longest row, at the lowest total cost of
+    padded pieces plus `pass_cost` per pass. Dynamic programming over the rows.
 
-    lengths (ndarray): Of the rows, the longest first, shape (rows,).
-    max_items (int): Pieces a pass, padding counted; a single row may exceed it.
-    pass_cost (int): What a pass costs beside its pieces, in pieces.
+    lengths (ndarray): Pieces per row, the longest first, shape (rows,).
+    max_items (int): Maximum pieces per pass, including padding; a single row may exceed it.
+    pass_cost (int): The fixed cost of a pass, in pieces.
     RETURNS (list): Start and end of each pass, counted in rows.
     """
     best = np.zeros(len(lengths) + 1)
     start_of = np.zeros(len(lengths) + 1, dtype=np.int64)
-    # The first row with which a pass may begin that ends where the loop is: it never moves back.
+    # The first possible start of a pass that ends at the current row: it never decreases.
     first = 0
     for end in range(1, len(lengths) + 1):
         while first < end - 1 and lengths[first] * (end - first) > max_items:

@@ -1,4 +1,4 @@
-"""The document around a span: pieces that go through the model with it, while their own vectors are made elsewhere."""
+"""The document around a span: pieces that are processed with it, but whose own vectors come from other windows."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ SpanGetter = Callable[[Iterable[Doc]], list[list[Span]]]
 
 @dataclass(frozen=True)
 class ContextSpans:
-    """A span getter whose spans are seen with what stands around them in their document.
+    """A span getter whose spans are processed together with their surroundings in the document.
 
-    spans (SpanGetter): Gives spans that cover each document, one after the other.
-    context (int): Pieces on both sides of a span, as far as the document has them. 0: a span is seen alone.
+    spans (SpanGetter): Returns spans that cover each document, one after the other.
+    context (int): Pieces on each side of a span, as far as the document has them. 0: spans without context.
     """
 
     spans: SpanGetter
@@ -29,42 +29,47 @@ class ContextSpans:
             )
 
     def __call__(self, docs: Iterable[Doc]) -> list[list[Span]]:
-        """The spans alone, as any span getter gives them."""
+        """The spans without context, like any span getter."""
         return self.spans(docs)
 
 
 def context_of(get_spans: SpanGetter) -> int:
-    """The pieces of the document that a span getter's spans are seen with, on each side."""
+    """The pieces of context on each side of a span getter's spans."""
     return get_spans.context if isinstance(get_spans, ContextSpans) else 0
 
 
 def create_context_spans_v1(context: int = 64, spans: SpanGetter | None = None) -> SpanGetter:
-    """Spans that are seen with the document around them: pieces on both sides are computed, and the vectors of their
-    tokens come from the windows in which they are no context.
+    """Create a span getter whose spans see the document around them: pieces on both sides are computed too, and the
+    vectors of their tokens come from the windows in which they are not context.
 
     context (int): Pieces on each side.
     spans (Callable | None): A registered span getter whose spans cover each document, one after the other, such as
         "spacy-transformers.doc_spans.v1". None: sentences.
-    RAISES (SettingError): The context is no whole number of at least 0.
+    RAISES (SettingError): The context is not a whole number of at least 0.
     """
     return ContextSpans(spans or sentence_spans, context)
 
 
 def sentence_spans(docs: Iterable[Doc]) -> list[list[Span]]:
-    """RAISES (SettingError): A document has no sentence boundaries."""
+    """The sentences of documents.
+
+    RAISES (SettingError): A document has no sentence boundaries.
+    """
     try:
         return [list(doc.sents) for doc in docs]
     except ValueError as error:
         raise SettingError(
-            "a document has no sentence boundaries, and sentences are what is seen in context. Put a component that "
+            "a document has no sentence boundaries, but sentences are needed for context_spans. Put a component that "
             'sets them, such as "sentencizer", before the transformer, and for training name it in '
             "annotating_components of [training]; or give context_spans other spans."
         ) from error
 
 
 def check_cover(docs: Sequence[Doc], spans: Sequence[Sequence[Span]]) -> None:
-    """RAISES (SettingError): The spans of a document leave out some of it or overlap, so that a token would have no
-    window, or two, in which it is no context."""
+    """Check that spans cover their documents, so that each token has exactly one window in which it is not context.
+
+    RAISES (SettingError): The spans of a document leave a gap or overlap.
+    """
     for doc, found in zip(docs, spans, strict=True):
         place = 0
         for span in found:
@@ -75,7 +80,7 @@ def check_cover(docs: Sequence[Doc], spans: Sequence[Sequence[Span]]) -> None:
             if place == len(doc):
                 continue
         raise SettingError(
-            f"spans in context must cover each document, one after the other: those of {doc.text[:60]!r} leave out or "
-            f"have twice what follows its token {place}. Give strided_spans a stride that is its window, or set "
+            f"spans with context must cover each document, one after the other: those of {doc.text[:60]!r} leave out "
+            f"or repeat what follows its token {place}. Give strided_spans a stride that equals its window, or set "
             f"context = 0."
         )

@@ -15,24 +15,25 @@ from ..errors import SettingError
 from .context import SpanGetter, check_cover, context_of
 from .white_space import TEXT, Shown, code_points, is_white, show
 
-# After a call of the tokenizer with more pieces than this, memory is given back to the system.
+# After a tokenizer call with more pieces than this, memory is returned to the system.
 MANY_PIECES = 100_000
 
 
 @dataclass(frozen=True)
 class SpecialPieces:
-    """What the tokenizer puts before and after a text, such as LLaMA's start token. Each window gets them."""
+    """The pieces that the tokenizer puts before and after a text, such as LLaMA's start token. Each window gets
+    them."""
 
     prefix: np.ndarray
     suffix: np.ndarray
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerFast, add_bos_token: bool | None = None) -> "SpecialPieces":
-        """Found by asking, as tokenizers have no common way to tell.
+        """Find the special pieces by tokenizing a text, as tokenizers have no common interface for them.
 
-        add_bos_token (bool | None): Whether a text begins with the tokenizer's start token, whatever the tokenizer does
-            by itself. None: as it does.
-        RAISES (SettingError): The tokenizer names no start token.
+        add_bos_token (bool | None): Whether a text begins with the tokenizer's start token, whatever the tokenizer's
+            own default is. None: the tokenizer's default.
+        RAISES (SettingError): The tokenizer has no start token.
         """
         bare = tokenizer("a", add_special_tokens=False)["input_ids"]
         full = tokenizer("a", add_special_tokens=True)["input_ids"]
@@ -42,15 +43,15 @@ class SpecialPieces:
             begin = tokenizer.bos_token_id
             if begin is None:
                 raise SettingError(
-                    f"add_bos_token = {str(add_bos_token).lower()} is not allowed with this base: its tokenizer names "
-                    f'no start token. Leave it null, or name one as "bos_token" in the base\'s tokenizer_config.json.'
+                    f"add_bos_token = {str(add_bos_token).lower()} is not allowed with this base: its tokenizer has no "
+                    f'start token. Leave it null, or name one as "bos_token" in the base\'s tokenizer_config.json.'
                 )
             prefix = [begin] * add_bos_token + [piece for piece in prefix if piece != begin]
         return cls.from_lists(prefix, suffix)
 
     @classmethod
     def from_lists(cls, prefix: Sequence[int], suffix: Sequence[int]) -> "SpecialPieces":
-        """Of vocabulary ids."""
+        """The special pieces with the given vocabulary ids."""
         return cls(np.array(prefix, dtype=np.int64), np.array(suffix, dtype=np.int64))
 
     def __len__(self) -> int:
@@ -62,11 +63,10 @@ class Pieces:
     """The pieces of a batch of documents, one span after the other.
 
     ids (ndarray): Vocabulary ids, shape (pieces,).
-    starts (ndarray), ends (ndarray): Characters of each piece, counted through the batch, shape (pieces,). Documents
-        are one character apart in this count. They may overlap, and a piece that stands for no character is empty.
-    lengths (ndarray): Pieces a span, shape (spans,).
-    before (ndarray | int), after (ndarray | int): Pieces of the document on both sides of a span that it is seen with,
-        shape (spans,).
+    starts (ndarray), ends (ndarray): The characters of each piece, counted through the batch, with one character
+        between documents; shape (pieces,). Pieces may overlap, and one that stands for no character is empty.
+    lengths (ndarray): Pieces per span, shape (spans,).
+    before (ndarray | int), after (ndarray | int): Pieces of context on both sides of a span, shape (spans,).
     """
 
     ids: np.ndarray
@@ -80,12 +80,12 @@ class Pieces:
 def cut_pieces(
     tokenizer: PreTrainedTokenizerFast, docs: Sequence[Doc], get_spans: SpanGetter, white_space: str = TEXT
 ) -> Pieces:
-    """Cut the spans of documents into pieces, all in one call of the tokenizer, without special tokens. Spans that are
-    seen in context are cut out of the pieces of their document.
+    """Cut the spans of documents into pieces, all in one call of the tokenizer, without special tokens. Spans with
+    context are cut out of the pieces of their document.
 
-    white_space (str): What the tokenizer is shown of white space, see `show`.
-    RETURNS (Pieces): Their characters as the tokenizer gives them, gaps closed.
-    RAISES (SettingError): Spans in context do not cover the documents.
+    white_space (str): How white space is shown to the tokenizer, see `show`.
+    RETURNS (Pieces): With the tokenizer's characters, gaps closed.
+    RAISES (SettingError): Spans with context do not cover the documents.
     """
     spans, context = get_spans(docs), context_of(get_spans)
     if not context:
@@ -96,8 +96,8 @@ def cut_pieces(
 
 
 def _in_context(whole: Pieces, docs: Sequence[Doc], spans: Sequence[Sequence[Span]], context: int) -> Pieces:
-    """The pieces of whole documents as those of spans that cover them. A piece that reaches from one span into the next
-    is the next one's."""
+    """Divide the pieces of whole documents among spans that cover them. A piece that crosses from one span into the
+    next belongs to the next."""
     doc_ends = np.cumsum(whole.lengths)
     doc_starts = doc_ends - whole.lengths
     of_doc = np.repeat(np.arange(len(docs)), [len(found) for found in spans])
@@ -117,7 +117,7 @@ def _cut_spans(
 ) -> Pieces:
     spans: list[Span] = []
     shifts: list[int] = []
-    # By position, as one document may stand in a batch twice.
+    # By position, as the same document may occur twice in a batch.
     for base, doc_spans in zip(doc_bases(docs).tolist(), spans_of, strict=True):
         spans.extend(doc_spans)
         shifts.extend(base + span.start_char for span in doc_spans)
@@ -133,7 +133,7 @@ def _cut_spans(
     ids = np.fromiter(chain.from_iterable(encoded["input_ids"]), dtype=np.int64, count=lengths.sum())
     offsets = np.array(list(chain.from_iterable(encoded["offset_mapping"])), dtype=np.int64).reshape(-1, 2)
     del encoded
-    # Counted through the texts, which are one character apart.
+    # Counted through the texts, with one character between them.
     text_starts = np.cumsum([0, *(len(text) + 1 for text in texts)])[:-1]
     offsets = _in_the_text(shown, offsets, lengths)
     starts, ends = _close_gaps(texts, *(offsets + np.repeat(text_starts, lengths)[:, None]).T)
@@ -144,10 +144,10 @@ def _cut_spans(
 
 
 def _in_the_text(shown: Sequence[Shown], offsets: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Characters of the texts, from those of the texts as they were shown.
+    """Map characters of the texts as shown to the tokenizer to characters of the original texts.
 
     offsets (ndarray): Start and end of each piece, shape (pieces, 2).
-    lengths (ndarray): Pieces of each text, shape (texts,).
+    lengths (ndarray): Pieces per text, shape (texts,).
     """
     ends = np.cumsum(lengths)
     for one, start, end in zip(shown, ends - lengths, ends, strict=True):
@@ -157,21 +157,23 @@ def _in_the_text(shown: Sequence[Shown], offsets: np.ndarray, lengths: np.ndarra
 
 
 def _return_memory() -> None:
-    """glibc keeps what a tokenizer frees, as it is in small blocks: 350 MB after a text of a million words."""
+    """Return freed memory to the system. glibc keeps what a tokenizer frees, as it is in small blocks: 350 MB after a
+    text of a million words."""
     if sys.platform == "linux":
-        # Other C libraries have no such function.
+        # Other C libraries lack this function.
         with suppress(AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
 
 
 def _close_gaps(texts: Sequence[str], starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Give characters that no piece covers to a piece beside them. There are two reasons for such gaps:
+    """Assign characters that no piece covers to a neighbouring piece. Such gaps have two causes:
 
-    A normaliser that composes characters (NFC, NFKC) leaves the combining ones, which are now part of a letter, without
-    a piece: they go to the pieces of the character before them. Some tokenizers (`trim_offsets`) and normalisers leave
-    out spaces: these go to the pieces that start right after them, as in the tokenizers that count spaces.
+    A normaliser that composes characters (NFC, NFKC) leaves the combining ones, now part of another character, without
+    a piece: they are assigned to the pieces of the character before them. Some tokenizers (`trim_offsets`) and
+    normalisers skip spaces: these are assigned to the pieces that start right after them, as in tokenizers that include
+    spaces.
 
-    texts (Sequence): Counted as joined by one character.
+    texts (Sequence): Counted as if joined by one character.
     starts (ndarray), ends (ndarray): Characters of each piece, shape (pieces,).
     RETURNS (tuple): New starts and ends.
     """
@@ -183,24 +185,25 @@ def _close_gaps(texts: Sequence[str], starts: np.ndarray, ends: np.ndarray) -> t
     space = is_white(code_points(joined))
     before_gap = np.flatnonzero(covered | ~space)
     after_gap = np.append(np.flatnonzero(covered | space), len(joined))
-    # A start moves to behind the last character that is no lost space, an end to the first that is no lost mark.
+    # A start moves back to the last character that is not a lost space, an end forward to the first that is not a lost
+    # mark.
     new_starts = np.append(-1, before_gap)[np.searchsorted(before_gap, starts)] + 1
     new_ends = np.where(ends > starts, after_gap[np.searchsorted(after_gap, ends)], ends)
     return new_starts, new_ends
 
 
 def _covered(size: int, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """RETURNS (ndarray): Whether some piece covers a character, shape (size,), boolean."""
+    """Whether a piece covers each character. RETURNS (ndarray): Shape (size,), boolean."""
     change = np.bincount(starts, minlength=size + 1) - np.bincount(ends, minlength=size + 1)
     return np.cumsum(change)[:size] > 0
 
 
 def align(docs: Sequence[Doc], pieces: Pieces) -> tuple[np.ndarray, np.ndarray]:
-    """Which pieces belong to which token: those that share a character with it. A piece that covers nothing but the
-    space between two tokens belongs to none: it says nothing of either, and would thin out their mean.
+    """Find the pieces of each token: those that share a character with it. A piece that covers only the space between
+    two tokens belongs to none, as its state would dilute their means.
 
-    RETURNS (tuple): The pieces' numbers, token by token, shape (pairs,); and how many each token has, shape (tokens,),
-        the tokens counted through the batch.
+    RETURNS (tuple): The pieces' numbers, token by token, shape (pairs,); and the number of pieces per token, shape
+        (tokens,), the tokens counted through the batch.
     """
     bases = doc_bases(docs)
     spread = [doc.to_array(["IDX", "LENGTH"]).astype(np.int64).reshape(-1, 2) for doc in docs]
@@ -213,7 +216,7 @@ def align(docs: Sequence[Doc], pieces: Pieces) -> tuple[np.ndarray, np.ndarray]:
     first = np.searchsorted(token_ends, pieces.starts, side="right")
     last = np.searchsorted(token_starts, pieces.ends, side="left")
     counts = np.where(pieces.ends > pieces.starts, np.maximum(last - first, 0), 0)
-    # A piece that covers several tokens stands once for each of them.
+    # A piece that covers several tokens is listed once for each of them.
     of_piece = np.repeat(np.arange(len(counts)), counts)
     within = np.arange(len(of_piece)) - np.repeat(np.cumsum(counts) - counts, counts)
     of_token = np.repeat(first, counts) + within
@@ -221,13 +224,13 @@ def align(docs: Sequence[Doc], pieces: Pieces) -> tuple[np.ndarray, np.ndarray]:
 
 
 def doc_bases(docs: Sequence[Doc]) -> np.ndarray:
-    """Where each document's characters start in a count through the batch."""
+    """The start of each document in a character count through the batch."""
     sizes = np.array([0, *(_size(doc) + 1 for doc in docs)], dtype=np.int64)
     return np.cumsum(sizes)[:-1]
 
 
 def _size(doc: Doc) -> int:
-    """Characters of a document, without building its text."""
+    """The number of characters of a document, without building its text."""
     if not len(doc):
         return 0
     last = doc[-1]

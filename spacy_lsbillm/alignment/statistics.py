@@ -1,4 +1,4 @@
-"""How a base's tokenizer cuts a corpus: pieces a token, windows, padding, and spans that end inside a piece."""
+"""How a base's tokenizer cuts a corpus: pieces per token, windows, padding, and spans that end inside a piece."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -20,19 +20,20 @@ N_EXAMPLES = 5
 
 @dataclass(frozen=True)
 class Cutting:
-    """How documents are cut and batched.
+    """How documents are cut into pieces and windows, and batched.
 
-    tokenizer (PreTrainedTokenizerFast): The base's.
-    special (SpecialPieces): What it puts around a text.
-    get_spans (SpanGetter): The parts of documents that are tokenised on their own.
-    window (int), overlap (int): In pieces, the special ones counted in `window`.
-    batch_size (int): Documents a batch.
-    white_space (str): What the tokenizer is shown of white space.
-    max_items (int): Pieces that go through the model at once.
-    pass_cost (int): What a pass of the model costs beside its pieces, in pieces.
-    row (int): Short windows share rows of this many pieces; 0: each has one of its own.
-    without_embedding (tuple[str, ...]): Added words that the base has no embedding for. `tokenizer` is without them.
-    repeat (int): Copies of a window's pieces before those whose states count.
+    tokenizer (PreTrainedTokenizerFast): The base's tokenizer.
+    special (SpecialPieces): The pieces that it puts around a text.
+    get_spans (SpanGetter): The parts of documents that are tokenised separately.
+    window (int), overlap (int): In pieces; `window` includes the special ones.
+    batch_size (int): Documents per batch.
+    white_space (str): How white space is shown to the tokenizer.
+    max_items (int): Maximum pieces per forward pass.
+    pass_cost (int): The fixed cost of a forward pass, in pieces.
+    row (int): Short windows share rows of this many pieces; 0: each has its own row.
+    without_embedding (tuple[str, ...]): Added words for which the base has no embedding. They are removed from
+        `tokenizer`.
+    repeat (int): Copies of a window's pieces before the ones whose states are used.
     """
 
     tokenizer: PreTrainedTokenizerFast
@@ -51,9 +52,10 @@ class Cutting:
 
 @dataclass
 class SpanBoundaries:
-    """Starts and ends of annotated spans, and how many fall inside a piece that covers several tokens.
+    """The starts and ends of annotated spans, and how many are inside a piece that covers several tokens.
 
-    The tokens on both sides of such a boundary get the state of that piece, so that nothing tells them apart there.
+    The tokens on both sides of such a boundary get the state of the same piece, so that they cannot be distinguished
+    there.
     """
 
     spans: int = 0
@@ -64,18 +66,19 @@ class SpanBoundaries:
 
 @dataclass
 class PieceStatistics:
-    """Sums over a corpus, to which `add` adds a batch.
+    """Totals over a corpus. `add` adds a batch.
 
-    pieces_a_token (ndarray): How many tokens have 0, 1, 2 … pieces. A piece that covers several tokens counts for each.
-    pieces (int): All that the tokenizer gives, special ones not counted.
-    longest_token (str): The one with most pieces.
+    pieces_a_token (ndarray): The number of tokens with 0, 1, 2 … pieces. A piece that covers several tokens counts for
+        each.
+    pieces (int): The number of pieces, without special ones.
+    longest_token (str): The token with the most pieces.
     without_pieces, unknown (Counter): Texts of tokens without a piece, and of pieces with the unknown id.
-    without_embedding (Counter): Added words that the base has no embedding for.
+    without_embedding (Counter): Added words for which the base has no embedding.
     longest_doc (int): Pieces of the longest document.
     long_docs (int): Documents with a part that is longer than a window.
-    long_doc_windows (int): The windows that those take.
-    items, padding (int): Places in the batches of the model, and those of them that are padding.
-    boundaries (dict): `SpanBoundaries` by where the spans stand: "doc.ents", or 'doc.spans["sc"]'.
+    long_doc_windows (int): The number of windows in those documents.
+    items, padding (int): Positions in the batches of the model, and how many of them are padding.
+    boundaries (dict): `SpanBoundaries` by the place of the spans: "doc.ents", or 'doc.spans["sc"]'.
     """
 
     docs: int = 0
@@ -109,15 +112,15 @@ class PieceStatistics:
 
     @property
     def tokens(self) -> int:
-        """All tokens of the corpus."""
+        """The number of tokens in the corpus."""
         return int(self.pieces_a_token.sum())
 
     def quantile(self, share: float) -> int:
-        """The number of pieces that at least this share of the tokens do not exceed."""
+        """The number of pieces that at least this fraction of the tokens do not exceed."""
         return int(np.searchsorted(np.cumsum(self.pieces_a_token), share * self.tokens))
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything as numbers, strings, lists and dicts."""
+        """All statistics as numbers, strings, lists and dicts."""
         tokens, most = self.tokens, len(self.pieces_a_token) - 1
         mean = float(self.pieces_a_token @ np.arange(most + 1)) / tokens if tokens else 0.0
         return {
@@ -157,7 +160,7 @@ class PieceStatistics:
     def _add_unknown(self, docs: Sequence[Doc], pieces: Pieces, unknown: int | None) -> None:
         if unknown is None or not (places := np.flatnonzero(pieces.ids == unknown)).size:
             return
-        # The characters of a batch are counted with one between documents, as in `Pieces`.
+        # Characters of a batch are counted with one between documents, as in `Pieces`.
         text = "\n".join(doc.text for doc in docs)
         self.unknown.update(text[pieces.starts[i] : pieces.ends[i]].strip() for i in places)
 
@@ -222,9 +225,9 @@ def count_pieces(docs: Iterable[Doc], cutting: Cutting) -> PieceStatistics:
 
 
 def inside_a_piece(of_piece: np.ndarray, counts: np.ndarray, n_pieces: int) -> np.ndarray:
-    """Which boundaries between tokens fall inside a piece.
+    """Find the boundaries between tokens that are inside a piece.
 
-    of_piece (ndarray), counts (ndarray): What `align` returns: pieces token by token, and how many each token has.
+    of_piece (ndarray), counts (ndarray): What `align` returns: pieces token by token, and the number per token.
     RETURNS (ndarray): For each token whether its start is such a boundary, and false at the end, shape (tokens + 1,).
     """
     of_token = np.repeat(np.arange(len(counts)), counts)
@@ -233,7 +236,7 @@ def inside_a_piece(of_piece: np.ndarray, counts: np.ndarray, n_pieces: int) -> n
     np.minimum.at(first, of_piece, of_token)
     np.maximum.at(last, of_piece, of_token)
     several = last > first
-    # One more piece is open from its second token on, one less after its last.
+    # A piece is open from its second token on, and no longer after its last.
     change = np.bincount(first[several] + 1, minlength=len(counts) + 1) - np.bincount(
         last[several] + 1, minlength=len(counts) + 1
     )

@@ -1,8 +1,8 @@
-"""What the tokenizer is shown of white space.
+"""How white space is shown to the tokenizer.
 
-A word's pieces depend on what stands before it: most tokenizers put the blank into the piece, so that a word behind a
-line break, a tab or nothing has other pieces than in a sentence. Where training never had such text, the vectors of
-all words around it are then others, too. So a tokenizer may be shown each run of white space in one form.
+The pieces of a word depend on what precedes it: most tokenizers include the blank in the piece, so that a word after a
+line break, a tab or nothing has other pieces than within a sentence. If the training data have no such text, the
+vectors of all words around it differ, too. Therefore each run of white space can be shown to the tokenizer in one form.
 """
 
 import re
@@ -15,13 +15,13 @@ from spacy.tokens import Doc
 from ..values import check_choice
 
 CHOICES = TEXT, LINES, BLANK = "text", "lines", "blank"
-# Of new pipelines, and of those that were trained before there was a choice.
+# The setting of new pipelines, and that of pipelines trained before the setting existed.
 DEFAULT, FORMER = LINES, TEXT
-# U+3000 is the last of Unicode's white space.
+# U+3000 is the last white space of Unicode.
 WHITE_SPACE = np.array([code for code in range(0x3001) if chr(code).isspace()], dtype=np.uint32)
 LINE_BREAKS = np.array([code for code in WHITE_SPACE if len(f"a{chr(code)}b".splitlines()) > 1], dtype=np.uint32)
 A_BLANK, A_LINE_BREAK, RETURN = ord(" "), ord("\n"), ord("\r")
-# As many as mean something: a new line, and a new paragraph.
+# The maximum number of line breaks with a meaning: a new line, and a new paragraph.
 MOST_BREAKS = 2
 # Anything but single blanks between words.
 UNUSUAL = re.compile(r"^\s|\s\s|[^\S ]|\s$")
@@ -29,11 +29,11 @@ UNUSUAL = re.compile(r"^\s|\s\s|[^\S ]|\s$")
 
 @dataclass(frozen=True)
 class Shown:
-    """A text as the tokenizer is shown it.
+    """A text as it is shown to the tokenizer.
 
-    text (str): What the tokenizer gets.
+    text (str): The text that the tokenizer receives.
     places (ndarray | None): Where each of its characters begins in the original text, and the end of that; shape
-        (characters + 1,). White space at the ends, which it lacks, so belongs to its first and its last character.
+        (characters + 1,). White space that was removed from the ends belongs to its first and its last character.
         None: it is the original text.
     """
 
@@ -42,24 +42,26 @@ class Shown:
 
 
 def check_white_space(choice: str | None) -> None:
-    """RAISES (SettingError): There is no such choice."""
+    """Validate the setting `white_space`.
+
+    RAISES (SettingError): It is not one of the choices.
+    """
     if choice is not None:
         check_choice("white_space", choice, CHOICES, also="; or null")
 
 
 def trained_white_space(asked: str | None, recorded: str | None) -> str:
-    """What a trained pipeline's tokenizer is shown: what it was in training, unless the config says otherwise, which is
-    warned of.
+    """The setting for a trained pipeline: that of training, unless the config overrides it, which gives a warning.
 
-    asked (str | None): By the config.
-    recorded (str | None): In training; None: there was no choice then.
-    RAISES (SettingError): The record has another choice than this version knows.
+    asked (str | None): The setting in the config.
+    recorded (str | None): The setting in training; None: the setting did not exist then.
+    RAISES (SettingError): The recorded setting is unknown to this version.
     """
     check_white_space(recorded)
     before = recorded or FORMER
     if asked not in (None, before):
         warnings.warn(
-            f"this pipeline was trained with white_space = {before!r}, and is loaded with {asked!r}: results differ "
+            f"this pipeline was trained with white_space = {before!r}, but is loaded with {asked!r}: results differ "
             f"where a text has more than single blanks between its words.",
             stacklevel=3,
         )
@@ -72,7 +74,7 @@ def is_word(doc: Doc) -> np.ndarray:
 
 
 def code_points(text: str) -> np.ndarray:
-    """The characters of a text as numbers, shape (characters,)."""
+    """The code points of a text, shape (characters,)."""
     return np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
 
 
@@ -82,11 +84,11 @@ def is_white(codes: np.ndarray) -> np.ndarray:
 
 
 def show(text: str, choice: str) -> Shown:
-    """What the tokenizer gets of a text.
+    """The text that the tokenizer receives.
 
-    choice (str): "text": the text as it is. "blank": each run of white space between two words as one blank, and none
-        at the ends of the text unless it is nothing else. "lines": the same, but a run with a line break in it as that
-        and a blank, or two line breaks and a blank if it has more.
+    choice (str): "text": the text unchanged. "blank": each run of white space between two words as one blank, and none
+        at the ends of the text unless it consists of nothing else. "lines": the same, but a run with a line break as a
+        line break and a blank, or two line breaks and a blank if it has several.
     """
     if choice == TEXT or not UNUSUAL.search(text):
         return Shown(text)
@@ -100,26 +102,26 @@ def show(text: str, choice: str) -> Shown:
     kept[: words[0]] = kept[words[-1] + 1 :] = False
     places = np.flatnonzero(kept)
     ends = np.append(places[1:], len(codes))
-    # Each place turns into one character, but a run with line breaks into these and a blank.
+    # Each run becomes one character, or line breaks and a blank if it contains line breaks.
     breaks = _line_breaks(codes, begins)[places] if choice == LINES else np.zeros(len(places), dtype=np.int64)
     sizes = breaks + 1
     number = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     last = number == np.repeat(breaks, sizes)
     shown = np.where(white[places], A_BLANK, codes[places]).repeat(sizes)
     shown[~last] = A_LINE_BREAK
-    # The line breaks have the characters of the run, and the blank behind them has none.
+    # The line breaks get the characters of the run, and the blank after them gets none.
     begin = np.where(last & (number > 0), ends.repeat(sizes), places.repeat(sizes) + number)
     begin[0] = 0
     return Shown(shown.astype("<u4").tobytes().decode("utf-32-le"), np.append(begin, ends[-1]))
 
 
 def _line_breaks(codes: np.ndarray, begins: np.ndarray) -> np.ndarray:
-    """How many line breaks a run of white space is shown with, at its first character; 0 elsewhere.
+    """The number of line breaks with which a run of white space is shown, at its first character; 0 elsewhere.
 
-    codes (ndarray), begins (ndarray): All characters, and which of them begin a run; shape (characters,).
+    codes (ndarray), begins (ndarray): All characters, and whether they begin a run; shape (characters,).
     """
     broken = np.isin(codes, LINE_BREAKS)
-    # A carriage return and the line feed behind it are one.
+    # A carriage return followed by a line feed counts as one.
     broken[1:] &= ~((codes[1:] == A_LINE_BREAK) & (codes[:-1] == RETURN))
     run = np.cumsum(begins)
     counts = np.bincount(run[broken], minlength=run[-1] + 1)

@@ -7,11 +7,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Windows:
-    """What the model sees at once. All arrays have the shape (windows,) and count pieces through the batch.
+    """The pieces that the model processes together. All arrays have the shape (windows,) and count pieces through the
+    batch.
 
-    starts, ends: The pieces that a window holds.
-    keep_starts, keep_ends: Those whose states are taken from it. Each piece is kept from exactly one window: of two
-        that overlap, the one in which it stands further from the edge; of two spans' windows, that of its own span.
+    starts, ends: The pieces in a window.
+    keep_starts, keep_ends: The pieces whose states are taken from it. Each piece is taken from exactly one window: of
+        two that overlap, the one in which it is further from the edge; of windows of two spans, that of its own span.
     """
 
     starts: np.ndarray
@@ -23,14 +24,13 @@ class Windows:
 def cut_windows(
     lengths: np.ndarray, size: int, overlap: int, before: np.ndarray | int = 0, after: np.ndarray | int = 0
 ) -> Windows:
-    """Cover spans of pieces with windows: as few as will do, of equal length, so that no piece is in two of them that
-    need not be.
+    """Cover spans of pieces with windows: as few as possible, of equal length, with as little overlap as possible.
 
-    lengths (ndarray): Pieces a span, shape (spans,).
-    size (int): Pieces a window, special ones not counted.
-    overlap (int): Pieces that two neighbours share at the least, below `size`, and not below `before` + `after`.
-    before (ndarray | int), after (ndarray | int): Pieces around a span that its first and last window hold and do not
-        keep, shape (spans,).
+    lengths (ndarray): Pieces per span, shape (spans,).
+    size (int): Pieces per window, without special ones.
+    overlap (int): Minimum pieces that neighbouring windows share, below `size`, and at least `before` + `after`.
+    before (ndarray | int), after (ndarray | int): Pieces of context around a span that its first and last window hold
+        but do not keep, shape (spans,).
     """
     before, after = (np.broadcast_to(around, lengths.shape) for around in (before, after))
     seen = lengths + before + after

@@ -1,4 +1,4 @@
-"""Confidence that means something: probabilities, thresholds and guarantees for the heads of a trained pipeline."""
+"""Meaningful confidence: probabilities, thresholds and guarantees for the heads of a trained pipeline."""
 
 from .curves import Fitted, fit
 from .evidence import Evidence

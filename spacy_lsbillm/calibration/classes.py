@@ -12,7 +12,7 @@ from ..tagging import Calibration, Curve
 from .curves import FOLDS, NEAR, NO_BETTER, STEPS, TO_NONE, Fitted, fit
 from .evidence import Evidence
 
-# Probabilities are taken for no smaller than this.
+# Probabilities are clipped to this minimum.
 TINY = 1e-30
 
 
@@ -27,13 +27,13 @@ def has_exclusive_classes(pipe: TextCategorizer) -> bool:
 
 
 def evidence_of_classes(pipe: TextCategorizer, docs: Sequence[Doc], gold: Sequence[Doc]) -> Evidence | None:
-    """What a classifier says of documents before any calibration: a candidate per document and class.
+    """What a classifier predicts for documents before any calibration: one candidate per document and class.
 
-    The best candidates are each document's most probable class where classes exclude each other, else all. Documents
-    without a class that the head knows are left out in the first case, and classes that a document was not annotated
-    for in the second.
+    If classes are exclusive, the best candidates are each document's most probable class, and documents without a class
+    that the head knows are left out. Otherwise all candidates are best ones, and classes for which a document was not
+    annotated are left out.
 
-    docs (Sequence[Doc]): Ready for the head.
+    docs (Sequence[Doc]): Documents as input of the head.
     gold (Sequence[Doc]): The annotated documents, in the same order.
     RETURNS (Evidence | None): None if no document has annotation.
     """
@@ -83,7 +83,7 @@ def probabilities_of_classes(evidence: Evidence, fitted: Fitted, exclusive: bool
 
 
 def set_curves(pipe: TextCategorizer, fitted: Fitted) -> None:
-    """Give a classifier the curves that were found for it."""
+    """Set the fitted curves of a classifier."""
     if has_exclusive_classes(pipe):
         calibration = ClassCalibration(temperature=1 / fitted.curve.a)
     else:
@@ -93,7 +93,7 @@ def set_curves(pipe: TextCategorizer, fitted: Fitted) -> None:
 
 
 def _fit_temperature(evidence: Evidence) -> Fitted:
-    """The temperature with the smallest log loss, where it is better than none on documents held out of five folds."""
+    """The temperature with the smallest log loss, if it improves the log loss of held-out documents in five folds."""
     scores = _scores(evidence)
     truth = evidence.right.reshape(scores.shape).argmax(axis=1)
     top, fold = scores.argmax(axis=1), np.arange(len(scores)) % FOLDS
@@ -113,13 +113,13 @@ def _fit_temperature(evidence: Evidence) -> Fitted:
 
 
 def _scores(evidence: Evidence) -> np.ndarray:
-    """Shape (documents, classes), up to a number that each row may have more or less, which softmax takes away."""
+    """Scores of shape (documents, classes), each row up to an additive constant, which softmax removes."""
     return np.log(np.clip(evidence.score, TINY, None)).reshape(evidence.gold.shape)
 
 
 def _slope(scores: np.ndarray, truth: np.ndarray) -> float:
-    """1 / T, by Newton's method on the log loss of softmax(scores / T), which is convex in it. It is drawn to 1 as by
-    `TO_NONE` documents, so that few documents change little."""
+    """1 / T, by Newton's method on the log loss of softmax(scores / T), which is convex in it. It is drawn to 1 with
+    the weight of `TO_NONE` documents, so that few documents change little."""
     of_truth = scores[np.arange(len(scores)), truth]
     slope = 1.0
     for _ in range(STEPS):
@@ -127,7 +127,7 @@ def _slope(scores: np.ndarray, truth: np.ndarray) -> float:
         mean = (p * scores).sum(axis=1)
         gradient = (mean - of_truth).sum() + TO_NONE * (slope - 1)
         curvature = ((p * scores**2).sum(axis=1) - mean**2).sum() + TO_NONE
-        # No further than to half or double at once: far from the minimum a step may be too long.
+        # At most half or double per step: far from the minimum a step may be too long.
         new = float(np.clip(slope - gradient / curvature, slope / 2, slope * 2))
         slope, before = new, slope
         if abs(slope - before) <= NEAR:

@@ -1,4 +1,4 @@
-"""Which curve makes probabilities of a head's scores, and its numbers."""
+"""Choosing and fitting the curve that turns a head's scores into probabilities."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,31 +9,31 @@ from ..tagging import Calibration, Curve
 from ..tagging.confidence import EDGE
 from .evidence import Evidence
 
-# Each curve as a linear map from its own numbers to a, b and c of `Curve`, and the numbers that change nothing.
+# Each curve as a linear map from its own parameters to a, b and c of `Curve`, and the parameters that change nothing.
 FAMILIES = {
     "none": (np.zeros((3, 0)), np.zeros(0)),
     "temperature": (np.array([[1.0], [1.0], [0.0]]), np.array([1.0])),
     "Platt": (np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), np.array([1.0, 0.0])),
     "beta": (np.eye(3), np.array([1.0, 1.0, 0.0])),
 }
-# How strongly a curve is drawn to no change, and one of a label to that of all: so many spans' worth.
+# How strongly a curve is drawn to no change, and a label's curve to that of all labels: the weight of this many spans.
 TO_NONE, TO_ALL = 1.0, 5.0
 # A label with fewer spans has no curve of its own.
 LEAST_OF_LABEL = 50
 FOLDS = 5
 STEPS, NEAR = 100, 1e-8
-# A log loss that is smaller by no more than this is as good.
+# Log losses that differ by no more than this count as equal.
 NO_BETTER = 1e-6
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What came out.
+    """The chosen curves and how they were chosen.
 
     kind (str): "none", "temperature", "Platt" or "beta".
-    per_label (bool): Whether labels with enough spans have one of their own.
+    per_label (bool): Whether labels with enough spans have their own curve.
     curve (Curve), by_label (dict[str, Curve]): The curves.
-    losses (dict[str, float]): The mean log loss of each choice where documents were held out.
+    losses (dict[str, float]): The mean log loss of each choice on held-out documents.
     held_out (ndarray[float64]): The probability of each written span by curves fitted without its document.
     """
 
@@ -46,14 +46,14 @@ class Fitted:
 
     @property
     def in_words(self) -> str:
-        """For a report."""
+        """The choice in words, for a report."""
         if self.kind == "none":
             return "no curve, as none is better"
         return f"{self.kind}, {len(self.by_label)} labels of their own" if self.per_label else self.kind
 
 
 def fit(written: Evidence) -> Fitted:
-    """The curve with the smallest log loss on documents held out; of two that are as good, the one with fewer numbers.
+    """Choose the curve with the smallest log loss on held-out documents; of equal ones, that with fewer parameters.
 
     written (Evidence): Spans that a head writes.
     """
@@ -76,7 +76,7 @@ def fit(written: Evidence) -> Fitted:
 
 
 def log_loss(probabilities: np.ndarray, right: np.ndarray) -> float:
-    """The mean of -ln of what was given to what is."""
+    """The mean negative log-probability of the true outcomes."""
     p = np.clip(probabilities, EDGE, 1 - EDGE)
     return float(-np.where(right, np.log(p), np.log1p(-p)).mean())
 
@@ -113,12 +113,12 @@ def _features(scores: np.ndarray) -> np.ndarray:
 
 def _curve(numbers: np.ndarray) -> Curve:
     a, b, c = numbers.tolist()
-    # One that falls would turn the order of spans round.
+    # A falling curve would reverse the order of spans.
     return Curve(max(a, 0.0), max(b, 0.0), c)
 
 
 def _newton(features: np.ndarray, right: np.ndarray, start: np.ndarray, strength: float) -> np.ndarray:
-    """Logistic regression that is drawn to where it starts, by Newton's method with halved steps."""
+    """Logistic regression with a penalty on the distance from the start, by Newton's method with step halving."""
     sign = np.where(right, -1.0, 1.0)
 
     def loss(numbers: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""What heads say of annotated documents, and what is right."""
+"""The predictions of heads on annotated documents, and which of them are right."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from ..pipeline.gold_spans import characters_of_gold
 from ..pipeline.label_sets import annotated_in
 from ..tagging import Spans
 
-# Spans that are less probable are no candidates. Models are surer than they should be, so that gold spans are among
-# those of 1 in 10,000; lower than this, there are ever more candidates and hardly more gold.
+# Less probable spans are not candidates. Models are overconfident, so that gold spans are among those with 1 in 10,000;
+# a lower value adds ever more candidates and hardly any gold spans.
 FLOOR = 1e-6
 
 
@@ -20,12 +20,13 @@ FLOOR = 1e-6
 class Evidence:
     """All candidates of a head in some documents.
 
-    labels (tuple[str, ...]): Of the head.
-    gold (ndarray[int64]): How many gold spans each document has with each label; shape (documents, labels). Of a
-        classifier: 1 for its gold classes.
-    unknown (int): Gold spans with labels that the head does not have; they are in nothing else.
-    document (ndarray[int64]), label (ndarray[int64]): Of each candidate; shape (candidates,), as of all that follows.
-    score (ndarray[float64]): Its probability as the model gives it.
+    labels (tuple[str, ...]): The labels of the head.
+    gold (ndarray[int64]): The number of gold spans per document and label; shape (documents, labels). For a classifier:
+        1 for its gold classes.
+    unknown (int): The number of gold spans with labels that the head does not have; they are counted nowhere else.
+    document (ndarray[int64]), label (ndarray[int64]): Document and label of each candidate; shape (candidates,), as all
+        that follows.
+    score (ndarray[float64]): Its probability by the uncalibrated model.
     right (ndarray[bool]): Whether it is a gold span.
     best (ndarray[bool]): Whether it is one of those that the head writes.
     """
@@ -40,16 +41,16 @@ class Evidence:
     best: np.ndarray
 
     def where(self, chosen: np.ndarray) -> "Evidence":
-        """Some of the candidates, of the same documents.
+        """A selection of the candidates, with the same documents.
 
-        chosen (ndarray[bool]): Which.
+        chosen (ndarray[bool]): True for candidates to keep.
         """
         parts = (self.document, self.label, self.score, self.right, self.best)
         return Evidence(self.labels, self.gold, self.unknown, *(part[chosen] for part in parts))
 
     @property
     def written(self) -> "Evidence":
-        """The best ones alone."""
+        """Only the candidates that the head writes."""
         return self.where(self.best)
 
 
@@ -59,12 +60,12 @@ def evidence_of_spans(
     references: Sequence[Doc],
     least: float | None,
 ) -> Evidence | None:
-    """What a head says of documents, before any calibration it has.
+    """What a head predicts for documents, without its calibration.
 
-    docs (Sequence[Doc]): Ready for the head.
-    references (Sequence[Doc]): The annotated documents, in the same order; those without annotation are left out. Of
-        labels that a document was not annotated for, no span is right or wrong.
-    least (float | None): The probability of a candidate at the least; None: only spans that are written.
+    docs (Sequence[Doc]): Documents as input of the head.
+    references (Sequence[Doc]): The annotated documents, in the same order; those without annotation are left out. Spans
+        with labels for which a document was not annotated are neither right nor wrong, and left out.
+    least (float | None): The minimum probability of a candidate; None: only spans that are written.
     RETURNS (Evidence | None): None if no document has annotation.
     """
     of_all = [characters_of_gold(doc, pipe.spans_key) for doc in references]
@@ -103,12 +104,12 @@ def evidence_of_spans(
 
 
 def _keys(spans: Spans, labels: tuple[str, ...]) -> np.ndarray:
-    """One number a span."""
+    """One number per span, unique to its place and label."""
     return (spans.start << 32 | (spans.end - spans.start)) * len(labels) + spans.label
 
 
 def joined(parts: Sequence[Evidence]) -> Evidence:
-    """The evidence of several batches of documents, in their order."""
+    """The evidence of several batches of documents, in order."""
     firsts = np.cumsum([0, *(len(part.gold) for part in parts)])
     document = np.concatenate([part.document + first for part, first in zip(parts, firsts, strict=False)])
     rest = (np.concatenate([getattr(part, name) for part in parts]) for name in ("label", "score", "right", "best"))

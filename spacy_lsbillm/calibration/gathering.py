@@ -1,4 +1,4 @@
-"""What the heads of a pipeline say of annotated documents."""
+"""Collecting the predictions of a pipeline's heads on annotated documents."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -17,13 +17,13 @@ BATCH = 128
 def gather(
     nlp: Language, heads: Iterable[str], examples: Iterable[Example], least: float | None = FLOOR
 ) -> dict[str, Evidence]:
-    """What heads say of documents, before any calibration they have; documents go through the rest of the pipeline
-    once.
+    """Collect what heads predict for documents, without their calibration. Documents go through the rest of the
+    pipeline once.
 
     heads (Iterable[str]): The names of components that can be calibrated.
-    examples (Iterable[Example]): A document is left out for heads whose annotation it has not.
-    least (float | None): The probability of a candidate span at the least; None: only spans that are written.
-    RETURNS (dict): By head, those for which a document has annotation.
+    examples (Iterable[Example]): A document is left out for heads for which it has no annotation.
+    least (float | None): The minimum probability of a candidate span; None: only spans that are written.
+    RETURNS (dict): By head, for heads for which some document has annotation.
     """
     heads = list(heads)
     parts: dict[str, list[Evidence]] = {name: [] for name in heads}

@@ -1,7 +1,7 @@
-"""How low candidates must reach for a recall that is guaranteed, in the mean or with some confidence.
+"""The lowest score of a candidate for a guaranteed recall, in expectation or with some confidence.
 
-The loss of a document is the share of its gold spans that are missed. Both bounds hold for documents that are drawn as
-those of the development set were, and only for those that have gold spans: the others lose nothing in any case.
+The loss of a document is the fraction of its gold spans that are missed. Both bounds hold for documents from the same
+distribution as the development set, and only for those with gold spans: the others lose nothing in any case.
 """
 
 from dataclasses import dataclass
@@ -12,23 +12,24 @@ import numpy as np
 from ..errors import DataError, in_short
 from .evidence import FLOOR, Evidence
 
-# Scores of the same span differ by rounding from batch to batch: thresholds are lower by this part.
+# Scores of the same span differ by rounding from batch to batch: thresholds are lowered by this fraction.
 MARGIN = 1e-4
-# No more documents than this are advised.
+# The maximum number of documents that is recommended.
 MOST = 10**7
 
 
 @dataclass(frozen=True)
 class Guarantee:
-    """What is promised.
+    """A guaranteed recall.
 
-    recall (float): The share of gold spans of a document that are among the candidates.
-    delta (float | None): The probability that the mean over all documents is below it, over draws of the development
-        set; None: the mean is at least that much over draws of both.
+    recall (float): The fraction of a document's gold spans that are among the candidates.
+    delta (float | None): The probability, over draws of the development set, that the mean recall over all documents is
+        lower; None: the expectation over draws of development set and documents is at least `recall`.
     threshold (dict[str, float]): The lowest score of a candidate, by label.
-    documents (dict[str, int]): How many with gold spans it rests on: by label, or "" for all labels together.
-    found (dict[str, float]): The mean recall in them, by the same.
-    per_document (float): Candidates a document there, of all that were looked at.
+    documents (dict[str, int]): The number of documents with gold spans on which it is based: by label, or "" for all
+        labels together.
+    found (dict[str, float]): The mean recall in these documents, with the same keys.
+    per_document (float): Candidates per document there, over all documents.
     """
 
     recall: float
@@ -40,13 +41,13 @@ class Guarantee:
 
 
 def guarantee(evidence: Evidence, recall: float, delta: float | None = None, per_label: bool = False) -> Guarantee:
-    """The highest threshold that keeps the promise.
+    """Find the highest threshold with a guaranteed recall.
 
-    recall (float): To be reached, below 1.
-    delta (float | None): With None conformal risk control (Angelopoulos et al., arXiv 2208.02814), else Learn-then-Test
+    recall (float): The recall to guarantee, below 1.
+    delta (float | None): None: conformal risk control (Angelopoulos et al., arXiv 2208.02814); else Learn-then-Test
         (Angelopoulos et al., arXiv 2110.01052) with its Hoeffding-Bentkus test.
-    per_label (bool): For each label on its own (with a delta: with that confidence for each, not for all at once).
-    RAISES (DataError): There are too few documents, or the model gives too little to what it should find.
+    per_label (bool): For each label separately (with a delta: with that confidence for each, not for all at once).
+    RAISES (DataError): There are too few documents, or the model gives gold spans too low probabilities.
     """
     groups = {label: evidence.label == i for i, label in enumerate(evidence.labels)} if per_label else {}
     thresholds: dict[str, float] = {}
@@ -66,7 +67,7 @@ def guarantee(evidence: Evidence, recall: float, delta: float | None = None, per
 
 
 def recalls(evidence: Evidence, threshold: dict[str, float]) -> np.ndarray:
-    """The recall of candidates from thresholds on, of each document that has gold spans.
+    """The recall of candidates above thresholds, for each document that has gold spans.
 
     threshold (dict[str, float]): By label.
     """
@@ -77,7 +78,7 @@ def recalls(evidence: Evidence, threshold: dict[str, float]) -> np.ndarray:
 
 
 def holds(risk: float, documents: int, recall: float, delta: float | None) -> bool:
-    """Whether the mean loss in so many documents is small enough for the promise."""
+    """Whether the mean loss over this number of documents is small enough for the guarantee."""
     allowed = 1 - recall
     if delta is None:
         return documents * risk + 1 <= allowed * (documents + 1) + 1e-9
@@ -85,7 +86,7 @@ def holds(risk: float, documents: int, recall: float, delta: float | None) -> bo
 
 
 def needed(risk: float, recall: float, delta: float | None) -> int | None:
-    """How many documents it takes where the mean loss is as small as it gets; None: no number is enough."""
+    """The number of documents needed if the mean loss is as small as possible; None: no number is enough."""
     if risk >= 1 - recall:
         return None
     high = 1
@@ -103,20 +104,20 @@ def needed(risk: float, recall: float, delta: float | None) -> int | None:
 def _threshold(
     evidence: Evidence, gold: np.ndarray, recall: float, delta: float | None, label: str
 ) -> tuple[float, float, int]:
-    """The threshold, the mean recall with it, and how many documents there are.
+    """The threshold, the mean recall with it, and the number of documents.
 
-    gold (ndarray[int64]): The gold spans of each document.
-    label (str): For messages; "" for all together.
+    gold (ndarray[int64]): The number of gold spans per document.
+    label (str): For messages; "" for all labels together.
     """
     having = int((gold > 0).sum())
     right = np.flatnonzero(evidence.right)
     right = right[np.argsort(-evidence.score[right], kind="stable")]
-    # The mean loss once the first, the first two, ... right candidates are in.
+    # The mean loss once the first, the first two, ... right candidates are included.
     risks = 1 - np.cumsum(1 / gold[evidence.document[right]]) / max(having, 1)
     smallest = max(float(risks[-1]), 0.0) if len(risks) else 1.0
     if not having or not holds(smallest, having, recall, delta):
         raise DataError(_too_few(having, smallest, recall, delta, label))
-    # The fewer are in, the higher is the loss, and the less the bound holds.
+    # With fewer candidates the loss is higher and the bound is violated sooner.
     low, high = -1, len(risks) - 1
     while high - low > 1:
         middle = (low + high) // 2
@@ -141,7 +142,8 @@ def _too_few(having: int, smallest: float, recall: float, delta: float | None, l
 
 
 def _p_value(risk: float, documents: int, allowed: float) -> float:
-    """Of the mean loss being more than is allowed (Hoeffding-Bentkus; losses are between 0 and 1)."""
+    """The p-value of the hypothesis that the mean loss exceeds the allowed one (Hoeffding-Bentkus; losses between 0 and
+    1)."""
     if risk >= allowed:
         return 1.0
     first = 0.0 if risk <= 0 else risk * np.log(risk / allowed)
@@ -151,7 +153,7 @@ def _p_value(risk: float, documents: int, allowed: float) -> float:
 
 
 def _binomial(most: int, trials: int, chance: float) -> float:
-    """The probability of at most so many successes."""
+    """The probability of at most `most` successes."""
     k = np.arange(1, most + 1)
     ways = np.concatenate([[0.0], np.cumsum(np.log((trials - k + 1) / k))])
     k = np.arange(most + 1)

@@ -1,4 +1,4 @@
-"""What a calibration found, as lines in Markdown and as a page to look at."""
+"""The results of a calibration, as lines in Markdown and as an HTML page."""
 
 import html
 from typing import Any
@@ -12,15 +12,15 @@ from .run import CLASSES, Report
 from .thresholds import kept_and_right
 
 NOT_COVERED = (
-    "What is promised holds for documents that are drawn as those of the development set were. It does not cover other "
-    "data: another source, time, language or way of annotating, or a pipeline that was trained on. Nor does it cover "
-    "one document, one kind of documents or one label, unless it was asked for each label: it is about all of them "
-    "together. And what is gold is what the annotators took for it."
+    "A guarantee holds for documents from the same distribution as the development set. It does not cover other "
+    "data: another source, time, language or annotation scheme, or a pipeline that was trained further. Nor does it "
+    "cover a single document, one kind of documents or one label, unless it was requested per label: it is about all "
+    "of them together. And gold is what the annotators considered right."
 )
 
 
 def as_html(reports: dict[str, Report], about: str) -> str:
-    """One page for all heads.
+    """Create one page for all heads.
 
     about (str): The pipeline and the documents, for the title.
     """
@@ -30,11 +30,11 @@ def as_html(reports: dict[str, Report], about: str) -> str:
             f"<h2>{html.escape(name)}</h2>",
             markdown_as_html("\n".join(in_words(report))),
             _reliability(report),
-            f"<p>{report.decisions.capitalize()} in 15 groups of equal size, by their score. On the line, scores are "
-            f"what they claim. Grey: as the model gives them; blue: calibrated, each by curves that were fitted "
+            f"<p>{report.decisions.capitalize()} in 15 groups of equal size, sorted by score. On the line, scores "
+            f"equal the fraction that is right. Grey: uncalibrated; blue: calibrated, each by curves that were fitted "
             f"without its document.</p>",
             _precision_and_recall(report),
-            f"<p>Of the {report.decisions} that are written, as the threshold rises from right to left.</p>",
+            f"<p>For the {report.decisions} that are written, as the threshold rises from right to left.</p>",
             markdown_as_html(by_label(report)),
         ]
     parts += ["<h2>What it does not cover</h2>", f"<p>{html.escape(NOT_COVERED)}</p>"]
@@ -42,19 +42,19 @@ def as_html(reports: dict[str, Report], about: str) -> str:
 
 
 def in_words(report: Report) -> list[str]:
-    """The findings, a line each, as a list in Markdown."""
+    """The results as lines of a list in Markdown."""
     evidence, fitted = report.evidence, report.fitted
     losses = ", ".join(f"{kind} {loss:.4f}" for kind, loss in fitted.losses.items())
     written, gold = int(evidence.best.sum()), int(evidence.gold.sum())
     lines = [
         f"- {written:,} {report.decisions} in {len(evidence.gold):,} documents, {gold:,} gold.",
-        f"- Curve: {fitted.in_words}. Log loss on documents held out: {losses}.",
-        f"- Expected calibration error: {report.before:.3f} before, {report.after:.3f} after (documents held out).",
+        f"- Curve: {fitted.in_words}. Log loss on held-out documents: {losses}.",
+        f"- Expected calibration error: {report.before:.3f} before, {report.after:.3f} after (held-out documents).",
     ]
     if report.thresholds is not None:
         missed = [label for label, one in report.thresholds.items() if not one.reached]
         lines.append(
-            "- Thresholds: every label reaches what is wanted on the development set."
+            "- Thresholds: every label reaches the target on the development set."
             if not missed
             else f"- Thresholds: not reached on the development set by {', '.join(missed)}."
         )
@@ -64,7 +64,7 @@ def in_words(report: Report) -> list[str]:
         lines.append(f"- {promise(report.guarantee)}")
         lines.append(
             f"- Candidates are in doc.spans[{report.key!r}]: "
-            f"{report.guarantee.per_document:.1f} a document on the development set, where their mean recall is "
+            f"{report.guarantee.per_document:.1f} per document on the development set, where their mean recall is "
             f"{min(report.guarantee.found.values()):.3f}."
         )
     return lines
@@ -79,13 +79,13 @@ def promise(given: Guarantee) -> str:
         else f"with confidence {1 - given.delta:g} (Learn-then-Test)"
     )
     return (
-        f"Guaranteed {holds}: of the entities {of_what}in a document that has some, on average a share of "
+        f"Guaranteed {holds}: of the entities {of_what}in a document that has some, on average a fraction of "
         f"{given.recall:g} or more is among the candidates; from {min(given.documents.values()):,} documents."
     )
 
 
 def by_label(report: Report) -> str:
-    """A table in Markdown."""
+    """The results by label as a table in Markdown."""
     evidence, fitted = report.evidence, report.fitted
     written = evidence.written
     lines = [
@@ -129,7 +129,7 @@ def _reliability(report: Report) -> str:
         said, was = equal_mass_bins(scores, written.right.astype(np.float64))
         axes.plot(said, was, "o-", color="#888888" if colour == GREY else colour, label=label, linewidth=1)
     axes.set_xlabel("mean score of a group")
-    axes.set_ylabel("share of it that is right")
+    axes.set_ylabel("fraction of the group that is right")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.grid(linewidth=0.4)

@@ -22,25 +22,25 @@ from .guarantees import Guarantee, guarantee
 from .settings import CalibrationSettings
 from .thresholds import Threshold, thresholds
 
-# With fewer spans or classes nothing can be said of how probable they are.
+# With fewer spans or classes their probabilities cannot be estimated.
 LEAST = 50
 SPANS, CLASSES = "spans", "classes"
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was found for a head.
+    """The results for a head.
 
-    decisions (str): What it gives probabilities of, in the plural, such as "spans".
-    evidence (Evidence): What it rests on.
+    decisions (str): What it gives probabilities for, in the plural, such as "spans".
+    evidence (Evidence): The predictions on which the results are based.
     fitted (Fitted): The curves.
-    probabilities (ndarray[float64]): Of the written candidates, by these curves.
+    probabilities (ndarray[float64]): The probabilities of the written candidates by these curves.
     before (float), after (float): The expected calibration error of what the head writes; after: by curves that were
         fitted without its documents.
-    thresholds (dict[str, Threshold] | None): By label, where a precision or a recall is wanted. Those of a classifier
+    thresholds (dict[str, Threshold] | None): By label, if a precision or a recall was requested. Those of a classifier
         are not applied, as `doc.cats` has all classes.
-    guarantee (Guarantee | None): Where one is wanted, of spans.
-    key (str | None): Where its candidates go.
+    guarantee (Guarantee | None): For spans, if one was requested.
+    key (str | None): The group of spans for the candidates.
     """
 
     decisions: str
@@ -55,7 +55,7 @@ class Report:
 
     @property
     def calibration(self) -> Calibration:
-        """What a span head gets."""
+        """The calibration to set in a span head."""
         return Calibration(
             self.fitted.curve,
             self.fitted.by_label,
@@ -69,8 +69,7 @@ def heads_of(nlp: Language, chosen: Sequence[str] = ()) -> list[str]:
     """The names of the components that can be calibrated.
 
     chosen (Sequence[str]): Only these; empty: all.
-    RAISES (SettingError): There is none, one that was chosen cannot be calibrated, or the scores of one are switched
-        off.
+    RAISES (SettingError): There is none, a chosen one cannot be calibrated, or its scores are switched off.
     """
     found = {name: pipe for name, pipe in nlp.pipeline if isinstance(pipe, CalibratedComponent) or is_class_head(pipe)}
     if not found:
@@ -83,19 +82,19 @@ def heads_of(nlp: Language, chosen: Sequence[str] = ()) -> list[str]:
     heads = {name: pipe for name, pipe in found.items() if not chosen or name in chosen}
     for name, pipe in heads.items():
         if isinstance(pipe, CalibratedComponent) and not pipe.scores:
-            raise SettingError(f"scores = false of {name!r}: it gives no scores to calibrate. Set it to true.")
+            raise SettingError(f"{name!r} has scores = false, so it gives no scores to calibrate. Set it to true.")
     return list(heads)
 
 
 def calibrate(nlp: Language, examples: Iterable[Example], settings: CalibrationSettings) -> dict[str, Report]:
-    """Find what makes probabilities of the scores of the heads, and give it to them and to the pipeline's meta. A
-    calibration that a head has is replaced. Heads for which no document has annotation are warned of and left as they
-    are, unless they were chosen.
+    """Find the curves, thresholds and guarantees of the heads, and store them in the heads and in the pipeline's meta.
+    An existing calibration of a head is replaced. Heads for which no document has annotation get a warning and do not
+    change, unless they were chosen.
 
     examples (Iterable[Example]): Annotated documents that the pipeline was not trained with.
     RAISES (SettingError): No head can be calibrated.
     RAISES (DataError): There is too little annotation.
-    RETURNS (dict): By head.
+    RETURNS (dict): A report by head.
     """
     heads = heads_of(nlp, settings.components)
     of_spans = [name for name in heads if isinstance(nlp.get_pipe(name), CalibratedComponent)]
@@ -106,7 +105,7 @@ def calibrate(nlp: Language, examples: Iterable[Example], settings: CalibrationS
         problem = f"no document has annotation for {name!r}: {_where(nlp, name)} is missing in all of them."
         if settings.components or not found:
             raise DataError(problem)
-        warnings.warn(f"{problem} It stays as it is.", stacklevel=2)
+        warnings.warn(f"{problem} It does not change.", stacklevel=2)
     reports = {}
     for name, evidence in found.items():
         try:
@@ -125,7 +124,7 @@ def calibrate(nlp: Language, examples: Iterable[Example], settings: CalibrationS
 
 
 def summary(report: Report) -> dict[str, Any]:
-    """What a pipeline's meta says of it."""
+    """The results as stored in a pipeline's meta."""
     content: dict[str, Any] = {
         "documents": len(report.evidence.gold),
         report.decisions: int(report.evidence.best.sum()),
@@ -168,21 +167,21 @@ def _report(name: str, pipe: Any, evidence: Evidence, settings: CalibrationSetti
 def _check_enough(name: str, written: Evidence, decisions: str) -> None:
     if written.unknown:
         warnings.warn(
-            f"{written.unknown:,} gold {decisions} have labels that {name!r} does not have: what is found for it does "
-            f"not count them.",
+            f"{written.unknown:,} gold {decisions} have labels that {name!r} does not have: its results do "
+            f"not include them.",
             stacklevel=4,
         )
     number, documents = len(written.score), len(written.gold)
     if number < LEAST:
         enough = f"about {ceil(documents * LEAST / number):,} documents" if number else "more documents"
         raise DataError(
-            f"it finds {number:,} {decisions} in {documents:,} annotated documents, too few to say how often it is "
-            f"right: it takes {LEAST}, in {enough} like these."
+            f"it finds {number:,} {decisions} in {documents:,} annotated documents, too few to estimate how often it "
+            f"is right: {LEAST} are needed, in {enough} like these."
         )
 
 
 def _key(heads: list[str], name: str, settings: CalibrationSettings) -> str:
-    """Candidates of several heads do not go to one place."""
+    """The group of spans for a head's candidates, which differs between heads."""
     return settings.key if len(heads) == 1 else f"{settings.key}_{name}"
 
 
@@ -191,7 +190,7 @@ def _check_guarantee(nlp: Language, heads: list[str], of_spans: list[str], setti
         return
     if not of_spans:
         raise SettingError(
-            f"a recall can be guaranteed for spans alone, and these heads are classifiers: {in_short(heads)}. Leave "
+            f"a recall can be guaranteed only for spans, but these heads are classifiers: {in_short(heads)}. Leave "
             f"the guarantee out."
         )
     taken = {getattr(pipe, "spans_key", None) or getattr(pipe, "key", None): name for name, pipe in nlp.pipeline}

@@ -1,4 +1,4 @@
-"""What a calibration is asked for."""
+"""The settings of a calibration."""
 
 from dataclasses import dataclass
 
@@ -10,15 +10,16 @@ CANDIDATES = "candidates"
 
 @dataclass(frozen=True)
 class CalibrationSettings:
-    """What is asked for beside probabilities.
+    """What to find in addition to probabilities.
 
-    precision (float | None), recall (float | None): Thresholds for that much, of each label; one of both at most.
-    guarantee (float | None): The recall of candidates that is guaranteed.
-    delta (float | None): With confidence 1 - delta; None: in the mean.
-    per_label (bool): For each label on its own.
-    key (str): Candidates go to `doc.spans[key]`.
+    precision (float | None), recall (float | None): Find thresholds with this precision or recall for each label; at
+        most one of the two.
+    guarantee (float | None): The recall of candidates to guarantee.
+    delta (float | None): Guarantee it with confidence 1 - delta; None: in expectation.
+    per_label (bool): Guarantee it for each label separately.
+    key (str): Candidates are written to `doc.spans[key]`.
     components (tuple[str, ...]): The heads to calibrate; empty: all that can be.
-    RAISES (SettingError): A value out of its range, or two that do not go together.
+    RAISES (SettingError): A value is out of range, or two exclude each other.
     """
 
     precision: float | None = None
@@ -35,8 +36,8 @@ class CalibrationSettings:
             if value is not None and not (is_number(value) and 0 < value < 1):
                 raise SettingError(f"{name} = {value!r} is not allowed. Use a number above 0 and below 1, such as 0.9.")
         if self.precision is not None and self.recall is not None:
-            raise SettingError("precision and recall cannot both be wanted of one threshold. Give one of them.")
+            raise SettingError("a threshold cannot be set for precision and recall at once. Give one of them.")
         if self.guarantee is None and (self.delta is not None or self.per_label):
             raise SettingError("delta and per_label say how a recall is guaranteed: give the recall as well.")
         if not self.key:
-            raise SettingError("key = '' is not allowed. Name the group of spans that candidates go to.")
+            raise SettingError("key = '' is not allowed. Name the group of spans for candidates.")

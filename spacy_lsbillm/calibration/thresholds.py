@@ -1,4 +1,4 @@
-"""The threshold of each label for a precision or recall that is wanted, as it is on the development set."""
+"""Thresholds of labels for a requested precision or recall on the development set."""
 
 from dataclasses import dataclass
 
@@ -6,20 +6,20 @@ import numpy as np
 
 from .evidence import Evidence
 
-# A label with fewer spans, written or gold, has the threshold of all labels together.
+# A label with fewer spans, written or gold, gets the threshold of all labels together.
 LEAST_SPANS = 30
-# The precision of fewer spans than this is left to chance: no threshold keeps so few for its sake.
+# The precision of fewer spans is a matter of chance: no threshold keeps so few in order to reach it.
 LEAST_KEPT = 10
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """What was found for a label.
+    """The threshold of a label.
 
-    value (float): The probability below which spans are left out.
+    value (float): The probability below which spans are dropped.
     precision (float | None), recall (float | None): On the development set; None without spans.
-    reached (bool): Whether what was wanted is.
-    own (bool): Whether the label has enough spans for one of its own.
+    reached (bool): Whether the requested value is reached.
+    own (bool): Whether the label has enough spans for its own threshold.
     """
 
     value: float
@@ -32,12 +32,12 @@ class Threshold:
 def thresholds(
     written: Evidence, probabilities: np.ndarray, *, precision: float | None = None, recall: float | None = None
 ) -> dict[str, Threshold]:
-    """Of each label: the lowest with a precision, which keeps most spans, or the highest with a recall; where none has
-    it, the one with the best precision, or 0.
+    """Find the threshold of each label: the lowest with a precision, which keeps most spans, or the highest with a
+    recall. If none reaches it: the one with the best precision, or 0.
 
     written (Evidence): Spans that a head writes.
-    probabilities (ndarray[float]): Of each.
-    precision (float | None), recall (float | None): One of both.
+    probabilities (ndarray[float]): Their probabilities.
+    precision (float | None), recall (float | None): The requested value; exactly one of the two.
     """
     together = _value(probabilities, written.right, int(written.gold.sum()), precision, recall)
     found = {}
@@ -55,10 +55,11 @@ def thresholds(
 
 
 def kept_and_right(probabilities: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Each probability, falling, with how many spans have at least that, and how many of them are right."""
+    """Each probability, in descending order, with the number of spans that have at least that, and how many are
+    right."""
     order = np.argsort(-probabilities, kind="stable")
     p, hits = probabilities[order], np.cumsum(right[order])
-    # Spans with the same probability are in or out together.
+    # Spans with equal probabilities are kept or dropped together.
     last = np.flatnonzero(np.append(p[1:] != p[:-1], True)) if len(p) else np.zeros(0, dtype=np.int64)
     return p[last], last + 1, hits[last]
 
@@ -79,5 +80,5 @@ def _value(
 
 
 def _below(probability: float) -> float:
-    """Probabilities of the same span differ by rounding from batch to batch."""
+    """A value slightly below, as probabilities of the same span differ by rounding from batch to batch."""
     return max(0.0, float(probability) - 1e-5)

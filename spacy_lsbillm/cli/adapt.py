@@ -169,7 +169,7 @@ def adapt_cli(
     except KeyboardInterrupt:
         msg.warn("Stopped. Go on from the last checkpoint with --resume.", exits=130)
     held_out = record["held_out"]
-    print(f"held-out text after: {held_out['after']:.3f} nats a predicted piece (before: {held_out['before']:.3f})")
+    print(f"held-out text after: {held_out['after']:.3f} nats per predicted piece (before: {held_out['before']:.3f})")
     if record["seconds"]:
         print(f"{record['tokens_seen'] / record['seconds']:,.0f} pieces a second")
     msg.good(f"Saved the {output_kind} in {output}. Look at its README.md, and add the licences of its text.")

@@ -1,4 +1,5 @@
-"""A trained pipeline as the teacher of another one, by way of plain text. Nothing of commands in it."""
+"""Distillation: training a pipeline on plain text that another trained pipeline, the teacher, annotates. Independent of
+the command line."""
 
 from .run import Distilled, distill
 from .settings import DistillSettings

@@ -1,4 +1,4 @@
-"""Who taught a pipeline, in its meta."""
+"""Recording in a pipeline's meta which teacher it was trained by."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,11 +12,11 @@ ToDisk = Callable[[Language], Language]
 
 
 def create_taught_by_v1(card: dict[str, Any], then: ToDisk | None = None) -> ToDisk:
-    """For `[training.before_to_disk]`: the pipelines that a training writes say in `nlp.meta["distilled"]` who taught
-    them.
+    """Create a callback for `[training.before_to_disk]` that records the teacher in `nlp.meta["distilled"]` of the
+    pipelines that a training writes.
 
-    card (dict): What they say.
-    then (Callable | None): What is called after it, such as `spacy-lsbillm.save_whole.v1`.
+    card (dict): What is recorded.
+    then (Callable | None): Another callback to call afterwards, such as `spacy-lsbillm.save_whole.v1`.
     """
     return partial(_signed, card, then)
 

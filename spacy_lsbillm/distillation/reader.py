@@ -1,4 +1,4 @@
-"""The corpus that a student is trained on: what a teacher has said of a text, and gold documents."""
+"""The training corpus of a student: a text with the teacher's annotation, and gold documents."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +19,8 @@ SOFT, HARD = "soft", "hard"
 
 @dataclass(frozen=True)
 class DistilledCorpus:
-    """What `spacy-lsbillm.DistilledCorpus.v1` gives: called with a pipeline, it reads gold documents, then the others.
+    """The reader that `spacy-lsbillm.DistilledCorpus.v1` creates. Called with a pipeline, it yields gold documents,
+    then those that the teacher annotated.
 
     shards (Corpus): What the teacher has written.
     """
@@ -31,7 +32,7 @@ class DistilledCorpus:
     classes: str
 
     def __call__(self, nlp: Language) -> Iterator[Example]:
-        """RAISES (DataError): What is stored with a document is not of it."""
+        """Read the corpus. RAISES (DataError): Data stored with a document do not belong to it."""
         if self.gold is not None:
             yield from self.gold(nlp)
         for example in self.shards(nlp):
@@ -40,7 +41,7 @@ class DistilledCorpus:
             if "" in self.teacher.tags:
                 keep_sure(doc, soft, self.floor)
             else:
-                # Nothing is known of entities, which is not that there are none.
+                # The entities are unknown, which differs from a document without entities.
                 doc.set_ents([], default="missing")
             if self.teacher.exclusive is not None:
                 self._classify(example)
@@ -51,23 +52,23 @@ class DistilledCorpus:
         if self.classes == SOFT:
             told = np.array([doc.cats[name] for name in self.teacher.classes], dtype=np.float32)
             example.predicted.user_data[SOFT_CLASSES] = told
-        # spaCy wants each class to be there or not in any case, and a document of exclusive ones to have one.
+        # spaCy requires each class to be true or false, and a document with exclusive classes to have one.
         doc.cats = hard_classes(doc.cats, exclusive, 0.0 if self.classes == SOFT else self.floor)
 
 
 def create_distilled_corpus_v1(
     path: Path | None, gold: Path | None = None, floor: float = FLOOR, classes: str = SOFT
 ) -> Callable[[Language], Iterator[Example]]:
-    """Read what a teacher has said of a text. A `sequence_labeler` of the same labels and scheme learns from the
-    probabilities of tags, other components from hard labels of which the teacher is sure.
+    """Create a reader of what a teacher has annotated. A `sequence_labeler` with the teacher's labels and scheme learns
+    from the probabilities of tags, other components from hard labels of which the teacher is sure.
 
-    path (Path): The folder `targets` that `lsbillm distill` has made.
-    gold (Path | None): Annotated documents that are read as well, as they are: a .spacy file, or a folder of them.
-    floor (float): How probable a hard label must be; at least 0.5.
+    path (Path): The folder `targets` that `lsbillm distill` has written.
+    gold (Path | None): Annotated documents to read as well, unchanged: a .spacy file, or a folder of them.
+    floor (float): The minimum probability of a hard label; at least 0.5.
     classes (str): "soft": a classifier of `PooledTextCat.v1` learns the teacher's probabilities of classes; "hard":
-        classes are 0 or 1 where it is sure, and missing where not.
+        classes are 0 or 1 if the teacher is sure, and missing if not.
     RAISES (StorageError): There is no such folder, or it was altered.
-    RAISES (SettingError): The floor or `classes` is not allowed.
+    RAISES (SettingError): `floor` or `classes` is not allowed.
     RAISES (DataError): There are no gold documents.
     """
     check_floor(floor)
@@ -81,9 +82,12 @@ def create_distilled_corpus_v1(
 
 
 def check_gold(path: Path) -> None:
-    """RAISES (DataError): There is no .spacy file there."""
+    """Check the path of gold documents.
+
+    RAISES (DataError): It has no .spacy file.
+    """
     if not (path.is_file() and path.suffix == ".spacy") and not (path.is_dir() and any(path.rglob("*.spacy"))):
         raise DataError(
-            f"--gold {path} is neither a .spacy file nor a folder of them. `lsbillm convert` makes them of IOB, CoNLL "
-            f"and JSONL."
+            f"--gold {path} is neither a .spacy file nor a folder of them. `lsbillm convert` creates them from IOB, "
+            f"CoNLL and JSONL."
         )

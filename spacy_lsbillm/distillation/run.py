@@ -1,4 +1,4 @@
-"""A distillation from the text to the student. All steps go on where they were stopped."""
+"""A distillation from the text to the student. Each step continues where it was stopped."""
 
 import json
 from collections.abc import Callable
@@ -26,10 +26,10 @@ TARGETS, TRAINING, CONFIG, DONE = "targets", "training", "config.cfg", "distille
 class Found:
     """What the teacher has found in the text.
 
-    documents (int), words (int): Of the text; words are its tokens.
-    spans (int): Entities, and spans of groups that it has learned.
+    documents (int), words (int): Size of the text; words are its tokens.
+    spans (int): Number of entities, and of spans in groups that the teacher has learned.
     sure (int): Entities of which it is sure enough for hard labels.
-    classified (int): Documents with a class of which it is.
+    classified (int): Documents with a class of which it is sure enough.
     """
 
     documents: int = 0
@@ -44,8 +44,8 @@ class Distilled:
     """A finished distillation.
 
     best (Path): The student.
-    card (dict): What its meta says.
-    anew (bool): Whether this run has done anything.
+    card (dict): What its meta records.
+    anew (bool): Whether this run has done any work.
     """
 
     best: Path
@@ -60,13 +60,13 @@ def distill(
     tell: Callable[[str], None] = print,
     quiet: bool = False,
 ) -> Distilled:
-    """Have a teacher annotate a text, and train a student on what it says.
+    """Let a teacher annotate a text, and train a student on the result.
 
-    how (RunSettings): How it is annotated.
-    warn (Callable), tell (Callable): What to do with a warning, and with what is found on the way.
+    how (RunSettings): How the text is annotated.
+    warn (Callable), tell (Callable): Called with each warning, and with progress messages.
     quiet (bool): Show no progress of the annotation.
-    RAISES (ValueError): Something does not fit, before the teacher is loaded; it finds nothing; or the training cannot
-        go on. What is done is kept.
+    RAISES (ValueError): A setting does not fit, found before the teacher is loaded; the teacher finds nothing; or the
+        training cannot be continued. Finished work is kept.
     RAISES (OSError): The output cannot be written.
     """
     teacher = read_teacher(settings.teacher_folder)
@@ -117,11 +117,11 @@ def look(targets: Path, teacher: Teacher, floor: float) -> Found:
 
 
 def _check_output(output: Path) -> None:
-    """RAISES (StorageError): There is something else."""
+    """Check the output folder. RAISES (StorageError): It contains something else."""
     if output.exists() and not output.is_dir():
         raise StorageError(f"{output} is a file: name a folder to write.")
     if output.is_dir() and any(output.iterdir()) and not (output / TARGETS).is_dir():
-        raise StorageError(f"{output} is not empty, and holds no distillation ({TARGETS}). Name another folder.")
+        raise StorageError(f"{output} is not empty and holds no distillation ({TARGETS}). Name another folder.")
 
 
 def _annotation(settings: DistillSettings, targets: Path) -> AnnotationSettings:
@@ -138,22 +138,25 @@ def _annotation(settings: DistillSettings, targets: Path) -> AnnotationSettings:
 
 
 def _check_found(found: Found, student: Student, teacher: Teacher, settings: DistillSettings) -> None:
-    """RAISES (DataError): The teacher has found nothing for a component to learn from."""
+    """Check that there is something to learn.
+
+    RAISES (DataError): The teacher has found nothing for a component to learn from.
+    """
     blocks = student.config["components"]
     for name in (*student.soft, *student.hard):
         if blocks[name]["factory"] == LABELER:
             count, what = found.spans, "no spans"
         elif teacher.exclusive is None or blocks[name]["factory"] == "ner":
-            count, what = found.sure, f"no entities that are as probable as {settings.floor:g} (--floor)"
+            count, what = found.sure, f"no entities with a probability of at least {settings.floor:g} (--floor)"
         elif name in student.soft and teacher.exclusive:
             count, what = found.documents, "no documents"
         else:
-            count, what = found.classified, f"no classes that are as probable as {settings.floor:g} (--floor)"
+            count, what = found.classified, f"no classes with a probability of at least {settings.floor:g} (--floor)"
         if not count:
             raise DataError(
                 f"the teacher has found {what} in the {found.documents:,} documents of {settings.text}: there is "
-                f"nothing for {name!r} to learn. Take text like that which it was trained on, or train it better; what "
-                f"it says is in {settings.output / TARGETS}."
+                f"nothing for {name!r} to learn. Use text like its training data, or train the teacher better; its "
+                f"annotation is in {settings.output / TARGETS}."
             )
 
 
@@ -180,16 +183,16 @@ def _reader(settings: DistillSettings, targets: Path, student: Student) -> dict[
 
 
 def _write_config(output: Path, text: str) -> bool:
-    """RETURNS (bool): Whether there is something left to train.
+    """Write the config of the student's training. RETURNS (bool): Whether something is left to train.
 
-    RAISES (StorageError): A training was begun with another config.
+    RAISES (StorageError): A training was started with another config.
     """
     path = output / CONFIG
     begun = (output / TRAINING).exists()
     if begun and (not path.is_file() or path.read_text(encoding="utf8") != text):
         raise StorageError(
-            f"{output / TRAINING} was begun with another student config, gold or --floor than now. Set that back; or "
-            f"move that folder and {DONE} elsewhere, to train another student on what the teacher has said already."
+            f"{output / TRAINING} was started with another student config, gold or --floor than now. Set that back; or "
+            f"move that folder and {DONE} elsewhere, to train another student on the same annotation."
         )
     if begun and (output / DONE).is_file():
         return False

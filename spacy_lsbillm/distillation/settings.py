@@ -1,4 +1,4 @@
-"""What a distillation is asked for."""
+"""The settings of a distillation."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,29 +9,29 @@ from ..errors import SettingError
 from ..training import Interval
 from ..values import is_number, is_whole
 
-# What a document's word may have of tags: a number of one byte.
+# The number of tags is stored in one byte per token.
 MOST_TAGS = 255
 FLOOR = 0.5
 
 
 @dataclass(frozen=True)
 class DistillSettings:
-    """Who teaches whom, with what.
+    """The teacher, the student and the data of a distillation.
 
     teacher (str): A folder, or the name of an installed package.
-    teacher_folder (Path): Where that is.
+    teacher_folder (Path): The teacher's folder.
     student (Path): A training config.
-    text (Path): Plain text: what `annotate` reads.
+    text (Path): Plain text, in a format that `annotate` reads.
     output (Path): The folder to write.
     gold (Path | None): Annotated documents to learn from as well: a .spacy file, or a folder of them.
-    floor (float): How probable a label must be for a component that learns from hard ones.
-    top_tags (int): Tags of a token that are kept.
-    keys (Keys): Where JSONL and Parquet have texts and ids.
-    overrides (dict): Values of the student's config by their place.
+    floor (float): The minimum probability of labels for components that learn from hard labels.
+    top_tags (int): The number of tags stored per token.
+    keys (Keys): Names of the text and the id in JSONL and Parquet.
+    overrides (dict): Values of the student's config by their path.
     use_gpu (int): The number of the GPU, -1 for the CPU.
     code (Path | None): A Python file with registered functions, for teacher and student.
-    checkpoint_every (Interval): Of the training.
-    RAISES (SettingError): One is out of its range.
+    checkpoint_every (Interval): Interval between checkpoints of the training.
+    RAISES (SettingError): A value is out of range.
     """
 
     teacher: str
@@ -58,9 +58,12 @@ class DistillSettings:
 
 
 def check_floor(floor: float) -> None:
-    """RAISES (SettingError): It is no probability of a label that is believed."""
+    """Check the minimum probability of hard labels.
+
+    RAISES (SettingError): It is not at least 0.5 and below 1.
+    """
     if not is_number(floor) or not 0.5 <= floor < 1:
         raise SettingError(
-            f"floor = {floor!r} is not allowed. Use a probability of at least 0.5 and below 1: what is less probable "
-            f"than not is no label."
+            f"floor = {floor!r} is not allowed. Use a probability of at least 0.5 and below 1: a label that is less "
+            f"probable than not must not be learned."
         )

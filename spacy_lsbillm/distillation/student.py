@@ -1,4 +1,4 @@
-"""The student's training config, made to learn from a teacher."""
+"""Changing a student's training config so that it learns from a teacher."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from .reader import HARD, SOFT
 from .teacher import CLASSIFIERS, LABELER, Teacher
 
 NER = "ner"
-# The architecture of a classifier that learns from probabilities.
+# The architecture of classifiers that learn from probabilities.
 POOLED = "spacy-lsbillm.PooledTextCat.v1"
-# What spaCy does not fill in itself where it trains.
+# The sections that spaCy does not fill in itself for training.
 NEEDED = ("seed", "gpu_allocator")
 
 
@@ -39,11 +39,11 @@ class Student:
 
 
 def read_student(path: Path, overrides: Mapping[str, Any], teacher: Teacher) -> Student:
-    """A training config, with the teacher's labels given to the components that are taught.
+    """Read a training config, and give the teacher's labels to the components that it teaches.
 
-    overrides (Mapping): Values by their place.
-    RAISES (SettingError): No component can learn from this teacher, one has other labels, the config is not complete,
-        or there are no documents to choose the best model by.
+    overrides (Mapping): Values by their path.
+    RAISES (SettingError): No component can learn from this teacher, one has other labels, the config is incomplete, or
+        there are no documents to choose the best model by.
     """
     config = load_config(path, overrides=dict(overrides), interpolate=False)
     filled = config.interpolate()
@@ -90,10 +90,10 @@ def read_student(path: Path, overrides: Mapping[str, Any], teacher: Teacher) -> 
 
 
 def taught_config(student: Student, reader: dict[str, Any], card: dict[str, Any]) -> Config:
-    """The config of a training from what a teacher has said.
+    """The config for training on a teacher's annotation.
 
     reader (dict): The block of the corpus.
-    card (dict): Who taught, for the pipeline's meta.
+    card (dict): The record of the teacher for the pipeline's meta.
     """
     config = student.config.copy()
     training = config.setdefault("training", {})
@@ -112,7 +112,7 @@ def _key(block: Mapping[str, Any]) -> str:
 
 
 def _labels(config: Config, name: str) -> list[str] | None:
-    """The labels that a config gives a component."""
+    """The labels that a config sets for a component."""
     found = config.get("initialize", {}).get("components", {}).get(name, {}).get("labels")
     if isinstance(found, Mapping):
         found = registry.resolve({"labels": found})["labels"]
@@ -120,7 +120,8 @@ def _labels(config: Config, name: str) -> list[str] | None:
 
 
 def _check_labeler(name: str, block: Mapping[str, Any], scheme: Scheme, labels: list[str] | None) -> None:
-    """RAISES (SettingError): It has other tags than the teacher, or a loss for one true tag."""
+    """Check a student's labeler. RAISES (SettingError): Its tags differ from the teacher's, or its loss needs one true
+    tag."""
     if block.get("transitions") is not None:
         raise SettingError(
             f"transitions = {block['transitions']!r} of the student's {name!r}: a CRF learns from true tags, not from "
@@ -142,7 +143,7 @@ def _check_labeler(name: str, block: Mapping[str, Any], scheme: Scheme, labels: 
 
 
 def _check_classes(name: str, teacher: Teacher, labels: list[str] | None) -> None:
-    """RAISES (SettingError): It has other classes than the teacher, or in another order."""
+    """Check a student's classes. RAISES (SettingError): They differ from the teacher's, or in their order."""
     if labels is not None and tuple(labels) != teacher.classes:
         raise SettingError(
             f"the labels of the student's {name!r} (initialize.components.{name}.labels) are not the teacher's, which "
@@ -160,27 +161,27 @@ def _check_loss(name: str, block: Mapping[str, Any]) -> None:
 
 
 def _check_whole(path: Path, config: Config) -> None:
-    """Build the pipeline once, without weights: what does not fit together is then said before the teacher is run.
+    """Build the pipeline once, without weights, so that a mismatch is reported before the teacher runs.
 
-    RAISES (ValueError): Something does not.
+    RAISES (ValueError): The parts of the config do not fit together.
     """
     missing = [f"training.{name}" for name in NEEDED if name not in config.get("training", {})]
     if missing:
         raise SettingError(
-            f"{path} has no {' and '.join(missing)}: it is no complete training config. Complete it with "
+            f"{path} has no {' and '.join(missing)}, so it is not a complete training config. Complete it with "
             f"`python -m spacy init fill-config {path} FILE`."
         )
     load_model_from_config(config, auto_fill=True)
 
 
 def _check_dev(config: Config) -> None:
-    """RAISES (SettingError): The config names no documents to choose the best model by, or there are none."""
+    """Check the development documents. RAISES (SettingError): The config names none, or they do not exist."""
     block: Any = config
     for part in config.get("training", {}).get("dev_corpus", "corpora.dev").split("."):
         block = block.get(part, {}) if isinstance(block, Mapping) else {}
     path = block.get("path", "") if block else config.get("paths", {}).get("dev")
     if path == "":
-        # A reader of another kind.
+        # Another kind of reader.
         return
     if path is None or not Path(path).exists():
         raise SettingError(

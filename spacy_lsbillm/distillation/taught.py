@@ -1,8 +1,8 @@
-"""The folder of what a teacher says of a text: written once, read by each training.
+"""The folder with a teacher's annotation of a text: written once, read by each training.
 
 manifest.json, shards/, …   what `annotate` writes
-teacher.json                who it was, and what its tags and classes are
-files.sha256                the seal over the shards and that
+teacher.json                the teacher, with its tags and classes
+files.sha256                the seal over the shards and teacher.json
 """
 
 import json
@@ -22,7 +22,7 @@ TEACHER = "teacher.json"
 
 
 def close_taught(folder: Path, teacher: Teacher) -> None:
-    """Add who the teacher was to a finished annotation, and seal it. One that is sealed is checked.
+    """Add the teacher to a finished annotation, and seal it. If it is already sealed, the seal is checked.
 
     RAISES (StorageError): It was altered since.
     """
@@ -36,12 +36,12 @@ def close_taught(folder: Path, teacher: Teacher) -> None:
 
 
 def read_taught(folder: Path) -> Teacher:
-    """The teacher of a folder of targets.
+    """Read the teacher of a folder of targets.
 
     RAISES (StorageError): There are none, or they were altered.
     """
     if not (folder / SEAL).is_file():
-        raise StorageError(f"{folder} holds no {SEAL}: it is no finished teaching. Make it with `lsbillm distill`.")
+        raise StorageError(f"{folder} holds no {SEAL}: it is not finished. Create it with `lsbillm distill`.")
     check_seal(folder, "since the teacher was run", "remove the folder and run `lsbillm distill` again")
     try:
         return Teacher.from_dict(parse_json((folder / TEACHER).read_bytes()))
@@ -50,11 +50,11 @@ def read_taught(folder: Path) -> Teacher:
 
 
 def keep_sure(doc: Doc, soft: SoftTags | None, floor: float) -> None:
-    """Leave the entities of which the teacher is sure. Of the others' tokens, and of tokens outside of all entities
-    where it is not sure of that, nothing is known: spaCy's missing annotation.
+    """Keep only the entities of which the teacher is sure. The tokens of the others, and tokens that may be part of an
+    entity, get spaCy's missing annotation.
 
-    soft (SoftTags | None): What it says of the tags of entities.
-    floor (float): The least probability.
+    soft (SoftTags | None): The teacher's probabilities of entity tags.
+    floor (float): The minimum probability.
     """
     known = np.ones(len(doc), dtype=bool)
     if soft is not None:
@@ -70,8 +70,8 @@ def keep_sure(doc: Doc, soft: SoftTags | None, floor: float) -> None:
 
 
 def hard_classes(cats: dict[str, float], exclusive: bool, floor: float) -> dict[str, float]:
-    """The classes of which the teacher is sure: of exclusive ones all or none; of others those that are there or not
-    there with at least that probability, the rest is missing."""
+    """The classes of which the teacher is sure. If classes are exclusive, all are given or none; otherwise those that
+    are present or absent with at least that probability, and the rest is missing."""
     if exclusive:
         best = max(cats, key=cats.__getitem__, default=None)
         return {} if best is None or cats[best] < floor else {name: float(name == best) for name in cats}
@@ -79,5 +79,5 @@ def hard_classes(cats: dict[str, float], exclusive: bool, floor: float) -> dict[
 
 
 def read_soft(doc: Doc, teacher: Teacher) -> SoftTags | None:
-    """Unpack what is stored with a document; what is said of entities."""
+    """Unpack the probabilities of entity tags that are stored with a document; None if there are none."""
     return unpack_soft_tags(doc, teacher.tags).get("")

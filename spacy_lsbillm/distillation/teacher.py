@@ -1,4 +1,4 @@
-"""What a trained pipeline can teach, as its files say, without its weights."""
+"""What a trained pipeline can teach, from its files, without its weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,12 +20,13 @@ CLASSIFIERS = {"textcat": True, "textcat_multilabel": False}
 
 @dataclass(frozen=True)
 class Teacher:
-    """A trained pipeline's heads.
+    """The heads of a trained pipeline that can teach.
 
-    name (str), version (str): Of its meta.
-    fingerprint (str): A digest of all of its files.
-    tags (dict[str, Scheme]): Of its sequence_labelers, by the group of spans that they write, "" for entities.
-    classes (tuple[str, ...]): Of its classifier.
+    name (str), version (str): From its meta.
+    fingerprint (str): A digest of all its files.
+    tags (dict[str, Scheme]): The schemes of its sequence_labelers, by the group of spans that they write, "" for
+        entities.
+    classes (tuple[str, ...]): The classes of its classifier.
     exclusive (bool | None): Whether the classes exclude each other; None: it has no classifier.
     """
 
@@ -38,27 +39,30 @@ class Teacher:
 
     @property
     def in_words(self) -> str:
-        """What it has, for a message."""
+        """Its heads in words, for a message."""
         told = [f"a {LABELER} of {_place(key)}" for key in self.tags]
         told += [name for name, exclusive in CLASSIFIERS.items() if exclusive == self.exclusive]
         return ", ".join(told)
 
     def as_dict(self) -> dict[str, Any]:
-        """For a file."""
+        """The teacher as plain values, for a file."""
         tags = {key: {"scheme": scheme.name, "labels": list(scheme.labels)} for key, scheme in self.tags.items()}
         return {**vars(self), "tags": tags, "classes": list(self.classes)}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Teacher":
-        """RAISES (TypeError, KeyError): It is none."""
+        """Read what `as_dict` returned.
+
+        RAISES (TypeError, KeyError): It is not a teacher.
+        """
         tags = {key: Scheme(one["scheme"], tuple(one["labels"])) for key, one in content["tags"].items()}
         return cls(**{**content, "tags": tags, "classes": tuple(content["classes"])})
 
 
 def read_teacher(folder: Path) -> Teacher:
-    """What the pipeline in a folder can teach.
+    """Find what the pipeline in a folder can teach.
 
-    RAISES (SettingError): Nothing; or two of its heads write to one place, where nobody could tell them apart.
+    RAISES (SettingError): Nothing; or two of its heads write to the same place, where they cannot be distinguished.
     """
     config, meta = load_config(folder / CONFIG), load_meta(folder / META)
     blocks = {name: config["components"][name] for name in config["nlp"]["pipeline"]}
@@ -71,15 +75,15 @@ def read_teacher(folder: Path) -> Teacher:
             key = block.get("spans_key", DEFAULT_CONFIG["spans_key"]) or ""
             if key in tags:
                 raise SettingError(
-                    f"the teacher has several {LABELER}s of {_place(key)}, which cannot be told apart there. Give each "
-                    f"a spans_key of its own."
+                    f"the teacher has several {LABELER}s of {_place(key)}, which cannot be distinguished there. Give "
+                    f"each its own spans_key."
                 )
             tags[key] = Scheme(block.get("scheme", DEFAULT_CONFIG["scheme"]), tuple(labels))
         elif factory in CLASSIFIERS and labels:
             classifiers[name] = factory
     if len(classifiers) > 1:
         raise SettingError(
-            f"the teacher has several classifiers ({', '.join(classifiers)}), whose classes cannot be told apart in "
+            f"the teacher has several classifiers ({', '.join(classifiers)}), whose classes cannot be distinguished in "
             f"doc.cats. Disable all but one."
         )
     if not tags and not classifiers:

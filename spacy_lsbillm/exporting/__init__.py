@@ -1,4 +1,4 @@
-"""Trained heads as folders that transformers loads by itself."""
+"""Exporting trained heads as folders that transformers loads by itself."""
 
 from .run import Exported, export
 

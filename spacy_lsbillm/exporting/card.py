@@ -31,10 +31,10 @@ CARD = """---
 {limits}
 """
 NEEDS = (
-    "Needs transformers {version} or newer, where `is_causal = false` in `config.json` takes the causal mask off. "
-    "Older versions read the folder without a word and keep the mask: their results are worthless."
+    "Needs transformers {version} or newer, where `is_causal = false` in `config.json` removes the causal mask. "
+    "Older versions silently read the folder and keep the mask: their results are worthless."
 )
-NEEDS_NOTHING = "The model is causal: any version of transformers that knows the class will do."
+NEEDS_NOTHING = "The model is causal: any version of transformers with this class can be used."
 CODE = {
     TOKENS: """from transformers import pipeline
 
@@ -46,30 +46,30 @@ classifier = pipeline("text-classification", model="FOLDER", top_k=None)
 classifier("…")""",
 }
 READING = {
-    MEAN: "The scores of a token are the means of the `logits` of its pieces, which are those of the pipeline; "
-    '`aggregation_strategy="average"` takes the means of probabilities, and has another idea of a token, so that it '
-    "differs from them now and then.",
+    MEAN: "The scores of a token are the means of the `logits` of its pieces, as in the pipeline; "
+    '`aggregation_strategy="average"` averages probabilities and defines tokens differently, so that its results '
+    "differ occasionally.",
     FIRST: "The scores of a token are the `logits` of its first piece.",
     LAST: "The scores of a token are the `logits` of its last piece.",
 }
 STRATEGY = {MEAN: ', aggregation_strategy="average"', FIRST: ', aggregation_strategy="first"', LAST: ""}
 NO_VITERBI = (
-    " The pipeline chooses the best well-formed sequence of tags of a document from them; that search, and with it the "
-    "probabilities of spans, calibration and thresholds are not part of this folder."
+    " From them the pipeline chooses the best well-formed tag sequence of a document; this search, the probabilities "
+    "of spans, calibration and thresholds are not part of this folder."
 )
 LIMITS = (
-    "Texts are seen as they are. The pipeline shows its tokenizer white space as `{white_space}`: where a text has "
-    "more than single blanks between its words, bring it into that form first. It cuts longer texts into windows of "
-    "{window} pieces, of which neighbours share {overlap}; here that is `tokenizer.model_max_length`, beyond which "
-    "texts are cut off{stride}."
+    "Texts are used as they are. The pipeline shows white space to its tokenizer as `{white_space}`: if a text has "
+    "more than single blanks between its words, convert it to that form first. The pipeline cuts longer texts into "
+    "windows of {window} pieces, of which neighbours share {overlap}; here that is `tokenizer.model_max_length`, "
+    "beyond which texts are truncated{stride}."
 )
 
 
 def model_card(record: dict[str, Any], license: str | None, performance: dict[str, Any]) -> str:
-    """What is known of an exported head from its record.
+    """The model card of an exported head.
 
-    record (dict): What is written as `export.json`.
-    license (str | None): Of the base.
+    record (dict): The content of `export.json`.
+    license (str | None): The base's licence.
     performance (dict): The scores in the pipeline's meta.
     """
     pipeline, task, base = record["pipeline"], record["task"], called(record["base"]["name"])
@@ -120,7 +120,7 @@ def model_card(record: dict[str, Any], license: str | None, performance: dict[st
 
 
 def _labels(labels: list[str], tokens: bool) -> str:
-    """The labels, each once; of tags without their kinds."""
+    """The labels, each once; for tags, without their kinds."""
     if not tokens:
         return ", ".join(map(code, labels))
     tags = [label.partition("-") for label in labels if label != OUTSIDE]
@@ -129,5 +129,5 @@ def _labels(labels: list[str], tokens: bool) -> str:
 
 
 def called(name: str) -> str:
-    """A base as others may read of it: of a folder somewhere on this machine, the last part."""
+    """The public name of a base: for a folder on this machine, only the last part of its path."""
     return Path(name).name if Path(name).is_absolute() else name

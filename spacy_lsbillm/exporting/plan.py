@@ -1,5 +1,5 @@
-"""What of a stored pipeline can be written as one of transformers' classifiers: found out from its config and its
-record, before any weights are read. What a plain config.json cannot say is refused."""
+"""Deciding which part of a stored pipeline can be written as one of transformers' classifiers, from its config and
+record, before any weights are read. What a config.json cannot express is refused."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,28 +18,28 @@ from ..files import check_seal
 from ..layers import PIECES
 from ..pipeline.config_blocks import billm_blocks
 
-# Our heads that are one linear layer, by architecture.
+# Our heads that consist of one linear layer, by architecture.
 TASKS = {"spacy-lsbillm.SequenceLabeler.v1": TOKENS, "spacy-lsbillm.PooledTextCat.v1": TEXTS}
 LISTENER, WHOLE_DOCUMENTS = "spacy-transformers.TransformerListener.v1", "spacy-transformers.doc_spans.v1"
 TRANSFORMERS = ("billm_transformer", "transformer", "curated_transformer")
-# How a token's scores come from those of its pieces.
+# How a token's scores are derived from those of its pieces.
 MEAN, FIRST, LAST = "mean", "first", "last"
 READ_AS = {"reduce_mean.v1": MEAN, "spacy-lsbillm.first_piece.v1": FIRST, "spacy-lsbillm.last_piece.v1": LAST}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be exported.
+    """What will be exported.
 
-    pipeline (Path): Its folder.
+    pipeline (Path): The pipeline's folder.
     transformer (str), component (str): The names of the two components.
-    record (dict): Of the stored backbone.
+    record (dict): The record of the stored backbone.
     mask (MaskPlan): All layers unmasked, or none.
-    parts (StoredParts): What the weights are made of.
-    config (PretrainedConfig): Of the base, cut to the layers that are used.
-    family (Family): Of the base.
-    classifier (Classifier): What it becomes.
-    read_as (str): "mean", "first" or "last": how a token's scores come from those of its pieces.
+    parts (StoredParts): The parts of the weights.
+    config (PretrainedConfig): The base's, reduced to the layers that are used.
+    family (Family): The family of the base.
+    classifier (Classifier): The class of transformers to write.
+    read_as (str): "mean", "first" or "last": how a token's scores are derived from those of its pieces.
     """
 
     pipeline: Path
@@ -65,12 +65,12 @@ class Plan:
 
 
 def plan_export(pipeline: Path, component: str | None = None, base: str | None = None) -> Plan:
-    """Look at a stored pipeline.
+    """Check whether a stored pipeline can be exported, and how.
 
-    pipeline (Path): Its folder.
+    pipeline (Path): The pipeline's folder.
     component (str | None): The head to export; None: the only one that listens.
     base (str | None): The folder or hub id of the base, if it is not under its recorded name.
-    RAISES (SettingError, BaseError, StorageError): It cannot be exported, for a reason that is named.
+    RAISES (SettingError, BaseError, StorageError): It cannot be exported; the message says why.
     """
     config = load_config(pipeline / "config.cfg")
     transformer = _only_transformer(config)
@@ -88,8 +88,9 @@ def plan_export(pipeline: Path, component: str | None = None, base: str | None =
     mask = plan_of(record)
     if len(set(mask.unmasked)) > 1:
         raise SettingError(
-            f"unmask = {mask.notation!r} ({mask.words}) cannot be exported: transformers takes the mask off all layers "
-            f'or off none (is_causal in config.json). Train with unmask = "all" or "none", or share the pipeline as a '
+            f"unmask = {mask.notation!r} ({mask.words}) cannot be exported: transformers removes the mask from all "
+            "layers "
+            f'or from none (is_causal in config.json). Train with unmask = "all" or "none", or share the pipeline as a '
             f"spaCy package."
         )
     parts = stored_parts(pipeline / transformer, record, base)
@@ -101,7 +102,10 @@ def plan_export(pipeline: Path, component: str | None = None, base: str | None =
 
 
 def _only_transformer(config: dict[str, Any]) -> str:
-    """RAISES (SettingError): There are several, or none of ours."""
+    """The name of the pipeline's only transformer.
+
+    RAISES (SettingError): There are several, or none of ours.
+    """
     components = config.get("components", {})
     found = [name for name, block in components.items() if block.get("factory") in TRANSFORMERS]
     ours = list(billm_blocks(config))
@@ -116,7 +120,7 @@ def _only_transformer(config: dict[str, Any]) -> str:
 
 
 def _architectures(block: Any) -> Iterator[str]:
-    """All of a block, at whatever depth."""
+    """The names of all architectures in a block, at any depth."""
     if isinstance(block, dict):
         if "@architectures" in block:
             yield str(block["@architectures"])
@@ -127,7 +131,7 @@ def _architectures(block: Any) -> Iterator[str]:
 def _head(config: dict[str, Any], component: str | None) -> tuple[str, str]:
     """The component to export, and its task.
 
-    RAISES (SettingError): There is none, there are several, or it is none of ours.
+    RAISES (SettingError): There is none, there are several, or it is not one of ours.
     """
     components = config["components"]
     listening = [name for name, block in components.items() if LISTENER in _architectures(block)]
@@ -149,36 +153,36 @@ def _head(config: dict[str, Any], component: str | None) -> tuple[str, str]:
     architecture = str(components[component].get("model", {}).get("@architectures"))
     if architecture not in TASKS:
         raise SettingError(
-            f"{component!r} ({architecture}) cannot be exported: only a head that is one linear layer over the states "
-            f"has a place in transformers' classes, which is {' or '.join(TASKS)}. Of the heads of this pipeline "
+            f"{component!r} ({architecture}) cannot be exported: transformers' classes have room only for a head that "
+            f"is one linear layer over the states, which is {' or '.join(TASKS)}. Of the heads of this pipeline "
             f"{said}."
         )
     if component not in listening:
         own = ", ".join(_architectures(components[component]))
         raise SettingError(
-            f"{component!r} has no listener but a tok2vec layer of its own ({own}), "
-            f"so that there is no transformer to write it with. Export the pipeline as it was before its listeners "
+            f"{component!r} has no listener but its own tok2vec layer ({own}), "
+            f"so there is no transformer to export it with. Export the pipeline from before its listeners "
             f"were replaced."
         )
     if components[component].get("transitions") is not None:
         raise SettingError(
             f"{component!r} is a CRF (transitions = {components[component]['transitions']!r}), and transformers' "
-            f"classes have no place for what follows what. Train it with transitions = null."
+            f"classes have no room for transition scores. Train it with transitions = null."
         )
     return component, TASKS[architecture]
 
 
 def _pooling_of(head: dict[str, Any], name: str, task: str, model: dict[str, Any]) -> str:
-    """How a token's scores come from those of its pieces.
+    """How a token's scores are derived from those of its pieces.
 
     head (dict), model (dict): The `model` blocks of the head and the transformer.
-    RAISES (SettingError): In a way in which transformers' classes do not have them.
+    RAISES (SettingError): transformers' classes cannot derive them in this way.
     """
     listener = head["tok2vec"]
     if listener["@architectures"] != LISTENER:
         raise SettingError(
-            f"{name!r} cannot be exported: between the transformer and its linear layer stands "
-            f"{listener['@architectures']!r}, which transformers' classes do not have. Have it listen directly."
+            f"{name!r} cannot be exported: between the transformer and its linear layer is "
+            f"{listener['@architectures']!r}, which transformers' classes do not have. Let it listen directly."
         )
     pieces = model.get("output") == PIECES
     layer = listener["pooling"]["@layers"]
@@ -186,37 +190,40 @@ def _pooling_of(head: dict[str, Any], name: str, task: str, model: dict[str, Any
     if task == TOKENS:
         if read_as is None:
             raise SettingError(
-                f"{name!r} cannot be exported: its listener pools pieces with {layer!r}, which is nothing that can be "
-                f"done with their scores. Train it with one of: {', '.join(map(repr, READ_AS))}."
+                f"{name!r} cannot be exported: its listener pools pieces with {layer!r}, which cannot be applied to "
+                f"their scores. Train it with one of: {', '.join(map(repr, READ_AS))}."
             )
         return read_as
     if head.get("pooling") != LAST or read_as != LAST:
         of = f"pieces with {layer!r}" if pieces else "the means of pieces"
         raise SettingError(
             f"{name!r} cannot be exported: its documents are pooled with pooling = {head.get('pooling')!r} from {of}, "
-            f"but transformers' classes for texts take the scores "
-            f'at the last piece alone. Train it with pooling = "last", output = "pieces" in the transformer, '
+            f"but transformers' classes for texts use only the scores "
+            f'at the last piece. Train it with pooling = "last", output = "pieces" in the transformer, '
             f'and "spacy-lsbillm.last_piece.v1" as the pooling of its listener.'
         )
     return read_as
 
 
 def _check_ways(model: dict[str, Any]) -> None:
-    """RAISES (SettingError): The transformer does what a config.json cannot say."""
+    """Check the settings of a transformer that a config.json cannot express.
+
+    RAISES (SettingError): The transformer uses one of them.
+    """
     if model.get("repeat"):
         raise SettingError(
-            f"repeat = {model['repeat']} cannot be exported: transformers' classes see a text once. Train with "
+            f"repeat = {model['repeat']} cannot be exported: transformers' classes process a text once. Train with "
             f"repeat = 0."
         )
     if model.get("scalar_mix") is not None:
         raise SettingError(
-            f"scalar_mix = {model['scalar_mix']!r} cannot be exported: transformers' classes read the last layer "
-            f"alone. Train with null."
+            f"scalar_mix = {model['scalar_mix']!r} cannot be exported: transformers' classes read only the last "
+            f"layer. Train with null."
         )
     spans = (model.get("get_spans") or {}).get("@span_getters", WHOLE_DOCUMENTS)
     if spans != WHOLE_DOCUMENTS:
         raise SettingError(
-            f"get_spans = {spans!r} cannot be exported: transformers' classes see a text as it is given, and this "
-            f"pipeline sees parts of it. Set {WHOLE_DOCUMENTS!r} in the pipeline's config.cfg, and measure what it "
-            f"is worth then."
+            f"get_spans = {spans!r} cannot be exported: transformers' classes process a text as a whole, but this "
+            f"pipeline processes parts of it. Set {WHOLE_DOCUMENTS!r} in the pipeline's config.cfg, and measure its "
+            f"scores again."
         )

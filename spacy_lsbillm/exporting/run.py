@@ -24,17 +24,17 @@ from .trial import Agreement, check_scores, check_tokenizer, expected_of
 RECORD, CARD = "export.json", "README.md"
 FORMAT = 1
 VERSIONS_OF = ("spacy-lsbillm", "spacy", "torch", "transformers")
-# Which of a tokenizer's special pieces stands in padding, if none is named for it.
+# The special piece used for padding if the tokenizer names none, by preference.
 PADS = ("pad_token", "eos_token", "unk_token", "bos_token")
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """The result of an export.
 
     architecture (str): The class of transformers.
     labels (tuple[str, ...]): Its labels.
-    agreement (Agreement | None): How near it is to the pipeline; None where that could not be tried.
+    agreement (Agreement | None): How closely it agrees with the pipeline; None if that could not be tried.
     """
 
     architecture: str
@@ -43,15 +43,15 @@ class Exported:
 
 
 def export(pipeline: Path, target: Path, component: str | None = None, base: str | None = None) -> Exported:
-    """Write a head and its base, adapter folded in, as one of transformers' classifiers. What was written is loaded and
-    compared with the pipeline before it gets its name.
+    """Write a head and its base, with the adapter folded in, as one of transformers' classifiers. The folder is loaded
+    and compared with the pipeline before it gets its final name.
 
     pipeline (Path): The folder of a trained pipeline.
-    target (Path): A new folder, or one that this function has written before.
+    target (Path): A new folder, or one that this function wrote before.
     component (str | None): The head; None: the only one that listens.
     base (str | None): The folder or hub id of the base, if it is not under its recorded name.
-    RAISES (SettingError, BaseError, StorageError): It cannot be exported, for a reason that is named, or there is
-        something else at the target.
+    RAISES (SettingError, BaseError, StorageError): It cannot be exported (the message says why), or the target contains
+        something else.
     """
     plan = plan_export(pipeline, component, base)
     if UNMASKS or not plan.both_ways:
@@ -63,7 +63,7 @@ def export(pipeline: Path, target: Path, component: str | None = None, base: str
         tokenizer = _tokenizer_of(nlp, plan)
         record = _record(nlp, plan, head)
         performance = nlp.meta.get("performance") or {}
-        # Its weights make room for those of the check.
+        # Its weights are freed to make room for those of the check.
         del nlp
         write_classifier(folder, plan.parts, plan.classifier, head, plan.family, plan.both_ways, tokenizer.pad_token_id)
         _write_tokenizer(tokenizer, folder)
@@ -77,7 +77,7 @@ def export(pipeline: Path, target: Path, component: str | None = None, base: str
 
 
 def _load(plan: Plan, base: str | None) -> Language:
-    """The two components, with the base unquantised, as the adapter is folded into that, and where spaCy computes."""
+    """Load the two components where spaCy computes, with the base unquantised, as the adapter is folded into it."""
     model: dict[str, Any] = {"quantization": None, "device": None, **({} if base is None else {"name": base})}
     kept = {plan.transformer, plan.component}
     others = [name for name in spacy.util.load_config(plan.pipeline / "config.cfg")["components"] if name not in kept]
@@ -96,14 +96,14 @@ def _head_of(nlp: Language, plan: Plan) -> Head:
 
 
 def _tokenizer_of(nlp: Language, plan: Plan) -> PreTrainedTokenizerFast:
-    """The pipeline's, which may be changed as the pipeline is not used any more."""
+    """The pipeline's tokenizer. It may be changed, as the pipeline is not used any more."""
     transformer: Any = nlp.get_pipe(plan.transformer)
     shim = backbone_shim(transformer.model)
     tokenizer = shim.backbone.tokenizer
     name = next((name for name in PADS if getattr(tokenizer, f"{name}_id") is not None), None)
     if name is not None:
         tokenizer.pad_token = getattr(tokenizer, name)
-    # Wherever positions are counted from the left.
+    # Right padding, with positions counted from the left.
     tokenizer.padding_side = "right"
     tokenizer.model_max_length = shim.window
     return tokenizer
@@ -113,7 +113,7 @@ def _write_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     tokenizer.save_pretrained(str(folder))
     path = folder / TOKENIZER_CONFIG
     said = parse_json(path.read_text(encoding="utf8"))
-    # Tokenizers without a class of their own also give types of pieces, to which GPT-2 has an answer, and a wrong one.
+    # Tokenizers without their own class also return token types, which GPT-2 accepts and handles wrongly.
     said["model_input_names"] = ["input_ids", "attention_mask"]
     path.write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n", encoding="utf8")
 

@@ -1,4 +1,4 @@
-"""A few texts through a pipeline and through what was exported of it: scores must be the same."""
+"""Comparing a pipeline with its export on a few texts: scores must be the same."""
 
 import itertools
 from collections.abc import Sequence
@@ -19,30 +19,30 @@ from ..errors import StorageError
 from ..layers import backbone_shim, uncalibrated
 from .plan import FIRST, LAST, Plan
 
-# Of several lengths, with pieces of several kinds. What they say has no importance.
+# Texts of several lengths with several kinds of pieces. Their content does not matter.
 SAMPLE = (
     "Play some jazz by Miles Davis in the kitchen tonight , and book a table for two at an Italian place in Boston .",
     "Müller & Söhne, 12 rue de l'Université, paid 1,250.50 euros on 2 May 2019 for acetylsalicylic acid!",
     "Yes .",
     "Dr Ana Horvat of the University of Zagreb said that it would rain in Paris, London and New York this weekend.",
 )
-# By how much scores may differ, as a share of the largest one. Weights and sums are rounded at other places.
+# The largest accepted difference of scores, relative to the largest score. Weights and sums are rounded differently.
 TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
-# What is less, as a share of the largest state, is rounding.
+# Smaller differences, relative to the largest state, are rounding.
 UNMOVED = 1e-6
-# Of a text, how many pieces are looked at to find out whether the first sees the last.
+# The number of a text's pieces that are used to check whether the first sees the last.
 SEEN = 3
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What a pipeline says of a text.
+    """What a pipeline computes for a text.
 
     text (str): The text.
-    ids (tuple[int, ...]): What the model sees of it, special pieces included.
-    pieces (tuple[ndarray[int64], ...]): Of each token that has pieces, their places in `ids`.
-    scores (ndarray): Of those tokens, shape (tokens, tags), before softmax; of a text, probabilities, shape (1,
-        classes).
+    ids (tuple[int, ...]): The ids that the model receives, including special pieces.
+    pieces (tuple[ndarray[int64], ...]): For each token that has pieces, their positions in `ids`.
+    scores (ndarray): For these tokens, the scores before softmax, shape (tokens, tags); for a text, probabilities,
+        shape (1, classes).
     """
 
     text: str
@@ -53,10 +53,10 @@ class Expected:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How near what was exported is to its pipeline.
+    """How closely an export agrees with its pipeline.
 
-    texts (int): How many were tried.
-    largest (float): The largest difference of scores, as a share of the largest score.
+    texts (int): The number of compared texts.
+    largest (float): The largest difference of scores, relative to the largest score.
     """
 
     texts: int
@@ -64,7 +64,7 @@ class Agreement:
 
 
 def expected_of(nlp: Language, plan: Plan, texts: Sequence[str] = SAMPLE) -> list[Expected]:
-    """What a pipeline says of texts. Texts that do not fit its window are cut."""
+    """What a pipeline computes for texts. Texts that do not fit its window are truncated."""
     transformer: Any = nlp.get_pipe(plan.transformer)
     head: Any = nlp.get_pipe(plan.component)
     shim = backbone_shim(transformer.model)
@@ -85,7 +85,7 @@ def expected_of(nlp: Language, plan: Plan, texts: Sequence[str] = SAMPLE) -> lis
         transformer.set_annotations([doc], transformer.predict([doc]))
         of_piece, counts = align([doc], pieces)
         places = np.split(of_piece + len(prefix), np.cumsum(counts)[:-1])
-        # A calibration is no part of what is written.
+        # A calibration is not part of the export.
         with uncalibrated(head.model):
             scores = np.asarray(head.model.predict([doc])[0], dtype=np.float32)
         real = counts > 0
@@ -98,14 +98,17 @@ def expected_of(nlp: Language, plan: Plan, texts: Sequence[str] = SAMPLE) -> lis
 
 
 def check_tokenizer(folder: Path, expected: Sequence[Expected]) -> None:
-    """RAISES (StorageError): What was written cuts a text into other pieces than the pipeline."""
+    """Check that the exported tokenizer cuts texts like the pipeline.
+
+    RAISES (StorageError): It cuts a text into other pieces.
+    """
     tokenizer = AutoTokenizer.from_pretrained(folder)
     for one in expected:
         ids = tuple(tokenizer(one.text)["input_ids"])
         if ids != one.ids:
             raise StorageError(
-                f"the tokenizer that was written cuts {one.text!r} into {_differing(ids, one.ids)}: nothing was "
-                f"exported. If the pipeline was trained with another add_bos_token than its tokenizer has by itself, "
+                f"the exported tokenizer cuts {one.text!r} into {_differing(ids, one.ids)}: nothing was "
+                f"exported. If the pipeline was trained with another add_bos_token than its tokenizer's default, "
                 f"train it with null."
             )
 
@@ -117,10 +120,10 @@ def _differing(ids: tuple[int, ...], expected: tuple[int, ...]) -> str:
 
 
 def check_scores(folder: Path, plan: Plan, head: Head, expected: Sequence[Expected]) -> Agreement | None:
-    """Load what was written as everybody would, and compare: all texts in one padded batch, and each alone.
+    """Load the export as users would, and compare: all texts in one padded batch, and each alone.
 
-    RETURNS (Agreement | None): None if this version of transformers does not take the mask off.
-    RAISES (StorageError): Scores are others, or a layer sees what it should not.
+    RETURNS (Agreement | None): None if this version of transformers does not remove the mask.
+    RAISES (StorageError): Scores differ, or a layer sees what it must not.
     """
     if plan.both_ways and not UNMASKS:
         return None
@@ -128,7 +131,7 @@ def check_scores(folder: Path, plan: Plan, head: Head, expected: Sequence[Expect
     with quiet():
         model, told = AUTO_CLASSES[plan.classifier.task].from_pretrained(folder, output_loading_info=True)
     if told["missing_keys"] or told["unexpected_keys"]:
-        raise StorageError(f"what was written is not what {plan.classifier.architecture} reads: {told}.")
+        raise StorageError(f"the exported folder does not fit {plan.classifier.architecture}: {told}.")
     model.eval()
     texts = [one.text for one in expected]
     batches = [texts, *([text] for text in texts)] if tokenizer.pad_token_id is not None else [[text] for text in texts]
@@ -152,7 +155,7 @@ def check_scores(folder: Path, plan: Plan, head: Head, expected: Sequence[Expect
 
 
 def _scores(model: Any, tokenizer: Any, texts: list[str]) -> list[np.ndarray]:
-    """One array a text, without those of padding if it has several rows."""
+    """The scores of each text as one array, without those of padding if there are several rows."""
     inputs = tokenizer(texts, padding=len(texts) > 1, return_tensors="pt")
     with torch.inference_mode():
         logits = model(**inputs).logits.float()
@@ -162,10 +165,10 @@ def _scores(model: Any, tokenizer: Any, texts: list[str]) -> list[np.ndarray]:
 
 
 def of_tokens(scores: np.ndarray, pieces: Sequence[np.ndarray], read_as: str) -> np.ndarray:
-    """The scores of tokens, from those of pieces.
+    """The scores of tokens, derived from those of pieces.
 
     scores (ndarray): Shape (pieces, tags).
-    pieces (Sequence): Of each token, the places of its pieces.
+    pieces (Sequence): For each token, the positions of its pieces.
     RETURNS (ndarray): Shape (tokens, tags).
     """
     if read_as in (FIRST, LAST):
@@ -179,8 +182,9 @@ def _probabilities(scores: np.ndarray, head: Head) -> np.ndarray:
 
 
 def _check_sight(model: Any, plan: Plan, one: Expected) -> None:
-    """RAISES (StorageError): The first piece sees the last one and should not, or does not see it and should."""
-    # No more pieces than the narrowest window lets see each other.
+    """Check whether the first piece sees the last one. RAISES (StorageError): It does and must not, or does not and
+    must."""
+    # At most as many pieces as the narrowest window makes visible to each other.
     few = one.ids[:SEEN]
     ids = torch.tensor([few, few])
     ids[1, -1] = ids[1, 0] if ids[1, 0] != ids[1, -1] else (ids[1, -1] + 1) % model.config.vocab_size
@@ -188,6 +192,6 @@ def _check_sight(model: Any, plan: Plan, one: Expected) -> None:
     moves = bool((states[0] - states[1]).abs().max() > UNMOVED * states.abs().max())
     if moves != plan.both_ways:
         raise StorageError(
-            f"in what was written the first piece of a text {'moves' if moves else 'does not move'} when the last one "
-            f"changes, with {plan.mask.words} in the pipeline: nothing was exported."
+            f"in the exported folder the first piece of a text {'moves' if moves else 'does not move'} when the last "
+            f"one changes, with {plan.mask.words} in the pipeline: nothing was exported."
         )

@@ -1,4 +1,4 @@
-"""GGUF files (of llama.cpp, Ollama, LM Studio and others) as bases. No spaCy in it."""
+"""Using GGUF files (of llama.cpp, Ollama, LM Studio and others) as bases. Imports no spaCy."""
 
 from .convert import DTYPES, import_gguf
 

@@ -1,4 +1,4 @@
-"""What is written beside the weights: where they come from, for people (README.md) and for programs (origin.json)."""
+"""The source of imported weights, written beside them for people (README.md) and for programs (origin.json)."""
 
 from typing import Any
 
@@ -25,10 +25,10 @@ UNKNOWN = "not stated in the file"
 def origin_record(
     file: GGUFFile, source: Source, digests: dict[str, str], dtype: str, versions: dict[str, str]
 ) -> dict:
-    """What is known of an imported model.
+    """What is known about an imported model.
 
-    digests (dict[str, str]): SHA-256 of each file, by its name.
-    versions (dict[str, str]): Of the libraries that made it.
+    digests (dict[str, str]): SHA-256 of each file, by name.
+    versions (dict[str, str]): The versions of the libraries used.
     """
     return {
         "made_with": command_of(file, source, dtype),
@@ -47,20 +47,20 @@ def origin_record(
 
 
 def command_of(file: GGUFFile, source: Source, dtype: str) -> str:
-    """The command that makes the same folder."""
+    """The command that creates the same folder."""
     what = f"--package {source.package}" if source.package else file.name
     precision = "" if dtype == "float32" else f" --dtype {dtype}"
     return f"python -m spacy lsbillm import-gguf {what} FOLDER{precision}"
 
 
 def license_of(file: GGUFFile, source: Source) -> str | None:
-    """As the file states it; else as its package does. Hugging Face writes them in small letters."""
+    """The licence, as the file states it, else as its package does. Hugging Face writes licences in lower case."""
     stated = file.metadata.get("general.license") or source.license
     return str(stated).lower() if stated else None
 
 
 def _base_model(file: GGUFFile) -> str | None:
-    """The model on the hub that the file was made of, if it says so."""
+    """The model on the hub from which the file was made, if it says so."""
     for key in ("general.source.huggingface.repository", "general.source.repo_url", "general.source.url"):
         value = file.metadata.get(key)
         if isinstance(value, str) and value:

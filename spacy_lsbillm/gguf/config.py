@@ -1,4 +1,4 @@
-"""The config of a model in a GGUF file: transformers' own reading of it, and what that leaves out."""
+"""The config of a model in a GGUF file: what transformers reads from it, and what that omits."""
 
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ from ..errors import BaseError
 from ..files import TemporaryFolder
 from .file import ARRAY, GGUFFile, gguf_package
 
-# Tables of transformers that are no architectures.
+# Tables of transformers that do not belong to architectures.
 NO_ARCHITECTURES = {"general", "tokenizer"}
-# By GGUF's name, what transformers' table leaves out for some architectures; it is set where the model's config has it.
+# Keys that transformers' table omits for some architectures, by GGUF's name; set if the model's config has the setting.
 BESIDE = {
     "block_count": "num_hidden_layers",
     "embedding_length": "hidden_size",
@@ -38,23 +38,22 @@ BESIDE = {
 }
 ROPE_SETTINGS = {"rope_theta", "partial_rotary_factor"}
 SPECIAL_PIECES = ("bos_token_id", "eos_token_id", "pad_token_id")
-# Gemma scales attention by the width of a head, and the largest Gemma 2 and 3 by another, which no key says; llama.cpp
-# knows those by their number of layers.
+# Gemma scales attention by the width of a head, but the largest Gemma 2 and 3 by another number, which no key states;
+# llama.cpp recognises those by their number of layers.
 GEMMA_27B = {("gemma2", 46), ("gemma3_text", 62)}
 ROPE_FACTORS = "rope_freqs.weight"
-# LLaMA 3.1 to 3.3: all have these, and a factor of their own.
+# LLaMA 3.1 to 3.3: all have these settings, and each its own factor.
 LLAMA3_ROPE = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
-# Of the embeddings; a row for each piece.
+# The embeddings have one row per piece.
 EMBEDDINGS = "token_embd.weight"
 
 
 def make_config(file: GGUFFile) -> tuple[Any, dict[str, Any]]:
-    """The config of a model.
+    """Create the config of a model.
 
     RETURNS (tuple): As transformers has it (PretrainedConfig); and its entries as every version of transformers reads
-        them, where newer ones have other names.
-    RAISES (BaseError): The architecture is not one that transformers reads, or it has a scaling of positions that is
-        not read.
+        them, where newer ones use other names.
+    RAISES (BaseError): transformers does not read this architecture, or its scaling of positions is not supported.
     """
     entries = _entries(file)
     model_type = entries["model_type"]
@@ -64,10 +63,10 @@ def make_config(file: GGUFFile) -> tuple[Any, dict[str, Any]]:
         if value is not None and name not in entries and _has(default, name):
             entries[name] = value or None
     for name in SPECIAL_PIECES:
-        # The default of a family is that of its first model's vocabulary.
+        # A family's default is the vocabulary size of its first model.
         entries.setdefault(name, None)
     if EMBEDDINGS in file.tensors:
-        # Some tables do not know its key, and a vocabulary may be filled up.
+        # Some tables lack its key, and a vocabulary may be padded.
         entries["vocab_size"] = file.tensors[EMBEDDINGS].shape[0]
     _add_widths(file, entries, default)
     scaling = _rope_scaling(file)
@@ -78,7 +77,7 @@ def make_config(file: GGUFFile) -> tuple[Any, dict[str, Any]]:
     try:
         return _config(entries), entries
     except Exception as error:
-        # Each family checks its config in its own way.
+        # Each family validates its config in its own way.
         raise BaseError(
             f"{file.name} describes a model that transformers cannot build ({type(error).__name__}: {error}). Fetch it "
             f"again, or the original in Hugging Face's format."
@@ -86,16 +85,16 @@ def make_config(file: GGUFFile) -> tuple[Any, dict[str, Any]]:
 
 
 def _has(default: Any, name: str) -> bool:
-    """Whether a family's config has a setting, and not a value that it computes."""
+    """Whether a family's config has a setting, rather than a computed value."""
     if name in ROPE_SETTINGS and hasattr(default, "rope_parameters"):
-        # transformers 5 has them there, and takes them under the old names.
+        # transformers 5 stores them there, and accepts them under the old names.
         return name == "rope_theta" or name in (default.rope_parameters or {})
     computed = getattr(type(default), name, None)
     return hasattr(default, name) and not (isinstance(computed, property) and computed.fset is None)
 
 
 def _add_widths(file: GGUFFile, entries: dict[str, Any], default: Any) -> None:
-    """What follows from the width of a head: how much of it is rotated, and what attention is scaled by."""
+    """Add what follows from the width of a head: the rotated part, and the scale of attention."""
     width = file.value("attention.key_length") or entries["hidden_size"] // entries["num_attention_heads"]
     rotated = file.value("rope.dimension_count")
     if rotated and "partial_rotary_factor" not in entries and _has(default, "partial_rotary_factor"):
@@ -113,7 +112,7 @@ def _config(entries: dict[str, Any]) -> Any:
 
 
 def _entries(file: GGUFFile) -> dict[str, Any]:
-    """As transformers' table has them."""
+    """The entries that transformers' table gives."""
     known = sorted(set(GGUF_SUPPORTED_ARCHITECTURES) - NO_ARCHITECTURES)
     with TemporaryFolder() as place, quiet():
         stand_in = _write_stand_in(file, place / "metadata.gguf")
@@ -125,15 +124,15 @@ def _entries(file: GGUFFile) -> dict[str, Any]:
                 f"{transformers.__version__} does not read from GGUF files ({error}). It reads: {', '.join(known)}. "
                 f"Fetch the original in Hugging Face's format, or upgrade transformers."
             ) from error
-    # The name of the model, and what is the tokenizer's.
+    # The name of the model, and settings of the tokenizer.
     for name in ("_model_name_or_path", "unk_token_id"):
         entries.pop(name, None)
     return entries
 
 
 def _write_stand_in(file: GGUFFile, path: Path) -> Path:
-    """A file with the same metadata, without the vocabulary, and the names of the tensors without their values: what
-    transformers takes a config from, which reads it all at once."""
+    """Write a file with the same metadata, without the vocabulary, and with the names of the tensors without their
+    values: transformers reads a config from it, and would read the whole file at once."""
     gguf = gguf_package()
     writer = gguf.GGUFWriter(path, file.architecture)
     for key, value in file.metadata.items():
@@ -169,7 +168,7 @@ def _rope_scaling(file: GGUFFile) -> dict[str, Any] | None:
 
 
 def _llama3_scaling(file: GGUFFile, entries: dict[str, Any]) -> dict[str, Any]:
-    """GGUF has the result alone, a factor per frequency: the settings that give just this one."""
+    """The settings that give exactly the file's factors: GGUF contains only the result, one factor per frequency."""
     factors = torch.tensor(np.array(file.tensors[ROPE_FACTORS].values()), dtype=torch.float64)
     scaling = {"rope_type": "llama3", "factor": float(factors.max()), **LLAMA3_ROPE}
     config = _config({**entries, "rope_scaling": scaling})

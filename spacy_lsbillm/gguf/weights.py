@@ -1,4 +1,4 @@
-"""The weights of a GGUF file as a model of transformers has them: names and order of rows by transformers' own tables,
+"""The weights of a GGUF file in the form of a transformers model: names and order of rows by transformers' own tables,
 one tensor at a time."""
 
 import inspect
@@ -19,23 +19,23 @@ from ..errors import BaseError
 from .config import ROPE_FACTORS
 from .file import BLOCK, GGUFFile
 
-# Of safetensors.
+# Safetensors' names of dtypes.
 NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 SHOWN = 5
 EXPERT = re.compile(r"\.experts\.\d+\.")
-# What the config says already.
+# Tensors whose content the config already states.
 IN_CONFIG = {ROPE_FACTORS}
 
 
 def new_tensors(file: GGUFFile, model: PreTrainedModel, entries: Mapping[str, Any], dtype: str) -> dict[str, NewTensor]:
-    """The tensors to write, by their names in the model. None is read yet but for the checks; when they are written in
-    this order, each is unpacked once.
+    """The tensors to write, by their names in the model. Only the checks read them; if they are written in this order,
+    each is unpacked once.
 
     model (PreTrainedModel): The `skeleton` of the file's config.
-    entries (Mapping): The config's, as `make_config` gives them.
+    entries (Mapping): The config's entries, from `make_config`.
     dtype (str): "float32", "float16" or "bfloat16".
-    RAISES (BaseError): A tensor of the file has no use in the model, one of the model is not in the file, or has
-        another size, or the numbers are packed in a way that cannot be unpacked.
+    RAISES (BaseError): The model does not use a tensor of the file, the file lacks one of the model or has it in
+        another size, or the numbers cannot be unpacked.
     """
     check_quantizations(file)
     unpacked = _Unpacked(file, model, entries)
@@ -49,9 +49,9 @@ def new_tensors(file: GGUFFile, model: PreTrainedModel, entries: Mapping[str, An
         wanted = sum(needed[name].numel() for name in names)
         if held != wanted:
             raise BaseError(
-                f"{file.name}: {', '.join(unpacked.sources[group])} has {held:,} numbers, and the model's {names[0]} "
-                f"needs {wanted:,}: what the file says of the model's shape does not fit its weights. Fetch it again, "
-                f"or the original in Hugging Face's format."
+                f"{file.name}: {', '.join(unpacked.sources[group])} has {held:,} numbers, but the model's {names[0]} "
+                f"needs {wanted:,}: the file's weights do not fit the shape of the model that it states. Fetch it "
+                f"again, or the original in Hugging Face's format."
             )
     return {
         name: _tensor(unpacked, name, tuple(needed[name].shape), dtype) for names in groups.values() for name in names
@@ -59,7 +59,10 @@ def new_tensors(file: GGUFFile, model: PreTrainedModel, entries: Mapping[str, An
 
 
 def check_quantizations(file: GGUFFile) -> None:
-    """RAISES (BaseError): Some of the numbers are packed in a way that cannot be unpacked here."""
+    """Check that all numbers of a file can be unpacked.
+
+    RAISES (BaseError): Some cannot.
+    """
     for name, tensor in {tensor.type: (name, tensor) for name, tensor in file.tensors.items()}.values():
         try:
             tensor.check_type()
@@ -82,7 +85,7 @@ def _check_names(file: GGUFFile, sources: Mapping[str, list[str]], groups: Mappi
     if unused:
         raise BaseError(
             f"{file.name} has weights that transformers' model of its architecture ({file.architecture}) does not "
-            f"have: {_some(unused)}. Without them it would be another model. Fetch the original in Hugging Face's "
+            f"have: {_some(unused)}. Without them it would be a different model. Fetch the original in Hugging Face's "
             f"format."
         )
 
@@ -93,9 +96,9 @@ def _some(names: list[str]) -> str:
 
 
 class _Unpacked:
-    """Groups of tensors of the file, unpacked; the last one is kept, as several of the model may be made of it.
+    """Unpacked groups of tensors of the file. The last one is kept, as several tensors of the model may come from it.
 
-    sources (dict[str, list[str]]): The file's tensors of each group, which is mostly one for one of the model.
+    sources (dict[str, list[str]]): The file's tensors of each group, usually one for one of the model.
     """
 
     def __init__(self, file: GGUFFile, model: PreTrainedModel, entries: Mapping[str, Any]):
@@ -112,11 +115,11 @@ class _Unpacked:
         self._last: tuple[str, dict[str, Any]] = ("", {})
 
     def group(self, name: str) -> str:
-        """Of a tensor of the model. The experts of a layer are one tensor in the file."""
+        """The group of a tensor of the model. The experts of a layer are one tensor in the file."""
         return name if name in self.sources else EXPERT.sub(".experts.", name)
 
     def blocks(self, name: str, shape: tuple[int, ...]) -> Iterator[Tensor]:
-        """The numbers of a tensor of the model, float32, a part at a time: each of shape (numbers,).
+        """The numbers of a tensor of the model in float32, in parts of shape (numbers,).
 
         RAISES (BaseError): It has another shape.
         """
@@ -127,7 +130,7 @@ class _Unpacked:
             yield from map(torch.from_numpy, self.file.tensors[source].blocks())
             return
         if self._last[0] != group:
-            # Let go of the last one first.
+            # Free the previous group first.
             self._last = ("", {})
             self._last = (group, self._unpack(group))
         found = self._last[1].get(name)
@@ -137,7 +140,7 @@ class _Unpacked:
         yield from torch.as_tensor(np.ascontiguousarray(found)).reshape(-1).split(BLOCK)
 
     def _as_stored(self, source: str) -> bool:
-        """Whether a processor leaves a tensor as it is. It is asked with an array that takes no memory."""
+        """Whether a processor leaves a tensor unchanged. It is called with an array that takes no memory."""
         shown = np.broadcast_to(np.float32(0), self.file.tensors[source].shape)
         result = self._processor.process(
             weights=shown, name=source, tensor_key_mapping=self._names, parsed_parameters={"tensors": {}}
@@ -147,12 +150,12 @@ class _Unpacked:
     def _check_shape(self, name: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
         if found != wanted:
             raise BaseError(
-                f"{self.file.name} has {name} in the shape {found}, its config needs {wanted}. Fetch it again, or the "
-                f"original in Hugging Face's format."
+                f"{self.file.name} has {name} in the shape {found}, but its config needs {wanted}. Fetch it again, or "
+                f"the original in Hugging Face's format."
             )
 
     def _unpack(self, group: str) -> dict[str, Any]:
-        # A processor returns the weights, or puts them there.
+        # A processor returns the weights, or stores them there.
         parsed: dict[str, dict[str, Any]] = {"tensors": {}}
         for source in self.sources[group]:
             result = self._processor.process(

@@ -1,4 +1,4 @@
-"""A trained pipeline with its weights in eight bits: what it loses, what it gains, and which layers are to blame."""
+"""Storing a trained pipeline with eight-bit weights: what it loses and gains, and which layers cause the loss."""
 
 from .compare import Comparison, compare
 from .run import Attempt, Quantized, quantize

@@ -1,4 +1,4 @@
-"""Two pipelines over the same documents: scores, agreement, speed and memory."""
+"""Comparing two pipelines on the same documents: scores, agreement, speed and memory."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,21 +14,21 @@ from ..backbone.int8 import weight_bytes
 from ..errors import DataError
 from ..layers.shim import BackboneShim
 
-# Documents that the one is timed on, then the other: what else the machine does hits both alike.
+# The pipelines take turns on blocks of this many documents, so that other load on the machine affects both alike.
 BLOCK = 64
 POINTS = 100
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What an exact pipeline and a rounded one make of the same documents. Pairs are of the two in this order.
+    """The results of an exact and a rounded pipeline on the same documents. Pairs are in this order.
 
-    scores (dict): Pairs by name, of those that `training.score_weights` counts.
+    scores (dict): Pairs by name, for the scores that `training.score_weights` counts.
     spans (float | None): F1 of the one's spans against the other's; None if neither finds any.
-    classes (float | None): Share of documents that have the same best class; None if there are no classes.
-    words_a_second (tuple): Over all documents.
-    speed (float): How much faster the rounded one is: the median over blocks of documents, on which they take turns.
-    weight_bytes (tuple): Of the bases' weights in memory.
+    classes (float | None): Fraction of documents with the same best class; None if there are no classes.
+    words_a_second (tuple): Words per second over all documents.
+    speed (float): Speed of the rounded pipeline relative to the exact one: the median over blocks of documents.
+    weight_bytes (tuple): Bytes of the bases' weights in memory.
     """
 
     scores: dict[str, tuple[float, float]]
@@ -40,15 +40,15 @@ class Comparison:
 
     @property
     def loss(self) -> float:
-        """Points lost of the score that loses most; negative if none loses any."""
+        """The largest loss of a score, in points; negative if all scores improve."""
         return max((exact - rounded) * POINTS for exact, rounded in self.scores.values())
 
 
 def compare(exact: Language, rounded: Language, examples: Sequence[tuple[Example, Example]]) -> Comparison:
-    """Run both on annotated documents.
+    """Run both pipelines on annotated documents.
 
-    examples (Sequence): Each document twice, made by the one pipeline and by the other.
-    RAISES (DataError): There are none, or nothing of what the pipeline predicts is annotated.
+    examples (Sequence): Each document twice, created by the one pipeline and by the other.
+    RAISES (DataError): There are none, or nothing that the pipeline predicts is annotated.
     """
     if not examples:
         raise DataError("there are no documents to compare the pipelines on.")
@@ -82,7 +82,7 @@ def _run(nlp: Language, examples: Sequence[Example]) -> list[Doc]:
 def _scores(
     exact: Language, rounded: Language, examples: Sequence[tuple[Example, Example]]
 ) -> dict[str, tuple[float, float]]:
-    """RAISES (DataError): There are none."""
+    """The pairs of scores. RAISES (DataError): No score can be computed."""
     weights = exact.config["training"].get("score_weights") or {}
     counted = [name for name, weight in weights.items() if weight]
     one, other = (Scorer(nlp=nlp).score([pair[side] for pair in examples]) for side, nlp in enumerate((exact, rounded)))
@@ -123,7 +123,7 @@ def _classes_agree(docs: Sequence[tuple[Doc, Doc]]) -> float | None:
 
 
 def shims_of(nlp: Language) -> dict[str, BackboneShim]:
-    """The bases of a pipeline, by the components that hold them."""
+    """The bases of a pipeline by the names of their components."""
     found = {}
     for name, pipe in nlp.pipeline:
         for shim in getattr(getattr(pipe, "model", None), "shims", ()):

@@ -1,4 +1,4 @@
-"""Writing a pipeline in eight bits, if it loses little."""
+"""Writing a pipeline in eight bits if it loses little."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,16 +20,16 @@ from ..saving.rewriting import rewrite
 from ..values import is_number
 from .compare import Comparison, compare, shims_of
 
-# Documents that the errors of layers are measured on.
+# The number of documents on which the errors of layers are measured.
 SAMPLE = 64
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """A pipeline in eight bits but for some layers.
+    """A pipeline in eight bits except for some layers.
 
-    kept (tuple[int, ...]): Those in float32, sorted.
-    comparison (Comparison): Of it with the exact pipeline.
+    kept (tuple[int, ...]): The layers in float32, sorted.
+    comparison (Comparison): Its comparison with the exact pipeline.
     """
 
     kept: tuple[int, ...]
@@ -38,12 +38,12 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Quantized:
-    """What came of it.
+    """The result of a quantization.
 
-    first (Attempt): With the layers kept that were asked for.
-    written (bool): Whether it has lost little enough to be written.
-    errors (list[LayerError]): If not: of each layer, the largest first.
-    others (list[Attempt]): If not: with ever more of these layers kept, until little enough is lost.
+    first (Attempt): The attempt that keeps the requested layers.
+    written (bool): Whether its loss was small enough, so that it was written.
+    errors (list[LayerError]): If not: the error of each layer, the largest first.
+    others (list[Attempt]): If not: attempts that keep more and more of these layers, until the loss is small enough.
     """
 
     first: Attempt
@@ -61,25 +61,26 @@ def quantize(
     kept: Collection[int] = (),
     tell: Callable[[Attempt], None] = lambda attempt: None,
 ) -> Quantized:
-    """Write a pipeline with the adapter folded into weights of eight bits, unless a score loses more than is allowed.
+    """Write a pipeline with the adapter folded into eight-bit weights, unless a score loses more than is allowed.
 
-    source (Path): The trained pipeline. It runs in float32, whatever it was trained in.
-    files (Sequence[Path]): .spacy files of annotated documents, which it was not trained with.
+    source (Path): The trained pipeline. It is run in float32, whatever it was trained in.
+    files (Sequence[Path]): .spacy files of annotated documents that were not used for training.
     target (Path): A pipeline's folder, or a new one.
-    max_loss (float): Points of any score that `training.score_weights` counts.
+    max_loss (float): The maximum loss, in points, of any score that `training.score_weights` counts.
     kept (Collection[int]): Layers that stay in float32.
-    tell (Callable): Is called with each attempt when it has run.
-    RAISES (SettingError, StorageError, BaseError, DataError): Something cannot be used, see there.
+    tell (Callable): Called with each finished attempt.
+    RAISES (SettingError, StorageError, BaseError, DataError): A setting is not allowed, or the pipeline, its base or
+        the documents cannot be used.
     """
     if not (is_number(max_loss) and max_loss >= 0):
         raise SettingError(f"max_loss = {max_loss!r} is not allowed: it must be a number of points, 0 or above.")
     names = list(billm_blocks(load_config(source / CONFIG)))
     for name in names:
         if read_record(source / name)["store_base"] == INT8:
-            raise StorageError(f"{source} is in eight bits already. Start from the pipeline as it was trained.")
+            raise StorageError(f"{source} is in eight bits already. Start from the trained pipeline.")
     check_kernel()
     with TemporaryFolder() as folder:
-        # Before anything is run: it refuses what cannot be had in eight bits.
+        # Done first, as it refuses bases that cannot be stored in eight bits.
         rewrite(source, folder / "0", INT8, kept=kept)
         plain: dict[str, Any] = {"model": {"quantization": None, "dtype": "float32", "device": None}}
         exact = load_model(source, config={"components": dict.fromkeys(names, plain)})
@@ -111,7 +112,7 @@ def _compared(exact: Language, rounded: Language, files: Sequence[Path]) -> Comp
 
 
 def _errors(exact: Language, files: Sequence[Path]) -> list[LayerError]:
-    """Of all bases of a pipeline: of layers with the same number the larger error counts."""
+    """The errors of the layers of all bases of a pipeline; of layers with the same number the larger error."""
     texts = [example.text for file in files for example in Corpus(file, limit=SAMPLE)(exact)][:SAMPLE]
     found = [error for shim in shims_of(exact).values() for error in layer_errors(shim.backbone, texts)]
     largest: dict[int, LayerError] = {}
@@ -122,7 +123,7 @@ def _errors(exact: Language, files: Sequence[Path]) -> list[LayerError]:
 
 
 def _ever_more(errors: Sequence[LayerError], kept: Collection[int]) -> Iterator[set[int]]:
-    """With the worst layer, the two worst, the four worst … kept as well; never all."""
+    """Sets of layers to keep in addition: the worst, the two worst, the four worst …, but never all."""
     left = [error.layer for error in errors if error.layer not in kept]
     count = 1
     while count < len(left):

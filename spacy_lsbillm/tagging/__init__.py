@@ -1,4 +1,4 @@
-"""Tags that stand for spans, the best well-formed sequence of them, and the probabilities of spans. No spaCy in it."""
+"""Tags that encode spans, their best well-formed sequence, and the probabilities of spans. Imports no spaCy."""
 
 from .confidence import Calibration, Curve, calibration_error
 from .crf import negative_log_likelihood

@@ -1,9 +1,9 @@
-"""Recursions over long documents without a step a token: documents are cut into chunks of `CHUNK` tokens, which go
-through side by side.
+"""Recursions over long documents without a Python step per token: documents are cut into chunks of `CHUNK` tokens,
+which are processed side by side.
 
-What there is where a chunk begins is a guess at first; chunks whose guess was wrong are done again with what their
-neighbour found, until none is. A chunk soon forgets how it began, so that two rounds are the rule; the k-th chunk of a
-document is right after k rounds whatever the scores are.
+The state at the start of a chunk is first guessed. Chunks with a wrong guess are processed again with the end state of
+their neighbour, until all agree. A chunk soon forgets its initial state, so that two rounds are typical; in any case
+the k-th chunk of a document is right after k rounds.
 """
 
 from collections.abc import Callable
@@ -12,16 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 
 CHUNK = 128
-# How near to each other two guesses of a chunk's beginning are the same one.
+# Two states at the start of a chunk count as equal if they differ by less than this.
 NEAR, NOTHING = 1e-9, 1e-30
 
 
 @dataclass(frozen=True)
 class Chunks:
-    """Pieces of documents, in order.
+    """Parts of documents, in order.
 
-    first (ndarray[int64]), last (ndarray[int64]): Their first and last tokens.
-    document (ndarray[int64]): The number of the document of each.
+    first (ndarray[int64]), last (ndarray[int64]): The first and last token of each chunk.
+    document (ndarray[int64]): The number of its document.
     """
 
     first: np.ndarray
@@ -30,19 +30,19 @@ class Chunks:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens of each."""
+        """Number of tokens per chunk."""
         return self.last - self.first + 1
 
     def order(self, backwards: bool) -> tuple[np.ndarray, np.ndarray]:
-        """In which they are read, and whether each goes on with the document of the one that was read before."""
+        """The order in which chunks are read, and whether each continues the document of the one read before it."""
         numbers = np.arange(len(self.first))[:: -1 if backwards else 1]
         return numbers, np.append(False, np.diff(self.document[numbers]) == 0)
 
 
 def cut(lengths: np.ndarray) -> Chunks:
-    """Cut documents; empty ones have none.
+    """Cut documents into chunks; empty documents have none.
 
-    lengths (ndarray[int]): Tokens of each document.
+    lengths (ndarray[int]): Tokens per document.
     """
     lengths = np.asarray(lengths, dtype=np.int64)
     lengths = lengths[lengths > 0]
@@ -56,10 +56,11 @@ def cut(lengths: np.ndarray) -> Chunks:
 
 @dataclass
 class States:
-    """Weights of what a recursion is in, which add up to 1.
+    """Normalised weights of the states of a recursion; the weights of a chunk add up to 1.
 
-    entered (ndarray[float64]), left (ndarray[float64]): Where each chunk begins and ends; shape (chunks, states).
-    scale (ndarray[float64]): The logarithm of what they were divided by within each chunk; shape (chunks,).
+    entered (ndarray[float64]), left (ndarray[float64]): Weights at the start and the end of each chunk; shape (chunks,
+        states).
+    scale (ndarray[float64]): The logarithm of the normalisation within each chunk; shape (chunks,).
     """
 
     entered: np.ndarray
@@ -68,9 +69,9 @@ class States:
 
     @classmethod
     def of(cls, entered: np.ndarray) -> "States":
-        """Before anything was read.
+        """The states before anything was read.
 
-        entered (ndarray[float64]): What there is where documents begin, and a guess for the other chunks.
+        entered (ndarray[float64]): The weights at the start of documents, and a guess for the other chunks.
         """
         return cls(entered, np.empty_like(entered), np.empty(len(entered)))
 
@@ -78,11 +79,11 @@ class States:
 def settle(
     chunks: Chunks, states: States, backwards: bool, read: Callable[[np.ndarray], None]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Read chunks until each begins as the one before it ended.
+    """Read chunks until each starts with the state in which the one before it ended.
 
-    read (Callable): Reads the chunks with some numbers, from `states.entered` to `states.left` and `states.scale`.
-    RETURNS (tuple): Of each chunk, the scales of those of its document that were read before it, added up; and of each
-        document, the chunk that is read last.
+    read (Callable): Reads the chunks with the given numbers, from `states.entered` to `states.left` and `states.scale`.
+    RETURNS (tuple): For each chunk, the sum of the scales of the chunks of its document that were read before it; and
+        for each document, the chunk that is read last.
     """
     order, follows = chunks.order(backwards)
     entered = states.entered
@@ -91,7 +92,7 @@ def settle(
         read(todo)
         new = entered.copy()
         new[order[1:][follows[1:]]] = states.left[order[:-1][follows[1:]]]
-        # Written so that NaN is not another one: it would never settle.
+        # Written so that NaN counts as unchanged: otherwise the loop would not end.
         other = np.abs(new - entered) > NEAR * new + NOTHING
         todo = np.flatnonzero(other.any(axis=1))
         entered[todo] = new[todo]
@@ -108,8 +109,8 @@ def settle(
 
 
 def active(lengths: np.ndarray) -> list[int]:
-    """How many of the first chunks go on at each step.
+    """How many of the first chunks have a token at each step.
 
-    lengths (ndarray[int64]): Tokens of each, falling.
+    lengths (ndarray[int64]): Tokens per chunk, in descending order.
     """
     return np.searchsorted(-lengths, -np.arange(lengths[0]), side="left").tolist()

@@ -1,5 +1,4 @@
-"""What makes a probability of what a model says: a curve from scores to probabilities, thresholds, and how far scores
-are from what they claim."""
+"""Turning scores into probabilities and decisions: calibration curves, thresholds, and the calibration error."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -7,18 +6,18 @@ from typing import Any
 
 import numpy as np
 
-# Scores are taken for no nearer to 0 and 1 than this.
+# Scores are clipped to this distance from 0 and 1.
 EDGE = 1e-6
 BINS = 15
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A score p becomes 1 / (1 + exp(-(a ln p - b ln(1 - p) + c))): beta calibration (Kull et al., 2017), of which
-    Platt scaling of the score's logit (a = b) and a temperature (a = b = 1 / T, c = 0) are special cases.
+    """A score p becomes 1 / (1 + exp(-(a ln p - b ln(1 - p) + c))): beta calibration (Kull et al., 2017). Platt scaling
+    of the score's logit (a = b) and a temperature (a = b = 1 / T, c = 0) are special cases.
 
     a (float), b (float): At least 0, so that a higher score never gets a lower probability.
-    c (float): 0 where nothing is shifted.
+    c (float): The shift; 0 for a temperature.
     """
 
     a: float = 1.0
@@ -26,7 +25,7 @@ class Curve:
     c: float = 0.0
 
     def __call__(self, scores: np.ndarray) -> np.ndarray:
-        """Probabilities, shape as the scores', float32."""
+        """Calibrated probabilities, float32, of the same shape as the scores."""
         p = np.clip(scores.astype(np.float64), EDGE, 1 - EDGE)
         logit = self.a * np.log(p) - self.b * np.log1p(-p) + self.c
         return (1 / (1 + np.exp(-logit))).astype(np.float32)
@@ -34,14 +33,14 @@ class Curve:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What `calibrate` has found for a head.
+    """What `calibrate` found for a head.
 
-    curve (Curve): From scores to probabilities.
-    by_label (dict[str, Curve]): Of labels that have one of their own.
-    threshold (dict[str, float]): Of each label, the probability below which spans are left out; empty: none are.
-    candidates_key (str | None): Where candidates are written: `doc.spans[candidates_key]`; None: nowhere.
-    candidates_from (dict[str, float]): The lowest score of a candidate by label, before its curve: what is guaranteed
-        does not depend on curves.
+    curve (Curve): The curve from scores to probabilities.
+    by_label (dict[str, Curve]): The curves of labels that have their own.
+    threshold (dict[str, float]): For each label, the probability below which spans are dropped; empty: none are.
+    candidates_key (str | None): Candidates are written to `doc.spans[candidates_key]`; None: nowhere.
+    candidates_from (dict[str, float]): The lowest score of a candidate by label, before its curve: guarantees do not
+        depend on curves.
     """
 
     curve: Curve = Curve()
@@ -51,10 +50,10 @@ class Calibration:
     candidates_from: dict[str, float] = field(default_factory=dict)
 
     def probabilities(self, scores: np.ndarray, label: np.ndarray, labels: tuple[str, ...]) -> np.ndarray:
-        """Of spans.
+        """The calibrated probabilities of spans.
 
-        scores (ndarray[float32]), label (ndarray[int]): Of each span; shape (spans,).
-        labels (tuple[str, ...]): Of the head.
+        scores (ndarray[float32]), label (ndarray[int]): Score and label of each span; shape (spans,).
+        labels (tuple[str, ...]): The labels of the head.
         RETURNS (ndarray[float32]): Shape (spans,).
         """
         found = self.curve(scores)
@@ -64,21 +63,24 @@ class Calibration:
         return found
 
     def as_dict(self) -> dict[str, Any]:
-        """For a file."""
+        """The calibration as plain values, for a file."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Calibration":
-        """RAISES (TypeError, KeyError): It is none."""
+        """Read what `as_dict` returned.
+
+        RAISES (TypeError, KeyError): It is not a calibration.
+        """
         by_label = {label: Curve(**curve) for label, curve in content["by_label"].items()}
         return cls(**{**content, "curve": Curve(**content["curve"]), "by_label": by_label})
 
 
 def equal_mass_bins(scores: np.ndarray, right: np.ndarray, bins: int = BINS) -> tuple[np.ndarray, np.ndarray]:
-    """The mean score and the share that is right of bins of spans in the order of their scores, as many in each.
+    """The mean score, and the fraction that is right, in bins with equal numbers of spans, sorted by score.
 
-    scores (ndarray[float]), right (ndarray[bool]): Of each span.
-    RETURNS (tuple[ndarray, ndarray]): A row a bin, fewer where there are fewer spans.
+    scores (ndarray[float]), right (ndarray[bool]): Score of each span, and whether it is right.
+    RETURNS (tuple[ndarray, ndarray]): One entry per bin; fewer bins if there are fewer spans.
     """
     order = np.argsort(scores, kind="stable")
     parts = [part for part in np.array_split(order, bins) if len(part)]
@@ -86,8 +88,8 @@ def equal_mass_bins(scores: np.ndarray, right: np.ndarray, bins: int = BINS) -> 
 
 
 def calibration_error(scores: np.ndarray, right: np.ndarray, bins: int = BINS) -> float | None:
-    """The expected calibration error (Naeini et al., 2015) in bins of equal mass (Nguyen and O'Connor, 2015); None
-    without spans."""
+    """The expected calibration error (Naeini et al., 2015) in bins of equal mass (Nguyen and O'Connor, 2015); None if
+    there are no spans."""
     if not len(scores):
         return None
     said, was = equal_mass_bins(np.asarray(scores, dtype=np.float64), np.asarray(right, dtype=np.float64), bins)

@@ -1,10 +1,9 @@
-"""A linear-chain CRF (Lafferty et al., 2001) over the sequences of tags that a scheme allows: beside the scores of
-tags, learned ones of what follows what.
+"""A linear-chain CRF (Lafferty et al., 2001) over the tag sequences that a scheme allows, with learned scores of
+transitions in addition to the scores of tags.
 
-The weight of a sequence is the exponential of the scores of its tags and of its transitions, added up; an ill-formed
-one has none. Transitions are an array of shape (tags + 1, tags + 1): from a row to a column. The last row is what
-stands before the first tag of a document, the last column what stands behind its last one. Those that the scheme does
-not allow are in no sequence, whatever number they have.
+The weight of a sequence is the exponential of the sum of its tag and transition scores; an ill-formed one has weight 0.
+Transitions are an array of shape (tags + 1, tags + 1), from row to column. The last row is the start of a document, the
+last column its end. The values of transitions that the scheme does not allow are ignored.
 """
 
 from collections.abc import Iterator
@@ -16,14 +15,14 @@ from .chunks import Chunks, States, active, cut, settle
 from .scheme import MISSING, Scheme
 
 IMPOSSIBLE = np.float32(-np.inf)
-# What is less probable than this (1.8e-35) is taken for this probable: no document is then without a sequence.
+# Probabilities are clipped to this minimum (1.8e-35), so that every document has a sequence.
 LEAST = np.float32(-80.0)
-# Numbers of the table that is searched for the best tag before each tag, at once.
+# The maximum number of entries in the table that is searched at once for the best tag before each tag.
 AT_ONCE = 1_000_000
 
 
 def allowed(scheme: Scheme) -> np.ndarray:
-    """What may follow what.
+    """Which tag may follow which.
 
     RETURNS (ndarray[bool]): Shape (tags + 1, tags + 1).
     """
@@ -31,7 +30,7 @@ def allowed(scheme: Scheme) -> np.ndarray:
 
 
 def _going_on(scheme: Scheme) -> np.ndarray:
-    """Transitions within a span."""
+    """The transitions within a span."""
     found = np.zeros((scheme.n_tags + 1,) * 2, dtype=bool)
     labels = np.arange(len(scheme.labels))
     for kind in "BI":
@@ -41,7 +40,7 @@ def _going_on(scheme: Scheme) -> np.ndarray:
 
 
 def _ending(scheme: Scheme) -> np.ndarray:
-    """Transitions from where nothing is open, or a span may end, to where none goes on."""
+    """The transitions that are not within a span: from a state in which no span is open, or one may end."""
     kinds = np.array(["O", *np.repeat(list(scheme.kinds), len(scheme.labels)), "end"])
     closed = np.ones(len(kinds), dtype=bool) if scheme.name == "iob2" else ~np.isin(kinds, ["B", "I"])
     found = closed[:, None] & ~np.isin(kinds, ["I", "L"])
@@ -52,12 +51,12 @@ def _ending(scheme: Scheme) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Read:
-    """Documents read in one direction.
+    """The result of reading documents in one direction.
 
-    weights (ndarray[float64]): Of each tag of the token that was read before each token, or in the last column of none;
-        a row adds up to 1; shape (tokens, tags + 1).
-    scale (ndarray[float64]): The logarithm of what they were divided by, shape (tokens,).
-    total (ndarray[float64]): The logarithm of the weight of all sequences of each document that is not empty.
+    weights (ndarray[float64]): For each token, the normalised weights of the tags of the token read before it, with the
+        start of the document in the last column; a row adds up to 1; shape (tokens, tags + 1).
+    scale (ndarray[float64]): The logarithm of the normalisation, shape (tokens,).
+    total (ndarray[float64]): For each non-empty document, the logarithm of the weight of all its sequences.
     """
 
     weights: np.ndarray
@@ -66,16 +65,16 @@ class Read:
 
 
 def read(scores: np.ndarray, chunks: Chunks, transitions: np.ndarray, *, backwards: bool) -> Read:
-    """The recursion in one direction.
+    """Run the recursion in one direction.
 
-    scores (ndarray): Of the tags of each token; shape (tokens, tags).
+    scores (ndarray): Scores of the tags of each token; shape (tokens, tags).
     transitions (ndarray[float64]): The exponentials of transitions, 0 for those that are not allowed.
     """
     steps = transitions.T if backwards else transitions
     n_states = len(steps)
     entered = np.zeros((len(chunks.first), n_states))
     _, follows = chunks.order(backwards)
-    # A guess for those in the middle of a document: outside of spans.
+    # The guess for chunks in the middle of a document: outside of spans.
     entered[:, 0] = 1.0
     begins = np.flatnonzero(~follows[::-1] if backwards else ~follows)
     entered[begins] = np.eye(n_states)[-1]
@@ -102,12 +101,12 @@ def _read(
     scale: np.ndarray,
     backwards: bool,
 ) -> None:
-    """Some chunks from how they are entered to how they are left, side by side.
+    """Read some chunks side by side, from their entered to their left states.
 
-    steps (ndarray[float64]): From what was read before to what is read next.
-    weights (ndarray), scale (ndarray): Of the tokens; are filled.
+    steps (ndarray[float64]): Weights of the transitions from the token read before to the next one.
+    weights (ndarray), scale (ndarray): Filled for the chunks' tokens.
     """
-    # Longest first: those that go on at a step are then the first of all.
+    # Longest first, so that the chunks with a token at a step are always the first ones.
     todo = todo[np.argsort(-chunks.lengths[todo], kind="stable")]
     edge, way = (chunks.last[todo], -1) if backwards else (chunks.first[todo], 1)
     now = states.entered[todo]
@@ -128,23 +127,23 @@ def _read(
 
 
 def exponentials(transitions: np.ndarray, scheme: Scheme) -> np.ndarray:
-    """Of those that are allowed, 0 for the others; float64."""
+    """The exponentials of allowed transitions, 0 for the others; float64."""
     return np.where(allowed(scheme), np.exp(transitions.astype(np.float64)), 0.0)
 
 
 def ways_out(transitions: np.ndarray, scheme: Scheme) -> tuple[np.ndarray, np.ndarray]:
-    """The same in two parts: those that go on with a span, and all others."""
+    """The allowed transitions in two parts: those within a span, and all others."""
     weights = exponentials(transitions, scheme)
     return weights * _going_on(scheme), weights * _ending(scheme)
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What sequences have on average, each as often as its weight says.
+    """Expected values over all sequences, weighted by their probability.
 
-    total (ndarray[float64]): The logarithm of the weight of all, of each document that is not empty.
-    tags (ndarray[float64]): The share of each tag at each token; shape (tokens, tags).
-    transitions (ndarray[float64]): How many of each there are in all documents; shape (tags + 1, tags + 1).
+    total (ndarray[float64]): For each non-empty document, the logarithm of the weight of all its sequences.
+    tags (ndarray[float64]): The probability of each tag at each token; shape (tokens, tags).
+    transitions (ndarray[float64]): The expected number of each transition in all documents; shape (tags + 1, tags + 1).
     """
 
     total: np.ndarray
@@ -153,15 +152,15 @@ class Expected:
 
 
 def expected(scores: np.ndarray, lengths: np.ndarray, transitions: np.ndarray) -> Expected:
-    """Forward-backward.
+    """Compute expected values by forward-backward.
 
-    transitions (ndarray[float64]): As of `exponentials`.
+    transitions (ndarray[float64]): What `exponentials` returned.
     """
     chunks = cut(lengths)
     ahead = read(scores, chunks, transitions, backwards=False)
     behind = read(scores, chunks, transitions, backwards=True)
     up_to = (ahead.weights @ transitions)[:, :-1] * np.exp(np.maximum(scores, LEAST))
-    # Each row's own scale is of no account: what a token has adds up to 1.
+    # The scale of each row cancels out, as the probabilities of a token add up to 1.
     tags = up_to * (behind.weights @ transitions.T)[:, :-1]
     sums = tags.sum(axis=1, keepdims=True)
     tags /= sums
@@ -175,21 +174,21 @@ def expected(scores: np.ndarray, lengths: np.ndarray, transitions: np.ndarray) -
 def negative_log_likelihood(
     scores: np.ndarray, lengths: np.ndarray, truth: np.ndarray, scheme: Scheme, transitions: np.ndarray
 ) -> tuple[float, np.ndarray, np.ndarray]:
-    """How improbable the sequences are that have the true tags, whatever tags other tokens have.
+    """The negative log-likelihood of the true tags; tokens without a known tag may have any.
 
-    scores (ndarray[float32]): Of the tags of each token; shape (tokens, tags).
-    lengths (ndarray[int]): Tokens of each document.
-    truth (ndarray[int]): The true tag of each token, well-formed; -1 where it is not known.
+    scores (ndarray[float32]): Scores of the tags of each token; shape (tokens, tags).
+    lengths (ndarray[int]): Tokens per document.
+    truth (ndarray[int]): The true tag of each token, well-formed; -1 if it is not known.
     transitions (ndarray[float32]): Shape (tags + 1, tags + 1).
-    RETURNS (tuple[float, ndarray[float64], ndarray[float64]]): The sum over documents, and its gradients with regard to
-        scores and transitions.
+    RETURNS (tuple[float, ndarray[float64], ndarray[float64]]): The sum over documents, and its gradients with respect
+        to scores and transitions.
     """
     if not len(scores):
         return 0.0, np.zeros(scores.shape), np.zeros(transitions.shape)
     weights = exponentials(transitions, scheme)
     every = expected(scores, lengths, weights)
     fits = _fits(truth, scheme)
-    # The true tag has the score 0, however improbable it is: the others of its token have none at all.
+    # The true tag gets the score 0, however improbable it is, and the token's other tags get weight 0.
     best = np.where(fits, scores, -np.inf).max(axis=1, keepdims=True)
     right = expected(np.where(fits, scores - best, -np.inf), lengths, weights)
     loss = float(every.total.sum() - right.total.sum() - best.sum(dtype=np.float64))
@@ -202,15 +201,15 @@ def _fits(truth: np.ndarray, scheme: Scheme) -> np.ndarray:
     fits = np.repeat(~known[:, None], scheme.n_tags, axis=1)
     fits[known, truth[known]] = True
     if scheme.name == "iob2":
-        # A known span is not made longer by a token behind it that is not known. (In BILUO its L says where it ends.)
+        # An unknown token after a known span must not extend it. (In BILUO, L marks the end of the span.)
         fits[1:, scheme.columns("I")] &= (known[1:] | ~known[:-1])[:, None]
     return fits
 
 
 def best_path(scores: np.ndarray, lengths: np.ndarray, scheme: Scheme, transitions: np.ndarray) -> np.ndarray:
-    """Viterbi: the well-formed tags of each document with the highest sum of scores.
+    """Find the well-formed tags of each document with the highest sum of scores, by Viterbi.
 
-    lengths (ndarray[int64]): Tokens of each document, none of them 0.
+    lengths (ndarray[int64]): Tokens per document, none of them 0.
     RETURNS (ndarray[int64]): Shape (tokens,).
     """
     order = np.argsort(-lengths, kind="stable")
@@ -239,7 +238,8 @@ def best_path(scores: np.ndarray, lengths: np.ndarray, scheme: Scheme, transitio
 
 
 class _Search:
-    """The best tag before each tag: what goes on with a span has two before it, B and I; all else what is closed."""
+    """The search for the best tag before each tag: inside a span only B and I are possible, elsewhere all closed
+    states."""
 
     def __init__(self, transitions: np.ndarray, scheme: Scheme) -> None:
         self.transitions = transitions
@@ -247,15 +247,16 @@ class _Search:
         free = _ending(scheme)[:-1, :-1]
         self.closed, self.free = np.flatnonzero(free.any(axis=1)), np.flatnonzero(free.any(axis=0))
         self.inside = np.flatnonzero(going_on.any(axis=0))
-        # Of each tag within a span, the two before it.
+        # For each tag inside a span, the two possible tags before it.
         self.before = np.stack([np.flatnonzero(going_on[:, tag]) for tag in self.inside], axis=1)
-        # A row a tag, so that what is compared lies together.
+        # One row per tag, so that compared values are adjacent in memory.
         self.between = np.ascontiguousarray(transitions[np.ix_(self.closed, self.free)].T)
         self.n_tags, self.number = n_tags, np.uint16 if n_tags < 2**16 else np.int64
 
     def step(self, best: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """From the best sum that ends in each tag to that of the transition to each tag, and the tag before it; shape
-        (documents, tags)."""
+        """From the best sums that end in each tag to the best sums of a transition to each tag, and the tags before
+        them;
+        shape (documents, tags)."""
         found = np.empty((len(best), self.n_tags), dtype=best.dtype)
         before = np.empty(found.shape, dtype=self.number)
         for rows in self._blocks(len(best)):

@@ -1,8 +1,8 @@
-"""The most probable well-formed sequence of tags of each document: Viterbi over the constraints of a scheme.
+"""The most probable well-formed tag sequence of each document: Viterbi under the constraints of a scheme.
 
-What may follow what depends only on whether a span is open, and on its label. A step therefore takes time linear in
-the number of tags, not quadratic: the best of all closed states is found once, and an open span has two predecessors.
-Documents whose single best tags are well-formed already, usually most of them, need no search: no sequence is better.
+What may follow a tag depends only on whether a span is open, and on its label. So a step takes time linear in the
+number of tags, not quadratic: the best closed state is found once, and an open span has two predecessors. Documents
+whose best single tags are already well-formed, usually most of them, need no search: no sequence is better.
 """
 
 from dataclasses import dataclass
@@ -16,11 +16,12 @@ from .scheme import Scheme
 def best_tags(
     scores: np.ndarray, lengths: np.ndarray, scheme: Scheme, transitions: np.ndarray | None = None
 ) -> np.ndarray:
-    """Tags that are well-formed in every document and have the highest sum of scores among those that are.
+    """Find the well-formed tags of each document with the highest sum of scores.
 
-    scores (ndarray[float32]): Of each tag of each token, such as log-probabilities; shape (tokens, tags).
-    lengths (ndarray[int]): Tokens of each document.
-    transitions (ndarray[float32] | None): Of a CRF, see `crf`; None: what is allowed counts alike.
+    scores (ndarray[float32]): Scores of the tags of each token, such as log-probabilities; shape (tokens, tags).
+    lengths (ndarray[int]): Tokens per document.
+    transitions (ndarray[float32] | None): Transition scores of a CRF, see `crf`; None: all allowed transitions are
+        equal.
     RETURNS (ndarray[int64]): Shape (tokens,).
     """
     lengths = np.asarray(lengths, dtype=np.int64)
@@ -35,7 +36,7 @@ def best_tags(
     first[starts] = True
     broken = ~np.logical_and.reduceat(scheme.well_formed(tags, first), starts)
     if broken.any():
-        # Longest first: the documents that go on at a step are then the first of all.
+        # Longest first, so that the documents with a token at a step are always the first ones.
         chosen = np.flatnonzero(broken)
         chosen = chosen[np.argsort(-lengths[chosen], kind="stable")]
         _search(scores, starts[chosen], lengths[chosen], scheme, tags)
@@ -44,9 +45,9 @@ def best_tags(
 
 @dataclass
 class Trellis:
-    """What a search remembers for each step of each document.
+    """The back pointers of a search, one entry per step.
 
-    before (list[ndarray]): The best tag before one that continues nothing, shape (documents,).
+    before (list[ndarray]): The best tag before one that starts or is outside of a span, shape (documents,).
     inside (list[ndarray]): For each label, whether the best tag before a continuing one was I rather than B; shape
         (documents, labels).
     """
@@ -56,10 +57,10 @@ class Trellis:
 
 
 def _search(scores: np.ndarray, starts: np.ndarray, lengths: np.ndarray, scheme: Scheme, tags: np.ndarray) -> None:
-    """Viterbi, all documents at once; `lengths` fall. The result goes into `tags`."""
+    """Viterbi over all documents at once, which are sorted by falling length. The result is written to `tags`."""
     kinds = {kind: scheme.columns(kind) for kind in scheme.kinds}
     n_labels = len(scheme.labels)
-    # IOB2 may leave a span at any time; BILUO only by its last token.
+    # In IOB2 a span may end at any token; in BILUO only at its last one.
     free_columns = np.arange(scheme.n_tags) if scheme.name == "iob2" else _closed(scheme)
     steps = int(lengths[0])
     active = np.searchsorted(-lengths, -np.arange(steps), side="left")
@@ -107,5 +108,5 @@ def _search(scores: np.ndarray, starts: np.ndarray, lengths: np.ndarray, scheme:
 
 
 def _closed(scheme: Scheme) -> np.ndarray:
-    """The tags behind which nothing is open."""
+    """The tags after which no span is open."""
     return np.concatenate([[0], *(np.arange(scheme.n_tags)[scheme.columns(kind)] for kind in "LU")])

@@ -1,13 +1,13 @@
-"""Probabilities of whole spans: forward-backward over the sequences of tags that a scheme allows.
+"""Probabilities of whole spans, by forward-backward over the tag sequences that a scheme allows.
 
-A sequence of tags has the product of its tags' probabilities as its weight, and no weight if it is ill-formed; the
-probability of a span is the share of all weight that goes to sequences with exactly that span (Lafferty et al., 2001;
+The weight of a tag sequence is the product of its tags' probabilities, and 0 if it is ill-formed. The probability of a
+span is the fraction of the total weight that belongs to sequences with exactly this span (Lafferty et al., 2001;
 Culotta and McCallum, 2004). As in `decode`, what may follow depends only on whether a span is open and on its label, so
-that a step takes time linear in the number of tags. IOB2 is BILUO whose U has the score of B and whose L that of I:
-each sequence of the one stands for one of the other.
+that a step takes time linear in the number of tags. IOB2 is treated as BILUO in which U has the score of B and L that
+of I: their sequences correspond one to one.
 
-Time is linear in tokens and no step is one token's, see `chunks`. Beside the scores there are two numbers a token in
-memory, and the tags of one token of each chunk.
+Time is linear in the number of tokens, without a Python step per token, see `chunks`. Memory beside the scores: two
+numbers per token, and the tags of one token of each chunk.
 """
 
 from dataclasses import dataclass
@@ -18,24 +18,24 @@ from .chunks import Chunks, States, active, cut, settle
 from .crf import LEAST, expected, exponentials, read, ways_out
 from .scheme import INSTEAD, Scheme, Spans
 
-# Tokens of which beginnings of spans are looked for at once.
+# The number of tokens at which starts of spans are searched at once.
 AT_ONCE = 65536
 
 
 @dataclass(frozen=True)
 class Around:
-    """What there is before and after spans, as logarithms. The probability of a span is the exponential of what is
-    before its first token, of the scores of its tags, and of what is after its last, added up.
+    """The weights of everything before and after a span, as logarithms. The probability of a span is the exponential of
+    the sum of the weight before its first token, the scores of its tags, and the weight after its last token.
 
-    before (ndarray[float64]): Of each token, the weight of all that may stand before it where nothing is open there;
-        shape (tokens,).
-    after (ndarray[float64]): The weight of all that may stand after it where nothing is open there, as a share of the
-        weight of all sequences; shape (tokens,).
-    going_on (ndarray[float32] | None): The weight of what may stand after it where a span with a label goes on there,
-        in units of `after`; shape (tokens, labels), or with transitions (tokens, tags).
-    begins (ndarray[float32] | None), ends (ndarray[float32] | None): With transitions, where it makes a difference
-        which tag the token has, to be added to `before` and to `after`; shape (tokens, tags).
-    transitions (ndarray[float32] | None): What is added to the scores of the tags within a span.
+    before (ndarray[float64]): For each token, the weight of everything before it if no span is open there; shape
+        (tokens,).
+    after (ndarray[float64]): The weight of everything after it if no span is open there, relative to the weight of all
+        sequences; shape (tokens,).
+    going_on (ndarray[float32] | None): The weight of everything after it if a span with a label continues there,
+        relative to `after`; shape (tokens, labels), or with transitions (tokens, tags).
+    begins (ndarray[float32] | None), ends (ndarray[float32] | None): With transitions, corrections of `before` and
+        `after` that depend on the token's tag; shape (tokens, tags).
+    transitions (ndarray[float32] | None): Added to the scores of the tags within a span.
     """
 
     before: np.ndarray
@@ -46,41 +46,41 @@ class Around:
     transitions: np.ndarray | None = None
 
     def spans(self, tags: np.ndarray, scores: np.ndarray, scheme: Scheme) -> Spans:
-        """Those of well-formed tags, with their probabilities.
+        """The spans of well-formed tags, with their probabilities.
 
-        tags (ndarray[int]): Of all tokens, shape (tokens,).
-        scores (ndarray[float32]): As `around_spans` got them.
+        tags (ndarray[int]): The tags of all tokens, shape (tokens,).
+        scores (ndarray[float32]): The scores that `around_spans` received.
         """
         tokens = np.arange(len(tags))
         chosen, before, after = scores[tokens, tags], self.before, self.after
         if self.begins is not None and self.ends is not None and self.transitions is not None:
             before, after = before + self.begins[tokens, tags], after + self.ends[tokens, tags]
             chosen = chosen.astype(np.float64)
-            # Those into the first tag of a span count in what is before it.
+            # Transitions into the first tag of a span are part of the weight before it.
             chosen[1:] += np.where(scheme.continues(tags[1:]), self.transitions[tags[:-1], tags[1:]], 0.0)
         return scheme.spans(tags, chosen, before, after)
 
     def first(self, tokens: slice, tags: slice) -> np.ndarray:
-        """What is before spans that begin with some tags."""
+        """The weight before spans that begin with the given tags."""
         before = self.before[tokens, None]
         return before if self.begins is None else before + self.begins[tokens, tags]
 
     def last(self, tokens: np.ndarray | slice, tags: np.ndarray | slice) -> np.ndarray:
-        """What is after spans that end with some tags."""
+        """The weight after spans that end with the given tags."""
         after = self.after[tokens, None] if isinstance(tokens, slice) else self.after[tokens]
         return after if self.ends is None else after + self.ends[tokens, tags]
 
     def within(self, tokens: np.ndarray | slice, tags: np.ndarray | slice, labels: np.ndarray | slice) -> np.ndarray:
-        """What is after tokens within spans.
+        """The weight after tokens within spans.
 
-        tags, labels: The same, with the kind of the tag or without.
+        tags, labels: The same labels, with and without the kind of the tag.
         """
         assert self.going_on is not None
         after = self.after[tokens, None] if isinstance(tokens, slice) else self.after[tokens]
         return after + self.going_on[tokens, labels if self.ends is None else tags]
 
     def step(self, tags: np.ndarray, following: np.ndarray) -> np.ndarray | float:
-        """The transitions from tags to others."""
+        """The transition scores between tags."""
         return 0.0 if self.transitions is None else self.transitions[tags, following]
 
 
@@ -91,12 +91,13 @@ def around_spans(
     going_on: bool = False,
     transitions: np.ndarray | None = None,
 ) -> Around:
-    """What there is before and after any span.
+    """Compute the weights before and after any span.
 
     scores (ndarray[float32]): The log-probabilities of the tags of each token; shape (tokens, tags).
-    lengths (ndarray[int]): Tokens of each document.
-    going_on (bool): Also where spans go on, which takes one number a token and label.
-    transitions (ndarray[float32] | None): Of a CRF, see `crf`; None: what is allowed counts alike.
+    lengths (ndarray[int]): Tokens per document.
+    going_on (bool): Also compute the weights where spans continue, which takes one number per token and label.
+    transitions (ndarray[float32] | None): Transition scores of a CRF, see `crf`; None: all allowed transitions are
+        equal.
     """
     chunks = cut(lengths)
     if transitions is not None:
@@ -132,11 +133,12 @@ def _around_with(transitions: np.ndarray, scores: np.ndarray, chunks: Chunks, sc
 def tag_marginals(
     scores: np.ndarray, lengths: np.ndarray, scheme: Scheme, transitions: np.ndarray | None = None
 ) -> np.ndarray:
-    """The probability of each tag of each token: the share of all weight that goes to sequences that have it there.
+    """The marginal probability of each tag of each token.
 
     scores (ndarray[float32]): The log-probabilities of the tags of each token; shape (tokens, tags).
-    lengths (ndarray[int]): Tokens of each document.
-    transitions (ndarray[float32] | None): Of a CRF, see `crf`; None: what is allowed counts alike.
+    lengths (ndarray[int]): Tokens per document.
+    transitions (ndarray[float32] | None): Transition scores of a CRF, see `crf`; None: all allowed transitions are
+        equal.
     RETURNS (ndarray[float32]): Shape (tokens, tags); the rows add up to 1.
     """
     found = np.zeros(scores.shape, dtype=np.float32)
@@ -150,7 +152,7 @@ def tag_marginals(
     _sweep(scores, cut(lengths), scheme, backwards=False, going_on=coming)
     weight = np.maximum(scores, LEAST) + (around.before + around.after)[:, None]
     found[:, 0] = np.exp(weight[:, 0])
-    # What comes in is open before the token, what goes on is open behind it. In IOB2 two kinds share a column.
+    # Incoming spans are open before the token, outgoing ones after it. In IOB2 two kinds share a column.
     for kind, edges in (("B", around.going_on), ("I", coming + around.going_on), ("L", coming), ("U", 0.0)):
         columns = _columns(scheme, kind)
         found[:, columns] += np.exp(weight[:, columns] + edges)
@@ -160,14 +162,14 @@ def tag_marginals(
 def candidates(
     scores: np.ndarray, lengths: np.ndarray, scheme: Scheme, least: float, transitions: np.ndarray | None = None
 ) -> Spans:
-    """All spans, overlapping ones too, that have at least some probability. There are at most 1 / least that begin at a
-    token.
+    """Find all spans, including overlapping ones, with at least the given probability. At most 1 / least of them begin
+    at the same token.
 
     scores (ndarray[float32]): The log-probabilities of the tags of each token; shape (tokens, tags).
-    lengths (ndarray[int]): Tokens of each document.
-    least (float): The probability, above 0.
-    transitions (ndarray[float32] | None): Of a CRF.
-    RETURNS (Spans): In the order of their beginnings and ends, with their probabilities.
+    lengths (ndarray[int]): Tokens per document.
+    least (float): The minimum probability, above 0.
+    transitions (ndarray[float32] | None): Transition scores of a CRF.
+    RETURNS (Spans): Sorted by start and end, with their probabilities.
     """
     around = around_spans(scores, lengths, scheme, True, transitions)
     bound = np.log(least)
@@ -185,7 +187,7 @@ def candidates(
 def _beginning_in(
     tokens: slice, scores: np.ndarray, around: Around, scheme: Scheme, bound: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Starts, ends, labels and log-probabilities of the candidates that begin at some of the tokens."""
+    """Starts, ends, labels and log-probabilities of the candidates that begin at the given tokens."""
     begin, inside, last, unit = (_columns(scheme, kind) for kind in "BILU")
     every = slice(len(scheme.labels))
     alone = around.first(tokens, unit) + scores[tokens, unit] + around.last(tokens, unit)
@@ -196,7 +198,7 @@ def _beginning_in(
     weight = weight[start, label]
     at = start = start + tokens.start
     tag = begin.start + label
-    # One more token of all open candidates at a time.
+    # Extend all open candidates by one token per iteration.
     while len(start):
         at, final, middle = at + 1, last.start + label, inside.start + label
         ended = weight + around.step(tag, final) + scores[at, final] + around.last(at, final)
@@ -216,15 +218,15 @@ def _columns(scheme: Scheme, kind: str) -> slice:
 def _sweep(
     scores: np.ndarray, chunks: Chunks, scheme: Scheme, *, backwards: bool, going_on: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The recursion in one direction. Read backwards, a span begins with its L and ends with its B.
+    """Run the recursion in one direction. Backwards, a span begins with its L and ends with its B.
 
-    going_on (ndarray | None): Is filled.
-    RETURNS (tuple): Of each token, the logarithm of the weight of what was read before it with nothing open; and of
-        each document, that of all of it.
+    going_on (ndarray | None): Filled with the weights of open spans.
+    RETURNS (tuple): For each token, the logarithm of the weight of everything read before it with no span open; and for
+        each document, that of the whole.
     """
     n_chunks, n_labels = len(chunks.first), len(scheme.labels)
     closed_log = np.empty(len(scores))
-    # The weights where nothing is open, and where a span with each label is.
+    # The weight with no span open, and the weights with an open span of each label.
     entered = np.zeros((n_chunks, 1 + n_labels))
     entered[:, 0] = 1.0
     states = States.of(entered)
@@ -249,15 +251,15 @@ def _read(
     backwards: bool,
     going_on: np.ndarray | None,
 ) -> None:
-    """Some chunks from how they are entered to how they are left, side by side.
+    """Read some chunks side by side, from their entered to their left states.
 
-    closed_log (ndarray), going_on (ndarray | None): Of the tokens; are filled.
+    closed_log (ndarray), going_on (ndarray | None): Filled for the chunks' tokens.
     """
     left, scale = states.left, states.scale
     begin, inside, last, unit = (_columns(scheme, kind) for kind in "BILU")
     if backwards:
         begin, last = last, begin
-    # Longest first: those that go on at a step are then the first of all.
+    # Longest first, so that the chunks with a token at a step are always the first ones.
     todo = todo[np.argsort(-chunks.lengths[todo], kind="stable")]
     lengths = chunks.lengths[todo]
     edge, way = (chunks.last[todo], -1) if backwards else (chunks.first[todo], 1)

@@ -1,10 +1,10 @@
-"""Tagging schemes: spans of tokens written as one tag a token.
+"""Tagging schemes: spans of tokens encoded as one tag per token.
 
-A tag is a kind and a label: B (begin), I (inside), L (last), U (unit) and O (outside, without a label). IOB2 has B, I
-and O (Ratnaparkhi, 1998; Tjong Kim Sang and Veenstra, 1999); BILUO all five (Ratinov and Roth, 2009).
+A tag consists of a kind and a label: B (begin), I (inside), L (last), U (unit), and O (outside, without a label). IOB2
+uses B, I and O (Ratnaparkhi, 1998; Tjong Kim Sang and Veenstra, 1999), BILUO all five (Ratinov and Roth, 2009).
 
-Tags are numbered kind by kind: O is 0, then all labels with the first kind, all with the second, and so on. Scores of
-tags are arrays with that many columns.
+Tags are numbered by kind: O is 0, then come all labels with the first kind, all with the second, and so on. Arrays of
+tag scores have that many columns.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from ..errors import SettingError
 
 # The kinds of tags with a label, in the order of their numbers.
 SCHEMES = {"iob2": "BI", "biluo": "BILU"}
-# What a scheme without a kind has in its place.
+# The kind that a scheme uses in place of one that it lacks.
 INSTEAD = {"L": "I", "U": "B"}
 OUTSIDE = "O"
 MISSING = -1
@@ -24,11 +24,11 @@ MISSING = -1
 
 @dataclass(frozen=True)
 class Spans:
-    """Spans over tokens that are numbered through all documents: four arrays of one length, in order.
+    """Spans over tokens that are numbered through all documents: four arrays of the same length, in order.
 
     start (int64), end (int64): The first token, and the one after the last.
     label (int64): Index of the label.
-    score (float32): Between 0 and 1: the probability of the span.
+    score (float32): The probability of the span, between 0 and 1.
     """
 
     start: np.ndarray
@@ -40,20 +40,20 @@ class Spans:
         return len(self.start)
 
     def where(self, chosen: np.ndarray) -> "Spans":
-        """Some of them.
+        """A selection of the spans.
 
-        chosen (ndarray[bool]): Which.
+        chosen (ndarray[bool]): True for spans to keep.
         """
         return Spans(self.start[chosen], self.end[chosen], self.label[chosen], self.score[chosen])
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """A tagging scheme over labels.
+    """A tagging scheme over a set of labels.
 
     name (str): "iob2" or "biluo".
-    labels (tuple[str, ...]): In the order of their numbers.
-    RAISES (SettingError): There is no such scheme.
+    labels (tuple[str, ...]): Labels in the order of their numbers.
+    RAISES (SettingError): The name is unknown.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Scheme:
 
     @property
     def n_tags(self) -> int:
-        """How many tags there are, O counted."""
+        """The number of tags, including O."""
         return 1 + len(self.kinds) * len(self.labels)
 
     @property
@@ -83,7 +83,7 @@ class Scheme:
         return slice(first, first + len(self.labels))
 
     def numbers(self, biluo: Iterable[str | None], labels: dict[str, int]) -> list[int]:
-        """The numbers of tags in BILUO notation, as spaCy gives them; -1 for None and for labels that are not known.
+        """The numbers of tags in BILUO notation, as spaCy gives them; -1 for None and for unknown labels.
 
         labels (dict): The number of each label.
         """
@@ -106,12 +106,12 @@ class Scheme:
         before: np.ndarray | None = None,
         after: np.ndarray | None = None,
     ) -> Spans:
-        """The spans of well-formed tags.
+        """The spans that well-formed tags encode.
 
-        tags (ndarray[int]): Of all tokens of all documents, shape (tokens,).
-        log_probs (ndarray[float]): Of the chosen tags, shape (tokens,).
+        tags (ndarray[int]): The tags of all tokens of all documents, shape (tokens,).
+        log_probs (ndarray[float]): The log-probabilities of these tags, shape (tokens,).
         before (ndarray[float64] | None), after (ndarray[float64] | None): From `around_spans`, for the probabilities of
-            spans; None: the scores are those of their tags, multiplied.
+            spans; None: the score of a span is the product of its tags' probabilities.
         """
         kind, label = self.split(tags)
         if self.name == "iob2":
@@ -125,7 +125,7 @@ class Scheme:
         total = np.concatenate([[0.0], np.cumsum(log_probs, dtype=np.float64)])
         log = total[end] - total[start]
         if before is not None and after is not None:
-            # Sums that are rounded may lie above 0.
+            # Rounding may raise sums above 0.
             log = np.minimum(log + before[start] + after[end - 1], 0.0)
         return Spans(start, end, label[start], np.exp(log).astype(np.float32))
 
@@ -135,14 +135,14 @@ class Scheme:
         return kind, label
 
     def continues(self, tags: np.ndarray) -> np.ndarray:
-        """Whether each tag goes on with a span; shape as the tags'."""
+        """Whether each tag continues a span; same shape as the tags."""
         kind, _ = self.split(tags)
         return np.isin(kind, [self.kinds.index(letter) for letter in self.kinds if letter in "IL"])
 
     def well_formed(self, tags: np.ndarray, first: np.ndarray) -> np.ndarray:
-        """Whether each tag may stand behind the one before it, and at the end of a document if it is its last.
+        """Whether each tag may follow the one before it, and may end its document if it is the last.
 
-        tags (ndarray[int]): Of all tokens of all documents, shape (tokens,).
+        tags (ndarray[int]): The tags of all tokens of all documents, shape (tokens,).
         first (ndarray[bool]): Whether a token is the first of its document.
         RETURNS (ndarray[bool]): Shape (tokens,).
         """
@@ -153,7 +153,7 @@ class Scheme:
         continues = self.continues(tags)
         fine = ~continues | same
         if self.name == "biluo":
-            # What is open must go on; at the end of a document nothing may be open.
+            # An open span must continue; at the end of a document no span may be open.
             fine &= continues | ~before_opens
             last = np.append(first[1:], True)
             fine &= ~(opens & last)
@@ -161,6 +161,9 @@ class Scheme:
 
 
 def check_scheme(name: str) -> None:
-    """RAISES (SettingError): There is no such scheme."""
+    """Validate the name of a scheme.
+
+    RAISES (SettingError): It is not one of `SCHEMES`.
+    """
     if name not in SCHEMES:
         raise SettingError(f"scheme = {name!r} is not allowed. Use one of: {', '.join(map(repr, SCHEMES))}.")

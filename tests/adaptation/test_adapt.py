@@ -326,7 +326,7 @@ def test_from_text_to_a_base(make_base, text, tmp_path):
         (["--train", "lora", "--lora.target_modules", '["nothing"]'], "names 'nothing'"),
         (["--output-kind", "adapter"], 'output_kind = "adapter" is not allowed'),
         (["--train", "lora", "--output-kind", "adapter", "--merge", "0.5"], 'output_kind = "adapter" is not allowed'),
-        (["--train", "lora", "--lora.use_dora", "true", "--merge", "0.5"], "such an adapter is no sum"),
+        (["--train", "lora", "--lora.use_dora", "true", "--merge", "0.5"], "such an adapter cannot be scaled"),
         (["--tokens", "10"], "is less than one step of 64 pieces"),
         (["--length", "100"], "more than the 64 positions"),
         (["--rate", "0"], "--rate 0.0 is not allowed"),

@@ -384,7 +384,7 @@ def test_refusals_of_the_command(stored, dev, tmp_path):
     small = tmp_path / "small.spacy"
     DocBin(docs=list(DocBin().from_disk(dev).get_docs(spacy.blank("xx").vocab))[:10]).to_disk(small)
     for arguments, message in (
-        ([stored, small, *output], "it takes 50, in about"),
+        ([stored, small, *output], "50 are needed, in about"),
         ([stored, dev, *output, "--precision", "2"], "precision = 2.0 is not allowed"),
         ([stored, tmp_path / "no.spacy", *output], "there is no corpus"),
         ([stored, dev, *output, "--guarantee", "0.9", "--delta", "0.00000001"], "it takes"),

