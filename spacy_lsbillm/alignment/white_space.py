@@ -18,8 +18,10 @@ CHOICES = TEXT, LINES, BLANK = "text", "lines", "blank"
 # Of new pipelines, and of those that were trained before there was a choice.
 DEFAULT, FORMER = LINES, TEXT
 # U+3000 is the last of Unicode's white space.
-WHITE_SPACE = np.array([code for code in range(0x3001) if chr(code).isspace()], dtype=np.uint32)
-LINE_BREAKS = np.array([code for code in WHITE_SPACE if len(f"a{chr(code)}b".splitlines()) > 1], dtype=np.uint32)
+LAST = 0x3000
+# Which of the characters up to that, and one more for all others, are white space, and line breaks; shape (LAST + 2,).
+WHITE_SPACE = np.array([chr(code).isspace() for code in range(LAST + 2)])
+LINE_BREAKS = np.array([white and len(f"a{chr(code)}b".splitlines()) > 1 for code, white in enumerate(WHITE_SPACE)])
 A_BLANK, A_LINE_BREAK, RETURN = ord(" "), ord("\n"), ord("\r")
 # As many as mean something: a new line, and a new paragraph.
 MOST_BREAKS = 2
@@ -78,7 +80,7 @@ def code_points(text: str) -> np.ndarray:
 
 def is_white(codes: np.ndarray) -> np.ndarray:
     """Which characters are white space, shape (characters,), boolean."""
-    return np.isin(codes, WHITE_SPACE)
+    return WHITE_SPACE[np.minimum(codes, LAST + 1)]
 
 
 def show(text: str, choice: str) -> Shown:
@@ -118,7 +120,7 @@ def _line_breaks(codes: np.ndarray, begins: np.ndarray) -> np.ndarray:
 
     codes (ndarray), begins (ndarray): All characters, and which of them begin a run; shape (characters,).
     """
-    broken = np.isin(codes, LINE_BREAKS)
+    broken = LINE_BREAKS[np.minimum(codes, LAST + 1)]
     # A carriage return and the line feed behind it are one.
     broken[1:] &= ~((codes[1:] == A_LINE_BREAK) & (codes[:-1] == RETURN))
     run = np.cumsum(begins)

@@ -8,7 +8,6 @@ own, everything else is shared with the backbone.
 import contextlib
 import copy
 import importlib
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -47,7 +46,7 @@ def may_fold(backbone: Backbone, setting: str) -> bool:
     if not backbone.adapted or setting == NEVER:
         return False
     # Somebody looks at the base without the adapter.
-    if any(layer.disable_adapters for layer in _adapted_layers(backbone)):
+    if any(layer.disable_adapters for layer in backbone.adapted_layers):
         return False
     return setting == ALWAYS or (backbone.base.quantization is None and backbone.alone)
 
@@ -126,10 +125,6 @@ def merged_linear(layer: Any) -> nn.Module:
     return alone.get_base_layer().to(weight.dtype).requires_grad_(False).eval()
 
 
-def _adapted_layers(backbone: Backbone) -> Iterator[Any]:
-    return (module for module in backbone.causal_lm.modules() if is_adapted(module))
-
-
 def _adapter_values(backbone: Backbone) -> Tensor:
     """All of the adapter in one row."""
     values = [value.detach().flatten() for value in backbone.adapter_parameters().values()]
@@ -137,5 +132,5 @@ def _adapter_values(backbone: Backbone) -> Tensor:
 
 
 def _copy_bytes(backbone: Backbone) -> int:
-    weights = [layer.get_base_layer().weight for layer in _adapted_layers(backbone)]
+    weights = [layer.get_base_layer().weight for layer in backbone.adapted_layers]
     return sum(weight.numel() * weight.element_size() for weight in weights)
