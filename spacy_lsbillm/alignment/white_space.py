@@ -18,8 +18,10 @@ CHOICES = TEXT, LINES, BLANK = "text", "lines", "blank"
 # The setting of new pipelines, and that of pipelines trained before the setting existed.
 DEFAULT, FORMER = LINES, TEXT
 # U+3000 is the last white space of Unicode.
-WHITE_SPACE = np.array([code for code in range(0x3001) if chr(code).isspace()], dtype=np.uint32)
-LINE_BREAKS = np.array([code for code in WHITE_SPACE if len(f"a{chr(code)}b".splitlines()) > 1], dtype=np.uint32)
+LAST = 0x3000
+# Whether each character up to that, and one more for all others, is white space, and a line break; shape (LAST + 2,).
+WHITE_SPACE = np.array([chr(code).isspace() for code in range(LAST + 2)])
+LINE_BREAKS = np.array([white and len(f"a{chr(code)}b".splitlines()) > 1 for code, white in enumerate(WHITE_SPACE)])
 A_BLANK, A_LINE_BREAK, RETURN = ord(" "), ord("\n"), ord("\r")
 # The maximum number of line breaks with a meaning: a new line, and a new paragraph.
 MOST_BREAKS = 2
@@ -80,7 +82,7 @@ def code_points(text: str) -> np.ndarray:
 
 def is_white(codes: np.ndarray) -> np.ndarray:
     """Which characters are white space, shape (characters,), boolean."""
-    return np.isin(codes, WHITE_SPACE)
+    return WHITE_SPACE[np.minimum(codes, LAST + 1)]
 
 
 def show(text: str, choice: str) -> Shown:
@@ -120,7 +122,7 @@ def _line_breaks(codes: np.ndarray, begins: np.ndarray) -> np.ndarray:
 
     codes (ndarray), begins (ndarray): All characters, and whether they begin a run; shape (characters,).
     """
-    broken = np.isin(codes, LINE_BREAKS)
+    broken = LINE_BREAKS[np.minimum(codes, LAST + 1)]
     # A carriage return followed by a line feed counts as one.
     broken[1:] &= ~((codes[1:] == A_LINE_BREAK) & (codes[:-1] == RETURN))
     run = np.cumsum(begins)

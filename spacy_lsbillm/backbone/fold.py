@@ -8,7 +8,6 @@ own weights, everything else is shared with the backbone.
 import contextlib
 import copy
 import importlib
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -50,7 +49,7 @@ def may_fold(backbone: Backbone, setting: str) -> bool:
     if not backbone.adapted or setting == NEVER:
         return False
     # The adapter is switched off at present, to look at the base alone.
-    if any(layer.disable_adapters for layer in _adapted_layers(backbone)):
+    if any(layer.disable_adapters for layer in backbone.adapted_layers):
         return False
     return setting == ALWAYS or (backbone.base.quantization is None and backbone.alone)
 
@@ -130,10 +129,6 @@ def merged_linear(layer: Any) -> nn.Module:
     return alone.get_base_layer().to(weight.dtype).requires_grad_(False).eval()
 
 
-def _adapted_layers(backbone: Backbone) -> Iterator[Any]:
-    return (module for module in backbone.causal_lm.modules() if is_adapted(module))
-
-
 def _adapter_values(backbone: Backbone) -> Tensor:
     """All values of the adapter in one row."""
     values = [value.detach().flatten() for value in backbone.adapter_parameters().values()]
@@ -141,5 +136,5 @@ def _adapter_values(backbone: Backbone) -> Tensor:
 
 
 def _copy_bytes(backbone: Backbone) -> int:
-    weights = [layer.get_base_layer().weight for layer in _adapted_layers(backbone)]
+    weights = [layer.get_base_layer().weight for layer in backbone.adapted_layers]
     return sum(weight.numel() * weight.element_size() for weight in weights)

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ..errors import SettingError
 from ..values import is_flag
-from .adapter import LoraSettings
+from .adapter import LoraSettings, is_adapted
 from .base import BaseSettings
 from .families import Family, decoder_of, layers_of
 from .layer_mix import ScalarMix
@@ -122,6 +122,11 @@ class Backbone:
     def _adapter_parameters(self) -> dict[str, nn.Parameter]:
         # Looking through all modules takes a tenth of a small training step.
         return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+
+    @cached_property
+    def adapted_layers(self) -> tuple[Any, ...]:
+        """peft's layers around linear ones. To look through all modules takes as long as a small head."""
+        return tuple(module for module in self.causal_lm.modules() if is_adapted(module)) if self.adapted else ()
 
     def mix_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters of the layer mix, by name."""

@@ -15,6 +15,7 @@ from .span_finder import build_span_finder
 from .span_labeler import build_span_labeler, score_blocks
 from .textcat_reduce import build_textcat_reduce
 from .tok2vec import build_tok2vec
+from .token_vectors import skip_pooling
 from .vector_batch import VectorBatch
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "score_blocks",
     "set_calibration",
     "shims_in",
+    "skip_pooling",
     "soft_loss",
     "softmax_loss",
     "teach_textcat",

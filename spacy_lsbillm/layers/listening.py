@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from spacy.tokens import Doc
+from spacy_transformers.data_classes import TransformerData
 from spacy_transformers.layers import TransformerListener
 from spacy_transformers.layers.listener import forward as listen
 from thinc.api import Model
@@ -68,9 +69,13 @@ def forward(model: TransformerListener, docs: Sequence[Doc], is_train: bool) -> 
             # Its vectors are from an update that its component did not take part in, and are no longer needed. Those
             # needed now may be in the documents, as in nlp.rehearse.
             model.receive(None, None, None)
-    for doc in docs:
-        _check(model, doc, is_train)
-    return listen(model, docs, is_train)
+    found = [_checked(model, doc, is_train) for doc in docs]
+    return (found, no_gradient) if not is_train else listen(model, docs, is_train)
+
+
+def no_gradient(gradients: Any) -> list[Any]:
+    """Of a prediction there is none."""
+    return []
 
 
 def _same(docs: Sequence[Doc], others: Sequence[Doc]) -> bool:
@@ -83,10 +88,13 @@ def _names(model: TransformerListener) -> tuple[str, str]:
     return repr(model.component) if model.component else "a component", model.transformer or upstream
 
 
-def _check(model: TransformerListener, doc: Doc, is_train: bool) -> None:
-    data = doc._.trf_data
-    if not len(doc) or (data is not None and len(data.align.lengths) == len(doc)):
-        return
+def _checked(model: TransformerListener, doc: Doc, is_train: bool) -> TransformerData:
+    """RAISES (ListenerError): See `forward`."""
+    data: TransformerData | None = doc._.trf_data
+    if data is not None and (not len(doc) or len(data.align.lengths) == len(doc)):
+        return data
+    if not len(doc):
+        return TransformerData.empty()
     who, upstream = _names(model)
     text = doc.text if len(doc.text) <= LONGEST_EXCERPT else doc.text[: LONGEST_EXCERPT - 3] + "..."
     whose = f"{who} listens to {upstream!r}"

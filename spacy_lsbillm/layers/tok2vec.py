@@ -9,6 +9,7 @@ from thinc.api import Model, chain
 from thinc.types import Floats2d, Ragged
 
 from ..errors import StorageError
+from .token_vectors import skip_pooling
 
 ARCHITECTURE = "spacy-lsbillm.Tok2VecBiLLM.v1"
 
@@ -18,7 +19,9 @@ def build_tok2vec(
 ) -> Model[list[Doc], list[Floats2d]]:
     """Build a backbone with pooling, nested as by `Language.replace_listeners`, so that a model saved after one can be
     loaded by the other."""
-    return chain(chain(transformer, split_trf_batch()), trfs2arrays(pooling, grad_factor))
+    model: Model = chain(chain(transformer, split_trf_batch()), trfs2arrays(pooling, grad_factor))
+    skip_pooling(model)
+    return model
 
 
 def replace_listener(model: Model[list[Doc], Any]) -> Model[list[Doc], Any]:

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.utils import ModelOutput
 
 from ..alignment import Batch
+from .token_vectors import TokenVectors
 
 
 @dataclass
@@ -32,12 +33,20 @@ class VectorBatch(FullTransformerBatch):
         vectors (Floats2d): The vectors in the order of tokens, shape (tokens, width).
         """
         has_pieces = batch.pieces_a_token > 0
-        doc_data = [
-            _doc_data(vectors[start:end], WordpieceBatch.zeros([end - start]), _one_to_one(has_pieces[start:end]))
-            if end > start
-            else TransformerData.empty()
-            for start, end in _parts(batch.tokens_a_doc)
-        ]
+        places, lengths = np.arange(len(vectors), dtype="i"), has_pieces.astype("i")
+        no_ids, no_mask = np.zeros((1, len(vectors)), dtype="i"), np.ones((1, len(vectors)), dtype="bool")
+        every = bool(has_pieces.all())
+        doc_data: list[TransformerData] = []
+        for start, end in _parts(batch.tokens_a_doc):
+            if start == end:
+                doc_data.append(TokenVectors.empty())
+                continue
+            size = end - start
+            # As of WordpieceBatch.zeros, by views of one array.
+            none = WordpieceBatch([[""] * size], no_ids[:, :size], no_mask[:, :size], [size], None)
+            filled = places[:size] if every else np.flatnonzero(has_pieces[start:end]).astype("i")
+            output = ModelOutput(last_hidden_state=vectors[None, start:end])
+            doc_data.append(TokenVectors(none, output, Ragged(filled, lengths[start:end])))
         return cls._make(vectors, _one_to_one(has_pieces), doc_data, [n for n in batch.tokens_a_doc if n])
 
     @classmethod

@@ -24,7 +24,7 @@ from thinc.api import Config, Model, Optimizer
 from ..backbone import RECORD, MaskPlan
 from ..errors import ListenerError, SettingError
 from ..files import check_seal, replaced_folder, write_seal
-from ..layers import ONLY_LABELLED, PIECE_POOLINGS, PIECES, backbone_shim, fit, guard, listeners_in
+from ..layers import ONLY_LABELLED, PIECE_POOLINGS, PIECES, backbone_shim, fit, guard, listeners_in, skip_pooling
 from ..values import is_whole
 from .listener_checks import check_kinds, check_widths
 from .pending import PendingUpdate
@@ -153,6 +153,7 @@ class BiLLMTransformer(Transformer):
             super().find_listeners(component)
             if getattr(component, "name", None) in self.listener_map:
                 self._check_pooling(component)
+                skip_pooling(component.model)
         else:
             for listener in listeners_in(getattr(component, "model", None)):
                 named = listener.upstream_name == self.name

@@ -295,3 +295,30 @@ def test_an_entity_linker_has_a_transformer_of_its_own(make_base):
         gold = doc.ents[0].kb_id_
         doc.set_ents([Span(doc, doc.ents[0].start, doc.ents[0].end, label="city")])
         assert nlp.get_pipe("entity_linker")(doc).ents[0].kb_id_ == gold
+
+
+# Token vectors that are passed on as they are
+
+
+def test_heads_get_token_vectors_as_pooling_would_give_them(stored):
+    """Documents that were stored have spacy-transformers' own data, which is pooled."""
+    nlp = spacy.load(stored[0])
+    docs = list(nlp.pipe([*TEXTS, ""]))
+    # As of a token without pieces.
+    data = docs[1]._.trf_data
+    data.model_output.last_hidden_state[0, 2] = 0.0
+    data.align.lengths[2] = 0
+    data.align.data = np.delete(data.align.data, 2)
+    again = [Doc(nlp.vocab).from_bytes(doc.to_bytes()) for doc in docs]
+    for head in HEADS:
+        tok2vec = nlp.get_pipe(head).model.get_ref("tok2vec")
+        *_, passing = (node for node in tok2vec.walk() if node.name == "trfs2arrays")
+        results = []
+        for some in (docs, again):
+            vectors, backprop = passing([doc._.trf_data for doc in some], is_train=True)
+            gradients = backprop([rows * 2 + 1 for rows in vectors])
+            results.append((vectors, [data.model_output.last_hidden_state for data in gradients]))
+        (one, back), (other, back_other) = results
+        assert np.shares_memory(one[0], docs[0]._.trf_data.model_output.last_hidden_state)
+        assert len(back) == len(back_other) == len(docs) - 1
+        assert all(np.array_equal(a, b) for a, b in zip([*one, *back], [*other, *back_other], strict=True))
