@@ -4,14 +4,16 @@
     python scripts/list_slow_tests.py report.xml
 
 Each test function has a budget. Its cases are fast, in their order, until they have spent it, and the others are slow.
-Functions that the report does not have stay listed as they are, so that a report of the fast part alone corrects it.
+Functions that the report does not have stay listed as they are, so that a report of the fast part alone corrects it;
+those that are no longer there do not.
 """
 
 import argparse
 from pathlib import Path
 from xml.etree import ElementTree
 
-LIST = Path(__file__).resolve().parents[1] / "tests" / "slow.txt"
+REPOSITORY = Path(__file__).resolve().parents[1]
+LIST = REPOSITORY / "tests" / "slow.txt"
 HEADER = "# Test functions, with how many of their first cases are fast. Written by scripts/list_slow_tests.py."
 
 
@@ -55,15 +57,21 @@ def listed(before: dict[str, int], found: dict[str, list[float]], budget: float)
     return dict(sorted(after.items()))
 
 
+def exists(function: str) -> bool:
+    """Whether there is still such a test function."""
+    path, _, name = function.partition("::")
+    return (REPOSITORY / path).is_file() and f"def {name}(" in (REPOSITORY / path).read_text(encoding="utf8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("report", type=Path, help="what pytest --junitxml has written")
     parser.add_argument("--seconds", type=float, default=0.5, help="the budget of a test function")
     args = parser.parse_args()
     after = listed(read(LIST), measured(args.report), args.seconds)
-    lines = [HEADER, *(f"{function} {number}" for function, number in after.items())]
-    LIST.write_text("\n".join(lines) + "\n", encoding="utf8")
-    print(f"{LIST}: {len(after)} functions")
+    lines = [f"{function} {number}" for function, number in after.items() if exists(function)]
+    LIST.write_text("\n".join([HEADER, *lines]) + "\n", encoding="utf8")
+    print(f"{LIST}: {len(lines)} functions")
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def test_classes_that_do_not_exclude_each_other_may_all_be_missing(pooling):
 def test_a_shared_transformer_does_not_learn_from_them(make_base):
     """What the head sends to the transformer for such a document is zero."""
     for pooling in (None, "mean"):
-        nlp = build(make_base(), heads=(), lora={"r": 4, "dropout": 0.0})
+        nlp = build(make_base(num_hidden_layers=2), heads=(), lora={"r": 4, "dropout": 0.0})
         listener = TEXTCAT["tok2vec"]
         classifier(nlp, "textcat", pooling, listener)
         data = [*labelled(nlp), *without_cats(nlp), *empty(nlp)]
@@ -133,7 +133,7 @@ def test_the_configs_have_heads_and_scorers_that_leave_them_out(path):
 
 
 def test_a_textcat_that_would_learn_from_them_is_named(make_base):
-    nlp = build(make_base(), heads=["textcat"])
+    nlp = build(make_base(num_hidden_layers=2), heads=["textcat"])
     data = labelled(nlp) + without_cats(nlp)
     with pytest.warns(UserWarning, match=r"3 of 7 documents .* have no class in doc\.cats\. 'textcat' will learn"):
         nlp.initialize(lambda: data)
@@ -142,7 +142,7 @@ def test_a_textcat_that_would_learn_from_them_is_named(make_base):
         warnings.simplefilter("error", UserWarning)
         nlp.initialize(lambda: data[:4])
         for component in ("textcat", "textcat_multilabel"):
-            nlp = build(make_base(), heads=())
+            nlp = build(make_base(num_hidden_layers=2), heads=())
             classifier(nlp, component, None, TEXTCAT["tok2vec"])
             nlp.initialize(lambda: data)
 
@@ -205,7 +205,7 @@ def test_the_probe_leaves_them_out(make_base, tmp_path, head):
         folder = tmp_path / str(number)
         folder.mkdir()
         DocBin(docs=docs + more).to_disk(folder / "corpus.spacy")
-        config = write_config(folder / "c.cfg", folder / "corpus.spacy", make_base(), [head])
+        config = write_config(folder / "c.cfg", folder / "corpus.spacy", make_base(num_hidden_layers=2), [head])
         found.append(probe(Experiment.of(load_config(config, interpolate=False)), ["all"], folder).scores["all"])
     assert found == [pytest.approx(1.0), pytest.approx(1.0)]
 
@@ -213,14 +213,14 @@ def test_the_probe_leaves_them_out(make_base, tmp_path, head):
 def test_the_probe_needs_annotation_in_both_corpora(make_base, tmp_path):
     corpus = write_corpus(tmp_path / "corpus.spacy", copies=1)
     DocBin(docs=[Doc(doc.vocab, [token.text for token in doc]) for doc in make_docs()]).to_disk(tmp_path / "no.spacy")
-    config = write_config(tmp_path / "c.cfg", corpus, make_base(), ["textcat"])
+    config = write_config(tmp_path / "c.cfg", corpus, make_base(num_hidden_layers=2), ["textcat"])
     loaded = load_config(config, overrides={"paths.dev": str(tmp_path / "no.spacy")}, interpolate=False)
     with pytest.raises(SettingError, match="the development corpus has no labels that cats_micro_f would count"):
         probe(Experiment.of(loaded), ["all"], tmp_path)
 
 
 def test_spacy_evaluates_a_corpus_without_classes(make_base, tmp_path):
-    nlp = build(make_base(), heads=())
+    nlp = build(make_base(num_hidden_layers=2), heads=())
     classifier(nlp, "textcat", "mean", TEXTCAT["tok2vec"])
     nlp.initialize(lambda: labelled(nlp))
     nlp.to_disk(tmp_path / "pipeline")

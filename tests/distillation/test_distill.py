@@ -92,7 +92,7 @@ def student(path, dev, heads=HEADS, **changes):
 def place(make_base, tmp_path_factory):
     """A folder with a teacher, a text, dev documents and the student that it has taught."""
     folder = tmp_path_factory.mktemp("distill")
-    nlp = build(make_base(), heads=())
+    nlp = build(make_base(num_hidden_layers=2), heads=())
     labeler(nlp)
     textcat(nlp, "mean", tok2vec=LISTENER)
     fit(nlp, corpus(nlp), steps=60)

@@ -49,11 +49,11 @@ def quick(corpus, base, steps=40, **more):
     }
 
 
-def write_config(path: Path, corpus, base, pipeline=("ner", "textcat"), size=100, **model) -> Path:
+def write_config(path: Path, corpus, base, pipeline=("ner", "textcat"), size=100, lang="xx", **model) -> Path:
     """A complete config for a quick training, with so many words to a batch."""
     paths = {"train": str(corpus), "dev": str(corpus)}
-    # Not English, see `pipelines.build`.
-    config = training_config(str(base), lang="xx", pipeline=pipeline, **paths, **model)
+    # Not English unless it is asked for, see `pipelines.build`.
+    config = training_config(str(base), lang=lang, pipeline=pipeline, **paths, **model)
     training = config["training"]
     training["max_steps"], training["eval_frequency"], training["batcher"]["size"] = 20, 10, size
     training["optimizer"]["learn_rate"]["warmup_steps"] = 2

@@ -25,7 +25,7 @@ VOCAB = spacy.blank("en").vocab
 
 @pytest.fixture(scope="module")
 def trained(make_base):
-    nlp = build(make_base(), heads=())
+    nlp = build(make_base(num_hidden_layers=2), heads=())
     labeler(nlp)
     fit(nlp, corpus(nlp))
     return nlp
@@ -106,7 +106,7 @@ WHITES = [" ", "\n", "\t", "\r\n", "\u00a0", "\u2028 ", "\n\n\n"]
 @pytest.mark.parametrize("spans_key", [None, "slots"])
 def test_white_space_has_no_part_in_spans_scores_and_loss(make_base, scheme, spans_key):
     """However much the model wants it to be a city."""
-    nlp = build(make_base(), heads=())
+    nlp = build(make_base(num_hidden_layers=2), heads=())
     pipe = labeler(nlp, scheme=scheme, spans_key=spans_key)
     nlp.initialize(lambda: corpus(nlp, spans_key))
     tag = {name: number for number, name in enumerate(pipe.scheme.tags)}
@@ -150,7 +150,7 @@ def test_white_space_has_no_part_in_spans_scores_and_loss(make_base, scheme, spa
 @pytest.mark.parametrize("output", ["tokens", "pieces"])
 def test_a_trained_labeler_finds_the_same_however_words_are_spaced(make_base, output):
     """With each run of white space shown as a blank."""
-    nlp = build(make_base(), heads=(), output=output, white_space="blank")
+    nlp = build(make_base(num_hidden_layers=2), heads=(), output=output, white_space="blank")
     labeler(nlp)
     fit(nlp, corpus(nlp), steps=40)
     expected = [taken(doc, None) for doc in nlp.pipe(TEXTS)]
@@ -166,7 +166,7 @@ def test_a_trained_labeler_finds_the_same_however_words_are_spaced(make_base, ou
 @pytest.mark.parametrize("spans_key", [None, "slots"])
 def test_gold_spans_are_trimmed_with_a_warning(make_base, spans_key):
     """In training and in scores; one that is white space alone is none."""
-    nlp = build(make_base(), heads=())
+    nlp = build(make_base(num_hidden_layers=2), heads=())
     pipe = labeler(nlp, spans_key=spans_key)
 
     def example(*places):
@@ -197,7 +197,7 @@ def test_gold_spans_are_trimmed_with_a_warning(make_base, spans_key):
         put(white.predicted, spans_key, [])
         put(exact.predicted, spans_key, [(3, 4, "city"), (7, 8, "city")])
         assert pipe.score([white, exact])[f"{key}_f"] == 1.0
-    other = build(make_base(), heads=())
+    other = build(make_base(num_hidden_layers=2), heads=())
     late = labeler(other, spans_key=spans_key)
     other.initialize(lambda: [exact])
     with pytest.warns(UserWarning, match=r"begins or ends in white space.*it is left out"):
@@ -206,7 +206,7 @@ def test_gold_spans_are_trimmed_with_a_warning(make_base, spans_key):
 
 @pytest.mark.parametrize(("scheme", "spans_key"), [("iob2", None), ("biluo", "slots"), ("biluo", None)])
 def test_it_learns_spans_by_heart(make_base, scheme, spans_key):
-    nlp = build(make_base(), heads=())
+    nlp = build(make_base(num_hidden_layers=2), heads=())
     labeler(nlp, scheme=scheme, spans_key=spans_key)
     data = corpus(nlp, spans_key)
     losses = fit(nlp, data)
@@ -231,7 +231,7 @@ def test_it_needs_no_transformer():
 
 
 def test_several_labelers_share_a_transformer(make_base):
-    nlp = build(make_base(), heads=())
+    nlp = build(make_base(num_hidden_layers=2), heads=())
     labeler(nlp)
     labeler(nlp, name="second", spans_key="slots")
     data = corpus(nlp)
@@ -285,7 +285,7 @@ def test_blocked_tokens_stay_blocked(trained):
 
 
 def test_scores_of_an_earlier_labeler_are_kept(make_base):
-    nlp = build(make_base(), heads=())
+    nlp = build(make_base(num_hidden_layers=2), heads=())
     labeler(nlp)
     labeler(nlp, name="second")
     fit(nlp, corpus(nlp))
@@ -318,7 +318,7 @@ def test_scores_stay_with_their_entities(trained):
 
 def test_with_a_key_the_scores_that_choose_must_be_its_own(make_base):
     for weights, warned in (({"ents_f": 1.0}, 1), ({"spans_slots_f": 1.0, "ents_f": 0.0}, 0)):
-        nlp = build(make_base(), heads=())
+        nlp = build(make_base(num_hidden_layers=2), heads=())
         labeler(nlp, spans_key="slots")
         nlp.config["training"]["score_weights"] = weights
         data = corpus(nlp, "slots")
@@ -336,7 +336,7 @@ def test_the_scores_of_several_labelers_must_count(make_base):
         (("a", None), {"ents_f": 1.0}, 0),
         (("a", "b"), {"spans_a_f": 1.0, "ents_f": None}, 0),
     ):
-        nlp = build(make_base(), heads=("textcat",))
+        nlp = build(make_base(num_hidden_layers=2), heads=("textcat",))
         for key in keys:
             labeler(nlp, name=f"labeler_{key}", spans_key=key)
         nlp.config["training"]["score_weights"] = {"cats_micro_f": 0.5, **weights}
@@ -350,7 +350,7 @@ def test_the_scores_of_several_labelers_must_count(make_base):
 
 
 def test_labels_that_were_not_given_are_named(make_base):
-    nlp = build(make_base(), heads=())
+    nlp = build(make_base(num_hidden_layers=2), heads=())
     labeler(nlp)
     data = corpus(nlp)
     nlp.config["initialize"]["components"]["sequence_labeler"] = {"labels": ["city"]}
@@ -360,7 +360,7 @@ def test_labels_that_were_not_given_are_named(make_base):
 
 def test_tokens_without_annotation_are_not_learned(make_base):
     """What stands in missing tokens must have no influence, whatever the model says of them."""
-    nlp = build(make_base(), heads=())
+    nlp = build(make_base(num_hidden_layers=2), heads=())
     pipe = labeler(nlp)
     data = corpus(nlp)
     nlp.initialize(lambda: data)
@@ -382,7 +382,7 @@ def test_tokens_without_annotation_are_not_learned(make_base):
 
 @pytest.mark.parametrize("scheme", ["iob2", "biluo"])
 def test_the_gradient_is_that_of_the_loss(make_base, scheme):
-    nlp = build(make_base(), heads=())
+    nlp = build(make_base(num_hidden_layers=2), heads=())
     pipe = labeler(nlp, scheme=scheme)
     data = corpus(nlp)
     nlp.initialize(lambda: data)
@@ -400,7 +400,7 @@ def test_the_gradient_is_that_of_the_loss(make_base, scheme):
 
 def test_tokens_that_do_not_fit_have_no_part_in_the_loss(make_base):
     for key in (None, "slots"):
-        nlp = build(make_base(), heads=())
+        nlp = build(make_base(num_hidden_layers=2), heads=())
         pipe = labeler(nlp, spans_key=key)
         data = corpus(nlp, key)
         nlp.initialize(lambda data=data: data)
@@ -416,7 +416,7 @@ def test_tokens_that_do_not_fit_have_no_part_in_the_loss(make_base):
 
 @pytest.mark.parametrize("key", [None, "slots"])
 def test_spans_are_aligned_by_their_text_where_spaces_differ(make_base, key):
-    nlp = build(make_base(), heads=())
+    nlp = build(make_base(num_hidden_layers=2), heads=())
     pipe = labeler(nlp, spans_key=key)
     reference = Doc(nlp.vocab, words=["Do", "n't", "go", ",", "New", "York", "!"])
     city = Span(reference, 4, 6, label="city")
@@ -433,7 +433,7 @@ def test_spans_are_aligned_by_their_text_where_spaces_differ(make_base, key):
 
 
 def test_labels_may_be_given(make_base):
-    nlp = build(make_base(), heads=())
+    nlp = build(make_base(num_hidden_layers=2), heads=())
     pipe = labeler(nlp)
     data = corpus(nlp)
     given = ["artist", "city", "planet", "playlist"]
@@ -447,7 +447,7 @@ def test_labels_may_be_given(make_base):
 
 
 def test_no_labels_at_all(make_base):
-    nlp = build(make_base(), heads=())
+    nlp = build(make_base(num_hidden_layers=2), heads=())
     labeler(nlp)
     empty = [Example(nlp.make_doc(text), nlp.make_doc(text)) for text in TEXTS]
     with pytest.raises(SettingError, match=r"no labels for 'sequence_labeler'.* has a span in doc\.ents.*components\."):
@@ -458,7 +458,7 @@ def test_no_labels_at_all(make_base):
 
 
 def test_a_gold_span_without_a_label_is_named(make_base):
-    nlp = build(make_base(), heads=())
+    nlp = build(make_base(num_hidden_layers=2), heads=())
     labeler(nlp, spans_key="slots")
     data = corpus(nlp, "slots")
     reference = data[1].reference
@@ -469,7 +469,7 @@ def test_a_gold_span_without_a_label_is_named(make_base):
 
 def test_the_number_of_outputs_may_be_given_if_it_fits(make_base):
     for n_tags, fits in ((13, True), (5, False)):
-        nlp = build(make_base(), heads=())
+        nlp = build(make_base(num_hidden_layers=2), heads=())
         model = {"@architectures": "spacy-lsbillm.SequenceLabeler.v1", "nO": n_tags, "tok2vec": LISTENER}
         nlp.add_pipe("sequence_labeler", config={"model": model})
         data = corpus(nlp)
@@ -479,7 +479,7 @@ def test_the_number_of_outputs_may_be_given_if_it_fits(make_base):
         else:
             with pytest.raises(SettingError, match=r"nO = 5 does not fit .*: 3 labels .* are 13 tags"):
                 nlp.initialize(lambda data=data: data)
-    nlp = build(make_base(), heads=())
+    nlp = build(make_base(num_hidden_layers=2), heads=())
     model = {
         "@architectures": "spacy-lsbillm.PooledTextCat.v1",
         "nO": 5,
@@ -495,7 +495,7 @@ def test_the_number_of_outputs_may_be_given_if_it_fits(make_base):
 
 
 def test_it_is_initialised_behind_empty_documents(make_base):
-    nlp = build(make_base(), heads=())
+    nlp = build(make_base(num_hidden_layers=2), heads=())
     labeler(nlp)
     data = [Example(nlp.make_doc(""), nlp.make_doc(""))] * 10 + corpus(nlp)
     nlp.initialize(lambda: data)
@@ -503,7 +503,7 @@ def test_it_is_initialised_behind_empty_documents(make_base):
 
 
 def test_labels_that_a_trained_labeler_does_not_have_are_named_once(make_base):
-    nlp = build(make_base(), heads=())
+    nlp = build(make_base(num_hidden_layers=2), heads=())
     labeler(nlp)
     data = corpus(nlp)
     nlp.initialize(lambda: data)
@@ -516,7 +516,7 @@ def test_labels_that_a_trained_labeler_does_not_have_are_named_once(make_base):
 
 
 def test_gold_spans_that_overlap_are_named(make_base):
-    nlp = build(make_base(), heads=())
+    nlp = build(make_base(num_hidden_layers=2), heads=())
     labeler(nlp, spans_key="slots")
     data = corpus(nlp, "slots")
     reference = data[1].reference
@@ -526,7 +526,7 @@ def test_gold_spans_that_overlap_are_named(make_base):
 
 
 def test_gold_spans_that_overlap_are_named_in_scoring_too(make_base):
-    nlp = build(make_base(), heads=())
+    nlp = build(make_base(num_hidden_layers=2), heads=())
     labeler(nlp, spans_key="slots")
     data = corpus(nlp, "slots")
     nlp.initialize(lambda: data)
@@ -550,7 +550,7 @@ def test_labels_that_training_never_had_are_named_once(trained):
 
 
 def test_bad_settings(make_base):
-    nlp = build(make_base(), heads=())
+    nlp = build(make_base(num_hidden_layers=2), heads=())
     with pytest.raises(SettingError, match="scheme = 'bio'"):
         labeler(nlp, scheme="bio")
     with pytest.raises(SettingError, match="pooling = 'first' is not allowed"):
@@ -570,7 +570,7 @@ POOLINGS = ["last", "mean", "max", "attention"]
     ("pooling", "exclusive"), [*((name, True) for name in POOLINGS), ("last", False), ("attention", False)]
 )
 def test_it_learns_classes_by_heart(make_base, tmp_path, pooling, exclusive):
-    nlp = build(make_base(), heads=(), depth=2)
+    nlp = build(make_base(num_hidden_layers=2), heads=(), depth=2)
     textcat(nlp, pooling, exclusive)
     data = corpus(nlp)
     fit(nlp, data)
@@ -587,7 +587,7 @@ def test_it_learns_classes_by_heart(make_base, tmp_path, pooling, exclusive):
 
 @pytest.mark.parametrize("exclusive", [True, False])
 def test_empty_documents_among_others(make_base, exclusive):
-    nlp = build(make_base(), heads=())
+    nlp = build(make_base(num_hidden_layers=2), heads=())
     textcat(nlp, "mean", exclusive)
     data = corpus(nlp)
     empty = Example(nlp.make_doc(""), nlp.make_doc(""))
@@ -738,7 +738,7 @@ def test_scores_survive_in_a_docbin(trained):
 
 @pytest.fixture(scope="module")
 def trained_slots(make_base):
-    nlp = build(make_base(), heads=())
+    nlp = build(make_base(num_hidden_layers=2), heads=())
     labeler(nlp, spans_key="slots")
     fit(nlp, corpus(nlp, "slots"), steps=40)
     return nlp
@@ -809,7 +809,7 @@ def test_bad_settings_of_confidence(config, message):
 @pytest.mark.parametrize(("name", "exclusive"), [("textcat", True), ("textcat_multilabel", False)])
 def test_classes_have_the_probabilities_that_users_of_textcat_expect(make_base, name, exclusive):
     """One distribution where they exclude each other; else each between 0 and 1 on its own."""
-    nlp = build(make_base(), heads=())
+    nlp = build(make_base(num_hidden_layers=2), heads=())
     model = {
         "@architectures": "spacy-lsbillm.PooledTextCat.v1",
         "exclusive_classes": exclusive,

@@ -65,6 +65,7 @@ def test_a_grid_finds_the_best(scores):
     assert len(results) == 32
 
 
+@settings(max_examples=25)
 @given(st.lists(st.floats(0, 1), min_size=16, max_size=16, unique=True), st.permutations(range(16)))
 def test_halving_takes_a_third_of_the_steps_and_finds_the_best_if_shared_trainings_tell(scores, order):
     masks, seeds = all_masks(4), (0, 1, 2)

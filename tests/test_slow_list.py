@@ -1,0 +1,27 @@
+"""The list of slow tests: what a report of pytest changes in it."""
+
+import pytest
+
+from scripts.list_slow_tests import listed, measured
+
+pytestmark = pytest.mark.any_stack
+
+REPORT = """<testsuites><testsuite>
+<testcase classname="tests.data.test_a" name="test_one" time="0.7"/>
+<testcase classname="tests.data.test_a" name="test_many[a]" time="0.2"/>
+<testcase classname="tests.data.test_a" name="test_many[b]" time="0.2"/>
+<testcase classname="tests.data.test_a" name="test_many[c]" time="0.2"/>
+<testcase classname="tests.data.test_a" name="test_quick" time="0.1"/>
+</testsuite></testsuites>"""
+
+
+def test_each_function_keeps_the_cases_that_its_budget_allows(tmp_path):
+    (tmp_path / "report.xml").write_text(REPORT)
+    found = measured(tmp_path / "report.xml")
+    one, many, quick = (f"tests/data/test_a.py::test_{name}" for name in ("one", "many", "quick"))
+    assert listed({}, found, 0.5) == {many: 2, one: 0}
+    # What is not in the report stays, and what has become fast does not.
+    assert listed({"other": 3, quick: 0}, found, 0.5) == {"other": 3, many: 2, one: 0}
+    # A report of the fast part alone knows nothing of the cases that it did not run.
+    assert listed({many: 3}, {many: [0.1] * 3}, 0.5) == {many: 3}
+    assert listed({many: 3}, {many: [0.2] * 3}, 0.5) == {many: 2}
