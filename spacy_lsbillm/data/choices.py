@@ -1,9 +1,9 @@
-"""Questions with choices, as documents to classify.
+"""Turning multiple-choice questions into documents to classify.
 
-"joint" is one document a question: the question and all its choices behind letters; the class is the letter of the
-answer. So do the label-supervised papers. "each" is one document a choice, right or wrong; the one that is right with
-the highest probability is the answer. "joint" lets the model compare, but it must learn what the letters stand for;
-"each" is the easier thing to learn for a small model, and costs one pass a choice.
+"joint" creates one document per question: the question and all choices, marked by letters; the class is the letter of
+the answer. This is the format of the label-supervised papers. "each" creates one document per choice, right or wrong;
+the answer is the choice that is right with the highest probability. "joint" lets the model compare choices, but it must
+learn the meaning of the letters; "each" is easier to learn for a small model, but costs one pass per choice.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,21 +15,21 @@ from .records import Record
 
 MODES = JOINT, EACH = "joint", "each"
 RIGHT, WRONG = "right", "wrong"
-# In doc.user_data: which question a document belongs to.
+# The key in doc.user_data of the question that a document belongs to.
 QUESTION = "question"
 
 
 def choice_records(records: Iterable[Record], mode: str) -> Iterator[Record]:
-    """Records with "question", "choices" and "answer" (the index of the right choice, or null where it is not known)
-    as records with a text and classes.
+    """Convert records with "question", "choices" and "answer" (the index of the right choice, or null if it is not
+    known) to records with a text and classes.
 
-    RAISES (DataError): There is no such mode, or a record does not fit.
+    RAISES (DataError): The mode is unknown, or a record is invalid.
     """
     if mode not in MODES:
         raise DataError(f"the mode {mode!r} is not known. Use one of: {', '.join(MODES)}.")
     for record in records:
         question, choices, answer = check_choices(record)
-        # File and line: several files may be read together.
+        # Identified by file and line, as several files may be read together.
         user_data = {QUESTION: record.where}
         if mode == JOINT:
             letters = ascii_uppercase[: len(choices)]
@@ -47,16 +47,18 @@ def choice_records(records: Iterable[Record], mode: str) -> Iterator[Record]:
 
 
 def check_choices(record: Record) -> tuple[str, list[str], int | None]:
-    """RAISES (DataError): There is no question, fewer than two choices, more than there are letters, or no such
-    answer."""
+    """Read and check the question, the choices and the answer of a record.
+
+    RAISES (DataError): There is no question, fewer than two choices, more than there are letters, or no such answer.
+    """
     question, choices, answer = record.get("question", str), record.get("choices", list), record.get("answer", int)
     if not question or choices is None:
         raise DataError(f"{record.where} does not have 'question' and 'choices'.")
     if not 2 <= len(choices) <= len(ascii_uppercase) or not all(isinstance(one, str) and one for one in choices):
         raise DataError(
-            f"{record.where}: {choices!r} is not a list of 2 to {len(ascii_uppercase)} choices, each with something in "
-            f"it ({question[:60]!r})."
+            f"{record.where}: {choices!r} is not a list of 2 to {len(ascii_uppercase)} non-empty choices "
+            f"({question[:60]!r})."
         )
     if answer is not None and not 0 <= answer < len(choices):
-        raise DataError(f"{record.where}: the answer {answer} is none of the {len(choices)} choices, 0 is the first.")
+        raise DataError(f"{record.where}: the answer {answer} is none of the {len(choices)} choices; 0 is the first.")
     return question, choices, answer
