@@ -1,4 +1,4 @@
-"""Reports to look at: pages of HTML with pictures in them, and the Markdown of model cards."""
+"""HTML pages of reports with plots, and the Markdown of model cards."""
 
 from .markdown import code, front_matter, plain, table
 from .page import as_page, markdown_as_html

@@ -1,4 +1,4 @@
-"""A page to look at: one file that needs no network."""
+"""HTML pages as single files that need no network."""
 
 import html
 from collections.abc import Iterable
@@ -25,11 +25,11 @@ pre {{ overflow-x: auto; background: #f6f6f6; padding: 1rem; }}
 
 
 def as_page(title: str, parts: Iterable[str], style: str = "") -> str:
-    """A whole page.
+    """Write a whole page.
 
-    title (str): As text.
+    title (str): As plain text.
     parts (Iterable[str]): As HTML.
-    style (str): Rules of CSS beside those that all pages have.
+    style (str): CSS rules in addition to those of all pages.
     """
     return PAGE.format(title=html.escape(title), body="\n".join(parts), style=style)
 

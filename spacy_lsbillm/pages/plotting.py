@@ -1,4 +1,4 @@
-"""matplotlib, for pictures in a page."""
+"""Plots for pages, through matplotlib."""
 
 import io
 from typing import Any
@@ -9,7 +9,10 @@ BLUE, GREY, ORANGE = "#0072B2", "#DDDDDD", "#D55E00"
 
 
 def check_plots() -> None:
-    """RAISES (SettingError): matplotlib is not installed."""
+    """Check, before any long work, that plots can be drawn.
+
+    RAISES (SettingError): matplotlib is not installed.
+    """
     try:
         pyplot()
     except ImportError as error:
@@ -17,7 +20,7 @@ def check_plots() -> None:
 
 
 def pyplot() -> Any:
-    """The module, drawing into files."""
+    """The module `matplotlib.pyplot`, set to draw into files."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -27,7 +30,7 @@ def pyplot() -> Any:
 
 
 def svg(figure: Any) -> str:
-    """A figure as a part of a page."""
+    """A figure as SVG, to be embedded in a page."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     pyplot().close(figure)
