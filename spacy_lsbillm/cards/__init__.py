@@ -1,4 +1,4 @@
-"""The model card of a trained pipeline: what is known of it, for readers and for hubs."""
+"""The model card of a trained pipeline: what is known about it, for readers and for hubs."""
 
 from .writing import CARD, add_evaluation, note_training, write_card
 

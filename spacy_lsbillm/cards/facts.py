@@ -1,4 +1,4 @@
-"""What the files of a stored pipeline say of it."""
+"""Reading the files of a stored pipeline for its card."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +13,17 @@ from ..files import parse_json
 from ..pipeline.config_blocks import billm_blocks
 
 META, CONFIG = "meta.json", "config.cfg"
-# Entries of the meta beside spaCy's own: of how it was trained, of scores on other data, and of `calibrate`.
+# Entries of the meta beside spaCy's own: how it was trained, scores on other data, and the results of `calibrate`.
 TRAINING, EVALUATIONS, CALIBRATION = "training", "evaluations", "calibration"
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Of one pipeline.
+    """The facts about one pipeline.
 
     meta (dict): Its `meta.json`.
     config (Config): Its config, interpolated.
-    records (dict[str, dict | None]): The record of each billm_transformer, by component; None where it was never
+    records (dict[str, dict | None]): The record of each billm_transformer, by component; None if it was never
         initialised.
     seconds (float | None): How long its training took, if that is known.
     """
@@ -35,7 +35,10 @@ class Facts:
 
     @classmethod
     def read(cls, folder: Path, seconds: float | None = None) -> "Facts":
-        """RAISES (StorageError): The folder holds no pipeline, or one that is damaged."""
+        """Read the facts from a pipeline's folder.
+
+        RAISES (StorageError): The folder contains no pipeline, or a damaged one.
+        """
         try:
             meta = parse_json((folder / META).read_text(encoding="utf8"))
             config = load_config(folder / CONFIG, interpolate=True)
@@ -47,13 +50,13 @@ class Facts:
 
     @property
     def name(self) -> str:
-        """As its package is called."""
+        """The name of the pipeline's package."""
         return f"{self.meta.get('lang', 'xx')}_{self.meta.get('name', 'pipeline')}"
 
     @property
     def was_trained_by_config(self) -> bool:
-        """Whether its config is what it was trained with: spaCy's training leaves scores in the meta. Any pipeline has
-        a section `[training]`, with defaults that say nothing of one that was trained in another way."""
+        """Whether it was trained with its config: spaCy's training leaves scores in the meta. (Any pipeline has a
+        section `[training]`; its defaults say nothing about a pipeline that was trained in another way.)"""
         return bool(self.meta.get("performance") or self.meta.get(TRAINING))
 
     @property
@@ -64,14 +67,14 @@ class Facts:
 
     @property
     def data_sources(self) -> list[dict[str, Any]]:
-        """The entries of `sources` that are no base of it."""
+        """The entries of `sources` that are not bases of the pipeline."""
         bases = {record["base"]["name"] for record in self.records.values() if record}
         sources = self.meta.get("sources") or []
         named = [source if isinstance(source, dict) else {"name": source} for source in sources]
         return [source for source in named if source.get("name") and source["name"] not in bases]
 
     def corpus(self, name: str) -> str | None:
-        """The file or folder of a corpus, "train" or "dev", without where on a disk it lies; None if it is not said."""
+        """The file or folder name of a corpus, "train" or "dev", without its path on a disk; None if it is unknown."""
         path = self.config.get("corpora", {}).get(name, {}).get("path")
         if not path or not self.was_trained_by_config:
             return None

@@ -1,4 +1,4 @@
-"""A picture of which layers see right, in characters: hubs show no other that lies in a card itself."""
+"""A picture of which layers see right, made of characters: hubs do not show other pictures inside a card."""
 
 from ..backbone import MaskPlan
 
@@ -10,7 +10,7 @@ MEANING = {
 
 
 def mask_picture(plan: MaskPlan) -> str:
-    """An arrow for each layer, layers that attend alike in one line, those next to the output on top."""
+    """Draw an arrow for each layer, with layers that attend alike in one line, and those next to the output on top."""
     most = max(count for _, count, _ in plan.grouped)
     longest = max(len(where) for where, _, _ in plan.grouped)
     lines = [

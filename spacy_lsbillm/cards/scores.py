@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from ..pages import code, plain, table
 from .facts import EVALUATIONS, Facts
 
-# By the beginning of a score's name: what is scored, and what hubs call that task.
+# By the prefix of a score's name: what is scored, and the hubs' name of that task.
 TASKS = {
     "ents_": ("Entities", "token-classification"),
     "spans_": ("Spans", "token-classification"),
@@ -19,7 +19,7 @@ TASKS = {
     "dep_": ("Dependencies", "token-classification"),
     "sents_": ("Sentences", "token-classification"),
 }
-# By its end: the words, and what hubs call the measure.
+# By its suffix: the measure in words, and the hubs' name of it.
 MEASURES = {
     "_micro_f": ("micro F1", "f1"),
     "_macro_f": ("macro F1", "f1"),
@@ -30,7 +30,7 @@ MEASURES = {
     "_uas": ("unlabelled attachment", "accuracy"),
     "_las": ("labelled attachment", "accuracy"),
     "_acc": ("accuracy", "accuracy"),
-    # The positive class's F1, macro F1 or macro AUC, by the number of classes.
+    # The positive class's F1, macro F1 or macro AUC, depending on the number of classes.
     "cats_score": ("spaCy's summary", "cats_score"),
     "_ece": ("calibration error", "ece"),
 }
@@ -39,8 +39,8 @@ MEASURES = {
 class Scored(NamedTuple):
     """The scores on one corpus.
 
-    data (str): Which, in words.
-    scores (dict[str, float]): By spaCy's names.
+    data (str): The corpus, in words.
+    scores (dict[str, float]): Scores by spaCy's names.
     """
 
     data: str
@@ -48,7 +48,7 @@ class Scored(NamedTuple):
 
 
 def scored_on(facts: Facts) -> list[Scored]:
-    """The scores of a pipeline on each corpus: that which its training has chosen by, and any that it was given."""
+    """The scores of a pipeline on each corpus: the development set of its training, and any that were added."""
     dev = facts.corpus("dev")
     found = [Scored(f"development set{f' {dev}' if dev else ''}", numbers(facts.meta.get("performance")))]
     for entry in facts.meta.get(EVALUATIONS) or []:
@@ -57,7 +57,7 @@ def scored_on(facts: Facts) -> list[Scored]:
 
 
 def numbers(scores: object) -> dict[str, float]:
-    """Those that a card shows, by spaCy's names: neither losses nor times."""
+    """The scores that a card shows, by spaCy's names: neither losses nor times."""
     if not isinstance(scores, Mapping):
         return {}
     known = {name: value for name, value in scores.items() if _task(name) and _measure(name)}
@@ -73,7 +73,7 @@ def _measure(name: str) -> tuple[str, str] | None:
 
 
 def score_table(found: list[Scored]) -> str:
-    """A row a score, a column a corpus."""
+    """A table with one row per score and one column per corpus."""
     names = list(dict.fromkeys(name for scored in found for name in scored.scores))
     rows = []
     for name in names:
@@ -90,7 +90,7 @@ def _words(name: str) -> str:
 
 
 def hub_results(found: list[Scored]) -> list[dict[str, Any]]:
-    """The entries of `model-index` in the front matter: one for each corpus and task."""
+    """The entries of `model-index` in the front matter: one per corpus and task."""
     results = []
     for scored in found:
         for task in dict.fromkeys(filter(None, map(_task, scored.scores))):
@@ -113,6 +113,6 @@ def _hub_metrics(scores: Mapping[str, float]) -> Iterable[dict[str, Any]]:
 
 
 def hub_tags(found: list[Scored]) -> list[str]:
-    """The hub's names of the tasks that were scored."""
+    """The hub's names of the scored tasks."""
     tasks = (_task(name) for scored in found for name in scored.scores)
     return list(dict.fromkeys(task[1] for task in tasks if task))

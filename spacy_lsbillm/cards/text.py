@@ -1,4 +1,4 @@
-"""The text of a pipeline's model card. What is not known is said to be unknown."""
+"""The text of a pipeline's model card. It says explicitly what is not known."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from .scores import Scored, hub_results, hub_tags, score_table, scored_on
 
 TEMPLATE = "pipeline.md"
 UNKNOWN = "not stated"
-# What hubs take for the identifier of a licence; any other text is "other" to them.
+# The licence identifiers of hubs; any other text is "other" to them.
 LICENSE_ID = re.compile(r"[a-z0-9][a-z0-9.\-]*")
 STORED = {
     REFERENCE: "no; it is looked for where the pipeline is loaded",
@@ -32,7 +32,7 @@ BASE_WANTED = (
 
 
 def card_text(facts: Facts) -> str:
-    """The whole card, but for the line at its end that tells whether somebody has edited it."""
+    """The whole card, except the line at its end that shows whether it was edited."""
     meta, found = facts.meta, scored_on(facts)
     license, license_name = _license_for_hub(meta.get("license"))
     front = {
@@ -54,11 +54,11 @@ def card_text(facts: Facts) -> str:
         "use": _use(facts),
         "labels": _labels(facts),
         "training": table(_training(facts)),
-        # Markdown by spaCy's definition: `spacy package` puts it into its own cards as it is.
+        # Markdown by spaCy's definition: `spacy package` puts it unchanged into its own cards.
         "notes": str(meta.get("notes") or ""),
     }
     template = files(__package__).joinpath(TEMPLATE).read_text(encoding="utf8")
-    # In one pass: what a user has written may hold braces.
+    # In one pass, as text from users may contain braces.
     text = re.sub(r"\{(\w+)\}", lambda place: parts[place[1]], template)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
@@ -68,7 +68,7 @@ def _records(facts: Facts) -> list[dict[str, Any]]:
 
 
 def _license_for_hub(license: object) -> tuple[str | None, str | None]:
-    """`license` and `license_name` of the front matter."""
+    """`license` and `license_name` for the front matter."""
     if not isinstance(license, str) or not license.strip():
         return None, None
     found = license.strip().lower()
@@ -117,7 +117,7 @@ def _about_base(name: str, block: dict[str, Any], record: dict[str, Any] | None)
 
 def _number_type(record: dict[str, Any]) -> str:
     base = record["base"]
-    # "auto" has stood for something, which pipelines of older versions do not say.
+    # "auto" stood for a dtype, which pipelines of older versions do not record.
     dtype = (record.get("fitted") or {}).get("dtype") or base["dtype"]
     return f"{code(dtype)}, weights in {code(base['quantization'])}" if base["quantization"] else code(dtype)
 
@@ -162,7 +162,7 @@ def _scores(found: list[Scored], with_dev: bool) -> Iterable[str]:
 
 
 def _confidence(facts: Facts) -> Iterable[str]:
-    """What `calibrate` has found, head by head."""
+    """The results of `calibrate`, head by head."""
     found = facts.meta.get(CALIBRATION) or {}
     for name, block in facts.components.items():
         if name in found:
@@ -212,7 +212,7 @@ def _use(facts: Facts) -> str:
 
 
 def _reading(facts: Facts) -> Iterable[str]:
-    """How to read what the components write."""
+    """Code that reads what the components write."""
     for block in facts.components.values():
         kind, key = block.get("factory"), block.get("spans_key")
         if kind in ("ner", "sequence_labeler") and not key:
@@ -228,7 +228,7 @@ def _reading(facts: Facts) -> Iterable[str]:
 
 
 def _quoted(text: object) -> str:
-    """As a string of Python, in one line."""
+    """A text as a Python string, in one line."""
     return json.dumps(str(text))
 
 

@@ -1,4 +1,4 @@
-"""A card beside the files of a pipeline."""
+"""Writing the card of a pipeline beside its files."""
 
 import hashlib
 import json
@@ -18,20 +18,20 @@ from .text import card_text
 
 CARD = "README.md"
 VERSIONS_OF = ("spacy", "spacy-transformers", "thinc")
-# At the end of a card: the digest of what is above it, so that a card that somebody has edited is known as such; and
-# how long the training took, which stands nowhere else: other files are the same when a training is made again.
+# The end of a card: the digest of what is above it, which shows whether the card was edited; and the duration of the
+# training, which is stored nowhere else, so that other files are the same when a training is repeated.
 MARK = re.compile(r"\n<!-- spacy-lsbillm card (?P<digest>[0-9a-f]{64})(?:, (?P<seconds>[\d.]+) s)? -->\n$")
 
 
 def write_card(folder: Path, force: bool = False, seconds: float | None = None) -> bool:
-    """Write the card of a stored pipeline, from its files, in place of one that was written before. A README.md that
-    somebody else has written, or has edited, is kept.
+    """Write the card of a stored pipeline, from its files. An earlier card is replaced, but a README.md that was
+    edited, or written by hand, is kept.
 
     folder (Path): A pipeline.
     force (bool): Replace it in any case.
-    seconds (float | None): How long the training took; None: as the card says that is replaced, if it does.
-    RETURNS (bool): Whether there is a new card.
-    RAISES (StorageError): The folder holds no pipeline, or one that is damaged.
+    seconds (float | None): How long the training took; None: the duration in the replaced card, if there is one.
+    RETURNS (bool): Whether a card was written.
+    RAISES (StorageError): The folder contains no pipeline, or a damaged one.
     """
     path = folder / CARD
     # Line ends are read as one character, whatever git has made of them.
@@ -43,11 +43,11 @@ def write_card(folder: Path, force: bool = False, seconds: float | None = None) 
         seconds = float(mark["seconds"])
     facts = Facts.read(folder, seconds)
     try:
-        # Text from elsewhere may hold halves of characters.
+        # Text from elsewhere may contain halves of surrogate pairs.
         text = card_text(facts).encode("utf8", "replace").decode("utf8")
     except (AttributeError, KeyError, TypeError) as error:
         raise StorageError(
-            f"{folder / META} or its config has an entry of another kind than spaCy gives it ({error!r}): put it right."
+            f"{folder / META} or its config has an entry of another type than spaCy gives it ({error!r}): correct it."
         ) from error
     took = "" if seconds is None else f", {seconds:.1f} s"
     write_text(path, f"{text}\n<!-- spacy-lsbillm card {_digest(text)}{took} -->\n")
@@ -59,20 +59,24 @@ def _digest(text: str) -> str:
 
 
 def add_evaluation(folder: Path, data: str, scores: Path) -> None:
-    """Have a stored pipeline's meta hold scores on further data, in place of those on the same.
+    """Add scores on further data to a stored pipeline's meta. Earlier scores on the same data are replaced.
 
     folder (Path): A pipeline.
-    data (str): Which, in words.
-    scores (Path): A JSON file, as `spacy evaluate --output` writes it.
-    RAISES (SettingError): It holds no scores.
+    data (str): The data, in words.
+    scores (Path): A JSON file from `spacy evaluate --output`.
+    RAISES (SettingError): It contains no scores.
     """
     try:
         found = parse_json(scores.read_text(encoding="utf8"))
     except ValueError as error:
-        raise SettingError(f"{scores} is no JSON ({error}): give what spacy evaluate --output has written.") from error
+        raise SettingError(
+            f"{scores} is not JSON ({error}): give the file that spacy evaluate --output wrote."
+        ) from error
     known = numbers(found)
     if not known:
-        raise SettingError(f"{scores} holds no score that a card shows: give what spacy evaluate --output has written.")
+        raise SettingError(
+            f"{scores} holds no score that a card shows: give the file that spacy evaluate --output wrote."
+        )
     meta = parse_json((folder / META).read_text(encoding="utf8"))
     others = [entry for entry in meta.get(EVALUATIONS) or [] if entry["data"] != data]
     meta[EVALUATIONS] = [*others, {"data": data, "scores": known}]
@@ -80,7 +84,7 @@ def add_evaluation(folder: Path, data: str, scores: Path) -> None:
 
 
 def note_training(nlp: Language) -> None:
-    """Have a pipeline's meta say where it was trained, and with which versions."""
+    """Record in a pipeline's meta on which device and with which versions it was trained."""
     nlp.meta[TRAINING] = {"device": _device(), "versions": {name: version(name) for name in VERSIONS_OF}}
 
 

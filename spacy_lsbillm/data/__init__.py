@@ -1,4 +1,4 @@
-"""Annotated text in files: what people have, as spaCy's documents."""
+"""Reading annotated text in common file formats as spaCy documents."""
 
 from .choices import MODES, choice_records
 from .documents import Labels, labels_of, make_doc

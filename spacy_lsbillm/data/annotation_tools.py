@@ -1,8 +1,8 @@
-"""Lines as annotation tools write them, in the words of `records`: Prodigy's, Doccano's and those of Label Studio's
+"""Reading the lines of annotation tools in the format of `records`: Prodigy's, Doccano's and those of Label Studio's
 JSON-MIN.
 
-Such a line holds more than a text and its labels: whether the annotation was accepted, what was asked, and who
-answered. What cannot be read right is refused, or left out and counted.
+Such a line contains more than a text and its labels: whether the annotation was accepted, what was asked, and who
+answered. What cannot be read reliably is refused, or left out and counted.
 """
 
 import json
@@ -15,11 +15,11 @@ from typing import Any
 from ..errors import DataError
 
 ANSWERS = ACCEPT, REJECT, IGNORE = "accept", "reject", "ignore"
-# Who annotated: Prodigy's keys, and Label Studio's.
+# Keys of the annotator: Prodigy's, and Label Studio's.
 ANNOTATORS = ("_annotator_id", "_session_id", "annotator")
-# What is read of a line beside the keys of `records`.
+# Keys that are read in addition to those of `records`.
 TOOL_KEYS = ("accept", "options", "entities", "annotation_approver", "_view_id", "_is_binary", *ANNOTATORS)
-# Of a record: nothing is known of the tokens outside of its spans.
+# In a record: the tokens outside of its spans are unknown.
 PARTIAL = "partial"
 # Prodigy's views that only show spans, those that ask about one span, and those whose spans are tags of words.
 SHOWING = ("classification", "choice", "text", "text_input", "html")
@@ -28,24 +28,24 @@ TAGGING = ("pos", "pos_manual")
 
 
 class AnnotationTool:
-    """What the lines of one file say together.
+    """The reader of one file, which keeps track of questions that several annotators answered.
 
     path (Path): The file, for messages.
-    lines (Callable[[], Iterable[dict]]): Reads the file from its beginning.
+    lines (Callable[[], Iterable[dict]]): Reads the file from the start.
     """
 
     def __init__(self, path: Path, lines: Callable[[], Iterable[dict[str, Any]]]) -> None:
         self.path = path
         self.lines = lines
         self.left_out: Counter[str] = Counter()
-        # Of each question that somebody answered: who, what and where.
+        # For each answered question: who answered, what, and where.
         self.answers: dict[int, tuple[Any, str, str]] = {}
         self.labels_are_spans: bool | None = None
 
     def read(self, content: dict[str, Any], where: str) -> dict[str, Any] | None:
-        """A line with the keys of `records` alone; None where it is to be left out, which `warn` counts.
+        """A line reduced to the keys of `records`; None if it is left out, which `warn` counts.
 
-        RAISES (DataError): It cannot be read right, or another annotator answered otherwise.
+        RAISES (DataError): It cannot be read reliably, or another annotator gave another answer.
         """
         if "question" in content or "choices" in content:
             return content
@@ -73,20 +73,20 @@ class AnnotationTool:
         return None
 
     def warn(self) -> None:
-        """Say once how many lines were left out, and why."""
+        """Warn once of the number of lines that were left out, and why."""
         if self.left_out:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.left_out.items())
             warnings.warn(f"{self.path}: {self.left_out.total():,} lines are left out: {reasons}.", stacklevel=2)
 
     def _annotation(self, content: dict[str, Any], where: str, decision: bool, answer: str | None) -> dict[str, Any]:
-        """The line as `records` has it."""
+        """The line in the format of `records`."""
         view = content.get("_view_id")
         found = {key: value for key, value in content.items() if key not in (*TOOL_KEYS, "answer", PARTIAL)}
         self._read_labels(found, where)
         if content.get("entities") is not None:
             _add_spans(found, content["entities"], "entities", where)
         if found.get("spans") is not None and view in SHOWING:
-            # Shown beside the question, such as matches of patterns, and not the answer.
+            # Shown with the question, such as matches of patterns, but not part of the answer.
             del found["spans"]
         if isinstance(found.get("spans"), list):
             if view in TAGGING:
@@ -99,12 +99,12 @@ class AnnotationTool:
         if content.get("accept") is not None:
             found["cats"] = _choices(content, where)
         elif decision:
-            # A question about this one class, which says nothing of the others.
+            # A question about this one class, which says nothing about the others.
             found["cats"] = {found.pop("label"): float(answer == ACCEPT)}
         return found
 
     def _read_labels(self, found: dict[str, Any], where: str) -> None:
-        """A list of labels: classes, or spans, as Doccano and Label Studio write them under the same names."""
+        """Read a list of labels: classes or spans, which Doccano and Label Studio write under the same names."""
         for key in ("label", "labels"):
             value = found.get(key)
             if isinstance(value, dict) and isinstance(value.get("choices"), list):
@@ -138,7 +138,7 @@ class AnnotationTool:
             return False
         if before != said:
             raise DataError(
-                f"{where}: the annotator {annotator!r} says something else of {str(content.get('text'))[:60]!r} than "
+                f"{where}: the annotator {annotator!r} gives another answer for {str(content.get('text'))[:60]!r} than "
                 f"{other!r} in {place}. Decide between them first, with Prodigy's review for example."
             )
         return True
@@ -154,7 +154,7 @@ def _check_export(content: dict[str, Any], where: str) -> None:
 
 
 def _has_more(content: dict[str, Any]) -> bool:
-    """Whether more was asked than for one class, so that nobody can tell what was rejected."""
+    """Whether more than one class was asked about, so that it is unclear what was rejected."""
     shown = content.get("_view_id") in SHOWING
     return any(content.get(key) for key in ("accept", "tags", "entities", *(() if shown else ("spans",))))
 
@@ -174,8 +174,8 @@ def _add_spans(found: dict[str, Any], spans: Any, key: str, where: str) -> None:
 
 
 def _plain_spans(span: Any) -> list[Any]:
-    """A span with "start", "end" and "label"; several where it has several labels. What is none is left as it is, and
-    will be refused by its own words."""
+    """A span as one or several with "start", "end" and "label", one per label. An invalid span is returned unchanged,
+    and is refused later."""
     if isinstance(span, list) and len(span) == 3:
         return [dict(zip(("start", "end", "label"), span, strict=True))]
     if not isinstance(span, dict):
@@ -190,7 +190,7 @@ def _plain_spans(span: Any) -> list[Any]:
 
 
 def _token_texts(tokens: list[Any], text: Any) -> list[Any]:
-    """Prodigy has an object a token. White space is left out, as the text has it anyway."""
+    """The tokens of Prodigy's token objects. White space is left out, as it is part of the text."""
     if not tokens or not all(isinstance(token, dict) and isinstance(token.get("text"), str) for token in tokens):
         return tokens
     texts = [token["text"] for token in tokens]
@@ -198,7 +198,7 @@ def _token_texts(tokens: list[Any], text: Any) -> list[Any]:
 
 
 def _choices(content: dict[str, Any], where: str) -> dict[str, float]:
-    """The classes of Prodigy's choice: 1 for those that were chosen, 0 for the other options."""
+    """The classes of Prodigy's choice: 1 for chosen ones, 0 for the other options."""
     accepted, options = content["accept"], content.get("options")
     ids = [option.get("id") if isinstance(option, dict) else option for option in options or []]
     if not isinstance(accepted, list) or not ids or not set(map(str, accepted)) <= set(map(str, ids)):

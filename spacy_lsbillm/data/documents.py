@@ -1,4 +1,5 @@
-"""Records as spaCy's documents. Tokens are kept as given; a text without tokens is cut by the language's tokenizer."""
+"""Creating spaCy documents from records. Given tokens are kept; a text without tokens is tokenised by the language's
+tokenizer."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,23 +15,23 @@ from ..pipeline.label_sets import ANNOTATED, check_label_set
 from .annotation_tools import PARTIAL
 from .records import Record
 
-# Tags of tokens that nobody has annotated: they have no part in the loss.
+# The tag of tokens that are not annotated: they do not count in the loss.
 UNKNOWN = ("-", None)
-# In doc.user_data: which document a sentence is of. Sentences without it count as of one.
+# The key in doc.user_data of the document that a sentence is from. Sentences without it count as one document.
 DOCUMENT = "document"
 
 
 def tokens_alone(doc: Doc, vocab: Vocab) -> Doc:
-    """A document with the same tokens and nothing else: no annotation.
+    """A document with the same tokens and no annotation.
 
-    vocab (Vocab): Of the pipeline that is to annotate it.
+    vocab (Vocab): The vocabulary of the pipeline that will annotate it.
     """
     return Doc(vocab, words=[token.text for token in doc], spaces=[bool(token.whitespace_) for token in doc])
 
 
 @dataclass(frozen=True)
 class Labels:
-    """The classes of a corpus, each of which a document has or has not.
+    """The classes of a corpus. Each may apply to a document or not.
 
     names (tuple[str, ...]): Sorted.
     """
@@ -38,7 +39,7 @@ class Labels:
     names: tuple[str, ...] = ()
 
     def cats(self, chosen: Iterable[str]) -> dict[str, float]:
-        """For `doc.cats`: 1 for what a document has and 0 for what it has not."""
+        """The value of `doc.cats`: 1 for classes that apply and 0 for the others."""
         return dict.fromkeys(self.names, 0.0) | dict.fromkeys(chosen, 1.0)
 
 
@@ -48,7 +49,7 @@ def labels_of(records: Iterable[Record]) -> Labels:
 
 
 def classes(record: Record) -> list[str] | None:
-    """The classes of a record; None where it does not say.
+    """The classes of a record; None if it gives none.
 
     RAISES (DataError): They are not strings.
     """
@@ -57,24 +58,24 @@ def classes(record: Record) -> list[str] | None:
         raise DataError(f"{record.where} has 'label' and 'labels': leave out one of them.")
     found = [label] if label is not None else several
     if found is not None and not all(isinstance(name, str) and name for name in found):
-        raise DataError(f"{record.where}: the labels {found!r} are not all strings with something in them.")
+        raise DataError(f"{record.where}: the labels {found!r} are not all non-empty strings.")
     return found
 
 
 def make_doc(nlp: Language, record: Record, labels: Labels, spans_key: str | None = None) -> Doc:
-    """A document with what a record says of it.
+    """Create a document with the annotation of a record.
 
-    nlp (Language): For its tokenizer and vocabulary.
-    labels (Labels): Classes that count as 0 where a record does not name them.
+    nlp (Language): Provides tokenizer and vocabulary.
+    labels (Labels): Classes that count as 0 if a record does not name them.
     spans_key (str | None): Put spans into `doc.spans[spans_key]`; None: `doc.ents`.
-    RAISES (DataError): Something does not fit; the message names the file and line.
+    RAISES (DataError): The record is invalid; the message names the file and line.
     """
     doc = _text(nlp, record)
     spans, missing = _spans(doc, record)
     if missing and spans_key is not None:
         raise DataError(
-            f"{record.where}: the token {doc[missing[0]].text!r} has no annotation, which doc.spans cannot say of a "
-            f"token. Leave out the text, or the spans key."
+            f"{record.where}: the token {doc[missing[0]].text!r} has no annotation, which doc.spans cannot represent. "
+            f"Leave out the text, or the spans key."
         )
     if spans is not None and spans_key is not None:
         doc.spans[spans_key] = spans
@@ -104,13 +105,16 @@ def make_doc(nlp: Language, record: Record, labels: Labels, spans_key: str | Non
 
 
 def check_within(doc: Doc, annotated: Iterable[str], where: str) -> None:
-    """RAISES (DataError): A document has a span with a label that it was not annotated for."""
+    """Check that the spans of a document have only labels for which it was annotated.
+
+    RAISES (DataError): One has another label.
+    """
     allowed = set(annotated)
     for span in all_spans(doc):
         if span.label_ not in allowed:
             raise DataError(
-                f"{where}: the span {span.text!r} has the label {span.label_!r}, which is not among those that the "
-                f"document was annotated for: {in_short(sorted(allowed)) or 'none'}. Name it there, or leave it out."
+                f"{where}: the span {span.text!r} has the label {span.label_!r}, which is not among those for which "
+                f"the document was annotated: {in_short(sorted(allowed)) or 'none'}. Name it there, or leave it out."
             )
 
 
@@ -129,23 +133,23 @@ def _text(nlp: Language, record: Record) -> Doc:
             raise DataError(f"{record.where} has neither 'text' nor 'tokens'.{hint}")
         if len(text) > nlp.max_length:
             raise DataError(
-                f"{record.where}: the text has {len(text):,} characters, and the pipeline takes {nlp.max_length:,} at "
-                f"most. Cut it into parts, or give 'tokens'."
+                f"{record.where}: the text has {len(text):,} characters, but the pipeline accepts at most "
+                f"{nlp.max_length:,}. Cut it into parts, or give 'tokens'."
             )
         return nlp.make_doc(text)
     if not all(isinstance(token, str) and token for token in tokens):
-        raise DataError(f"{record.where}: 'tokens' holds something that is not a string with something in it.")
+        raise DataError(f"{record.where}: 'tokens' contains something that is not a non-empty string.")
     if text is not None and not all(token.strip() for token in tokens):
         raise DataError(
-            f"{record.where}: 'tokens' holds white space alone. Leave such tokens out, as the 'text' has it anyway, or "
-            f"leave out the 'text'."
+            f"{record.where}: 'tokens' contains tokens of white space only. Leave them out, as the 'text' has it "
+            f"anyway, or leave out the 'text'."
         )
     if text is None:
-        # Without spaces: spaCy's corpus reader then keeps the tokens, and does not cut the text again.
+        # Without spaces: spaCy's corpus reader then keeps the tokens and does not tokenise the text again.
         return Doc(nlp.vocab, words=tokens)
     at = 0
     for token in tokens:
-        # White space is the only thing that may stand between tokens.
+        # Only white space may occur between tokens.
         start = text.find(token, at)
         if start < 0 or text[at:start].strip():
             raise DataError(
@@ -160,7 +164,7 @@ def _text(nlp: Language, record: Record) -> Doc:
 
 
 def _spans(doc: Doc, record: Record) -> tuple[list[Span] | None, list[int]]:
-    """The spans, None where the record says nothing of them, and the tokens of which it does not know."""
+    """The spans, None if the record gives none, and the tokens without annotation."""
     tags, spans = record.get("tags", list), record.get("spans", list)
     if tags is not None and spans is not None:
         raise DataError(f"{record.where} has 'tags' and 'spans': leave out one of them.")
@@ -172,7 +176,7 @@ def _spans(doc: Doc, record: Record) -> tuple[list[Span] | None, list[int]]:
         return None, []
     if record.get("tokens", list) is None or len(tags) != len(record.content["tokens"]):
         raise DataError(f"{record.where} has {len(tags)} tags, which is not the number of its 'tokens'.")
-    # White space in the text may have become tokens of their own, which have no tags.
+    # White space in the text may have become separate tokens, which have no tags.
     places = [token.i for token in doc if not token.is_space] if len(doc) != len(tags) else range(len(doc))
     found = [
         Span(doc, places[start], places[end - 1] + 1, label=label)
@@ -182,11 +186,11 @@ def _spans(doc: Doc, record: Record) -> tuple[list[Span] | None, list[int]]:
 
 
 def iob_spans(tags: Sequence[Any], where: str, tokens: Sequence[str]) -> list[tuple[int, int, str]]:
-    """The spans of IOB2 tags as (first token, token after the last, label). Tokens with "-" or null for a tag are in
+    """The spans of IOB2 tags as (first token, token after the last, label). Tokens with the tag "-" or null are in
     none.
 
-    RAISES (DataError): A tag is not IOB2, or an I- follows nothing that it could continue. Such files are usually
-        IOB1, where B- stands only between neighbours, or damaged; which of them nobody can tell from one sentence.
+    RAISES (DataError): A tag is not IOB2, or an I- follows nothing that it could continue. Such files are usually IOB1,
+        where B- occurs only between neighbours, or damaged; a single sentence does not tell which.
     """
     found: list[tuple[int, int, str]] = []
     for i, tag in enumerate(tags):
@@ -195,8 +199,8 @@ def iob_spans(tags: Sequence[Any], where: str, tokens: Sequence[str]) -> list[tu
             continue
         if kind not in ("B", "I") or not dash or not label:
             raise DataError(
-                f"{where}: the tag {tag!r} of {tokens[i]!r} is not IOB2: use O, B-LABEL and I-LABEL, or - where "
-                f"nothing is known."
+                f"{where}: the tag {tag!r} of {tokens[i]!r} is not IOB2: use O, B-LABEL and I-LABEL, or - for tokens "
+                f"without annotation."
             )
         if kind == "B":
             found.append((i, i + 1, label))
@@ -205,7 +209,7 @@ def iob_spans(tags: Sequence[Any], where: str, tokens: Sequence[str]) -> list[tu
         else:
             raise DataError(
                 f"{where}: {tag!r} of {tokens[i]!r} has no B-{label} before it. In IOB2 each span begins with B-: "
-                f"convert the file from IOB1, or mend it."
+                f"convert the file from IOB1, or correct it."
             )
     return found
 
@@ -219,13 +223,13 @@ def _char_span(doc: Doc, span: Any, record: Record) -> Span:
     if not fine or not isinstance(label, str) or not label:
         raise DataError(
             f"{record.where}: the span {span!r} needs 'start' and 'end' as numbers of characters, 0 to "
-            f"{len(doc.text)}, and a 'label' with something in it."
+            f"{len(doc.text)}, and a non-empty 'label'."
         )
     said = span.get("text")
     if isinstance(said, str) and _squeezed(said) != _squeezed(doc.text[start:end]):
         raise DataError(
-            f"{record.where}: the span {start}-{end} is {doc.text[start:end]!r} in the text, and {said!r} by its own "
-            f"'text'. Its 'start' and 'end' may count bytes or UTF-16 units, in place of characters, or be of another "
+            f"{record.where}: the span {start}-{end} is {doc.text[start:end]!r} in the text, but {said!r} by its own "
+            f"'text'. Its 'start' and 'end' may count bytes or UTF-16 units instead of characters, or refer to another "
             f"version of the text."
         )
     found = doc.char_span(start, end, label=label)
@@ -238,7 +242,7 @@ def _char_span(doc: Doc, span: Any, record: Record) -> Span:
 
 
 def _squeezed(text: str) -> str:
-    """Without white space, and without the line breaks that Label Studio writes as a backslash and an n."""
+    """A text without white space, and without the line breaks that Label Studio writes as a backslash and an n."""
     return "".join(text.replace("\\n", " ").split())
 
 

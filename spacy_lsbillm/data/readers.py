@@ -25,7 +25,7 @@ Reader = Callable[[Language], Iterator[Example]]
 
 @dataclass
 class JsonlCorpus:
-    """What `spacy-lsbillm.JsonlCorpus.v1` gives: called with a pipeline, it reads the file.
+    """The reader that `spacy-lsbillm.JsonlCorpus.v1` creates. Called with a pipeline, it reads the file.
 
     labels (Labels | None): None until the file has been read once, if they are to be those of the file.
     """
@@ -36,13 +36,13 @@ class JsonlCorpus:
     limit: int
 
     def __call__(self, nlp: Language) -> Iterator[Example]:
-        """RAISES (DataError): A line has a class that is not among the labels, or something else does not fit."""
+        """Read the corpus. RAISES (DataError): A line has a class that is not among the labels, or is invalid."""
         if self.labels is None:
             self.labels = labels_of(read_jsonl(self.file))
         for record in islice(read_jsonl(self.file), self.limit or None):
             _check_classes(record, self.labels)
             doc = make_doc(nlp, record, self.labels, self.spans_key)
-            # As spaCy's own reader does.
+            # Like spaCy's own reader.
             if len(doc):
                 yield _example(nlp, doc)
 
@@ -50,16 +50,16 @@ class JsonlCorpus:
 def create_jsonl_corpus_v1(
     path: Path | None, labels: list[str] | None = None, spans_key: str | None = None, limit: int = 0
 ) -> Reader:
-    """Stream a JSONL file: "text" or "tokens", and any of "label", "labels", "tags", "spans" and "annotated" a line, or
-    what an annotation tool has written.
+    """Create a reader of a JSONL file, with "text" or "tokens", and any of "label", "labels", "tags", "spans" and
+    "annotated" in each line, or with the format of an annotation tool.
 
     path (Path): The file.
-    labels (list[str] | None): All classes, so that those a line does not name count as 0; null: those that occur in the
-        file, which is then read once more in the beginning.
+    labels (list[str] | None): All classes, so that those that a line does not name count as 0; null: those that occur
+        in the file, which is then read once more at the start.
     spans_key (str | None): Put spans into `doc.spans[spans_key]`; null: `doc.ents`.
-    limit (int): Read at most so many lines, not counting those that are left out, 0 for all.
+    limit (int): Read at most this many lines, not counting those that are left out; 0 for all.
     RAISES (DataError): There is no such file, or the limit is below 0. While reading: a line has a class that is not
-        among the labels, or something else does not fit.
+        among the labels, or is invalid.
     """
     file = _file(path)
     _check_limit(limit)
@@ -67,11 +67,11 @@ def create_jsonl_corpus_v1(
 
 
 def create_multiple_choice_v1(path: Path | None, mode: str = "joint", limit: int = 0) -> Reader:
-    """Stream a JSONL file of "question", "choices" and "answer" (an index, from 0) for a `textcat`.
+    """Create a reader of a JSONL file with "question", "choices" and "answer" (an index, from 0), for a `textcat`.
 
     path (Path): The file.
-    mode (str): "joint": one document a question, with all choices behind letters. "each": one a choice.
-    limit (int): Read at most so many questions, 0 for all.
+    mode (str): "joint": one document per question, with all choices marked by letters. "each": one per choice.
+    limit (int): Read at most this many questions; 0 for all.
     RAISES (DataError): There is no such file or mode, or the limit is below 0.
     """
     file = _file(path)
@@ -81,14 +81,14 @@ def create_multiple_choice_v1(path: Path | None, mode: str = "joint", limit: int
 
 
 def create_joined_corpus_v1(path: Path | None, min_words: int = 1, max_words: int = 100) -> Reader:
-    """Read .spacy files as spaCy does, and join neighbouring documents at random into longer ones: what a model needs
-    that learns from sentences and is to read documents. Each reading joins anew.
+    """Create a reader of .spacy files that joins neighbouring documents at random into longer ones, for a model that is
+    trained on sentences and used on documents. Each reading joins them differently.
 
-    path (Path): A .spacy file of sentences in their order, or a folder of such files. Those of different documents
-        (`doc.user_data["document"]`, as `convert` sets it), those with different `doc.cats` and those that were
+    path (Path): A .spacy file of sentences in order, or a folder of such files. Those of different documents
+        (`doc.user_data["document"]`, which `convert` sets), those with different `doc.cats` and those that were
         annotated for different labels are not joined.
     min_words (int), max_words (int): A joined document ends when it has a number of words that is drawn between these,
-        and never has more than `max_words` unless a single one has.
+        and never exceeds `max_words` unless a single sentence does.
     RAISES (DataError): There is no such file or folder, or the numbers are not 1 <= min_words <= max_words.
     """
     files = _spacy_files(path)
@@ -106,11 +106,11 @@ def _read_joined(corpus: Reader, min_words: int, max_words: int, nlp: Language) 
 
 @dataclass
 class LabelSetCorpus:
-    """What `spacy-lsbillm.LabelSetCorpus.v1` gives: called with a pipeline, it reads the files.
+    """The reader that `spacy-lsbillm.LabelSetCorpus.v1` creates. Called with a pipeline, it reads the files.
 
     corpus (Reader), replay (Reader | None): New and old documents.
-    annotated (list[str] | None), replay_annotated (list[str] | None): What each of the two was annotated for; None: the
-        labels that occur in it.
+    annotated (list[str] | None), replay_annotated (list[str] | None): The labels for which each of the two was
+        annotated; None: those that occur in it.
     """
 
     corpus: Reader
@@ -121,13 +121,13 @@ class LabelSetCorpus:
     seed: int
 
     def __call__(self, nlp: Language) -> Iterator[Example]:
-        """RAISES (DataError): A span has a label that its document was not annotated for."""
+        """Read the corpora. RAISES (DataError): A span has a label for which its document was not annotated."""
         if self.replay is None:
             yield from _marked(self.corpus(nlp), self._labels(nlp))
             return
         old = list(_marked(self.replay(nlp), self._labels_of_replay(nlp)))
         chosen = random.Random(self.seed).sample(range(len(old)), min(self.replay_docs, len(old)))
-        # Where nothing shuffles them, in a stream, they are spread as if among as many new ones as there are.
+        # A stream is not shuffled: the old documents are spread as if among as many new ones.
         every = max(1, sum(1 for _ in self.corpus(nlp)) // max(1, len(chosen)))
         waiting = [old[i] for i in chosen]
         for number, example in enumerate(_marked(self.corpus(nlp), self._labels(nlp)), start=1):
@@ -156,18 +156,18 @@ def create_label_set_corpus_v1(
     replay_docs: int = 50,
     seed: int = 0,
 ) -> Reader:
-    """Read .spacy files whose documents were annotated for some labels of spans alone, and mix in a few of another
-    corpus that was annotated for others: what was learned before new labels came. Documents that say themselves what
-    they were annotated for (`doc.user_data["annotated"]`, as `convert` sets it) keep that.
+    """Create a reader of .spacy files that were annotated only for some labels of spans, which mixes in a few documents
+    of another corpus that was annotated for others. Use it to teach new labels while keeping those learned before.
+    Documents with their own label set (`doc.user_data["annotated"]`, which `convert` sets) keep it.
 
     path (Path): A .spacy file, or a folder of such files.
-    annotated (list[str] | None): The labels that its documents were annotated for; null: those that occur in it.
+    annotated (list[str] | None): The labels for which its documents were annotated; null: those that occur in it.
     replay (Path | None): Files of old documents; null: none.
-    replay_annotated (list[str] | None): What these were annotated for; null: the labels that occur in them.
-    replay_docs (int): How many of them are drawn; each reading has the same ones.
-    seed (int): Which.
-    RAISES (DataError): There are no such files, or a setting is not allowed. While reading: a span has a label that its
-        document was not annotated for.
+    replay_annotated (list[str] | None): The labels for which these were annotated; null: those that occur in them.
+    replay_docs (int): The number of old documents to draw; each reading has the same ones.
+    seed (int): Seed of the draw.
+    RAISES (DataError): There are no such files, or a setting is not allowed. While reading: a span has a label for
+        which its document was not annotated.
     """
     for name, labels in (("annotated", annotated), ("replay_annotated", replay_annotated)):
         if labels is not None:
@@ -185,7 +185,7 @@ def create_label_set_corpus_v1(
 
 
 def _occurring(examples: Iterable[Example]) -> list[str]:
-    """The labels of spans in documents that do not say what they were annotated for."""
+    """The labels of spans in documents without their own label set."""
     references = (example.reference for example in examples)
     return sorted({span.label_ for doc in references if ANNOTATED not in doc.user_data for span in all_spans(doc)})
 
@@ -215,7 +215,7 @@ def _spacy_files(path: Path | None) -> Path:
     if path is None or not Path(path).exists():
         raise DataError(
             f"there is no file or folder {str(path)!r}. Name .spacy files, with --paths.train for example; convert "
-            f"makes them."
+            f"creates them."
         )
     return Path(path)
 
@@ -226,8 +226,8 @@ def _check_limit(limit: int) -> None:
 
 
 def _check_classes(record: Record, labels: Labels) -> None:
-    """A class that is not among all classes would be 1 in its own documents and missing, rather than 0, in others: a
-    model would learn that it is always there."""
+    """Check that all classes of a record are known. An unknown class would be 1 in its own documents and missing,
+    rather than 0, in others: a model would learn that it always applies."""
     new = sorted(set(classes(record) or ()) - set(labels.names))
     if new:
         raise DataError(
@@ -237,6 +237,6 @@ def _check_classes(record: Record, labels: Labels) -> None:
 
 
 def _example(nlp: Language, reference: Doc) -> Example:
-    """The document to predict has the tokens of the gold one, and nothing else of it."""
+    """An example whose document to predict has only the tokens of the gold one."""
     spaces = None if reference.has_unknown_spaces else [bool(token.whitespace_) for token in reference]
     return Example(Doc(nlp.vocab, words=[token.text for token in reference], spaces=spaces), reference)

@@ -1,4 +1,4 @@
-"""Records: one annotated text each, read one after the other from IOB, CoNLL and JSONL files."""
+"""Records: annotated texts, read one after the other from IOB, CoNLL and JSONL files."""
 
 import json
 import re
@@ -13,25 +13,26 @@ from .annotation_tools import PARTIAL, TOOL_KEYS, AnnotationTool
 
 IOB_SUFFIXES = (".iob", ".iob2", ".conll", ".bio", ".tsv")
 SUFFIXES = (*IOB_SUFFIXES, ".jsonl")
-# What is read of a JSONL line.
+# The keys of a JSONL line that are read.
 KEYS = ("text", "tokens", "tags", "spans", "annotated", "label", "labels", "cats", "question", "choices", "answer")
-# Why another suffix is none, where there is a way to one that is.
+# What to do with unsupported suffixes.
 HINTS = {
-    ".json": " Write an object a line, without the list around them, to a .jsonl file; from Label Studio, of JSON-MIN.",
-    ".ann": " Of brat's files make columns, a token and its tag a line.",
+    ".json": " Write one object per line, without the list around them, to a .jsonl file; in Label Studio, use "
+    "JSON-MIN.",
+    ".ann": " Convert brat's files to columns, with one token and its tag per line.",
 }
 NAMES: dict[type, str] = {str: "a string", list: "a list", int: "a whole number", dict: "an object"}
 
 
 @dataclass(frozen=True)
 class Record:
-    """An annotated text as a file has it.
+    """An annotated text as it is in a file.
 
-    content (dict): "text", or "tokens", or both; and any of "tags" (IOB2, one a token), "spans" (a list of "start",
-        "end" in characters and "label"), "partial" (true where nothing is known outside of the spans), "label" or
-        "labels", "annotated" (the labels of spans that it was annotated for); or "question", "choices" and "answer".
-    where (str): For messages: the file and the line.
-    document (str | None): The document that the text is a part of, if the file says so.
+    content (dict): "text", or "tokens", or both; and any of "tags" (IOB2, one per token), "spans" (a list of "start",
+        "end" in characters and "label"), "partial" (true if tokens outside of the spans are unknown), "label" or
+        "labels", "annotated" (the labels of spans for which it was annotated); or "question", "choices" and "answer".
+    where (str): The file and the line, for messages.
+    document (str | None): The document that the text is part of, if the file names it.
     """
 
     content: dict[str, Any]
@@ -39,9 +40,9 @@ class Record:
     document: str | None = None
 
     def get(self, key: str, kind: type | tuple[type, ...]) -> Any:
-        """An entry, or None where there is none.
+        """The value of a key, or None.
 
-        RAISES (DataError): It is of another type.
+        RAISES (DataError): It has another type.
         """
         value = self.content.get(key)
         if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
@@ -51,10 +52,10 @@ class Record:
 
 
 def read_records(path: Path, document_key: str | None = None) -> Iterator[Record]:
-    """The records of a file, by its suffix.
+    """Read the records of a file, in the format of its suffix.
 
-    document_key (str | None): What names the document of a JSONL line; other files say it themselves or not.
-    RAISES (DataError): The suffix is not known, or a line cannot be read.
+    document_key (str | None): The key that names the document of a JSONL line; other formats mark documents themselves.
+    RAISES (DataError): The suffix is unknown, or a line cannot be read.
     """
     if path.suffix == ".jsonl":
         return read_jsonl(path, document_key)
@@ -67,7 +68,7 @@ def read_records(path: Path, document_key: str | None = None) -> Iterator[Record
 
 
 def data_files(path: Path) -> list[Path]:
-    """A file, or the files of a folder that can be read.
+    """A file, or the readable files of a folder.
 
     RAISES (DataError): There are none.
     """
@@ -82,11 +83,11 @@ def data_files(path: Path) -> list[Path]:
 
 
 def read_jsonl(path: Path, document_key: str | None = None) -> Iterator[Record]:
-    """One JSON object a line; empty lines are left out, and so is what an annotator has rejected or ignored, which a
-    warning counts. Keys that are not read are named in a warning, once.
+    """Read one JSON object per line. Empty lines are skipped, and so is what an annotator has rejected or ignored,
+    which a warning counts. A warning names unknown keys, once.
 
-    document_key (str | None): The key of a line, such as "doc_id", that says which document it is a part of.
-    RAISES (DataError): A line is no such object, has a key twice or half a character, or cannot be read right.
+    document_key (str | None): The key of a line, such as "doc_id", that names its document.
+    RAISES (DataError): A line is not a JSON object, has a key twice or half a character, or cannot be read reliably.
     """
     ignored: set[str] = set()
     tool = AnnotationTool(path, lambda: (content for _, content in _objects(path)))
@@ -108,14 +109,14 @@ def _document(content: dict[str, Any], key: str, where: str) -> str:
     value = content.get(key)
     if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
         raise DataError(
-            f"{where}: {key!r} is {value!r}; to name the document of the line it must be a string with something in "
-            f"it, or a whole number."
+            f"{where}: {key!r} is {value!r}; as the name of the line's document it must be a non-empty string or a "
+            f"whole number."
         )
     return str(value)
 
 
 def _objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The object of each line that is not empty, and where it is."""
+    """The object of each line that is not empty, with its file and line."""
     for number, line in _lines(path):
         if not line.strip():
             continue
@@ -123,7 +124,7 @@ def _objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         try:
             content = json.loads(line, object_pairs_hook=_without_doubles)
             if "\\u" in line:
-                # Half of a surrogate pair is no character, and cannot be stored.
+                # Half of a surrogate pair is not a character, and cannot be stored.
                 json.dumps(content, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
             raise DataError(f"{where} has a lone surrogate, which is no character: {error}.") from error
@@ -138,14 +139,14 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is there twice")
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} occurs twice")
     return found
 
 
 def read_iob(path: Path) -> Iterator[Record]:
-    """Columns with a tab between them, or blanks as long as no tab was seen: the token first, its tag last. Blank
-    lines separate sentences, and lines that begin with -DOCSTART- documents; in a file without these, so do several
-    blank lines in a row.
+    """Read columns that are separated by tabs, or by blanks as long as no tab was seen: the token first, its tag last.
+    Blank lines separate sentences, and lines that begin with -DOCSTART- documents; in a file without these, so do
+    several consecutive blank lines.
 
     RAISES (DataError): A line has no token, no tag, or another number of columns than those before it; or the first
         column counts the tokens, as in CoNLL-U.
@@ -161,14 +162,14 @@ def read_iob(path: Path) -> Iterator[Record]:
         if line.strip() and not begins_document:
             where = f"{path}, line {number}"
             tabbed = tabbed or "\t" in line
-            # Other white space, such as a no-break space, may be a part of a token.
+            # Other white space, such as a no-break space, may be part of a token.
             columns = line.split("\t") if tabbed else re.split(" +", line.strip(" "))
             if len(columns) < 2 or not columns[0] or not columns[-1].strip():
                 raise DataError(f"{where}: {line!r} does not have a token and a tag.")
             if "\r" in line:
                 raise DataError(f"{where} has line ends of another kind, carriage returns alone. Convert the file.")
             if width not in (None, len(columns)):
-                hint = " Comments cannot be told from tokens: take them out." if line.startswith("#") else ""
+                hint = " Comments look like tokens: remove them." if line.startswith("#") else ""
                 raise DataError(f"{where}: {line!r} has {len(columns)} columns, and the lines before it {width}.{hint}")
             width = len(columns)
             if not tokens:
@@ -189,10 +190,10 @@ def read_iob(path: Path) -> Iterator[Record]:
 
 
 class _Documents:
-    """Which document of a file the next sentence is of. The name of the file goes before its number, as several files
-    may be read together.
+    """Determines the document of each sentence in a file. A document's name is the file's name and a number, as several
+    files may be read together.
 
-    name (str | None): None before anything has marked a document.
+    name (str | None): The current document; None before anything has marked one.
     """
 
     def __init__(self, file: str) -> None:
@@ -203,16 +204,16 @@ class _Documents:
         self._blanks = 0
 
     def sentence(self) -> None:
-        """One has ended."""
+        """Note the end of a sentence."""
         self._blanks = 0
 
     def mark(self) -> None:
-        """A line that begins a document. Blank lines separate none from now on."""
+        """Note a line that begins a document. From now on blank lines do not separate documents."""
         self._marked = True
         self._next()
 
     def blank(self) -> None:
-        """A blank line. The second after a sentence separates documents."""
+        """Note a blank line. The second after a sentence separates documents."""
         self._blanks += 1
         if self._blanks == 2 and not self._marked:
             self._next()
@@ -223,12 +224,12 @@ class _Documents:
 
 
 def _is_count(tokens: list[str], width: int | None, where: str) -> bool:
-    """Whether the first column of a sentence may count its tokens, from 0 or 1, as that of each sentence before did.
+    """Whether the first column of a sentence may count its tokens, from 0 or 1, like that of each sentence before.
 
-    width (int | None): Columns; with two of them there is nothing but the token and its tag.
-    RAISES (DataError): It is certain, as there are several.
+    width (int | None): Number of columns; two are only the token and its tag.
+    RAISES (DataError): It certainly does, as several sentences agree.
     """
-    # CoNLL-U has ranges for words of several tokens (1-2) and decimals for what is left out (1.1).
+    # CoNLL-U has ranges for words of several tokens (1-2) and decimals for omitted words (1.1).
     numbers = [int(token) for token in tokens if token.isascii() and token.isdecimal()]
     others = [token for token in tokens if not (token.isascii() and token.isdecimal())]
     if width in (None, 2) or not numbers or not all(re.fullmatch(r"\d+[-.]\d+", token) for token in others):
@@ -238,7 +239,7 @@ def _is_count(tokens: list[str], width: int | None, where: str) -> bool:
     if len(numbers) > 1:
         raise DataError(
             f"{where}: the first column counts the tokens ({', '.join(tokens[:3])} …), as in CoNLL-U. The token must "
-            f"stand first, and its tag last: leave out or move the columns before it, for example with cut -f2,10."
+            f"be first, and its tag last: remove or move the columns before it, for example with cut -f2,10."
         )
     return True
 

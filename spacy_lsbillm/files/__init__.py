@@ -1,5 +1,4 @@
-"""Folders and files on disk that are whole at any moment, and that tell when they were altered. Nothing of models in
-it."""
+"""Files and folders that are complete at any moment, and that show when they were altered. Independent of models."""
 
 from .content import content_of
 from .disk_errors import as_os_error

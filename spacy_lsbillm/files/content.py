@@ -1,4 +1,4 @@
-"""What a file or a folder holds, in a few characters."""
+"""Digests of the content of files and folders."""
 
 import hashlib
 from pathlib import Path

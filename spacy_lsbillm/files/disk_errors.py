@@ -1,24 +1,24 @@
-"""Errors of disks as Python's own."""
+"""Turning libraries' errors of reading and writing into `OSError`."""
 
 import contextlib
 import os
 import re
 from collections.abc import Iterator
 
-# As the libraries written in Rust put it: safetensors and tokenizers, which have errors of their own.
+# How libraries written in Rust, safetensors and tokenizers, report an error number in their own errors.
 OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 @contextlib.contextmanager
 def as_os_error() -> Iterator[None]:
-    """Within it a library that cannot write fails as Python would, and so is told as such by whoever catches that.
+    """Context in which a library that cannot write raises an `OSError`, as Python would, so that callers can handle it.
 
-    RAISES (OSError): Something failed with an error number of the system in its message.
+    RAISES (OSError): An error with an error number of the system in its message was raised.
     """
     try:
         yield
     except (OSError, ValueError):
-        # Those of this package are among them, and say more.
+        # Errors of this package can be of these types, too, and say more.
         raise
     except Exception as error:
         found = OS_ERROR.search(str(error))

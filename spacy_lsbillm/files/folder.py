@@ -1,4 +1,4 @@
-"""Replacing a folder as a whole: written beside, synced, then exchanged in one step."""
+"""Replacing a folder as a whole: written beside it, synced, then exchanged in one step."""
 
 import contextlib
 import ctypes
@@ -20,31 +20,31 @@ AT_FDCWD = -100
 RENAME_EXCHANGE = 2
 RENAME_SWAP = 2
 LOCKS = "spacy-lsbillm-"
-# How long another process may take to open or remove a lock's file.
+# How long another process may take to open or remove the file of a lock.
 LOCK_SECONDS = 60.0
 
 
 @contextlib.contextmanager
 def replaced_folder(path: Path, known_by: str) -> Iterator[Path]:
-    """Write a folder beside another that takes its place in the end. Killed at any moment, there is the old folder or
-    the new one, whole; what a killed write has left is removed by the next one. After an error the old one stays.
+    """Write a folder that replaces another one at the end. After a kill at any moment there is either the old folder or
+    the new one, complete; the next write removes what a killed one has left. After an error the old folder remains.
 
     path (Path): The folder to replace, or a new one.
-    known_by (str): A file that an existing folder must hold, so that none is replaced by mistake.
+    known_by (str): A file that an existing folder must contain, so that no other folder is replaced by mistake.
     YIELDS (Path): An empty folder to write into.
     RAISES (StorageError): There is something else at the path, or another process is writing there.
     """
     path = path.resolve()
     if path.exists() and not (path / known_by).is_file() and not (path.is_dir() and not any(path.iterdir())):
         raise StorageError(
-            f"{path} exists and is not what is written there: it holds no {known_by!r}. Name another folder."
+            f"{path} exists, but it is not such a folder: it holds no {known_by!r}. Name another folder."
         )
     partial = path.with_name(f".{path.name}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     with sole_writer(path):
         aside = _aside(partial)
         if aside.exists() and not path.exists():
-            # Killed between the renames of a file system that cannot exchange.
+            # Killed between the renames on a file system that cannot exchange folders.
             aside.rename(path)
         for left in (aside, partial):
             shutil.rmtree(left, ignore_errors=True)
@@ -65,7 +65,7 @@ def replaced_folder(path: Path, known_by: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def sole_writer(path: Path) -> Iterator[None]:
-    """Keep other processes of this user on this machine out of a folder while they do the same.
+    """Keep other processes of this user on this machine out of a folder while they use the same function.
 
     RAISES (StorageError): Another process is in it.
     """
@@ -75,8 +75,8 @@ def sole_writer(path: Path) -> Iterator[None]:
     name = hashlib.sha256(f"{user} {path}".encode()).hexdigest()[:32]
     folder = Path(tempfile.gettempdir())
     lock = FileLock(folder / f"{LOCKS}{name}.lock", timeout=0)
-    # A lock's file goes with the lock. Without the lock of all locks one process could remove what another one has just
-    # opened, and a third would lock a new one.
+    # A lock's file is removed with the lock. Without the lock of all locks one process could remove a file that another
+    # one has just opened, and a third would lock a new one.
     all_locks = FileLock(folder / f"{LOCKS}{user}.lock", timeout=LOCK_SECONDS)
     with all_locks:
         _remove_left_locks(folder, {Path(lock.lock_file), Path(all_locks.lock_file)})
@@ -93,7 +93,7 @@ def sole_writer(path: Path) -> Iterator[None]:
 
 
 def _remove_left_locks(folder: Path, kept: set[Path]) -> None:
-    """The locks' files of processes of this user that were killed. For whoever holds the lock of all locks."""
+    """Remove the lock files of this user's killed processes. The caller must hold the lock of all locks."""
     for path in set(folder.glob(f"{LOCKS}*.lock")) - kept:
         with contextlib.suppress(OSError, Timeout):
             if hasattr(os, "getuid") and path.stat().st_uid != os.getuid():
@@ -103,8 +103,8 @@ def _remove_left_locks(folder: Path, kept: set[Path]) -> None:
 
 
 def put_in_place(partial: Path, path: Path) -> None:
-    """Have a file or folder that was written under another name on the disk, then rename it: whatever happens, what
-    has the final name is whole. A folder may take the place of an empty one alone."""
+    """Sync a file or folder that was written under another name to the disk, then rename it: whatever happens, what has
+    the final name is complete. A folder can only replace an empty one."""
     if partial.is_dir():
         _sync(partial)
     else:
@@ -116,7 +116,7 @@ def put_in_place(partial: Path, path: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> None:
-    """Exchange two folders; in one step where the system and the file system have it."""
+    """Exchange two folders; in one step if the operating system and the file system support it."""
     if sys.platform == "linux":
         rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
         arguments = (AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE)
@@ -127,7 +127,7 @@ def _exchange(one: Path, other: Path) -> None:
         rename, arguments = None, ()  # type: ignore[assignment]
     if rename is None or rename(*arguments) != 0:
         warnings.warn(
-            f"this file system cannot exchange two folders in one step: for a moment {other} is not there.",
+            f"this file system cannot exchange two folders in one step: for a moment {other} does not exist.",
             stacklevel=4,
         )
         aside = _aside(one)
@@ -141,7 +141,7 @@ def _aside(partial: Path) -> Path:
 
 
 def _sync(folder: Path) -> None:
-    """Have everything in a folder on the disk."""
+    """Sync everything in a folder to the disk."""
     for path in folder.rglob("*"):
         _sync_one(path)
     _sync_one(folder)

@@ -1,14 +1,14 @@
-"""JSON from files that nobody vouches for."""
+"""Parsing JSON from untrusted files."""
 
 import json
 from typing import Any
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What a text says.
+    """Parse a JSON text.
 
-    RAISES (ValueError): It is no JSON, or brackets in it are nested so deep that reading it would need too much of the
-        stack (`json` raises a `RecursionError`, which is not among the errors that its callers expect).
+    RAISES (ValueError): It is not JSON, or its brackets are nested so deep that parsing would need too much of the
+        stack (`json` raises a `RecursionError`, which callers do not expect).
     """
     try:
         return json.loads(text)

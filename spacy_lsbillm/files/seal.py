@@ -1,4 +1,4 @@
-"""A list of files in a folder with their digests, which also covers itself."""
+"""A list of the files in a folder with their digests, which also has a digest of itself."""
 
 import hashlib
 from collections.abc import Iterable
@@ -8,13 +8,13 @@ from ..errors import StorageError
 from .folder import put_in_place
 
 SEAL = "files.sha256"
-# Endings of files that libraries look for by name, as a tokenizer's or an adapter's.
+# Suffixes of files that libraries find by name, such as those of a tokenizer or an adapter.
 READ_BY_NAME = frozenset((".bin", ".jinja", ".json", ".model", ".pt", ".py", ".safetensors", ".txt"))
 
 
 def write_seal(folder: Path, paths: Iterable[Path] | None = None) -> None:
-    """List files with their SHA-256, in the form of `sha256sum`, and the digest of that list. A kill at any moment
-    leaves the old list or the new one.
+    """Write the SHA-256 of files in the format of `sha256sum`, and the digest of that list. A kill at any moment leaves
+    the old list or the new one.
 
     paths (Iterable[Path] | None): Files in the folder; None: all of them.
     """
@@ -29,16 +29,16 @@ def write_seal(folder: Path, paths: Iterable[Path] | None = None) -> None:
 def check_seal(
     folder: Path, since: str = "since the pipeline was saved", advice: str = "copy the pipeline again"
 ) -> str:
-    """Compare the files with the list. A file that it does not name is of no interest, unless it lies beside others in
-    a folder inside, which other libraries read by names of their own.
+    """Compare the files with the list. A file that it does not name is ignored, unless it is beside others in a
+    subfolder that other libraries read by their own file names.
 
-    since (str), advice (str): For the message: when they were as they should be, and what to do.
-    RETURNS (str): The digest of the list, which is another one for another content.
-    RAISES (StorageError): One is missing, altered or added, or the list is altered.
+    since (str), advice (str): For the message: when the files were intact, and what to do.
+    RETURNS (str): The digest of the list, which identifies the content.
+    RAISES (StorageError): A file is missing, altered or added, or the list is altered.
     """
     seal = folder / SEAL
     try:
-        # Reading a device or a pipe has no end.
+        # A device or a pipe could be read forever.
         content = seal.read_bytes() if seal.is_file() or not seal.exists() else b""
     except OSError as error:
         raise StorageError(f"{seal} cannot be read ({error.strerror}): {advice}.") from error
@@ -48,7 +48,7 @@ def check_seal(
     entries = [line.partition("  ") for line in listed.decode().splitlines()]
     added = _added(folder, {name for _, _, name in entries})
     if added is not None:
-        raise StorageError(f"{added} was put there {since}, where other libraries may read it: remove it.")
+        raise StorageError(f"{added} was added {since}, where other libraries may read it: remove it.")
     for recorded, _, name in entries:
         path = folder / name
         try:
@@ -61,7 +61,7 @@ def check_seal(
 
 
 def _added(folder: Path, listed: set[str]) -> Path | None:
-    """A file that such a library might read and that the list does not name; None if there is none."""
+    """A file that such a library might read but that the list does not name; None if there is none."""
     inside = {folder / name.split("/")[0] for name in listed if "/" in name}
     for path in sorted(path for place in inside if place.parent == folder for path in place.rglob("*")):
         if path.suffix in READ_BY_NAME and path.relative_to(folder).as_posix() not in listed and not path.is_dir():

@@ -1,4 +1,4 @@
-"""Temporary folders that do not pile up: what a killed process has left goes when the next one makes one."""
+"""Temporary folders that do not accumulate: the next one created removes those that killed processes have left."""
 
 import contextlib
 import os
@@ -10,25 +10,25 @@ from pathlib import Path
 try:
     import fcntl
 except ImportError:
-    # Windows: what a killed process has left stays.
+    # Windows: folders of killed processes remain.
     fcntl = None  # type: ignore[assignment]
 
 PREFIX = "spacy-lsbillm-"
 
 
 class TemporaryFolder:
-    """A folder among the system's temporary files, until the end of a `with` block, of this object or of the process.
-    It is locked for as long as its process lives, or one that was forked from it: whoever makes the next one removes
-    those that are not.
+    """A folder among the system's temporary files that exists until the end of a `with` block, of this object or of the
+    process. It is locked as long as its process lives, or one that was forked from it; creating another one removes
+    those that are not locked.
 
-    path (Path): Where it is.
+    path (Path): The folder.
     """
 
     def __init__(self) -> None:
         _remove_left()
         made = None
         while made is None:
-            # Another process may take it for one that was left before it is locked.
+            # Before it is locked, another process may take it for one that was left.
             made = _made()
         self.path, descriptor = made
         self._close = weakref.finalize(self, _remove, self.path, descriptor, os.getpid())
@@ -52,7 +52,7 @@ def _made() -> tuple[Path, int | None] | None:
 
 
 def _remove(path: Path, descriptor: int | None, process: int) -> None:
-    # A forked process has a copy of the object, and the folder is not its own.
+    # A forked process has a copy of the object, but does not own the folder.
     if os.getpid() == process:
         shutil.rmtree(path, ignore_errors=True)
     if descriptor is not None:
@@ -61,7 +61,7 @@ def _remove(path: Path, descriptor: int | None, process: int) -> None:
 
 def _remove_left() -> None:
     for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/"):
-        # Those of others are locked, of another user, or gone by now.
+        # Others are locked, belong to another user, or no longer exist.
         with contextlib.suppress(OSError):
             descriptor = _lock(path)
             if descriptor is not None:
@@ -70,9 +70,10 @@ def _remove_left() -> None:
 
 
 def _lock(path: Path) -> int | None:
-    """RETURNS (int | None): A descriptor that holds the lock for as long as it is open; None where the system or the
-        file system has no such locks.
+    """Lock a folder.
 
+    RETURNS (int | None): A descriptor that holds the lock as long as it is open; None if the operating system or the
+        file system does not support such locks.
     RAISES (OSError): Another process holds it, or there is no such folder.
     """
     if fcntl is None:

@@ -1,4 +1,4 @@
-"""Writing a file so that no half of one is ever there."""
+"""Writing a file atomically."""
 
 from pathlib import Path
 
@@ -6,8 +6,8 @@ from .folder import put_in_place
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file under another name, always the same, so that what a killed process has left is written over; have it
-    on the disk and rename it. Its folder is made."""
+    """Write a file so that it is complete at any moment: under a temporary name that is always the same, so that the
+    next write overwrites what a killed one has left; then sync it to the disk and rename it. Its folder is created."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf8")

@@ -1,4 +1,4 @@
-"""Scores of classes: spaCy's own with classes that are new, and accuracy by question for multiple choice."""
+"""Scores of classes: spaCy's own, extended to unknown classes, and accuracy per question for multiple choice."""
 
 import warnings
 from collections import defaultdict
@@ -24,24 +24,28 @@ DESCRIPTION = "cats_score_desc"
 
 
 def make_textcat_scorer(multi_label: bool = False) -> Callable[..., dict[str, Any]]:
-    """spaCy's scores of categories, in which classes that the model does not know count as missed, and documents that
-    nobody has annotated do not count.
+    """Create a scorer with spaCy's scores of categories, in which classes that the model does not know count as missed,
+    and documents without annotation do not count.
 
     multi_label (bool): For `textcat_multilabel`.
     """
-    # Not a function in a function, which could not be sent to another process.
+    # Not a nested function, which could not be sent to another process.
     return partial(textcat_score, multi_label=multi_label)
 
 
 def textcat_score(examples: Iterable[Example], *, multi_label: bool, **kwargs: Any) -> dict[str, Any]:
-    """spaCy's own scorer leaves out gold classes that were not in training, and takes a document that has only such a
-    one for one of the first class it knows. Here it is warned of, and counts as missed. It takes a document without
-    annotation for one whose predicted class is wrong, where classes exclude each other: here it does not count. One
-    that is annotated with none of them, where spaCy takes the first for right as well, is warned of and left out.
+    """Score the categories of documents. It differs from spaCy's own scorer in three cases:
+
+    - A gold class that was not in training counts as missed, with a warning. spaCy's scorer ignores it, and scores a
+      document whose only gold class is unknown as if it belonged to the first known class.
+    - A document without annotation does not count. If classes are exclusive, spaCy's scorer counts its predicted class
+      as wrong.
+    - With exclusive classes, a document that is annotated with none of them does not count, with a warning. spaCy's
+      scorer counts the first class as right.
 
     RETURNS (dict[str, Any]): The scores, and `cats_ece`, the expected calibration error of the most probable classes,
-        or of all where they do not exclude each other; each None, but for the one's description, where no document
-        counts.
+        or of all classes if they are not exclusive. Each is None, except for the description of `cats_score`, if no
+        document counts.
     """
     examples = list(examples)
     labels = list(kwargs.pop("labels", ()))
@@ -63,8 +67,8 @@ def textcat_score(examples: Iterable[Example], *, multi_label: bool, **kwargs: A
         without = [example for example in counted if not any(example.reference.cats.values())]
         if without:
             warnings.warn(
-                f"{len(without)} documents have none of the classes, of which each must have one, such as "
-                f"{without[0].reference.text[:60]!r}: they have no part in the scores. Where that may be, use "
+                f"{len(without)} documents have none of the exclusive classes, such as "
+                f"{without[0].reference.text[:60]!r}: they do not count in the scores. If documents may have none, use "
                 f"textcat_multilabel.",
                 stacklevel=2,
             )
@@ -77,10 +81,10 @@ def textcat_score(examples: Iterable[Example], *, multi_label: bool, **kwargs: A
 def scores_and_truth(
     examples: Iterable[Example], labels: Sequence[str], multi_label: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The probabilities that a calibration error is of, and whether they are of what is right: each document's most
-    probable class where classes exclude each other, else each class that the document has annotation for.
+    """The probabilities for a calibration error, and whether they belong to right classes: each document's most
+    probable class if classes are exclusive, else each class for which the document has annotation.
 
-    RETURNS (tuple[ndarray[float64], ndarray[bool]]): Shape (decisions,), both.
+    RETURNS (tuple[ndarray[float64], ndarray[bool]]): Both of shape (decisions,).
     """
     scores: list[float] = []
     right: list[bool] = []
@@ -95,15 +99,15 @@ def scores_and_truth(
 
 
 def make_choice_scorer() -> Callable[..., dict[str, Any]]:
-    """Accuracy by question beside spaCy's scores of categories."""
+    """Create a scorer with accuracy per question in addition to spaCy's scores of categories."""
     return choice_score
 
 
 def choice_score(examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
-    """The share of questions whose right choice has the highest probability. Letters that a question has not are no
-    choices; of equal ones the first counts. Questions without a gold answer do not count.
+    """The fraction of questions whose right choice has the highest probability. Letters beyond the choices of a
+    question are ignored; among equal ones the first counts. Questions without a gold answer do not count.
 
-    RAISES (DataError): A document does not say to which question it belongs.
+    RAISES (DataError): A document does not name its question.
     """
     examples = list(examples)
     chances: dict[str, list[tuple[float, float]]] = defaultdict(list)
@@ -111,7 +115,7 @@ def choice_score(examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
         gold, predicted = example.reference.cats, example.predicted.cats
         if QUESTION not in example.reference.user_data:
             raise DataError(
-                f"the document {example.reference.text[:60]!r} does not say to which question it belongs. Read the "
+                f"the document {example.reference.text[:60]!r} does not name the question it belongs to. Read the "
                 f'corpus with "spacy-lsbillm.MultipleChoice.v1", or convert it with --choices.'
             )
         names = [RIGHT] if RIGHT in gold else list(gold)

@@ -1,4 +1,4 @@
-"""Pipelines on disk: saving, rewriting and verifying whole ones."""
+"""Pipelines on disk: saving, rewriting and verifying them as a whole."""
 
 from .pipelines import save
 from .rewriting import rewrite

@@ -1,4 +1,4 @@
-"""Write whole pipelines atomically: a stop at any moment leaves either the old one or the new one."""
+"""Writing whole pipelines atomically: a stop at any moment leaves either the old one or the new one."""
 
 import shutil
 import warnings
@@ -28,7 +28,10 @@ def save(nlp: Language, path: str | Path) -> None:
 
 
 def save_timed(nlp: Language, path: Path, seconds: float | None = None) -> None:
-    """As `save`, for a pipeline whose training took so many seconds."""
+    """Save a pipeline like `save`, with the duration of its training in the card.
+
+    seconds (float | None): The duration; None if it is unknown.
+    """
     name_sources(nlp.meta, (getattr(pipe, "model", None) for _, pipe in nlp.components))
     with replaced_folder(path, known_by=META) as folder:
         # Not nlp.to_disk, in whose place `save_whole` puts this function.
@@ -44,7 +47,7 @@ def keep_others(old: Path, new: Path) -> None:
     try:
         parts = {META, CONFIG, "vocab", "tokenizer", *srsly.read_json(old / META).get("components", ())}
     except ValueError:
-        # A pipeline that was written half: nothing is known of it, so nothing is dropped.
+        # A partly written pipeline: it does not say which files belong to it, so all are kept.
         parts = set()
     for path in old.iterdir():
         if path.name not in parts and not (new / path.name).exists():
@@ -55,8 +58,8 @@ def keep_others(old: Path, new: Path) -> None:
 
 
 def write_card_of(folder: Path, seconds: float | None = None) -> None:
-    """The card of what was just written, if it has a billm_transformer. Whatever goes wrong with it is warned of: hours
-    of training are worth more.
+    """Write the card of a pipeline that was just saved, if it has a billm_transformer. An error only gives a warning:
+    hours of training are worth more than a card.
 
     seconds (float | None): How long the training took, if there was one.
     """

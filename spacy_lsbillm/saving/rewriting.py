@@ -1,4 +1,4 @@
-"""Write a stored pipeline again, with its base stored in another way. No model is loaded."""
+"""Writing a stored pipeline again, with its base stored in another form. No model is loaded."""
 
 import shutil
 from collections.abc import Collection
@@ -17,13 +17,13 @@ from .pipelines import CONFIG, META, keep_others, write_card_of
 def rewrite(
     source: Path, target: Path, store_base: str | None = None, base: str | None = None, kept: Collection[int] = ()
 ) -> None:
-    """Copy a stored pipeline, with its base stored in another way if asked for, and with a model card. No model is
+    """Copy a stored pipeline, with its base stored in another form if requested, and with a model card. No model is
     loaded. Files in the target folder that are not part of the old pipeline are kept.
 
-    store_base (str | None): "reference", "copy", "merged" or "int8"; None leaves it as it is.
+    store_base (str | None): "reference", "copy", "merged" or "int8"; None does not change it.
     base (str | None): The folder or hub id of the base, if it is not at its recorded place.
     kept (Collection[int]): With "int8", layers whose weights stay in float32.
-    RAISES (StorageError, ...): The pipeline is damaged, or cannot be stored in that way.
+    RAISES (StorageError, ...): The pipeline is damaged, or cannot be stored in that form.
     """
     if source.resolve() in target.resolve().parents:
         raise StorageError(f"{target} lies inside {source}, which would be copied into itself. Name another folder.")

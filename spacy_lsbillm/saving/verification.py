@@ -1,4 +1,4 @@
-"""Is a stored pipeline whole, and is its base the one it was trained on, to the last byte?"""
+"""Verifying that a stored pipeline is complete and that its base is the one it was trained on, to the last byte."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from ..pipeline.config_blocks import billm_blocks
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check has found.
+    """The result of one check.
 
-    what (str): That was looked at.
-    problem (str | None): None if it is in order.
+    what (str): What was checked.
+    problem (str | None): The problem found; None if there is none.
     """
 
     what: str
@@ -29,9 +29,9 @@ def verify(folder: Path, base: str | None = None, progress: bool = False) -> Ite
 
     folder (Path): The pipeline.
     base (str | None): A folder or hub id in place of the one that the pipeline names.
-    progress (bool): Show a bar while a base is read.
-    YIELDS (Finding): One a check, in order.
-    RAISES (ValueError): It is no pipeline with a billm_transformer.
+    progress (bool): Show a progress bar while a base is read.
+    YIELDS (Finding): One per check, in order.
+    RAISES (ValueError): It is not a pipeline with a billm_transformer.
     """
     names = list(billm_blocks(load_config(folder / "config.cfg")))
     for name in names:

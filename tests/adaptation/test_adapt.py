@@ -316,7 +316,7 @@ def test_from_text_to_a_base(make_base, text, tmp_path):
         (["--unmask", "from:9"], "there is no layer 9"),
         (["--mask-share", "0"], "mask_share = 0.0 is not allowed"),
         (["--mask-share", "1"], "mask_share = 1.0 is not allowed"),
-        (["--mask-piece", "no such piece"], "mask_piece = 'no such piece' is no piece"),
+        (["--mask-piece", "no such piece"], "mask_piece = 'no such piece' is not a piece"),
         (["--merge", "1.5"], "merge = 1.5 is not allowed: it must be a number from 0 to 1"),
         (["--merge", "-0.1"], "merge = -0.1 is not allowed"),
         (["--quantization", "nf4"], "is quantised (quantization = 'nf4')"),

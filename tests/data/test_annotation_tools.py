@@ -122,7 +122,9 @@ def test_a_decision_about_one_span_says_nothing_of_the_other_tokens(tmp_path, ma
     assert [token.ent_iob_ for token in doc] == ["B", "", ""]
     (doc,) = read(tmp_path / "a.jsonl", {**row, "_view_id": "ner_manual", "_is_binary": False})
     assert [token.ent_iob_ for token in doc] == ["B", "O", "O"]
-    with pytest.raises(DataError, match=r"line 1: the token 'met' has no annotation, which doc\.spans cannot say"):
+    with pytest.raises(
+        DataError, match=r"line 1: the token 'met' has no annotation, which doc\.spans cannot represent"
+    ):
         read(tmp_path / "a.jsonl", row, spans_key="sc")
 
 
@@ -181,7 +183,7 @@ def test_several_annotators(tmp_path, key):
     docs = read(tmp_path / "a.jsonl", one, {**other, "spans": [BOB, ADA]}, count="1 repeated by another annotator")
     assert [entities(doc) for doc in docs] == [[("Ada", "PER"), ("Bob", "PER")]]
     for changed in ({"spans": [ADA]}, {"answer": "reject"}):
-        with pytest.raises(DataError, match="line 2: the annotator 'ben' says something else of 'Ada met Bob' than"):
+        with pytest.raises(DataError, match="line 2: the annotator 'ben' gives another answer for 'Ada met Bob' than"):
             read(tmp_path / "a.jsonl", one, {**other, **changed})
     # Questions about different classes, and what one has left open, are no contradiction.
     question = {"text": "film", "answer": "accept"}
@@ -207,7 +209,7 @@ def test_several_annotators(tmp_path, key):
         ({"text": TEXT, "spans": [ADA], "_view_id": "pos_manual"}, "'pos_manual' are tags of words"),
         ({"text": TEXT, "spans": [ADA], "entities": [[0, 3, "PER"]]}, "has 'entities' and 'spans'"),
         ({"text": TEXT, "label": [[0, "PER"]]}, r"the span \[0, 'PER'\] does not have 'start'"),
-        ({"text": TEXT, "spans": [{**ADA, "text": "Bob"}]}, "the span 0-3 is 'Ada' in the text, and 'Bob'.*UTF-16"),
+        ({"text": TEXT, "spans": [{**ADA, "text": "Bob"}]}, "the span 0-3 is 'Ada' in the text, but 'Bob'.*UTF-16"),
         ({"text": "a 💩 Bob", "spans": [{"start": 5, "end": 8, "label": "PER", "text": "Bob"}]}, "needs 'start' and"),
     ],
 )
@@ -222,7 +224,7 @@ def test_white_space_in_what_a_span_says_of_its_text_does_not_matter(tmp_path):
     assert entities(doc) == [("two\nlines", "X")]
 
 
-@pytest.mark.parametrize(("name", "hint"), [("a.json", "Write an object a line"), ("a.ann", "Of brat's files")])
+@pytest.mark.parametrize(("name", "hint"), [("a.json", "Write one object per line"), ("a.ann", "Convert brat's files")])
 def test_files_of_tools_that_are_not_read(tmp_path, name, hint):
     (tmp_path / name).write_text("[]")
     assert hint in " ".join(run("lsbillm", "convert", tmp_path / name, tmp_path / "out", code=1).split())

@@ -260,14 +260,14 @@ def test_documents_without_one_of_classes_that_exclude_each_other_do_not_count(n
         example.predicted.cats = {"x": 0.1, "y": 0.1, predicted: 0.9}
         examples.append(example)
     score = registry.scorers.get("spacy-lsbillm.textcat_scorer.v1")(False)
-    with pytest.warns(UserWarning, match="1 documents have none of the classes.*such as 'film'"):
+    with pytest.warns(UserWarning, match="1 documents have none of the exclusive classes.*such as 'film'"):
         assert score(examples, labels=["x", "y"])["cats_micro_f"] == 0.5
 
 
 def test_documents_without_a_question_are_named(nlp):
     doc = nlp.make_doc("stray")
     doc.cats = {"A": 1.0}
-    with pytest.raises(DataError, match="'stray' does not say to which question"):
+    with pytest.raises(DataError, match="'stray' does not name the question"):
         choice_score([Example(nlp.make_doc("stray"), doc)])
 
 
@@ -283,13 +283,13 @@ def test_documents_without_a_question_are_named(nlp):
         ({"text": "a", "label": 1}, "'label' is 1"),
         ({"text": "a", "cats": {"x": "yes"}}, "each value must be a number from 0 to 1"),
         ({"text": "a", "cats": {"x": 1}, "labels": ["y"]}, "'cats' beside 'label' or 'labels'"),
-        ({"text": "a  b", "tokens": ["a", " ", "b"], "tags": ["O", "O", "B-x"]}, "holds white space alone"),
+        ({"text": "a  b", "tokens": ["a", " ", "b"], "tags": ["O", "O", "B-x"]}, "contains tokens of white space only"),
         ({"text": "ab", "spans": [{"start": "0", "end": 2, "label": "x"}]}, "needs 'start' and 'end' as numbers"),
         ({"text": "ab", "spans": [{"start": 0, "end": 9, "label": "x"}]}, "0 to 2"),
-        ({"text": "ab", "spans": [{"start": 0, "end": 2, "label": ""}]}, "a 'label' with something in it"),
-        ({"text": "a", "labels": ["x", ""]}, "not all strings"),
+        ({"text": "ab", "spans": [{"start": 0, "end": 2, "label": ""}]}, "a non-empty 'label'"),
+        ({"text": "a", "labels": ["x", ""]}, "not all non-empty strings"),
         ({"text": "a", "labels": ["x"], "label": "x"}, "leave out one"),
-        ({"tokens": ["a", ""]}, "'tokens' holds something"),
+        ({"tokens": ["a", ""]}, "'tokens' contains something"),
         ({"tokens": ["a"], "tags": []}, "has 0 tags"),
         ({"text": "a", "tags": ["O"]}, "has 1 tags, which is not the number of its 'tokens'"),
         ({"tokens": ["a"], "tags": ["O"], "spans": []}, "leave out one"),
@@ -312,8 +312,8 @@ def test_what_does_not_fit_is_named(nlp, content, message):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"choices": ["one"]}, "not a list of 2 to 26 choices.*Which is wet"),
-        ({"choices": ["a", ""]}, "not a list of 2 to 26 choices"),
+        ({"choices": ["one"]}, "not a list of 2 to 26 non-empty choices.*Which is wet"),
+        ({"choices": ["a", ""]}, "not a list of 2 to 26 non-empty choices"),
         ({"answer": 3}, "the answer 3 is none of the 3 choices"),
         ({"question": ""}, "does not have 'question'"),
         ({"answer": "B"}, "'answer' is 'B'; it must be a whole number"),
@@ -335,12 +335,12 @@ def test_files_that_do_not_fit_are_named_and_nothing_is_written(tmp_path):
         ("bad.iob", b"a\xff\tO\n", "bad.iob, line 1 is not UTF-8"),
         ("bad.iob", b"a B-x\nNew York B-x\n", "line 2: 'New York B-x' has 3 columns, and the lines before it 2"),
         ("bad.iob", b"a\tO\nb\tc\td\tB-x\n", "line 2: 'b\\tc\\td\\tB-x' has 4 columns"),
-        ("bad.iob", b"a O\n\n# id = 1\nb O\n", "Comments cannot be told from tokens"),
+        ("bad.iob", b"a O\n\n# id = 1\nb O\n", "Comments look like tokens"),
         ("bad.iob", b"jazz B-x\rby O\r", "bad.iob, line 1 has line ends of another kind"),
         ("bad.jsonl", b'{"text": "a"}\n{"text"\n', "bad.jsonl, line 2 is not JSON"),
         ("bad.jsonl", b"[1]\n", "bad.jsonl, line 1 is not a JSON object"),
         ("bad.jsonl", b'{"text": "a", "label": "\\ud83d"}\n', "bad.jsonl, line 1 has a lone surrogate"),
-        ("bad.jsonl", b'{"text": "a", "label": "x", "label": "y"}\n', "the key 'label' is there twice"),
+        ("bad.jsonl", b'{"text": "a", "label": "x", "label": "y"}\n', "the key 'label' occurs twice"),
         ("bad.jsonl", b'{"text": "a", "cats": {"x": ' + b"1" * 5000 + b"}}\n", "bad.jsonl, line 1 is not JSON"),
         ("bad.jsonl", b'{"text": "' + b"a" * 1_000_001 + b'"}\n', "line 1: the text has 1,000,001 characters"),
         ("bad.jsonl", b"\n", "bad.jsonl holds no document"),

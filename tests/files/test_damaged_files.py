@@ -122,7 +122,7 @@ def test_what_was_put_beside_the_files_of_a_tokenizer_or_an_adapter(pipeline, re
     (pipeline / "transformer" / "note.json").write_text("{}")
     read("transformer")
     (pipeline / "transformer" / "tokenizer" / name).write_text('{"play": 5}')
-    with pytest.raises(StorageError, match=f"{name} was put there"):
+    with pytest.raises(StorageError, match=f"{name} was added"):
         read("transformer")
 
 
@@ -232,11 +232,11 @@ BAD_BASES = {
     "no entry": (in_header(lambda header: header.update({"model.norm.weight": None})), r"model\.safetensors"),
     "device": (
         lambda folder: replace_by_device(folder / "tokenizer_config.json"),
-        r"tokenizer_config\.json is no file",
+        r"tokenizer_config\.json is not a file",
     ),
     "pipe": (
         lambda folder: [(folder / "tokenizer.json").unlink(), os.mkfifo(folder / "tokenizer.json")],
-        r"tokenizer\.json is no file",
+        r"tokenizer\.json is not a file",
     ),
     "no width": (in_config("hidden_size", True), r"config\.json"),
     "no layers": (in_config("num_hidden_layers", "x"), r"config\.json"),

@@ -198,7 +198,7 @@ def test_its_weights_are_no_base(pipeline):
 
 def test_a_gpu_is_refused_before_anything_is_read(pipeline):
     settings = BackboneSettings(BaseSettings("x", quantization="int8"), "all", LoraSettings())
-    with pytest.raises(StorageError, match="for a CPU, and this is on 'cuda'"):
+    with pytest.raises(StorageError, match="for a CPU, but the device is 'cuda'"):
         load_stored(pipeline / "int8/transformer", settings, torch.device("cuda"))
 
 

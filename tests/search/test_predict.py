@@ -65,7 +65,7 @@ def test_training_under_random_masks_sees_each_equally_often(make_base, monkeypa
     with pytest.raises(MaskError, match="a mask of random_masks = 'some'"):
         create_random_masks_v1(["some"])
     with pytest.raises(
-        SettingError, match="'encoder' is no billm_transformer of this pipeline, which has: transformer"
+        SettingError, match="'encoder' is not a billm_transformer of this pipeline, which has: transformer"
     ):
         create_random_masks_v1(["all"], component="encoder")(nlp, {"step": 0, "epoch": 0})
 
