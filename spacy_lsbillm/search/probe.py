@@ -71,7 +71,7 @@ class Task:
 def task_of(experiment: Experiment) -> Task:
     """The task of a config, by the score with the highest weight.
 
-    RAISES (SettingError): The score is none that the probe can compute.
+    RAISES (SettingError): The probe cannot compute this score.
     """
     score = experiment.heaviest_score
     blocks = experiment.config.interpolate()["components"].values()

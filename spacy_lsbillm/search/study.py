@@ -98,7 +98,7 @@ class Study:
         released."""
         with self._storage_errors(StorageInternalError), self._exclusive():
             self._give_up_dead()
-            return self._active()
+            return self._finished_or_running()
 
     def run_next(
         self,
@@ -162,7 +162,7 @@ class Study:
                 with contextlib.suppress(ValueError):
                     self._study.tell(trial.number, state=TrialState.FAIL)
 
-    def _active(self) -> set[Training]:
+    def _finished_or_running(self) -> set[Training]:
         trainings = map(_training_of, self._trials(TrialState.RUNNING, TrialState.COMPLETE))
         return {training for training in trainings if training is not None}
 
@@ -170,8 +170,8 @@ class Study:
         """Begin a trial of the first training that no process has taken and that fits."""
         with self._exclusive():
             self._give_up_dead()
-            active = self._active()
-            free = next((training for training in trainings if training not in active and fits(active, training)), None)
+            taken = self._finished_or_running()
+            free = next((training for training in trainings if training not in taken and fits(taken, training)), None)
             if free is None:
                 return None
             attributes = {TRAINING: json.dumps(asdict(free)), **new_owner()}
