@@ -1,8 +1,8 @@
-"""The pipeline components. Importing this package makes what they write on documents known to spaCy, also where
-documents are read and no pipeline is made: `doc._.trf_data`, `ent._.ent_score`, `doc._.ent_scores`.
+"""The pipeline components. Importing this package registers with spaCy the attributes that they write,
+`doc._.trf_data`, `ent._.ent_score` and `doc._.ent_scores`, also where documents are read without a pipeline.
 
-spaCy imports it wherever a pipeline is made, be it a blank one, as the factories are entry points; and a pipeline that
-is unpickled imports it with the classes of its components.
+spaCy imports it whenever it creates a pipeline, even a blank one, as the factories are entry points; and a pipeline
+that is unpickled imports it with the classes of its components.
 """
 
 from spacy_transformers.pipeline_component import install_extensions

@@ -122,8 +122,8 @@ class BiLLMTransformer(Transformer):
         super().__init__(vocab, model, set_extra_annotations, name=name, max_batch_items=max_batch_items)
         self.model.attrs["max_batch_items"] = max_batch_items
         self._pending: PendingUpdate | None = None
-        # Goes with each listener that has had this transformer before it, to be recognised in another pipeline. What
-        # is loaded twice from one folder is the same.
+        # Stored in each listener that this transformer was before, to be recognised in another pipeline. Loading the
+        # same folder twice gives the same value.
         self._token = uuid.uuid4().hex
 
     @property
@@ -159,9 +159,9 @@ class BiLLMTransformer(Transformer):
                 named = listener.upstream_name == self.name
                 if named or (listener.upstream_name == "*" and _heard(listener) == self._token):
                     raise ListenerError(
-                        f"{component.name!r} {'listens to' if named else 'was trained with'} {self.name!r}, but stands "
+                        f"{component.name!r} {'listens to' if named else 'was trained with'} {self.name!r}, but is "
                         f"behind {self._behind!r}, which overwrites doc._.{DOC_EXT_ATTR}. Put each transformer right "
-                        f"before the components that listen to it, or give {component.name!r} one of its own "
+                        f"before the components that listen to it, or give {component.name!r} its own "
                         f"(replace_listeners)."
                     )
 
@@ -172,7 +172,7 @@ class BiLLMTransformer(Transformer):
         if _heard(listener) not in (None, self._token):
             warnings.warn(
                 f"{component_name!r} was trained with another transformer than the {self.name!r} before it: unless it "
-                f"is trained again, its predictions are worth nothing. Take that transformer from the same pipeline, "
+                f"is trained again, its predictions are worthless. Use the transformer from the same pipeline, "
                 f"or give {component_name!r} its own there (replace_listeners).",
                 stacklevel=2,
             )
@@ -192,7 +192,7 @@ class BiLLMTransformer(Transformer):
         notation (str | None): A mask in mask notation; None restores the one of the config.
         RAISES (MaskError): The mask cannot be read or does not fit the number of layers.
         """
-        # A backward pass that is still to come belongs to the mask of its forward pass.
+        # A pending backward pass belongs to the mask of its forward pass.
         self.settle()
         backbone_shim(self.model).backbone.use_mask(notation)
 
@@ -233,25 +233,26 @@ class BiLLMTransformer(Transformer):
             self._warn_of_unlabelled(nlp, get_examples)
 
     def _warn_of_unlabelled(self, nlp: Language, get_examples: Callable[[], Iterable[Example]]) -> None:
-        """spaCy takes a document without a class for one that has none of the classes, which each must have one of."""
+        """Warn of training documents without a class, which spaCy's models of `textcat` treat as having none of the
+        classes, although each must have one."""
         learn = [name for name in self.listening_components if _learns_from_unlabelled(nlp.get_pipe(name))]
         if not learn:
             return
         has_class = [any(example.reference.cats.values()) for example in get_examples()]
-        # Where none has one, as in `spacy assemble`, there is no corpus for a textcat.
+        # If no document has one, as in `spacy assemble`, there is no corpus for a textcat.
         if any(has_class) and not all(has_class):
             warnings.warn(
                 f"{has_class.count(False)} of {len(has_class)} documents of the training corpus have no class in "
-                f"doc.cats. {learn[0]!r} will learn from them that none of its classes is probable, as the model is "
+                f"doc.cats. {learn[0]!r} will learn from them that none of its classes is probable, as its model is "
                 f"spaCy's own. Use spacy-lsbillm.TextCatReduce.v1 or spacy-lsbillm.PooledTextCat.v1, which leave them "
                 f"out, and for scoring spacy-lsbillm.textcat_scorer.v1; or leave them out of the corpus.",
                 stacklevel=3,
             )
 
     def _check_pooling(self, component: Any) -> None:
-        """A choice among one piece is none: the listener would get the mean.
+        """Check that a component does not choose among pieces if it gets only tokens: it would silently get the mean.
 
-        RAISES (SettingError): The component chooses.
+        RAISES (SettingError): It does.
         """
         if backbone_shim(self.model).settings.output == PIECES:
             return
@@ -263,12 +264,13 @@ class BiLLMTransformer(Transformer):
             )
 
     def _check_linkers(self, nlp: Language) -> None:
-        """spaCy's entity linkers predict from copies of sentences, which no transformer has seen."""
+        """Check that no entity linker of spaCy listens: it predicts from copies of sentences, which no transformer has
+        processed."""
         for name in self.listening_components:
             if isinstance(nlp.get_pipe(name), (EntityLinker, EntityLinker_v1)):
                 raise SettingError(
                     f"{name!r} cannot listen to {self.name!r}: an entity linker predicts from copies of sentences, "
-                    f"which no transformer of the pipeline has seen. Give it a transformer of its own, with "
+                    f"which no transformer of the pipeline has processed. Give it its own transformer, with "
                     f'@architectures = "spacy-lsbillm.Tok2VecBiLLM.v1" in place of the listener.'
                 )
 
@@ -320,8 +322,8 @@ class BiLLMTransformer(Transformer):
         self.model.finish_update(sgd)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        # Processes that are not forked get their pipelines by pickle. What waits for a gradient, here and in listeners
-        # whose components did not learn, cannot be pickled, and nothing will come any more.
+        # Processes that are not forked receive their pipelines by pickle. Pending gradients, here and in listeners
+        # whose components did not learn, cannot be pickled, and will never be completed.
         self.settle()
         for listener in self.listeners:
             listener.receive(None, None, None)
@@ -337,9 +339,9 @@ class BiLLMTransformer(Transformer):
                 self.model.finish_update(pending.optimizer)
 
     def _settle_heard(self) -> None:
-        """The same before weights are used or saved: a listener whose component is frozen never sends its gradient.
-        Before the first one has sent its own, this is an annotating transformer, and those who learn are still to come.
-        """
+        """Complete the last forward pass before weights are used or saved, although a listener has not sent a gradient:
+        one with a frozen component never does. If none has sent one, this is an annotating transformer, and listeners
+        may still learn."""
         if self._pending is not None and self._pending.heard:
             self.settle()
 
@@ -414,11 +416,11 @@ class BiLLMTransformer(Transformer):
 
 
 def _learns_from_unlabelled(pipe: Any) -> bool:
-    """Whether it is a `textcat` whose model does not leave out documents without a class."""
+    """Whether a component is a `textcat` whose model learns from documents without a class."""
     exclusive = isinstance(pipe, TextCategorizer) and not isinstance(pipe, MultiLabel_TextCategorizer)
     return exclusive and not pipe.model.attrs.get(ONLY_LABELLED)
 
 
 def _heard(listener: TransformerListener) -> str | None:
-    """Which transformer, loaded, stood before a listener last; None if none did."""
+    """The identity of the last loaded transformer before a listener; None if there was none."""
     return getattr(listener, "heard", None)

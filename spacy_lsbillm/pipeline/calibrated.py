@@ -1,4 +1,4 @@
-"""Components whose spans have scores that `calibrate` makes probabilities of."""
+"""Components whose span scores can be calibrated."""
 
 import warnings
 from abc import abstractmethod
@@ -18,33 +18,33 @@ from .label_sets import is_judged
 from .span_component import SpanComponent
 from .span_writing import Predicted, by_document, scores_of_entities, write_group
 
-# In a pipeline's meta: what `calibrate` has found, in words, by component.
+# The key of a pipeline's meta for the results of `calibrate`, by component.
 META = "calibration"
 
 
 class CalibratedComponent(SpanComponent):
-    """A component that applies what `spacy lsbillm calibrate` has found for it."""
+    """A component that applies the results of `spacy lsbillm calibrate`."""
 
-    # Settings of prediction: whether spans get scores, and whether what was found is applied to them.
+    # Settings of prediction: whether spans get scores, and whether a calibration is applied to them.
     scores: bool = True
     calibrated: bool = True
-    # The pipeline's: where a calibration is forgotten, it is there as well.
+    # The pipeline's meta: a calibration that is dropped is removed there as well.
     meta: dict[str, Any] | None = None
 
     @abstractmethod
     def find(self, docs: Sequence[Doc], least: float | None = None) -> Predicted:
-        """The spans as the model gives them, before calibration and its thresholds.
+        """Find spans by the model's probabilities, before calibration and thresholds.
 
-        least (float | None): Also all candidates of at least this probability; None: no candidates.
+        least (float | None): Also find all candidates of at least this probability; None: no candidates.
         """
 
     def _left_out_below(self, calibration: Calibration | None) -> float | dict[str, float] | None:
-        """The probability below which spans that were found are left out, or one of each label."""
+        """The probability below which spans are dropped, for all labels or by label."""
         return None if calibration is None else calibration.threshold
 
     @property
     def calibration(self) -> Calibration | None:
-        """What `calibrate` has found, whether it is applied or not."""
+        """The results of `calibrate`, whether they are applied or not; None if there are none."""
         found = self.cfg.get("calibration")
         return None if found is None else Calibration.from_dict(found)
 
@@ -55,13 +55,14 @@ class CalibratedComponent(SpanComponent):
             self.cfg["calibration"] = found.as_dict()
 
     def finish_update(self, sgd: Optimizer) -> None:
-        """Change the weights. A calibration is of those that it was found for, and is dropped with a warning."""
+        """Update the weights. A calibration is only valid for the weights for which it was computed, and is dropped
+        with a warning."""
         if self.calibration is not None:
             self._forget_calibration()
             warnings.warn(
-                f"{self.name!r} was calibrated, and is trained on: what calibrate had found is dropped, as it is not "
-                f"right for other weights, and with it thresholds and candidates. Calibrate the pipeline again when it "
-                f"is trained: python -m spacy lsbillm calibrate PIPELINE DEV --output OUTPUT.",
+                f"{self.name!r} was calibrated and is now trained further: its calibration is dropped, with thresholds "
+                f"and candidates, as it is not valid for other weights. Calibrate the pipeline again after "
+                f"training: python -m spacy lsbillm calibrate PIPELINE DEV --output OUTPUT.",
                 stacklevel=3,
             )
         super().finish_update(sgd)
@@ -73,8 +74,8 @@ class CalibratedComponent(SpanComponent):
             del self.meta[META]
 
     def predict(self, docs: Sequence[Doc]) -> Predicted:
-        """The spans of all documents, with their probabilities. Tokens of white space do not count: a span goes on
-        across them, and never begins or ends with one."""
+        """Predict the spans of all documents, with their probabilities. Tokens of white space are ignored: a span
+        continues across them, and never begins or ends with one."""
         calibration = self.calibration if self.calibrated and self.scores else None
         least = None if calibration is None else calibration.candidates_from
         predicted = self.find(docs, min(least.values()) if least else None)
@@ -93,7 +94,7 @@ class CalibratedComponent(SpanComponent):
     def _least(self, threshold: float | dict[str, float]) -> np.ndarray:
         """The threshold of each label.
 
-        RAISES (SettingError): One is of a label that there is not.
+        RAISES (SettingError): A threshold is for a label that the component does not have.
         """
         if not isinstance(threshold, dict):
             return np.full(len(self.labels), threshold)
@@ -114,7 +115,7 @@ class CalibratedComponent(SpanComponent):
             write_group(doc, calibration.candidates_key, found, scores)
 
     def _check_calibration(self) -> None:
-        """RAISES (SettingError): It is of labels that there are not."""
+        """Check the labels of the calibration. RAISES (SettingError): The component does not have one of them."""
         if (calibration := self.calibration) is not None:
             for by_label in (calibration.threshold, calibration.candidates_from, calibration.by_label):
                 self._least(dict.fromkeys(by_label, 0.0))
@@ -125,9 +126,9 @@ def _with_probabilities(spans: Spans, calibration: Calibration, labels: tuple[st
 
 
 def scores_and_truth(examples: Iterable[Example], spans_key: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """The scores of all spans that have one, in documents that have annotation, and whether they are gold spans.
+    """The scores of all predicted spans, in documents that have annotation, and whether they are gold spans.
 
-    RETURNS (tuple[ndarray[float64], ndarray[bool]]): A row a span.
+    RETURNS (tuple[ndarray[float64], ndarray[bool]]): One entry per span.
     """
     scores: list[float] = []
     right: list[bool] = []

@@ -1,4 +1,4 @@
-"""The billm_transformers that a config names."""
+"""Finding the billm_transformers in a config."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ def billm_blocks(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def find_transformer(config: dict[str, Any], name: str | None = None, where: str = "") -> tuple[str, dict[str, Any]]:
-    """The billm_transformer of a config: its name and its block.
+    """The name and the block of the billm_transformer in a config.
 
-    name (str | None): Which, if there are several.
+    name (str | None): Its name, if there are several.
     where (str): The config's file, for the message.
-    RAISES (SettingError): There is none, none of that name, or several and no name.
+    RAISES (SettingError): There is none, none with that name, or several and no name.
     """
     blocks = billm_blocks(config)
     present = ", ".join(config.get("components", {})) or "nothing"

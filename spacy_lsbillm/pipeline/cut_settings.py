@@ -20,9 +20,9 @@ from .billm_transformer import DEFAULT_CONFIG
 def cutting_for(block: dict[str, Any], batch_size: int) -> tuple[str, Cutting]:
     """The name of the base, and how documents are cut for it on a CPU.
 
-    block (dict): Of a billm_transformer in a config, interpolated.
-    batch_size (int): Documents a batch.
-    RAISES (ValueError): There is no such base, or one of the settings is not allowed or does not fit it.
+    block (dict): The block of a billm_transformer in a config, interpolated.
+    batch_size (int): Documents per batch.
+    RAISES (ValueError): There is no such base, or a setting is not allowed or does not fit it.
     """
     model: Model = registry.resolve({"model": block["model"]})["model"]
     shim = backbone_shim(model)

@@ -1,4 +1,4 @@
-"""The gold spans of a document, from its entities or a group of spans, and the tags that stand for them."""
+"""The gold spans of a document, from its entities or a group of spans, and the tags that encode them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ OUTSIDE = 2
 
 
 def gold_spans(doc: Doc, spans_key: str | None) -> list[Span] | None:
-    """The gold spans of a document, without white space at their ends; None where it has no annotation.
+    """The gold spans of a document, without white space at their ends; None if it has no annotation.
 
     spans_key (str | None): Those in `doc.spans[spans_key]`; None: its entities.
     """
@@ -28,8 +28,8 @@ def gold_spans(doc: Doc, spans_key: str | None) -> list[Span] | None:
 
 
 def characters_of_gold(doc: Doc, spans_key: str | None) -> set[tuple[int, int, str]] | None:
-    """The gold spans of a document by their first character, the one after the last, and their label: what predicted
-    spans are compared by where tokens may differ. None where it has no annotation."""
+    """The gold spans of a document as start and end character and label, to compare them with spans over other tokens.
+    None if it has no annotation."""
     gold = gold_spans(doc, spans_key)
     if gold is None or (spans_key is None and not doc.has_annotation("ENT_IOB")):
         return None
@@ -37,14 +37,14 @@ def characters_of_gold(doc: Doc, spans_key: str | None) -> set[tuple[int, int, s
 
 
 def given_spans(doc: Doc, spans_key: str | None) -> list[Span] | None:
-    """The same as they are in the document."""
+    """The gold spans of a document as they were annotated; None if it has no annotation."""
     if spans_key is None:
         return list(doc.ents)
     return list(doc.spans[spans_key]) if spans_key in doc.spans else None
 
 
 def trimmed(span: Span) -> Span | None:
-    """A span without tokens of white space at its ends; None if there is nothing else in it."""
+    """A span without white space tokens at its ends; None if it contains nothing else."""
     start, end = span.start, span.end
     while start < end and span.doc[start].is_space:
         start += 1
@@ -90,8 +90,9 @@ def score_group(examples: Iterable[Example], spans_key: str, **kwargs: Any) -> d
 class AlignedSpans:
     """Gold spans in the tokens of the predicted document.
 
-    spans (list[Span]): Those that fit.
-    fits (ndarray[bool]): The tokens at which the gold says whether a span begins or ends, shape (tokens,).
+    spans (list[Span]): The gold spans that align with its tokens.
+    fits (ndarray[bool]): The tokens for which the gold document says whether a span begins or ends there, shape
+        (tokens,).
     """
 
     spans: list[Span]
@@ -99,7 +100,7 @@ class AlignedSpans:
 
 
 def aligned_spans(example: Example, spans_key: str | None) -> AlignedSpans | None:
-    """The gold spans of an example, which may overlap; None where it has no annotation."""
+    """The gold spans of an example, which may overlap; None if it has no annotation."""
     gold = gold_spans(example.reference, spans_key)
     if gold is None:
         return None
@@ -116,8 +117,8 @@ def aligned_spans(example: Example, spans_key: str | None) -> AlignedSpans | Non
 
 
 def gold_tags(example: Example, spans_key: str | None, name: str) -> list[str | None]:
-    """BILUO tags of the predicted document's tokens; None where there is no annotation or tokens do not fit. White
-    space has none: the tags are those of the document without it.
+    """BILUO tags of the predicted document's tokens; None for tokens without annotation or alignment. White space has
+    none: the tags are those of the document without it.
 
     name (str): The component's, for the message.
     RAISES (SettingError): Gold spans overlap.
@@ -129,13 +130,13 @@ def gold_tags(example: Example, spans_key: str | None, name: str) -> list[str | 
     check_overlap(gold, reference, name)
     same = same_tokens(example)
     if spans_key is None:
-        # spaCy aligns the tokens also where there is nothing to align, which takes longer than the head's own work.
+        # spaCy aligns tokens even if they are the same, which takes longer than the head's own work.
         codes = reference.to_array("ENT_IOB").tolist() if same else example.get_aligned("ENT_IOB")
         outside = [code == OUTSIDE for code in codes]
     else:
         outside = [True] * len(predicted)
     if not same:
-        # Tokens and spans that do not fit have no part in the loss.
+        # Tokens and spans that do not align are left out of the loss.
         alignment = example.alignment
         for i in (
             *np.flatnonzero(alignment.x2y.lengths == 0),
@@ -153,29 +154,29 @@ def gold_tags(example: Example, spans_key: str | None, name: str) -> list[str | 
 
 
 def check_overlap(spans: list[Span], doc: Doc, name: str) -> None:
-    """RAISES (SettingError): Two of them overlap."""
+    """Check that gold spans do not overlap. RAISES (SettingError): Two of them do."""
     pair = overlapping(spans)
     if pair is not None:
         raise SettingError(
             f"the gold spans {named(pair[0])} and {named(pair[1])} overlap in {name_of(doc)}: {name!r} gives each "
-            f"token one label. Use a span_labeler, or one sequence_labeler a layer of spans, each with a spans_key of "
-            f"its own."
+            f"token one label. Use a span_labeler, or one sequence_labeler per layer of spans, each with its own "
+            f"spans_key."
         )
 
 
 def overlapping(spans: list[Span]) -> tuple[Span, Span] | None:
-    """The first two that share a token."""
+    """The first two spans that share a token; None if none do."""
     in_order = sorted(spans, key=lambda span: (span.start, span.end))
     return next(((one, other) for one, other in pairwise(in_order) if other.start < one.end), None)
 
 
 def named(span: Span) -> str:
-    """A span for a message."""
+    """A span in a message."""
     return f"{span.text!r} ({span.label_})"
 
 
 def name_of(doc: Doc) -> str:
-    """A document for a message."""
+    """A document in a message."""
     text = doc.text if len(doc.text) <= 60 else doc.text[:57] + "..."
     return f"the document {text!r}"
 
@@ -189,7 +190,7 @@ def same_tokens(example: Example) -> bool:
 def span_tags(length: int, label: str) -> list[str]:
     """The BILUO tags of the tokens of one span.
 
-    length (int): Its tokens, at least one.
+    length (int): Its number of tokens, at least one.
     """
     if length == 1:
         return [f"U-{label}"]

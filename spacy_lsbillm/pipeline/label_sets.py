@@ -1,4 +1,4 @@
-"""Documents that were annotated for some labels alone: of the others nothing is known."""
+"""Documents that were annotated only for some labels: for the others, their annotation says nothing."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -10,29 +10,29 @@ from spacy.training import Example
 from ..errors import DataError
 from .gold_spans import given_spans, name_of
 
-# In doc.user_data: a list of the labels of spans that a document was annotated for. Without it: all.
+# The key in doc.user_data of the labels of spans for which a document was annotated. Without it: all.
 ANNOTATED = "annotated"
 
 
 def annotated_labels(doc: Doc) -> frozenset[str] | None:
-    """The labels that a document was annotated for; None: all of them.
+    """The labels for which a document was annotated; None: all of them.
 
-    RAISES (DataError): What it says is no list of labels.
+    RAISES (DataError): Its entry is not a list of labels.
     """
     return None if (found := doc.user_data.get(ANNOTATED)) is None else check_label_set(found, name_of(doc))
 
 
 def check_label_set(labels: Any, where: str) -> frozenset[str]:
-    """A list of labels as a set.
+    """Check a list of labels, and return it as a set.
 
     where (str): For the message.
-    RAISES (DataError): It is none.
+    RAISES (DataError): It is not a list of labels.
     """
     fine = isinstance(labels, (list, tuple)) and all(isinstance(label, str) and label for label in labels)
     if not fine:
         raise DataError(
-            f'{where}: {ANNOTATED!r} is {labels!r}; it must be a list of labels such as ["city"], those that the '
-            f"document was annotated for."
+            f'{where}: {ANNOTATED!r} is {labels!r}; it must be a list of labels such as ["city"], those for which the '
+            f"document was annotated."
         )
     return frozenset(labels)
 
@@ -40,9 +40,9 @@ def check_label_set(labels: Any, where: str) -> frozenset[str]:
 def annotated_in(docs: Iterable[Doc], labels: Sequence[str]) -> np.ndarray:
     """Which labels each document was annotated for.
 
-    labels (Sequence[str]): Those of a component.
+    labels (Sequence[str]): The labels of a component.
     RETURNS (ndarray[bool]): Shape (documents, labels).
-    RAISES (DataError): A document has no list of labels where it should have one.
+    RAISES (DataError): The entry of a document is not a list of labels.
     """
     sets = [annotated_labels(doc) for doc in docs]
     table = {found: [found is None or label in found for label in labels] for found in set(sets)}
@@ -50,7 +50,7 @@ def annotated_in(docs: Iterable[Doc], labels: Sequence[str]) -> np.ndarray:
 
 
 def is_judged(label: str, reference: Doc) -> bool:
-    """Whether a span with this label may be called right or wrong by a gold document."""
+    """Whether a gold document can decide if a span with this label is right or wrong."""
     annotated = annotated_labels(reference)
     return annotated is None or label in annotated
 
@@ -58,7 +58,7 @@ def is_judged(label: str, reference: Doc) -> bool:
 def with_judged_spans(example: Example, spans_key: str | None) -> Example:
     """The same example, or one whose predicted document has only the spans that the gold one can judge.
 
-    spans_key (str | None): Of spans in `doc.spans[spans_key]`; None: of entities.
+    spans_key (str | None): For spans in `doc.spans[spans_key]`; None: for entities.
     """
     annotated = annotated_labels(example.reference)
     predicted = example.predicted

@@ -1,4 +1,4 @@
-"""Checks of the settings of heads for spans."""
+"""Checks of the settings of span heads."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,10 @@ LEARNED = "learned"
 
 
 def check_transitions(name: str, transitions: object, loss: LossSettings) -> None:
-    """RAISES (SettingError): There are no such transitions, or the loss is one of single tokens."""
+    """Validate the setting `transitions`.
+
+    RAISES (SettingError): It is not allowed, or not with a loss that weights single tokens.
+    """
     if transitions not in (None, LEARNED):
         raise SettingError(
             f'transitions = {transitions!r} of {name!r} is not allowed. Use "{LEARNED}" for a CRF, or null for tags '
@@ -22,20 +25,27 @@ def check_transitions(name: str, transitions: object, loss: LossSettings) -> Non
             f"{field} = {value!r}" for field, value in vars(loss).items() if value != getattr(CROSS_ENTROPY, field)
         )
         raise SettingError(
-            f'transitions = "{LEARNED}" of {name!r} cannot be had with {changed}: a CRF is trained with the likelihood '
-            f"of whole sequences, these weigh single tokens. Set transitions to null, or leave the losses at "
+            f'transitions = "{LEARNED}" of {name!r} is not allowed with {changed}: a CRF is trained with the '
+            "likelihood "
+            f"of whole sequences, while these weight single tokens. Set transitions to null, or leave the losses at "
             f"class_weights = null, focal_gamma = 0.0 and label_smoothing = 0.0."
         )
 
 
 def check_calibrated(name: str, value: object, setting: str = "calibrated") -> None:
-    """RAISES (SettingError): It is neither true nor false."""
+    """Validate a setting that must be true or false.
+
+    RAISES (SettingError): It is neither.
+    """
     if not is_flag(value):
         raise SettingError(f"{setting} = {value!r} of {name!r} is not allowed. Use true or false.")
 
 
 def check_confidence(name: str, scores: object, threshold: float | dict[str, float] | None, calibrated: object) -> None:
-    """RAISES (SettingError): One of the settings of confidence is not allowed."""
+    """Validate the settings of confidence.
+
+    RAISES (SettingError): One of them is not allowed.
+    """
     for setting, value in (("scores", scores), ("calibrated", calibrated)):
         check_calibrated(name, value, setting)
     values = threshold.values() if isinstance(threshold, dict) else [] if threshold is None else [threshold]
@@ -49,7 +59,7 @@ def check_confidence(name: str, scores: object, threshold: float | dict[str, flo
 
 
 def check_taught(name: str, what: str, labels: Sequence[str], of_teacher: Sequence[str]) -> None:
-    """Validate that a component has all labels of its teacher.
+    """Check that a component has all labels of its teacher.
 
     what (str): What they are called in the message.
     RAISES (SettingError): It lacks some.
@@ -57,6 +67,6 @@ def check_taught(name: str, what: str, labels: Sequence[str], of_teacher: Sequen
     others = [label for label in of_teacher if label not in labels]
     if others:
         raise SettingError(
-            f"the teacher of {name!r} has {what} that {name!r} does not have: {in_short(others)}. Add them, or take "
+            f"the teacher of {name!r} has {what} that {name!r} does not have: {in_short(others)}. Add them, or use "
             f"the pipeline that {name!r} came from as the teacher. It has: {in_short(labels)}."
         )

@@ -1,4 +1,4 @@
-"""A forward pass in training that waits for the gradients of those who listened."""
+"""A forward pass in training that waits for the gradients of its listeners."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,13 +11,13 @@ from ..layers import VectorBatch
 
 
 class PendingUpdate:
-    """The gradients of all listeners add up here and go through the backbone once.
+    """Sums the gradients of all listeners, so that the backbone needs only one backward pass.
 
-    output (VectorBatch): What the listeners were given.
-    backprop (Callable): Takes the gradient of that through the backbone.
-    listeners (int): How many may send a gradient. One whose component is frozen, or has no annotation to learn from in
-        this batch, never does.
-    optimizer (Optimizer | None): To step with once the gradients are there.
+    output (VectorBatch): What the listeners received.
+    backprop (Callable): Runs the backward pass with the summed gradient.
+    listeners (int): The number of listeners that may send a gradient. One whose component is frozen, or has no
+        annotation to learn from in this batch, never does.
+    optimizer (Optimizer | None): The optimizer for the step after the backward pass.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class PendingUpdate:
         self._sum: Tensor | None = None
 
     def add(self, gradients: Sequence[TransformerData]) -> float:
-        """Add one listener's gradient: one entry for each document that is not empty. RETURNS: Its squared norm."""
+        """Add one listener's gradient: one entry per non-empty document. RETURNS (float): Its squared norm."""
         gradient = self._output.gradient([data.tensors for data in gradients])
         self.heard += 1
         self._sum = gradient if self._sum is None else self._sum + gradient
@@ -39,10 +39,10 @@ class PendingUpdate:
 
     @property
     def complete(self) -> bool:
-        """Whether all listeners have sent theirs."""
+        """Whether all listeners have sent their gradients."""
         return self.heard == self._listeners
 
     def finish(self) -> None:
-        """Take what has come through the backbone."""
+        """Run the backward pass with the gradients received so far."""
         if self._sum is not None:
             self._backprop(self._output.with_gradient(self._sum))

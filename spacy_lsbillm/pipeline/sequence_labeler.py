@@ -118,7 +118,7 @@ def make_sequence_labeler(
     class_weights (str | dict | None): Weights in the loss of tokens in spans with each label: "balanced", inverse to
         the number of spans, or a table by label, with "O" for tokens outside of spans; None: all have the same weight.
     focal_gamma (float): Focal loss, see `layers.class_loss`; 0: off.
-    label_smoothing (float): The share of the target distribution that is spread over all tags.
+    label_smoothing (float): The fraction of the target distribution that is spread over all tags.
     scorer (Callable | None): Scores the component in `spacy evaluate`.
     """
     made = SequenceLabeler(
@@ -142,7 +142,7 @@ class SequenceLabeler(CalibratedComponent):
     """A component that finds spans that do not overlap: each token gets a tag, and the tags of a document are the most
     probable well-formed sequence.
 
-    The score of a span is its probability: the share of all well-formed sequences of tags that contain the span, each
+    The score of a span is its probability: the fraction of all well-formed tag sequences that contain the span, each
     weighted by the probability of its tags, in a CRF by that of its tags and transitions. Scores are in
     `doc.spans[spans_key].attrs["scores"]`, or in `ent._.ent_score` and, for all of `doc.ents`, in `doc._.ent_scores`.
     The results of `spacy lsbillm calibrate` are applied to them.
@@ -175,15 +175,15 @@ class SequenceLabeler(CalibratedComponent):
         self.scores = scores
         self.threshold = threshold
         self.calibrated = calibrated
-        # How many tags of a token it tells in `doc.user_data`, for another head to learn from: see `soft_tags`.
+        # How many tags per token to write to `doc.user_data`, for training another head on them: see `soft_tags`.
         self.top_tags = 0
-        # Of training.
+        # Settings of training.
         self.loss = loss
-        # How many gold spans have each label, while labels are collected.
+        # The number of gold spans per label, while labels are collected.
         self._counts: Counter[str] = Counter()
-        # What stands where there is no gold.
+        # Predicts targets where there is no gold annotation.
         self._teacher: Callable[[Sequence[Doc]], Taught] | None = None
-        # Whether spans that overlap were warned of.
+        # Whether a warning about overlapping spans was given.
         self._overlapped = False
 
     @property
@@ -213,7 +213,7 @@ class SequenceLabeler(CalibratedComponent):
         RAISES (SettingError): There are no labels, or an empty one; spans of a document overlap; or the model's `nO` is
             not the number of tags.
         """
-        # It was of other weights.
+        # A calibration would be of other weights.
         self._forget_calibration()
         self._counts.clear()
         sample = self._collect_labels(get_examples, nlp, labels)
@@ -238,7 +238,7 @@ class SequenceLabeler(CalibratedComponent):
         self._counts.update(span.label_ for span in gold)
 
     def _left_out_below(self, calibration: Calibration | None) -> float | dict[str, float] | None:
-        """What the config says, else what `calibrate` has found."""
+        """The threshold of the config, else that of the calibration."""
         return super()._left_out_below(calibration) if self.threshold is None else self.threshold
 
     def find(self, docs: Sequence[Doc], least: float | None = None) -> Predicted:
@@ -338,7 +338,7 @@ class SequenceLabeler(CalibratedComponent):
                 loss += soft_cross_entropy(ops, log_probs, told_targets(told), gradient)
         else:
             if free.any() or told:
-                how = "was annotated for some of its labels alone" if free.any() else "another pipeline has labelled"
+                how = "was annotated only for some of its labels" if free.any() else "another pipeline has labelled"
                 raise SettingError(
                     f"{self.name!r} is a CRF (transitions = {LEARNED!r}), which does not learn from what {how}. Set "
                     f"transitions to null."
@@ -351,11 +351,11 @@ class SequenceLabeler(CalibratedComponent):
         return loss / max(tokens, 1), [*ops.xp.split(gradient, ends.tolist()), *of_transitions]
 
     def _truth(self, examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
-        """The number of the gold tag of each token, -1 where there is none or its label is not known, which is warned
-        of once.
+        """The number of each token's gold tag, or -1 if there is none or its label is unknown, which gives a warning
+        once.
 
-        RETURNS (tuple[ndarray[int64], ndarray[bool]]): Also which are in a gold span with a label that is not known;
-            shape (tokens,) both.
+        RETURNS (tuple[ndarray[int64], ndarray[bool]]): Also whether tokens are in a gold span with an unknown label;
+            both of shape (tokens,).
         """
         known = {label: i for i, label in enumerate(self.labels)}
         scheme = self.scheme
@@ -385,14 +385,13 @@ class SequenceLabeler(CalibratedComponent):
         return np.array(numbers, dtype=np.int64), np.array(left_out, dtype=bool)
 
     def _possible(self, examples: Sequence[Example], truth: np.ndarray) -> np.ndarray:
-        """The labels that each token may have for all that its annotation says, shape (tokens, labels)."""
+        """The labels that each token may have according to its annotation, shape (tokens, labels)."""
         unknown = ~annotated_in((example.reference for example in examples), self.labels)
         of_tokens = np.repeat(unknown, [len(example.predicted) for example in examples], axis=0)
         return of_tokens | (truth == MISSING)[:, None]
 
     def _free(self, examples: Sequence[Example], truth: np.ndarray) -> np.ndarray:
-        """The tokens that are in no gold span and of which something is not known, and yet have a loss; shape
-        (tokens,)."""
+        """The tokens outside of gold spans with incomplete annotation that still count in the loss; shape (tokens,)."""
         if self._teacher is None and all(annotated_labels(example.reference) is None for example in examples):
             return np.zeros(len(truth), dtype=bool)
         free = free_of_gold(truth, self._possible(examples, truth))
@@ -403,7 +402,8 @@ class SequenceLabeler(CalibratedComponent):
         return free & np.concatenate([is_word(example.predicted) for example in examples])
 
     def _told(self, examples: Sequence[Example]) -> list[tuple[int, SoftTags]]:
-        """What another head has told of documents, each with the number of its first token in the batch."""
+        """The tag probabilities that another head wrote to documents, each with the number of its first token in the
+        batch."""
         found, first = [], 0
         for example in examples:
             tags = soft_tags_of(example, self.spans_key, self.scheme, self.name)
@@ -412,7 +412,7 @@ class SequenceLabeler(CalibratedComponent):
             first += len(example.predicted)
         if found and not self.loss.plain:
             raise SettingError(
-                f"class_weights, focal_gamma and label_smoothing cannot be used where {self.name!r} learns from "
+                f"class_weights, focal_gamma and label_smoothing cannot be used when {self.name!r} learns from "
                 f"probabilities of tags. Leave them out."
             )
         return found
@@ -432,7 +432,7 @@ class SequenceLabeler(CalibratedComponent):
         self._check_no_crf("learn from a teacher")
         if teacher.cfg["scheme"] != self.cfg["scheme"]:
             raise SettingError(
-                f"the teacher of {self.name!r} has the scheme {teacher.cfg['scheme']!r}, and {self.name!r} has "
+                f"the teacher of {self.name!r} has the scheme {teacher.cfg['scheme']!r}, but {self.name!r} has "
                 f"{self.cfg['scheme']!r}: they must be the same."
             )
         check_taught(self.name, "labels", self.labels, teacher.labels)
@@ -455,18 +455,18 @@ class SequenceLabeler(CalibratedComponent):
         weights = self.cfg.get("class_weights")
         if weights is not None:
             table = self.loss.class_weights
-            # "O", if it has a weight, stands behind the labels.
+            # The weight of "O", if it has one, comes after those of the labels.
             weights.insert(len(before.labels), float(table.get(label, 1.0)) if isinstance(table, dict) else 1.0)
-        # It was of other weights.
+        # A calibration would be of other weights.
         self._forget_calibration()
 
     @property
     def _classes(self) -> list[str]:
-        """What may be weighted: the labels, and "O" for no span unless a label has that name."""
+        """The classes that may have weights: the labels, and "O" for no span unless a label has that name."""
         return [*self.labels, *([] if OUTSIDE in self.labels else [OUTSIDE])]
 
     def _outside(self, counts: list[int]) -> list[float]:
-        """How often "O" counts as seen: as often as labels are on average, so that "balanced" leaves it alone."""
+        """The count of "O": the average count of labels, so that "balanced" does not change its weight."""
         return [] if OUTSIDE in self.labels else [sum(counts) / len(counts)]
 
     def _weights_of_tags(self) -> np.ndarray:
@@ -477,10 +477,10 @@ class SequenceLabeler(CalibratedComponent):
         return np.array([outside, *weights[:n_labels] * len(self.scheme.kinds)], dtype=np.float32)
 
     def _counted(self, examples: Sequence[Example], tokens: int) -> tuple[int, int]:
-        """The documents of the whole batch, and the tokens that have a loss.
+        """The number of documents in the whole batch, and of tokens that count in the loss.
 
-        examples (Sequence[Example]): What the component was updated with.
-        tokens (int): Of those, the tokens with a loss.
+        examples (Sequence[Example]): The examples of the update.
+        tokens (int): The number of their tokens that count in the loss.
         """
         batch = whole_batch()
         if batch is None:
@@ -490,7 +490,7 @@ class SequenceLabeler(CalibratedComponent):
         return len(batch), learned + sum(tags.known for _, tags in self._told(batch))
 
     def _check_read(self, exclude: Iterable[str]) -> None:
-        """RAISES (ValueError): The settings that were read are none, or not those of the model."""
+        """Check the settings that were read. RAISES (ValueError): They are missing, or do not fit the model."""
         check_scheme(self.cfg["scheme"])
         self._check_calibration()
         output, n_tags = self.model.get_ref("output_layer"), self.scheme.n_tags
@@ -514,7 +514,7 @@ class SequenceLabeler(CalibratedComponent):
             self._overlapped = True
             warnings.warn(
                 f"the gold spans {named(pair[0])} and {named(pair[1])} overlap in {name_of(example.reference)}: "
-                f"{self.name!r} gives each token one label, so that one of the two counts as missed.",
+                f"{self.name!r} gives each token one label, so one of the two counts as missed.",
                 stacklevel=3,
             )
 
@@ -532,7 +532,7 @@ def _teach(
     see: Callable[[Sequence[Doc]], Sequence[Doc]],
     docs: Sequence[Doc],
 ) -> Taught:
-    """What a teacher says of documents, in the tags of the learner."""
+    """What a teacher predicts for documents, in the tags of the learner."""
     found = teacher.tag_probabilities(see(docs))
     shares = np.zeros((len(found), learner.scheme.n_tags), dtype=np.float32)
     shares[:, _columns_in(teacher.scheme, learner.scheme)] = found
@@ -540,7 +540,7 @@ def _teach(
 
 
 def _log_softmax(model: Model, scores: list[Floats2d]) -> Floats2d:
-    """Of all documents' scores as one array."""
+    """The log-softmax of the scores of all documents, as one array."""
     xp = model.ops.xp
     joined = xp.concatenate(scores)
     joined = joined - joined.max(axis=1, keepdims=True)
@@ -548,8 +548,8 @@ def _log_softmax(model: Model, scores: list[Floats2d]) -> Floats2d:
 
 
 def _on(words: np.ndarray, spans: Spans) -> Spans:
-    """Spans of words as spans of tokens.
+    """Convert spans of words to spans of tokens.
 
-    words (ndarray[int64]): The number of each word's token.
+    words (ndarray[int64]): The token number of each word.
     """
     return replace(spans, start=words[spans.start], end=words[spans.end - 1] + 1)

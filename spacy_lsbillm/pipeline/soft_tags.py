@@ -1,8 +1,7 @@
-"""What a head says of each token of a document, for another one to learn from: the most probable tags.
+"""The most probable tags of each token by one head, from which another head can be trained.
 
-A `sequence_labeler` whose `top_tags` is set writes them to `doc.user_data`, packed, so that they can be stored with the
-document. Whoever reads them back knows the scheme, puts `SoftTags` in their place, and a `sequence_labeler` that is
-trained takes those for its truth.
+A `sequence_labeler` with `top_tags` writes them, packed, to `doc.user_data`, so that they can be stored with the
+document. A reader that knows the scheme replaces them by `SoftTags`, from which a `sequence_labeler` is trained.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,19 +18,20 @@ from .gold_spans import same_tokens
 
 # In `doc.user_data`: by group of spans, "" for entities.
 SOFT_TAGS = "soft_tags"
-# Tags that are less probable are not told: the others then add up to 1 without them.
+# Less probable tags are not stored; the probabilities of the others are normalised.
 LEAST = 1e-3
-# Parts of a packed one, and how numbers are stored.
+# The parts of packed tags, and their dtypes.
 PARTS = {"counts": "u1", "tags": "<u2", "probabilities": "<f2"}
 
 
 @dataclass(frozen=True)
 class SoftTags:
-    """The most probable tags of each token, one token's after the other's.
+    """The most probable tags of each token, token by token.
 
-    scheme (Scheme): What the numbers of the tags mean.
-    counts (ndarray[uint8]): How many tags each token has; 0 for one of which nothing is told. Shape (tokens,).
-    tags (ndarray[uint16]), probabilities (ndarray[float16]): Shape (told,). A token's add up to 1.
+    scheme (Scheme): The scheme of the tag numbers.
+    counts (ndarray[uint8]): The number of stored tags per token; 0 if nothing is known about it. Shape (tokens,).
+    tags (ndarray[uint16]), probabilities (ndarray[float16]): The stored tags, shape (sum of counts,). Probabilities of
+        a token add up to 1.
     """
 
     scheme: Scheme
@@ -41,45 +41,45 @@ class SoftTags:
 
     @property
     def known(self) -> int:
-        """How many tokens something is told of."""
+        """The number of tokens with stored tags."""
         return int(np.count_nonzero(self.counts))
 
     def rows(self) -> np.ndarray:
-        """The token of each tag."""
+        """The token number of each stored tag."""
         return np.repeat(np.arange(len(self.counts)), self.counts)
 
     def of_tag(self, tag: int) -> np.ndarray:
-        """The probability of one tag at each token, 0 where it is not told; shape (tokens,)."""
+        """The probability of one tag at each token, 0 where it is not stored; shape (tokens,)."""
         chosen = self.tags == tag
         found = np.zeros(len(self.counts), dtype=np.float32)
         found[self.rows()[chosen]] = self.probabilities[chosen]
         return found
 
     def shares(self) -> np.ndarray:
-        """The probabilities of all tags of the tokens that something is told of; shape (known, tags), float32."""
+        """The probabilities of all tags, for tokens with stored tags; shape (known, tags), float32."""
         found = np.zeros((self.known, self.scheme.n_tags), dtype=np.float32)
-        # No tag is told twice of a token.
+        # No tag is stored twice for a token.
         place = np.cumsum(self.counts > 0) - 1
         found[place[self.rows()], self.tags] = self.probabilities
         return found
 
     def at(self, tokens: np.ndarray) -> "SoftTags":
-        """For other tokens.
+        """The tags in another tokenization.
 
-        tokens (ndarray[int64]): Which of these tokens each one is; -1 for one of which nothing is told.
+        tokens (ndarray[int64]): For each new token the number of the token with its tags, or -1 for none.
         """
         before = self.counts.astype(np.int64)
         counts = np.where(tokens >= 0, before[tokens], 0)
         begin = (np.cumsum(before) - before)[tokens]
-        # Each kept token's numbers, one after the other.
+        # The indices of each kept token's tags, one after the other.
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         chosen = np.repeat(begin, counts) + within
         return SoftTags(self.scheme, counts.astype(np.uint8), self.tags[chosen], self.probabilities[chosen])
 
     def by_document(self, lengths: Sequence[int]) -> Iterator["SoftTags"]:
-        """Those of each document.
+        """The tags of each document.
 
-        lengths (Sequence[int]): Tokens of each.
+        lengths (Sequence[int]): Tokens per document.
         """
         counts = np.split(self.counts, np.cumsum(lengths)[:-1])
         ends = np.cumsum([part.sum(dtype=np.int64) for part in counts])[:-1]
@@ -87,12 +87,15 @@ class SoftTags:
         return (SoftTags(self.scheme, *part) for part in parts)
 
     def packed(self) -> dict[str, bytes]:
-        """For a file, without the scheme."""
+        """The tags as bytes for a file, without the scheme."""
         return {name: getattr(self, name).astype(kind).tobytes() for name, kind in PARTS.items()}
 
     @classmethod
     def unpacked(cls, scheme: Scheme, content: dict[str, bytes], doc: Doc) -> "SoftTags":
-        """RAISES (DataError): It is not of this document."""
+        """Read what `packed` returned.
+
+        RAISES (DataError): It does not belong to this document.
+        """
         found = cls(scheme, *(np.frombuffer(content[name], dtype=kind) for name, kind in PARTS.items()))
         if len(found.counts) != len(doc) or found.counts.sum(dtype=np.int64) != len(found.tags):
             raise DataError(f"the tags that are stored with {doc.text[:60]!r} are not of its {len(doc)} tokens.")
@@ -103,9 +106,9 @@ def most_probable(marginals: np.ndarray, most: int, scheme: Scheme, words: np.nd
     """The most probable tags of each word.
 
     marginals (ndarray[float32]): Shape (words, tags).
-    most (int): Tags that a word has at the most.
-    words (ndarray[int64]): The token that each word is.
-    tokens (int): How many there are.
+    most (int): Maximum number of tags per word.
+    words (ndarray[int64]): The token number of each word.
+    tokens (int): The number of tokens.
     """
     most = min(most, scheme.n_tags)
     best = np.argpartition(-marginals, most - 1, axis=1)[:, :most]
@@ -119,18 +122,18 @@ def most_probable(marginals: np.ndarray, most: int, scheme: Scheme, words: np.nd
 
 
 def write_soft_tags(docs: Sequence[Doc], spans_key: str | None, told: SoftTags) -> None:
-    """Into the documents, packed.
+    """Write tags to documents, packed.
 
-    told (SoftTags): Of the tokens of all documents.
+    told (SoftTags): The tags of the tokens of all documents.
     """
     for doc, own in zip(docs, told.by_document([len(doc) for doc in docs]), strict=True):
         doc.user_data.setdefault(SOFT_TAGS, {})[spans_key or ""] = own.packed()
 
 
 def unpack_soft_tags(doc: Doc, schemes: dict[str, Scheme]) -> dict[str, SoftTags]:
-    """Those that a document was stored with, which are then in place of the packed ones.
+    """Unpack the tags that were stored with a document; they replace the packed ones.
 
-    schemes (dict): By group of spans, "" for entities.
+    schemes (dict): Schemes by group of spans, "" for entities.
     """
     packed: dict[str, Any] = doc.user_data.get(SOFT_TAGS, {})
     found = {key: SoftTags.unpacked(schemes[key], content, doc) for key, content in packed.items()}
@@ -139,16 +142,16 @@ def unpack_soft_tags(doc: Doc, schemes: dict[str, Scheme]) -> dict[str, SoftTags
 
 
 def is_told(example: Example, spans_key: str | None) -> bool:
-    """Whether a head has told the tags of a document."""
+    """Whether the gold document of an example has tags from another head."""
     return (spans_key or "") in example.reference.user_data.get(SOFT_TAGS, {})
 
 
 def soft_tags_of(example: Example, spans_key: str | None, scheme: Scheme, name: str) -> SoftTags | None:
-    """What a head learns from: the tags of the predicted document's tokens; None where the gold document has none.
-    Tokens that the two documents do not have in common have none.
+    """The soft tags of the predicted document's tokens, for training; None if the gold document has none. Tokens that
+    differ between the two documents have none.
 
     name (str): The component's, for the message.
-    RAISES (SettingError): They are of another scheme, or of other labels.
+    RAISES (SettingError): They have another scheme, or other labels.
     """
     told: SoftTags | None = example.reference.user_data.get(SOFT_TAGS, {}).get(spans_key or "")
     if told is None:
@@ -160,7 +163,7 @@ def soft_tags_of(example: Example, spans_key: str | None, scheme: Scheme, name: 
         )
     if told.scheme != scheme:
         raise SettingError(
-            f"{name!r} has {scheme_in_words(scheme)}, and it was taught with {scheme_in_words(told.scheme)}. Give it "
+            f"{name!r} has {scheme_in_words(scheme)}, but its teacher has {scheme_in_words(told.scheme)}. Give it "
             f"the same scheme, and the same labels in that order (initialize.components.{name}.labels)."
         )
     if same_tokens(example):
@@ -174,6 +177,6 @@ def soft_tags_of(example: Example, spans_key: str | None, scheme: Scheme, name: 
 
 
 def scheme_in_words(scheme: Scheme) -> str:
-    """For a message."""
+    """A scheme and its labels in words, for a message."""
     labels = ", ".join(map(repr, scheme.labels[:8])) + (", …" if len(scheme.labels) > 8 else "")
     return f"the scheme {scheme.name!r} and {len(scheme.labels)} labels ({labels})"

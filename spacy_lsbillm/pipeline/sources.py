@@ -1,4 +1,4 @@
-"""What a pipeline is made from, in its `meta.json`, where `spacy package` looks for it."""
+"""Recording the bases of a pipeline in its `meta.json`, where `spacy package` finds them."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +11,7 @@ from ..backbone import REFERENCE
 from ..layers import BackboneShim, shims_in
 
 META = "meta.json"
-# For the card of a package that needs a base which is on no hub.
+# For the card of a package whose base is not on a hub.
 MAKE_BASE = """### The base
 
 The base model, `{name}`, is not in this package. Make it once, in a folder of your choice:
@@ -26,19 +26,19 @@ and say where it is, in one of three ways: have the folder at `{name}`; have the
 
 
 def name_sources(meta: dict[str, Any], models: Iterable[Any]) -> bool:
-    """Have a pipeline's meta list the bases in its components, each once.
+    """List the bases of a pipeline's components in its meta, each once.
 
-    models (Iterable): The components' models; what is none, or has no base that is loaded, is passed over.
-    RETURNS (bool): Whether one was missing.
+    models (Iterable): The components' models; others than models, and models without a loaded base, are skipped.
+    RETURNS (bool): Whether the meta has changed.
     """
     shims = [shim for model in models if isinstance(model, Model) for shim in shims_in(model)]
     return sum(_name_source(meta, shim) for shim in shims if shim.loaded) > 0
 
 
 def name_sources_beside(folder: Path, model: Model) -> None:
-    """The same in the `meta.json` of the pipeline of which a folder is a component; nothing if it is of none.
+    """Record a base in the `meta.json` of the pipeline that contains a component's folder; do nothing if none does.
 
-    folder (Path): The component's. spaCy has written the pipeline's meta before its components.
+    folder (Path): The component's. spaCy writes the pipeline's meta before its components.
     """
     path = folder.parent / META
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""What components that learn labelled spans have in common: labels, the gold that they read, warnings, storage."""
+"""The common part of components that learn labelled spans: labels, reading gold spans, warnings, storage."""
 
 import os
 import warnings
@@ -23,12 +23,12 @@ from .gold_spans import given_spans, gold_spans, name_of, named, trimmed
 class SpanComponent(TrainablePipe):
     """A component whose labels are those of gold spans, in `doc.ents` or in `doc.spans[spans_key]`.
 
-    Its model has the layer `output_layer`, whose size follows from the labels.
+    Its model has the layer `output_layer`, whose size depends on the labels.
     """
 
-    # What is left out of the loss where a gold span has a label that the component does not have.
+    # What is left out of the loss if a gold span has a label that the component does not have.
     unit: ClassVar[str]
-    # How labels that it does not have can be learned.
+    # How unknown labels can be learned.
     remedy: ClassVar[str] = "train a new component"
 
     def __init__(
@@ -44,7 +44,7 @@ class SpanComponent(TrainablePipe):
         self.name = name
         self.cfg: dict[str, Any] = {"labels": [], **cfg}
         self.scorer = scorer
-        # Labels that were warned of.
+        # Labels about which a warning was given.
         self._unknown: set[str] = set()
         self._left_out: set[str] = set()
         self._trimmed = False
@@ -56,22 +56,22 @@ class SpanComponent(TrainablePipe):
 
     @property
     def label_data(self) -> list[str]:
-        """What `spacy init labels` writes."""
+        """The labels in the form that `spacy init labels` writes."""
         return list(self.cfg["labels"])
 
     @property
     def spans_key(self) -> str | None:
-        """Where spans are written: `doc.spans[spans_key]`, or `doc.ents` with None."""
+        """Where spans are written: `doc.spans[spans_key]`, or `doc.ents` if it is None."""
         return self.cfg["spans_key"]
 
     def add_label(self, label: str) -> int:
         """Add a label: before `initialize`, or to a trained component whose model can grow.
 
-        RETURNS (int): 0 if it is there already, else 1.
-        RAISES (SettingError): It is no label, or the model's output has its size already.
+        RETURNS (int): 0 if the component has it already, else 1.
+        RAISES (SettingError): It is not a label, or the size of the model's output is fixed.
         """
         if not isinstance(label, str) or not label:
-            raise SettingError(f"the label {label!r} of {self.name!r} is not a string with something in it.")
+            raise SettingError(f"the label {label!r} of {self.name!r} is not a non-empty string.")
         if label in self.labels:
             return 0
         if self.model.get_ref("output_layer").has_param("W"):
@@ -88,7 +88,7 @@ class SpanComponent(TrainablePipe):
         """
         raise SettingError(
             f"the label {label!r} cannot be added to {self.name!r}: its model has {len(self.labels)} labels and is "
-            f"trained. Train it again with all of them."
+            f"already trained. Train it again with all of them."
         )
 
     def _collect_labels(
@@ -97,12 +97,12 @@ class SpanComponent(TrainablePipe):
         nlp: Language | None,
         labels: Sequence[str] | None,
     ) -> list[Doc]:
-        """Take the labels from the training corpus, or those that are given.
+        """Collect the labels of the training corpus, or use given ones.
 
-        get_examples (Callable): The training corpus; it is read once to the end.
-        labels (Sequence[str] | None): None: those that the corpus has, sorted.
-        RETURNS (list[Doc]): A few documents that are not empty, for a layer to learn its sizes from: a listener cannot
-            be initialised with empty ones alone.
+        get_examples (Callable): The training corpus, which is read once completely.
+        labels (Sequence[str] | None): The labels; None: those in the corpus, sorted.
+        RETURNS (list[Doc]): A few non-empty documents, from which a layer can infer its sizes: a listener cannot be
+            initialised with empty ones alone.
         RAISES (SettingError): There are no labels, or an empty one.
         """
         validate_get_examples(get_examples, f"{type(self).__name__}.initialize")
@@ -122,7 +122,7 @@ class SpanComponent(TrainablePipe):
             raise SettingError(f"the labels of {self.name!r} are {labels!r}, a string: give a list of them.")
         if labels is not None and not len(labels):
             raise SettingError(
-                f"the list of labels of {self.name!r} is empty: name at least one, or leave the list out to take those "
+                f"the list of labels of {self.name!r} is empty: name at least one, or leave the list out to use those "
                 f"of the training corpus."
             )
         for label in sorted(found) if labels is None else labels:
@@ -142,10 +142,10 @@ class SpanComponent(TrainablePipe):
         return list(islice((example.predicted for example in get_examples() if len(example.predicted)), 10))
 
     def _see_gold(self, example: Example, gold: list[Span]) -> None:
-        """Look at the gold spans of one document of the training corpus, before training."""
+        """Called with the gold spans of each document of the training corpus, before training."""
 
     def _see_scored(self, example: Example, gold: list[Span]) -> None:
-        """Look at the gold spans of one document that is scored."""
+        """Called with the gold spans of each document that is scored."""
 
     def _check_labels(self) -> None:
         if not self.labels:
@@ -155,18 +155,18 @@ class SpanComponent(TrainablePipe):
                 f"Where there is no corpus, as in spacy assemble, give them: initialize.components.{self.name}.labels."
             )
         if "" in self.labels:
-            raise SettingError(f"the labels {list(self.labels)} of {self.name!r} hold an empty one.")
+            raise SettingError(f"the labels {list(self.labels)} of {self.name!r} contain an empty one.")
 
     def _check_weights(self, nlp: Language) -> None:
-        """With a `spans_key` the scores have other names than those that count by default: warn where only scores that
-        it does not give would choose the best model."""
+        """Warn if only scores that the component does not give would choose the best model: with a `spans_key` its
+        scores have other names than those that count by default."""
         weights = nlp.config.get("training", {}).get("score_weights") or {}
         counted = {name for name, weight in weights.items() if weight}
         ours = f"spans_{self.spans_key}_"
         if self.spans_key is None or not counted or any(name.startswith(ours) for name in counted):
             return
         alone = not any(pipe is not self and getattr(pipe, "scorer", None) for _, pipe in nlp.pipeline)
-        # Such as the defaults, which name what nobody gives.
+        # Such as the defaults, which name scores that no component gives.
         of_spans = [name for name in counted if name.startswith(("ents_", "spans_"))]
         if alone or not all(any(_gives(nlp, pipe, score) for pipe in nlp.pipe_names) for score in of_spans):
             warnings.warn(
@@ -178,7 +178,7 @@ class SpanComponent(TrainablePipe):
             )
 
     def _warn_of_left_out(self, new: dict[str, Example]) -> None:
-        """Once of each gold label that the component does not have. One that was trained before gets no others.
+        """Warn once of each gold label that the component does not have. A trained component does not get new labels.
 
         new (dict): By label, the first example that has it.
         """
@@ -193,7 +193,7 @@ class SpanComponent(TrainablePipe):
         )
 
     def _warn_of_white_space(self, doc: Doc) -> None:
-        """Once of a gold span that begins or ends in white space."""
+        """Warn once of a gold span that begins or ends in white space."""
         if self._trimmed:
             return
         for span in given_spans(doc, self.spans_key) or []:
@@ -202,14 +202,14 @@ class SpanComponent(TrainablePipe):
                 self._trimmed = True
                 instead = "is left out" if found is None else f"counts as {found.text!r}"
                 warnings.warn(
-                    f"the gold span {named(span)} in {name_of(doc)} begins or ends in white space, which is no part of "
-                    f"a span: for {self.name!r} it {instead}, and so with all such spans.",
+                    f"the gold span {named(span)} in {name_of(doc)} begins or ends in white space, which is never part "
+                    f"of a span: for {self.name!r} it {instead}, like all such spans.",
                     stacklevel=3,
                 )
                 return
 
     def to_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> None:
-        """Write the component to a folder, with a list of its files by which a change is noticed.
+        """Write the component to a folder, with a list of its files by which changes are detected.
 
         exclude (Iterable[str]): "vocab", "cfg" or "model".
         """
@@ -217,30 +217,30 @@ class SpanComponent(TrainablePipe):
         write_seal(Path(path))
 
     def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> "SpanComponent":
-        """Read the component from a folder.
+        """Load the component from a folder.
 
-        RAISES (StorageError): A file in it is not what was written, or cannot be read. A folder of an older version has
-            no list of its files: it is read as it is.
+        RAISES (StorageError): A file in it was altered, or cannot be read. A folder of an older version has no list of
+            its files and is not checked.
         """
         if os.path.lexists(Path(path) / SEAL):
             check_seal(Path(path))
         try:
-            # spaCy takes an empty list for settings that say nothing.
+            # spaCy accepts an empty list as settings.
             if "cfg" not in exclude and not isinstance(srsly.read_json(Path(path) / "cfg"), dict):
                 raise ValueError("its cfg holds no settings")
             super().from_disk(path, exclude=exclude)
             self._check_read(exclude)
         except Exception as error:
-            # The files are read by several libraries with errors of their own.
+            # The files are read by several libraries with their own errors.
             raise StorageError(f"the component in {path} cannot be read: {error}. Copy the pipeline again.") from error
         return self
 
     def _check_read(self, exclude: Iterable[str]) -> None:
-        """RAISES (ValueError): The settings that were read are none, or not those of the model."""
+        """Check the settings that were read. RAISES (ValueError): They are missing, or do not fit the model."""
 
     def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
-        """Score a batch of examples, and warn once of gold labels that the component cannot give, and of whatever else
-        in the gold it cannot reach."""
+        """Score a batch of examples, and warn once of gold labels that the component cannot predict, and of other gold
+        spans that it cannot find."""
         examples = list(examples)
         unknown: dict[str, tuple[Span, Doc]] = {}
         for example in examples:
@@ -256,14 +256,14 @@ class SpanComponent(TrainablePipe):
             others = f", like {in_short(list(unknown)[1:])}" if len(unknown) > 1 else ""
             warnings.warn(
                 f"the label {label!r} of {span.text!r} in {name_of(doc)} is not one that {self.name!r} was trained "
-                f"with{others}: what has it counts as missed. Labels: {in_short(self.labels)}.",
+                f"with{others}: spans with it count as missed. Labels: {in_short(self.labels)}.",
                 stacklevel=2,
             )
         return super().score(examples, **{**kwargs, "spans_key": self.spans_key})
 
 
 def _gives(nlp: Language, name: str, score: str) -> bool:
-    """Whether a component gives a score of entities or of spans."""
+    """Whether a component gives a certain score of entities or spans."""
     cfg = getattr(nlp.get_pipe(name), "cfg", None) or {}
     if "spans_key" in cfg:
         return score.startswith("ents_" if cfg["spans_key"] is None else f"spans_{cfg['spans_key']}_")

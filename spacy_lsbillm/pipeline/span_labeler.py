@@ -126,7 +126,7 @@ class SpanLabeler(CalibratedComponent):
         self.threshold = threshold
         self.calibrated = calibrated
         self.negatives = negatives
-        # Of gold spans that were looked at, in words; and whether too long ones were warned of in scoring.
+        # The lengths in words of examined gold spans; and whether a warning about too long ones was given in scoring.
         self._lengths: list[int] = []
         self._too_long = False
 
@@ -149,15 +149,15 @@ class SpanLabeler(CalibratedComponent):
         RAISES (SettingError): There are no labels, or an empty one; there is no span to take `max_length` from; or the
             model's `nO` is not the number of labels.
         """
-        # It was of other weights.
+        # A calibration would be of other weights.
         self._forget_calibration()
         self._lengths = []
         sample = self._collect_labels(get_examples, nlp, labels)
         if self.max_length is None:
             if not self._lengths:
                 raise SettingError(
-                    f"max_length of {self.name!r} is null, and no document of the training corpus has a span in "
-                    f"doc.spans[{self.spans_key!r}] whose length it could be. Give it a number of words, "
+                    f"max_length of {self.name!r} is null, but no document of the training corpus has a span in "
+                    f"doc.spans[{self.spans_key!r}] to determine it. Set a number of words, "
                     f"components.{self.name}.max_length."
                 )
             self.cfg["max_length"] = max(self._lengths)
@@ -228,10 +228,11 @@ class SpanLabeler(CalibratedComponent):
         return loss / max(words, 1), self.model.ops.xp.split(gradient * (docs / max(words, 1)), cuts)
 
     def _gold_of(self, examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
-        """What a batch says of the spans.
+        """The gold spans of a batch.
 
-        RETURNS (tuple[ndarray[int64], ndarray[bool]]): The first word, label and length less 1 of gold spans, a row
-            each; and whether a span is in the loss, shape (words, max_length). Words are numbered through all examples.
+        RETURNS (tuple[ndarray[int64], ndarray[bool]]): The first word, label and length minus 1 of gold spans, one row
+            each; and whether a span counts in the loss, shape (words, max_length). Words are numbered through all
+            examples.
         """
         longest, known = self.model.get_dim("nL"), {label: i for i, label in enumerate(self.labels)}
         gold: list[tuple[int, int, int]] = []
@@ -265,9 +266,9 @@ class SpanLabeler(CalibratedComponent):
         return cells, labelled | _drawn(counted & ~labelled, self.negatives, int(labelled.sum()))
 
     def _counted(self, examples: Sequence[Example]) -> tuple[int, int]:
-        """The documents of the whole batch, and the words of those that have annotation.
+        """The number of documents in the whole batch, and of words in those with annotation.
 
-        examples (Sequence[Example]): What the component was updated with.
+        examples (Sequence[Example]): The examples of the update.
         """
         batch = whole_batch()
         batch = examples if batch is None else batch
@@ -290,19 +291,19 @@ class SpanLabeler(CalibratedComponent):
     _see_scored = _see_gold
 
     def _warn_of_length(self, which: str, fate: str) -> bool:
-        """RETURNS (bool): Whether there was anything to warn of."""
+        """Warn of gold spans that are too long. RETURNS (bool): Whether there were any."""
         lengths, longest = self._lengths, self.max_length or 0
         longer = sum(length > longest for length in lengths)
         if longer:
             warnings.warn(
                 f"{longer} of the {len(lengths)} gold spans {which} have more than max_length = {longest} words of "
-                f"{self.name!r}, and {fate}: max_length = {max(lengths)} would hold all.",
+                f"{self.name!r}, and {fate}: max_length = {max(lengths)} would include all.",
                 stacklevel=3,
             )
         return longer > 0
 
     def _check_read(self, exclude: Iterable[str]) -> None:
-        """RAISES (ValueError): The settings that were read are none, or not those of the model."""
+        """Check the settings that were read. RAISES (ValueError): They are missing, or do not fit the model."""
         _check_settings(self.name, self.cfg["spans_key"], self.cfg["max_length"], self.threshold, self.negatives)
         self._check_calibration()
         model = self.model
@@ -317,7 +318,7 @@ class SpanLabeler(CalibratedComponent):
 
 
 def _check_settings(name: str, spans_key: Any, max_length: Any, threshold: Any, negatives: Any) -> None:
-    """RAISES (SettingError): One of them is not allowed."""
+    """Validate the settings. RAISES (SettingError): One of them is not allowed."""
     if not isinstance(spans_key, str) or not spans_key:
         raise SettingError(
             f"spans_key = {spans_key!r} of {name!r} is not allowed: it must be a name, for doc.spans[name]. Entities, "
@@ -338,21 +339,21 @@ def _check_settings(name: str, spans_key: Any, max_length: Any, threshold: Any, 
 
 
 def _known(word: np.ndarray, found: AlignedSpans | None, longest: int) -> np.ndarray:
-    """Whether the gold says what the spans of a document are, shape (words, max_length).
+    """Whether the gold document determines the spans of a document, shape (words, max_length).
 
-    word (ndarray[bool]): Which tokens are no white space.
+    word (ndarray[bool]): Which tokens are not white space.
     """
     n_words = int(word.sum())
     if found is None:
         return np.zeros((n_words, longest), dtype=bool)
     fits = np.concatenate([found.fits[word], np.zeros(longest, dtype=bool)])
-    # Behind the last word there is none that fits.
+    # No span continues after the last word.
     return fits[:n_words, None] & np.lib.stride_tricks.sliding_window_view(fits, longest)[:n_words]
 
 
 def _drawn(unlabelled: np.ndarray, negatives: float | None, labelled: int) -> np.ndarray:
-    """The spans without a label that are in the loss: all, or so many at random for each one with a label, in a batch
-    without any for one.
+    """The unlabelled spans that count in the loss: all, or a random sample of `negatives` per labelled span; in a batch
+    without labelled spans as many as for one.
 
     unlabelled (ndarray[bool]): Shape (words, max_length).
     """
@@ -361,7 +362,7 @@ def _drawn(unlabelled: np.ndarray, negatives: float | None, labelled: int) -> np
     others = np.flatnonzero(unlabelled)
     size = min(len(others), math.ceil(negatives * max(labelled, 1)))
     drawn = np.zeros(unlabelled.size, dtype=bool)
-    # numpy's own generator is the one that spaCy's seed is for.
+    # numpy's own generator is the one that spaCy seeds.
     drawn[np.random.choice(others, size, replace=False)] = True
     return drawn.reshape(unlabelled.shape)
 
@@ -370,7 +371,7 @@ def _cross_entropy(ops: Ops, scores: Floats3d, gold: np.ndarray, counted: np.nda
     """The sum over all labels of the spans that count, and its gradient.
 
     scores (Floats3d): Shape (words, labels, max_length).
-    gold (ndarray[int64]): Their first word, label and length less 1, a row each.
+    gold (ndarray[int64]): First word, label and length minus 1 of gold spans, one row each.
     counted (ndarray[bool]): Shape (words, max_length).
     """
     xp = ops.xp
@@ -384,7 +385,8 @@ def _cross_entropy(ops: Ops, scores: Floats3d, gold: np.ndarray, counted: np.nda
 
 
 def _logit(probability: float) -> float:
-    """The score of a probability; for 0 the least that a span can have, which is one of the document."""
+    """The score that corresponds to a probability; for 0 the lowest finite float, which each span of a document
+    reaches."""
     if probability in (0, 1):
         return math.inf if probability else float(np.finfo("f").min)
     return math.log(probability / (1 - probability))

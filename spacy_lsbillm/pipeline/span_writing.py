@@ -1,4 +1,4 @@
-"""Predicted spans with their scores, written to a document."""
+"""Writing predicted spans with their scores to a document."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ from spacy.tokens import Doc, Span, SpanGroup
 from ..tagging import Spans
 from .soft_tags import SoftTags
 
-# `ent._.ent_score`: the score of an entity, None for one that the model did not find. `doc._.ent_scores`: those of all.
+# `ent._.ent_score`: the score of an entity, None for one that the model did not find. `doc._.ent_scores`: all of them.
 SCORE = "ent_score"
 SCORES = "ent_scores"
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """The spans of some documents, whose tokens are numbered through.
+    """The predicted spans of some documents, whose tokens are numbered consecutively.
 
     first (ndarray[int64]): The number of each document's first token.
-    candidates (Spans | None): Overlapping ones too, where they are wanted.
-    soft (SoftTags | None): The most probable tags of all tokens, where they are wanted.
+    candidates (Spans | None): Candidates, which may overlap, if they are requested.
+    soft (SoftTags | None): The most probable tags of all tokens, if they are requested.
     """
 
     spans: Spans
@@ -34,11 +34,11 @@ class Predicted:
 def by_document(
     docs: Sequence[Doc], spans: Spans, first: np.ndarray, labels: Sequence[str]
 ) -> Iterator[tuple[Doc, list[Span], list[float]]]:
-    """Each document, the spans that were found in it, and their scores.
+    """Yield each document with its predicted spans and their scores.
 
-    spans (Spans): In the order of their starts.
+    spans (Spans): Sorted by start.
     first (ndarray[int64]): The number of each document's first token.
-    labels (Sequence[str]): By their numbers.
+    labels (Sequence[str]): Labels in the order of their numbers.
     """
     where = np.searchsorted(first, spans.start, side="right") - 1
     # Of documents that begin at the same token all but the last are empty.
@@ -66,18 +66,19 @@ def register_scores() -> None:
 
 
 def _score_of(span: Span) -> float | None:
-    """What is stored is of a place in the text, where a later component may have put another entity."""
+    """The score of an entity. It is stored by place in the text, where a later component may have put another
+    entity."""
     label, score = span.doc.user_data.get(_key(span), (None, None))
     return score if label == span.label_ else None
 
 
 def _set_score(span: Span, score: Any) -> None:
-    """score (float | None | list): `Doc.from_json` gives what is stored: the label and the score."""
+    """score (float | None | list): `Doc.from_json` passes what is stored: the label and the score."""
     span.doc.user_data[_key(span)] = score if isinstance(score, list) else [span.label_, score]
 
 
 def scores_of_entities(doc: Doc) -> list[float | None]:
-    """Of each in `doc.ents`; None for one without."""
+    """The scores of all entities in `doc.ents`; None for one without a score."""
     return [_score_of(ent) for ent in doc.ents]
 
 
@@ -89,17 +90,16 @@ def _set_scores_of_entities(doc: Doc, scores: list[float | None]) -> None:
 
 
 def _key(span: Span) -> Any:
-    """As spaCy keeps what belongs to a span, which `Span.as_doc`, `Doc.from_docs` and `Doc.to_json` go by. (Its own
-    types know of strings alone.)"""
+    """The key by which spaCy stores attributes of a span, which `Span.as_doc`, `Doc.from_docs` and `Doc.to_json` use.
+    (Its own types only allow strings.)"""
     return ("._.", SCORE, span.start_char, span.end_char)
 
 
 def write_entities(doc: Doc, found: list[Span], scores: list[float] | None) -> None:
-    """Write entities and their scores. Entities that are there, and tokens where there may be
-    none, stay as they are.
+    """Write entities and their scores. Existing entities, and tokens that are blocked for entities, are not changed.
 
-    found (list[Span]): In the order of the text, none overlapping another.
-    scores (list[float] | None): One of each; None: they get none.
+    found (list[Span]): In the order of the text, without overlaps.
+    scores (list[float] | None): One per entity; None: they get none.
     """
     before = doc.ents
     iob, kinds = doc.to_array(["ENT_IOB", "ENT_TYPE"]).T if doc.has_annotation("ENT_IOB") else ((), ())
@@ -114,6 +114,6 @@ def write_entities(doc: Doc, found: list[Span], scores: list[float] | None) -> N
 
 
 def write_group(doc: Doc, key: str, found: list[Span], scores: list[float] | None) -> None:
-    """Write spans to `doc.spans[key]`, in place of what is there, and their scores, if they have any, into the group's
+    """Write spans to `doc.spans[key]`, in place of existing ones, and their scores, if they have any, to the group's
     attributes."""
     doc.spans[key] = SpanGroup(doc, name=key, spans=found, attrs={} if scores is None else {"scores": scores})

@@ -1,4 +1,4 @@
-"""What tags cost in training: sums over the tokens of a batch, and their gradients with regard to scores."""
+"""Losses of tags: sums over the tokens of a batch, and their gradients with respect to scores."""
 
 from collections.abc import Sequence
 
@@ -17,11 +17,11 @@ from .tag_targets import SoftTargets
 def cross_entropy(
     ops: Ops, log_probs: Floats2d, truth: np.ndarray, loss: LossSettings, weights: np.ndarray
 ) -> tuple[float, Floats2d]:
-    """Of tokens each of which has one true tag.
+    """Cross-entropy of tokens that have one true tag each.
 
     log_probs (Floats2d): Shape (tokens, tags).
-    truth (ndarray[int]): The number of each token's tag, -1 for those that have no part in it; shape (tokens,).
-    loss (LossSettings), weights (ndarray[float32]): How it is changed for rare labels; a weight per tag.
+    truth (ndarray[int]): The number of each token's tag, -1 for those that do not count; shape (tokens,).
+    loss (LossSettings), weights (ndarray[float32]): Modifications for rare labels; one weight per tag.
     """
     xp = ops.xp
     gradient = xp.zeros_like(log_probs)
@@ -39,10 +39,10 @@ def cross_entropy(
 
 
 def soft_cross_entropy(ops: Ops, log_probs: Floats2d, soft: SoftTargets, gradient: Floats2d) -> float:
-    """Of tokens of which not one tag is known.
+    """Cross-entropy of tokens that have a distribution of tags.
 
     log_probs (Floats2d): Shape (tokens, tags).
-    gradient (Floats2d): Of all tokens; is filled.
+    gradient (Floats2d): Filled with the gradient, for all tokens.
     """
     xp = ops.xp
     rows, shares, is_open = xp.asarray(soft.rows), xp.asarray(soft.shares), xp.asarray(soft.is_open)
@@ -53,12 +53,12 @@ def soft_cross_entropy(ops: Ops, log_probs: Floats2d, soft: SoftTargets, gradien
 def likelihood(
     ops: Ops, log_probs: Floats2d, truth: np.ndarray, docs: Sequence[Doc], scheme: Scheme, transitions: np.ndarray
 ) -> tuple[float, Floats2d, Floats2d]:
-    """In a CRF, the negative logarithm of that of all that is annotated. The recursions run on the CPU.
+    """The negative log-likelihood of the annotation in a CRF. The recursions run on the CPU.
 
-    log_probs (Floats2d), truth (ndarray[int]): As of `cross_entropy`; other tokens may have any tag.
-    docs (Sequence[Doc]): Whose tokens they are. White space and documents without annotation have no part.
+    log_probs (Floats2d), truth (ndarray[int]): As in `cross_entropy`; other tokens may have any tag.
+    docs (Sequence[Doc]): The documents of the tokens. White space and documents without annotation do not count.
     transitions (ndarray[float32]): Shape (tags + 1, tags + 1).
-    RETURNS (tuple[float, Floats2d, Floats2d]): Also the gradient with regard to the transitions.
+    RETURNS (tuple[float, Floats2d, Floats2d]): The loss, and its gradients with respect to scores and transitions.
     """
     parts = np.split(truth, np.cumsum([len(doc) for doc in docs])[:-1])
     word = [is_word(doc) & bool((part != MISSING).any()) for doc, part in zip(docs, parts, strict=True)]

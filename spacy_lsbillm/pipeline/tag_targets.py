@@ -1,4 +1,4 @@
-"""What is known of the tags of a batch: tags, and shares where a token may have one of several."""
+"""The targets for the tags of a batch: single tags, and distributions where a token may have one of several."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from ..tagging import Scheme
 from ..tagging.scheme import MISSING
 from .soft_tags import SoftTags
 
-# A teacher for whom all that the annotation leaves open is less probable than this in sum says nothing of a token.
+# If the tags that the annotation leaves open are less probable than this in total, a teacher's prediction is ignored.
 LEAST = 1e-6
 
 
 @dataclass(frozen=True)
 class Taught:
-    """What a teacher says of the tags of all tokens of a batch.
+    """What a teacher predicts for all tokens of a batch.
 
     shares (ndarray[float32]): The probability of each tag; 0 for tags that it does not know; shape (tokens, tags).
     knows (ndarray[bool]): The labels that it knows, shape (labels,).
@@ -27,11 +27,11 @@ class Taught:
 
 @dataclass(frozen=True)
 class SoftTargets:
-    """Tokens of which not one tag is known, as `layers.soft_loss` takes them.
+    """Tokens without a single known tag, as input of `layers.soft_loss`.
 
-    rows (ndarray[int64]): Which tokens of the batch.
-    shares (ndarray[float32]): Shape (rows, tags).
-    is_open (ndarray[bool]): Shape (rows, tags).
+    rows (ndarray[int64]): The tokens' numbers in the batch.
+    shares (ndarray[float32]): The target distributions, shape (rows, tags).
+    is_open (ndarray[bool]): The tags that the annotation leaves open, shape (rows, tags).
     """
 
     rows: np.ndarray
@@ -40,14 +40,14 @@ class SoftTargets:
 
 
 def soft_targets(rows: np.ndarray, unknown: np.ndarray, scheme: Scheme, taught: Taught | None) -> SoftTargets:
-    """A token that is in no gold span has the tag O or one of a label that its document was not annotated for. A
-    teacher says how probable each of these is; O from a teacher is O or a label that neither of the two knows.
+    """The targets of tokens outside of gold spans, whose tag is O or one of a label for which their document was not
+    annotated. A teacher says how probable each of these is; its O is O or a label that neither of the two knows.
 
-    rows (ndarray[int64]): Tokens of the batch.
-    unknown (ndarray[bool]): The labels that each may have for all that its annotation says, shape (rows, labels).
-    taught (Taught | None): None: they are open, all of them.
+    rows (ndarray[int64]): Numbers of tokens in the batch.
+    unknown (ndarray[bool]): The labels that each may have according to its annotation, shape (rows, labels).
+    taught (Taught | None): None: all of these tags are open.
     """
-    # Tags are numbered kind by kind, and O first.
+    # Tags are numbered by kind, with O first.
     outside = np.ones((len(rows), 1), dtype=bool)
     possible = np.concatenate([outside, *[unknown] * len(scheme.kinds)], axis=1)
     if taught is None:
@@ -61,19 +61,19 @@ def soft_targets(rows: np.ndarray, unknown: np.ndarray, scheme: Scheme, taught: 
 
 
 def free_of_gold(truth: np.ndarray, unknown: np.ndarray) -> np.ndarray:
-    """The tokens that are in no gold span and of which something is not known.
+    """The tokens outside of gold spans for which some label is not annotated.
 
     truth (ndarray[int]): The number of each token's tag, shape (tokens,).
-    unknown (ndarray[bool]): Shape (tokens, labels).
+    unknown (ndarray[bool]): The labels that are not annotated, shape (tokens, labels).
     RETURNS (ndarray[bool]): Shape (tokens,).
     """
     return (truth == MISSING) | ((truth == 0) & unknown.any(axis=1))
 
 
 def told_targets(told: Sequence[tuple[int, SoftTags]]) -> SoftTargets:
-    """What another head has told of documents, as the whole truth.
+    """Targets from tag probabilities that another head has written to documents.
 
-    told (Sequence[tuple[int, SoftTags]]): Each with the number of its first token in the batch; one at least.
+    told (Sequence[tuple[int, SoftTags]]): Each with the number of its first token in the batch; at least one.
     """
     rows = np.concatenate([first + np.flatnonzero(tags.counts) for first, tags in told])
     shares = np.concatenate([tags.shares() for _, tags in told])

@@ -1,6 +1,6 @@
-"""A trained pipeline as the teacher of one that goes on learning from it: what it says stands where there is no gold.
+"""A trained pipeline as the teacher of one that is trained further: its predictions replace missing annotation.
 
-Learning without Forgetting (Li and Hoiem, arXiv 1606.09282), for tags and classes of which annotation says nothing.
+Learning without Forgetting (Li and Hoiem, arXiv 1606.09282), for tags and classes without annotation.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,8 +20,8 @@ from .sequence_labeler import SequenceLabeler
 
 
 class Teacher:
-    """A pipeline that is not trained. Its transformers see each batch once, however many components learn from it; with
-    the base of the pipeline that learns, it shares the weights of it.
+    """A pipeline that only predicts. Its transformers process each batch once, however many components learn from it.
+    If its base is that of the learning pipeline, both share the weights.
 
     nlp (Language): The pipeline.
     """
@@ -32,7 +32,7 @@ class Teacher:
         self._seen: list[Doc] = []
 
     def see(self, docs: Sequence[Doc]) -> list[Doc]:
-        """Documents for its components, with the tokens of those of a batch."""
+        """Copies of a batch's documents, with their tokens, that the teacher's transformers have processed."""
         docs = list(docs)
         if len(docs) != len(self._docs) or any(one is not other for one, other in zip(docs, self._docs, strict=True)):
             seen = [self._copy(doc) for doc in docs]
@@ -43,7 +43,7 @@ class Teacher:
         return self._seen
 
     def _copy(self, doc: Doc) -> Doc:
-        """The tokens, and where sentences begin, as a transformer may see them one by one."""
+        """The tokens of a document, with sentence starts, as a transformer may process sentences separately."""
         starts = [bool(token.is_sent_start) for token in doc] if doc.has_annotation("SENT_START") else None
         return Doc(
             self.nlp.vocab,
@@ -53,7 +53,7 @@ class Teacher:
         )
 
     def teach(self, nlp: Language, name: str) -> None:
-        """Have a component learn from that of the same name.
+        """Let a component learn from the teacher's component of the same name.
 
         nlp (Language): The pipeline that learns.
         name (str): A `sequence_labeler`, or a `textcat` or `textcat_multilabel` with `PooledTextCat`.
@@ -65,8 +65,8 @@ class Teacher:
         elif _is_classifier(learner) and _is_classifier(teacher):
             if learner.model.attrs["multi_label"] != teacher.model.attrs["multi_label"]:
                 raise SettingError(
-                    f"the classes of {name!r} exclude each other in one of the pipeline and its teacher, and not in "
-                    f"the other: take the pipeline that {name!r} came from as the teacher."
+                    f"the classes of {name!r} are exclusive in one of the pipeline and its teacher, but not in "
+                    f"the other: use the pipeline that {name!r} came from as the teacher."
                 )
             check_taught(name, "classes", learner.labels, teacher.labels)
             columns = [learner.labels.index(label) for label in teacher.labels]
@@ -97,13 +97,13 @@ def _component(nlp: Language, name: str, whose: str):  # type: ignore[no-untyped
 def create_new_labels_v1(
     labels: Mapping[str, Sequence[str]] | None = None, teacher: str | Path | None = None
 ) -> Callable[[Language], Language]:
-    """For `[initialize.after_init]`: components that are sourced from a trained pipeline get more labels, and keep
-    what they know.
+    """Create a callback for `[initialize.after_init]` that adds labels to components that are sourced from a trained
+    pipeline, while they keep what they know.
 
-    labels (Mapping): New labels by component; those that it has already are passed over.
-    teacher (str | Path | None): A trained pipeline, that from which the components are sourced as a rule: where there
-        is no gold, the components that `labels` names learn what it says. None: none.
-    RAISES (SettingError): No component is named, or its labels are no list.
+    labels (Mapping): New labels by component; those that it has already are skipped.
+    teacher (str | Path | None): A trained pipeline, usually the one from which the components are sourced: where there
+        is no gold annotation, the components in `labels` learn its predictions. None: no teacher.
+    RAISES (SettingError): No component is named, or its labels are not a list.
     """
     labels = labels or {}
     if not labels:
@@ -122,14 +122,14 @@ def create_new_labels_v1(
 def add_labels(
     nlp: Language, labels: Mapping[str, Sequence[str]], teacher: str | Path | Language | None = None
 ) -> Language:
-    """Give components of a trained pipeline more labels. What they know of the others stays as it is, until they are
-    trained; then a teacher keeps it.
+    """Add labels to components of a trained pipeline. What they know about the others does not change until they are
+    trained; then a teacher preserves it.
 
-    nlp (Language): Is changed.
-    labels (Mapping[str, Sequence[str]]): By component; those that it has already are passed over.
-    teacher (str | Path | Language | None): A trained pipeline that is not the same object, see `Teacher`; None: none.
+    nlp (Language): The pipeline, which is changed.
+    labels (Mapping[str, Sequence[str]]): New labels by component; those that it has already are skipped.
+    teacher (str | Path | Language | None): A trained pipeline other than `nlp` itself, see `Teacher`; None: no teacher.
     RETURNS (Language): The same pipeline.
-    RAISES (SettingError): A component is not there, cannot grow, or has another kind of teacher.
+    RAISES (SettingError): A component is missing, cannot grow, or does not fit its teacher.
     """
     for name, found in labels.items():
         pipe = _component(nlp, name, "pipeline")
@@ -140,7 +140,7 @@ def add_labels(
             pipe.add_label(label)
         model = nlp._pipe_configs.get(name, {}).get("model", {})
         if len(pipe.labels) > before and model.get("nO") is not None:
-            # The size that the config has asked for is no longer that of the model, which would not be loaded again.
+            # The configured size is no longer that of the model, which could not be loaded with it.
             model["nO"] = None
     if teacher is None:
         return nlp
@@ -153,7 +153,7 @@ def add_labels(
 
 
 def _loaded(path: str | Path, names: Mapping[str, Sequence[str]]) -> Language:
-    """A pipeline with the components that teach and the transformers alone."""
+    """Load a pipeline with only the components that teach and the transformers."""
     try:
         found = spacy.load(path)
     except OSError as error:

@@ -1,7 +1,7 @@
-"""The batch that several processes share, for losses that count over all of it.
+"""The batch that several processes share, for losses that depend on all of it.
 
-Gradients of the processes are added up. A component whose gradient is a sum over documents or tokens needs nothing
-more; one that divides by a number of them must divide by the whole batch's.
+Gradients of the processes are summed. For a component whose gradient is a sum over documents or tokens this is
+sufficient; one that divides by their number must use the number in the whole batch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ _whole: ContextVar[Sequence[Example] | None] = ContextVar("whole batch", default
 
 @contextmanager
 def share_of(batch: Sequence[Example]) -> Iterator[None]:
-    """Within it, what components are updated with is a share of a batch."""
+    """Context in which components are updated with a share of a batch."""
     token = _whole.set(batch)
     try:
         yield
@@ -24,5 +24,5 @@ def share_of(batch: Sequence[Example]) -> Iterator[None]:
 
 
 def whole_batch() -> Sequence[Example] | None:
-    """The batch of which a component gets a share; None: what it gets is all."""
+    """The batch of which a component gets a share; None: it gets the whole batch."""
     return _whole.get()

@@ -307,7 +307,9 @@ def test_a_pipeline_that_is_trained_on_is_no_longer_calibrated(stored, dev, tmp_
     # What changes no weights changes nothing else.
     nlp.update(data, sgd=False)
     assert pipe.calibration is not None and nlp.meta["calibration"]
-    with pytest.warns(UserWarning, match=r"'sequence_labeler' was calibrated, and is trained on.*Calibrate .* again"):
+    with pytest.warns(
+        UserWarning, match=r"'sequence_labeler' was calibrated and is now trained further.*Calibrate .* again"
+    ):
         nlp.update(data, sgd=Adam(0.001))
     assert pipe.calibration is None and "calibration" not in nlp.meta
     with warnings.catch_warnings():
@@ -374,7 +376,7 @@ def test_a_calibrated_span_labeler(nested, tmp_path):
     assert {span.label_ for span in doc.spans["sc"]} == {"place"}
     pipe.calibrated = False
     assert nlp(texts[0]).spans["sc"].attrs["scores"] == pytest.approx(before[0].spans["sc"].attrs["scores"], abs=1e-5)
-    with pytest.warns(UserWarning, match="'span_labeler' was calibrated, and is trained on"):
+    with pytest.warns(UserWarning, match="'span_labeler' was calibrated and is now trained further"):
         nlp.update(list(Corpus(nested / "dev.spacy")(nlp))[:2], sgd=Adam(0.001))
     assert pipe.calibration is None and "calibration" not in nlp.meta
 

@@ -315,8 +315,8 @@ def test_tokens_that_student_and_teacher_have_in_common_are_learned():
 @pytest.mark.parametrize(
     ("settings", "scheme", "error"),
     [
-        ({}, Scheme("iob2", ("x",)), "has the scheme 'biluo' and 1 labels .*taught with the scheme 'iob2'"),
-        ({}, Scheme("biluo", ("x", "y")), "and 1 labels .*taught with .* 2 labels"),
+        ({}, Scheme("iob2", ("x",)), "has the scheme 'biluo' and 1 labels .*teacher has the scheme 'iob2'"),
+        ({}, Scheme("biluo", ("x", "y")), "and 1 labels .*teacher has .* 2 labels"),
         ({"focal_gamma": 2.0}, Scheme("biluo", ("x",)), "focal_gamma and label_smoothing cannot be used"),
     ],
 )

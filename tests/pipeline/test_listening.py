@@ -216,7 +216,7 @@ def frozen(stored, base):
 
 @pytest.mark.parametrize("way", [fresh, inserted, sourced, a_stock_one, frozen])
 def test_a_listener_behind_another_transformer_is_refused(stored, make_base, way):
-    match = r"'ner' (listens to|was trained with) 'transformer', but stands behind 'other'"
+    match = r"'ner' (listens to|was trained with) 'transformer', but is behind 'other'"
     with pytest.raises(ListenerError, match=match):
         way(stored, make_base())
 

@@ -373,7 +373,7 @@ def test_labels_and_lengths_that_it_does_not_have_are_named_in_scoring(trained):
     assert len(said) == 2
     assert "the label 'new'" in said[0]
     assert "1 of the 3 gold spans that are scored have more than max_length = 8 words" in said[1]
-    assert "max_length = 10 would hold all" in said[1]
+    assert "max_length = 10 would include all" in said[1]
 
 
 def test_labels_can_be_given_before_it_is_trained(trained):
