@@ -150,7 +150,7 @@ def test_white_space_has_no_part_in_spans_scores_and_loss(make_base, scheme, spa
 @pytest.mark.parametrize("output", ["tokens", "pieces"])
 def test_a_trained_labeler_finds_the_same_however_words_are_spaced(make_base, output):
     """With each run of white space shown as a blank."""
-    nlp = build(make_base(num_hidden_layers=2), heads=(), output=output, white_space="blank")
+    nlp = build(make_base(), heads=(), output=output, white_space="blank")
     labeler(nlp)
     fit(nlp, corpus(nlp), steps=40)
     expected = [taken(doc, None) for doc in nlp.pipe(TEXTS)]
