@@ -44,7 +44,7 @@ NOT_RUN = {
     ("docs/ten-steps.md", "E    #       LOSS"): "a quarter of an hour of training",
     ("docs/ten-steps.md", "NER P"): "needs that training",
     ("docs/ten-steps.md", "[('two', 'party_size_number'"): "needs that training",
-    ("docs/training.md", "\N{INFORMATION SOURCE} Going on after step"): "needs a stopped training",
+    ("docs/training.md", "\N{INFORMATION SOURCE} Continuing after step"): "needs a stopped training",
 }
 # The shape of SmolLM2-135M, of which nothing but its config is needed here.
 SMOLLM2 = {

@@ -279,7 +279,7 @@ def test_the_experiment_on_masks(make_base, data, tmp_path, monkeypatch, capsys)
     # Once more: nothing is trained or scored again.
     monkeypatch.setattr("spacy_lsbillm.search.experiment.run_training", None)
     monkeypatch.setattr("spacy_lsbillm.search.shared.run_training", None)
-    monkeypatch.setattr("benchmarks.masks.experiment.on_test", None)
+    monkeypatch.setattr("benchmarks.masks.experiment.scores_on_test", None)
     run_masks(monkeypatch, data, tmp_path, make_base())
     assert read_result(path) == found
     capsys.readouterr()

@@ -115,7 +115,10 @@ def test_benchmark_accuracy_is_evaluate(pipeline, corpus, tmp_path):
     run("benchmark", "accuracy", pipeline, corpus, "--output", tmp_path / "one.json")
     run("evaluate", pipeline, corpus, "--output", tmp_path / "two.json")
     one, two = (json.loads((tmp_path / name).read_text()) for name in ("one.json", "two.json"))
-    assert {**one, "speed": 0} == {**two, "speed": 0}
+    assert one.keys() == two.keys()
+    # Whether an adapter is folded depends on what else uses the base at the moment, and with it the last digits.
+    assert one["cats_ece"] == pytest.approx(two["cats_ece"], abs=1e-5)
+    assert {**one, "speed": 0, "cats_ece": 0} == {**two, "speed": 0, "cats_ece": 0}
 
 
 def test_the_same_seed_gives_the_same_pipeline(config, tmp_path):
@@ -188,14 +191,14 @@ def test_train_a_new_head_on_a_frozen_sourced_transformer(config, pipeline, tmp_
 
 def test_package(pipeline, tmp_path, monkeypatch):
     run("package", pipeline, tmp_path, "--name", "requests", "--version", "1.2.3", "--build", "none")
-    folder = tmp_path / "en_requests-1.2.3"
+    folder = tmp_path / "xx_requests-1.2.3"
     requirements = json.loads((folder / "meta.json").read_text(encoding="utf8"))["requirements"]
     assert [name for name in requirements if name.startswith("spacy-lsbillm>=")]
     assert [name for name in requirements if name.startswith("spacy-transformers>=")]
     # As setup.py does when a wheel is built, which would need a network here.
-    shutil.copy(folder / "meta.json", folder / "en_requests")
+    shutil.copy(folder / "meta.json", folder / "xx_requests")
     monkeypatch.syspath_prepend(folder)
-    nlp = importlib.import_module("en_requests").load()
+    nlp = importlib.import_module("xx_requests").load()
     assert same(vectors(nlp), vectors(spacy.load(pipeline)))
 
 

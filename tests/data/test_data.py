@@ -312,8 +312,8 @@ def test_what_does_not_fit_is_named(nlp, content, message):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"choices": ["one"]}, "not a list of 2 to 26 non-empty choices.*Which is wet"),
-        ({"choices": ["a", ""]}, "not a list of 2 to 26 non-empty choices"),
+        ({"choices": ["one"]}, "not a list of 2 to 26 choices, each with something in it.*Which is wet"),
+        ({"choices": ["a", ""]}, "not a list of 2 to 26 choices, each with something in it"),
         ({"answer": 3}, "the answer 3 is none of the 3 choices"),
         ({"question": ""}, "does not have 'question'"),
         ({"answer": "B"}, "'answer' is 'B'; it must be a whole number"),

@@ -40,7 +40,7 @@ TINY = {
         "micro_batch": 4,
         "learn_rate": 0.01,
         "warmup_steps": 5,
-        "checkpoint_every": 10,
+        "checkpoint_every": 5,
         "precision": "float32",
     },
 }
