@@ -16,6 +16,8 @@ and its held-out text) and of as many pieces each, 2 % of what it was trained wi
         --rate 0.001
     python -m spacy lsbillm adapt assets/base TEXT benchmarks/work/adapted/causal --valid VALID --tokens 500000 \\
         --rate 0.001 --objective causal
+
+Those of another base are made from it in the same way, in benchmarks/work/adapted/NAME, where NAME is its folder's.
 """
 
 import argparse
@@ -39,7 +41,7 @@ from spacy.vocab import Vocab
 
 from .record import ROOT, circumstances
 from .store import tables
-from .tasks.arguments import add_base_argument, add_run_arguments
+from .tasks.arguments import add_base_argument, add_device_argument, add_run_arguments
 from .tasks.cell import Run
 from .tasks.models import BASE, Budget, Compared, layers_of, make_config, on_base
 from .tasks.report import cell
@@ -75,10 +77,13 @@ def ways_of(base: str, depth: int | None = None) -> dict[str, Compared]:
         ),
     }
     ways = {name: replace(way, depth=way.depth or depth) for name, way in on_base(base, ways).items()}
-    if base == BASE and depth is None:
-        # With the settings of the embedded base, which they are the size of.
-        ways["adapted_all"] = Compared("adapted to both sides, every layer unmasked", base=f"{ADAPTED}/mntp")
-        ways["continued_all"] = Compared("trained on causally, every layer unmasked", base=f"{ADAPTED}/causal")
+    adapted = ADAPTED if base == BASE else f"{ADAPTED}/{Path(base).name}"
+    # With the settings of the base that they were made from.
+    unmasked = replace(ways[ALL], base=f"{adapted}/mntp")
+    ways["adapted_all"] = replace(unmasked, words="adapted to both sides, every layer unmasked")
+    ways["continued_all"] = replace(
+        unmasked, words="trained on causally, every layer unmasked", base=f"{adapted}/causal"
+    )
     return ways
 
 
@@ -91,6 +96,7 @@ def main() -> None:
     run = commands.add_parser("run", help="train and score what has no result yet", formatter_class=shown)
     add_run_arguments(run, ROWS, examples=1000, dev=500)
     add_base_argument(run)
+    add_device_argument(run)
     add_depth_argument(run)
     run.add_argument("--ways", nargs="+", metavar="WAY", help="columns; all if they are not named")
     timed = commands.add_parser("time", help="measure predictions and updates", formatter_class=shown)
@@ -123,7 +129,7 @@ def main() -> None:
     if missing:
         raise SystemExit(f"there is no {missing[0]}: make it with the command in --help, or leave its way out.")
     limits = {"train": args.examples, "dev": args.dev, "test": args.test}
-    table = Run(data, work, results, limits, Budget(epochs=args.epochs), models=ways)
+    table = Run(data, work, results, limits, Budget(epochs=args.epochs), models=ways, device=vars(args).get("device"))
     if args.command == "run":
         table.cells([(name, way, seed) for seed, name, way in product(args.seeds, args.sets, named)])
         return

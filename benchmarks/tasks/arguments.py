@@ -32,3 +32,8 @@ def add_run_arguments(
 def add_base_argument(parser: argparse.ArgumentParser) -> None:
     """Which base the models are over."""
     parser.add_argument("--base", default=BASE, help="a folder, from the root of the repository or absolute")
+
+
+def add_device_argument(parser: argparse.ArgumentParser) -> None:
+    """Which device the base is on."""
+    parser.add_argument("--device", help="of the base, such as cuda; spaCy and the heads stay on the CPU")

@@ -40,6 +40,7 @@ class Run:
     budget (Budget): Of each training.
     with_test (bool): Score on the test set as well; not where something is chosen.
     models (Mapping): What is compared, by name.
+    device (str | None): Device of the base, as the setting of that name; None: the CPU.
     """
 
     data: Path
@@ -49,6 +50,7 @@ class Run:
     budget: Budget
     with_test: bool = True
     models: Mapping[str, Compared] = field(default_factory=lambda: ALL_MODELS)
+    device: str | None = None
 
     @property
     def store(self) -> Store:
@@ -72,7 +74,8 @@ class Run:
         table."""
         todo = [cell for cell in cells if self.store.read(cell.name) is None]
         paths = {name: self.prepared(name) for name in {cell.set_name for cell in todo}}
-        tell_price(todo, paths, self.budget, self.with_test)
+        if self.device is None:
+            tell_price(todo, paths, self.budget, self.with_test)
         for cell in tqdm(cells, unit=" cells"):
             self.cell(cell)
 
@@ -139,7 +142,9 @@ def run_cell(run: Run, cell: Cell, folder: Path) -> dict[str, Any]:
     sizes = {split: len(DocBin().from_disk(path)) for split, path in paths.items()}
     used = time.process_time()
     if model.answer is not None and model.base is not None:
-        own = run_written(model, kind, paths, run.budget, cell.seed, folder) | {"base": _unchanged(model.base)}
+        own = run_written(model, kind, paths, run.budget, cell.seed, folder, run.device) | {
+            "base": _unchanged(model.base)
+        }
     else:
         own = _run_pipeline(run, cell, paths, sizes["train"], folder)
     return {
@@ -153,7 +158,7 @@ def run_cell(run: Run, cell: Cell, folder: Path) -> dict[str, Any]:
         "tuned": vars(model.tuned),
         "library": model.library,
         **own,
-        **circumstances(),
+        **circumstances(run.device),
         # Of all threads: the price of a cell, whatever else the machine does meanwhile.
         "core_seconds": round(time.process_time() - used, 1),
     }
@@ -167,7 +172,7 @@ def _run_pipeline(run: Run, cell: Cell, paths: dict[str, Path], n_examples: int,
     """Train a pipeline, choose its best round on dev, and score that on test."""
     model, kind = cell.model, SETS[cell.set_name].kind
     corpora = {split: str(paths[split]) for split in ("train", "dev")}
-    config = make_config(model, kind, corpora, n_examples, run.budget, cell.seed)
+    config = make_config(model, kind, corpora, n_examples, run.budget, cell.seed, run.device)
     # thinc's own matrix products are 3 to 4 times slower than NumpyOps with numpy's, and most of what the CNN does.
     set_current_ops(NumpyOps(use_blis=False))
     training = run_training(config, folder)

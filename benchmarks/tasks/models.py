@@ -214,12 +214,19 @@ def layers_of(base: str) -> int:
 
 
 def make_config(
-    model: Compared, kind: str, paths: dict[str, str], n_examples: int, budget: Budget, seed: int
+    model: Compared,
+    kind: str,
+    paths: dict[str, str],
+    n_examples: int,
+    budget: Budget,
+    seed: int,
+    device: str | None = None,
 ) -> Config:
-    """A complete config of a run.
+    """Create the complete config of a run.
 
-    paths (dict): Of the training and the development corpus.
-    n_examples (int): In the training corpus.
+    paths (dict): The training and the development corpus, by the name of the split.
+    n_examples (int): Number of examples in the training corpus.
+    device (str | None): Device of the base, as the setting of that name; spaCy and the heads stay on the CPU.
     """
     tuned = model.tuned
     batch = budget.batch_of(n_examples)
@@ -245,6 +252,7 @@ def make_config(
             overlap=16,
             add_bos_token=tuned.add_bos_token,
         )
+        config["components"]["transformer"]["model"]["device"] = device
     if model.base is not None and model.library == STOCK:
         config = tuned_whole(config, model.base)
     training: dict[str, Any] = config["training"]
@@ -258,7 +266,8 @@ def make_config(
         "max_steps": steps,
         "eval_frequency": steps_an_epoch,
         "batcher": {"@batchers": "spacy.batch_by_sequence.v1", "size": batch, "get_length": None},
-        "score_weights": {SCORE[kind]: 1.0},
+        # spaCy adds the components' own weights to those that are set, unless they are switched off by name.
+        "score_weights": {**dict.fromkeys(training["score_weights"]), SCORE[kind]: 1.0},
     }
     # In spaCy's own default config they are not used.
     training["optimizer"]["use_averages"] = True

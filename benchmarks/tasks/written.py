@@ -31,8 +31,8 @@ from spacy_lsbillm.pipeline.class_scorers import make_textcat_scorer
 from .answers import CHOSEN, Task, labels_in
 from .models import PROMPTED, SCORE, Budget, Compared
 
-# Texts whose answers are written at once.
-BATCH = 16
+# Texts whose answers are written at once, by the kind of device; 16 on others.
+BATCHES = {"cuda": 64}
 # Development documents that choose among the rounds of a training: to write answers takes long.
 CHOSEN_ON = 100
 # A tuned model has learned what is asked.
@@ -44,12 +44,13 @@ class Writer:
 
     model (Compared): Whether it is prompted, with how many examples, or tuned.
     docs (Sequence[Doc]): The annotated training set.
+    device (str | None): Of the model; None: the CPU.
     """
 
-    def __init__(self, model: Compared, task: Task, docs: Sequence[Doc], seed: int) -> None:
+    def __init__(self, model: Compared, task: Task, docs: Sequence[Doc], seed: int, device: str | None) -> None:
         self.task, self.tuned = task, model.answer != PROMPTED
         self.tokenizer: Any = AutoTokenizer.from_pretrained(model.base)
-        self.model: Any = AutoModelForCausalLM.from_pretrained(model.base).eval()
+        self.model: Any = AutoModelForCausalLM.from_pretrained(model.base).to(device or "cpu").eval()
         # Answers follow the prompts of a batch, so that these end together.
         self.tokenizer.padding_side = "left"
         if self.tokenizer.pad_token is None:
@@ -76,12 +77,13 @@ class Writer:
         # Those of like length together, to pad little.
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         found = [""] * len(texts)
-        for begin in tqdm(range(0, len(order), BATCH), unit=" batches", desc="answers", leave=False):
-            some = order[begin : begin + BATCH]
+        size = BATCHES.get(self.model.device.type, 16)
+        for begin in tqdm(range(0, len(order), size), unit=" batches", desc="answers", leave=False):
+            some = order[begin : begin + size]
             # The chat template has its own start token.
             batch = self.tokenizer(
                 [self.prompt(texts[i]) for i in some], return_tensors="pt", padding=True, add_special_tokens=self.tuned
-            )
+            ).to(self.model.device)
             with torch.inference_mode():
                 written = self.model.generate(
                     input_ids=batch.input_ids,
@@ -121,19 +123,26 @@ def _class(doc: Doc) -> str:
 
 
 def run_written(
-    model: Compared, kind: str, paths: dict[str, Path], budget: Budget, seed: int, folder: Path
+    model: Compared,
+    kind: str,
+    paths: dict[str, Path],
+    budget: Budget,
+    seed: int,
+    folder: Path,
+    device: str | None = None,
 ) -> dict[str, Any]:
     """Prompt or tune a model and score it on the test set; the tuned one is that of its best round on dev. Nothing is
     chosen of one that is prompted.
 
     folder (Path): For the training.
+    device (str | None): Of the model; None: the CPU.
     RETURNS (dict): The result's own part, see `cell.run_cell`.
     """
     vocab = blank("en").vocab
     docs = {split: list(DocBin().from_disk(path).get_docs(vocab)) for split, path in paths.items()}
     set_seed(seed)
     task = Task(kind, labels_in(docs["train"], kind))
-    writer = Writer(model, task, docs["train"], seed)
+    writer = Writer(model, task, docs["train"], seed, device)
     metric, few = SCORE[kind], docs["dev"][:CHOSEN_ON]
     begun = time.monotonic()
     chosen: dict[str, Any] = {"dev_by_step": []}
@@ -196,7 +205,7 @@ def _tune(
         warmup_steps=max(1, int(steps * model.tuned.warmup)),
         weight_decay=0.01,
         seed=seed,
-        use_cpu=True,
+        use_cpu=writer.model.device.type == "cpu",
         dataloader_pin_memory=False,
         **options,
     )
