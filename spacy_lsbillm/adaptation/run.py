@@ -24,11 +24,13 @@ from ..backbone import (
     longest_position,
 )
 from ..backbone.adapter import check_targets, write_adapter
-from ..backbone.base import load_tokenizer, read_config, skeleton_for
+from ..backbone.base_config import read_config
 from ..backbone.families import decoder_of, layers_of
 from ..backbone.location import resolve_folder
 from ..backbone.merge import BESIDE, write_model
 from ..backbone.origin import license_of
+from ..backbone.skeleton import skeleton_for
+from ..backbone.tokenizer import load_tokenizer
 from ..backbone.unmask import unmask_layers
 from ..backbone.vocabulary import embedding_rows
 from ..errors import BaseError, SettingError, StorageError

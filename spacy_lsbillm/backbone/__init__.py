@@ -1,7 +1,8 @@
 """The backbone: PyTorch, transformers, peft and bitsandbytes, and no spaCy."""
 
 from .adapter import ADAPTER_DTYPES, LoraSettings
-from .base import BaseSettings, longest_position
+from .base import BaseSettings
+from .base_config import longest_position
 from .fingerprint import fingerprint, full_digest
 from .fold import Folded, check_fold, may_fold, room_to_fold
 from .loading import load_backbone, load_base

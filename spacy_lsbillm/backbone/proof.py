@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from .adapter import LoraSettings, add_adapter
-from .base import DTYPE_SETTING, BaseSettings, making_modules
+from .base import BaseSettings
+from .base_config import DTYPE_SETTING
 from .families import ATTENTIONS, Family, find_layers, find_norm, layers_of
 from .fold import Folded
 from .mask import MaskPlan
@@ -28,6 +29,7 @@ from .origin import Origin
 from .quiet import quiet
 from .sharing import SharedBase
 from .shrink import VOCABULARY, WINDOW_NAMES, shrunken
+from .skeleton import making_modules
 from .unmask import mask_given, unmask_layers
 
 # Differences between states below this fraction of the largest state are rounding, those above are not.

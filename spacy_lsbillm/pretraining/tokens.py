@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import PreTrainedTokenizerFast
 
-from ..backbone.base import load_tokenizer
+from ..backbone.tokenizer import load_tokenizer
 from ..errors import SettingError
 from ..files import put_in_place
 

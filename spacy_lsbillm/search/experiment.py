@@ -17,7 +17,7 @@ from spacy.util import registry, resolve_dot_names
 from thinc.api import Config
 
 from ..backbone import BaseSettings, unmasks
-from ..backbone.base import read_config
+from ..backbone.base_config import read_config
 from ..backbone.fingerprint import fingerprint
 from ..backbone.location import resolve_folder
 from ..errors import SettingError
