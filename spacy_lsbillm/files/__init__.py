@@ -4,6 +4,7 @@ from .content import content_of
 from .disk_errors import as_os_error
 from .folder import put_in_place, replaced_folder, sole_writer
 from .json_text import parse_json
+from .message import files_in, message_of, unpack
 from .plain import endless
 from .seal import SEAL, check_seal, digest, write_seal
 from .shared_work import read_or_make
@@ -18,11 +19,14 @@ __all__ = [
     "content_of",
     "digest",
     "endless",
+    "files_in",
+    "message_of",
     "parse_json",
     "put_in_place",
     "read_or_make",
     "replaced_folder",
     "sole_writer",
+    "unpack",
     "write_seal",
     "write_text",
 ]

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import srsly
 import torch
 from thinc.api import Optimizer, Shim, xp2torch
 from torch import Tensor
@@ -33,14 +32,12 @@ from ..backbone import (
 )
 from ..backbone.finite import check_states
 from ..errors import SettingError, StorageError
-from ..files import TemporaryFolder, check_seal, write_seal
+from ..files import TemporaryFolder, check_seal, files_in, message_of, unpack, write_seal
 from ..values import check_choice, is_flag, is_number, is_whole
 from .adapter_optimizer import CHOICES, AdapterOptimizer
 from .base_device import MPS, check_device, device_for
 from .optimizer_step import name_averages, step_all
 
-# msgpack allows at most 4 GiB per item.
-CHUNK_BYTES = 1 << 30
 OUTPUTS = TOKENS, PIECES = "tokens", "pieces"
 # The name under which thinc's optimizer keeps the adapter's states.
 ADAPTER, MIX = "adapter", "mix"
@@ -429,17 +426,16 @@ class BackboneShim(Shim):
             if self.loaded:
                 self.save(folder)
                 write_seal(folder)
-            files = {str(path.relative_to(folder)): _in_chunks(path) for path in folder.rglob("*") if path.is_file()}
-        return srsly.msgpack_dumps(files)
+            return message_of(folder)
 
     def from_bytes(self, data: bytes) -> "BackboneShim":
         """Load the backbone from what `to_bytes` returned. The files stay in a temporary folder for as long as the shim
         exists, since a base among them may be saved again."""
-        files = _files_in(data)
+        files = files_in(data)
         if files:
             self._unpacked = TemporaryFolder()
             root = self._unpacked.path
-            _unpack(files, root)
+            unpack(files, root)
             check_seal(root)
             self.load(root)
         return self
@@ -479,43 +475,3 @@ def vectors_of(backbone: Backbone, batch: Batch, output: str) -> Tensor:
 
 def _from_message(settings: ShimSettings, data: bytes) -> BackboneShim:
     return BackboneShim(settings).from_bytes(data)
-
-
-def _files_in(data: bytes) -> dict[str, list[bytes]]:
-    """The files in a message, by name, in chunks.
-
-    RAISES (StorageError): The message does not come from `to_bytes`.
-    """
-    try:
-        files = srsly.msgpack_loads(data)
-    except Exception as error:
-        # msgpack raises various errors of its own.
-        raise StorageError(f"the message cannot be read ({error}): transfer it again.") from error
-    named = isinstance(files, dict) and all(isinstance(name, str) for name in files)
-    if not named or not all(isinstance(x, list) and all(isinstance(y, bytes) for y in x) for x in files.values()):
-        raise StorageError("the message does not contain the files of a pipeline: transfer it again.")
-    return files
-
-
-def _unpack(files: dict[str, list[bytes]], root: Path) -> None:
-    """Write files below a folder.
-
-    RAISES (StorageError): A name leads outside of the folder, or is no valid file name.
-    """
-    for name, chunks in files.items():
-        try:
-            path = (root / name).resolve()
-            if root not in path.parents:
-                raise StorageError(f"the message names a file {name!r} outside of the pipeline: it is not trusted.")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("wb") as file:
-                file.writelines(chunks)
-        except StorageError:
-            raise
-        except (OSError, ValueError) as error:
-            raise StorageError(f"the message names a file {name!r}, which cannot be written: {error}.") from error
-
-
-def _in_chunks(path: Path) -> list[bytes]:
-    with path.open("rb") as file:
-        return list(iter(lambda: file.read(CHUNK_BYTES), b""))
