@@ -13,7 +13,9 @@ from ..backbone import longest_position
 from ..errors import SettingError
 from ..values import is_whole
 from .base_device import to_thinc
-from .shim import PIECES, BackboneShim, ShimSettings
+from .shim import BackboneShim
+from .shim_settings import ShimSettings
+from .state_pooling import PIECES
 from .tok2vec import replace_listener, replace_listener_cfg
 from .vector_batch import VectorBatch
 
