@@ -451,7 +451,7 @@ class SequenceLabeler(CalibratedComponent):
         before = self.scheme
         self.cfg["labels"].append(label)
         scheme = self.scheme
-        grow_output(self.model, _columns_in(before, scheme).tolist(), scheme.n_tags)
+        grow_output(self.model, before.numbers_in(scheme).tolist(), scheme.n_tags)
         weights = self.cfg.get("class_weights")
         if weights is not None:
             table = self.loss.class_weights
@@ -519,13 +519,6 @@ class SequenceLabeler(CalibratedComponent):
             )
 
 
-def _columns_in(scheme: Scheme, other: Scheme) -> np.ndarray:
-    """The number of each tag in another scheme of the same name that has its labels."""
-    place = np.array([other.labels.index(label) for label in scheme.labels], dtype=np.int64)
-    kinds = np.arange(len(scheme.kinds))[:, None]
-    return np.append(0, (1 + kinds * len(other.labels) + place).reshape(-1))
-
-
 def _teach(
     learner: SequenceLabeler,
     teacher: SequenceLabeler,
@@ -535,7 +528,7 @@ def _teach(
     """What a teacher predicts for documents, in the tags of the learner."""
     found = teacher.tag_probabilities(see(docs))
     shares = np.zeros((len(found), learner.scheme.n_tags), dtype=np.float32)
-    shares[:, _columns_in(teacher.scheme, learner.scheme)] = found
+    shares[:, teacher.scheme.numbers_in(learner.scheme)] = found
     return Taught(shares, np.isin(learner.labels, teacher.labels))
 
 

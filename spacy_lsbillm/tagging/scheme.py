@@ -99,6 +99,12 @@ class Scheme:
                 numbers.append(MISSING if label is None else 1 + as_kind[tag[0]] * n_labels + label)
         return numbers
 
+    def numbers_in(self, other: "Scheme") -> np.ndarray:
+        """The number of each tag in another scheme of the same name that has its labels; shape (tags,)."""
+        place = np.array([other.labels.index(label) for label in self.labels], dtype=np.int64)
+        kinds = np.arange(len(self.kinds))[:, None]
+        return np.append(0, (1 + kinds * len(other.labels) + place).reshape(-1))
+
     def spans(
         self,
         tags: np.ndarray,
