@@ -3,7 +3,6 @@
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -48,6 +47,7 @@ from .soft_tags import SoftTags, is_told, most_probable, soft_tags_of, write_sof
 from .span_scorers import sequence_labeler_score
 from .span_writing import SCORES, Predicted, by_document, write_entities, write_group
 from .tag_losses import cross_entropy, likelihood, soft_cross_entropy
+from .tag_scores import WordScores, log_softmax
 from .tag_targets import SoftTargets, Taught, free_of_gold, soft_targets, told_targets
 from .whole_batch import whole_batch
 
@@ -250,11 +250,9 @@ class SequenceLabeler(CalibratedComponent):
             nothing = np.zeros(0, dtype=np.int64)
             empty = Spans(nothing, nothing, nothing, nothing.astype("f"))
             return Predicted(empty, first, None if least is None else empty)
-        word = [is_word(doc) for doc in docs]
-        words = np.flatnonzero(np.concatenate(word))
-        log_probs = self.model.ops.to_numpy(_log_softmax(self.model, self.model.predict(docs)))[words]
-        scheme, lengths = self.scheme, np.array([found.sum() for found in word])
-        transitions = self.transitions
+        words = self._scores_of_words(docs)
+        log_probs, lengths = words.log_probs, words.lengths
+        scheme, transitions = self.scheme, self.transitions
         tags = best_tags(log_probs, lengths, scheme, transitions)
         if self.scores:
             spans = around_spans(log_probs, lengths, scheme, transitions=transitions).spans(tags, log_probs, scheme)
@@ -264,8 +262,12 @@ class SequenceLabeler(CalibratedComponent):
         soft = None
         if self.top_tags:
             marginals = tag_marginals(log_probs, lengths, scheme, transitions)
-            soft = most_probable(marginals, self.top_tags, scheme, words, sum(map(len, word)))
-        return Predicted(_on(words, spans), first, None if found is None else _on(words, found), soft)
+            soft = most_probable(marginals, self.top_tags, scheme, words.places, sum(map(len, docs)))
+        return Predicted(words.on_tokens(spans), first, None if found is None else words.on_tokens(found), soft)
+
+    def _scores_of_words(self, docs: Sequence[Doc]) -> WordScores:
+        ops = self.model.ops
+        return WordScores.of(docs, ops.to_numpy(log_softmax(ops, self.model.predict(docs))))
 
     def set_annotations(self, docs: Sequence[Doc], predicted: Predicted) -> None:
         """Write the predicted spans to documents. Existing entities are kept, and spans that overlap them are left
@@ -289,11 +291,8 @@ class SequenceLabeler(CalibratedComponent):
         docs = list(docs)
         found = np.zeros((sum(map(len, docs)), self.scheme.n_tags), dtype=np.float32)
         if len(found):
-            word = [is_word(doc) for doc in docs]
-            words = np.flatnonzero(np.concatenate(word))
-            log_probs = self.model.ops.to_numpy(_log_softmax(self.model, self.model.predict(docs)))[words]
-            lengths = np.array([one.sum() for one in word])
-            found[words] = tag_marginals(log_probs, lengths, self.scheme, self.transitions)
+            words = self._scores_of_words(docs)
+            found[words.places] = tag_marginals(words.log_probs, words.lengths, self.scheme, self.transitions)
         return found
 
     def get_loss(self, examples: Iterable[Example], scores: list[Floats2d]) -> tuple[float, list[Floats2d]]:
@@ -325,7 +324,7 @@ class SequenceLabeler(CalibratedComponent):
         learned = int((hard | free).sum()) + sum(tags.known for _, tags in told)
         docs, tokens = self._counted(examples, learned)
         ops = self.model.ops
-        log_probs = _log_softmax(self.model, scores)
+        log_probs = log_softmax(ops, scores)
         transitions = self.transitions
         of_transitions: list[Floats2d] = []
         if transitions is None:
@@ -530,19 +529,3 @@ def _teach(
     shares = np.zeros((len(found), learner.scheme.n_tags), dtype=np.float32)
     shares[:, teacher.scheme.numbers_in(learner.scheme)] = found
     return Taught(shares, np.isin(learner.labels, teacher.labels))
-
-
-def _log_softmax(model: Model, scores: list[Floats2d]) -> Floats2d:
-    """The log-softmax of the scores of all documents, as one array."""
-    xp = model.ops.xp
-    joined = xp.concatenate(scores)
-    joined = joined - joined.max(axis=1, keepdims=True)
-    return joined - xp.log(xp.exp(joined).sum(axis=1, keepdims=True))
-
-
-def _on(words: np.ndarray, spans: Spans) -> Spans:
-    """Convert spans of words to spans of tokens.
-
-    words (ndarray[int64]): The token number of each word.
-    """
-    return replace(spans, start=words[spans.start], end=words[spans.end - 1] + 1)
