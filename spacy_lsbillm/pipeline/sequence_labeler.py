@@ -14,7 +14,6 @@ from spacy.vocab import Vocab
 from thinc.api import Config, Model
 from thinc.types import Floats2d
 
-from ..alignment import is_word
 from ..errors import SettingError
 from ..layers import (
     CROSS_ENTROPY,
@@ -36,19 +35,18 @@ from ..tagging.scheme import MISSING, OUTSIDE, check_scheme
 from .calibrated import CalibratedComponent
 from .gold_spans import (
     check_overlap,
-    gold_tags,
     name_of,
     named,
     overlapping,
 )
-from .label_sets import annotated_in, annotated_labels
 from .labeler_settings import LEARNED, check_confidence, check_taught, check_transitions
-from .soft_tags import SoftTags, is_told, most_probable, soft_tags_of, write_soft_tags
+from .soft_tags import is_told, most_probable, write_soft_tags
 from .span_scorers import sequence_labeler_score
 from .span_writing import SCORES, Predicted, by_document, write_entities, write_group
+from .tag_annotation import TagAnnotation, annotation_of, possible_labels
 from .tag_losses import cross_entropy, likelihood, soft_cross_entropy
 from .tag_scores import WordScores, log_softmax
-from .tag_targets import SoftTargets, Taught, free_of_gold, soft_targets, told_targets
+from .tag_targets import SoftTargets, Taught, soft_targets, told_targets
 from .whole_batch import whole_batch
 
 DEFAULT_CONFIG = Config().from_str(
@@ -317,108 +315,59 @@ class SequenceLabeler(CalibratedComponent):
         """
         examples = list(examples)
         validate_examples(examples, "SequenceLabeler.get_loss")
-        truth, left_out = self._truth(examples)
-        free = self._free(examples, truth) & ~left_out
-        hard = (truth != MISSING) & ~free
-        told = self._told(examples)
-        learned = int((hard | free).sum()) + sum(tags.known for _, tags in told)
-        docs, tokens = self._counted(examples, learned)
+        found = self._annotation(examples)
+        some_free = bool(found.free.any())
+        docs, tokens = self._counted(examples, found.learned)
         ops = self.model.ops
         log_probs = log_softmax(ops, scores)
         transitions = self.transitions
         of_transitions: list[Floats2d] = []
         if transitions is None:
-            one = np.where(hard, truth, MISSING)
+            one = np.where(found.hard, found.truth, MISSING)
             loss, gradient = cross_entropy(ops, log_probs, one, self.loss, self._weights_of_tags())
-            if free.any():
-                soft = self._soft_targets(examples, np.flatnonzero(free), truth)
-                loss += soft_cross_entropy(ops, log_probs, soft, gradient)
-            if told:
-                loss += soft_cross_entropy(ops, log_probs, told_targets(told), gradient)
+            if some_free:
+                loss += soft_cross_entropy(ops, log_probs, self._soft_targets(examples, found), gradient)
+            if found.told:
+                loss += soft_cross_entropy(ops, log_probs, told_targets(found.told), gradient)
         else:
-            if free.any() or told:
-                how = "was annotated only for some of its labels" if free.any() else "another pipeline has labelled"
+            if some_free or found.told:
+                how = "was annotated only for some of its labels" if some_free else "another pipeline has labelled"
                 raise SettingError(
                     f"{self.name!r} is a CRF (transitions = {LEARNED!r}), which does not learn from what {how}. Set "
                     f"transitions to null."
                 )
             predicted = [example.predicted for example in examples]
-            loss, gradient, summed = likelihood(ops, log_probs, truth, predicted, self.scheme, transitions)
+            loss, gradient, summed = likelihood(ops, log_probs, found.truth, predicted, self.scheme, transitions)
             of_transitions = [summed * np.float32(docs / max(tokens, 1))]
         gradient *= docs / max(tokens, 1)
         ends = np.cumsum([len(rows) for rows in scores])[:-1]
         return loss / max(tokens, 1), [*ops.xp.split(gradient, ends.tolist()), *of_transitions]
 
-    def _truth(self, examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
-        """The number of each token's gold tag, or -1 if there is none or its label is unknown, which gives a warning
-        once.
+    def _annotation(self, examples: Sequence[Example]) -> TagAnnotation:
+        """The annotation of a batch. Warns once of each unknown label and of white space in gold spans.
 
-        RETURNS (tuple[ndarray[int64], ndarray[bool]]): Also whether tokens are in a gold span with an unknown label;
-            both of shape (tokens,).
+        RAISES (SettingError): A document carries probabilities of tags that this component cannot learn from.
         """
-        known = {label: i for i, label in enumerate(self.labels)}
-        scheme = self.scheme
-        numbers: list[int] = []
-        left_out: list[bool] = []
-        new: dict[str, Example] = {}
         for example in examples:
-            if is_told(example, self.spans_key):
-                numbers += [MISSING] * len(example.predicted)
-                left_out += [False] * len(example.predicted)
-                continue
-            self._warn_of_white_space(example.reference)
-            tags = gold_tags(example, self.spans_key, self.name)
-            found = scheme.numbers(tags, known)
-            some_left_out = found.count(MISSING) > tags.count(None)
-            if some_left_out:
-                for label in sorted({tag[2:] for tag in tags if tag is not None and tag != OUTSIDE}):
-                    if label not in known and label not in self._left_out:
-                        new.setdefault(label, example)
-            numbers += found
-            if some_left_out:
-                left_out += [number == MISSING and tag is not None for number, tag in zip(found, tags, strict=True)]
-            else:
-                left_out += [False] * len(found)
+            if not is_told(example, self.spans_key):
+                self._warn_of_white_space(example.reference)
+        found = annotation_of(examples, self.scheme, self.spans_key, self.name, self._teacher is not None)
+        new = {label: example for label, example in found.unknown.items() if label not in self._left_out}
         if new:
             self._warn_of_left_out(new)
-        return np.array(numbers, dtype=np.int64), np.array(left_out, dtype=bool)
-
-    def _possible(self, examples: Sequence[Example], truth: np.ndarray) -> np.ndarray:
-        """The labels that each token may have according to its annotation, shape (tokens, labels)."""
-        unknown = ~annotated_in((example.reference for example in examples), self.labels)
-        of_tokens = np.repeat(unknown, [len(example.predicted) for example in examples], axis=0)
-        return of_tokens | (truth == MISSING)[:, None]
-
-    def _free(self, examples: Sequence[Example], truth: np.ndarray) -> np.ndarray:
-        """The tokens outside of gold spans with incomplete annotation that still count in the loss; shape (tokens,)."""
-        if self._teacher is None and all(annotated_labels(example.reference) is None for example in examples):
-            return np.zeros(len(truth), dtype=bool)
-        free = free_of_gold(truth, self._possible(examples, truth))
-        lengths = [len(example.predicted) for example in examples]
-        free &= ~np.repeat([is_told(example, self.spans_key) for example in examples], lengths)
-        if self._teacher is None:
-            return free & (truth != MISSING)
-        return free & np.concatenate([is_word(example.predicted) for example in examples])
-
-    def _told(self, examples: Sequence[Example]) -> list[tuple[int, SoftTags]]:
-        """The tag probabilities that another head wrote to documents, each with the number of its first token in the
-        batch."""
-        found, first = [], 0
-        for example in examples:
-            tags = soft_tags_of(example, self.spans_key, self.scheme, self.name)
-            if tags is not None:
-                found.append((first, tags))
-            first += len(example.predicted)
-        if found and not self.loss.plain:
+        if found.told and not self.loss.plain:
             raise SettingError(
                 f"class_weights, focal_gamma and label_smoothing cannot be used when {self.name!r} learns from "
                 f"probabilities of tags. Leave them out."
             )
         return found
 
-    def _soft_targets(self, examples: Sequence[Example], rows: np.ndarray, truth: np.ndarray) -> SoftTargets:
+    def _soft_targets(self, examples: Sequence[Example], found: TagAnnotation) -> SoftTargets:
+        """The targets of tokens that annotation leaves open."""
+        rows = np.flatnonzero(found.free)
         taught = None if self._teacher is None else self._teacher([example.predicted for example in examples])
-        return soft_targets(rows, self._possible(examples, truth)[rows], self.scheme, taught)
+        possible = possible_labels(examples, found.truth, self.labels)
+        return soft_targets(rows, possible[rows], self.scheme, taught)
 
     def learn_from(self, teacher: "SequenceLabeler", see: Callable[[Sequence[Doc]], Sequence[Doc]]) -> None:
         """Learn from a trained labeler where there is no gold annotation: in documents and tokens without annotation,
@@ -484,9 +433,7 @@ class SequenceLabeler(CalibratedComponent):
         batch = whole_batch()
         if batch is None:
             return len(examples), tokens
-        truth, left_out = self._truth(batch)
-        learned = int(((truth != MISSING) | (self._free(batch, truth) & ~left_out)).sum())
-        return len(batch), learned + sum(tags.known for _, tags in self._told(batch))
+        return len(batch), self._annotation(batch).learned
 
     def _check_read(self, exclude: Iterable[str]) -> None:
         """Check the settings that were read. RAISES (ValueError): They are missing, or do not fit the model."""
