@@ -31,7 +31,7 @@ from ..tagging import (
     candidates,
     tag_marginals,
 )
-from ..tagging.scheme import MISSING, OUTSIDE, check_scheme
+from ..tagging.scheme import MISSING, check_scheme
 from .calibrated import CalibratedComponent
 from .gold_spans import (
     check_overlap,
@@ -39,6 +39,7 @@ from .gold_spans import (
     named,
     overlapping,
 )
+from .label_weights import add_weight, label_weights, tag_weights
 from .labeler_settings import LEARNED, check_confidence, check_taught, check_transitions
 from .soft_tags import is_told, most_probable, write_soft_tags
 from .span_scorers import sequence_labeler_score
@@ -216,10 +217,7 @@ class SequenceLabeler(CalibratedComponent):
         self._counts.clear()
         sample = self._collect_labels(get_examples, nlp, labels)
         if self.loss.class_weights is not None:
-            counts = [self._counts[label] for label in self.labels]
-            self.cfg["class_weights"] = self.loss.weights(
-                self._classes, [*counts, *self._outside(counts)], repr(self.name)
-            )
+            self.cfg["class_weights"] = label_weights(self.loss, self.labels, self._counts, self.name)
         output, n_tags = self.model.get_ref("output_layer"), self.scheme.n_tags
         if output.has_dim("nO") and output.get_dim("nO") != n_tags:
             raise SettingError(
@@ -324,7 +322,8 @@ class SequenceLabeler(CalibratedComponent):
         of_transitions: list[Floats2d] = []
         if transitions is None:
             one = np.where(found.hard, found.truth, MISSING)
-            loss, gradient = cross_entropy(ops, log_probs, one, self.loss, self._weights_of_tags())
+            weights = tag_weights(self.cfg.get("class_weights"), self.scheme)
+            loss, gradient = cross_entropy(ops, log_probs, one, self.loss, weights)
             if some_free:
                 loss += soft_cross_entropy(ops, log_probs, self._soft_targets(examples, found), gradient)
             if found.told:
@@ -402,27 +401,9 @@ class SequenceLabeler(CalibratedComponent):
         grow_output(self.model, before.numbers_in(scheme).tolist(), scheme.n_tags)
         weights = self.cfg.get("class_weights")
         if weights is not None:
-            table = self.loss.class_weights
-            # The weight of "O", if it has one, comes after those of the labels.
-            weights.insert(len(before.labels), float(table.get(label, 1.0)) if isinstance(table, dict) else 1.0)
+            add_weight(weights, self.loss, label, len(before.labels))
         # A calibration would be of other weights.
         self._forget_calibration()
-
-    @property
-    def _classes(self) -> list[str]:
-        """The classes that may have weights: the labels, and "O" for no span unless a label has that name."""
-        return [*self.labels, *([] if OUTSIDE in self.labels else [OUTSIDE])]
-
-    def _outside(self, counts: list[int]) -> list[float]:
-        """The count of "O": the average count of labels, so that "balanced" does not change its weight."""
-        return [] if OUTSIDE in self.labels else [sum(counts) / len(counts)]
-
-    def _weights_of_tags(self) -> np.ndarray:
-        """The weight of each tag, by number."""
-        weights = self.cfg.get("class_weights") or [1.0] * len(self._classes)
-        n_labels = len(self.labels)
-        outside = weights[n_labels] if len(weights) > n_labels else 1.0
-        return np.array([outside, *weights[:n_labels] * len(self.scheme.kinds)], dtype=np.float32)
 
     def _counted(self, examples: Sequence[Example], tokens: int) -> tuple[int, int]:
         """The number of documents in the whole batch, and of tokens that count in the loss.
