@@ -9,9 +9,10 @@ from .plain import endless
 from .seal import SEAL, check_seal, digest, write_seal
 from .shared_work import read_or_make
 from .temporary import TemporaryFolder
-from .text import write_text
+from .whole import PARTIAL, new_folder, replaced_file, write_text
 
 __all__ = [
+    "PARTIAL",
     "SEAL",
     "TemporaryFolder",
     "as_os_error",
@@ -21,9 +22,11 @@ __all__ = [
     "endless",
     "files_in",
     "message_of",
+    "new_folder",
     "parse_json",
     "put_in_place",
     "read_or_make",
+    "replaced_file",
     "replaced_folder",
     "sole_writer",
     "unpack",
