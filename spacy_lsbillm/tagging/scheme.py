@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import SettingError
+from ..values import check_choice
 
 # The kinds of tags with a label, in the order of their numbers.
 SCHEMES = {"iob2": "BI", "biluo": "BILU"}
@@ -171,5 +171,4 @@ def check_scheme(name: str) -> None:
 
     RAISES (SettingError): It is not one of `SCHEMES`.
     """
-    if name not in SCHEMES:
-        raise SettingError(f"scheme = {name!r} is not allowed. Use one of: {', '.join(map(repr, SCHEMES))}.")
+    check_choice("scheme", name, SCHEMES)
