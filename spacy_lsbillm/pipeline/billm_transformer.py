@@ -20,10 +20,10 @@ from spacy_transformers.pipeline_component import DOC_EXT_ATTR, Transformer
 from thinc.api import Config, Model, Optimizer
 
 from ..backbone import RECORD, MaskPlan
-from ..errors import ListenerError, SettingError
+from ..errors import ListenerError
 from ..files import check_seal, replaced_folder, write_seal
 from ..layers import backbone_shim, fit, guard, listeners_in, skip_pooling
-from ..values import is_whole
+from ..values import check_at_least
 from .listener_checks import check_kinds, check_linkers, check_pooling, check_widths, warn_of_unlabelled
 from .pending import PendingUpdate
 from .sources import name_sources, name_sources_beside
@@ -113,10 +113,7 @@ class BiLLMTransformer(Transformer):
         name: str = "transformer",
         max_batch_items: int = 4096,
     ):
-        if not (is_whole(max_batch_items) and max_batch_items >= 1):
-            raise SettingError(
-                f"max_batch_items = {max_batch_items!r} is not allowed: it must be a whole number of at least 1 piece."
-            )
+        check_at_least("max_batch_items", max_batch_items, 1, " piece")
         super().__init__(vocab, model, set_extra_annotations, name=name, max_batch_items=max_batch_items)
         self.model.attrs["max_batch_items"] = max_batch_items
         self._pending: PendingUpdate | None = None
