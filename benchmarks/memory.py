@@ -30,7 +30,7 @@ from thinc.api import Adam, require_gpu
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 import spacy_lsbillm
-from spacy_lsbillm.backbone.base import skeleton
+from spacy_lsbillm.backbone.skeleton import skeleton
 from spacy_lsbillm.backbone.tensor_files import NewTensor, write_tensors
 
 from .record import ROOT, circumstances, write_result

@@ -14,6 +14,8 @@ from typing import Any
 from filelock import FileLock
 from thinc.api import Config
 
+from spacy_lsbillm.files import write_text
+
 from .record import read_result, write_result
 
 # What the cells of a data set mostly have in common: in one file it is told once.
@@ -115,11 +117,7 @@ class OneFile(Store):
             common = shared.setdefault(found["set"], _shared(found))
             cells = [one for one in cells if one["cell"] != cell] + [{"cell": cell, **_own(found, common)}]
             lines = [{"shared": name, **blocks} for name, blocks in shared.items()] + cells
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            partial = self.path.with_name(self.path.name + ".partial")
-            text = "\n".join(json.dumps(one, ensure_ascii=False) for one in lines)
-            partial.write_text(text + "\n", encoding="utf8")
-            partial.replace(self.path)
+            write_text(self.path, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in lines))
 
     def lock(self, cell: str) -> FileLock:
         return self._locked(cell, blocking=False)

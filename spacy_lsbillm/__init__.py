@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 __all__ = ["__version__", "save"]
 
 # peft imports bitsandbytes for any adapter, which asks, on CPUs with AVX512-BF16, for a package with a kernel that is
-# not used here, see `backbone.base`.
+# not used here, see `backbone.weights`.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 

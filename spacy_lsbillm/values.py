@@ -19,8 +19,24 @@ def check_choice(setting: str, value: object, allowed: Iterable[object], also: s
     choices = tuple(allowed)
     if value in choices:
         return
-    said, shown = (f"{setting} {value}", str) if setting.startswith("--") else (f"{setting} = {value!r}", repr)
-    raise SettingError(f"{said} is not allowed. Use one of: {', '.join(map(shown, choices))}{also}.")
+    shown = ", ".join(map(str if setting.startswith("--") else repr, choices))
+    raise SettingError(f"{_said(setting, value)} is not allowed. Use one of: {shown}{also}.")
+
+
+def check_at_least(setting: str, value: object, least: int, also: str = "") -> None:
+    """Refuse what is not a whole number of at least a minimum.
+
+    setting (str), also (str): As in `check_choice`; `also` may begin with a unit.
+    RAISES (SettingError): It is none.
+    """
+    if not (is_whole(value) and value >= least):  # type: ignore[operator]
+        raise SettingError(
+            f"{_said(setting, value)} is not allowed: it must be a whole number of at least {least}{also}."
+        )
+
+
+def _said(setting: str, value: object) -> str:
+    return f"{setting} {value}" if setting.startswith("--") else f"{setting} = {value!r}"
 
 
 def is_flag(value: object) -> bool:

@@ -3,6 +3,7 @@ config of a factory, where readers look for them, in signatures, in classes and 
 
 import inspect
 import re
+from copy import deepcopy
 from dataclasses import MISSING, fields
 
 import pytest
@@ -179,7 +180,7 @@ def test_the_documentation_shows_the_defaults():
     assert block.pop("factory") == "billm_transformer"
     name, default = block["model"].pop("name"), TRANSFORMER["model"]["name"]
     assert name != default and f'default is `"{default}"`' in text
-    expected = TRANSFORMER.copy()
+    expected = deepcopy(TRANSFORMER)
     del expected["set_extra_annotations"], expected["model"]["name"]
     assert block == expected
     rows = set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`.*?) \|", text, re.MULTILINE))))

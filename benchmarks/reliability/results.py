@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from spacy_lsbillm.files import write_text
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -95,7 +97,4 @@ class Results:
         """Under another name first, so that a kill leaves no half of it."""
         lines: list[Any] = [self.begun, *map(asdict, self.parts.values())]
         lines += [asdict(one) for part in self.parts for one in self.broken(part)]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(self.path.name + ".partial")
-        partial.write_text("".join(json.dumps(one, ensure_ascii=True) + "\n" for one in lines), encoding="utf8")
-        partial.replace(self.path)
+        write_text(self.path, "".join(json.dumps(one, ensure_ascii=True) + "\n" for one in lines))

@@ -12,9 +12,10 @@ from thinc.api import Config
 
 from spacy_lsbillm.architectures import DEFAULT_LORA
 from spacy_lsbillm.backbone import BaseSettings, longest_position
-from spacy_lsbillm.backbone.base import load_tokenizer, read_config
+from spacy_lsbillm.backbone.base_config import read_config
 from spacy_lsbillm.backbone.location import resolve_folder
 from spacy_lsbillm.backbone.size import size_of
+from spacy_lsbillm.backbone.tokenizer import load_tokenizer
 from spacy_lsbillm.training.config import training_config
 from spacy_lsbillm.training.fitted import fitted_to
 

@@ -24,15 +24,17 @@ from ..backbone import (
     longest_position,
 )
 from ..backbone.adapter import check_targets, write_adapter
-from ..backbone.base import load_tokenizer, read_config, skeleton_for
+from ..backbone.base_config import read_config
 from ..backbone.families import decoder_of, layers_of
 from ..backbone.location import resolve_folder
 from ..backbone.merge import BESIDE, write_model
 from ..backbone.origin import license_of
+from ..backbone.skeleton import skeleton_for
+from ..backbone.tokenizer import load_tokenizer
 from ..backbone.unmask import unmask_layers
 from ..backbone.vocabulary import embedding_rows
 from ..errors import BaseError, SettingError, StorageError
-from ..files import TemporaryFolder, as_os_error, parse_json, put_in_place, sole_writer
+from ..files import TemporaryFolder, as_os_error, new_folder, parse_json, sole_writer, write_text
 from ..language_model.text import read_documents, text_files
 from ..pretraining.checkpoint import FILE as CHECKPOINT
 from ..pretraining.checkpoint import Progress, load_checkpoint, save_checkpoint
@@ -126,36 +128,33 @@ def adapt(
         score = _scorer(plan, arrays[1], device, precision)
         before = _before(places.work, backbone, score)
         progress = _train(plan, settings, places.work, backbone, arrays[0], score, device, precision)
-        partial = places.output.with_name(places.output.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        with as_os_error():
-            made = _write(plan, settings, backbone, partial, device)
-        record = {
-            "base": {"name": base.name, "revision": base.revision, "fingerprint": begun_with},
-            "fingerprint": None if settings.output_kind == ADAPTER else fingerprint(partial),
-            "output_kind": settings.output_kind,
-            "merge": settings.merge,
-            "mask": plan.unmasked.words,
-            "mask_piece": plan.mask_piece,
-            "trained_parameters": sum(value.numel() for value in _trained(backbone).values()),
-            "tokens_seen": progress.step * settings.batch * plan.length,
-            "seconds": round(progress.seconds),
-            "parts": progress.parts,
-            "hardware": hardware(device),
-            "arithmetic": str(precision).removeprefix("torch."),
-            "versions": versions(),
-            "text": [path.name for path in text],
-            "valid": [path.name for path in valid],
-            "held_out": {"before": before, "after": score(made)},
-            "settings": settings.as_sections(),
-            "curve_columns": COLUMNS,
-            "curve": progress.curve,
-        }
-        (partial / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf8")
-        card = model_card(places.output.name, record, license_of(plan.folder))
-        (partial / "README.md").write_text(card, encoding="utf8")
-        put_in_place(partial, places.output)
+        with new_folder(places.output) as partial:
+            with as_os_error():
+                made = _write(plan, settings, backbone, partial, device)
+            record = {
+                "base": {"name": base.name, "revision": base.revision, "fingerprint": begun_with},
+                "fingerprint": None if settings.output_kind == ADAPTER else fingerprint(partial),
+                "output_kind": settings.output_kind,
+                "merge": settings.merge,
+                "mask": plan.unmasked.words,
+                "mask_piece": plan.mask_piece,
+                "trained_parameters": sum(value.numel() for value in _trained(backbone).values()),
+                "tokens_seen": progress.step * settings.batch * plan.length,
+                "seconds": round(progress.seconds),
+                "parts": progress.parts,
+                "hardware": hardware(device),
+                "arithmetic": str(precision).removeprefix("torch."),
+                "versions": versions(),
+                "text": [path.name for path in text],
+                "valid": [path.name for path in valid],
+                "held_out": {"before": before, "after": score(made)},
+                "settings": settings.as_sections(),
+                "curve_columns": COLUMNS,
+                "curve": progress.curve,
+            }
+            (partial / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf8")
+            card = model_card(places.output.name, record, license_of(plan.folder))
+            (partial / "README.md").write_text(card, encoding="utf8")
         return record
 
 
@@ -287,9 +286,7 @@ def _before(work: Path, backbone: Backbone, score: Callable[[Backbone], float]) 
             raise StorageError(
                 f"{path}, the score before the run, is missing. Name another work folder to start again."
             )
-        partial = path.with_name(BEFORE + ".partial")
-        partial.write_text(json.dumps({"nats": score(backbone)}) + "\n", encoding="utf8")
-        put_in_place(partial, path)
+        write_text(path, json.dumps({"nats": score(backbone)}) + "\n")
     try:
         found = float(parse_json(path.read_text(encoding="utf8"))["nats"])
     except (OSError, ValueError, KeyError, TypeError) as error:

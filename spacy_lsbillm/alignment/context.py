@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from spacy.tokens import Doc, Span
 
 from ..errors import SettingError
-from ..values import is_whole
+from ..values import check_at_least
 
 SpanGetter = Callable[[Iterable[Doc]], list[list[Span]]]
 
@@ -23,10 +23,7 @@ class ContextSpans:
     context: int
 
     def __post_init__(self) -> None:
-        if not (is_whole(self.context) and self.context >= 0):
-            raise SettingError(
-                f"context = {self.context!r} is not allowed: it must be a whole number of at least 0 pieces."
-            )
+        check_at_least("context", self.context, 0, " pieces")
 
     def __call__(self, docs: Iterable[Doc]) -> list[list[Span]]:
         """The spans without context, like any span getter."""

@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StorageError
-from ..files import parse_json, put_in_place, write_text
+from ..files import PARTIAL, parse_json, replaced_file, write_text
 from .annotator import Failure
 from .batches import Shard
 from .formats import Format
 from .identity import differences, versions
 
 MANIFEST, DONE, FAILURES, SHARDS = "manifest.json", "done.jsonl", "failures.jsonl", "shards"
-PARTIAL = ".partial"
 VERSION = 1
 
 
@@ -113,13 +112,8 @@ class Output:
         RAISES (OSError): It cannot be written.
         """
         path = self.path / SHARDS / f"part-{shard.number:06}{self._format.suffix}"
-        partial = path.with_name(path.name + PARTIAL)
-        try:
+        with replaced_file(path) as partial:
             self._format.write(packs, partial)
-            put_in_place(partial, path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
         size = path.stat().st_size
         done = DoneShard(shard.number, path.name, size, shard.ends, len(shard.items), documents, words, failures)
         self._append(self.path / DONE, asdict(done), flush=True)
@@ -203,10 +197,8 @@ class Output:
                 os.fsync(file.fileno())
 
     def _write_lines(self, path: Path, contents: Any) -> None:
-        partial = path.with_name(path.name + PARTIAL)
-        with partial.open("wb") as file:
+        with replaced_file(path) as partial, partial.open("wb") as file:
             file.writelines(map(_line, contents))
-        put_in_place(partial, path)
 
     def _write_json(self, path: Path, content: Mapping[str, Any]) -> None:
         write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import SettingError
+from ..values import check_at_least
 from .sources import Keys
 
 
@@ -38,10 +39,10 @@ class AnnotationSettings:
     top_tags: int = 0
 
     def __post_init__(self) -> None:
-        check_at_least(0, **{"--top-tags": self.top_tags})
-        check_at_least(1, **{"--shard-size": self.shard_size})
+        check_at_least("--top-tags", self.top_tags, 0)
+        check_at_least("--shard-size", self.shard_size, 1)
         if self.max_length is not None:
-            check_at_least(1, **{"--max-length": self.max_length})
+            check_at_least("--max-length", self.max_length, 1)
 
 
 @dataclass(frozen=True)
@@ -71,16 +72,7 @@ class RunSettings:
         if self.timeout is not None and not 0 < self.timeout < float("inf"):
             raise SettingError(f"--timeout {self.timeout} is not allowed: it must be a number of seconds above 0.")
         if self.processes is not None:
-            check_at_least(1, **{"--processes": self.processes})
-        check_at_least(1, **{"--batch-size": self.batch_size, "--batch-bytes": self.batch_bytes})
-        check_at_least(-1, **{"--max-errors": self.max_errors})
-
-
-def check_at_least(least: int, **options: int) -> None:
-    """Check options that must be whole numbers of at least a minimum.
-
-    RAISES (SettingError): A value is below it.
-    """
-    for name, value in options.items():
-        if value < least:
-            raise SettingError(f"{name} {value} is not allowed: it must be a whole number of at least {least}.")
+            check_at_least("--processes", self.processes, 1)
+        check_at_least("--batch-size", self.batch_size, 1)
+        check_at_least("--batch-bytes", self.batch_bytes, 1)
+        check_at_least("--max-errors", self.max_errors, -1)

@@ -83,9 +83,9 @@ class LocalPool(Pool):
 
     def __init__(self, settings: AnnotatorSettings, gpus: Sequence[int | None], timeout: float | None = None) -> None:
         self._settings, self._timeout = settings, timeout
-        # A forked process has only one thread of torch, see `backbone.base`, and cannot use a GPU if CUDA was queried
-        # before the fork. Where neither matters, processes are forked from a server that has imported everything and
-        # has no threads.
+        # A forked process has only one thread of torch, see `backbone.weights`, and cannot use a GPU if CUDA was
+        # queried before the fork. Where neither matters, processes are forked from a server that has imported
+        # everything and has no threads.
         forked = settings.threads == 1 and not any(gpu is not None for gpu in gpus)
         forked = forked and "forkserver" in multiprocessing.get_all_start_methods()
         self._context: BaseContext = multiprocessing.get_context("forkserver" if forked else "spawn")

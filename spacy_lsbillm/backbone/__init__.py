@@ -1,31 +1,28 @@
 """The backbone: PyTorch, transformers, peft and bitsandbytes, and no spaCy."""
 
 from .adapter import ADAPTER_DTYPES, LoraSettings
-from .base import BaseSettings, longest_position
+from .base import BaseSettings
+from .base_config import longest_position
 from .fingerprint import fingerprint, full_digest
 from .fold import Folded, check_fold, may_fold, room_to_fold
 from .loading import load_backbone, load_base
 from .mask import MaskPlan, check_notation, unmasks, word_for
 from .model import Backbone, BackboneSettings
+from .record import RECORD, changes_of, plan_of, read_record, recorded_cutting
 from .storage import (
     COPY,
     INT8,
     MERGED,
-    RECORD,
     REFERENCE,
     STORE_BASE,
     STORED_AS,
     StoredParts,
-    changes_of,
     convert_stored,
-    find_base,
     load_stored,
-    plan_of,
-    read_record,
-    recorded_cutting,
     save_backbone,
     stored_parts,
 )
+from .whereabouts import find_base
 
 __all__ = [
     "ADAPTER_DTYPES",

@@ -19,8 +19,9 @@ from transformers.pytorch_utils import Conv1D
 
 from ..errors import AdapterError
 from ..values import is_flag, is_number, is_whole
-from .base import BaseSettings, making_modules, uninitialised
+from .base import BaseSettings
 from .families import find_layers
+from .skeleton import making_modules, uninitialised
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel

@@ -22,10 +22,11 @@ from transformers import (
 )
 
 from ..errors import BaseError
-from .base import DTYPE_SETTING, skeleton, uninitialised
+from .base_config import DTYPE_SETTING
 from .families import Family
 from .merge import DTYPES, LICENCES, copy_beside, encoded, merged_model
 from .shrink import WINDOW_NAMES
+from .skeleton import skeleton, uninitialised
 from .storage import StoredParts
 from .tensor_files import NewTensor, write_tensors
 

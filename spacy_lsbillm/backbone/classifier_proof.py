@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import BaseError
-from .base import making_modules
 from .classifier import AUTO_CLASSES, Classifier, classifier_config
 from .families import Family
-from .proof import NARROW, TOLERANCE, bare_backbone, distance, random_model, trial_batch
 from .quiet import quiet
 from .shrink import WINDOW, shrunken
+from .skeleton import making_modules
+from .trial import NARROW, TOLERANCE, bare_backbone, distance, random_model, trial_batch
 
 LABELS = ("one", "two", "three")
 # An id that the tried texts do not contain. Classifiers of texts require one, even if the base has none.

@@ -9,15 +9,8 @@ from transformers import PreTrainedModel
 
 from ..errors import BaseError
 from .adapter import add_adapter, check_dora, check_targets, read_adapter
-from .base import (
-    BaseSettings,
-    config_dtype,
-    load_causal_lm,
-    load_tokenizer,
-    making_modules,
-    read_config,
-    skeleton_for,
-)
+from .base import BaseSettings
+from .base_config import config_dtype, read_config
 from .config_arithmetic import arithmetic_of
 from .families import attention_for, decoder_of, layers_of
 from .fingerprint import checked_fingerprint
@@ -30,8 +23,11 @@ from .origin import Origin, commit_of, license_of, made_with_of
 from .proved import family_of
 from .seen_bases import remember_folder
 from .sharing import shared_base
+from .skeleton import making_modules, skeleton_for
+from .tokenizer import load_tokenizer
 from .unmask import unmask_layers
 from .vocabulary import embedding_rows
+from .weights import load_causal_lm
 
 
 def load_backbone(

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .adapter import LINEAR, LoraSettings, read_state
-from .base import DTYPE_SETTING, BaseSettings, read_config, skeleton_for
+from .base import BaseSettings
+from .base_config import DTYPE_SETTING, read_config
 from .int8_files import in_eight_bits, mark_int8
 from .matching import matched_tensors
+from .skeleton import skeleton_for
 from .tensor_files import NewTensor, StoredTensor, write_tensors
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}

@@ -6,36 +6,38 @@ adapter. Everything is measured, and a model that fails is refused with the meas
 """
 
 import contextlib
-import copy
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 
 from .adapter import LoraSettings, add_adapter
-from .base import DTYPE_SETTING, BaseSettings, making_modules
-from .families import ATTENTIONS, Family, find_layers, find_norm, layers_of
+from .families import ATTENTIONS, Family, layers_of
 from .fold import Folded
-from .mask import MaskPlan
-from .model import Backbone, BackboneSettings
-from .origin import Origin
+from .model import Backbone
 from .quiet import quiet
-from .sharing import SharedBase
 from .shrink import VOCABULARY, WINDOW_NAMES, shrunken
-from .unmask import mask_given, unmask_layers
-
-# Differences between states below this fraction of the largest state are rounding, those above are not.
-TOLERANCE = 1e-4
-LENGTH = 12
-# The sliding window, and the changed position, in the check of windows.
-NARROW, MIDDLE = 4, 6
-CPU = torch.device("cpu")
+from .trial import (
+    LENGTH,
+    MIDDLE,
+    NARROW,
+    TOLERANCE,
+    anatomy,
+    bare_backbone,
+    distance,
+    moved_by,
+    random_model,
+    reach_of,
+    states_of,
+    trial_batch,
+    trial_pieces,
+)
+from .unmask import mask_given
 
 
 @dataclass(frozen=True)
@@ -150,39 +152,6 @@ def _prove(config: Any, small: Any, name: str, log: _Log) -> Family:
     return replace(family, attentions=tuple(name for name in ATTENTIONS if name in models), packs=packs)
 
 
-def random_model(config: Any, attention: str) -> PreTrainedModel:
-    """Create a model with weights large enough for its layers to matter; the usual ones leave them near identity."""
-    torch.manual_seed(0)
-    with making_modules:
-        # A model writes its attention implementation into the config that it is given.
-        model = AutoModelForCausalLM.from_config(
-            copy.deepcopy(config), attn_implementation=attention, **{DTYPE_SETTING: torch.float32}
-        )
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.is_floating_point():
-                parameter.nan_to_num_(0.0, 0.0, 0.0)
-                parameter.mul_(5 if parameter.ndim > 1 else 1)
-                parameter.add_(torch.randn_like(parameter) * 0.05)
-    return model.eval().requires_grad_(False)
-
-
-def anatomy(model: PreTrainedModel) -> Family:
-    """Find the structure of a causal language model by running it."""
-    path, layers = find_layers(model)
-    decoder = model.get_submodule(path)
-    outputs: dict[str, Any] = {}
-    hooks = [
-        child.register_forward_hook(lambda _module, _args, output, name=name: outputs.__setitem__(name, output))
-        for name, child in decoder.named_children()
-    ]
-    with torch.inference_mode():
-        last = decoder(input_ids=_pieces(1), use_cache=False).last_hidden_state
-    for hook in hooks:
-        hook.remove()
-    return Family(path, layers, find_norm(layers, outputs, last))
-
-
 def _own_states(model: PreTrainedModel, family: Family, log: _Log) -> Tensor:
     """What the unchanged model computes, on rows with padding."""
     ids, mask = trial_batch()
@@ -192,20 +161,6 @@ def _own_states(model: PreTrainedModel, family: Family, log: _Log) -> Tensor:
     finite = bool(torch.isfinite(states[mask.bool()]).all())
     log.need("its states are finite", finite, "all of them" if finite else "some are not")
     return states
-
-
-def bare_backbone(model: PreTrainedModel, family: Family, name: str) -> Backbone:
-    """Create a backbone over a model, without adapter or tokenizer, with all layers causal."""
-    base = BaseSettings(name, attention=family.attentions[0])
-    shared = SharedBase(model)
-    tree = shared.tree(shared.layers, family)
-    plan = MaskPlan.parse("none", shared.layers)
-    unmask_layers(layers_of(tree.get_submodule(family.decoder), family), plan)
-    # The checks do not need a tokenizer.
-    no_tokenizer: Any = PreTrainedTokenizerFast
-    return Backbone(
-        tree, shared, None, no_tokenizer, plan, BackboneSettings(base, "none"), family, Path(), Origin(""), ""
-    )
 
 
 def _check_masks(backbone: Backbone, log: _Log, attention: str) -> None:
@@ -218,7 +173,7 @@ def _check_masks(backbone: Backbone, log: _Log, attention: str) -> None:
 
     layers = layers_of(backbone.causal_lm.get_submodule(backbone.family.decoder), backbone.family)
     hooks = [layer.register_forward_pre_hook(look, with_kwargs=True) for layer in layers]
-    _states(backbone, *trial_batch())
+    states_of(backbone, *trial_batch())
     for hook in hooks:
         hook.remove()
     wrong = [
@@ -233,7 +188,7 @@ def _check_masks(backbone: Backbone, log: _Log, attention: str) -> None:
 def _check_sight(backbone: Backbone, expected: Tensor, log: _Log, attention: str) -> None:
     ids, mask = trial_batch()
     real = mask.bool()
-    states = _states(backbone, ids, mask)
+    states = states_of(backbone, ids, mask)
     largest = distance(states[real], expected[real])
     log.need(
         f"{attention}: with no layer unmasked the states are the model's own",
@@ -241,15 +196,15 @@ def _check_sight(backbone: Backbone, expected: Tensor, log: _Log, attention: str
         f"largest difference {largest:.1g}",
     )
     what = f"{attention}: with no layer unmasked, position 0 does not move when the last piece changes"
-    moved = _moved(backbone, "none")
+    moved = moved_by(backbone, "none")
     log.need(what, max(moved) < TOLERANCE, _movement(moved))
     for layer, words in enumerate(_layers_in_words(backbone)):
         what = f"{attention}: with {words} unmasked, position 0 moves when the last piece changes"
         with log.step(what):
-            moved = _moved(backbone, f"layers:{layer}")
+            moved = moved_by(backbone, f"layers:{layer}")
             log.need(what, min(moved) > TOLERANCE, _movement(moved))
     what = f"{attention}: with all layers unmasked, position 0 moves when the last piece changes"
-    moved = _moved(backbone, "all")
+    moved = moved_by(backbone, "all")
     log.need(what, min(moved) > TOLERANCE, _movement(moved))
 
 
@@ -272,10 +227,10 @@ def _check_padding(backbone: Backbone, log: _Log, attention: str) -> None:
     largest, apart = 0.0, 0.0
     for unmask in ("none", "all"):
         backbone.use_mask(unmask)
-        states = _states(backbone, ids, mask)
-        largest = max(largest, distance(states[real], _states(backbone, other, mask)[real]))
+        states = states_of(backbone, ids, mask)
+        largest = max(largest, distance(states[real], states_of(backbone, other, mask)[real]))
         for row, length in enumerate(mask.sum(1).tolist()):
-            alone = _states(backbone, ids[row : row + 1, :length], mask[row : row + 1, :length])
+            alone = states_of(backbone, ids[row : row + 1, :length], mask[row : row + 1, :length])
             apart = max(apart, distance(states[row : row + 1, :length], alone))
     log.need(f"{attention}: what stands in padding moves nothing", largest < TOLERANCE, f"moved by {largest:.1g}")
     log.need(f"{attention}: states do not depend on the batch", apart < TOLERANCE, f"largest difference {apart:.1g}")
@@ -285,15 +240,15 @@ def _check_packing(backbone: Backbone, log: _Log, attention: str) -> bool:
     """Check that two texts in one row give the same states as each alone. If not, texts are not packed."""
     what = f"{attention}: texts that share a row are as each alone"
     sizes = (5, 7)
-    ids = _pieces(1)
+    ids = trial_pieces(1)
     positions = torch.cat([torch.arange(size) for size in sizes])[None]
     mask = torch.ones_like(ids)
     largest = 0.0
     try:
         for unmask in ("none", "all"):
             backbone.use_mask(unmask)
-            together = _states(backbone, ids, mask, positions)
-            parts = [_states(backbone, part, torch.ones_like(part)) for part in ids.split(list(sizes), dim=1)]
+            together = states_of(backbone, ids, mask, positions)
+            parts = [states_of(backbone, part, torch.ones_like(part)) for part in ids.split(list(sizes), dim=1)]
             largest = max(largest, distance(together, torch.cat(parts, dim=1)))
     except Exception as error:
         lines = str(error).strip().splitlines()
@@ -319,7 +274,7 @@ def _check_windows(config: Any, name: str, family: Family, attentions: tuple[str
             reach = {}
             for unmask in ("none", "all"):
                 backbone.use_mask(unmask)
-                reach[unmask] = _reach(backbone, first)
+                reach[unmask] = reach_of(backbone, first)
             right, left = reach["none"], [2 * MIDDLE - place for place in reversed(reach["none"])]
             windowed = 1 < len(right) < LENGTH - MIDDLE
             log.need(
@@ -329,40 +284,12 @@ def _check_windows(config: Any, name: str, family: Family, attentions: tuple[str
             )
 
 
-def _reach(backbone: Backbone, layer: int) -> list[int]:
-    """The positions of one layer's output that change when a middle piece changes and the layer's input changes only at
-    that position, as it does in the first layer."""
-    found: list[Tensor] = []
-    decoder = backbone.causal_lm.get_submodule(backbone.family.decoder)
-    chosen = layers_of(decoder, backbone.family)[layer]
-
-    def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        # The same input, whatever the layers below compute.
-        states = args[0] if args else kwargs["hidden_states"]
-        states = torch.randn(states.shape, generator=torch.Generator().manual_seed(3))
-        if found:
-            states[..., MIDDLE, :] += 1.0
-        return ((states, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": states})
-
-    def keep(_module: nn.Module, _args: Any, output: Any) -> None:
-        found.append(output[0] if isinstance(output, tuple) else output)
-
-    hooks = [chosen.register_forward_pre_hook(hook, with_kwargs=True), chosen.register_forward_hook(keep)]
-    ids = _pieces(1)
-    for _ in range(2):
-        _states(backbone, ids, torch.ones_like(ids))
-    for handle in hooks:
-        handle.remove()
-    moved = (found[0] - found[1]).abs().amax(-1).reshape(-1, LENGTH).amax(0)
-    return [int(place) for place in (moved > TOLERANCE).nonzero().flatten()]
-
-
 def _check_adapter(models: dict[str, PreTrainedModel], family: Family, name: str, log: _Log) -> None:
     attention = next(name for name in ATTENTIONS if name in models)
     plain = bare_backbone(models[attention], replace(family, attentions=(attention,)), name)
     plain.use_mask("all")
     ids, mask = trial_batch()
-    before = _states(plain, ids, mask)
+    before = states_of(plain, ids, mask)
     adapted = replace(plain, model=add_adapter(plain.model, LoraSettings(r=4, dropout=0.0)))
     adapted.model.eval()
     target = torch.randn(before.shape, generator=torch.Generator().manual_seed(2))
@@ -374,53 +301,9 @@ def _check_adapter(models: dict[str, PreTrainedModel], family: Family, name: str
                 if value.grad is not None:
                     value.sub_(value.grad.sign(), alpha=0.02)
                     value.grad = None
-    after = _states(adapted, ids, mask)
+    after = states_of(adapted, ids, mask)
     moved = distance(after[mask.bool()], before[mask.bool()])
     log.need("an adapter learns", moved > TOLERANCE, f"two steps move the states by {moved:.1g}")
     folded = Folded(adapted).backbone
-    largest = distance(_states(folded, ids, mask)[mask.bool()], after[mask.bool()])
+    largest = distance(states_of(folded, ids, mask)[mask.bool()], after[mask.bool()])
     log.need("an adapter folds into the weights", largest < TOLERANCE, f"largest difference {largest:.1g}")
-
-
-def _pieces(rows: int) -> Tensor:
-    return torch.randint(2, VOCABULARY, (rows, LENGTH), generator=torch.Generator().manual_seed(1))
-
-
-def trial_batch() -> tuple[Tensor, Tensor]:
-    """Three rows of pieces; the second has some padding, the third is almost all padding."""
-    ids = _pieces(3)
-    mask = torch.ones_like(ids)
-    mask[1, 7:] = 0
-    mask[2, 1:] = 0
-    return ids, mask
-
-
-def _moved(backbone: Backbone, unmask: str) -> tuple[float, float]:
-    """How far the first position moves under a mask when the last piece changes: without padding, and the minimum over
-    rows of which some are padded."""
-    backbone.use_mask(unmask)
-    found = []
-    for padded in (False, True):
-        ids, mask = trial_batch()
-        if not padded:
-            ids, mask = ids[:1], mask[:1]
-        changed = ids.clone()
-        last = mask.sum(1) - 1
-        rows = [row for row in range(len(ids)) if last[row] > 0]
-        for row in rows:
-            changed[row, last[row]] = (changed[row, last[row]] + 11) % VOCABULARY
-        # As one batch, for the time that it takes.
-        one, other = _states(backbone, torch.cat([ids, changed]), torch.cat([mask, mask])).chunk(2)
-        found.append(min(distance(one[row, 0], other[row, 0]) for row in rows))
-    return found[0], found[1]
-
-
-def _states(backbone: Backbone, ids: Tensor, mask: Tensor, positions: Tensor | None = None) -> Tensor:
-    with torch.inference_mode():
-        return backbone.states(ids, mask, positions)
-
-
-def distance(one: Tensor, other: Tensor) -> float:
-    """The largest difference, relative to the largest state."""
-    largest = max(float(one.abs().max()), float(other.abs().max()), 1e-6)
-    return float((one - other).abs().max()) / largest

@@ -15,11 +15,13 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from .base import BaseSettings, cut_config, load_causal_lm
+from .base import BaseSettings
+from .base_config import cut_config
 from .families import Family, decoder_of, layers_of
 from .mapped_files import WatchedFiles
 from .merge import DTYPES
 from .tensor_files import stored_tensors, weight_files
+from .weights import load_causal_lm
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from .base import BaseSettings, longest_position, read_config, skeleton
+from .base import BaseSettings
+from .base_config import longest_position, read_config
+from .skeleton import skeleton
 
 
 @dataclass(frozen=True)

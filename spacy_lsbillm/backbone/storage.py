@@ -9,36 +9,29 @@ int8/           with store_base = "int8": the same with weights in eight bits, s
 mix.safetensors with scalar_mix: the learned mix of layers
 """
 
-import contextlib
 import json
 import shutil
 import warnings
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..errors import AdapterError, BaseError, StorageError
-from ..files import as_os_error, parse_json
+from ..errors import AdapterError, StorageError
+from ..files import as_os_error
 from .adapter import LoraSettings, write_adapter
 from .base import BaseSettings
-from .config_arithmetic import arithmetic_of, differences
-from .families import AUTO
 from .fingerprint import checked_fingerprint, fingerprint
 from .int8_files import is_int8
 from .loading import load_backbone
-from .location import resolve_folder
 from .mask import MaskPlan
 from .merge import write_model
 from .model import Backbone, BackboneSettings
-from .origin import Origin
-from .seen_bases import holds, known_digest, known_folder
+from .record import RECORD, as_fitted, changes_of, origin_of, plan_of, read_record, record_of
+from .whereabouts import files_of, find_base
 
-RECORD = "billm.json"
-FORMAT = 2
 STORE_BASE = REFERENCE, COPY, MERGED = ("reference", "copy", "merged")
 # Made from a trained pipeline, never by training.
 INT8 = "int8"
@@ -48,7 +41,6 @@ FOLDERS = {COPY: "base", MERGED: "merged", INT8: "int8"}
 # Those of them that contain the adapter.
 FOLDED = (MERGED, INT8)
 ADAPTER, TOKENIZER = "adapter", "tokenizer"
-VERSIONS_OF = ("spacy-lsbillm", "torch", "transformers", "peft")
 
 
 @as_os_error()
@@ -75,67 +67,10 @@ def save_backbone(
         write_adapter(backbone.model, folder / ADAPTER, backbone.base, adapter_dtype)
     if backbone.mix is not None:
         backbone.mix.write(folder)
-    origin = backbone.origin
-    if origin.digest is None:
-        origin = replace(origin, digest=known_digest(backbone.folder, origin.fingerprint))
-    settings = backbone.settings
-    record = {
-        "format": FORMAT,
-        "base": {
-            "name": backbone.base.name,
-            "revision": backbone.base.revision,
-            "model_type": backbone.config.model_type,
-            "layers": backbone.config.num_hidden_layers,
-            "depth": backbone.base.depth,
-            "hidden_size": backbone.config.hidden_size,
-            "vocab_size": backbone.config.vocab_size,
-            "dtype": backbone.base.dtype,
-            "quantization": backbone.base.quantization,
-            **asdict(origin),
-        },
-        "mask": {
-            "unmask": backbone.plan.notation,
-            "unmasked_layers": [i for i, unmasked in enumerate(backbone.plan.unmasked) if unmasked],
-            "words": backbone.plan.words,
-        },
-        "lora": settings.lora.as_block() if settings.lora else None,
-        "scalar_mix": settings.scalar_mix,
-        # What "auto" and null stood for, so that they keep this meaning if another version changes it.
-        "fitted": {
-            "attention": backbone.config._attn_implementation,
-            "dtype": str(backbone.causal_lm.dtype).removeprefix("torch."),
-            "cutting": cutting,
-        },
-        "versions": {name: version(name) for name in VERSIONS_OF},
-    }
-    base = _files_of(backbone) if store_base in FOLDERS else backbone.folder
-    _store(folder, record, store_base, base, backbone.base, settings.lora if backbone.adapted else None)
-
-
-def _files_of(backbone: Backbone) -> Path:
-    """Where the files of a loaded base are now: `spacy train` empties its output folder, from which a pipeline may have
-    been loaded.
-
-    RAISES (BaseError): They cannot be found.
-    """
-    with contextlib.suppress(BaseError, OSError):
-        if fingerprint(backbone.folder) == backbone.fingerprint:
-            return backbone.folder
-    base, origin = backbone.base, backbone.origin
-    known = known_folder(
-        backbone.fingerprint, origin.arithmetic if backbone.fingerprint == origin.fingerprint else None
-    )
-    if known is not None:
-        return known
-    if backbone.stored_as is None:
-        with contextlib.suppress(BaseError, OSError):
-            found = resolve_folder(base.name, origin.commit or base.revision)
-            if holds(found, origin.fingerprint, origin.arithmetic):
-                return found
-    raise BaseError(
-        f"the base was loaded from {backbone.folder}, which no longer exists, and no other copy of it was found under "
-        f'{base.name!r}. Restore it, or save with store_base = "reference".'
-    )
+    record = record_of(backbone, cutting)
+    lora = backbone.settings.lora if backbone.adapted else None
+    base = files_of(backbone) if store_base in FOLDERS else backbone.folder
+    _store(folder, record, store_base, base, backbone.base, lora)
 
 
 def convert_stored(
@@ -243,54 +178,6 @@ def _refuse_unmerging(stored: str, store_base: str) -> None:
         )
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """Read the record of a stored backbone.
-
-    RAISES (StorageError): There is none, or it is of another version or damaged.
-    """
-    path = folder / RECORD
-    try:
-        record = parse_json(path.read_text(encoding="utf8"))
-        if record["format"] != FORMAT:
-            raise StorageError(
-                f"{path} has format {record['format']}; this version of spacy-lsbillm reads {FORMAT}. Train the "
-                f'pipeline again, or load it with the version that it names under "versions".'
-            )
-        plan_of(record)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, StorageError):
-            raise
-        raise StorageError(f"{path} cannot be read ({error!r}): copy the pipeline again.") from error
-    return record
-
-
-def plan_of(record: dict[str, Any]) -> MaskPlan:
-    """The mask plan of a stored backbone."""
-    return MaskPlan.parse(record["mask"]["unmask"], record["base"]["layers"])
-
-
-def find_base(record: dict[str, Any], name: str | None = None, revision: str | None = None) -> Path:
-    """The folder of a stored backbone's base, for a backbone stored as "reference", without its base.
-
-    name (str | None): A folder or hub id in place of the recorded one.
-    revision (str | None): The hub revision of `name`; by default, for the recorded name, the commit used in training.
-    RAISES (BaseError): It cannot be found.
-    """
-    block = record["base"]
-    known = known_folder(block["fingerprint"], block.get("arithmetic"))
-    if name is None and known is not None:
-        return known
-    if name is None and revision in (None, block["revision"]):
-        revision = block["commit"] or block["revision"]
-    made_with = block.get("made_with") if name is None else None
-    try:
-        return resolve_folder(name or block["name"], revision, hub=made_with is None)
-    except BaseError as error:
-        if made_with is None:
-            raise
-        raise BaseError(f"{error} It can be made again with: {made_with}") from error
-
-
 def load_stored(folder: Path, settings: BackboneSettings, device: torch.device) -> Backbone:
     """Load a stored backbone. If the settings name another base than the record, this is an override: it is loaded from
     there if its fingerprint is the recorded one. `dtype` and `quantization` may differ from training. A warning is
@@ -357,43 +244,6 @@ def _check_int8(base: BaseSettings, device: torch.device, folder: Path) -> None:
             f"{folder} contains eight-bit weights for a CPU, but the device is {device.type!r}. On a GPU, use the "
             f"pipeline from before `lsbillm quantize`; there, bfloat16 is fast."
         )
-
-
-def as_fitted(settings: BaseSettings, record: dict[str, Any]) -> BaseSettings:
-    """Replace "auto" by what it stood for in training, if the record says so. (Records of older versions do not.) A
-    dtype that has become "auto" since is that of the base's files."""
-    fitted = record.get("fitted") or {}
-    if settings.attention == AUTO and fitted:
-        settings = replace(settings, attention=fitted["attention"])
-    if settings.dtype == record["base"]["dtype"] == AUTO and fitted:
-        settings = replace(settings, auto_dtype=fitted["dtype"])
-    return settings
-
-
-def recorded_cutting(folder: Path) -> dict[str, Any] | None:
-    """How text was cut into windows for a stored backbone; None if an older version saved it.
-
-    RAISES (StorageError): There is no record, or it is damaged.
-    """
-    return (read_record(folder).get("fitted") or {}).get("cutting")
-
-
-def origin_of(record: dict[str, Any]) -> Origin:
-    """What a record says about the source of the base."""
-    return Origin(**{name: record["base"].get(name) for name in Origin.__dataclass_fields__})
-
-
-def changes_of(record: dict[str, Any], base: Path) -> list[str]:
-    """The differences between a base's config.json now and in training, in words; empty if there are none, or if an
-    older version saved the pipeline.
-
-    RAISES (BaseError): It cannot be read.
-    """
-    then = origin_of(record).arithmetic
-    try:
-        return [] if then is None else differences(then, arithmetic_of(base))
-    except (OSError, ValueError) as error:
-        raise BaseError(f"{base / 'config.json'} cannot be read: {error}") from error
 
 
 def _warn_of_arithmetic(record: dict[str, Any], base: Path) -> None:

@@ -6,11 +6,12 @@ from typing import Annotated, Any
 from typer import Argument, Exit, Option
 from wasabi import msg
 
-from ..backbone.base import load_tokenizer, skeleton
 from ..backbone.config_file import load_config
 from ..backbone.location import TOKENIZER_FILES, resolve_folder
 from ..backbone.matching import check_weights
 from ..backbone.proof import Proof, prove
+from ..backbone.skeleton import skeleton
+from ..backbone.tokenizer import load_tokenizer
 from ..backbone.variants import variant_of
 from ..backbone.vocabulary import embedding_rows, pieces_beyond
 from ..errors import BaseError

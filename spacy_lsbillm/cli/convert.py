@@ -17,6 +17,7 @@ from ..data import Labels, Record, choice_records, labels_of, make_doc, read_rec
 from ..data.documents import classes
 from ..data.records import SUFFIXES, data_files
 from ..errors import DataError
+from ..files import replaced_file
 from . import app
 
 InputArgument = Annotated[list[Path], Argument(help=f"Files ({', '.join(SUFFIXES)}) or folders of them")]
@@ -116,9 +117,8 @@ def convert(
         stores.append(docs)
     output.mkdir(parents=True, exist_ok=True)
     for target, docs in zip(targets, stores, strict=True):
-        partial = target.with_name(target.name + ".partial")
-        docs.to_disk(partial)
-        partial.replace(target)
+        with replaced_file(target) as partial:
+            docs.to_disk(partial)
         msg.good(f"{target}: {len(docs):,} documents")
     return targets
 

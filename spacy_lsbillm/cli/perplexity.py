@@ -10,7 +10,7 @@ from typer import Argument, Option
 from wasabi import msg, table
 
 from ..backbone import BaseSettings, longest_position
-from ..backbone.base import read_config
+from ..backbone.base_config import read_config
 from ..backbone.location import resolve_folder
 from ..errors import SettingError
 from ..files import write_text

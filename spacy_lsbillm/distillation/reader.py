@@ -8,8 +8,9 @@ import numpy as np
 from spacy.language import Language
 from spacy.training import Corpus, Example
 
-from ..errors import DataError, SettingError
+from ..errors import DataError
 from ..layers.soft_classes import SOFT_CLASSES
+from ..values import check_choice
 from .settings import FLOOR, check_floor
 from .taught import SHARDS, hard_classes, keep_sure, read_soft, read_taught
 from .teacher import Teacher
@@ -72,8 +73,7 @@ def create_distilled_corpus_v1(
     RAISES (DataError): There are no gold documents.
     """
     check_floor(floor)
-    if classes not in (SOFT, HARD):
-        raise SettingError(f"classes = {classes!r} is not allowed. Use {SOFT!r} or {HARD!r}.")
+    check_choice("classes", classes, (SOFT, HARD))
     if gold is not None:
         check_gold(Path(gold))
     folder = Path(path) if path is not None else Path()

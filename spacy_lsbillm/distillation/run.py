@@ -11,7 +11,7 @@ from spacy.vocab import Vocab
 
 from ..annotation import AnnotationSettings, RunSettings, annotate
 from ..errors import DataError, StorageError
-from ..files import content_of, put_in_place
+from ..files import content_of, write_text
 from ..training import TrainSettings, has_checkpoints, train
 from .reader import check_gold
 from .settings import DistillSettings
@@ -94,7 +94,7 @@ def distill(
             resume=has_checkpoints(output / TRAINING),
         )
     )
-    _write(output / DONE, json.dumps(card, indent=1, ensure_ascii=False) + "\n")
+    write_text(output / DONE, json.dumps(card, indent=1, ensure_ascii=False) + "\n")
     return Distilled(output / TRAINING / "model-best", card, anew=True)
 
 
@@ -196,11 +196,5 @@ def _write_config(output: Path, text: str) -> bool:
         )
     if begun and (output / DONE).is_file():
         return False
-    _write(path, text)
+    write_text(path, text)
     return True
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf8")
-    put_in_place(partial, path)

@@ -12,7 +12,7 @@ import numpy as np
 from spacy.tokens import Doc, Span
 
 from ..errors import StorageError
-from ..files import SEAL, check_seal, parse_json, put_in_place, write_seal
+from ..files import SEAL, check_seal, parse_json, write_seal, write_text
 from ..pipeline.soft_tags import SoftTags, unpack_soft_tags
 from ..pipeline.span_writing import scores_of_entities
 from .teacher import Teacher
@@ -29,9 +29,7 @@ def close_taught(folder: Path, teacher: Teacher) -> None:
     if (folder / SEAL).exists():
         read_taught(folder)
         return
-    partial = folder / f"{TEACHER}.partial"
-    partial.write_text(json.dumps(teacher.as_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf8")
-    put_in_place(partial, folder / TEACHER)
+    write_text(folder / TEACHER, json.dumps(teacher.as_dict(), indent=1, ensure_ascii=False) + "\n")
     write_seal(folder, [folder / TEACHER, *(folder / SHARDS).glob("*.spacy")])
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from spacy.util import load_config
 
 from ..backbone import INT8, MaskPlan, StoredParts, plan_of, read_record, stored_parts
-from ..backbone.base import read_config
+from ..backbone.base_config import read_config
 from ..backbone.classifier import TEXTS, TOKENS, Classifier, find_classifier
 from ..backbone.families import Family
 from ..backbone.proved import family_of

@@ -12,9 +12,9 @@ import torch
 from spacy.language import Language
 from transformers import PreTrainedTokenizerFast
 
-from ..backbone.base import TOKENIZER_CONFIG
 from ..backbone.classifier import TOKENS, UNMASKS, Head, write_classifier
 from ..backbone.classifier_proof import check_classifier
+from ..backbone.tokenizer import TOKENIZER_CONFIG
 from ..files import parse_json, replaced_folder
 from ..layers import backbone_shim
 from .card import called, model_card

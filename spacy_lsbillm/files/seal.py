@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import StorageError
-from .folder import put_in_place
+from .whole import PARTIAL, replaced_file
 
 SEAL = "files.sha256"
 # Suffixes of files that libraries find by name, such as those of a tokenizer or an adapter.
@@ -18,12 +18,11 @@ def write_seal(folder: Path, paths: Iterable[Path] | None = None) -> None:
 
     paths (Iterable[Path] | None): Files in the folder; None: all of them.
     """
-    partial = folder / f"{SEAL}.partial"
     found = [path for path in folder.rglob("*") if path.is_file()] if paths is None else paths
-    listed = sorted(path for path in found if path not in (folder / SEAL, partial))
+    listed = sorted(path for path in found if path not in (folder / SEAL, folder / (SEAL + PARTIAL)))
     lines = "".join(f"{digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in listed)
-    partial.write_bytes(_closed(lines.encode()))
-    put_in_place(partial, folder / SEAL)
+    with replaced_file(folder / SEAL) as partial:
+        partial.write_bytes(_closed(lines.encode()))
 
 
 def check_seal(

@@ -8,7 +8,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from .text import write_text
+from .whole import write_text
 
 
 def read_or_make(paths: Mapping[Path, Callable[[], dict[str, Any]]]) -> list[dict[str, Any]]:

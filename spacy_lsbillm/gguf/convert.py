@@ -12,11 +12,14 @@ from typing import Any
 from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from ..backbone.base import BaseSettings, load_tokenizer, read_config, skeleton
+from ..backbone.base import BaseSettings
+from ..backbone.base_config import read_config
 from ..backbone.matching import check_weights
 from ..backbone.origin import ORIGIN
 from ..backbone.proved import family_of
+from ..backbone.skeleton import skeleton
 from ..backbone.tensor_files import NewTensor, write_tensors
+from ..backbone.tokenizer import load_tokenizer
 from ..errors import BaseError, SettingError
 from ..files import digest, replaced_folder
 from ..values import check_choice

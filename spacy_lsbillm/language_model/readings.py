@@ -14,9 +14,9 @@ from thinc.api import Model
 from transformers import PreTrainedModel
 
 from ..backbone import Backbone, BaseSettings, load_stored
-from ..backbone.base import load_tokenizer
 from ..backbone.loading import load_base
 from ..backbone.location import resolve_folder
+from ..backbone.tokenizer import load_tokenizer
 from ..backbone.vocabulary import embedding_rows
 from ..errors import SettingError
 from ..files import check_seal

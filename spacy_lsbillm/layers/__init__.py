@@ -9,10 +9,12 @@ from .listening import guard, listeners_in
 from .piece_pooling import PIECE_POOLINGS
 from .pooled_textcat import build_pooled_textcat, is_pooled_textcat, teach_textcat
 from .sequence_labeler import build_sequence_labeler, learn_transitions, transitions_of
-from .shim import PIECES, BackboneShim, ShimSettings
+from .shim import BackboneShim
+from .shim_settings import ShimSettings
 from .soft_loss import soft_loss
 from .span_finder import build_span_finder
 from .span_labeler import build_span_labeler, score_blocks
+from .state_pooling import PIECES
 from .textcat_reduce import build_textcat_reduce
 from .tok2vec import build_tok2vec
 from .token_vectors import skip_pooling

@@ -7,6 +7,7 @@ from thinc.types import FloatsXd
 from torch import Tensor
 
 from ..errors import SettingError
+from ..values import check_choice
 
 CPU, CUDA, MPS = "cpu", "cuda", "mps"
 DEVICES = (CUDA, MPS, CPU)
@@ -17,11 +18,9 @@ def check_device(name: str | None) -> None:
 
     RAISES (SettingError): It is neither null nor one of `DEVICES`.
     """
-    if name is not None and name not in DEVICES:
-        raise SettingError(
-            f"device = {name!r} is not allowed. Use one of: {', '.join(map(repr, DEVICES))}; or null for the device "
-            f"that spaCy uses. (To choose one of several GPUs, set the environment variable CUDA_VISIBLE_DEVICES.)"
-        )
+    if name is not None:
+        several = "to choose one of several GPUs, set the environment variable CUDA_VISIBLE_DEVICES"
+        check_choice("device", name, DEVICES, also=f"; or null for the device that spaCy uses ({several})")
 
 
 def present() -> list[str]:

@@ -11,9 +11,11 @@ from thinc.api import Model
 from ..alignment import SpanGetter, context_of, make_batch
 from ..backbone import longest_position
 from ..errors import SettingError
-from ..values import is_whole
+from ..values import check_at_least
 from .base_device import to_thinc
-from .shim import PIECES, BackboneShim, ShimSettings
+from .shim import BackboneShim
+from .shim_settings import ShimSettings
+from .state_pooling import PIECES
 from .tok2vec import replace_listener, replace_listener_cfg
 from .vector_batch import VectorBatch
 
@@ -53,19 +55,11 @@ class ModelSettings:
     repeat: int = 0
 
     def __post_init__(self) -> None:
-        if self.window is not None and not (is_whole(self.window) and self.window >= 2):
-            raise SettingError(
-                f"window = {self.window!r} is not allowed: it must be a whole number of at least 2 pieces, or null."
-            )
-        if self.overlap is not None and not (is_whole(self.overlap) and self.overlap >= 0):
-            raise SettingError(
-                f"overlap = {self.overlap!r} is not allowed: it must be a whole number of at least 0 pieces, or null."
-            )
-
-        if not (is_whole(self.repeat) and self.repeat >= 0):
-            raise SettingError(
-                f"repeat = {self.repeat!r} is not allowed: it must be a whole number of copies, at least 0."
-            )
+        if self.window is not None:
+            check_at_least("window", self.window, 2, " pieces, or null")
+        if self.overlap is not None:
+            check_at_least("overlap", self.overlap, 0, " pieces, or null")
+        check_at_least("repeat", self.repeat, 0, " copies")
 
     def fitted(
         self, longest: int | None, width: int, n_special: int, trained: tuple[int | None, int | None] = (None, None)

@@ -22,6 +22,7 @@ from thinc.api import (
 from thinc.types import Floats2d, Ragged
 
 from ..errors import SettingError
+from ..values import check_choice
 from .class_calibration import CALIBRATION, calibration_of, set_calibration
 from .class_loss import BALANCED, CROSS_ENTROPY, LossSettings, balanced, sigmoid_loss, softmax_loss
 from .growing import grow_output
@@ -63,8 +64,7 @@ def build_pooled_textcat(
         which excludes the documents described in `leave_out`.
     RAISES (SettingError): The pooling is unknown, or the weights are a table.
     """
-    if pooling not in POOLINGS:
-        raise SettingError(f"pooling = {pooling!r} is not allowed. Use one of: {', '.join(map(repr, POOLINGS))}.")
+    check_choice("pooling", pooling, POOLINGS)
     if isinstance(loss.class_weights, dict):
         raise SettingError(
             f"class_weights = {loss.class_weights!r} is not allowed for PooledTextCat, which does not know the names "

@@ -3,119 +3,37 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import srsly
 import torch
 from thinc.api import Optimizer, Shim, xp2torch
 from torch import Tensor
-from torch.nn.functional import embedding_bag
 
-from ..alignment import Batch, SpecialPieces, check_white_space, trained_white_space
+from ..alignment import Batch, SpecialPieces, trained_white_space
 from ..alignment.white_space import DEFAULT
 from ..backbone import (
-    ADAPTER_DTYPES,
     INT8,
-    STORED_AS,
     Backbone,
-    BackboneSettings,
     Folded,
-    check_fold,
     load_backbone,
     load_stored,
     may_fold,
     recorded_cutting,
     room_to_fold,
     save_backbone,
-    unmasks,
 )
 from ..backbone.finite import check_states
 from ..errors import SettingError, StorageError
-from ..files import TemporaryFolder, check_seal, write_seal
-from ..values import check_choice, is_flag, is_number, is_whole
-from .adapter_optimizer import CHOICES, AdapterOptimizer
-from .base_device import MPS, check_device, device_for
+from ..files import TemporaryFolder, check_seal, files_in, message_of, unpack, write_seal
+from .adapter_optimizer import AdapterOptimizer
+from .base_device import device_for
 from .optimizer_step import name_averages, step_all
+from .shim_settings import ShimSettings
+from .state_pooling import vectors_of
 
-# msgpack allows at most 4 GiB per item.
-CHUNK_BYTES = 1 << 30
-OUTPUTS = TOKENS, PIECES = "tokens", "pieces"
 # The name under which thinc's optimizer keeps the adapter's states.
 ADAPTER, MIX = "adapter", "mix"
-# Devices on which some versions of torch lack `embedding_bag`.
-WITHOUT_BAGS = (MPS,)
-
-
-@dataclass(frozen=True)
-class ShimSettings:
-    """What a backbone consists of, and how it is trained and stored. Values are checked on creation.
-
-    backbone (BackboneSettings): The base, the unmasked layers and the adapter.
-    store_base (str): "reference", "copy" or "merged"; or "int8" for a pipeline written by `lsbillm quantize`.
-    learn_rate_scale (float): The adapter's learning rate relative to that of the optimizer, which the heads use
-        unchanged.
-    heads_first (int): Number of updates at the beginning that change only the heads.
-    unmask_warmup (int): Number of updates of the adapter over which unmasked layers are gradually shown their right
-        side; 0: they see all of it from the beginning.
-    output (str): "tokens" or "pieces": which of them get one vector each.
-    adapter_optimizer (str | None): The optimizer for the adapter, see `AdapterOptimizer`; None: thinc's.
-    store_adapter (str): The adapter's dtype on disk.
-    fold_adapter (str): "auto", "always" or "never": whether prediction uses a second copy of the weights that includes
-        the adapter.
-    add_bos_token (bool | None): Whether each window begins with the tokenizer's start token; None: the tokenizer's own
-        default.
-    white_space (str | None): How white space is passed to the tokenizer, see `alignment.white_space.show`; None: the
-        default, or for a trained backbone what it was trained with.
-    device (str | None): "cuda", "mps" or "cpu": where the base computes, whatever spaCy uses; None: spaCy's device.
-    """
-
-    backbone: BackboneSettings
-    store_base: str = "reference"
-    learn_rate_scale: float = 1.0
-    heads_first: int = 0
-    unmask_warmup: int = 0
-    output: str = TOKENS
-    adapter_optimizer: str | None = None
-    store_adapter: str = "float32"
-    fold_adapter: str = "auto"
-    add_bos_token: bool | None = None
-    white_space: str | None = None
-    device: str | None = None
-
-    def __post_init__(self) -> None:
-        check_device(self.device)
-        check_choice("store_base", self.store_base, STORED_AS)
-        if self.store_base == INT8 and self.backbone.base.quantization != INT8:
-            raise SettingError(
-                f'store_base = "int8" needs quantization = "int8", not {self.backbone.base.quantization!r}: the weights'
-                f" were rounded, and the original ones are not stored."
-            )
-        check_fold(self.fold_adapter, self.backbone.base.quantization)
-        if not (is_number(self.learn_rate_scale) and self.learn_rate_scale > 0):
-            raise SettingError(
-                f"learn_rate_scale = {self.learn_rate_scale!r} is not allowed: it must be a number above 0."
-            )
-        check_choice("output", self.output, OUTPUTS)
-        check_choice("store_adapter", self.store_adapter, ADAPTER_DTYPES)
-        check_choice("adapter_optimizer", self.adapter_optimizer, CHOICES)
-        if not (is_whole(self.heads_first) and self.heads_first >= 0):
-            raise SettingError(
-                f"heads_first = {self.heads_first!r} is not allowed: it must be a number of updates, 0 or above."
-            )
-        if not (is_whole(self.unmask_warmup) and self.unmask_warmup >= 0):
-            raise SettingError(
-                f"unmask_warmup = {self.unmask_warmup!r} is not allowed: it must be a number of updates, 0 or above."
-            )
-        if self.unmask_warmup and not unmasks(self.backbone.unmask):
-            raise SettingError(
-                f"unmask_warmup = {self.unmask_warmup} with unmask = {self.backbone.unmask!r}: there is no layer whose "
-                f'mask could be removed. Use unmask_warmup = 0, or unmask layers, with "all" for example.'
-            )
-        if self.add_bos_token is not None and not is_flag(self.add_bos_token):
-            raise SettingError(f"add_bos_token = {self.add_bos_token!r} is not allowed: use true, false or null.")
-        check_white_space(self.white_space)
 
 
 class BackboneShim(Shim):
@@ -429,93 +347,20 @@ class BackboneShim(Shim):
             if self.loaded:
                 self.save(folder)
                 write_seal(folder)
-            files = {str(path.relative_to(folder)): _in_chunks(path) for path in folder.rglob("*") if path.is_file()}
-        return srsly.msgpack_dumps(files)
+            return message_of(folder)
 
     def from_bytes(self, data: bytes) -> "BackboneShim":
         """Load the backbone from what `to_bytes` returned. The files stay in a temporary folder for as long as the shim
         exists, since a base among them may be saved again."""
-        files = _files_in(data)
+        files = files_in(data)
         if files:
             self._unpacked = TemporaryFolder()
             root = self._unpacked.path
-            _unpack(files, root)
+            unpack(files, root)
             check_seal(root)
             self.load(root)
         return self
 
 
-def vectors_of(backbone: Backbone, batch: Batch, output: str) -> Tensor:
-    """Run the backbone and collect the states of pieces, or their means per token, in one operation per micro-batch on
-    the device.
-
-    output (str): "tokens" or "pieces".
-    RETURNS (Tensor): float32, shape (tokens or pieces, width); zeros for tokens without pieces.
-    RAISES (BaseError): The base's files were changed while in use, see `WatchedFiles`.
-    """
-    backbone.shared.check_files()
-    device = backbone.device
-    of_tokens = output == TOKENS
-    size = len(batch.pieces_a_token if of_tokens else batch.ids)
-    # While another thread loads a base, torch's default dtype is that of the base.
-    rows = torch.zeros((size, backbone.width), dtype=torch.float32, device=device)
-    shares = batch.shares_of_tokens() if of_tokens else batch.shares_of_pieces()
-    # States are added to the result as they come, so that a long document needs no memory for all of them.
-    for part, share in zip(batch.micro_batches, shares, strict=True):
-        positions = None if part.positions is None else torch.from_numpy(part.positions).to(device)
-        ids, mask = torch.from_numpy(part.ids).to(device), torch.from_numpy(part.mask).to(device)
-        states = backbone.states(ids, mask, positions).flatten(0, 1).float()
-        slots, sizes, targets = (torch.from_numpy(x).to(device) for x in (share.slots, share.sizes, share.targets))
-        if device.type in WITHOUT_BAGS:
-            rows.index_add_(0, targets.repeat_interleave(sizes), states[slots])
-            continue
-        sums = embedding_bag(slots, states, sizes.cumsum(0) - sizes, mode="sum")
-        rows.index_add_(0, targets, sums)
-    if not of_tokens:
-        return rows
-    counts = torch.from_numpy(batch.pieces_a_token).to(device)
-    return rows.div_(counts.clamp(min=1)[:, None])
-
-
 def _from_message(settings: ShimSettings, data: bytes) -> BackboneShim:
     return BackboneShim(settings).from_bytes(data)
-
-
-def _files_in(data: bytes) -> dict[str, list[bytes]]:
-    """The files in a message, by name, in chunks.
-
-    RAISES (StorageError): The message does not come from `to_bytes`.
-    """
-    try:
-        files = srsly.msgpack_loads(data)
-    except Exception as error:
-        # msgpack raises various errors of its own.
-        raise StorageError(f"the message cannot be read ({error}): transfer it again.") from error
-    named = isinstance(files, dict) and all(isinstance(name, str) for name in files)
-    if not named or not all(isinstance(x, list) and all(isinstance(y, bytes) for y in x) for x in files.values()):
-        raise StorageError("the message does not contain the files of a pipeline: transfer it again.")
-    return files
-
-
-def _unpack(files: dict[str, list[bytes]], root: Path) -> None:
-    """Write files below a folder.
-
-    RAISES (StorageError): A name leads outside of the folder, or is no valid file name.
-    """
-    for name, chunks in files.items():
-        try:
-            path = (root / name).resolve()
-            if root not in path.parents:
-                raise StorageError(f"the message names a file {name!r} outside of the pipeline: it is not trusted.")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("wb") as file:
-                file.writelines(chunks)
-        except StorageError:
-            raise
-        except (OSError, ValueError) as error:
-            raise StorageError(f"the message names a file {name!r}, which cannot be written: {error}.") from error
-
-
-def _in_chunks(path: Path) -> list[bytes]:
-    with path.open("rb") as file:
-        return list(iter(lambda: file.read(CHUNK_BYTES), b""))

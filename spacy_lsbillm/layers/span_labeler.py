@@ -20,8 +20,7 @@ from thinc.api import Dropout, Linear, Model, Relu, chain, zero_init
 from thinc.types import Floats1d, Floats2d, Floats3d
 
 from ..alignment import is_word
-from ..errors import SettingError
-from ..values import is_whole
+from ..values import check_at_least
 from .left_out import sample_of
 from .listening import guard, listeners_in
 
@@ -51,8 +50,7 @@ def build_span_labeler(
     RAISES (SettingError): A size is not a whole number of at least 1.
     """
     for name, size in (("hidden_size", hidden_size), ("block_size", block_size)):
-        if not is_whole(size) or size < 1:
-            raise SettingError(f"{name} = {size!r} is not allowed: it must be a whole number of at least 1.")
+        check_at_least(name, size, 1)
     for listener in listeners_in(tok2vec):
         guard(listener)
     halves: Model = chain(Dropout(0.0), Relu(2 * hidden_size), Dropout(0.0))

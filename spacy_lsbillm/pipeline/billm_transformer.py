@@ -9,8 +9,6 @@ from typing import Any
 import srsly
 from spacy import util
 from spacy.language import Language
-from spacy.pipeline import EntityLinker, MultiLabel_TextCategorizer, TextCategorizer
-from spacy.pipeline.legacy.entity_linker import EntityLinker_v1
 from spacy.tokens import Doc
 from spacy.training import Example, validate_examples
 from spacy.util import minibatch
@@ -22,11 +20,11 @@ from spacy_transformers.pipeline_component import DOC_EXT_ATTR, Transformer
 from thinc.api import Config, Model, Optimizer
 
 from ..backbone import RECORD, MaskPlan
-from ..errors import ListenerError, SettingError
+from ..errors import ListenerError
 from ..files import check_seal, replaced_folder, write_seal
-from ..layers import ONLY_LABELLED, PIECE_POOLINGS, PIECES, backbone_shim, fit, guard, listeners_in, skip_pooling
-from ..values import is_whole
-from .listener_checks import check_kinds, check_widths
+from ..layers import backbone_shim, fit, guard, listeners_in, skip_pooling
+from ..values import check_at_least
+from .listener_checks import check_kinds, check_linkers, check_pooling, check_widths, warn_of_unlabelled
 from .pending import PendingUpdate
 from .sources import name_sources, name_sources_beside
 
@@ -115,10 +113,7 @@ class BiLLMTransformer(Transformer):
         name: str = "transformer",
         max_batch_items: int = 4096,
     ):
-        if not (is_whole(max_batch_items) and max_batch_items >= 1):
-            raise SettingError(
-                f"max_batch_items = {max_batch_items!r} is not allowed: it must be a whole number of at least 1 piece."
-            )
+        check_at_least("max_batch_items", max_batch_items, 1, " piece")
         super().__init__(vocab, model, set_extra_annotations, name=name, max_batch_items=max_batch_items)
         self.model.attrs["max_batch_items"] = max_batch_items
         self._pending: PendingUpdate | None = None
@@ -152,7 +147,7 @@ class BiLLMTransformer(Transformer):
         elif self._behind is None:
             super().find_listeners(component)
             if getattr(component, "name", None) in self.listener_map:
-                self._check_pooling(component)
+                check_pooling(component, self)
                 skip_pooling(component.model)
         else:
             for listener in listeners_in(getattr(component, "model", None)):
@@ -225,54 +220,12 @@ class BiLLMTransformer(Transformer):
         """
         if nlp is not None:
             check_kinds(nlp, self)
-            self._check_linkers(nlp)
+            check_linkers(nlp, self)
         super().initialize(get_examples, nlp=nlp)
         check_widths(self, self.model.get_dim("nO"))
         if nlp is not None:
             name_sources(nlp.meta, [self.model])
-            self._warn_of_unlabelled(nlp, get_examples)
-
-    def _warn_of_unlabelled(self, nlp: Language, get_examples: Callable[[], Iterable[Example]]) -> None:
-        """Warn of training documents without a class, which spaCy's models of `textcat` treat as having none of the
-        classes, although each must have one."""
-        learn = [name for name in self.listening_components if _learns_from_unlabelled(nlp.get_pipe(name))]
-        if not learn:
-            return
-        has_class = [any(example.reference.cats.values()) for example in get_examples()]
-        # If no document has one, as in `spacy assemble`, there is no corpus for a textcat.
-        if any(has_class) and not all(has_class):
-            warnings.warn(
-                f"{has_class.count(False)} of {len(has_class)} documents of the training corpus have no class in "
-                f"doc.cats. {learn[0]!r} will learn from them that none of its classes is probable, as its model is "
-                f"spaCy's own. Use spacy-lsbillm.TextCatReduce.v1 or spacy-lsbillm.PooledTextCat.v1, which leave them "
-                f"out, and for scoring spacy-lsbillm.textcat_scorer.v1; or leave them out of the corpus.",
-                stacklevel=3,
-            )
-
-    def _check_pooling(self, component: Any) -> None:
-        """Check that a component does not choose among pieces if it gets only tokens: it would silently get the mean.
-
-        RAISES (SettingError): It does.
-        """
-        if backbone_shim(self.model).settings.output == PIECES:
-            return
-        found = {layer.name for layer in component.model.walk()}.intersection(PIECE_POOLINGS)
-        if found:
-            raise SettingError(
-                f"{component.name!r} pools the pieces of a token with {found.pop()!r}, but {self.name!r} gives it "
-                f'their mean. Set output = "pieces" in the model of {self.name!r}, or the pooling to "reduce_mean.v1".'
-            )
-
-    def _check_linkers(self, nlp: Language) -> None:
-        """Check that no entity linker of spaCy listens: it predicts from copies of sentences, which no transformer has
-        processed."""
-        for name in self.listening_components:
-            if isinstance(nlp.get_pipe(name), (EntityLinker, EntityLinker_v1)):
-                raise SettingError(
-                    f"{name!r} cannot listen to {self.name!r}: an entity linker predicts from copies of sentences, "
-                    f"which no transformer of the pipeline has processed. Give it its own transformer, with "
-                    f'@architectures = "spacy-lsbillm.Tok2VecBiLLM.v1" in place of the listener.'
-                )
+            warn_of_unlabelled(nlp, self, get_examples)
 
     def update(
         self,
@@ -413,12 +366,6 @@ class BiLLMTransformer(Transformer):
         if (folder / RECORD).exists() or srsly.read_json(folder / "cfg")[INITIALIZED]:
             backbone_shim(self.model).load(folder)
             fit(self.model)
-
-
-def _learns_from_unlabelled(pipe: Any) -> bool:
-    """Whether a component is a `textcat` whose model learns from documents without a class."""
-    exclusive = isinstance(pipe, TextCategorizer) and not isinstance(pipe, MultiLabel_TextCategorizer)
-    return exclusive and not pipe.model.attrs.get(ONLY_LABELLED)
 
 
 def _heard(listener: TransformerListener) -> str | None:

@@ -8,9 +8,11 @@ from thinc.api import Model
 from ..alignment import SpecialPieces
 from ..alignment.statistics import Cutting
 from ..backbone import longest_position
-from ..backbone.base import load_tokenizer, read_config, skeleton
+from ..backbone.base_config import read_config
 from ..backbone.location import TOKENIZER_FILES, resolve_folder
 from ..backbone.proved import family_of
+from ..backbone.skeleton import skeleton
+from ..backbone.tokenizer import load_tokenizer
 from ..backbone.vocabulary import embedding_rows, pieces_beyond
 from ..layers import backbone_shim
 from ..layers.billm_model import rows_for

@@ -1,14 +1,20 @@
-"""Refusing listeners that cannot work with the transformer before them when the pipeline is initialised, instead of
-failing at the first update with an error about array shapes."""
+"""Refusing listeners that cannot work with the transformer before them when the pipeline is made or initialised,
+instead of failing at the first update with an error about array shapes, or learning what nobody meant."""
 
+import warnings
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from spacy.language import Language
+from spacy.pipeline import EntityLinker, MultiLabel_TextCategorizer, TextCategorizer
+from spacy.pipeline.legacy.entity_linker import EntityLinker_v1
 from spacy.pipeline.tok2vec import Tok2Vec, Tok2VecListener
+from spacy.training import Example
 from spacy_transformers.pipeline_component import Transformer
 from thinc.api import Model
 
 from ..errors import SettingError
+from ..layers import ONLY_LABELLED, PIECE_POOLINGS, PIECES, backbone_shim
 
 
 def check_kinds(nlp: Language, transformer: Transformer) -> None:
@@ -46,3 +52,58 @@ def check_widths(transformer: Transformer, width: int) -> None:
                     f"{transformer.name!r} gives vectors of width {width}. Train a new {name!r}, or use the "
                     f"transformer from the same pipeline."
                 )
+
+
+def check_pooling(component: Any, transformer: Transformer) -> None:
+    """Check that a component does not choose among pieces if it gets only tokens: it would silently get the mean.
+
+    RAISES (SettingError): It does.
+    """
+    if backbone_shim(transformer.model).settings.output == PIECES:
+        return
+    found = {layer.name for layer in component.model.walk()}.intersection(PIECE_POOLINGS)
+    if found:
+        raise SettingError(
+            f"{component.name!r} pools the pieces of a token with {found.pop()!r}, but {transformer.name!r} gives it "
+            f'their mean. Set output = "pieces" in the model of {transformer.name!r}, or the pooling to '
+            f'"reduce_mean.v1".'
+        )
+
+
+def check_linkers(nlp: Language, transformer: Transformer) -> None:
+    """Check that no entity linker of spaCy listens: it predicts from copies of sentences, which no transformer has
+    processed.
+
+    RAISES (SettingError): One does.
+    """
+    for name in transformer.listening_components:
+        if isinstance(nlp.get_pipe(name), (EntityLinker, EntityLinker_v1)):
+            raise SettingError(
+                f"{name!r} cannot listen to {transformer.name!r}: an entity linker predicts from copies of sentences, "
+                f"which no transformer of the pipeline has processed. Give it its own transformer, with "
+                f'@architectures = "spacy-lsbillm.Tok2VecBiLLM.v1" in place of the listener.'
+            )
+
+
+def warn_of_unlabelled(nlp: Language, transformer: Transformer, get_examples: Callable[[], Iterable[Example]]) -> None:
+    """Warn of training documents without a class, which spaCy's models of `textcat` treat as having none of the
+    classes, although each must have one. Examples are read only if such a model listens."""
+    learn = [name for name in transformer.listening_components if _learns_from_unlabelled(nlp.get_pipe(name))]
+    if not learn:
+        return
+    has_class = [any(example.reference.cats.values()) for example in get_examples()]
+    # If no document has one, as in `spacy assemble`, there is no corpus for a textcat.
+    if any(has_class) and not all(has_class):
+        warnings.warn(
+            f"{has_class.count(False)} of {len(has_class)} documents of the training corpus have no class in "
+            f"doc.cats. {learn[0]!r} will learn from them that none of its classes is probable, as its model is "
+            f"spaCy's own. Use spacy-lsbillm.TextCatReduce.v1 or spacy-lsbillm.PooledTextCat.v1, which leave them "
+            f"out, and for scoring spacy-lsbillm.textcat_scorer.v1; or leave them out of the corpus.",
+            stacklevel=3,
+        )
+
+
+def _learns_from_unlabelled(pipe: Any) -> bool:
+    """Whether a component is a `textcat` whose model learns from documents without a class."""
+    exclusive = isinstance(pipe, TextCategorizer) and not isinstance(pipe, MultiLabel_TextCategorizer)
+    return exclusive and not pipe.model.attrs.get(ONLY_LABELLED)

@@ -3,7 +3,6 @@
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +14,6 @@ from spacy.vocab import Vocab
 from thinc.api import Config, Model
 from thinc.types import Floats2d
 
-from ..alignment import is_word
 from ..errors import SettingError
 from ..layers import (
     CROSS_ENTROPY,
@@ -33,22 +31,23 @@ from ..tagging import (
     candidates,
     tag_marginals,
 )
-from ..tagging.scheme import MISSING, OUTSIDE, check_scheme
+from ..tagging.scheme import MISSING, check_scheme
 from .calibrated import CalibratedComponent
 from .gold_spans import (
     check_overlap,
-    gold_tags,
     name_of,
     named,
     overlapping,
 )
-from .label_sets import annotated_in, annotated_labels
+from .label_weights import add_weight, label_weights, tag_weights
 from .labeler_settings import LEARNED, check_confidence, check_taught, check_transitions
-from .soft_tags import SoftTags, is_told, most_probable, soft_tags_of, write_soft_tags
+from .soft_tags import is_told, most_probable, write_soft_tags
 from .span_scorers import sequence_labeler_score
 from .span_writing import SCORES, Predicted, by_document, write_entities, write_group
+from .tag_annotation import TagAnnotation, annotation_of, possible_labels
 from .tag_losses import cross_entropy, likelihood, soft_cross_entropy
-from .tag_targets import SoftTargets, Taught, free_of_gold, soft_targets, told_targets
+from .tag_scores import WordScores, log_softmax
+from .tag_targets import SoftTargets, Taught, soft_targets, told_targets
 from .whole_batch import whole_batch
 
 DEFAULT_CONFIG = Config().from_str(
@@ -218,10 +217,7 @@ class SequenceLabeler(CalibratedComponent):
         self._counts.clear()
         sample = self._collect_labels(get_examples, nlp, labels)
         if self.loss.class_weights is not None:
-            counts = [self._counts[label] for label in self.labels]
-            self.cfg["class_weights"] = self.loss.weights(
-                self._classes, [*counts, *self._outside(counts)], repr(self.name)
-            )
+            self.cfg["class_weights"] = label_weights(self.loss, self.labels, self._counts, self.name)
         output, n_tags = self.model.get_ref("output_layer"), self.scheme.n_tags
         if output.has_dim("nO") and output.get_dim("nO") != n_tags:
             raise SettingError(
@@ -250,11 +246,9 @@ class SequenceLabeler(CalibratedComponent):
             nothing = np.zeros(0, dtype=np.int64)
             empty = Spans(nothing, nothing, nothing, nothing.astype("f"))
             return Predicted(empty, first, None if least is None else empty)
-        word = [is_word(doc) for doc in docs]
-        words = np.flatnonzero(np.concatenate(word))
-        log_probs = self.model.ops.to_numpy(_log_softmax(self.model, self.model.predict(docs)))[words]
-        scheme, lengths = self.scheme, np.array([found.sum() for found in word])
-        transitions = self.transitions
+        words = self._scores_of_words(docs)
+        log_probs, lengths = words.log_probs, words.lengths
+        scheme, transitions = self.scheme, self.transitions
         tags = best_tags(log_probs, lengths, scheme, transitions)
         if self.scores:
             spans = around_spans(log_probs, lengths, scheme, transitions=transitions).spans(tags, log_probs, scheme)
@@ -264,8 +258,12 @@ class SequenceLabeler(CalibratedComponent):
         soft = None
         if self.top_tags:
             marginals = tag_marginals(log_probs, lengths, scheme, transitions)
-            soft = most_probable(marginals, self.top_tags, scheme, words, sum(map(len, word)))
-        return Predicted(_on(words, spans), first, None if found is None else _on(words, found), soft)
+            soft = most_probable(marginals, self.top_tags, scheme, words.places, sum(map(len, docs)))
+        return Predicted(words.on_tokens(spans), first, None if found is None else words.on_tokens(found), soft)
+
+    def _scores_of_words(self, docs: Sequence[Doc]) -> WordScores:
+        ops = self.model.ops
+        return WordScores.of(docs, ops.to_numpy(log_softmax(ops, self.model.predict(docs))))
 
     def set_annotations(self, docs: Sequence[Doc], predicted: Predicted) -> None:
         """Write the predicted spans to documents. Existing entities are kept, and spans that overlap them are left
@@ -289,11 +287,8 @@ class SequenceLabeler(CalibratedComponent):
         docs = list(docs)
         found = np.zeros((sum(map(len, docs)), self.scheme.n_tags), dtype=np.float32)
         if len(found):
-            word = [is_word(doc) for doc in docs]
-            words = np.flatnonzero(np.concatenate(word))
-            log_probs = self.model.ops.to_numpy(_log_softmax(self.model, self.model.predict(docs)))[words]
-            lengths = np.array([one.sum() for one in word])
-            found[words] = tag_marginals(log_probs, lengths, self.scheme, self.transitions)
+            words = self._scores_of_words(docs)
+            found[words.places] = tag_marginals(words.log_probs, words.lengths, self.scheme, self.transitions)
         return found
 
     def get_loss(self, examples: Iterable[Example], scores: list[Floats2d]) -> tuple[float, list[Floats2d]]:
@@ -318,108 +313,60 @@ class SequenceLabeler(CalibratedComponent):
         """
         examples = list(examples)
         validate_examples(examples, "SequenceLabeler.get_loss")
-        truth, left_out = self._truth(examples)
-        free = self._free(examples, truth) & ~left_out
-        hard = (truth != MISSING) & ~free
-        told = self._told(examples)
-        learned = int((hard | free).sum()) + sum(tags.known for _, tags in told)
-        docs, tokens = self._counted(examples, learned)
+        found = self._annotation(examples)
+        some_free = bool(found.free.any())
+        docs, tokens = self._counted(examples, found.learned)
         ops = self.model.ops
-        log_probs = _log_softmax(self.model, scores)
+        log_probs = log_softmax(ops, scores)
         transitions = self.transitions
         of_transitions: list[Floats2d] = []
         if transitions is None:
-            one = np.where(hard, truth, MISSING)
-            loss, gradient = cross_entropy(ops, log_probs, one, self.loss, self._weights_of_tags())
-            if free.any():
-                soft = self._soft_targets(examples, np.flatnonzero(free), truth)
-                loss += soft_cross_entropy(ops, log_probs, soft, gradient)
-            if told:
-                loss += soft_cross_entropy(ops, log_probs, told_targets(told), gradient)
+            one = np.where(found.hard, found.truth, MISSING)
+            weights = tag_weights(self.cfg.get("class_weights"), self.scheme)
+            loss, gradient = cross_entropy(ops, log_probs, one, self.loss, weights)
+            if some_free:
+                loss += soft_cross_entropy(ops, log_probs, self._soft_targets(examples, found), gradient)
+            if found.told:
+                loss += soft_cross_entropy(ops, log_probs, told_targets(found.told), gradient)
         else:
-            if free.any() or told:
-                how = "was annotated only for some of its labels" if free.any() else "another pipeline has labelled"
+            if some_free or found.told:
+                how = "was annotated only for some of its labels" if some_free else "another pipeline has labelled"
                 raise SettingError(
                     f"{self.name!r} is a CRF (transitions = {LEARNED!r}), which does not learn from what {how}. Set "
                     f"transitions to null."
                 )
             predicted = [example.predicted for example in examples]
-            loss, gradient, summed = likelihood(ops, log_probs, truth, predicted, self.scheme, transitions)
+            loss, gradient, summed = likelihood(ops, log_probs, found.truth, predicted, self.scheme, transitions)
             of_transitions = [summed * np.float32(docs / max(tokens, 1))]
         gradient *= docs / max(tokens, 1)
         ends = np.cumsum([len(rows) for rows in scores])[:-1]
         return loss / max(tokens, 1), [*ops.xp.split(gradient, ends.tolist()), *of_transitions]
 
-    def _truth(self, examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
-        """The number of each token's gold tag, or -1 if there is none or its label is unknown, which gives a warning
-        once.
+    def _annotation(self, examples: Sequence[Example]) -> TagAnnotation:
+        """The annotation of a batch. Warns once of each unknown label and of white space in gold spans.
 
-        RETURNS (tuple[ndarray[int64], ndarray[bool]]): Also whether tokens are in a gold span with an unknown label;
-            both of shape (tokens,).
+        RAISES (SettingError): A document carries probabilities of tags that this component cannot learn from.
         """
-        known = {label: i for i, label in enumerate(self.labels)}
-        scheme = self.scheme
-        numbers: list[int] = []
-        left_out: list[bool] = []
-        new: dict[str, Example] = {}
         for example in examples:
-            if is_told(example, self.spans_key):
-                numbers += [MISSING] * len(example.predicted)
-                left_out += [False] * len(example.predicted)
-                continue
-            self._warn_of_white_space(example.reference)
-            tags = gold_tags(example, self.spans_key, self.name)
-            found = scheme.numbers(tags, known)
-            some_left_out = found.count(MISSING) > tags.count(None)
-            if some_left_out:
-                for label in sorted({tag[2:] for tag in tags if tag is not None and tag != OUTSIDE}):
-                    if label not in known and label not in self._left_out:
-                        new.setdefault(label, example)
-            numbers += found
-            if some_left_out:
-                left_out += [number == MISSING and tag is not None for number, tag in zip(found, tags, strict=True)]
-            else:
-                left_out += [False] * len(found)
+            if not is_told(example, self.spans_key):
+                self._warn_of_white_space(example.reference)
+        found = annotation_of(examples, self.scheme, self.spans_key, self.name, self._teacher is not None)
+        new = {label: example for label, example in found.unknown.items() if label not in self._left_out}
         if new:
             self._warn_of_left_out(new)
-        return np.array(numbers, dtype=np.int64), np.array(left_out, dtype=bool)
-
-    def _possible(self, examples: Sequence[Example], truth: np.ndarray) -> np.ndarray:
-        """The labels that each token may have according to its annotation, shape (tokens, labels)."""
-        unknown = ~annotated_in((example.reference for example in examples), self.labels)
-        of_tokens = np.repeat(unknown, [len(example.predicted) for example in examples], axis=0)
-        return of_tokens | (truth == MISSING)[:, None]
-
-    def _free(self, examples: Sequence[Example], truth: np.ndarray) -> np.ndarray:
-        """The tokens outside of gold spans with incomplete annotation that still count in the loss; shape (tokens,)."""
-        if self._teacher is None and all(annotated_labels(example.reference) is None for example in examples):
-            return np.zeros(len(truth), dtype=bool)
-        free = free_of_gold(truth, self._possible(examples, truth))
-        lengths = [len(example.predicted) for example in examples]
-        free &= ~np.repeat([is_told(example, self.spans_key) for example in examples], lengths)
-        if self._teacher is None:
-            return free & (truth != MISSING)
-        return free & np.concatenate([is_word(example.predicted) for example in examples])
-
-    def _told(self, examples: Sequence[Example]) -> list[tuple[int, SoftTags]]:
-        """The tag probabilities that another head wrote to documents, each with the number of its first token in the
-        batch."""
-        found, first = [], 0
-        for example in examples:
-            tags = soft_tags_of(example, self.spans_key, self.scheme, self.name)
-            if tags is not None:
-                found.append((first, tags))
-            first += len(example.predicted)
-        if found and not self.loss.plain:
+        if found.told and not self.loss.plain:
             raise SettingError(
                 f"class_weights, focal_gamma and label_smoothing cannot be used when {self.name!r} learns from "
                 f"probabilities of tags. Leave them out."
             )
         return found
 
-    def _soft_targets(self, examples: Sequence[Example], rows: np.ndarray, truth: np.ndarray) -> SoftTargets:
+    def _soft_targets(self, examples: Sequence[Example], found: TagAnnotation) -> SoftTargets:
+        """The targets of tokens that annotation leaves open."""
+        rows = np.flatnonzero(found.free)
         taught = None if self._teacher is None else self._teacher([example.predicted for example in examples])
-        return soft_targets(rows, self._possible(examples, truth)[rows], self.scheme, taught)
+        possible = possible_labels(examples, found.truth, self.labels)
+        return soft_targets(rows, possible[rows], self.scheme, taught)
 
     def learn_from(self, teacher: "SequenceLabeler", see: Callable[[Sequence[Doc]], Sequence[Doc]]) -> None:
         """Learn from a trained labeler where there is no gold annotation: in documents and tokens without annotation,
@@ -451,30 +398,12 @@ class SequenceLabeler(CalibratedComponent):
         before = self.scheme
         self.cfg["labels"].append(label)
         scheme = self.scheme
-        grow_output(self.model, _columns_in(before, scheme).tolist(), scheme.n_tags)
+        grow_output(self.model, before.numbers_in(scheme).tolist(), scheme.n_tags)
         weights = self.cfg.get("class_weights")
         if weights is not None:
-            table = self.loss.class_weights
-            # The weight of "O", if it has one, comes after those of the labels.
-            weights.insert(len(before.labels), float(table.get(label, 1.0)) if isinstance(table, dict) else 1.0)
+            add_weight(weights, self.loss, label, len(before.labels))
         # A calibration would be of other weights.
         self._forget_calibration()
-
-    @property
-    def _classes(self) -> list[str]:
-        """The classes that may have weights: the labels, and "O" for no span unless a label has that name."""
-        return [*self.labels, *([] if OUTSIDE in self.labels else [OUTSIDE])]
-
-    def _outside(self, counts: list[int]) -> list[float]:
-        """The count of "O": the average count of labels, so that "balanced" does not change its weight."""
-        return [] if OUTSIDE in self.labels else [sum(counts) / len(counts)]
-
-    def _weights_of_tags(self) -> np.ndarray:
-        """The weight of each tag, by number."""
-        weights = self.cfg.get("class_weights") or [1.0] * len(self._classes)
-        n_labels = len(self.labels)
-        outside = weights[n_labels] if len(weights) > n_labels else 1.0
-        return np.array([outside, *weights[:n_labels] * len(self.scheme.kinds)], dtype=np.float32)
 
     def _counted(self, examples: Sequence[Example], tokens: int) -> tuple[int, int]:
         """The number of documents in the whole batch, and of tokens that count in the loss.
@@ -485,9 +414,7 @@ class SequenceLabeler(CalibratedComponent):
         batch = whole_batch()
         if batch is None:
             return len(examples), tokens
-        truth, left_out = self._truth(batch)
-        learned = int(((truth != MISSING) | (self._free(batch, truth) & ~left_out)).sum())
-        return len(batch), learned + sum(tags.known for _, tags in self._told(batch))
+        return len(batch), self._annotation(batch).learned
 
     def _check_read(self, exclude: Iterable[str]) -> None:
         """Check the settings that were read. RAISES (ValueError): They are missing, or do not fit the model."""
@@ -519,13 +446,6 @@ class SequenceLabeler(CalibratedComponent):
             )
 
 
-def _columns_in(scheme: Scheme, other: Scheme) -> np.ndarray:
-    """The number of each tag in another scheme of the same name that has its labels."""
-    place = np.array([other.labels.index(label) for label in scheme.labels], dtype=np.int64)
-    kinds = np.arange(len(scheme.kinds))[:, None]
-    return np.append(0, (1 + kinds * len(other.labels) + place).reshape(-1))
-
-
 def _teach(
     learner: SequenceLabeler,
     teacher: SequenceLabeler,
@@ -535,21 +455,5 @@ def _teach(
     """What a teacher predicts for documents, in the tags of the learner."""
     found = teacher.tag_probabilities(see(docs))
     shares = np.zeros((len(found), learner.scheme.n_tags), dtype=np.float32)
-    shares[:, _columns_in(teacher.scheme, learner.scheme)] = found
+    shares[:, teacher.scheme.numbers_in(learner.scheme)] = found
     return Taught(shares, np.isin(learner.labels, teacher.labels))
-
-
-def _log_softmax(model: Model, scores: list[Floats2d]) -> Floats2d:
-    """The log-softmax of the scores of all documents, as one array."""
-    xp = model.ops.xp
-    joined = xp.concatenate(scores)
-    joined = joined - joined.max(axis=1, keepdims=True)
-    return joined - xp.log(xp.exp(joined).sum(axis=1, keepdims=True))
-
-
-def _on(words: np.ndarray, spans: Spans) -> Spans:
-    """Convert spans of words to spans of tokens.
-
-    words (ndarray[int64]): The token number of each word.
-    """
-    return replace(spans, start=words[spans.start], end=words[spans.end - 1] + 1)

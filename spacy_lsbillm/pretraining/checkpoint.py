@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import StorageError
-from ..files import put_in_place
+from ..files import replaced_file
 
 FILE = "checkpoint.pt"
 
@@ -40,15 +40,14 @@ def save_checkpoint(
     progress: Progress,
 ) -> None:
     """Write beside, to the disk, and rename: a kill at any moment leaves the old checkpoint or the new one."""
-    partial = folder / (FILE + ".partial")
     state = {
         "settings": settings,
         "model": dict(weights),
         "optimizer": optimizer.state_dict(),
         "progress": vars(progress),
     }
-    torch.save(state, partial)
-    put_in_place(partial, folder / FILE)
+    with replaced_file(folder / FILE) as partial:
+        torch.save(state, partial)
 
 
 def load_checkpoint(

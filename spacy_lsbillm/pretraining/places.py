@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StorageError
-from ..files import SEAL, check_seal, parse_json, put_in_place, write_seal
+from ..files import PARTIAL, SEAL, check_seal, parse_json, write_seal, write_text
 from .checkpoint import FILE as CHECKPOINT
 from .checkpoint import check_settings
 
@@ -33,9 +33,8 @@ def claim(output: Path, work: Path, wanted: dict[str, Any], record: str, resume:
     checkpoint, begun = work / CHECKPOINT, work / BEGUN
     if not resume and os.path.lexists(checkpoint):
         raise StorageError(f"{checkpoint} is the checkpoint of a run. Use --resume to go on, or another work folder.")
-    partial = begun.with_name(BEGUN + ".partial")
     # A run that was killed before it had begun has left nothing but that.
-    held = {path.name for path in work.iterdir()} - {partial.name} if work.is_dir() else set()
+    held = {path.name for path in work.iterdir()} - {BEGUN + PARTIAL} if work.is_dir() else set()
     if begun.is_file() and held != {BEGUN}:
         check_settings(begun, read_begun(begun), wanted)
         return
@@ -43,9 +42,7 @@ def claim(output: Path, work: Path, wanted: dict[str, Any], record: str, resume:
         raise StorageError(f"there is no run in {work} to resume. Leave out --resume to start.")
     if held - {BEGUN} or (work.exists() and not work.is_dir()):
         raise StorageError(f"the work folder {work} holds something else. Name another.")
-    work.mkdir(parents=True, exist_ok=True)
-    partial.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf8")
-    put_in_place(partial, begun)
+    write_text(begun, json.dumps(wanted, indent=1) + "\n")
 
 
 def described(path: Path) -> list[Any]:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from ..backbone.base import BaseSettings
 from ..backbone.loading import load_base
 from ..errors import SettingError
-from ..files import as_os_error, put_in_place, sole_writer
+from ..files import as_os_error, new_folder, sole_writer
 from ..language_model.score import score_text
 from ..language_model.text import lowercased, read_documents, text_files
 from .card import model_card
@@ -99,11 +98,8 @@ def _tokenizer(settings: PretrainingSettings, places: Places, text: list[Path]) 
         sample = (document for i, document in enumerate(documents) if i % every == every // 2)
         tokenizer = train_tokenizer(sample, settings.tokenizer.vocab_size)
     tokenizer.model_max_length = settings.model.positions
-    partial = places.work / "tokenizer.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    with as_os_error():
+    with new_folder(folder) as partial, as_os_error():
         tokenizer.save_pretrained(str(partial))
-    put_in_place(partial, folder)
     # As it is read by a run that goes on: it is written in another form than one that was just made.
     return take_tokenizer(folder)
 
@@ -196,29 +192,27 @@ def _finish(
     precision: torch.dtype,
 ) -> dict[str, Any]:
     """Write the folder under another name, score what was written rather than what was held, and rename it."""
-    partial = places.output.with_name(places.output.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    with as_os_error():
-        model.to(torch.bfloat16).save_pretrained(str(partial))
-        tokenizer.save_pretrained(str(partial))
-    record = {
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "tokens_seen": progress.step * settings.training.batch * settings.model.positions,
-        "seconds": round(progress.seconds),
-        "parts": progress.parts,
-        "hardware": hardware(device),
-        "arithmetic": str(precision).removeprefix("torch."),
-        "versions": versions(),
-        "text": [path.name for path in text_files(places.text)],
-        "valid": [path.name for path in valid],
-        "held_out": _held_out(settings, partial, tokenizer, array, valid, device),
-        "settings": settings.as_sections(),
-        "curve_columns": COLUMNS,
-        "curve": progress.curve,
-    }
-    (partial / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf8")
-    (partial / "README.md").write_text(model_card(places.output.name, record), encoding="utf8")
-    put_in_place(partial, places.output)
+    with new_folder(places.output) as partial:
+        with as_os_error():
+            model.to(torch.bfloat16).save_pretrained(str(partial))
+            tokenizer.save_pretrained(str(partial))
+        record = {
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "tokens_seen": progress.step * settings.training.batch * settings.model.positions,
+            "seconds": round(progress.seconds),
+            "parts": progress.parts,
+            "hardware": hardware(device),
+            "arithmetic": str(precision).removeprefix("torch."),
+            "versions": versions(),
+            "text": [path.name for path in text_files(places.text)],
+            "valid": [path.name for path in valid],
+            "held_out": _held_out(settings, partial, tokenizer, array, valid, device),
+            "settings": settings.as_sections(),
+            "curve_columns": COLUMNS,
+            "curve": progress.curve,
+        }
+        (partial / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf8")
+        (partial / "README.md").write_text(model_card(places.output.name, record), encoding="utf8")
     return record
 
 

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ..errors import SettingError
-from ..values import check_choice
+from ..values import check_at_least, check_choice
 
 OBJECTIVES = ("clm", "mlm")
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -22,8 +22,8 @@ class TokenizerSettings:
     every: int = 4
 
     def __post_init__(self) -> None:
-        _at_least("tokenizer.vocab_size", self.vocab_size, 258)
-        _at_least("tokenizer.every", self.every, 1)
+        check_at_least("tokenizer.vocab_size", self.vocab_size, 258)
+        check_at_least("tokenizer.every", self.every, 1)
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ModelSettings:
 
     def __post_init__(self) -> None:
         for one in fields(self):
-            _at_least(f"model.{one.name}", getattr(self, one.name), 1)
+            check_at_least(f"model.{one.name}", getattr(self, one.name), 1)
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise SettingError(
                 f"model.width = {self.width} does not divide into model.heads = {self.heads} heads of an even size."
@@ -96,9 +96,9 @@ class TrainingSettings:
         check_choice("training.objective", self.objective, OBJECTIVES)
         check_choice("training.precision", self.precision, PRECISIONS)
         for name in ("tokens", "batch", "micro_batch", "checkpoint_every"):
-            _at_least(f"training.{name}", getattr(self, name), 1)
+            check_at_least(f"training.{name}", getattr(self, name), 1)
         for name in ("warmup_steps", "lowercase_every", "seed"):
-            _at_least(f"training.{name}", getattr(self, name), 0)
+            check_at_least(f"training.{name}", getattr(self, name), 0)
         for name, low, high in (
             ("learn_rate", 0.0, 1.0),
             ("final_rate", 0.0, 1.0),
@@ -154,8 +154,3 @@ def _known(what: str, given: dict[str, Any], names: list[str], prefix: str) -> N
         raise SettingError(
             f"there is no {what} {prefix}{unknown[0]}. Use: {', '.join(prefix + name for name in names)}."
         )
-
-
-def _at_least(name: str, value: object, least: int) -> None:
-    if type(value) is not int or value < least:
-        raise SettingError(f"{name} = {value!r} is not allowed: it must be a whole number of at least {least}.")

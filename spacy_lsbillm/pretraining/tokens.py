@@ -11,9 +11,9 @@ from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import PreTrainedTokenizerFast
 
-from ..backbone.base import load_tokenizer
+from ..backbone.tokenizer import load_tokenizer
 from ..errors import SettingError
-from ..files import put_in_place
+from ..files import replaced_file
 
 END, MASK = "<|endoftext|>", "<|mask|>"
 DOCUMENTS_A_BATCH = 512
@@ -66,19 +66,17 @@ def write_tokens(documents: Iterator[str], tokenizer: PreTrainedTokenizerFast, p
     """
     dtype, end = token_dtype(tokenizer), tokenizer.eos_token_id
     begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    partial = path.with_name(path.name + ".partial")
     written = 0
-    with partial.open("wb") as file, tqdm(desc=f"tokenising {source}", unit=" documents") as bar:
-        for batch in _batches(documents):
-            for ids in tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]:
-                # numpy's tofile says nothing of a full disk.
-                file.write(np.array([*begin, *ids, end], dtype=dtype).tobytes())
-            written += len(batch)
-            bar.update(len(batch))
-    if not written:
-        partial.unlink()
-        raise SettingError(f"the {source} text is empty.")
-    put_in_place(partial, path)
+    with replaced_file(path) as partial:
+        with partial.open("wb") as file, tqdm(desc=f"tokenising {source}", unit=" documents") as bar:
+            for batch in _batches(documents):
+                for ids in tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]:
+                    # numpy's tofile says nothing of a full disk.
+                    file.write(np.array([*begin, *ids, end], dtype=dtype).tobytes())
+                written += len(batch)
+                bar.update(len(batch))
+        if not written:
+            raise SettingError(f"the {source} text is empty.")
 
 
 def token_dtype(tokenizer: PreTrainedTokenizerFast) -> type:

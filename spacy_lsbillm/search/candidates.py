@@ -8,7 +8,7 @@ from typing import Any
 from spacy.util import registry
 
 from ..backbone import BaseSettings
-from ..backbone.base import read_config
+from ..backbone.base_config import read_config
 from ..errors import MaskError, SettingError
 from .experiment import Experiment
 from .masks import check_masks

@@ -17,11 +17,11 @@ from spacy.util import registry, resolve_dot_names
 from thinc.api import Config
 
 from ..backbone import BaseSettings, unmasks
-from ..backbone.base import read_config
+from ..backbone.base_config import read_config
 from ..backbone.fingerprint import fingerprint
 from ..backbone.location import resolve_folder
 from ..errors import SettingError
-from ..files import digest
+from ..files import digest, new_folder
 from ..pipeline.config_blocks import billm_blocks, find_transformer
 from ..training.quiet_run import TrainingRun, run_training
 from .training import Training
@@ -223,12 +223,10 @@ class Experiment:
         """
         if training.steps < self.steps:
             return run_training(self.config_of(training), None, use_gpu)
-        partial = folder.with_name(f"{folder.name}.partial")
-        for left in (partial, folder):
-            shutil.rmtree(left, ignore_errors=True)
-        run = run_training(self.config_of(training), partial, use_gpu)
-        shutil.rmtree(partial / DIR_MODEL_LAST)
-        partial.rename(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        with new_folder(folder) as partial:
+            run = run_training(self.config_of(training), partial, use_gpu)
+            shutil.rmtree(partial / DIR_MODEL_LAST)
         return run
 
 

@@ -17,7 +17,7 @@ from thinc.api import Config
 
 from ..cluster import connected, last_line, room_of
 from ..errors import SettingError
-from ..files import TemporaryFolder, put_in_place
+from ..files import TemporaryFolder, new_folder
 from .experiment import Experiment
 from .run import RemoteTrainer
 from .trainer import model_folder, trainer
@@ -88,13 +88,10 @@ def _pack(folder: Path) -> bytes | None:
 
 def _unpack(content: bytes, folder: Path) -> None:
     """Unpack a model's folder. Either all of it appears, or nothing."""
-    partial = folder.with_name(f"{folder.name}.partial")
-    for left in (partial, folder):
-        shutil.rmtree(left, ignore_errors=True)
-    partial.mkdir(parents=True)
-    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+    shutil.rmtree(folder, ignore_errors=True)
+    with new_folder(folder) as partial, tarfile.open(fileobj=io.BytesIO(content)) as tar:
+        partial.mkdir()
         tar.extractall(partial, filter="data")
-    put_in_place(partial, folder)
 
 
 class RayCluster:

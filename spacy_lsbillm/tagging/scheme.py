@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import SettingError
+from ..values import check_choice
 
 # The kinds of tags with a label, in the order of their numbers.
 SCHEMES = {"iob2": "BI", "biluo": "BILU"}
@@ -99,6 +99,12 @@ class Scheme:
                 numbers.append(MISSING if label is None else 1 + as_kind[tag[0]] * n_labels + label)
         return numbers
 
+    def numbers_in(self, other: "Scheme") -> np.ndarray:
+        """The number of each tag in another scheme of the same name that has its labels; shape (tags,)."""
+        place = np.array([other.labels.index(label) for label in self.labels], dtype=np.int64)
+        kinds = np.arange(len(self.kinds))[:, None]
+        return np.append(0, (1 + kinds * len(other.labels) + place).reshape(-1))
+
     def spans(
         self,
         tags: np.ndarray,
@@ -165,5 +171,4 @@ def check_scheme(name: str) -> None:
 
     RAISES (SettingError): It is not one of `SCHEMES`.
     """
-    if name not in SCHEMES:
-        raise SettingError(f"scheme = {name!r} is not allowed. Use one of: {', '.join(map(repr, SCHEMES))}.")
+    check_choice("scheme", name, SCHEMES)

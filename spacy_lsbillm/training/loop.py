@@ -17,9 +17,8 @@ everything that the loop keeps in local variables, and that corpora, batchers an
 """
 
 import contextlib
-import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ from typing import Any
 import numpy as np
 import torch
 from spacy.language import Language
-from spacy.training import Example
 from spacy.training import loop as spacy_loop
 from thinc.api import Optimizer, get_current_ops
 from torch import Tensor
@@ -35,11 +33,12 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from wasabi import msg
 
 from ..errors import DataError, StorageError
-from ..pipeline.whole_batch import share_of
 from .checkpoint import Checkpoint, Evaluation, remove_old_checkpoints, restore_best, save_checkpoint
+from .draws import Draws
 from .interval import Interval
-from .random_state import drawn_from, random_state, reseed_cupy, reseed_rank, restore_random_state
+from .random_state import random_state, reseed_cupy, reseed_rank, restore_random_state
 from .ranks import Ranks
+from .stand_ins import EvaluatedSteps, LoopPipeline, NotSaved
 from .state import TrainingState, collect_state, restore_state
 
 Step = tuple[Any, dict[str, Any], bool | None]
@@ -130,7 +129,7 @@ class CheckpointedLoop:
 
     def _create_before_to_disk_callback(self, callback: Callable[[Language], Language] | None) -> Callable[..., Any]:
         modified = self._spacy["create_before_to_disk_callback"](callback)
-        return lambda nlp: _NotSaved() if self.replaying else modified(nlp)
+        return lambda nlp: NotSaved() if self.replaying else modified(nlp)
 
     def _create_train_batches(self, *args: Any, **kwargs: Any) -> Iterator[tuple[int, Any]]:
         batches = self._spacy["create_train_batches"](*args, **kwargs)
@@ -160,11 +159,11 @@ class CheckpointedLoop:
             return step in recorded if self.replaying else step % eval_frequency == 0
 
         steps = self._spacy["train_while_improving"](
-            _Pipeline(nlp, self, exclude),
+            LoopPipeline(nlp, self, exclude),
             optimizer,
             train_data,
             evaluate_or_recall,
-            eval_frequency=_EvaluatedSteps(is_evaluated),
+            eval_frequency=EvaluatedSteps(is_evaluated),
             exclude=exclude,
             before_update=before_update and (lambda _, progress: before_update(nlp, progress)),
             **settings,
@@ -315,120 +314,6 @@ class CheckpointedLoop:
         reseed_rank(self.ranks.rank, seed, step + 1)
         if step >= 0:
             reseed_cupy(get_current_ops().xp, seed, step)
-
-
-class Draws:
-    """The random states from which batches were drawn, so that the same batches can be drawn again without the steps in
-    between.
-
-    For each draw that used a generator, the generator's state before it is kept, unless the previous draw left it in
-    this state: for a corpus that is shuffled in each epoch, one state per epoch.
-
-    kept (Mapping[str, Tensor]): What `as_tensors` returned.
-    step (int): The number of the last batch, -1 before the first.
-    """
-
-    def __init__(self, kept: dict[str, Tensor]):
-        self.step = -1
-        self._kept: dict[int, dict[str, Tensor]] = {}
-        for name, state in kept.items():
-            step, _, generator = name.partition("/")
-            self._kept.setdefault(int(step), {})[generator] = state
-        self._texts = hashlib.sha256()
-
-    @property
-    def digest(self) -> str:
-        """A digest of the texts of all batches so far, in order."""
-        return self._texts.hexdigest()
-
-    def as_tensors(self) -> dict[str, Tensor]:
-        """The kept states, by step and generator."""
-        return {f"{step}/{name}": x for step, states in self._kept.items() for name, x in states.items()}
-
-    def of(self, batches: Iterator[tuple[int, Any]], replaying: Callable[[], bool]) -> Iterator[tuple[int, Any]]:
-        """Yield the same batches. During a replay, generators are set to their recorded states."""
-        left: dict[str, Tensor] = {}
-        while True:
-            if replaying():
-                restore_random_state(left | self._kept.get(self.step + 1, {}))
-            before = random_state()
-            try:
-                epoch, batch = next(batches)
-            except StopIteration:
-                return
-            after = random_state()
-            self.step += 1
-            if not replaying():
-                used = set(drawn_from(before, after)) & set(drawn_from(left, before))
-                if used:
-                    self._kept[self.step] = {name: before[name] for name in used}
-            left = after
-            batch = list(batch)
-            self._add(batch)
-            yield epoch, batch
-
-    def _add(self, batch: Iterable[Example]) -> None:
-        for example in batch:
-            self._texts.update(example.reference.text.encode("utf8", "surrogatepass"))
-            self._texts.update(b"\0")
-
-
-class _Pipeline:
-    """The part of a pipeline that spaCy's loop uses. During a replay it does nothing. With several processes it is
-    updated with a share of each batch."""
-
-    def __init__(self, nlp: Language, run: CheckpointedLoop, exclude: Sequence[str]):
-        self._nlp = nlp
-        self._run = run
-        self._added = _AddedGradients(nlp, run.ranks, exclude)
-
-    @property
-    def pipeline(self) -> list[Any]:
-        if self._run.replaying:
-            return []
-        # Between the updates of a step and the optimizer's steps, the loop iterates over the components once.
-        return [("", self._added), *self._nlp.pipeline] if self._run.ranks.size > 1 else self._nlp.pipeline
-
-    def update(self, examples: Sequence[Example], **kwargs: Any) -> Any:
-        if self._run.replaying:
-            return None
-        if self._run.ranks.size == 1:
-            return self._nlp.update(examples, **kwargs)
-        share = self._run.ranks.share(examples)
-        with share_of(examples):
-            return self._nlp.update(share, **kwargs) if share else None
-
-    def use_params(self, params: Any) -> Any:
-        return self._nlp.use_params(params)
-
-
-class _AddedGradients:
-    """Acts as the first component in a step: it sums the gradients of all processes."""
-
-    is_trainable = True
-    model = "none"
-
-    def __init__(self, nlp: Language, ranks: Ranks, exclude: Sequence[str]):
-        self._nlp, self._ranks, self._exclude = nlp, ranks, exclude
-
-    def finish_update(self, optimizer: Optimizer) -> None:
-        self._ranks.add_gradients(self._nlp, self._exclude)
-
-
-class _EvaluatedSteps:
-    """Replaces `eval_frequency`, for which the loop tests whether `step % eval_frequency` is 0: recorded rows may have
-    been evaluated at another frequency."""
-
-    def __init__(self, is_evaluated: Callable[[int], bool]):
-        self._is_evaluated = is_evaluated
-
-    def __rmod__(self, step: int) -> int:
-        return 0 if self._is_evaluated(step) else 1
-
-
-class _NotSaved:
-    def to_disk(self, path: Path) -> None:
-        """Write nothing: a pipeline that is still being replayed is not worth keeping."""
 
 
 def _as_tensor(loss: Any) -> Tensor:

@@ -19,7 +19,7 @@ from spacy_lsbillm.adaptation import AdaptationPlaces, AdaptationSettings, adapt
 from spacy_lsbillm.adaptation import run as adaptation_run
 from spacy_lsbillm.adaptation.tasks import drawn, nats, one_a_row, positions_of, task_of
 from spacy_lsbillm.backbone import BackboneSettings, BaseSettings, LoraSettings, fingerprint, load_backbone
-from spacy_lsbillm.backbone.base import load_tokenizer
+from spacy_lsbillm.backbone.tokenizer import load_tokenizer
 from spacy_lsbillm.errors import BaseError, SettingError, StorageError
 
 CPU = torch.device("cpu")

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
 
 from spacy_lsbillm.backbone import BackboneSettings, BaseSettings, LoraSettings, load_backbone
-from spacy_lsbillm.backbone import base as base_module
+from spacy_lsbillm.backbone import weights as weights_module
 from spacy_lsbillm.backbone.fingerprint import fingerprint
 from spacy_lsbillm.errors import AdapterError, BaseError, SettingError
 
@@ -29,7 +29,7 @@ def weights_untouched(monkeypatch):
     def fail(*args, **kwargs):
         raise AssertionError("the weights were read before the settings were checked")
 
-    monkeypatch.setattr(base_module.AutoModelForCausalLM, "from_pretrained", fail)
+    monkeypatch.setattr(weights_module.AutoModelForCausalLM, "from_pretrained", fail)
 
 
 def load(folder, unmask="all", lora=None, **settings):

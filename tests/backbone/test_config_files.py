@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 from tiny import FAMILIES
 
 from spacy_lsbillm.backbone import LoraSettings, load_stored, save_backbone
-from spacy_lsbillm.backbone.base import load_tokenizer
 from spacy_lsbillm.backbone.config_arithmetic import arithmetic_of, differences
 from spacy_lsbillm.backbone.config_file import READS_ROPE_PARAMETERS
+from spacy_lsbillm.backbone.tokenizer import load_tokenizer
 from spacy_lsbillm.errors import BaseError
 
 ROPE_KEYS = (

@@ -16,7 +16,7 @@ from pipelines import LISTENER, build
 from tiny import TEXTS
 
 from spacy_lsbillm.backbone import BackboneSettings, BaseSettings, load_backbone
-from spacy_lsbillm.backbone.base import load_tokenizer
+from spacy_lsbillm.backbone.tokenizer import load_tokenizer
 from spacy_lsbillm.errors import BaseError, StorageError
 from spacy_lsbillm.files import SEAL, parse_json, write_seal
 from spacy_lsbillm.pretraining import PretrainingSettings, pretrain, run

@@ -1,5 +1,6 @@
-"""Folders that are replaced as a whole, and seals."""
+"""Files and folders that are replaced as a whole, and seals."""
 
+import contextlib
 import gc
 import os
 import random
@@ -17,7 +18,7 @@ from spacy.util import fix_random_seed
 
 import spacy_lsbillm
 from spacy_lsbillm.errors import StorageError
-from spacy_lsbillm.files import TemporaryFolder, replaced_folder, sole_writer
+from spacy_lsbillm.files import TemporaryFolder, new_folder, replaced_file, replaced_folder, sole_writer, write_text
 from spacy_lsbillm.saving import pipelines, rewrite
 
 pytestmark = pytest.mark.any_stack
@@ -101,6 +102,27 @@ def test_a_kill_between_renames_is_mended_by_the_next_write(tmp_path, monkeypatc
         (folder / "cfg").write_text("new", encoding="utf8")
     assert read(pipeline) == {"cfg": "new"}
     assert os.listdir(tmp_path) == ["pipeline"]
+
+
+def test_after_an_error_a_file_is_as_it_was(tmp_path):
+    write_text(tmp_path / "new" / "notes.txt", "one")
+    with pytest.raises(OSError, match="full"), replaced_file(tmp_path / "new" / "notes.txt") as partial:
+        partial.write_text("half of t", encoding="utf8")
+        raise OSError("the disk is full")
+    assert read(tmp_path / "new") == {"notes.txt": "one"}
+
+
+def test_a_new_folder_appears_whole_or_not_at_all(tmp_path):
+    for content in ("left by a killed process", "whole"):
+        with contextlib.suppress(KeyboardInterrupt), new_folder(tmp_path / "base") as partial:
+            assert not partial.exists()
+            partial.mkdir()
+            (partial / "cfg").write_text(content, encoding="utf8")
+            if content != "whole":
+                raise KeyboardInterrupt
+        assert (tmp_path / "base").exists() == (content == "whole")
+    assert read(tmp_path / "base") == {"cfg": "whole"}
+    assert os.listdir(tmp_path) == ["base"]
 
 
 def test_files_of_others_stay_in_a_saved_pipeline(make_base, tmp_path):

@@ -23,8 +23,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
 from spacy_lsbillm.backbone import fingerprint
-from spacy_lsbillm.backbone.base import skeleton
 from spacy_lsbillm.backbone.origin import license_of, made_with_of
+from spacy_lsbillm.backbone.skeleton import skeleton
 from spacy_lsbillm.errors import BaseError, SettingError
 from spacy_lsbillm.gguf import convert, import_gguf, source
 from spacy_lsbillm.gguf.config import make_config

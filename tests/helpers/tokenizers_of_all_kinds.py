@@ -8,7 +8,7 @@ from tiny import TEXTS, make_tokenizer
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from spacy_lsbillm.backbone.base import load_tokenizer
+from spacy_lsbillm.backbone.tokenizer import load_tokenizer
 
 # Downloaded tokenizers lie beside the checkout, where there are any.
 REAL_FOLDER = REPOSITORY.parent / "shared" / "tokenizers"

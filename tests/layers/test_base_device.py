@@ -10,7 +10,7 @@ from spacy.util import fix_random_seed
 from thinc.api import Adam
 
 from spacy_lsbillm.errors import SettingError
-from spacy_lsbillm.layers import base_device, shim
+from spacy_lsbillm.layers import base_device, shim, state_pooling
 from spacy_lsbillm.layers import optimizer_step as step
 
 
@@ -80,7 +80,7 @@ def elsewhere(monkeypatch):
         return torch.from_numpy(array.copy())
 
     monkeypatch.setattr(shim, "device_for", lambda name: torch.device("cpu"))
-    monkeypatch.setattr(shim, "WITHOUT_BAGS", ("cpu",))
+    monkeypatch.setattr(state_pooling, "WITHOUT_BAGS", ("cpu",))
     monkeypatch.setattr(step, "to_thinc", to_thinc)
     monkeypatch.setattr(step, "to_base", to_base)
     monkeypatch.setattr("spacy_lsbillm.layers.billm_model.to_thinc", to_thinc)

@@ -21,7 +21,8 @@ from thinc.api import Adam, reduce_mean
 from tiny import TEXTS
 
 from spacy_lsbillm.annotation.workers import PRELOADED
-from spacy_lsbillm.backbone.base import BaseSettings, load_causal_lm
+from spacy_lsbillm.backbone.base import BaseSettings
+from spacy_lsbillm.backbone.weights import load_causal_lm
 from spacy_lsbillm.distillation.taught import close_taught
 from spacy_lsbillm.distillation.teacher import Teacher
 from spacy_lsbillm.training.config import MODELS, training_config

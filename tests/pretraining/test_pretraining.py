@@ -18,8 +18,8 @@ from tiny import TEXTS, make_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from spacy_lsbillm.backbone import BackboneSettings, BaseSettings, load_backbone
-from spacy_lsbillm.backbone.base import load_tokenizer
 from spacy_lsbillm.backbone.loading import load_base
+from spacy_lsbillm.backbone.tokenizer import load_tokenizer
 from spacy_lsbillm.errors import BaseError, SettingError, StorageError
 from spacy_lsbillm.files import sole_writer
 from spacy_lsbillm.language_model import read_documents, score_text, text_files
