@@ -394,7 +394,7 @@ def test_depths_of_a_base_are_trained_and_shown(make_base, data, tmp_path, monke
     command_line(monkeypatch, depth_command.main, "time", *size, *chosen)
     command_line(monkeypatch, depth_command.main, "report", "--results", results)
     shown = capsys.readouterr().out
-    assert "| layers | snips_slots: dev | snips_slots: test | snips_slots: words a second |" in shown
+    assert "| layers | snips_slots: dev | snips_slots: test | snips_slots: words per second |" in shown
     assert "\n| 1 | " in shown and "\n| 3 | " in shown and "\n| 2 | " not in shown
     found = OneFile(results, tmp_path).read("snips_slots/depth3/0")
     assert found["base"]["depth"] == 3 and found["test_words"] > 0
