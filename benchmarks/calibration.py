@@ -156,7 +156,7 @@ def halves(test: Evidence, rng: np.random.Generator) -> dict[str, float]:
 def guaranteed_recall(
     test: Evidence, documents: np.ndarray, delta: float | None, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """The recall in documents that a guarantee was not computed from, over random halves; or why there is no guarantee."""
+    """The recall in documents from which a guarantee was not computed, over random halves; or why there is none."""
     found, size = [], []
     for one, other in random_halves(test, documents, SPLITS, rng):
         try:

@@ -33,7 +33,10 @@ class Corpus:
 
 
 def snips(limit: int) -> Corpus:
-    """Requests to a voice assistant from the test set, about nine words each, until they have at least `limit` words."""
+    """Requests to a voice assistant from the test set, about nine words each.
+
+    limit (int): Requests are added until they have at least this many words.
+    """
     return _corpus(_up_to(_requests("test"), limit), "SNIPS, test set")
 
 
