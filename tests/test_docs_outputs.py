@@ -39,7 +39,7 @@ NOT_RUN = {
     ("docs/serving.md", '{"error": "there is no'): "needs a running service",
     ("docs/ten-steps.md", '{"text": "what time'): "a format, which tests of convert check",
     ("docs/ten-steps.md", "✔ Wrote models/smollm2"): "a base from a package registry",
-    ("docs/ten-steps.md", "✔ The mask can be taken off"): "a base from a package registry",
+    ("docs/ten-steps.md", "✔ The mask can be removed"): "a base from a package registry",
     ("docs/ten-steps.md", "corpus/train.spacy   corpus/dev.spacy"): "a base from a package registry",
     ("docs/ten-steps.md", "E    #       LOSS"): "a quarter of an hour of training",
     ("docs/ten-steps.md", "NER P"): "needs that training",

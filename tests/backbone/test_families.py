@@ -242,7 +242,7 @@ def test_a_hook_that_opens_windows_altogether_fails_the_proof(monkeypatch):
     monkeypatch.setattr(unmasking, "_both_ways", all_that_is_real)
     proof = prove(config_of("mistral"), "x")
     assert proof.family is None
-    assert "as far to the right as to the left: a change at 6 moves [0, 1, 2" in proof.reason
+    assert "as far to the right as to the left: a change at position 6 moves [0, 1, 2" in proof.reason
 
 
 def test_a_base_that_was_never_tried_is_tried_before_its_weights_are_read(make_base, tmp_path, monkeypatch):
