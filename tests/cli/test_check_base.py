@@ -1,4 +1,4 @@
-"""`python -m spacy lsbillm check-base`."""
+"""The command `python -m spacy lsbillm check-base`."""
 
 import re
 import shutil
