@@ -25,7 +25,7 @@ from spacy.vocab import Vocab
 
 from .record import ROOT, circumstances
 from .store import tables
-from .tasks.arguments import add_base_argument, add_run_arguments
+from .tasks.arguments import add_base_argument, add_device_argument, add_run_arguments
 from .tasks.cell import Run
 from .tasks.models import Budget, Compared, depths_of, make_config
 from .tasks.report import cell
@@ -51,6 +51,7 @@ def main() -> None:
         add_run_arguments(command, ["snips_slots", "restaurant8k_slots"], examples=1500)
         add_base_argument(command)
         command.add_argument("--depths", nargs="+", type=int, metavar="LAYERS", help="rows of the table; default: all")
+    add_device_argument(run)
     for command in (run, timed, commands.add_parser("report", help="print the table and write it, with a plot")):
         command.add_argument("--results", type=Path, default=RESULTS, help="folder of result files")
     args = parser.parse_args()
@@ -61,7 +62,7 @@ def main() -> None:
     os.chdir(ROOT)
     limits = {"train": args.examples, "dev": args.dev, "test": args.test}
     models = depths_of(args.base, args.depths)
-    table = Run(data, work, results, limits, Budget(epochs=args.epochs), models=models)
+    table = Run(data, work, results, limits, Budget(epochs=args.epochs), models=models, device=vars(args).get("device"))
     if args.command == "run":
         table.cells([(name, depth, seed) for seed, name, depth in product(args.seeds, args.sets, models)])
         return

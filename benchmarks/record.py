@@ -17,14 +17,19 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("spacy-lsbillm", "spacy", "spacy-transformers", "thinc", "torch", "transformers", "peft", "numpy")
 
 
-def circumstances() -> dict[str, Any]:
-    """The versions of the packages, the machine and the commit."""
+def circumstances(device: str | None = None) -> dict[str, Any]:
+    """The versions of the packages, the machine and the commit.
+
+    device (str | None): The device of the base, if it is not the CPU.
+    """
+    gpu = {"gpu": torch.cuda.get_device_name(device)} if device is not None and device.startswith("cuda") else {}
     return {
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "machine": {
             "cpu": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
+            **gpu,
         },
         "commit": commit(),
     }

@@ -6,7 +6,7 @@ from itertools import product
 from pathlib import Path
 
 from ..record import ROOT
-from .arguments import add_base_argument, add_run_arguments
+from .arguments import add_base_argument, add_device_argument, add_run_arguments
 from .cell import Run
 from .encoder import MINILM, ensure_minilm
 from .models import BASE, BASELINES, MODELS, Budget, on_base
@@ -36,6 +36,7 @@ def main() -> None:
             "that differ in the mask",
         )
         add_base_argument(command)
+        add_device_argument(command)
     for command, folder in (
         (run, RESULTS),
         (commands.add_parser("report", help="print the table and write it, with a plot"), RESULTS),
@@ -62,7 +63,7 @@ def main() -> None:
     if missing:
         raise SystemExit(f"there is no {missing[0]}: leave out the models that need it, with --models.")
     limits = {"train": args.examples, "dev": args.dev, "test": args.test}
-    table = Run(data, work, results, limits, Budget(epochs=args.epochs), args.command == "run", models)
+    table = Run(data, work, results, limits, Budget(epochs=args.epochs), args.command == "run", models, args.device)
     cells = [
         (name, model, seed)
         for seed, name, model in product(args.seeds, args.sets, named)

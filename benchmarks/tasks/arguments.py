@@ -34,3 +34,8 @@ def add_run_arguments(
 def add_base_argument(parser: argparse.ArgumentParser) -> None:
     """Add the argument for the base of the models."""
     parser.add_argument("--base", default=BASE, help="folder of the base: absolute, or from the repository's root")
+
+
+def add_device_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the argument for the device of the base."""
+    parser.add_argument("--device", help="device of the base, such as cuda; spaCy and the heads stay on the CPU")

@@ -40,6 +40,7 @@ class Run:
     budget (Budget): The epochs and batches of each training.
     with_test (bool): Whether to score on the test set as well. False where settings are chosen.
     models (Mapping): The models that are compared, by name.
+    device (str | None): The device of the base, as in the setting of that name; None for the CPU.
     """
 
     data: Path
@@ -49,6 +50,7 @@ class Run:
     budget: Budget
     with_test: bool = True
     models: Mapping[str, Compared] = field(default_factory=lambda: ALL_MODELS)
+    device: str | None = None
 
     @property
     def store(self) -> Store:
@@ -71,7 +73,8 @@ class Run:
         """Print what the cells without a result will cost, then run them. Several processes may work on one table."""
         todo = [cell for cell in cells if self.store.read(cell.name) is None]
         paths = {name: self.prepared(name) for name in {cell.set_name for cell in todo}}
-        print_cost(todo, paths, self.budget, self.with_test)
+        if self.device is None:
+            print_cost(todo, paths, self.budget, self.with_test)
         for cell in tqdm(cells, unit=" cells"):
             self.cell(cell)
 
@@ -141,7 +144,9 @@ def run_cell(run: Run, cell: Cell, folder: Path) -> dict[str, Any]:
     sizes = {split: len(DocBin().from_disk(path)) for split, path in paths.items()}
     used = time.process_time()
     if model.answer is not None and model.base is not None:
-        own = run_written(model, kind, paths, run.budget, cell.seed, folder) | {"base": _unchanged(model.base)}
+        own = run_written(model, kind, paths, run.budget, cell.seed, folder, run.device) | {
+            "base": _unchanged(model.base)
+        }
     else:
         own = _run_pipeline(run, cell, paths, sizes["train"], folder)
     return {
@@ -155,7 +160,7 @@ def run_cell(run: Run, cell: Cell, folder: Path) -> dict[str, Any]:
         "tuned": vars(model.tuned),
         "library": model.library,
         **own,
-        **circumstances(),
+        **circumstances(run.device),
         # Processor time of all threads: what a cell costs, whatever else runs on the machine.
         "core_seconds": round(time.process_time() - used, 1),
     }
@@ -169,7 +174,7 @@ def _run_pipeline(run: Run, cell: Cell, paths: dict[str, Path], n_examples: int,
     """Train a pipeline, choose its best epoch on dev, and score that on test."""
     model, kind = cell.model, SETS[cell.set_name].kind
     corpora = {split: str(paths[split]) for split in ("train", "dev")}
-    config = make_config(model, kind, corpora, n_examples, run.budget, cell.seed)
+    config = make_config(model, kind, corpora, n_examples, run.budget, cell.seed, run.device)
     # The CNN mostly multiplies matrices, for which thinc's own routines are 3 to 4 times slower than numpy's.
     set_current_ops(NumpyOps(use_blis=False))
     training = run_training(config, folder)

@@ -219,12 +219,19 @@ def layers_of(base: str) -> int:
 
 
 def make_config(
-    model: Compared, kind: str, paths: dict[str, str], n_examples: int, budget: Budget, seed: int
+    model: Compared,
+    kind: str,
+    paths: dict[str, str],
+    n_examples: int,
+    budget: Budget,
+    seed: int,
+    device: str | None = None,
 ) -> Config:
     """A complete training config.
 
-    paths (dict): The paths of the training and the development corpus.
+    paths (dict): The paths of the training and the development corpus, by split.
     n_examples (int): The number of documents in the training corpus.
+    device (str | None): The device of the base, as in the setting of that name; spaCy and the heads stay on the CPU.
     """
     tuned = model.tuned
     batch = budget.batch_of(n_examples)
@@ -250,6 +257,7 @@ def make_config(
             overlap=16,
             add_bos_token=tuned.add_bos_token,
         )
+        config["components"]["transformer"]["model"]["device"] = device
     if model.base is not None and model.library == STOCK:
         config = tuned_whole(config, model.base)
     training: dict[str, Any] = config["training"]
@@ -263,7 +271,8 @@ def make_config(
         "max_steps": steps,
         "eval_frequency": steps_an_epoch,
         "batcher": {"@batchers": "spacy.batch_by_sequence.v1", "size": batch, "get_length": None},
-        "score_weights": {SCORE[kind]: 1.0},
+        # spaCy adds the components' own weights to those that are set, unless they are switched off by name.
+        "score_weights": {**dict.fromkeys(training["score_weights"]), SCORE[kind]: 1.0},
     }
     # spaCy's default config does not use averages.
     training["optimizer"]["use_averages"] = True

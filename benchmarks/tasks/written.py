@@ -33,8 +33,8 @@ from spacy_lsbillm.pipeline.class_scorers import make_textcat_scorer
 from .answers import CHOSEN, Task, labels_in
 from .models import PROMPTED, SCORE, Budget, Compared
 
-# The number of texts whose answers are generated at once.
-BATCH = 16
+# The number of texts whose answers are generated at once, by the type of device; 16 on others.
+BATCHES = {"cuda": 64}
 # The number of development documents by which an epoch is chosen; generating answers is slow.
 CHOSEN_ON = 100
 # The prompt of a tuned model, which has learned the instruction.
@@ -46,12 +46,13 @@ class Writer:
 
     model (Compared): Whether the model is prompted, and with how many examples, or tuned.
     docs (Sequence[Doc]): The annotated training set.
+    device (str | None): The device of the model; None for the CPU.
     """
 
-    def __init__(self, model: Compared, task: Task, docs: Sequence[Doc], seed: int) -> None:
+    def __init__(self, model: Compared, task: Task, docs: Sequence[Doc], seed: int, device: str | None) -> None:
         self.task, self.tuned = task, model.answer != PROMPTED
         self.tokenizer: Any = AutoTokenizer.from_pretrained(model.base)
-        self.model: Any = AutoModelForCausalLM.from_pretrained(model.base).eval()
+        self.model: Any = AutoModelForCausalLM.from_pretrained(model.base).to(device or "cpu").eval()
         # Answers follow the prompts, so all prompts of a batch must end at the same position.
         self.tokenizer.padding_side = "left"
         if self.tokenizer.pad_token is None:
@@ -78,12 +79,13 @@ class Writer:
         # Texts of similar length together, so that there is little padding.
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         found = [""] * len(texts)
-        for begin in tqdm(range(0, len(order), BATCH), unit=" batches", desc="answers", leave=False):
-            some = order[begin : begin + BATCH]
+        size = BATCHES.get(self.model.device.type, 16)
+        for begin in tqdm(range(0, len(order), size), unit=" batches", desc="answers", leave=False):
+            some = order[begin : begin + size]
             # The chat template has its own start token.
             batch = self.tokenizer(
                 [self.prompt(texts[i]) for i in some], return_tensors="pt", padding=True, add_special_tokens=self.tuned
-            )
+            ).to(self.model.device)
             with torch.inference_mode():
                 written = self.model.generate(
                     input_ids=batch.input_ids,
@@ -126,20 +128,27 @@ def _class(doc: Doc) -> str:
 
 
 def run_written(
-    model: Compared, kind: str, paths: dict[str, Path], budget: Budget, seed: int, folder: Path
+    model: Compared,
+    kind: str,
+    paths: dict[str, Path],
+    budget: Budget,
+    seed: int,
+    folder: Path,
+    device: str | None = None,
 ) -> dict[str, Any]:
     """Prompt or tune a model and score it on the test set.
 
     A tuned model has the adapter of its best epoch on dev. Nothing is chosen for a prompted one.
 
     folder (Path): A folder for the training.
+    device (str | None): The device of the model; None for the CPU.
     RETURNS (dict): The part of the result that depends on the model, see `cell.run_cell`.
     """
     vocab = blank("en").vocab
     docs = {split: list(DocBin().from_disk(path).get_docs(vocab)) for split, path in paths.items()}
     set_seed(seed)
     task = Task(kind, labels_in(docs["train"], kind))
-    writer = Writer(model, task, docs["train"], seed)
+    writer = Writer(model, task, docs["train"], seed, device)
     metric, few = SCORE[kind], docs["dev"][:CHOSEN_ON]
     begun = time.monotonic()
     chosen: dict[str, Any] = {"dev_by_step": []}
@@ -205,7 +214,7 @@ def _tune(
         warmup_steps=max(1, int(steps * model.tuned.warmup)),
         weight_decay=0.01,
         seed=seed,
-        use_cpu=True,
+        use_cpu=writer.model.device.type == "cpu",
         dataloader_pin_memory=False,
         **options,
     )

@@ -96,7 +96,7 @@ def test_a_listener_of_another_kind(make_base, factory, model):
     model = {**(model or {"@architectures": "spacy.Tagger.v2"}), "tok2vec": OTHER_KIND}
     nlp = build(make_base(), heads=())
     nlp.add_pipe(factory, config={"model": model})
-    said = rf"'{factory}' has a Tok2VecListener \(width 64\).*'transformer' is none.*TransformerListener\.v1"
+    said = rf"'{factory}' has a Tok2VecListener \(width 64\).*'transformer' is not one.*TransformerListener\.v1"
     with pytest.raises(SettingError, match=said):
         nlp.initialize(lambda: examples(nlp))
 
@@ -118,7 +118,9 @@ def test_a_component_that_was_made_for_another_width(make_base, frozen):
     nlp.add_pipe("ner", source=other)
     with (
         nlp.select_pipes(disable=["ner"] if frozen else []),
-        pytest.raises(SettingError, match=r"'ner' was made for vectors of 64 numbers.*'transformer' gives 32"),
+        pytest.raises(
+            SettingError, match=r"'ner' was made for vectors of width 64.*'transformer' gives vectors of width 32"
+        ),
     ):
         nlp.initialize(lambda: examples(nlp))
 
