@@ -1,16 +1,15 @@
-"""Confidence: how far scores are from what they claim, before and after `calibrate`, and whether a recall that is
-guaranteed is kept.
+"""Confidence: the calibration error of scores before and after `calibrate`, and whether guaranteed recalls are kept.
 
     python -m benchmarks.calibration run --data DATA
     python -m benchmarks.calibration time --data DATA
     python -m benchmarks.calibration report
 
-Pipelines with a sequence_labeler over the embedded base are trained as those of `benchmarks.tasks`, with one seed. The
-curves are fitted on the development set; the errors are those of the test set. An error of the test set is never 0:
-`chance` is what scores would have that are exactly right (the mean of draws). `halves` says how the curves do on
-documents that are like those they were fitted with: on one half of the test set, and tried on the other half. Recalls
-are those of halves of the documents of the test set that have gold spans, too: a draw of SPLITS calibrates with one,
-and counts with the other. What was computed is kept in the work folder, and a run that was stopped goes on there.
+Pipelines with a sequence_labeler over the embedded base are trained as in `benchmarks.tasks`, with one seed. The curves
+are fitted on the development set, and the errors are measured on the test set. An error on a finite test set is never
+0: `chance` is the error of perfectly calibrated scores (the mean of random draws). `halves` shows the curves on
+documents like those they were fitted on: fitted on one half of the test set and measured on the other. Recalls are
+measured on halves too, of the test documents that have gold spans: each of SPLITS random splits calibrates on one half
+and counts on the other. Interim results are kept in the work folder, so an interrupted run continues there.
 """
 
 import argparse
@@ -43,10 +42,10 @@ RESULTS = ROOT / "benchmarks" / "results" / "calibration.json"
 ROWS = ["snips_slots", "restaurant8k_slots", "crossner_politics", "wnut17", "litbank_events", "bc5cdr"]
 HEAD = "sequence_labeler"
 SPLITS, RECALL, DELTA = 200, 0.9, 0.1
-# Halves that curves are tried on, draws of right and wrong, and documents that a loaded pipeline is tried on.
+# The number of random halves for curves, of random draws for `chance`, and of documents for a loaded pipeline.
 HALVES, DRAWS, LOADED = 20, 50, 200
 FIELDS = ("gold", "document", "label", "score", "right", "best")
-# Of `time`.
+# For the command `time`.
 ROUNDS, TEXTS = 5, 300
 
 
@@ -70,7 +69,7 @@ def main() -> None:
         for name in args.sets:
             limits = {"train": args.examples, "dev": args.dev, "test": args.test}
             paths = prepare(name, data, work / "data", limits)
-            folder = trained(work / name, paths, args.seeds[0], Budget(epochs=args.epochs))
+            folder = trained_pipeline(work / name, paths, args.seeds[0], Budget(epochs=args.epochs))
             if args.command == "run":
                 put("sets", name, row(work / name, folder, paths))
             else:
@@ -79,14 +78,17 @@ def main() -> None:
 
 
 def put(part: str, name: str, found: dict[str, Any]) -> None:
-    """A row into the file of results."""
+    """Write one row into the result file."""
     content = read_result(RESULTS) if RESULTS.exists() else {}
     content.setdefault(part, {})[name] = found
     write_result(RESULTS, content | circumstances())
 
 
-def trained(folder: Path, paths: dict[str, Path], seed: int, budget: Budget, kind: str = "sequence") -> Path:
-    """A pipeline with the head of a kind of task, unless it is there."""
+def trained_pipeline(folder: Path, paths: dict[str, Path], seed: int, budget: Budget, kind: str = "sequence") -> Path:
+    """Train a pipeline with the head for a kind of task, unless it exists.
+
+    RETURNS (Path): The folder of its best epoch.
+    """
     if not (folder / "model-best").exists():
         n_examples = len(DocBin().from_disk(paths["train"]))
         corpora = {split: str(paths[split]) for split in ("train", "dev")}
@@ -95,7 +97,7 @@ def trained(folder: Path, paths: dict[str, Path], seed: int, budget: Budget, kin
 
 
 def evidence_of(path: Path, pipeline: Path, corpus: Path) -> Evidence:
-    """What the pipeline says of a corpus, unless it was asked before."""
+    """The pipeline's predictions on a corpus as evidence, computed only once."""
     if not path.exists():
         nlp = spacy.load(pipeline)
         found = gather(nlp, [HEAD], Corpus(corpus)(nlp))[HEAD]
@@ -128,18 +130,21 @@ def row(work: Path, pipeline: Path, paths: dict[str, Path]) -> dict[str, Any]:
             "chance": rounded(np.mean(np.array(chance, dtype=float))),
             "halves": halves(test, rng),
         },
-        "in_expectation": kept(test, having, None, rng),
-        "with_confidence": kept(test, having, DELTA, rng),
+        "in_expectation": guaranteed_recall(test, having, None, rng),
+        "with_confidence": guaranteed_recall(test, having, DELTA, rng),
         "from_dev": from_dev(dev, test),
-        "loaded": loaded(work, pipeline, paths, dev, test),
+        "loaded": recall_after_loading(work, pipeline, paths, dev, test),
     }
 
 
 def halves(test: Evidence, rng: np.random.Generator) -> dict[str, float]:
-    """The error where curves are fitted on one half of the test set and tried on the other, and what chance alone would
-    give there; means over draws."""
+    """The calibration error of curves within the test set.
+
+    RETURNS (dict[str, float]): The error of curves that are fitted on one half and measured on the other, and the error
+        by chance, as means over random halves.
+    """
     errors, chances = [], []
-    for one, other in drawn(test, np.arange(len(test.gold)), HALVES, rng):
+    for one, other in random_halves(test, np.arange(len(test.gold)), HALVES, rng):
         found, written = fit(one.written), other.written
         curves = Calibration(found.curve, found.by_label)
         after = curves.probabilities(written.score, written.label, written.labels)
@@ -148,10 +153,12 @@ def halves(test: Evidence, rng: np.random.Generator) -> dict[str, float]:
     return {"after": rounded(np.mean(np.array(errors, float))), "chance": rounded(np.mean(np.array(chances, float)))}
 
 
-def kept(test: Evidence, documents: np.ndarray, delta: float | None, rng: np.random.Generator) -> dict[str, Any]:
-    """The recall in documents that a guarantee did not see, over draws; or why there is none."""
+def guaranteed_recall(
+    test: Evidence, documents: np.ndarray, delta: float | None, rng: np.random.Generator
+) -> dict[str, Any]:
+    """The recall in documents from which a guarantee was not computed, over random halves; or why there is none."""
     found, size = [], []
-    for one, other in drawn(test, documents, SPLITS, rng):
+    for one, other in random_halves(test, documents, SPLITS, rng):
         try:
             given = guarantee(one, RECALL, delta)
         except DataError as error:
@@ -168,7 +175,10 @@ def kept(test: Evidence, documents: np.ndarray, delta: float | None, rng: np.ran
 
 
 def from_dev(dev: Evidence, test: Evidence) -> dict[str, Any]:
-    """The mean recall in the test set, which may be other data, from the development set, and its standard error."""
+    """The mean recall on the test set of a guarantee from the development set, and its standard error.
+
+    The test set may contain a different kind of text.
+    """
     try:
         found = recalls(test, guarantee(dev, RECALL).threshold)
     except DataError as error:
@@ -176,10 +186,10 @@ def from_dev(dev: Evidence, test: Evidence) -> dict[str, Any]:
     return {"mean": rounded(found.mean()), "error": rounded(found.std() / np.sqrt(len(found)))}
 
 
-def drawn(
+def random_halves(
     evidence: Evidence, documents: np.ndarray, times: int, rng: np.random.Generator
 ) -> Iterator[tuple[Evidence, Evidence]]:
-    """Halves of documents at random."""
+    """Split documents at random into halves, `times` times."""
     for _ in range(times):
         order = rng.permutation(documents)
         middle = len(order) // 2
@@ -187,7 +197,7 @@ def drawn(
 
 
 def of_documents(evidence: Evidence, documents: np.ndarray) -> Evidence:
-    """Some of the documents, numbered anew."""
+    """The evidence of some of the documents, which are renumbered."""
     number = np.full(len(evidence.gold), -1)
     number[documents] = np.arange(len(documents))
     part = evidence.where(number[evidence.document] >= 0)
@@ -196,9 +206,14 @@ def of_documents(evidence: Evidence, documents: np.ndarray) -> Evidence:
     )
 
 
-def loaded(work: Path, pipeline: Path, paths: dict[str, Path], dev: Evidence, test: Evidence) -> dict[str, Any]:
-    """The first test documents through a pipeline that was calibrated, written and loaded: its mean recall of
-    candidates, and that of the evidence with the same threshold."""
+def recall_after_loading(
+    work: Path, pipeline: Path, paths: dict[str, Path], dev: Evidence, test: Evidence
+) -> dict[str, Any]:
+    """The recall of candidates in a pipeline that was calibrated, saved and loaded again.
+
+    RETURNS (dict): Its mean over the first test documents, and the same computed from the evidence, or why there is
+        none.
+    """
     try:
         given = guarantee(dev, RECALL)
     except DataError as error:
@@ -222,8 +237,10 @@ def loaded(work: Path, pipeline: Path, paths: dict[str, Path], dev: Evidence, te
 
 
 def times(pipeline: Path, paths: dict[str, Path]) -> dict[str, Any]:
-    """Seconds of processor time that the head and all of the pipeline take for some texts, without scores, with them,
-    and with candidates; a round of all after the other, the median of rounds."""
+    """Seconds of processor time of the head and of the whole pipeline for some texts.
+
+    They are measured without scores, with scores and with candidates, in turn; the medians over rounds count.
+    """
     nlp = spacy.load(pipeline)
     pipe = nlp.get_pipe(HEAD)
     labels = pipe.labels  # type: ignore[attr-defined]
@@ -251,7 +268,7 @@ def times(pipeline: Path, paths: dict[str, Path]) -> dict[str, Any]:
 
 
 def once(nlp: Language, texts: list[str]) -> tuple[float, float]:
-    """Seconds of the head, and of the whole pipeline."""
+    """The seconds of processor time of the head, and of the whole pipeline."""
     begun = time.process_time()
     docs = [nlp.make_doc(text) for text in texts]
     for name, pipe in nlp.pipeline:
@@ -264,12 +281,12 @@ def once(nlp: Language, texts: list[str]) -> tuple[float, float]:
 
 
 def rounded(value: Any) -> float:
-    """Four digits are more than enough."""
+    """Round a value to four digits."""
     return round(float(value), 4)
 
 
 def report(content: dict[str, Any]) -> str:
-    """Markdown: the tables."""
+    """The tables as Markdown."""
     lines = [
         "| data set | spans on dev, test | curve | ECE before | after | chance | halves, after | chance |",
         "|---|---|---|---|---|---|---|---|",

@@ -1,12 +1,12 @@
-"""Confidence of classifiers: how far probabilities of classes are from what they claim, before and after `calibrate`.
+"""Confidence of classifiers: the calibration error of class probabilities before and after `calibrate`.
 
     python -m benchmarks.class_calibration run --data DATA
     python -m benchmarks.class_calibration report
 
-Classifiers with PooledTextCat over the embedded base are trained as those of `benchmarks.tasks`, with one seed; they
-are calibrated on the development set, and the errors are those of the test set. `chance` is the error that
-probabilities have that are exactly right (the mean of draws). Trainings are kept in the work folder, and a run that was
-stopped goes on there.
+Classifiers with PooledTextCat over the embedded base are trained as in `benchmarks.tasks`, with one seed. They are
+calibrated on the development set, and their errors are measured on the test set. `chance` is the error of perfectly
+calibrated probabilities on as many documents (the mean of random draws). Trainings are kept in the work folder, so an
+interrupted run continues there.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from spacy_lsbillm.calibration.classes import fit_classes, has_exclusive_classes
 from spacy_lsbillm.calibration.curves import log_loss
 from spacy_lsbillm.tagging import calibration_error
 
-from .calibration import DRAWS, rounded, trained
+from .calibration import DRAWS, rounded, trained_pipeline
 from .record import ROOT, circumstances, read_result, write_result
 from .tasks.arguments import add_run_arguments
 from .tasks.models import COMPONENT, Budget
@@ -52,7 +52,7 @@ def main() -> None:
         for name in args.sets:
             paths = prepare(name, data, work / "data", {"train": args.examples, "dev": args.dev, "test": args.test})
             kind = SETS[name].kind
-            folder = trained(work / name, paths, args.seeds[0], Budget(epochs=args.epochs), kind)
+            folder = trained_pipeline(work / name, paths, args.seeds[0], Budget(epochs=args.epochs), kind)
             content = read_result(RESULTS) if RESULTS.exists() else {}
             content.setdefault("sets", {})[name] = row(folder, paths, COMPONENT[kind])
             write_result(RESULTS, content | circumstances())
@@ -84,7 +84,7 @@ def row(pipeline: Path, paths: dict[str, Path], head: str) -> dict[str, Any]:
 
 
 def report(content: dict[str, Any]) -> str:
-    """A table in Markdown."""
+    """The table as Markdown."""
     lines = [
         "| data set | documents on dev, test | classes right | curve | ECE before | after | chance | log loss before | "
         "after |",

@@ -1,15 +1,15 @@
-"""What a model of sentences loses on documents, what joined sentences in training and the context of a sentence give.
+"""What a model trained on sentences loses on documents, and what joined sentences and the context of a sentence gain.
 
     python -m benchmarks.context run --data DATA
     python -m benchmarks.context report
 
 Event triggers in novels (LitBank) and diseases and chemicals in abstracts (BC5CDR): the first sentences of each split,
-in their order. Every pipeline is the embedded base with all layers unmasked, four rounds of training; its best round is
-chosen on dev in the form that it is trained on, and it is scored on the test sentences one by one and joined to
-documents of 1,000 words. `sentences` is trained on them one by one, `joined_100` and `joined_500` through JoinedCorpus
-with that many words at the most. `context_0` and `context_64` are trained as `joined_500`, and see the sentences that a
-sentencizer finds, alone or in their document; with fewer training sentences, as context is dear. What was stopped goes
-on with the same command.
+in order. Every pipeline is the embedded base with all layers unmasked, trained for four epochs. Its best epoch is
+chosen on dev in the form that it is trained on, and it is scored on the test sentences, one by one and joined to
+documents of 1,000 words. `sentences` is trained on single sentences, `joined_100` and `joined_500` through JoinedCorpus
+with at most that many words. `context_0` and `context_64` are trained like `joined_500`, and see the sentences that a
+sentencizer finds, alone or with their context in the document. They have fewer training sentences, as context is
+expensive. An interrupted run continues with the same command.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from spacy_lsbillm.data import Labels, make_doc, read_records
 from spacy_lsbillm.data.readers import create_joined_corpus_v1
 from spacy_lsbillm.training.quiet_run import run_training
 
-from .record import ROOT, circumstances, read_result, told, write_result
+from .record import ROOT, circumstances, config_text, read_result, write_result
 from .tasks.models import MODELS, SCORE, Budget, make_config
 from .tasks.sets import SETS, SPLITS
 
@@ -47,7 +47,7 @@ BATCHER = {
     "get_length": None,
 }
 LONG = {"min_words": 1000, "max_words": 1000}
-# Sentences of the splits. Context is dear: 64 pieces on both sides of a sentence are five times the work.
+# Sentences per split. Context is expensive: 64 pieces on both sides of a sentence are five times the work.
 FULL = {"train": 1000, "dev": 200, "test": 1000}
 HALF = {"train": 500, "dev": 100, "test": 500}
 SMALL = {"train": 200, "dev": 50, "test": 500}
@@ -85,16 +85,16 @@ def main() -> None:
 
 
 def run_cell(name: str, arm: str, limits: dict[str, int], seed: int, data: Path, work: Path, result: Path) -> None:
-    """Train and score one, unless the result file has it.
+    """Train and score one cell, unless it is in the result file.
 
-    limits (dict): Sentences of each split.
+    limits (dict): The number of sentences in each split.
     """
     found = read_result(result) if result.exists() else {"cells": {}}
     key = f"{name}/{arm}/{seed}"
     if key in found["cells"]:
         return
     paths = {split: prepare(name, split, limits[split], data, work) for split in SPLITS}
-    words = {split: sum(len(doc) for doc in stored(path)) for split, path in paths.items()}
+    words = {split: sum(len(doc) for doc in read_docs(path)) for split, path in paths.items()}
     folder = work / key.replace("/", "-")
     shutil.rmtree(folder, ignore_errors=True)
     config = config_of(arm, paths, seed)
@@ -111,13 +111,13 @@ def run_cell(name: str, arm: str, limits: dict[str, int], seed: int, data: Path,
         "test": test,
         "core_seconds": round(time.process_time() - used, 1),
     }
-    found |= {"config": told(config, str(work)), **circumstances()}
+    found |= {"config": config_text(config, str(work)), **circumstances()}
     write_result(result, found)
     shutil.rmtree(folder)
 
 
 def prepare(name: str, split: str, limit: int, data: Path, work: Path) -> Path:
-    """The first sentences of a split."""
+    """Write the first sentences of a split as a .spacy file, unless it exists."""
     source = data / SETS[name].folder / f"{split}.iob"
     if not source.is_file():
         raise SystemExit(f"there is no {source}: name the folder of data sets with --data.")
@@ -132,13 +132,13 @@ def prepare(name: str, split: str, limit: int, data: Path, work: Path) -> Path:
     return path
 
 
-def stored(path: Path) -> list[Any]:
+def read_docs(path: Path) -> list[Any]:
     """The documents of a file."""
     return list(DocBin().from_disk(path).get_docs(spacy.blank("en").vocab))
 
 
 def config_of(arm: str, paths: dict[str, Path], seed: int) -> Config:
-    """A training of `EPOCHS` rounds, with the windows that the base has by default."""
+    """The config of a training of `EPOCHS` epochs, with the base's default windows."""
     joined = {"@readers": "spacy-lsbillm.JoinedCorpus.v1"}
     readers: dict[str, dict[str, Any]] = {
         "train": {**joined, "path": "${paths.train}", "min_words": 1, "max_words": JOINED.get(arm, 1)},
@@ -162,7 +162,7 @@ def config_of(arm: str, paths: dict[str, Path], seed: int) -> Config:
 
 
 def batches(path: Path, reader: dict[str, Any] | None) -> int:
-    """In a round over the training set: documents fill them less well than sentences."""
+    """The number of batches in an epoch over the training set: documents fill them less evenly than sentences."""
     corpus = registry.resolve({"corpus": {**reader, "path": str(path)}})["corpus"] if reader else Corpus(path)
     batcher = registry.resolve({"batcher": BATCHER})["batcher"]
     fix_random_seed(0)
@@ -170,7 +170,7 @@ def batches(path: Path, reader: dict[str, Any] | None) -> int:
 
 
 def report(result: Path) -> None:
-    """Markdown: a row a training, F1 on the test set in both forms."""
+    """Print a table as Markdown: a row per training, with F1 on the test set in both forms."""
     if not result.exists():
         raise SystemExit(f"there is no {result}: make it with the command run.")
     found = read_result(result)

@@ -1,10 +1,10 @@
-"""What learned transitions (a CRF) are worth beside tags that only have to be well-formed.
+"""The value of learned transitions (a CRF) compared with tags that only have to be well-formed.
 
-    python -m benchmarks.crf run --data DATA     twelve trainings, 10 core-minutes; goes on where it was stopped
+    python -m benchmarks.crf run --data DATA     twelve trainings, 10 core-minutes; continues where it stopped
     python -m benchmarks.crf report
 
-Pipelines with a sequence_labeler over the embedded base are trained as those of `benchmarks.tasks`, with the settings
-that were chosen without transitions. The best round is chosen on the development set, the figures are the test set's.
+Pipelines with a sequence_labeler over the embedded base are trained as in `benchmarks.tasks`, with the settings that
+were chosen without transitions. The best epoch is chosen on the development set, the figures are from the test set.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """All trainings that are not there yet."""
+    """Train and score everything that has no result yet."""
     data, work = args.data.resolve(), args.work.resolve() / "crf"
     os.chdir(ROOT)
     # As in `benchmarks.tasks`.
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def cell(folder: Path, paths: dict[str, Path], way: str, seed: int, budget: Budget) -> dict[str, Any]:
-    """One training, and its scores."""
+    """Train once, and score."""
     shutil.rmtree(folder, ignore_errors=True)
     used = time.process_time()
     corpora = {split: str(paths[split]) for split in ("train", "dev")}
@@ -89,7 +89,7 @@ def cell(folder: Path, paths: dict[str, Path], way: str, seed: int, budget: Budg
 
 
 def report(cells: dict[str, dict[str, Any]]) -> str:
-    """A table: means over the seeds."""
+    """The table as Markdown: means over the seeds."""
     lines = [
         "| data set | F1, constraint only | F1, learned | difference | ECE, constraint only | ECE, learned |",
         "|---|---|---|---|---|---|",

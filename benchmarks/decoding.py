@@ -1,10 +1,10 @@
-"""What the `sequence_labeler` costs beside the model that it listens to.
+"""The cost of the `sequence_labeler` compared with the model that it listens to.
 
     python -m benchmarks.decoding
 
 A batch of documents goes through the embedded base; the labeler then projects, normalises, decodes and writes the
-spans. Its weights are random, so that the tags of nearly every document are ill-formed and must be searched for: the
-worst case. Both are measured by turns.
+spans. Its weights are random, so the best tags of nearly every document are ill-formed and the decoder has to search:
+the worst case. Both parts are measured in turn.
 """
 
 import argparse
@@ -39,7 +39,7 @@ WORDS = [
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.decoding", description=__doc__)
     parser.add_argument("--documents", type=int, default=256)
-    parser.add_argument("--tokens", type=int, default=50, help="a document")
+    parser.add_argument("--tokens", type=int, default=50, help="tokens per document")
     parser.add_argument("--labels", type=int, default=40)
     parser.add_argument("--scheme", choices=["biluo", "iob2"], default="biluo")
     parser.add_argument("--runs", type=int, default=7)
@@ -73,7 +73,7 @@ def main() -> None:
     print(
         f"{args.documents} documents of {args.tokens} tokens, {args.labels} labels, {args.scheme}, {spans} spans\n"
         f"transformer: {statistics.median(forward):.3f} s\n"
-        f"labeler:     {statistics.median(labelling):.3f} s, all of it\n"
+        f"labeler:     {statistics.median(labelling):.3f} s in total\n"
         f"ratio:       {statistics.median(ratios):.3f} (from {min(ratios):.3f} to {max(ratios):.3f})"
     )
 

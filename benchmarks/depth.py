@@ -1,13 +1,12 @@
-"""What is left of a score with fewer layers, and how much faster it is.
+"""The scores with fewer layers, and how much faster they are.
 
     python -m benchmarks.depth run --data DATA
     python -m benchmarks.depth time --data DATA
     python -m benchmarks.depth report
 
-Each depth of a base is a training of its own, with every layer unmasked: at most 1,500 sentences, the same settings as
-in `benchmarks.tasks`. Without --base it is the embedded one. A run that was stopped goes on with the same command.
-`time` measures how many words a second go through pipelines of all depths, in turn, on the test sets, in processor
-time.
+Each depth of a base is trained separately, with every layer unmasked, on at most 1,500 sentences and with the settings
+of `benchmarks.tasks`. Without --base it is the embedded base. An interrupted run continues with the same command.
+`time` measures the words per second of pipelines of all depths, in turn, on the test sets, in processor time.
 """
 
 import argparse
@@ -35,7 +34,7 @@ from .tasks.sets import SETS
 RESULTS = ROOT / "benchmarks" / "results" / "depth"
 # Okabe and Ito's colours, which people with any colour vision can tell apart.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7"]
-# Of `time`.
+# For the command `time`.
 ROUNDS = 5
 Found = dict[tuple[str, int], dict[str, list[float]]]
 
@@ -47,11 +46,11 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     shown = argparse.ArgumentDefaultsHelpFormatter
     run = commands.add_parser("run", help="train and score the depths that have no result yet", formatter_class=shown)
-    timed = commands.add_parser("time", help="measure words a second", formatter_class=shown)
+    timed = commands.add_parser("time", help="measure words per second", formatter_class=shown)
     for command in (run, timed):
         add_run_arguments(command, ["snips_slots", "restaurant8k_slots"], examples=1500)
         add_base_argument(command)
-        command.add_argument("--depths", nargs="+", type=int, metavar="LAYERS", help="rows; all if they are not named")
+        command.add_argument("--depths", nargs="+", type=int, metavar="LAYERS", help="rows of the table; default: all")
     add_device_argument(run)
     for command in (run, timed, commands.add_parser("report", help="print the table and write it, with a plot")):
         command.add_argument("--results", type=Path, default=RESULTS, help="folder of result files")
@@ -73,12 +72,12 @@ def main() -> None:
 
 
 def time_depths(name: str, models: Mapping[str, Compared], paths: dict[str, Path]) -> dict[str, Any]:
-    """Words a second of processor time through untrained pipelines, a round of all depths after the other."""
+    """Words per second of processor time in untrained pipelines, measured in rounds over all depths."""
     pipelines, kind = {}, SETS[name].kind
     corpora = {split: str(paths[split]) for split in ("train", "dev")}
     for depth, model in models.items():
         config = make_config(model, kind, corpora, 1, Budget(), seed=0)
-        # A trained pipeline that is loaded alone folds its adapter in; these share their base.
+        # A trained pipeline folds its adapter in if it is the only one over its base; these pipelines share theirs.
         config["components"]["transformer"]["model"]["fold_adapter"] = "always"
         pipelines[depth] = init_nlp(config)
     texts = [doc.text for doc in DocBin().from_disk(paths["test"]).get_docs(Vocab())]
@@ -90,14 +89,14 @@ def time_depths(name: str, models: Mapping[str, Compared], paths: dict[str, Path
             begun = time.process_time()
             for _ in nlp.pipe(docs):
                 pass
-            # The first round loads and folds.
+            # The first round, which loads lazily and folds, does not count.
             if number:
                 rounds[depth].append(words / (time.process_time() - begun))
     return {"words": words, "words_a_second": rounds}
 
 
 def report(results: Path) -> None:
-    """A table and a plot for each size of the training sets."""
+    """Print and write a table and a plot for each size of the training sets."""
     for name, store in tables(results, "run").items():
         found: Found = defaultdict(lambda: defaultdict(list))
         for _, result in store.results():
@@ -114,14 +113,17 @@ def report(results: Path) -> None:
 
 
 def number_of(depth: str) -> int:
-    """The layers of a row, by its name in result files."""
+    """The number of layers of a row, from its name in result files."""
     return int(depth.removeprefix("depth"))
 
 
 def table(found: Found) -> str:
-    """Markdown: a row a depth; for each data set dev, test and words a second, mean and standard deviation."""
+    """The table as Markdown: a row per depth, and per data set the scores on dev and test and the words per second.
+
+    Scores are means and standard deviations, speeds are medians.
+    """
     sets = [name for name in SETS if any(key[0] == name for key in found)]
-    columns = [f"{name}: {what}" for name in sets for what in ("dev", "test", "words a second")]
+    columns = [f"{name}: {what}" for name in sets for what in ("dev", "test", "words per second")]
     lines = ["| layers | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
     for depth in sorted({depth for _, depth in found}):
         cells = []
@@ -138,7 +140,7 @@ def table(found: Found) -> str:
 
 
 def plot(found: Found, path: Path) -> None:
-    """Score over words a second: a dot a depth, a line a data set."""
+    """Plot the score over words per second: a dot per depth, a line per data set."""
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
@@ -155,7 +157,7 @@ def plot(found: Found, path: Path) -> None:
         axes.plot(speeds, tests, color=colour, marker=marker, markersize=5, linewidth=1, label=name)
         for speed, test, number in zip(speeds, tests, depths, strict=True):
             axes.annotate(str(number), (speed, test), textcoords="offset points", xytext=(4, 4), fontsize=8)
-    axes.set_xlabel("words a second of processor time")
+    axes.set_xlabel("words per second of processor time")
     axes.set_ylabel("test F1 in percent, mean over seeds")
     axes.grid(linewidth=0.4)
     axes.legend(title="numbers: layers used")

@@ -1,15 +1,15 @@
 """What a small student gains from a teacher and plain text, and how much faster than the teacher it is.
 
-    python -m benchmarks.distill run --data DATA      some ten core-minutes a set and seed; goes on where it was stopped
+    python -m benchmarks.distill run --data DATA      about ten core-minutes per set and seed; can be resumed
     python -m benchmarks.distill report
 
-Of a labelled set 500 training sentences are gold, drawn by the seed; up to 5,000 others are plain text, their labels
-unseen. The teacher is the embedded base with a `sequence_labeler`, trained on the 500. Each student is spaCy's CNN
-(`HashEmbedCNN.v2`, width 96, depth 4) in a `tok2vec` component with a head that listens to it, trained for the same
-number of steps on the same 500 alone (`gold`), or on these and what the teacher says of the text (`taught`): once our
-`sequence_labeler`, which learns from probabilities, once spaCy's `ner`, which learns from labels. Each training keeps
-its best round on 200 dev sentences and is scored on the whole test set. Speed: `nlp.pipe` over the test set on one
-thread, core-seconds, teacher and students in turn, the best of three rounds.
+From a labelled set, 500 training sentences are gold, drawn with the seed; up to 5,000 others are plain text, their
+labels unseen. The teacher is the embedded base with a `sequence_labeler`, trained on the 500. Each student is spaCy's
+CNN (`HashEmbedCNN.v2`, width 96, depth 4) in a `tok2vec` component with a head that listens to it. Students are trained
+for the same number of steps, either on the same 500 only (`gold`), or on these and on what the teacher predicts for the
+text (`taught`). One student has our `sequence_labeler`, which learns from probabilities, the other spaCy's `ner`, which
+learns from labels. Each training keeps its best epoch on 200 dev sentences and is scored on the whole test set. Speed:
+`nlp.pipe` over the test set on one thread, in core-seconds, teacher and students in turn, the best of three rounds.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from spacy_lsbillm.distillation import DistillSettings, distill
 from spacy_lsbillm.training.config import training_config
 from spacy_lsbillm.training.quiet_run import run_training
 
-from .record import ROOT, circumstances, read_result, told, write_result
+from .record import ROOT, circumstances, config_text, read_result, write_result
 
 RESULT = ROOT / "benchmarks" / "results" / "distill.json"
 GOLD, TEXT, DEV = 500, 5000, 200
@@ -73,7 +73,10 @@ HEADS: dict[str, dict[str, Any]] = {
 
 
 def prepare(source: Path, seed: int, folder: Path) -> dict[str, Path]:
-    """Gold, dev and test as documents, and the plain text."""
+    """Write gold, dev and test as documents, and the plain text.
+
+    RETURNS (dict[str, Path]): The files by these names.
+    """
     if not (source / "train.iob").is_file():
         raise SystemExit(f"there is no {source / 'train.iob'}: name the folder of data sets with --data.")
     nlp = spacy.blank("en")
@@ -95,7 +98,7 @@ def prepare(source: Path, seed: int, folder: Path) -> dict[str, Path]:
 
 
 def teacher_config(paths: dict[str, Path], seed: int) -> Config:
-    """The embedded base."""
+    """The config of the teacher, over the embedded base."""
     config = training_config(
         str(ROOT / "assets" / "base"),
         pipeline=["sequence_labeler"],
@@ -108,7 +111,7 @@ def teacher_config(paths: dict[str, Path], seed: int) -> Config:
 
 
 def student_config(head: str, paths: dict[str, Path], seed: int) -> Config:
-    """A CNN, with spaCy's usual rate."""
+    """The config of a student, a CNN with spaCy's usual learning rate."""
     config = teacher_config(paths, seed)
     config["nlp"]["pipeline"] = ["tok2vec", head]
     config["components"] = {"tok2vec": TOK2VEC, head: {"factory": head, **HEADS[head]}}
@@ -125,24 +128,27 @@ def _schedule(config: Config, steps: int, seed: int) -> Config:
 
 
 def run(names: list[str], seeds: list[int], data: Path, work: Path, result: Path) -> None:
-    """All that are not there yet."""
+    """Train and score everything that has no result yet."""
     torch.set_num_threads(1)
     for seed in seeds:
         for name in names:
             folder = work / f"{name}-{seed}"
             paths = prepare(data / "labelling" / name, seed, folder)
-            trained = {"teacher": _trained(teacher_config(paths, seed), folder / "teacher")}
+            trained = {"teacher": _train(teacher_config(paths, seed), folder / "teacher")}
             for head, arm in ARMS:
                 config = student_config(head, paths, seed)
                 place = folder / f"{head}-{arm}"
                 trained[f"{head}/{arm}"] = (
-                    _trained(config, place) if arm == "gold" else _taught(config, trained["teacher"], paths, place)
+                    _train(config, place) if arm == "gold" else _teach(config, trained["teacher"], paths, place)
                 )
                 score(f"{name}/{seed}", trained, paths, config, work, result)
 
 
-def _trained(config: Config, folder: Path) -> Path:
-    """The best round of a training."""
+def _train(config: Config, folder: Path) -> Path:
+    """Train a pipeline, unless it is trained already.
+
+    RETURNS (Path): The folder of its best epoch.
+    """
     done = folder / "done"
     if not done.exists():
         shutil.rmtree(folder, ignore_errors=True)
@@ -151,21 +157,24 @@ def _trained(config: Config, folder: Path) -> Path:
     return folder / "model-best"
 
 
-def _taught(config: Config, teacher: Path, paths: dict[str, Path], folder: Path) -> Path:
-    """The best round of a student."""
+def _teach(config: Config, teacher: Path, paths: dict[str, Path], folder: Path) -> Path:
+    """Train a student with a teacher.
+
+    RETURNS (Path): The folder of its best epoch.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     student = folder.with_suffix(".cfg")
     config.to_disk(student, interpolate=False)
     targets = folder.parent / "sequence_labeler-taught" / "targets"
     if targets.is_dir() and not (folder / "targets").exists():
-        # What the teacher says is the same whoever learns from it.
+        # The teacher's predictions are the same for every student.
         shutil.copytree(targets, folder / "targets")
     settings = DistillSettings(str(teacher), teacher, student, paths["text"], folder, gold=paths["gold"])
     return distill(settings, RunSettings(processes=1), quiet=True).best
 
 
 def score(key: str, trained: dict[str, Path], paths: dict[str, Path], config: Config, work: Path, result: Path) -> None:
-    """F1 on the test set and words a second of all that are trained so far."""
+    """Write F1 on the test set and words per second of everything that is trained so far."""
     found = read_result(result) if result.exists() else {"cells": {}}
     if set(found["cells"].get(key, {})) >= set(trained):
         return
@@ -175,7 +184,7 @@ def score(key: str, trained: dict[str, Path], paths: dict[str, Path], config: Co
     seconds = dict.fromkeys(nlps, float("inf"))
     for _ in range(3):
         for name, nlp in nlps.items():
-            # The documents of one pipeline cannot go through another: each has a vocabulary of its own.
+            # A pipeline needs documents with its own vocabulary.
             fresh = [Doc(nlp.vocab, words=[token.text for token in doc]) for doc in bare]
             begun = time.process_time()
             for _ in nlp.pipe(fresh):
@@ -197,7 +206,7 @@ def score(key: str, trained: dict[str, Path], paths: dict[str, Path], config: Co
             "what": __doc__.splitlines()[0],
             **settings,
             **found,
-            "last_config": told(config, str(work)),
+            "last_config": config_text(config, str(work)),
             **circumstances(),
         },
     )
@@ -208,7 +217,7 @@ def _docs(path: Path) -> Iterator[Doc]:
 
 
 def report(result: Path) -> str:
-    """A table: a row a pipeline."""
+    """The table as Markdown: a row per pipeline."""
     if not result.exists():
         raise SystemExit(f"there is no {result}: make it with the command run.")
     lines = ["| set, seed | pipeline | F1 dev | F1 test | of the teacher's F1 | speed |", "|---|---|---|---|---|---|"]

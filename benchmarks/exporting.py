@@ -1,12 +1,12 @@
-"""How often an exported labeler gives the tags of its pipeline.
+"""How often an exported labeler predicts the tags of its pipeline.
 
     python -m benchmarks.exporting PIPELINE DOCS.spacy [DOCS.spacy …] --limit 1000    # four core-minutes
 
-PIPELINE has a `sequence_labeler`, with the scheme iob2 if transformers' own way of joining pieces is to mean something.
-It is exported, and three readings of the folder are compared with the pipeline without its Viterbi step, which is the
-best tag of each token: the mean of the logits of a token's pieces, the mean of their probabilities as transformers'
-`pipeline` joins them (`aggregation_strategy = "average"`), and its first pieces ("first"). A tag of `pipeline` comes
-without its kind, so that B-city and I-city both count as city there. Needs transformers 5.2 or newer.
+PIPELINE has a `sequence_labeler`. Its scheme should be iob2, otherwise the way in which transformers joins pieces makes
+no sense. The pipeline is exported, and three readings of the folder are compared with the best tag of each token in the
+pipeline, without its Viterbi step: the mean of the logits of a token's pieces, the mean of their probabilities as
+transformers' `pipeline` joins them (`aggregation_strategy = "average"`), and its first piece ("first"). `pipeline`
+returns tags without their kind, so there B-city and I-city both count as city. Needs transformers 5.2 or newer.
 """
 
 import argparse
@@ -33,14 +33,14 @@ RESULT = ROOT / "benchmarks" / "results" / "exporting.json"
 STRATEGIES = ("average", "first")
 
 
-def of_pipeline(nlp: Language, docs: list[Doc], component: str) -> list[np.ndarray]:
-    """The scores of tags, one array a document."""
+def pipeline_scores(nlp: Language, docs: list[Doc], component: str) -> list[np.ndarray]:
+    """The scores of the tags in the pipeline, one array per document, of shape (tokens, tags)."""
     nlp.get_pipe("transformer").set_annotations(docs, nlp.get_pipe("transformer").predict(docs))
     return nlp.get_pipe(component).model.predict(docs)
 
 
-def of_folder(nlp: Language, folder: Path, docs: list[Doc]) -> list[np.ndarray]:
-    """The same from the exported model: the mean logits of pieces. Rows of tokens without pieces are zero."""
+def exported_scores(nlp: Language, folder: Path, docs: list[Doc]) -> list[np.ndarray]:
+    """The same scores from the exported model, as mean logits of pieces. Rows of tokens without pieces are zero."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForTokenClassification.from_pretrained(folder).eval()
     shim = backbone_shim(nlp.get_pipe("transformer").model)
@@ -57,15 +57,15 @@ def of_folder(nlp: Language, folder: Path, docs: list[Doc]) -> list[np.ndarray]:
     return found
 
 
-def of_transformers(folder: Path, docs: list[Doc], strategy: str) -> list[list[str]]:
-    """The label of each token, "O" for none: that of the group which covers its first character."""
+def transformers_labels(folder: Path, docs: list[Doc], strategy: str) -> list[list[str]]:
+    """The label of each token from transformers' pipeline: that of the group with its first character, "O" for none."""
     tagger = pipeline("token-classification", model=str(folder), aggregation_strategy=strategy, ignore_labels=[])
     found = []
     for doc in tqdm(docs, desc=strategy):
         labels = ["O"] * len(doc)
         for group in tagger(doc.text):
             for token in doc:
-                # Groups begin with the blank before their first word.
+                # Groups begin with the space before their first word.
                 if group["start"] <= token.idx < group["end"]:
                     labels[token.i] = group["entity_group"]
         found.append(labels)
@@ -73,7 +73,7 @@ def of_transformers(folder: Path, docs: list[Doc], strategy: str) -> list[list[s
 
 
 def agreement(one: list[list[str]], other: list[list[str]]) -> dict[str, Any]:
-    """Shares of tokens, of tokens that have a label in either, and of whole documents."""
+    """The shares of tokens, of tokens with a label on either side, and of whole documents that agree."""
     pairs = [pair for a, b in zip(one, other, strict=True) for pair in zip(a, b, strict=True)]
     labelled = [pair for pair in pairs if set(pair) != {"O"}]
     return {
@@ -85,7 +85,7 @@ def agreement(one: list[list[str]], other: list[list[str]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """See the module."""
+    """Export, compare and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pipeline", type=Path)
     parser.add_argument("docs", type=Path, nargs="+")
@@ -96,16 +96,16 @@ def main() -> None:
     gold = [doc for path in arguments.docs for doc in DocBin().from_disk(path).get_docs(nlp.vocab)][: arguments.limit]
     docs = [Doc(nlp.vocab, [token.text for token in doc], [bool(token.whitespace_) for token in doc]) for doc in gold]
     tags = nlp.get_pipe(arguments.component).scheme.tags
-    expected = of_pipeline(nlp, docs, arguments.component)
+    expected = pipeline_scores(nlp, docs, arguments.component)
     best = [[tags[number] for number in scores.argmax(axis=1)] for scores in expected]
     plain = [[tag.partition("-")[2] or tag for tag in row] for row in best]
     with TemporaryFolder() as root:
         export(arguments.pipeline, root / "exported", arguments.component)
-        scores = of_folder(nlp, root / "exported", docs)
+        scores = exported_scores(nlp, root / "exported", docs)
         largest = max(float(np.abs(a - b).max()) for a, b in zip(scores, expected, strict=True))
         readings = {"mean of logits": agreement([[tags[n] for n in s.argmax(axis=1)] for s in scores], best)}
         for strategy in STRATEGIES:
-            found = of_transformers(root / "exported", docs, strategy)
+            found = transformers_labels(root / "exported", docs, strategy)
             readings[f"pipeline, {strategy}"] = agreement(found, plain)
     result = {
         **circumstances(),

@@ -1,11 +1,11 @@
-"""Multiplying weights in eight bits on a CPU: this package's layer beside what else there is.
+"""Multiplying weights in eight bits on a CPU: this package's layer compared with the alternatives.
 
     OMP_NUM_THREADS=1 python -m benchmarks.int8
 
-takes about three minutes on one core. The shapes are SmolLM2's linear layers. ONNX Runtime and OpenVINO are measured if
-`onnx`, `onnxruntime` and `openvino` are installed. All take turns on the same states, and what is written is how much
-faster than float32 each is (medians), and its relative error. One of the states is fifty times as large as the others,
-which is little for a language model; the errors are those of the others.
+This takes about three minutes on one core. The shapes are those of SmolLM2's linear layers. ONNX Runtime and OpenVINO
+are measured if `onnx`, `onnxruntime` and `openvino` are installed. All take turns on the same states. The result is how
+much faster than float32 each one is (medians), and its relative error. One of the states is fifty times as large as the
+others, which is mild for a language model; the errors are those of the other states.
 """
 
 import argparse
@@ -30,7 +30,7 @@ Way = Callable[[torch.Tensor], torch.Tensor]
 
 
 def ways(linear: torch.nn.Linear) -> dict[str, Way]:
-    """By name, layers that compute about the same as the given one."""
+    """Layers that compute approximately the same as a given one, by name."""
     weight = linear.weight.detach()
     numbers, scale = quantised(weight)
     dynamic = torch.ao.quantization.quantize_dynamic(
@@ -43,7 +43,7 @@ def ways(linear: torch.nn.Linear) -> dict[str, Way]:
 
 
 def onnx_ways(weight: torch.Tensor, numbers: torch.Tensor, scale: torch.Tensor) -> dict[str, Way]:
-    """Of ONNX Runtime; none if it is not installed."""
+    """The layers of ONNX Runtime; empty if it is not installed."""
     try:
         import onnxruntime
         from onnx import TensorProto, helper, numpy_helper
@@ -82,7 +82,7 @@ def onnx_ways(weight: torch.Tensor, numbers: torch.Tensor, scale: torch.Tensor) 
 
 
 def openvino_ways(numbers: torch.Tensor, scale: torch.Tensor) -> dict[str, Way]:
-    """Of OpenVINO; none if it is not installed."""
+    """The layer of OpenVINO; empty if it is not installed."""
     try:
         import openvino
         from openvino import opset13
@@ -103,8 +103,12 @@ def openvino_ways(numbers: torch.Tensor, scale: torch.Tensor) -> dict[str, Way]:
     return {"OpenVINO, int8 weights": lambda x: torch.from_numpy(request.infer({0: x.numpy()})[0])}
 
 
-def measured(shape: tuple[int, int], rows: int) -> dict[str, Any]:
-    """One line of the result."""
+def measure(shape: tuple[int, int], rows: int) -> dict[str, Any]:
+    """Measure one line of the result.
+
+    shape (tuple[int, int]): The width of the inputs and of the outputs.
+    rows (int): The number of states that are multiplied at once.
+    """
     torch.manual_seed(0)
     linear = torch.nn.Linear(*shape, bias=False).eval()
     inputs = torch.randn(rows, shape[0])
@@ -113,7 +117,7 @@ def measured(shape: tuple[int, int], rows: int) -> dict[str, Any]:
     exact = linear(inputs)[1:]
     errors = {name: float((way(inputs)[1:] - exact).norm() / exact.norm()) for name, way in layers.items()}
     seconds: dict[str, list[float]] = {name: [] for name in layers}
-    # What else the machine does lasts longer than one small product.
+    # A small product is repeated, because disturbances by other processes last longer than one of them.
     times = max(ROWS) // rows
     for _ in range(ROUNDS):
         for name, way in layers.items():
@@ -140,7 +144,7 @@ def main() -> None:
     with torch.inference_mode():
         for shape in SHAPES:
             for rows in ROWS:
-                lines.append(measured(shape, rows))
+                lines.append(measure(shape, rows))
                 print(lines[-1], flush=True)
     write_result(args.output, {**circumstances(), "lines": lines})
 

@@ -1,11 +1,11 @@
-"""What large bases cost in memory, time and disk: training, prediction, loading, many pipelines over one base, saving.
+"""What large bases need in memory, time and disk space: training, prediction, loading, many pipelines per base, saving.
 
     python -m benchmarks.memory --shape 100m
     python -m benchmarks.memory --shape 8b --gpu-id 0
     python -m benchmarks.memory --base FOLDER --only load
 
-The weights of a shape are random: nothing is fetched. Each measurement has a process of its own; memory is that of the
-GPU, or without one the resident memory of the process. On a GPU the arithmetic is in bfloat16, on a CPU in float32.
+The weights of a shape are random, so nothing is downloaded. Each measurement runs in a process of its own. Memory is
+that of the GPU, or without one the resident memory of the process. Weights are bfloat16 on a GPU, float32 on a CPU.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from spacy_lsbillm.backbone.tensor_files import NewTensor, write_tensors
 
 from .record import ROOT, circumstances, write_result
 
-# LLaMA's, by parameters. The largest is LLaMA-3-8B's (arXiv 2407.21783, table 3).
+# Shapes of LLaMA models by number of parameters. The largest is that of LLaMA-3-8B (arXiv 2407.21783, table 3).
 SHAPES: dict[str, dict[str, Any]] = {
     "10m": {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 8, "num_attention_heads": 4},
     "100m": {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 12},
@@ -57,7 +57,7 @@ PIPELINES = 10
 
 
 def make_base(folder: Path, shape: str) -> None:
-    """A base with random weights in bfloat16, written a part at a time, and the embedded base's tokenizer."""
+    """Write a base with random weights in bfloat16, one part at a time, with the embedded base's tokenizer."""
     config = LlamaConfig(**{"vocab_size": VOCABULARY.get(shape), **SHAPES[shape], "tie_word_embeddings": False})
     config.architectures = ["LlamaForCausalLM"]
     config.save_pretrained(folder)
@@ -95,19 +95,20 @@ POOLING = {"@layers": "reduce_mean.v1"}
 
 
 def examples(nlp: Language, tokens: int) -> list[Example]:
-    """One step's documents: about so many tokens."""
+    """Documents for one step, with about `tokens` tokens."""
     docs = [nlp.make_doc(" ".join(WORDS * 10)) for _ in range(max(1, tokens // (10 * len(WORDS))))]
     return [Example.from_dict(doc, {"entities": [(17, 20, "count")]}) for doc in docs]
 
 
 def initialized(base: Path, **model: Any) -> Language:
+    """An initialised pipeline over a base."""
     nlp = pipeline(base, **model)
     nlp.initialize(lambda: examples(nlp, 130))
     return nlp
 
 
 class Memory:
-    """The most memory since the last `reset`, and what is held now, in bytes."""
+    """The peak of memory since the last `reset`, and what is in use now, in bytes."""
 
     def __init__(self, gpu: bool):
         self._gpu = gpu
@@ -117,7 +118,7 @@ class Memory:
         if self._gpu:
             torch.cuda.reset_peak_memory_stats()
         else:
-            # Sets VmHWM back (proc(5)).
+            # Resets VmHWM (proc(5)).
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
     def peak(self) -> int:
@@ -136,7 +137,10 @@ class Memory:
 def train(
     base: Path, work: Path, memory: Memory, dtype: str, quantization: str | None, tokens: int
 ) -> dict[str, float]:
-    """Steps of so many tokens with LoRA, r = 16 on all linear layers, and gradient checkpointing; then prediction."""
+    """Measure training and prediction.
+
+    Training steps have about `tokens` tokens, LoRA with r = 16 on all linear layers, and gradient checkpointing.
+    """
     before = memory.held()
     memory.reset()
     nlp = initialized(base, dtype=dtype, quantization=quantization, gradient_checkpointing=True, window=512)
@@ -162,16 +166,19 @@ def train(
     return {
         "peak in training, GiB": trained_peak / 2**30,
         "peak in prediction, GiB": (memory.peak() - before) / 2**30,
-        "tokens a second in training": steps * n_tokens / seconds,
-        "tokens a second in prediction": n_tokens / predict_seconds,
+        "tokens per second in training": steps * n_tokens / seconds,
+        "tokens per second in prediction": n_tokens / predict_seconds,
         "package, share of the base": size / base_size,
     }
 
 
 def load(base: Path, work: Path, memory: Memory) -> dict[str, float]:
-    """`spacy.load` of a reference package against `from_pretrained` of its base and against reading its files once, by
-    turns: with the base's files in the page cache, and with its files on the disk alone, each first as often as last.
-    And the most memory that `spacy.load` takes, beyond what a process has that has loaded the package before."""
+    """Measure `spacy.load` of a package that stores its base as a reference.
+
+    It is compared with `from_pretrained` of the base and with reading its files once, in turn: with the base's files in
+    the page cache, and with its files on the disk only, each method first as often as last. The peak of memory is what
+    `spacy.load` takes in a process that has loaded the package before.
+    """
     initialized(base, dtype="auto").to_disk(work / "reference")
     gc.collect()
     loaders: dict[str, Callable[[], Any]] = {
@@ -180,7 +187,7 @@ def load(base: Path, work: Path, memory: Memory) -> dict[str, float]:
         "reading once": lambda: _read(base),
     }
     both = list(loaders)
-    # The first of each has the imports in it.
+    # The first call of each includes imports.
     for name in both:
         _seconds(loaders[name])
     cached: dict[str, list[float]] = {name: [] for name in both}
@@ -207,7 +214,7 @@ def load(base: Path, work: Path, memory: Memory) -> dict[str, float]:
 
 
 def _read(folder: Path) -> None:
-    """Every byte of a base's weights, and none of them kept."""
+    """Read every byte of a base's weights, and keep none."""
     buffer = bytearray(1 << 24)
     for path in folder.glob("*.safetensors"):
         with path.open("rb", buffering=0) as file:
@@ -220,10 +227,10 @@ def _size(base: Path) -> int:
 
 
 def _seconds(loader: Callable[[], Any]) -> float:
-    """How long it takes until every weight is in memory."""
+    """The time until every weight is in memory."""
     begun = time.monotonic()
     held = loader()
-    # Pages that were only mapped are read when they are used.
+    # Pages that are only mapped are read when they are used.
     for parameter in _parameters(held):
         parameter.flatten()[::1024].sum()
     seconds = time.monotonic() - begun
@@ -233,7 +240,7 @@ def _seconds(loader: Callable[[], Any]) -> float:
 
 
 def _forget(folder: Path) -> None:
-    """Have the system drop a base's weights from its page cache."""
+    """Make the system drop a base's weights from its page cache."""
     for path in folder.glob("*.safetensors"):
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -248,7 +255,7 @@ def _parameters(held: Any) -> list[Any]:
 
 
 def share(base: Path, work: Path, memory: Memory) -> dict[str, float]:
-    """Pipelines with adapters of r = 8 over one base, loaded and used one after the other."""
+    """Measure pipelines with adapters of r = 8 over one base, loaded and used one after the other."""
     initialized(base, dtype="bfloat16", lora={"r": 8}).to_disk(work / "small")
     gc.collect()
     held: list[Language] = []
@@ -267,7 +274,7 @@ def share(base: Path, work: Path, memory: Memory) -> dict[str, float]:
 
 
 def save(base: Path, work: Path, memory: Memory, store_base: str) -> dict[str, float]:
-    """How much the resident memory grows while a pipeline is saved with its base, in units of the 16-bit base."""
+    """Measure how much resident memory grows while a pipeline is saved with its base, in units of the 16-bit base."""
     nlp = initialized(base, dtype="bfloat16", store_base=store_base)
     list(nlp.pipe([" ".join(WORDS)] * 4))
     size = _size(base)
@@ -283,7 +290,7 @@ def save(base: Path, work: Path, memory: Memory, store_base: str) -> dict[str, f
 
 
 def measure(what: str, base: Path, work: Path, gpu_id: int, tokens: int) -> dict[str, float]:
-    """One measurement, in this process."""
+    """Make one measurement, in this process."""
     if gpu_id >= 0:
         require_gpu(gpu_id)
     memory = Memory(gpu=gpu_id >= 0)
@@ -303,10 +310,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.memory", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--shape", choices=SHAPES, default="100m", help="of the base (default %(default)s)")
-    parser.add_argument("--base", type=Path, help="in place of a shape: the folder of a base")
+    parser.add_argument("--shape", choices=SHAPES, default="100m", help="shape of the base (default %(default)s)")
+    parser.add_argument("--base", type=Path, help="the folder of a base, instead of a shape")
     parser.add_argument("--gpu-id", type=int, default=-1)
-    parser.add_argument("--tokens", type=int, default=4096, help="a step of training (default %(default)s)")
+    parser.add_argument("--tokens", type=int, default=4096, help="tokens per training step (default %(default)s)")
     parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, default=MEASUREMENTS, metavar="WHAT")
     parser.add_argument("--output", type=Path, help="a JSON file for the figures")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)

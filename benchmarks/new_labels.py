@@ -1,14 +1,14 @@
-"""Seven domains learned one after the other: what is left of the old slots.
+"""Seven domains learned one after the other: how well the earlier slots are remembered.
 
-    python -m benchmarks.new_labels run --data DATA    about 2 core-minutes a way; goes on after the last whole one
+    python -m benchmarks.new_labels run --data DATA    about 2 core-minutes per way; continues after the last one
     python -m benchmarks.new_labels report
 
-SNIPS: the requests of one intent after the other, 100 training requests each, annotated with the slots that occur in
-them and no others. Each stage is a `spacy train` with both components sourced from the stage before, `--rounds` over
-its own requests; `joint` is one training with all 700 requests for as many rounds. The embedded base, batches of 150
-words, the model of the last step, so that nothing is chosen; scored on all 700 test requests with all of their slots.
-DATA has `labelling/snips_slots/*.iob` and `classification/snips_intents/*.jsonl`, the same requests in the same order.
-One seed.
+SNIPS: the requests of one intent after another, 100 training requests each, annotated with the slots that occur in them
+and no others. Each stage is a `spacy train` with both components sourced from the stage before, for `--rounds` epochs
+over its own requests; `joint` is one training with all 700 requests for as many epochs. The base is the embedded one,
+and batches have 150 words. The model of the last step is scored, so nothing is chosen, on all 700 test requests with
+all of their slots. DATA contains `labelling/snips_slots/*.iob` and `classification/snips_intents/*.jsonl`, the same
+requests in the same order. One seed.
 """
 
 import argparse
@@ -43,11 +43,11 @@ EXAMPLES, ROUNDS, WORDS, REPLAY, SEED = 100, 3, 150, 50, 0
 
 @dataclass(frozen=True)
 class Way:
-    """How a stage learns.
+    """The way in which a stage learns.
 
-    label_sets (bool): Whether documents say what they were annotated for.
-    teacher (bool): Whether the pipeline before teaches.
-    replay (int): How many requests of earlier stages are mixed in.
+    label_sets (bool): Whether documents record which labels they were annotated with.
+    teacher (bool): Whether the pipeline of the stage before acts as a teacher.
+    replay (int): The number of requests of earlier stages that are mixed in.
     """
 
     label_sets: bool = True
@@ -67,14 +67,18 @@ WAYS = {
 
 @dataclass(frozen=True)
 class Request:
-    """tokens (list[str]), spans (list[tuple[int, int, str]]): As the file has them."""
+    """An annotated request, as in the file.
+
+    tokens (list[str]): Its tokens.
+    spans (list[tuple[int, int, str]]): Its slots as first token, token after the last, and label.
+    """
 
     tokens: list[str]
     spans: list[tuple[int, int, str]]
 
 
 def read(data: Path, split: str) -> dict[str, list[Request]]:
-    """The requests of a split by intent, in the order of their names."""
+    """The requests of a split by intent, in the alphabetical order of intents."""
     slots = read_records(data / "labelling" / "snips_slots" / f"{split}.iob")
     lines = (data / "classification" / "snips_intents" / f"{split}.jsonl").read_text(encoding="utf8").splitlines()
     found: dict[str, list[Request]] = defaultdict(list)
@@ -87,18 +91,21 @@ def read(data: Path, split: str) -> dict[str, list[Request]]:
 
 
 def sample(data: Path) -> dict[str, list[Request]]:
-    """What is learned from."""
+    """The training requests, drawn at random, by intent."""
     draw = random.Random(SEED)
     return {name: draw.sample(requests, EXAMPLES) for name, requests in read(data, "train").items()}
 
 
 def labels_in(requests: Sequence[Request]) -> list[str]:
-    """Sorted."""
+    """The labels of requests, sorted."""
     return sorted({label for request in requests for *_, label in request.spans})
 
 
 def write(path: Path, requests: Sequence[Request], annotated: Sequence[str] | None = None) -> Path:
-    """As spaCy's format."""
+    """Write requests in spaCy's binary format.
+
+    annotated (Sequence[str] | None): The labels that the requests were annotated with, to be recorded in each document.
+    """
     nlp, found = spacy.blank("en"), DocBin(store_user_data=True)
     for request in requests:
         doc = Doc(nlp.vocab, words=request.tokens)
@@ -111,7 +118,7 @@ def write(path: Path, requests: Sequence[Request], annotated: Sequence[str] | No
 
 
 def config_of(folder: Path, requests: Sequence[Request], rounds: int) -> Config:
-    """A training of a new pipeline."""
+    """The config for training a new pipeline."""
     config = training_config(
         str(ROOT / "assets" / "base"),
         pipeline=[HEAD],
@@ -128,7 +135,10 @@ def config_of(folder: Path, requests: Sequence[Request], rounds: int) -> Config:
 
 
 def train_joint(data: Path, folder: Path, rounds: int) -> Path:
-    """All at once."""
+    """Train on all domains at once.
+
+    RETURNS (Path): The pipeline's folder.
+    """
     requests = [request for of_domain in sample(data).values() for request in of_domain]
     write(folder / "train.spacy", requests)
     write(folder / "dev.spacy", requests[:7])
@@ -137,7 +147,10 @@ def train_joint(data: Path, folder: Path, rounds: int) -> Path:
 
 
 def train_in_turn(way: Way, data: Path, folder: Path, rounds: int) -> Path:
-    """One domain after the other; the pipeline after the last."""
+    """Train on one domain after the other.
+
+    RETURNS (Path): The folder of the pipeline after the last domain.
+    """
     before: Path | None = None
     earlier: list[Doc] = []
     vocab = spacy.blank("en").vocab
@@ -165,7 +178,7 @@ def train_in_turn(way: Way, data: Path, folder: Path, rounds: int) -> Path:
                     "replay_docs": way.replay,
                     "seed": SEED + number,
                 }
-                # As many rounds, over more requests.
+                # The same number of epochs, over more requests.
                 more = 1 + way.replay / len(learned)
                 training = config["training"]
                 training["max_steps"] = training["eval_frequency"] = round(training["max_steps"] * more)
@@ -178,7 +191,7 @@ def train_in_turn(way: Way, data: Path, folder: Path, rounds: int) -> Path:
 
 
 def train(name: str, data: Path, rounds: int) -> dict[str, Any]:
-    """One way, and its scores on the test requests."""
+    """Train in one way, and score on the test requests."""
     begun = time.process_time()
     with TemporaryFolder() as folder:
         path = train_joint(data, folder, rounds) if name == JOINT else train_in_turn(WAYS[name], data, folder, rounds)
@@ -194,13 +207,13 @@ def train(name: str, data: Path, rounds: int) -> dict[str, Any]:
 
 
 def f_of(nlp: spacy.Language, folder: Path, requests: Sequence[Request]) -> float:
-    """Micro F1 of slots."""
+    """The micro F1 of slots."""
     path = write(folder / "test.spacy", requests)
     return round(nlp.evaluate(list(Corpus(path)(nlp)))["ents_f"], 4)
 
 
 def run(data: Path, result: Path, ways: Sequence[str], rounds: int) -> None:
-    """Those that are not there yet."""
+    """Train and score the ways that have no result yet."""
     settings = {"examples": EXAMPLES, "rounds": rounds, "words": WORDS, "replay": REPLAY, "seeds": [SEED]}
     found = read_result(result) if result.exists() else {**settings, "cells": {}}
     if settings != {name: found[name] for name in settings}:
@@ -211,7 +224,7 @@ def run(data: Path, result: Path, ways: Sequence[str], rounds: int) -> None:
 
 
 def report(result: Path) -> str:
-    """A table: F1 after all seven domains."""
+    """The table as Markdown: F1 after all seven domains."""
     cells = read_result(result)["cells"]
     domains = [name for name in cells[JOINT]["f"] if name not in ("old", "all")]
     lines = [
@@ -233,7 +246,7 @@ def main() -> None:
     parser.add_argument("command", choices=["run", "report"])
     parser.add_argument("--data", type=Path, help="The folder with labelling/ and classification/")
     parser.add_argument("--ways", nargs="+", default=[JOINT, *WAYS], choices=[JOINT, *WAYS], metavar="WAY")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="over the requests of a stage, and of joint")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="epochs over the requests of a stage, and of joint")
     parser.add_argument("--result", type=Path, default=RESULT)
     args = parser.parse_args()
     if args.command == "run":

@@ -1,12 +1,12 @@
-"""What pre-training is worth: the embedded base beside the same architecture from random weights.
+"""The value of pre-training: the embedded base compared with the same architecture with random weights.
 
     python -m benchmarks.pretrained run --data DATA
     python -m benchmarks.pretrained report
 
-Every layer is unmasked; the random weights are tuned a second time with an adapter of full rank, as a small one cannot
-make much of them. The base has the settings of `benchmarks.tasks`, with which random weights learn nothing: theirs were
-chosen on SNIPS by `tune`. Scores are those of the best epoch on the development set. What was stopped goes on with the
-same command.
+Every layer is unmasked. The random weights are also tuned with an adapter of full rank, because a small one cannot
+change them enough. The base has the settings of `benchmarks.tasks`, with which random weights learn nothing; the
+settings for random weights were chosen on SNIPS by `tune`. Scores are those of the best epoch on the development set.
+An interrupted run continues with the same command.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from .tasks.report import report
 
 RESULTS = ROOT / "benchmarks" / "results" / "pretrained"
 TUNING = RESULTS.with_name("pretrained_tuning")
-# The rate of all, and then of the adapter alone, down to where random weights learn.
+# The rate of all weights is lowered first, then that of the adapter only, to a point at which random weights learn.
 GRID = [Tuned(0.002, 1.0), Tuned(0.002, 0.5), Tuned(0.001, 0.5), Tuned(0.008, 0.125), Tuned(0.008, 0.0625)]
 
 
@@ -63,7 +63,12 @@ def main() -> None:
 
 
 def make_random_base(base: Path, folder: Path) -> None:
-    """The same configuration and tokenizer with the weights that transformers begins with, of seed 0."""
+    """Make a base with freshly initialised weights (seed 0), unless it exists.
+
+    Its configuration and tokenizer are those of `base`.
+
+    RAISES (SystemExit): The folder has a base of another shape.
+    """
     config = AutoConfig.from_pretrained(base)
     if folder.is_dir():
         if AutoConfig.from_pretrained(folder).to_diff_dict() != config.to_diff_dict():

@@ -1,11 +1,11 @@
-"""What the losses for rare classes do for a class of which there are few documents.
+"""The effect of the losses for rare classes on a class that has few documents.
 
-    python -m benchmarks.rare run        nine trainings, about two core-minutes each; goes on where it was stopped
+    python -m benchmarks.rare run        nine trainings, about two core-minutes each; continues where it stopped
     python -m benchmarks.rare report
 
-Intents of SNIPS, 1,000 requests to learn from: 20 of one class, 163 or 164 of each of the other six, another class with
-each seed. The embedded base with a `textcat` of `PooledTextCat.v1`, 250 steps of 150 words. The test set is the whole
-one, 100 requests of each class; the model is that of the last step, so that nothing is chosen.
+Intents of SNIPS, with 1,000 training requests: 20 of one class, 163 or 164 of each of the other six; the rare class
+differs between seeds. The embedded base with a `textcat` of `PooledTextCat.v1`, 250 steps of 150 words. The test set is
+complete, with 100 requests of each class. The model of the last step is scored, so nothing is chosen.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def labels() -> list[str]:
 
 
 def sample(seed: int) -> list[dict[str, str]]:
-    """What is learned from."""
+    """The training requests for a seed."""
     by_label: dict[str, list[dict[str, str]]] = defaultdict(list)
     rows = read("train")
     random.Random(seed).shuffle(rows)
@@ -66,7 +66,7 @@ def sample(seed: int) -> list[dict[str, str]]:
 
 
 def write(path: Path, rows: Sequence[dict[str, str]]) -> None:
-    """As spaCy's format."""
+    """Write requests in spaCy's binary format."""
     nlp, names, found = spacy.blank("en"), labels(), DocBin()
     for row in rows:
         doc = nlp.make_doc(row["text"])
@@ -76,7 +76,7 @@ def write(path: Path, rows: Sequence[dict[str, str]]) -> None:
 
 
 def train(loss: str, seed: int) -> dict[str, Any]:
-    """One training, and its scores on the test set."""
+    """Train once, and score on the test set."""
     with TemporaryFolder() as folder:
         write(folder / "train.spacy", sample(seed))
         write(folder / "dev.spacy", read("dev")[:7])
@@ -108,7 +108,7 @@ def train(loss: str, seed: int) -> dict[str, Any]:
 
 
 def run(result: Path) -> None:
-    """All that are not there yet."""
+    """Train and score everything that has no result yet."""
     found = read_result(result) if result.exists() else {"cells": {}}
     cells = [(loss, seed) for seed in SEEDS for loss in LOSSES]
     for loss, seed in tqdm([cell for cell in cells if f"{cell[0]}/{cell[1]}" not in found["cells"]], unit="training"):
@@ -120,7 +120,7 @@ def run(result: Path) -> None:
 
 
 def report(result: Path) -> str:
-    """A table: mean and standard deviation over the seeds."""
+    """The table as Markdown: mean and standard deviation over the seeds."""
     cells = read_result(result)["cells"]
     lines = ["| loss | macro F1 | micro F1 | F1 of the rare class |", "|---|---|---|---|"]
     for loss in LOSSES:

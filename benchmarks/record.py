@@ -1,4 +1,4 @@
-"""What every result file says beside its numbers."""
+"""The circumstances that every result file records beside its numbers."""
 
 import json
 import os
@@ -18,9 +18,9 @@ PACKAGES = ("spacy-lsbillm", "spacy", "spacy-transformers", "thinc", "torch", "t
 
 
 def circumstances(device: str | None = None) -> dict[str, Any]:
-    """Return versions, machine and commit.
+    """The versions of the packages, the machine and the commit.
 
-    device (str | None): Device of the base, if it is not the CPU.
+    device (str | None): The device of the base, if it is not the CPU.
     """
     gpu = {"gpu": torch.cuda.get_device_name(device)} if device is not None and device.startswith("cuda") else {}
     return {
@@ -35,39 +35,40 @@ def circumstances(device: str | None = None) -> dict[str, Any]:
     }
 
 
-def told(config: Config, *outside: str) -> str:
-    """A config as a result file says it: files of this repository are named from its root.
+def config_text(config: Config, *outside: str) -> str:
+    """The text of a config in a result file: files of this repository are named relative to its root.
 
-    outside (str): Other paths in it, of which the last part is told alone: where they lie on this machine says nothing.
+    outside (str): Other paths in the config, of which only the last part is kept: where they are on this machine says
+        nothing.
     """
     text = config.to_str(interpolate=False).replace(f"{ROOT}{os.sep}", "")
     for path in outside:
-        text = text.replace(path, called(path))
+        text = text.replace(path, portable_name(path))
     return text
 
 
-def called(path: str) -> str:
-    """A folder as a result file names it: from the root of this repository, or by its own name if it is elsewhere."""
+def portable_name(path: str) -> str:
+    """The name of a folder in a result file: relative to the repository's root, or its own name if it is elsewhere."""
     return path if not Path(path).is_absolute() else Path(path).name
 
 
 def commit() -> str:
-    """Of this repository, with a plus where files differ from it."""
-    told = subprocess.run(
+    """The commit of this repository, with a plus sign if files differ from it."""
+    described = subprocess.run(
         ["git", "describe", "--always", "--abbrev=12", "--dirty=+"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-    return told.stdout.strip() or "unknown"
+    return described.stdout.strip() or "unknown"
 
 
 def write_result(path: Path, result: dict[str, Any]) -> None:
-    """As a whole, so that a kill leaves no half of one."""
+    """Write a result file atomically, so that a killed process leaves no partial file."""
     write_text(path, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """What `write_result` wrote."""
+    """Read what `write_result` wrote."""
     return json.loads(path.read_text(encoding="utf8"))

@@ -1,7 +1,7 @@
-"""What more processes give: a step measured with one and with two, and what that means for more of them, on paper.
+"""The gain from more processes: a step measured with one and with two, and a projection to more of them.
 
     python -m benchmarks.scaling measure          the time of a training step with 1 and 2 processes, on this CPU
-    python -m benchmarks.scaling project          from those figures, or your own, to 64 GPUs and 1,000 machines
+    python -m benchmarks.scaling project          from these figures, or your own, to 64 GPUs and 1,000 machines
 
 The projection is arithmetic, not a measurement; its assumptions are printed with it.
 """
@@ -31,15 +31,17 @@ from .record import ROOT, circumstances, write_result
 RESULT = ROOT / "benchmarks" / "results" / "scaling.json"
 SNIPS = ROOT / "assets" / "snips"
 CONFIG = ROOT / "configs" / "sequence_labeler.cfg"
-# Set for the processes that torchrun starts; the file that the first one writes its seconds to.
+# An environment variable for the processes that torchrun starts: the file to which the first one writes its seconds.
 TIMES = "LSBILLM_SCALING_TIMES"
 
 
 def measure(steps: int, rounds: int, words: Sequence[int], result: Path) -> dict[str, Any]:
-    """Wall-clock time of training steps on the SNIPS sentences of the repository, one thread a process, in turn with
-    one and with two processes, each with the same batches. Nothing else should run.
+    """Measure the wall-clock time of training steps with one and two processes, in turn.
 
-    words (Sequence[int]): Words of a batch.
+    They train on the SNIPS sentences of the repository. Each process has one thread and the same batches. Nothing else
+    should run on the machine.
+
+    words (Sequence[int]): The numbers of words per batch to measure.
     """
     batches = {}
     for size_of_batch in words:
@@ -50,7 +52,7 @@ def measure(steps: int, rounds: int, words: Sequence[int], result: Path) -> dict
         medians = {size: statistics.median(found) for size, found in seconds.items()}
         batches[size_of_batch] = {"seconds": medians, "ratio": medians[1] / medians[2], "all": seconds}
     found = {
-        "what": "seconds of a training step by words of a batch, median of the medians of rounds in turn",
+        "what": "seconds per training step by words per batch, median of the medians of rounds in turn",
         "config": str(CONFIG.relative_to(ROOT)),
         "steps": steps,
         "rounds": rounds,
@@ -73,14 +75,14 @@ def _median_step(steps: int, size: int, words: int) -> float:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", TIMES: str(times)}
         subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
         found = json.loads(times.read_text(encoding="utf8"))
-    # The first steps allocate.
+    # The first steps also allocate memory.
     return statistics.median(found[3:])
 
 
 def train_and_time(steps: int, words: int) -> None:
-    """In a process of its own: train, and write the seconds between steps."""
+    """Train in a process of its own, and write the seconds between steps."""
     config = load_config(CONFIG)
-    # Evaluated after the first step alone, which is not counted.
+    # The only evaluation is after the first step, which is not counted.
     config["training"] |= {"max_steps": steps, "eval_frequency": steps + 1}
     config["training"]["batcher"]["size"] = words
     ends: list[float] = []
@@ -94,7 +96,7 @@ def train_and_time(steps: int, words: int) -> None:
     spacy_loop.create_train_batches = noted
     with TemporaryFolder() as folder:
         convert([SNIPS / f"{name}.iob" for name in ("train", "dev")], folder, spacy.blank("en"))
-        # Without variables, as the folder's name differs between processes, and what is in the files does not.
+        # Without variables, because the folder's name differs between processes while the files' content does not.
         config["corpora"]["train"]["path"] = str(folder / "train.spacy")
         config["corpora"]["dev"]["path"] = str(folder / "dev.spacy")
         config["paths"] |= {"train": None, "dev": None}
@@ -106,13 +108,13 @@ def train_and_time(steps: int, words: int) -> None:
 
 
 def project(args: argparse.Namespace) -> str:
-    """Tables of the projected training and annotation."""
+    """The tables of the projected training and annotation."""
     lines = [
         f"A step of one GPU takes {args.step:g} s, of which {args.fixed:g} s do not shrink with its share of the "
-        f"batch; gradients are {args.gradients:g} MB, the link gives {args.link:g} GB/s with {args.latency:g} ms a "
-        "message; all-reduce in a ring; evaluation and saving are left out.",
+        f"batch; gradients have {args.gradients:g} MB, the link transfers {args.link:g} GB/s with {args.latency:g} ms "
+        "per message; all-reduce in a ring; evaluation and saving are not included.",
         "",
-        "| GPUs | step, same batch | times faster | step, batch x GPUs | words a second, times one GPU's |",
+        "| GPUs | step, same batch | times faster | step, batch x GPUs | words per second, times one GPU's |",
         "|---|---|---|---|---|",
     ]
     for size in (1, 2, 4, 8, 16, 32, 64):
@@ -125,11 +127,11 @@ def project(args: argparse.Namespace) -> str:
     rate = args.documents
     lines += [
         "",
-        f"One machine annotates {rate:g} documents a second of {args.bytes:g} bytes, and costs {args.price:g} an hour; "
-        f"the store gives {args.store:g} GB/s to all of them together, for input and output of twice that size; one in "
-        f"{args.lost:g} machines is lost an hour, with half a shard of {args.shard:g} documents to do again.",
+        f"One machine annotates {rate:g} documents of {args.bytes:g} bytes per second, and costs {args.price:g} per "
+        f"hour; the store transfers {args.store:g} GB/s for all machines together, for input and output of twice that "
+        f"size; one in {args.lost:g} machines is lost per hour, and half a shard of {args.shard:g} documents with it.",
         "",
-        "| machines | documents a second | a billion documents take | a million documents cost | limited by |",
+        "| machines | documents per second | a billion documents take | a million documents cost | limited by |",
         "|---|---|---|---|---|",
     ]
     for size in (1, 10, 100, 1000):
@@ -148,27 +150,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m benchmarks.scaling", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    measured = commands.add_parser("measure", help="steps with one and two processes, here")
-    measured.add_argument("--steps", type=int, default=30, help="of each training (default 30)")
-    measured.add_argument("--words", type=int, nargs="+", default=[600, 2400], help="of a batch (default 600 2400)")
-    measured.add_argument("--rounds", type=int, default=3, help="in turn (default 3)")
+    measured = commands.add_parser("measure", help="measure steps with one and two processes on this machine")
+    measured.add_argument("--steps", type=int, default=30, help="steps per training (default 30)")
+    measured.add_argument("--words", type=int, nargs="+", default=[600, 2400], help="per batch (default 600 2400)")
+    measured.add_argument("--rounds", type=int, default=3, help="rounds taken in turn (default 3)")
     measured.add_argument("--result", type=Path, default=RESULT)
-    trained = commands.add_parser("train", help="(what measure starts)")
+    trained = commands.add_parser("train", help="(started by measure)")
     trained.add_argument("--steps", type=int, required=True)
     trained.add_argument("--words", type=int, required=True)
     projected = commands.add_parser("project", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     for name, value, what in (
-        ("step", 1.0, "seconds of a training step of one GPU"),
-        ("fixed", 0.1, "of these, what does not shrink with the share of the batch"),
+        ("step", 1.0, "seconds per training step on one GPU"),
+        ("fixed", 0.1, "seconds of a step that do not shrink with the share of the batch"),
         ("gradients", 170.0, "MB of gradients; 170 is rank 16 on all linear layers of an 8B base"),
-        ("link", 20.0, "GB/s between GPUs; 20 is a network of 200 Gbit/s, NVLink gives over 200"),
-        ("latency", 0.05, "ms a message"),
-        ("documents", 100.0, "a second that one machine annotates"),
-        ("bytes", 500.0, "of a document's text"),
-        ("price", 2.0, "of a machine for an hour, in any currency"),
-        ("store", 10.0, "GB/s that the object store gives to all together"),
-        ("lost", 100.0, "one in how many machines is taken away each hour"),
-        ("shard", 1000.0, "documents a shard"),
+        ("link", 20.0, "GB/s between GPUs; 20 is a network of 200 Gbit/s, NVLink has over 200"),
+        ("latency", 0.05, "ms per message"),
+        ("documents", 100.0, "documents that one machine annotates per second"),
+        ("bytes", 500.0, "bytes of text per document"),
+        ("price", 2.0, "price of a machine per hour, in any currency"),
+        ("store", 10.0, "GB/s of the object store, for all machines together"),
+        ("lost", 100.0, "one in how many machines is lost per hour"),
+        ("shard", 1000.0, "documents per shard"),
     ):
         projected.add_argument(f"--{name}", type=float, default=value, help=what)
     args = parser.parse_args(arguments)

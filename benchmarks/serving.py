@@ -1,15 +1,14 @@
-"""What a service costs and withstands: several pipelines beside one, and many clients at once, hostile ones among them.
+"""The cost and the robustness of the service: several pipelines at once, and many clients, some of them hostile.
 
     python -m benchmarks.serving run --texts TEXTS
     python -m benchmarks.serving report
 
-TEXTS is a file with a text a line. PIPELINES pipelines over the embedded base, with a sequence_labeler and a textcat,
-learn a few texts by heart, each with other labels, so that they differ. `lsbillm serve` then runs in a process of its
-own, on one thread. `cost`: the same number of requests of a text each to one pipeline and to all in turn, in rounds
-that alternate; seconds are those of the processor that the service's process has used, so that what else the machine
-does matters little. `equal`: what the service said under that load, beside `nlp.pipe` of each pipeline alone. `load`:
-requests of which one in HOSTILE_EVERY is hostile; whoever sent a good one must get the right answer, whoever sent a bad
-one that it is bad.
+TEXTS is a file with one text per line. PIPELINES pipelines over the embedded base, with a sequence_labeler and a
+textcat, memorise a few texts, each with other labels, so that they differ. `lsbillm serve` then runs in a process of
+its own, on one thread. `cost`: the same number of requests, one text each, to one pipeline and to all in turn, in
+alternating rounds; the seconds are processor time of the service's process, so other load on the machine matters
+little. `equal`: the service's answers under that load, compared with `nlp.pipe` of each pipeline alone. `load`: one in
+HOSTILE_EVERY requests is hostile; good requests must get the right answer, and bad ones the right error.
 """
 
 import argparse
@@ -49,7 +48,7 @@ def main() -> None:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("run", help="measure; 2 to 3 minutes on two quiet cores")
-    command.add_argument("--texts", type=Path, required=True, help="a file with a text a line")
+    command.add_argument("--texts", type=Path, required=True, help="a file with one text per line")
     commands.add_parser("report", help="print the result")
     args = parser.parse_args()
     if args.command == "run":
@@ -61,16 +60,16 @@ def main() -> None:
 
 
 def measure(texts: list[str], work: Path) -> dict[str, Any]:
-    """Everything."""
+    """Start the service and measure everything."""
     names = [f"p{number}" for number in range(PIPELINES)]
     for number, name in enumerate(names):
-        learned(texts[:8], number).to_disk(work / name)
+        trained_pipeline(texts[:8], number).to_disk(work / name)
     command = [sys.executable, "-m", "spacy", "lsbillm", "serve", *(str(work / name) for name in names), *OPTIONS]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:
             port = next(int(found[1]) for line in process.stdout if (found := re.search(r"http://[\d.]+:(\d+)", line)))
-            result = asyncio.run(asked(port, process.pid, texts, names, work))
+            result = asyncio.run(measure_service(port, process.pid, texts, names, work))
             process.send_signal(signal.SIGTERM)
             result["status"] = process.wait()
         finally:
@@ -78,8 +77,11 @@ def measure(texts: list[str], work: Path) -> dict[str, Any]:
     return {"circumstances": circumstances(), **result}
 
 
-def learned(texts: list[str], number: int) -> Language:
-    """A pipeline that has learned some texts by heart: every second word is of one of three kinds."""
+def trained_pipeline(texts: list[str], number: int) -> Language:
+    """A pipeline that has memorised some texts, in which every second word has one of three labels.
+
+    number (int): The number of the pipeline, which determines the labels.
+    """
     fix_random_seed(number)
     nlp = spacy.blank("en")
     model = {"@architectures": "spacy-lsbillm.BiLLMModel.v1", "name": "assets/base"}
@@ -102,45 +104,49 @@ def learned(texts: list[str], number: int) -> Language:
     return nlp
 
 
-async def asked(port: int, pid: int, texts: list[str], names: list[str], work: Path) -> dict[str, Any]:
-    """What is measured of a running service."""
+async def measure_service(port: int, pid: int, texts: list[str], names: list[str], work: Path) -> dict[str, Any]:
+    """Measure a running service."""
     one = [(text, names[0]) for text in (texts * REQUESTS)[:REQUESTS]]
-    # Each text to each pipeline in the course of things.
+    # In the end, each pipeline has had each text.
     mixed = [(text, names[(i + i // len(texts)) % PIPELINES]) for i, (text, _) in enumerate(one)]
     seconds: dict[str, list[float]] = {"one": [], "mixed": []}
-    said: dict[tuple[str, str], Any] = {}
+    answered: dict[tuple[str, str], Any] = {}
     await clients(port, [body(*request) for request in mixed[:100]])
     for _ in range(ROUNDS):
         for kind, requests in (("one", one), ("mixed", mixed)):
-            before = used(pid)
+            before = processor_seconds(pid)
             answers = await clients(port, [body(*request) for request in requests])
-            seconds[kind].append(used(pid) - before)
+            seconds[kind].append(processor_seconds(pid) - before)
             for request, (status, content) in zip(requests, answers, strict=True):
                 assert status == 200, content
-                said[request] = json.loads(content)["documents"][0]
+                answered[request] = json.loads(content)["documents"][0]
     ratios = [b / a for a, b in zip(seconds["one"], seconds["mixed"], strict=True)]
     shown = {kind: [round(value, 2) for value in values] for kind, values in seconds.items()}
     cost = {"requests": REQUESTS, "at_once": AT_ONCE, "seconds": shown, "ratio": round(statistics.median(ratios), 3)}
     print(cost, flush=True)
     loaded = await load(port, texts, names)
     print(loaded, flush=True)
-    return {"cost": cost, "load": loaded, "equal": equal(said, names, work)}
+    return {"cost": cost, "load": loaded, "equal": compare(answered, names, work)}
 
 
-def used(pid: int) -> float:
-    """Seconds of processor time of a process."""
+def processor_seconds(pid: int) -> float:
+    """The seconds of processor time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def equal(said: dict[tuple[str, str], Any], names: list[str], work: Path) -> dict[str, Any]:
-    """How far scores are from those of each pipeline alone, and how many documents have other spans."""
+def compare(answered: dict[tuple[str, str], Any], names: list[str], work: Path) -> dict[str, Any]:
+    """Compare the service's answers with those of each pipeline alone.
+
+    answered (dict): The annotation of each text by each pipeline.
+    RETURNS (dict): The number of documents with other spans, and the largest difference between scores.
+    """
     furthest, other = 0.0, 0
     for name in names:
         nlp = spacy.load(work / name)
-        texts = [text for text, asked_of in said if asked_of == name]
+        texts = [text for text, pipeline in answered if pipeline == name]
         for doc in nlp.pipe(texts):
-            record = said[doc.text, name]
+            record = answered[doc.text, name]
             alone = [(ent.start_char, ent.end_char, ent.label_) for ent in doc.ents]
             if alone != [(ent["start"], ent["end"], ent["label"]) for ent in record["ents"]]:
                 other += 1
@@ -148,7 +154,7 @@ def equal(said: dict[tuple[str, str], Any], names: list[str], work: Path) -> dic
             pairs = [(ent._.ent_score, found["score"]) for ent, found in zip(doc.ents, record["ents"], strict=True)]
             pairs += [(doc.cats[label], record["cats"][label]) for label in doc.cats]
             furthest = max([furthest, *(abs(a - b) for a, b in pairs)])
-    return {"documents": len(said), "with_other_spans": other, "largest_difference": furthest}
+    return {"documents": len(answered), "with_other_spans": other, "largest_difference": furthest}
 
 
 HOSTILE: dict[str, tuple[bytes, int]] = {
@@ -162,7 +168,7 @@ HOSTILE: dict[str, tuple[bytes, int]] = {
     "half a pair": (b'{"texts": ["\\ud800"]}', 200),
     "too long": (json.dumps({"texts": ["a " * 60_000]}).encode(), 200),
     "long": (json.dumps({"texts": ["a " * 1_000]}).encode(), 200),
-    # Nobody waits for an answer to these.
+    # These are incomplete: the client does not wait for an answer.
     "cut short": (b"POST /v1/annotate HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n{", 0),
     "half a header": (b"POST /v1/ann", 0),
     "garbage": (bytes(range(256)) * 4, 0),
@@ -170,7 +176,7 @@ HOSTILE: dict[str, tuple[bytes, int]] = {
 
 
 async def load(port: int, texts: list[str], names: list[str]) -> dict[str, Any]:
-    """Many requests, and what has become of them."""
+    """Send many requests, and count how they were answered."""
     kinds = list(HOSTILE)
     requests: list[tuple[str, bytes]] = []
     for i in range(LOAD):
@@ -201,12 +207,15 @@ async def load(port: int, texts: list[str], names: list[str]) -> dict[str, Any]:
 
 
 def body(text: str, pipeline: str) -> bytes:
+    """The body of a request."""
     return json.dumps({"texts": [text], "pipeline": pipeline}).encode()
 
 
 async def clients(port: int, contents: list[bytes]) -> list[Answer]:
-    """Requests in turn by as many clients as may be at once, each over a connection that it keeps while it can.
-    RETURNS (list): The status, 0 where there was none to wait for, -1 where none came; and the body."""
+    """Send requests from as many clients as are allowed at once, each over a connection that it keeps while it can.
+
+    RETURNS (list): The status and body of each answer. The status is 0 if none was awaited, -1 if none came.
+    """
     answers: list[Answer] = [(-1, b"")] * len(contents)
     waiting = iter(range(len(contents)))
 
@@ -216,7 +225,7 @@ async def clients(port: int, contents: list[bytes]) -> list[Answer]:
             try:
                 if connection is None:
                     connection = await asyncio.open_connection("127.0.0.1", port)
-                answers[number], kept = await answered(*connection, contents[number])
+                answers[number], kept = await send(*connection, contents[number])
             except (OSError, EOFError):
                 kept = False
             if connection is not None and not kept:
@@ -229,7 +238,11 @@ async def clients(port: int, contents: list[bytes]) -> list[Answer]:
     return answers
 
 
-async def answered(reader: Any, writer: Any, content: bytes) -> tuple[Answer, bool]:
+async def send(reader: Any, writer: Any, content: bytes) -> tuple[Answer, bool]:
+    """Send one request.
+
+    RETURNS (tuple[Answer, bool]): The answer, and whether the connection is still open.
+    """
     if any(content == hostile for hostile, status in HOSTILE.values() if not status):
         writer.write(content)
         return (0, b""), False

@@ -1,15 +1,15 @@
-"""Nested entities: this project's `span_labeler` beside spaCy's `spancat`, on the same transformer.
+"""Nested entities: this project's `span_labeler` compared with spaCy's `spancat`, on the same transformer.
 
     python -m benchmarks.spans run --data FOLDER
     python -m benchmarks.spans report
 
-FOLDER holds LitBank's nested entities, a file per book: `entities/tsv` of github.com/dbamman/litbank (CC BY 4.0). Books
-are split 80/10/10, and sentences are drawn from each split; a sentence is a document. Both components have the same
-documents, rounds, dropout and longest span, over the embedded base with every layer unmasked. Each is trained with each
-rate with the first seed; the rate, the round and the threshold are chosen on the development set, for each component
-alone, and further seeds are trained with the rate that was chosen. Speed is that of whole trained pipelines on the
-sentences of the test set, in turn, in processor time of one thread. A run that was stopped goes on with the same
-command.
+FOLDER contains LitBank's nested entities, one file per book: `entities/tsv` of github.com/dbamman/litbank (CC BY 4.0).
+Books are split 80/10/10, and sentences are drawn from each split; each sentence is a document. Both components have the
+same documents, epochs, dropout and maximum span length, over the embedded base with every layer unmasked. Each is
+trained with each rate and the first seed. The rate, the epoch and the threshold are chosen on the development set, for
+each component separately; further seeds are trained with the chosen rate only. Speed is that of whole trained pipelines
+on the sentences of the test set, measured in turn, in processor time of one thread. An interrupted run continues with
+the same command.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from .tasks.models import LLM, Budget, Compared, make_config
 
 RESULT = ROOT / "benchmarks" / "results" / "spans.json"
 COMPONENTS = ("span_labeler", "spancat")
-# Of spans whose score is lower nothing is asked.
+# Spans with a lower score are not predicted, so no threshold below it is tried.
 LEAST = 0.05
 THRESHOLDS = [round(0.05 * step, 2) for step in range(1, 20)]
 SPLIT_SEED = 13
@@ -51,11 +51,11 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="train and score what has no result yet", formatter_class=shown)
     run.add_argument("--data", type=Path, required=True, help="LitBank's entities/tsv")
-    run.add_argument("--sentences", type=int, nargs=3, default=[500, 200, 400], help="of train, dev and test")
-    run.add_argument("--longest", type=int, default=12, help="words of the longest span that is looked for")
-    run.add_argument("--rates", type=float, nargs="+", default=[0.004, 0.008], help="that are tried")
+    run.add_argument("--sentences", type=int, nargs=3, default=[500, 200, 400], help="numbers for train, dev, test")
+    run.add_argument("--longest", type=int, default=12, help="maximum span length in words")
+    run.add_argument("--rates", type=float, nargs="+", default=[0.004, 0.008], help="learning rates to try")
     run.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    run.add_argument("--epochs", type=int, default=4, help="of a training")
+    run.add_argument("--epochs", type=int, default=4, help="epochs per training")
     run.add_argument("--work", type=Path, default=ROOT / "benchmarks" / "work" / "spans", help="for trainings")
     for command in (run, commands.add_parser("report", help="print the table")):
         command.add_argument("--result", type=Path, default=RESULT)
@@ -95,7 +95,7 @@ def compare(args: argparse.Namespace) -> None:
     for seed, component in product(others, COMPONENTS):
         train(component, chosen[component], seed)
     best = {name: work / "runs" / f"{name}/{rate:g}/{first}" / DIR_MODEL_BEST for name, rate in chosen.items()}
-    found["words a second"] = words_a_second(best, corpora["test"])
+    found["words a second"] = words_per_second(best, corpora["test"])
     write_result(result, {**found, "rate": chosen, **circumstances()})
 
 
@@ -103,7 +103,8 @@ def read_corpora(data: Path, sentences: Sequence[int], work: Path) -> dict[str, 
     """The splits as .spacy files, with spans in `doc.spans["sc"]`.
 
     data (Path): A folder of LitBank's files.
-    sentences (Sequence[int]): Of train, dev and test, drawn; all if there are fewer.
+    sentences (Sequence[int]): The numbers of sentences to draw for train, dev and test; if a split has fewer, all are
+        used.
     """
     books = sorted(data.glob("*.tsv"))
     if len(books) < 10:
@@ -124,7 +125,10 @@ def read_corpora(data: Path, sentences: Sequence[int], work: Path) -> dict[str, 
 
 
 def sentences_of(book: Path, vocab: Any) -> Iterator[Doc]:
-    """A line a token, with a column of IOB2 tags for each layer of nesting; an empty line behind a sentence."""
+    """Read a book's sentences.
+
+    Each line has a token and one column of IOB2 tags per level of nesting; an empty line ends a sentence.
+    """
     for block in book.read_text(encoding="utf8").split("\n\n"):
         rows = [line.split("\t") for line in block.split("\n") if line.strip()]
         if not rows:
@@ -144,7 +148,7 @@ def sentences_of(book: Path, vocab: Any) -> Iterator[Doc]:
 def component_config(
     component: str, rate: float, seed: int, args: argparse.Namespace, corpora: dict[str, Path]
 ) -> Config:
-    """The config of a training: that of `benchmarks.tasks`, for spans."""
+    """The config of a training: that of `benchmarks.tasks` with spans."""
     model = Compared("", component=component, tuned=replace(LLM, rate=rate))
     paths = {split: str(corpora[split]) for split in ("train", "dev")}
     n_examples = len(DocBin().from_disk(corpora["train"]))
@@ -160,7 +164,7 @@ def component_config(
 
 
 def train_and_score(config: Config, component: str, corpora: dict[str, Path], folder: Path) -> dict[str, Any]:
-    """Train, and choose round and threshold on the development set. The best round stays in the folder."""
+    """Train, then choose the epoch and the threshold on the development set. The best epoch is kept in the folder."""
     shutil.rmtree(folder, ignore_errors=True)
     begun = time.process_time()
     training = run_training(config, folder)
@@ -180,7 +184,10 @@ def train_and_score(config: Config, component: str, corpora: dict[str, Path], fo
 
 
 def load(folder: Path, component: str, threshold: float) -> Language:
-    """A trained pipeline, with another threshold. spaCy's `spancat` has it in what was saved."""
+    """Load a trained pipeline with another threshold.
+
+    spaCy's `spancat` takes its threshold from its saved settings, so it is also replaced there.
+    """
     nlp = spacy.load(folder, config={f"components.{component}.threshold": threshold})
     pipe: Any = nlp.get_pipe(component)
     if component == "spancat":
@@ -188,13 +195,13 @@ def load(folder: Path, component: str, threshold: float) -> Language:
     return nlp
 
 
-# The document, the first word, the one after the last, and the label.
+# Document, first word, word after the last, label.
 Place = tuple[int, int, int, str]
 Scored = dict[Place, float]
 
 
 def gold_and_predicted(nlp: Language, path: Path) -> tuple[set[Place], Scored]:
-    """The gold spans of a corpus, as document, start, end and label; and the predicted ones with their scores."""
+    """The gold spans of a corpus as document, start, end and label, and the predicted ones with their scores."""
     docs = list(DocBin().from_disk(path).get_docs(nlp.vocab))
     gold = {(i, span.start, span.end, span.label_) for i, doc in enumerate(docs) for span in doc.spans["sc"]}
     predicted = {}
@@ -206,23 +213,16 @@ def gold_and_predicted(nlp: Language, path: Path) -> tuple[set[Place], Scored]:
 
 
 def plain(docs: Iterable[Doc]) -> list[Doc]:
-    """The same words and nothing else."""
+    """Copies of documents with their words only."""
     return [Doc(doc.vocab, [token.text for token in doc]) for doc in docs]
 
 
 def score(spans: tuple[set[Place], Scored], threshold: float) -> dict[str, float]:
-    """Precision, recall and F1 over all spans, and the recall of those that are within another gold span."""
+    """Precision, recall and F1 over all spans, and the recall of those that are inside another gold span."""
     gold, predicted = spans
     found = {span for span, probability in predicted.items() if probability >= threshold}
     right = len(gold & found)
-    inner = {
-        one
-        for one in gold
-        if any(
-            one[0] == other[0] and other[1] <= one[1] and one[2] <= other[2] and one[1:3] != other[1:3]
-            for other in gold
-        )
-    }
+    inner = {one for one in gold if any(is_inside(one, other) for other in gold)}
     return {
         "p": right / max(len(found), 1),
         "r": right / max(len(gold), 1),
@@ -232,7 +232,7 @@ def score(spans: tuple[set[Place], Scored], threshold: float) -> dict[str, float
 
 
 def is_inside(one: Place, other: Place) -> bool:
-    """Whether one span is a part of another of the same document."""
+    """Whether a span is a proper part of another span of the same document."""
     within = other[1] <= one[1] and one[2] <= other[2]
     return one[0] == other[0] and within and one[1:3] != other[1:3]
 
@@ -243,9 +243,11 @@ def best_rate(cells: dict[str, Any], component: str, seed: int) -> float:
     return max(own, key=lambda cell: cell["dev"])["rate"]
 
 
-def words_a_second(folders: dict[str, Path], path: Path) -> dict[str, float]:
-    """Of whole pipelines at the threshold 0.5, the median of some rounds in turn after a first one that loads and
-    folds."""
+def words_per_second(folders: dict[str, Path], path: Path) -> dict[str, float]:
+    """Words per second of whole pipelines at a threshold of 0.5, as medians of rounds taken in turn.
+
+    A first round, which loads lazily and folds adapters, does not count.
+    """
     pipelines = {component: load(folder, component, 0.5) for component, folder in folders.items()}
     seconds: dict[str, list[float]] = {component: [] for component in pipelines}
     words = 0
@@ -262,7 +264,7 @@ def words_a_second(folders: dict[str, Path], path: Path) -> dict[str, float]:
 
 
 def table(found: dict[str, Any]) -> str:
-    """Markdown: a row per component, with the rate that was chosen for it."""
+    """The table as Markdown: a row per component, with the rate that was chosen for it."""
     lines = [
         "| component | rate | threshold | dev F1 | test F1 | precision | recall | recall of inner spans | words/s |",
         "|---|---|---|---|---|---|---|---|---|",

@@ -1,7 +1,8 @@
-"""Where the results of a table are kept: a file per cell in a folder, or all of them in one file of JSON lines.
+"""Where the results of a table are kept: one file per cell in a folder, or all cells in one JSON Lines file.
 
-In one file a line per data set says what its first cell was made with (versions, machine, commit, base, config …).
-Every other line is a cell: its scores, and by dotted path whatever else it was made with.
+In one file, one line per data set records what its first cell was made with (versions, machine, commit, base, config
+…).
+Every other line is a cell: its scores, and, by dotted path, whatever it does not share with that record.
 """
 
 import json
@@ -18,7 +19,7 @@ from spacy_lsbillm.files import write_text
 
 from .record import read_result, write_result
 
-# What the cells of a data set mostly have in common: in one file it is told once.
+# What most cells of a data set have in common: in one file it is recorded once.
 SHARED = ("kind", "metric", "split", "budget", "tuned", "library", "base", "versions", "machine", "commit", "config")
 ONE_FILE = ".jsonl"
 
@@ -28,31 +29,31 @@ class Store(ABC):
 
     @abstractmethod
     def read(self, cell: str) -> dict[str, Any] | None:
-        """None: there is none yet."""
+        """The result of a cell, or None if there is none yet."""
 
     @abstractmethod
     def write(self, cell: str, found: dict[str, Any]) -> None:
-        """In place of an older one."""
+        """Store the result of a cell, in place of an older one."""
 
     @abstractmethod
     def lock(self, cell: str) -> FileLock:
-        """For whoever works on a cell; it goes with its process."""
+        """A lock for the process that works on a cell. It is released when that process ends."""
 
     @abstractmethod
     def results(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """All of them, with the names of their cells."""
+        """All results, with the names of their cells."""
 
     @abstractmethod
     def where(self, cell: str) -> str:
-        """For messages."""
+        """The place of a cell's result, for messages."""
 
     @abstractmethod
     def beside(self, name: str) -> Path:
-        """The path of a file that is made of the results, such as "table.md"."""
+        """The path of a file that is made from the results, such as "table.md"."""
 
 
 class Folder(Store):
-    """A file per cell.
+    """Results with one file per cell.
 
     path (Path): The folder.
     """
@@ -87,7 +88,7 @@ class Folder(Store):
 
 
 class OneFile(Store):
-    """All cells in one file.
+    """Results in one file for all cells.
 
     path (Path): The file.
     work (Path): A folder for locks.
@@ -97,7 +98,7 @@ class OneFile(Store):
         self.path, self.work = path, work
 
     def _lines(self) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
-        """What is told once, by data set; and the cells."""
+        """The shared records by data set, and the cells."""
         shared: dict[str, dict[str, Any]] = {}
         cells: list[dict[str, Any]] = []
         if self.path.exists():
@@ -140,9 +141,9 @@ class OneFile(Store):
 
 
 def tables(results: Path, command: str) -> dict[str, Store]:
-    """The tables at a place, by name: one, if it is a file; in a folder one for each size of the training sets.
+    """The tables at a path, by name: one if it is a file; in a folder, one per size of the training sets.
 
-    command (str): What makes them, for the message.
+    command (str): The command that makes them, for the message.
     RAISES (SystemExit): There are none.
     """
     if results.suffix == ONE_FILE:
@@ -156,7 +157,7 @@ def tables(results: Path, command: str) -> dict[str, Store]:
 
 
 def _shared(found: dict[str, Any]) -> dict[str, Any]:
-    """What is told once, with the config as the nested blocks that it is."""
+    """The part of a result that is recorded once, with the config parsed into nested blocks."""
     shared = {name: found[name] for name in SHARED if name in found}
     if "config" in shared:
         shared["config"] = Config().from_str(shared["config"], interpolate=False)
@@ -164,7 +165,7 @@ def _shared(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _own(found: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
-    """What is not shared, and how it differs from what is."""
+    """The part of a result that is not shared, and its differences from the shared record."""
     own = {name: value for name, value in found.items() if name not in SHARED}
     before, now = _flat(shared), _flat(_shared(found))
     changed = {path: value for path, value in now.items() if path not in before or before[path] != value}
@@ -173,7 +174,7 @@ def _own(found: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
 
 
 def _whole(line: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
-    """The result of a line, as it was before it was written."""
+    """The complete result of a line, as it was before it was written."""
     own = {name: value for name, value in line.items() if name not in ("cell", "changed", "without")}
     without = set(line.get("without", ()))
     flat = {path: value for path, value in _flat(shared).items() if path not in without} | line.get("changed", {})

@@ -4,20 +4,20 @@
     python -m benchmarks.ways time --data DATA
     python -m benchmarks.ways report
 
-Every way has the same data, rounds and settings, those of `benchmarks.tasks`; nothing is tuned for one of them alone.
-The best round is chosen on the development set. Without --base it is the embedded base. A run that was stopped goes on
-with the same command, and a larger one with more seeds, sets or ways does what has no result yet. `time` measures
+Every way has the same data, epochs and settings, those of `benchmarks.tasks`; nothing is tuned for a single way. The
+best epoch is chosen on the development set. Without --base it is the embedded base. An interrupted run continues with
+the same command, and a larger one, with more seeds, sets or ways, computes only what has no result yet. `time` measures
 predictions and updates of all ways, in turn, in processor time of one thread.
 
-Two ways are over bases that are made beforehand, of the text that the embedded base was trained with (its first 6 MB,
-and its held-out text) and of as many pieces each, 2 % of what it was trained with:
+Two ways need bases that are made beforehand, from the text that the embedded base was trained on (its first 6 MB, and
+its held-out text), with the same number of pieces each, 2 % of those it was trained on:
 
     python -m spacy lsbillm adapt assets/base TEXT benchmarks/work/adapted/mntp --valid VALID --tokens 500000 \\
         --rate 0.001
     python -m spacy lsbillm adapt assets/base TEXT benchmarks/work/adapted/causal --valid VALID --tokens 500000 \\
         --rate 0.001 --objective causal
 
-Those of another base are made from it in the same way, in benchmarks/work/adapted/NAME, where NAME is its folder's.
+For another base they are made in the same way, in benchmarks/work/adapted/NAME, where NAME is that of its folder.
 """
 
 import argparse
@@ -48,19 +48,19 @@ from .tasks.report import cell
 from .tasks.sets import SETS
 
 RESULTS = ROOT / "benchmarks" / "results" / "ways"
-# Sets of questions with choices are left out: the embedded base is at chance on them.
+# Multiple-choice sets are left out, because the embedded base is at chance on them.
 ROWS = [name for name, data_set in SETS.items() if data_set.kind != "choice"]
 CAUSAL, ALL = "none", "all"
 ADAPTED = "benchmarks/work/adapted"
-# Of `time`.
+# For the command `time`.
 ROUNDS, TEXTS, BATCH = 5, 200, 16
 
 
 def ways_of(base: str, depth: int | None = None) -> dict[str, Compared]:
-    """What is compared, by name.
+    """The ways that are compared, by name.
 
     base (str): The embedded base, or a folder.
-    depth (int | None): How many of its first layers all ways use; None: all.
+    depth (int | None): How many of the base's first layers all ways use; None for all.
     """
     layers = depth or layers_of(base)
     third = layers // 3
@@ -68,7 +68,7 @@ def ways_of(base: str, depth: int | None = None) -> dict[str, Compared]:
         CAUSAL: Compared("causal", unmask="none"),
         ALL: Compared("every layer unmasked"),
         "third": Compared("the middle third unmasked", unmask=f"layers:{third}-{layers - third - 1}"),
-        "warmup": Compared("every layer, gradually over the first two of four rounds", unmask_rounds=2),
+        "warmup": Compared("every layer, gradually over the first two of four epochs", unmask_rounds=2),
         "repeat1": Compared("causal, the text twice", unmask="none", repeat=1),
         "repeat2": Compared("causal, the text three times", unmask="none", repeat=2),
         "repeat1_all": Compared("every layer unmasked, the text twice", repeat=1),
@@ -78,7 +78,7 @@ def ways_of(base: str, depth: int | None = None) -> dict[str, Compared]:
     }
     ways = {name: replace(way, depth=way.depth or depth) for name, way in on_base(base, ways).items()}
     adapted = ADAPTED if base == BASE else f"{ADAPTED}/{Path(base).name}"
-    # With the settings of the base that they were made from.
+    # Adapted bases get the settings of the base that they were made from.
     unmasked = replace(ways[ALL], base=f"{adapted}/mntp")
     ways["adapted_all"] = replace(unmasked, words="adapted to both sides, every layer unmasked")
     ways["continued_all"] = replace(
@@ -98,14 +98,14 @@ def main() -> None:
     add_base_argument(run)
     add_device_argument(run)
     add_depth_argument(run)
-    run.add_argument("--ways", nargs="+", metavar="WAY", help="columns; all if they are not named")
+    run.add_argument("--ways", nargs="+", metavar="WAY", help="columns of the table; default: all")
     timed = commands.add_parser("time", help="measure predictions and updates", formatter_class=shown)
     add_run_arguments(timed, ["snips_slots"], examples=1000, dev=500)
     add_base_argument(timed)
     add_depth_argument(timed)
-    timed.add_argument("--ways", nargs="+", metavar="WAY", help="rows; all if they are not named")
+    timed.add_argument("--ways", nargs="+", metavar="WAY", help="rows of the table; default: all")
     for command in (run, timed, commands.add_parser("report", help="print the table and write it")):
-        command.add_argument("--results", type=Path, help="file of results, by default one of the base's name")
+        command.add_argument("--results", type=Path, help="file of results, by default named after the base")
     args = parser.parse_args()
     if args.command == "report":
         for path in [args.results] if args.results else sorted(RESULTS.glob("*.jsonl")):
@@ -118,7 +118,8 @@ def main() -> None:
         raise SystemExit(f"there is no {args.base}: name the folder of a base with --base.")
     if args.depth is not None and not 2 <= args.depth <= layers_of(args.base):
         raise SystemExit(
-            f"--depth {args.depth} is not allowed. {args.base} has {layers_of(args.base)} layers; use 2 to all."
+            f"--depth {args.depth} is not allowed. {args.base} has {layers_of(args.base)} layers; "
+            f"use at least 2 of them."
         )
     ways = ways_of(args.base, args.depth)
     unknown = sorted(set(args.ways or ()) - set(ways))
@@ -140,19 +141,22 @@ def main() -> None:
 
 
 def add_depth_argument(command: argparse.ArgumentParser) -> None:
-    """How many of the base's layers are used."""
-    command.add_argument("--depth", type=int, help="how many of the base's first layers all ways use; all if not given")
+    """Add the argument for the number of the base's layers."""
+    command.add_argument("--depth", type=int, help="number of the base's first layers to use (default: all)")
 
 
 def time_ways(name: str, ways: Mapping[str, Compared], paths: dict[str, Path]) -> dict[str, dict[str, list[float]]]:
-    """Seconds of processor time, by way, of predictions of some texts of the test set and of updates with the same
-    number of examples of the training set; a round of all ways after the other."""
+    """Seconds of processor time for predictions and updates, by way.
+
+    Predictions are of some texts of the test set, updates are on as many examples of the training set. They are
+    measured in rounds over all ways.
+    """
     kind = SETS[name].kind
     corpora = {split: str(paths[split]) for split in ("train", "dev")}
     pipelines: dict[str, Language] = {}
     for way, model in ways.items():
         config = make_config(model, kind, corpora, 1, Budget(), seed=0)
-        # They share their base; a trained pipeline that is loaded alone folds its adapter in.
+        # A trained pipeline folds its adapter in if it is the only one over its base; these pipelines share theirs.
         config["components"]["transformer"]["model"] |= {"fold_adapter": "always", "unmask_warmup": 0}
         pipelines[way] = init_nlp(config)
     texts = [doc.text for doc in list(DocBin().from_disk(paths["test"]).get_docs(Vocab()))[:TEXTS]]
@@ -168,7 +172,7 @@ def time_ways(name: str, ways: Mapping[str, Compared], paths: dict[str, Path]) -
             optimizer, updated = nlp.create_optimizer(), time.process_time()
             for batch in minibatch(examples, BATCH):
                 nlp.update(batch, sgd=optimizer)
-            # The first round loads and folds.
+            # The first round, which loads lazily and folds, does not count.
             if number:
                 seconds[way]["prediction"].append(predicted - begun)
                 seconds[way]["training"].append(time.process_time() - updated)
@@ -192,7 +196,7 @@ def report(path: Path) -> None:
 
 
 def columns(test: Mapping[tuple[str, str], object]) -> list[str]:
-    """The ways that have results, in the order of their first."""
+    """The ways that have results, in the order in which they first occur."""
     return list(dict.fromkeys(way for _, way in test))
 
 
@@ -209,8 +213,10 @@ def scores(test: Mapping[tuple[str, str], Mapping[int, float]]) -> str:
 
 
 def differences(test: Mapping[tuple[str, str], Mapping[int, float]], other: str) -> str:
-    """Markdown: how far each way is above one of them, in the mean of the labelling sets and of the others, over the
-    seeds that both have."""
+    """Markdown: each way minus one of them, as means over the labelling sets and over the others.
+
+    Only seeds that both have count.
+    """
     lines = [
         f"| above {other} | sequence labelling | better in | p | the others | better in | p |",
         "|---|---|---|---|---|---|---|",
@@ -224,18 +230,18 @@ def differences(test: Mapping[tuple[str, str], Mapping[int, float]], other: str)
             pairs = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
             if pairs:
                 gains[data_set.kind == "sequence"].append(mean(pairs))
-        told = []
+        cells = []
         for found in gains.values():
             better = sum(gain > 0 for gain in found)
-            told += (
+            cells += (
                 [f"{mean(found):+.1f}", f"{better} of {len(found)}", f"{sign_flips(found):.3f}"] if found else [""] * 3
             )
-        lines.append(f"| {way} | " + " | ".join(told) + " |")
+        lines.append(f"| {way} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
 def prices(name: str, seconds: Mapping[str, Mapping[str, list[float]]]) -> str:
-    """Markdown: processor time of each way in units of the first one's, the median of the rounds' ratios."""
+    """Markdown: the processor time of each way in units of the first way's, as medians of the ratios over rounds."""
     ways = list(seconds)
     lines = [f"| {name}, time over {ways[0]} | " + " | ".join(ways[1:]) + " |", "|---|" + "---|" * (len(ways) - 1)]
     for what in ("prediction", "training"):
@@ -249,10 +255,11 @@ def prices(name: str, seconds: Mapping[str, Mapping[str, list[float]]]) -> str:
 
 
 def sign_flips(gains: list[float]) -> float:
-    """The exact two-sided p-value of Fisher's randomisation test for pairs: the share of all choices of signs of which
-    the sum is at least as far from 0.
+    """The exact two-sided p-value of Fisher's randomisation test for pairs.
 
-    gains (list[float]): A mean difference per data set, 20 at most.
+    It is the share of all choices of signs for which the sum is at least as far from 0.
+
+    gains (list[float]): The mean difference for each data set, at most 20.
     """
     signs = 1 - 2 * (np.arange(2 ** len(gains))[:, None] >> np.arange(len(gains)) & 1)
     sums = np.abs(signs @ np.asarray(gains))

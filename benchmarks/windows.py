@@ -1,11 +1,12 @@
-"""What the length and the overlap of windows are worth to a score, on documents that are longer than a window.
+"""The effect of the length and the overlap of windows on scores, for documents that are longer than a window.
 
     python -m benchmarks.windows run --data DATA
     python -m benchmarks.windows report
 
-Event triggers in novels (LitBank) and diseases and chemicals in abstracts (BC5CDR), the sentences joined in their order
-to documents of about a thousand words. A pipeline with every layer unmasked is trained with each length of windows, and
-each is scored with each length and several overlaps on the test set. What was stopped goes on with the same command.
+Event triggers in novels (LitBank) and diseases and chemicals in abstracts (BC5CDR), with consecutive sentences joined
+to documents of about a thousand words. A pipeline with every layer unmasked is trained with each window length, and
+each pipeline is scored with each length and several overlaps on the test set. An interrupted run continues with the
+same command.
 """
 
 import argparse
@@ -30,20 +31,20 @@ from tqdm import tqdm
 from spacy_lsbillm.data import Labels, Record, make_doc, read_records
 from spacy_lsbillm.training.quiet_run import run_training
 
-from .record import ROOT, circumstances, read_result, told, write_result
+from .record import ROOT, circumstances, config_text, read_result, write_result
 from .tasks.models import MODELS, SCORE, Budget, make_config
 from .tasks.sets import SETS, SPLITS
 
 RESULTS = ROOT / "benchmarks" / "results" / "windows"
 COMPARED = ("litbank_events", "bc5cdr")
 MODEL, KIND = "bidirectional", "sequence"
-# Overlaps that are scored with each length of windows.
+# The overlaps that are scored with each window length.
 OVERLAPS = {256: (0, 16, 64), 128: (0, 8, 16, 32), 96: (0, 16), 64: (0, 16)}
 TRAINED = (256, 128, 96)
-# What was the default, with which the others are compared.
+# The former default, with which the others are compared: trained with, window, overlap.
 BEFORE = (256, 256, 16)
 DOCUMENT_WORDS = 1000
-# One document is a batch of some forty sentences.
+# A batch is one document, about forty sentences.
 BUDGET = Budget(epochs=4, batch=1)
 
 
@@ -54,7 +55,7 @@ def main() -> None:
     run = commands.add_parser("run", help="train and score what has no result yet", formatter_class=shown)
     run.add_argument("--data", type=Path, required=True, help="the folder of data sets")
     run.add_argument("--sets", nargs="+", choices=COMPARED, default=list(COMPARED), metavar="SET", help="data sets")
-    run.add_argument("--documents", type=int, default=40, help="of each split at most, 0 for all")
+    run.add_argument("--documents", type=int, default=40, help="maximum number per split, 0 for all")
     run.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     run.add_argument("--work", type=Path, default=ROOT / "benchmarks" / "work" / "windows", help="for trainings")
     for command in (run, commands.add_parser("report", help="print the table and write it")):
@@ -75,7 +76,7 @@ def main() -> None:
 
 
 def prepare(name: str, data: Path, work: Path, limit: int) -> dict[str, Path]:
-    """The splits in long documents."""
+    """Write the splits of a data set as long documents, unless they exist."""
     nlp = blank("en")
     folder = work / "data" / f"{name}-{limit}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,15 +87,15 @@ def prepare(name: str, data: Path, work: Path, limit: int) -> dict[str, Path]:
             raise SystemExit(f"there is no {source}: name the folder of data sets with --data.")
         paths[split] = folder / f"{split}.spacy"
         if not paths[split].exists():
-            docs = [make_doc(nlp, record, Labels()) for record in joined(read_records(source))]
+            docs = [make_doc(nlp, record, Labels()) for record in join_sentences(read_records(source))]
             partial = paths[split].with_suffix(f".{os.getpid()}")
             DocBin(docs=docs[: limit or None]).to_disk(partial)
             partial.rename(paths[split])
     return paths
 
 
-def joined(records: Iterable[Record]) -> Iterator[Record]:
-    """Sentences in a row as one document, until it has enough words."""
+def join_sentences(records: Iterable[Record]) -> Iterator[Record]:
+    """Join consecutive sentences to documents of at least `DOCUMENT_WORDS` words."""
     tokens: list[str] = []
     tags: list[str] = []
     for record in records:
@@ -106,12 +107,12 @@ def joined(records: Iterable[Record]) -> Iterator[Record]:
 
 
 def cut(window: int, overlap: int) -> dict[str, Any]:
-    """What sets windows in a config."""
+    """The config overrides for a window length and an overlap."""
     return {"components": {"transformer": {"model": {"window": window, "overlap": overlap}}}}
 
 
 def run_one(name: str, window: int, seed: int, paths: dict[str, Path], work: Path, result: Path) -> None:
-    """Train once, score with each cut, and write the result file."""
+    """Train once, score with each window length and overlap, and write the result file."""
     folder = work / f"{name}-{window}-{seed}"
     shutil.rmtree(folder, ignore_errors=True)
     corpora = {split: str(paths[split]) for split in ("train", "dev")}
@@ -133,12 +134,15 @@ def run_one(name: str, window: int, seed: int, paths: dict[str, Path], work: Pat
         "dev": run.score,
         "test": test,
     }
-    write_result(result, {**found, "config": told(config), **circumstances()})
+    write_result(result, {**found, "config": config_text(config), **circumstances()})
     shutil.rmtree(folder)
 
 
 def report(results: Path) -> None:
-    """Markdown: a row a cut, F1 on the test set and what it is above that of the default before, seed by seed."""
+    """Print and write a table with a row per window length and overlap.
+
+    It shows F1 on the test set, and the difference from the former default, computed seed by seed.
+    """
     scores: dict[tuple[str, int, int, int], dict[int, float]] = defaultdict(dict)
     for path in sorted(results.glob("*/*/*.json")):
         found = read_result(path)

@@ -1,4 +1,4 @@
-"""Say what is missing before a task of project.yml begins.
+"""Check that the data for a task of project.yml exist, before it begins.
 
 python scripts/check_data.py DATA SET
 """
@@ -10,11 +10,12 @@ EXAMPLE = "python -m spacy project run task . --vars.data /my/data --vars.set wn
 
 
 def main() -> None:
+    """Exit with a message if the folder of the data set is missing."""
     data, name = sys.argv[1:]
     if not data or not name:
         sys.exit(f"Name the folder of data sets and one of them, for example:\n{EXAMPLE}")
     if not (Path(data) / name).is_dir():
-        sys.exit(f"There is no folder {Path(data) / name}. It should hold train, dev and test as .iob or .jsonl files.")
+        sys.exit(f"There is no folder {Path(data) / name}. It should contain train, dev and test as .iob or .jsonl.")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Check on a machine with a GPU what the tests, which need none, cannot: is it the same there as on the CPU?
+"""Check on a machine with a GPU that results are the same as on the CPU, which the tests, which need no GPU, cannot do.
 
-    python scripts/check_gpu.py BASE [--depth N] [--words N] [--output FILE]
+    python scripts/check_gpu.py BASE [--depth N] [--output FILE]
 
-Trains a labeler and a classifier on assets/snips for some updates and predicts the development set, once for each way
-to use a GPU: the base alone there (`device = "cuda"`), all of spaCy there (CuPy, where it is installed), bfloat16, NF4
-and repetition. Compares token vectors, losses and predictions with the CPU, saves and loads each pipeline, and measures
-words per second. Ends with 1 if something failed or is further from the CPU than it may be.
+A labeler and a classifier are trained on assets/snips for some updates and predict the development set, once for each
+way to use a GPU: only the base on it (`device = "cuda"`), all of spaCy on it (with CuPy, if it is installed), bfloat16,
+NF4 and repetition. Token vectors, losses and predictions are compared with the CPU, each pipeline is saved and loaded,
+and words per second are measured. The exit status is 1 if something failed or differs too much from the CPU.
 """
 
 import argparse
@@ -39,8 +39,8 @@ from spacy_lsbillm.training.fitted import fitted_to
 ROOT = Path(__file__).resolve().parent.parent
 SNIPS = ROOT / "assets" / "snips"
 HEADS = ("sequence_labeler", "textcat")
-# Vectors and probabilities in float32 may differ from the CPU's by this, in units of the largest one; the losses of a
-# training, whose differences grow with each update, by more.
+# The largest allowed difference from the CPU in float32: of vectors and probabilities, in units of the largest one, and
+# of the losses of a training, whose differences grow with each update.
 VECTORS, LOSSES = 1e-3, 0.05
 UPDATES, BATCH, TEXTS = 30, 16, 200
 
@@ -57,7 +57,7 @@ WAYS: dict[str, tuple[dict[str, Any], bool]] = {
     "all on cuda": ({}, True),
     "all on cuda, bfloat16": ({"dtype": "bfloat16"}, True),
 }
-# Ways that compute something else than the CPU's float32: only that they learn is checked.
+# Ways that do not compute the same as float32 on the CPU: it is only checked that they learn.
 OTHERWISE = ("repeat", "bfloat16", "nf4", "8-bit")
 
 
@@ -95,7 +95,7 @@ def make_pipeline(base: str, depth: int | None, settings: dict[str, Any]) -> Lan
 
 
 def words_per_second(act: Callable[[], Any], words: int, on_gpu: bool) -> float:
-    """Return the best of three times; the first one, which loads and compiles, is not counted."""
+    """Return the best rate of three calls, after a first call, which loads and compiles."""
     best = float("inf")
     for number in range(4):
         begun = time.perf_counter()
@@ -108,7 +108,7 @@ def words_per_second(act: Callable[[], Any], words: int, on_gpu: bool) -> float:
 
 
 def vectors_of(nlp: Language, texts: list[str]) -> np.ndarray:
-    """Return the token vectors of the transformer and the probabilities of the classes, one array for all texts."""
+    """Return the token vectors of the transformer, one array for all texts."""
     found = []
     for doc in nlp.pipe(texts):
         data = doc._.trf_data.model_output.last_hidden_state
@@ -126,7 +126,7 @@ def answers_of(nlp: Language, texts: list[str]) -> list[Any]:
 
 
 def run_way(base: str, depth: int | None, settings: dict[str, Any], all_there: bool) -> dict[str, Any]:
-    """Run one way and return what was measured."""
+    """Run one way and return the measurements."""
     if all_there:
         spacy.require_gpu()
     else:
@@ -165,17 +165,18 @@ def run_way(base: str, depth: int | None, settings: dict[str, Any], all_there: b
 
 
 def main() -> None:
+    """Run the ways, compare them with the CPU, print a table and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("base", help="a folder")
-    parser.add_argument("--depth", type=int, help="how many of its first layers are used; all if not given")
-    parser.add_argument("--ways", nargs="+", choices=WAYS, help="some of them; all if not given")
+    parser.add_argument("base", help="the folder of a base")
+    parser.add_argument("--depth", type=int, help="number of its first layers to use (default: all)")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, help="the ways to run (default: all)")
     parser.add_argument("--output", type=Path, help="file for the figures, as JSON")
     args = parser.parse_args()
     if not torch.cuda.is_available() and args.ways != ["cpu"]:
-        raise SystemExit("torch sees no GPU here: this checks nothing without one.")
+        raise SystemExit("torch finds no GPU here, and without one there is nothing to check.")
     ways = args.ways or [name for name in WAYS if not WAYS[name][1] or has_cupy_gpu]
     if not has_cupy_gpu:
-        print("NOT RUN: all of spaCy on the GPU, as there is no CuPy.")
+        print("NOT RUN: all of spaCy on the GPU, because CuPy is not installed.")
     results: dict[str, dict[str, Any]] = {}
     wrong = []
     for name in tqdm(ways, unit=" ways"):

@@ -3,10 +3,10 @@
     python scripts/check_package.py packages/en_snips-0.1.0-py3-none-any.whl
     python scripts/check_package.py packages/en_snips_llm-0.1.0-py3-none-any.whl --base models/smollm2
 
-Its wheel and a fresh one of spacy-lsbillm go, without their dependencies, into an environment of their own. That
-gets the third-party libraries by path, and nothing of this repository: a program run there from another folder loads
-the pipeline with spacy.load and labels a few texts. A pipeline that does not hold its base is loaded without it first,
-to see that the message says how to get it.
+Its wheel and a new wheel of spacy-lsbillm are installed without their dependencies into a new environment. That
+environment finds third-party libraries by path, and nothing of this repository. A program in another folder loads the
+pipeline there with spacy.load and labels a few texts. A pipeline that does not contain its base is first loaded without
+it, to check that the message says how to get the base.
 """
 
 import argparse
@@ -59,12 +59,12 @@ except ValueError as error:
     assert "import-gguf" in str(error), f"the message does not say how to get the base: {error}"
     print(f"Without its base: {error}")
 else:
-    sys.exit("the pipeline loads although its base is not there")
+    sys.exit("the pipeline loads although its base is missing")
 """
 
 
 def named_base(wheel: Path) -> str:
-    """What a package calls the base of its pipeline."""
+    """The name of the base in a packaged pipeline."""
     with zipfile.ZipFile(wheel) as archive:
         (record,) = (name for name in archive.namelist() if name.endswith("/transformer/billm.json"))
         return str(json.loads(archive.read(record))["base"]["name"])
@@ -73,7 +73,7 @@ def named_base(wheel: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("wheel", type=Path, help="the wheel of a packaged pipeline")
-    parser.add_argument("--base", type=Path, help="the folder of its base, if the package does not hold it")
+    parser.add_argument("--base", type=Path, help="the folder of its base, if the package does not contain it")
     args = parser.parse_args()
     wheel = args.wheel.resolve()
     with tempfile.TemporaryDirectory() as name:

@@ -1,11 +1,11 @@
-"""Build the source distribution and the wheel, check them, and do the main job from the wheel alone.
+"""Build the source distribution and the wheel, check them, and train and run a pipeline from the wheel alone.
 
     python -m pip install build twine
     python scripts/check_release.py [--output dist]
 
-The wheel, built from the source distribution, goes into a new environment that has the third-party libraries by path
-and nothing of this repository. There spaCy's commands make a config, train a few steps on the embedded base, evaluate,
-and load what was saved. Only then are both files put into the output folder.
+The wheel is built from the source distribution and installed into a new environment, which finds third-party libraries
+by path and nothing of this repository. There, spaCy's commands make a config, train a few steps on the embedded base,
+evaluate, and load what was saved. Only then are both files copied into the output folder.
 """
 
 import argparse
@@ -33,7 +33,7 @@ print("loaded and run, with classes", ", ".join(sorted(doc.cats)))
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=REPOSITORY / "dist", help="where both files go (default: dist)")
+    parser.add_argument("--output", type=Path, default=REPOSITORY / "dist", help="folder for the files (default: dist)")
     output = parser.parse_args().output
     missing = [name for name in ("build", "twine") if find_spec(name) is None]
     if missing:

@@ -1,10 +1,10 @@
-"""Does a pipeline that one version of transformers has saved give the same vectors on another?
+"""Check that a pipeline saved with one version of transformers gives the same vectors with another.
 
     python scripts/check_stacks.py save FOLDER      in one environment
     python scripts/check_stacks.py load FOLDER      in another
 
-`save` trains a few steps over small random bases of several families and stores each pipeline in every form, with the
-vectors that it gives; `load` loads them all and compares. Ends with 1 if a vector differs by more than 1e-5.
+`save` trains a few steps over small random bases of several families and stores each pipeline in every form, with its
+vectors. `load` loads all of them and compares. The exit status is 1 if a vector differs by more than 1e-5.
 """
 
 import sys
@@ -38,7 +38,7 @@ LLAMA3 = {
     "original_max_position_embeddings": 64,
 }
 HALF = ["sliding_attention", "full_attention"] * 2
-# What both versions have, with positions of all kinds. Each version writes its own words into config.json.
+# Families that both versions have, with all kinds of positions. Each version writes its own keys into config.json.
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {"rope_theta": 5e5, "rope_scaling": LLAMA3},
     "qwen3": {"head_dim": 16, "rope_theta": 1e6},
@@ -50,7 +50,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 def make_base(family: str, folder: Path) -> None:
-    """A base with random weights and the tokenizer of the embedded one."""
+    """Write a base with random weights and the tokenizer of the embedded one."""
     tokenizer = AutoTokenizer.from_pretrained(ROOT / "assets" / "base")
     shape = {} if family == "gpt2" else SHAPE
     torch.manual_seed(0)
@@ -64,7 +64,7 @@ def make_base(family: str, folder: Path) -> None:
 
 
 def make_pipeline(base: Path, store_base: str) -> spacy.Language:
-    """With an adapter that has learned something."""
+    """A pipeline whose adapter was trained for a few steps."""
     nlp = spacy.blank("en")
     model = {"@architectures": "spacy-lsbillm.BiLLMModel.v1", "name": str(base), "store_base": store_base}
     nlp.add_pipe("billm_transformer", name="transformer", config={"model": {**model, "lora": {"r": 4, "dropout": 0.0}}})
@@ -82,12 +82,13 @@ def make_pipeline(base: Path, store_base: str) -> spacy.Language:
 
 
 def vectors(nlp: spacy.Language) -> np.ndarray:
-    """Of all tokens of the texts, shape (tokens, width)."""
+    """The vectors of all tokens of the texts, shape (tokens, width)."""
     docs = [doc for doc in nlp.pipe(TEXTS) if len(doc)]
     return np.concatenate([doc._.trf_data.model_output.last_hidden_state[0] for doc in docs])
 
 
 def save(folder: Path) -> None:
+    """Save the pipelines and their vectors."""
     for family in FAMILIES:
         if family not in CONFIG_MAPPING:
             continue
@@ -101,6 +102,10 @@ def save(folder: Path) -> None:
 
 
 def load(folder: Path) -> int:
+    """Load the pipelines and compare their vectors.
+
+    RETURNS (int): The exit status.
+    """
     largest = 0.0
     for path in sorted(folder.glob("*/*.npy")):
         expected = np.load(path)

@@ -1,4 +1,4 @@
-"""Copy the wheel that `spacy package` has built to the packages folder itself.
+"""Copy the wheel that `spacy package` has built into the packages folder itself.
 
 python scripts/collect_wheel.py packages en_snips 0.1.0
 """

@@ -1,4 +1,4 @@
-"""Draw what a layer sees under each way to see right: docs/images/ways.svg.
+"""Draw what a layer sees with each way to see right: docs/images/ways.svg.
 
 python scripts/draw_ways.py
 """
@@ -10,12 +10,12 @@ from matplotlib import pyplot
 
 IMAGE = Path(__file__).resolve().parent.parent / "docs" / "images" / "ways.svg"
 WORDS = ["book", "a", "flight", "to", "Boston"]
-# Of the copy whose states count, and of the one before it.
+# Colours of the copy whose states count, and of the copy before it.
 BLUE, GREY = (0.0, 0.447, 0.698), (0.6, 0.6, 0.6)
 
 
 def panels() -> dict[str, np.ndarray]:
-    """By title: with what weight each piece (row) sees each other (column)."""
+    """By title, the weight with which each piece (row) sees each other piece (column)."""
     n = len(WORDS)
     causal = np.tri(n)
     return {

@@ -1,5 +1,4 @@
-"""A new virtual environment with some wheels, this machine's third-party libraries by path, and nothing of this
-repository."""
+"""A new virtual environment with some wheels and third-party libraries by path, and nothing of this repository."""
 
 import os
 import subprocess
@@ -12,7 +11,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def run(*command: str | Path, cwd: Path, quiet: bool = False, **variables: str) -> None:
-    """Run a program and stop at the first failure; a quiet one shows its output only then."""
+    """Run a program, and exit if it fails. With `quiet`, its output is shown only then."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | variables
     done = subprocess.run([str(part) for part in command], cwd=cwd, env=environment, capture_output=quiet, text=True)
     if done.returncode:
@@ -22,7 +21,7 @@ def run(*command: str | Path, cwd: Path, quiet: bool = False, **variables: str) 
 def build_distributions(folder: Path) -> tuple[Path, Path]:
     """Build the source distribution, and the wheel from it.
 
-    RETURNS: The source distribution and the wheel.
+    RETURNS (tuple[Path, Path]): The source distribution and the wheel.
     """
     run(sys.executable, "-m", "build", "--outdir", folder, REPOSITORY, cwd=folder.parent, quiet=True)
     (source,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
@@ -30,7 +29,7 @@ def build_distributions(folder: Path) -> tuple[Path, Path]:
 
 
 def make_environment(place: Path, *wheels: Path) -> Path:
-    """Install wheels, without what they depend on, into a new environment in `place`/env.
+    """Install wheels without their dependencies into a new environment in `place`/env.
 
     RETURNS (Path): Its Python.
     """

@@ -1,10 +1,10 @@
-"""Write down which keys of config.json the installed transformers reads, for each type of causal language model.
+"""List the keys of config.json that the installed transformers reads, for each type of causal language model.
 
     python scripts/list_config_keys.py
 
-The result goes into `spacy_lsbillm/backbone/config_keys.json` under the minor version of transformers; those of other
-versions stay. `spacy_lsbillm.backbone.config_keys` takes from it whether a key that a version does not read means
-something to another. Run it once in an environment of each version that is supported; it takes a few seconds.
+The result is written into `spacy_lsbillm/backbone/config_keys.json` under the minor version of transformers; the lists
+of other versions are kept. From these lists, `spacy_lsbillm.backbone.config_keys` sees whether a key that one version
+does not read has a meaning in another. Run it once in an environment of each supported version; it takes a few seconds.
 """
 
 import json
@@ -21,20 +21,21 @@ RESULT = Path(config_keys.__file__).with_name(config_keys.FILE)
 
 
 def main() -> None:
+    """Add the keys of the installed version to the file."""
     known = json.loads(RESULT.read_text(encoding="utf8")) if RESULT.is_file() else {}
     known[minor_version()] = {name: keys_of(name) for name in sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)}
     RESULT.write_text(as_text(dict(sorted(known.items()))), encoding="utf8")
 
 
 def keys_of(model_type: str) -> dict[str, Any]:
-    """The keys of a type with their defaults, and its second names."""
+    """The keys of a type with their defaults, and its attribute map of alternative names."""
     config_class = CONFIG_MAPPING[model_type]
     keys = {key: plain(default) for key, default in sorted(config_keys.own_keys(config_class).items())}
     return {config_keys.KEYS: keys, config_keys.NAMES: dict(sorted(config_class.attribute_map.items()))}
 
 
 def plain(default: Any) -> Any:
-    """A default as it stands in a config file; null for what cannot stand there."""
+    """A default as it can be written in a config file; None if it cannot."""
     try:
         return json.loads(json.dumps(default, allow_nan=False))
     except (TypeError, ValueError):
@@ -42,7 +43,7 @@ def plain(default: Any) -> Any:
 
 
 def as_text(known: dict[str, dict[str, Any]]) -> str:
-    """One line a type."""
+    """The lists as JSON with one line per type."""
     versions = []
     for version, types in known.items():
         lines = [f"{json.dumps(name)}: {json.dumps(keys)}" for name, keys in types.items()]

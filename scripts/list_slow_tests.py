@@ -1,11 +1,11 @@
-"""List in tests/slow.txt what takes too long for the fast part of the tests, from a report of pytest.
+"""List in tests/slow.txt the tests that are too slow for the fast part, from a report of pytest.
 
     python -m pytest -n 2 --junitxml=report.xml
     python scripts/list_slow_tests.py report.xml
 
-Each test function has a budget. Its cases are fast, in their order, until they have spent it, and the others are slow.
-Functions that the report does not have stay listed as they are, so that a report of the fast part alone corrects it;
-those that are no longer there do not.
+Each test function has a budget. Its first cases are fast as long as they stay within it together, and the others are
+slow. Functions that are missing in the report keep their entries, so a report of the fast part alone corrects the list.
+Functions that no longer exist are removed.
 """
 
 import argparse
@@ -18,15 +18,18 @@ HEADER = "# Test functions, with how many of their first cases are fast. Written
 
 
 def read(path: Path) -> dict[str, int]:
-    """What is listed. RETURNS (dict[str, int]): By function, how many of its cases are fast."""
+    """Read the list.
+
+    RETURNS (dict[str, int]): For each function, the number of its first cases that are fast.
+    """
     if not path.exists():
         return {}
     lines = [line.split() for line in path.read_text(encoding="utf8").splitlines() if not line.startswith("#")]
     return {function: int(number) for function, number in lines}
 
 
-def measured(report: Path) -> dict[str, list[float]]:
-    """Seconds of each case, with what was made for it, by function."""
+def seconds_of_cases(report: Path) -> dict[str, list[float]]:
+    """The seconds of each case including its fixtures, by function."""
     found: dict[str, list[float]] = {}
     for case in ElementTree.parse(report).iter("testcase"):
         function = f"{case.attrib['classname'].replace('.', '/')}.py::{case.attrib['name'].partition('[')[0]}"
@@ -35,7 +38,7 @@ def measured(report: Path) -> dict[str, list[float]]:
 
 
 def fast_cases(seconds: list[float], budget: float) -> int:
-    """How many of the first cases together stay within the budget."""
+    """How many of the first cases stay within the budget together."""
     spent = 0.0
     for number, taken in enumerate(seconds):
         spent += taken
@@ -44,9 +47,12 @@ def fast_cases(seconds: list[float], budget: float) -> int:
     return len(seconds)
 
 
-def listed(before: dict[str, int], found: dict[str, list[float]], budget: float) -> dict[str, int]:
-    """What is to be listed after a report. A function of which the report has no more cases than were fast stays
-    listed, as nothing is known of the others."""
+def update(before: dict[str, int], found: dict[str, list[float]], budget: float) -> dict[str, int]:
+    """The list after a report.
+
+    A function keeps its entry if the report has no more of its cases than were fast, because the report then says
+    nothing about the other cases.
+    """
     after = dict(before)
     for function, seconds in found.items():
         number = fast_cases(seconds, budget)
@@ -58,17 +64,17 @@ def listed(before: dict[str, int], found: dict[str, list[float]], budget: float)
 
 
 def exists(function: str) -> bool:
-    """Whether there is still such a test function."""
+    """Whether a test function still exists."""
     path, _, name = function.partition("::")
     return (REPOSITORY / path).is_file() and f"def {name}(" in (REPOSITORY / path).read_text(encoding="utf8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("report", type=Path, help="what pytest --junitxml has written")
+    parser.add_argument("report", type=Path, help="the report of pytest --junitxml")
     parser.add_argument("--seconds", type=float, default=0.5, help="the budget of a test function")
     args = parser.parse_args()
-    after = listed(read(LIST), measured(args.report), args.seconds)
+    after = update(read(LIST), seconds_of_cases(args.report), args.seconds)
     lines = [f"{function} {number}" for function, number in after.items() if exists(function)]
     LIST.write_text("\n".join([HEADER, *lines]) + "\n", encoding="utf8")
     print(f"{LIST}: {len(lines)} functions")

@@ -1,9 +1,10 @@
-"""Write the configs of this repository. They share most of their parts, so they are generated.
+"""Write the configs of this repository, which are generated because they share most of their parts.
 
     python scripts/make_configs.py configs
 
-Those of pipelines are for the embedded base: a CPU, no dropout in the adapter of so small a model, and the base stored
-with the pipeline. Those in pretraining/ are how that base and the encoder of the same shape were made.
+Those of pipelines are for the embedded base: on a CPU, without dropout in the adapter because the model is so small,
+and with the base stored in the pipeline. Those in pretraining/ are the configs with which that base and the encoder of
+the same shape were trained.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from spacy_lsbillm.files import write_text
 from spacy_lsbillm.pretraining import PretrainingSettings
 from spacy_lsbillm.training.config import training_config
 
-# The components of each, and what else `training_config` takes.
+# The components of each pipeline, and further arguments of `training_config`.
 PIPELINES: dict[str, tuple[list[str], dict[str, Any]]] = {
     "default": (["ner", "textcat"], {}),
     "ner": (["ner"], {}),
@@ -33,19 +34,19 @@ PIPELINES: dict[str, tuple[list[str], dict[str, Any]]] = {
 }
 
 
-# The settings of configs/real.cfg: a pretrained LLM of some hundred million parameters, tuned in four rounds over 1,000
-# examples, about a quarter of an hour of one CPU core. The rates are those that init-config chooses for its size.
+# The settings of configs/real.cfg: a pretrained LLM of about a hundred million parameters, tuned for four epochs on
+# 1,000 examples, about 15 minutes on one CPU core. The rates are those that init-config chooses for this size.
 REAL = {
     "corpora.train.limit": 1000,
     "training.batcher.size": 150,
     "training.max_steps": 240,
-    # The development set takes as long as 18 steps, and cannot be cut: it is sorted by intent.
+    # Scoring takes as long as 18 steps. The development set cannot be shortened, because it is sorted by intent.
     "training.eval_frequency": 120,
     "training.optimizer.learn_rate.total_steps": 240,
     "training.optimizer.learn_rate.warmup_steps": 24,
     "training.optimizer.learn_rate.initial_rate": 0.004,
     "components.transformer.model.learn_rate_scale": 0.25,
-    # SmolLM2's tokenizer puts none before a text, and with one it learns more (docs/choosing-settings.md).
+    # SmolLM2's tokenizer adds no start token, but the model learns better with one (docs/choosing-settings.md).
     "components.transformer.model.add_bos_token": True,
 }
 

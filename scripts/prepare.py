@@ -1,9 +1,9 @@
-"""Turn a folder of slots (SPLIT.iob) and intents (SPLIT.jsonl) of the same sentences into SPLIT.spacy files.
+"""Convert a folder of slots (SPLIT.iob) and intents (SPLIT.jsonl) of the same sentences into SPLIT.spacy files.
 
     python scripts/prepare.py assets/snips corpus
 
-Slots become doc.ents, intents doc.cats. The gold tokens are kept as given, and the text is the tokens with a space
-between them: a pipeline that trains on it cuts that text itself, as it will cut what its users write.
+Slots become doc.ents, intents doc.cats. The gold tokens are kept, and the text consists of the tokens with a space
+between them. A pipeline that is trained on it tokenises that text itself, as it will tokenise its users' texts.
 """
 
 import argparse
@@ -18,8 +18,8 @@ from spacy_lsbillm.data import Record, labels_of, make_doc, read_records
 SPLITS = ("train", "dev", "test")
 
 
-def merged(slots: Record, intent: Record) -> Record:
-    """One record of both annotations of a sentence."""
+def merge(slots: Record, intent: Record) -> Record:
+    """One record with both annotations of a sentence."""
     tokens = slots.content["tokens"]
     return Record({**slots.content, "text": " ".join(tokens), "label": intent.content["label"]}, slots.where)
 
@@ -38,7 +38,7 @@ def main() -> None:
         if len(slots) != len(intents):
             raise ValueError(f"{split}: {len(slots)} sentences with slots, {len(intents)} with intents.")
         pairs = tqdm(zip(slots, intents, strict=True), total=len(slots), desc=split, unit=" sentences")
-        docs = [make_doc(nlp, merged(*pair), labels) for pair in pairs]
+        docs = [make_doc(nlp, merge(*pair), labels) for pair in pairs]
         DocBin(docs=docs).to_disk(args.target / f"{split}.spacy")
 
 

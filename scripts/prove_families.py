@@ -1,11 +1,11 @@
-"""Try every family of causal language models that the installed transformers has, and write down what was found.
+"""Prove every family of causal language models that the installed transformers has, and record the results.
 
     python scripts/prove_families.py [MODEL_TYPE ...]
 
 Each default config, and the variants in `VARIANTS`, is proved on a small random copy in a process of its own
-(`spacy_lsbillm.backbone.proof`). The results go into `spacy_lsbillm/backbone/proved.json` under the minor version of
-transformers, those of other versions and of other families stay, and docs/families.md is written from all of them. Run
-it once in an environment of each version that is supported. About ten minutes on one core.
+(`spacy_lsbillm.backbone.proof`). The results are written into `spacy_lsbillm/backbone/proved.json` under the minor
+version of transformers; those of other versions and other families are kept. docs/families.md is written from all of
+them. Run it once in an environment of each supported version; it takes about ten minutes on one core.
 """
 
 import json
@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "families.md"
 RESULT = ROOT / "spacy_lsbillm" / "backbone" / proved.FILE
 SECONDS = 90
-# What every checkpoint of a type sets, and its default config leaves out.
+# Settings that every checkpoint of a type has, but its default config does not.
 USUAL: dict[str, dict[str, Any]] = {
     "deepseek_v2": {"num_experts_per_tok": 6},
     "dots1": {"n_routed_experts": 128, "n_shared_experts": 1, "num_experts_per_tok": 8},
@@ -41,7 +41,7 @@ USUAL: dict[str, dict[str, Any]] = {
     "ministral": {"head_dim": 128},
     "nemotron": {"num_key_value_heads": 8},
 }
-# Settings of well-known checkpoints that make another variant of a type.
+# Settings of well-known checkpoints that belong to another variant of a type.
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "falcon": [{"alibi": True}],
     "mistral": [{"sliding_window": None}],
@@ -55,12 +55,13 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
 
 
 def main(types: Sequence[str]) -> None:
+    """Prove these types, or all, and write the results and the page."""
     torch.set_num_threads(1)
     wanted = list(types) or sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
     found: dict[str, dict[str, Any]] = {}
     for model_type in tqdm(wanted, unit=" types"):
         for settings in ({}, *VARIANTS.get(model_type, [])):
-            variant, result = apart(model_type, {**USUAL.get(model_type, {}), **settings})
+            variant, result = prove_apart(model_type, {**USUAL.get(model_type, {}), **settings})
             found[variant] = result
             tqdm.write(f"{variant}: {result.get('refused', 'works')}")
     known = json.loads(RESULT.read_text(encoding="utf8"))
@@ -71,8 +72,8 @@ def main(types: Sequence[str]) -> None:
     PAGE.write_text(page(known), encoding="utf8")
 
 
-def apart(model_type: str, settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Prove in a process of its own: some models crash, and some never end."""
+def prove_apart(model_type: str, settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Prove a type in a process of its own, because some models crash and some never end."""
     context = multiprocessing.get_context("fork")
     queue: Any = context.Queue()
     process = context.Process(target=_into, args=(queue, model_type, settings), daemon=True)
@@ -94,7 +95,7 @@ def _into(queue: Any, model_type: str, settings: dict[str, Any]) -> None:
 
 
 def result_of(model_type: str, settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The variant, and what `proved.json` holds of it."""
+    """The variant, and its entry in `proved.json`."""
     try:
         config = text_config(AutoConfig.for_model(model_type, **settings))
     except Exception as error:
@@ -114,7 +115,7 @@ def _first_line(error: Exception) -> str:
     return lines[0] if lines else "no details"
 
 
-# Names under which people know the checkpoints of a type.
+# Well-known names of a type's checkpoints.
 KNOWN_AS = {
     "bloom": "BLOOM",
     "cohere": "Command R",
@@ -163,8 +164,8 @@ INTRODUCTION = """# Families
 A base model can be used if its causal mask can be removed, layer by layer, without changing anything else. That is
 tested, not assumed: on a small copy of the base's config with random weights (the same classes, switches and kinds of
 layers; few layers, small widths), in a second or two, before the weights are read. [masks.md](masks.md) lists the
-checks. A base that passes is used, one that fails is refused with the measurements. To test one, from a folder or
-from the hub, without its weights:
+checks. A base that passes is used; one that fails is refused, and the message contains the measurements. To test a base
+from a folder or from the hub without its weights:
 
 ```
 python -m spacy lsbillm check-base Qwen/Qwen2.5-0.5B
@@ -172,28 +173,28 @@ python -m spacy lsbillm check-base Qwen/Qwen2.5-0.5B
 
 The tables below are the results of `python scripts/prove_families.py` for the default config of every causal language
 model in these versions of transformers. They ship with the package, so a base whose config has the same switches is
-not tested again. A switch that differs, such as a sliding window, makes another variant, which is tested when it is
-loaded, as is everything on other versions of transformers.
+not tested again. A base with another switch, such as a sliding window, is another variant, which is tested when it is
+loaded. With other versions of transformers, every base is tested.
 
-Random weights say nothing about scores: for which of these models are worth using see [choosing a
-base](choosing-a-base.md) and [results.md](results.md). Tried with real weights: SmolLM2 135M (`llama`) and Gemma 3 270M
-(`gemma3_text`).
+Random weights say nothing about scores. To find out which of these models are worth using, see [choosing a
+base](choosing-a-base.md) and [results.md](results.md). Two were tried with real weights: SmolLM2 135M (`llama`) and
+Gemma 3 270M (`gemma3_text`).
 """
-LEGEND = """Each cell says which implementations of attention
-compute what the model was trained with; the first is the default. With *, each short text gets its own padded row,
-because the model cannot separate texts that share one. A line with a setting after the name is a variant.
+LEGEND = """Each cell lists the attention implementations that
+compute what the model was trained with; the first is the default. An asterisk (*) means that each short text gets its
+own padded row, because the model cannot separate texts that share one. A setting after the name marks a variant.
 """
 NOTES = """
-In a mixture of experts `target_modules = "all-linear"` means the linear layers of the attention: transformers 4 and 5
-store experts in different forms, so an adapter on them could not be transferred. Of a multimodal checkpoint only the
+In a mixture of experts, `target_modules = "all-linear"` means the linear layers of the attention: transformers 4 and 5
+store experts in different forms, so an adapter on them could not be transferred. From a multimodal checkpoint only the
 language part is loaded.
 """
 
 
 def page(known: dict[str, dict[str, dict[str, Any]]]) -> str:
-    """docs/families.md.
+    """The text of docs/families.md.
 
-    known (dict): What `proved.json` holds.
+    known (dict): The content of `proved.json`.
     """
     versions = sorted(known, key=lambda version: [int(part) for part in version.split(".")])
     variants = sorted({variant for found in known.values() for variant in found})

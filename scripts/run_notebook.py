@@ -1,10 +1,10 @@
-"""Run a notebook of the documentation. Fails if a cell fails, or if the text that it prints is not the stored one;
-numbers and drawings may differ, as they vary between processors.
+"""Run a notebook of the documentation, and compare what it prints with the stored outputs.
 
     python scripts/run_notebook.py docs/notebooks/first-steps.ipynb
     python scripts/run_notebook.py docs/notebooks/first-steps.ipynb --write     # store the outputs instead
 
-Needs the extra [docs].
+It fails if a cell fails, or if a cell prints another text. Numbers and drawings may differ, as they vary between
+processors. Needs the extra [docs].
 """
 
 import argparse
@@ -21,14 +21,14 @@ NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 
 def text_of(notebook: NotebookNode) -> list[str]:
-    """What each cell of code prints, numbers left out."""
+    """The text that each code cell prints, with every number replaced by 0."""
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     printed = ["".join(output.get("text", "") for output in cell.outputs) for cell in cells]
     return [" ".join(NUMBER.sub("0", text).split()) for text in printed]
 
 
-def cleaned(notebook: NotebookNode) -> NotebookNode:
-    """Without what differs from one run to the next: times, and what goes to standard error."""
+def clean(notebook: NotebookNode) -> NotebookNode:
+    """Remove what differs between runs: times, and the output to standard error."""
     for cell in notebook.cells:
         cell.metadata = {}
         if cell.cell_type == "code":
@@ -39,20 +39,20 @@ def cleaned(notebook: NotebookNode) -> NotebookNode:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path", type=Path, help="the notebook")
-    parser.add_argument("--write", action="store_true", help="store what was printed")
+    parser.add_argument("--write", action="store_true", help="store the outputs instead of comparing them")
     args = parser.parse_args()
     notebook = nbformat.read(args.path, as_version=4)
     stored = text_of(notebook)
     begun = time.monotonic()
     NotebookClient(notebook, timeout=600, kernel_name="python3", coalesce_streams=True).execute()
-    cleaned(notebook)
+    clean(notebook)
     print(f"{args.path}: {time.monotonic() - begun:.0f} seconds")
     if args.write:
         nbformat.write(notebook, args.path)
         return
     for number, (before, now) in enumerate(zip(stored, text_of(notebook), strict=True)):
         if before != now:
-            sys.exit(f"code cell {number} prints {now!r}, not {before!r}. With --write it is stored.")
+            sys.exit(f"code cell {number} prints {now!r}, not {before!r}. Use --write to store it.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Small annotated files to follow docs/ten-steps.md with: 200, 100 and 100 SNIPS requests as JSONL with entity spans.
+"""Write small annotated files for docs/ten-steps.md: 200, 100 and 100 SNIPS requests as JSONL with entity spans.
 
 python scripts/tutorial_data.py my
 """
@@ -14,6 +14,7 @@ SIZES = {"train": 200, "dev": 100, "test": 100}
 
 
 def main(folder: Path) -> None:
+    """Write train.jsonl, dev.jsonl and test.jsonl into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, size in SIZES.items():
         blocks = (SOURCE / f"{name}.iob").read_text(encoding="utf8").strip("\n").split("\n\n")
@@ -23,7 +24,7 @@ def main(folder: Path) -> None:
 
 
 def as_record(block: str) -> dict[str, Any]:
-    """A sentence of `word<TAB>tag` lines as its text and its spans in characters."""
+    """A sentence in lines of `word<TAB>tag` as its text and its spans in characters."""
     text, spans = "", []
     for line in block.split("\n"):
         word, tag = line.split("\t")

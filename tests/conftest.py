@@ -1,4 +1,7 @@
-"""Fixtures. The tests of the backbone run without spaCy, so none of it is imported here."""
+"""Fixtures for all tests.
+
+The tests of the backbone run without spaCy, so nothing of it is imported here.
+"""
 
 import gc
 import os
@@ -6,8 +9,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-# Before torch is imported. Threads of processes that tests start would wait for each other by counting, and take the
-# processors from the other tests.
+# This must be set before torch is imported. Threads in processes that tests start would busy-wait for each other, and
+# take processor time from the other tests.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
@@ -21,31 +24,34 @@ except ImportError:
     # The tests of the backbone run without spaCy.
     pass
 else:
-    # Registries go through the entry points of all installed packages for every name that they look up, a twentieth of
-    # the suite's time. Sorted by group, as which catalogue takes them too, they are found at once.
+    # Registries search the entry points of all installed packages for every name that they look up, which takes a
+    # twentieth of the suite's time. Grouped, which catalogue accepts as well, they are found at once.
     entry_points = catalogue.AVAILABLE_ENTRY_POINTS
     catalogue.AVAILABLE_ENTRY_POINTS = {group: list(entry_points.select(group=group)) for group in entry_points.groups}
 
     def get_all(self: catalogue.Registry) -> dict:
-        """As catalogue's, in a seventh of the time. srsly calls it for each message of msgpack that it reads, which is
-        most of what reading a document of a DocBin takes."""
+        """The same as catalogue's method, in a seventh of the time.
+
+        srsly calls it for each msgpack message that it reads, which is most of the time for reading a document from a
+        DocBin.
+        """
         found = self.get_entry_points() if self.entry_points else {}
         namespace = tuple(self.namespace)
         return found | {keys[-1]: value for keys, value in catalogue.REGISTRY.items() if keys[:-1] == namespace}
 
     catalogue.Registry.get_all = get_all
 
-# What tests write need not outlive a power cut, and on a busy disk it takes a tenth of a training of theirs.
+# Files written by tests need not survive a power failure, and on a busy disk syncing takes a tenth of a short training.
 os.fsync = lambda descriptor: None
 
-# How long an example takes depends on what else the machine does.
+# The time of an example depends on other load on the machine.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")
 def make_base(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """make_base(family, seed=0, **config): the folder of a tiny randomly initialised model; made once a session."""
+    """make_base(family, seed=0, **config): the folder of a tiny randomly initialised model, made once per session."""
     made: dict[str, Path] = {}
 
     def make(family: str = "llama", seed: int = 0, start: bool = True, **config) -> Path:
@@ -63,7 +69,7 @@ def make_base(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow what slow.txt lists: of each function all but its first cases."""
+    """Mark the tests in slow.txt as slow: all cases of a function but its first ones."""
     listed = Path(__file__).with_name("slow.txt").read_text(encoding="utf8").splitlines()
     fast = dict(line.split() for line in listed if not line.startswith("#"))
     seen: Counter[str] = Counter()
@@ -75,16 +81,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What has been imported stays. Each training ends with a collection of garbage, which took half a second to look
-    through all of it, a third of a short training."""
+    """Exclude imported objects from garbage collection.
+
+    Each training ends with a garbage collection, which took half a second to traverse all of them, a third of a short
+    training.
+    """
     gc.collect()
     gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """Whole files to processes, so that what the tests of a file share is made once; in their order, which begins with
-    long ones."""
+    """Distribute whole files to processes, so that fixtures of a file are made once.
+
+    Files keep their order, which begins with long ones.
+    """
     from xdist.scheduler import LoadFileScheduling
 
     config.option.loadscopereorder = False

@@ -1,4 +1,4 @@
-"""The code blocks of the documentation: which are commands, which are what a command printed."""
+"""The code blocks of the documentation, classified as commands and as their output."""
 
 import re
 import shlex
@@ -17,10 +17,10 @@ INLINE = re.compile(r"`(python3? -m spacy [^`]+)`")
 
 @dataclass(frozen=True)
 class Fence:
-    """A block between two lines of three backticks.
+    """A block between two lines with three backticks.
 
     page (str): The file, relative to the repository.
-    language (str): What is written after the backticks.
+    language (str): The text after the backticks.
     """
 
     page: str
@@ -33,7 +33,7 @@ class Fence:
 
     @property
     def is_output(self) -> bool:
-        """Whether this is what a program printed or wrote."""
+        """Whether the block was printed or written by a program."""
         return self.language == "json" or (not self.language and not self.is_commands)
 
 
@@ -53,14 +53,14 @@ def commands(blocks: Iterable[Fence]) -> Iterator[tuple[str, list[str]]]:
         if fence.is_commands:
             for line in re.sub(r"\\\n", " ", fence.text).splitlines():
                 for command in line.split(" && "):
-                    # What a shell would put in place of $resume is nothing, at first.
+                    # In the first call, a shell would replace $resume by nothing.
                     words = [word for word in shlex.split(command, comments=True) if not word.startswith("$")]
                     if words:
                         yield fence.page, words
 
 
 def commands_in_sentences() -> Iterator[tuple[str, list[str]]]:
-    """The page and the words of `python -m spacy …` outside of blocks."""
+    """The page and the words of every `python -m spacy …` outside of blocks."""
     for path in PAGES:
         for match in INLINE.finditer(FENCE.sub("", path.read_text(encoding="utf8"))):
             yield path.relative_to(ROOT).as_posix(), shlex.split(match[1])

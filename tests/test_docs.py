@@ -19,7 +19,7 @@ pytestmark = pytest.mark.any_stack
 
 OPTION = re.compile(r"`(--[a-z][a-z-]*)")
 ROW = re.compile(r"^\| (`--[^|]*) \|(.*)\|$", re.MULTILINE)
-# Whose options the tables of a page describe, if their heading does not begin with a command.
+# The command whose options the tables of a page describe, if their heading does not begin with a command.
 COMMAND_OF = {
     "confidence.md": "calibrate",
     "distilling.md": "distill",
@@ -33,7 +33,7 @@ FENCES = fences()
 
 
 def sections():
-    """The page, the heading and the text below it, of every page."""
+    """The page, the heading and the text below it, for every section of every page."""
     for path in PAGES:
         found = re.split(r"^#+ (.*)$", path.read_text(encoding="utf8"), flags=re.MULTILINE)
         for heading, text in zip(found[1::2], found[2::2], strict=True):
@@ -47,7 +47,7 @@ def options(command):
 
 
 def tables():
-    """The command, an option and what else its row says, of every table of options."""
+    """The command, an option and the rest of its row, for every table of options."""
     for page, heading, text in sections():
         for names, meaning in ROW.findall(text):
             command = heading.partition(":")[0] if heading.partition(":")[0] in LSBILLM else COMMAND_OF.get(page)
@@ -82,16 +82,16 @@ def test_the_docs_name_every_option(name):
 
 
 def check_line(page, command, arguments, whole):
-    """Read arguments as the command would. (Versions of typer differ in whose classes its errors are.)"""
+    """Parse arguments as the command would. (Versions of typer differ in the classes of their errors.)"""
     where = f"{page}: {' '.join(arguments)}"
     for word in arguments:
         name = word.partition("=")[0]
-        # Settings of a config have dots.
+        # Options with dots are settings of a config.
         assert not name.startswith("--") or "." in name or name in options(command), f"{where}: no option {name}"
     try:
         command.make_context("", list(arguments))
     except Exception as error:
-        # Files that a page speaks of need not be there; a sentence may name a command alone.
+        # Files that a page mentions need not exist, and a sentence may name a command without its arguments.
         absent = "does not exist" in str(error)
         assert absent or (not whole and type(error).__name__ == "MissingParameter"), f"{where}: {error}"
 
@@ -166,7 +166,7 @@ def test_blocks_of_config_name_what_is_registered(page):
 
 
 def complete(text):
-    """A block with the sections that it leaves out, without which none can be read."""
+    """A config block with the sections that it leaves out but that are needed to parse it."""
     sections = re.findall(r"^\[(.*)\]$", text, re.MULTILINE)
     above = {".".join(section.split(".")[:i]) for section in sections for i in range(1, section.count(".") + 1)}
     return "".join(f"[{section}]\n" for section in sorted(above - set(sections))) + text
@@ -183,13 +183,13 @@ def check_block(page, name, block):
         check_block(page, f"{name}.{key}", function)
 
 
-# A link's target and anchor.
+# The target and the anchor of a link.
 LINK = re.compile(r"\]\((?![a-z]+:)([^)#\s]*)(?:#([^)\s]*))?\)")
 LINKED = [*PAGES, *ROOT.glob("*.md"), *(ROOT / "assets").glob("*/README.md"), *(ROOT / "benchmarks").glob("*.md")]
 
 
 def anchors(path):
-    """What the headings of a page are called in links, on the site and on code hosts."""
+    """The anchors of a page's headings, on the site and on code hosts."""
     text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf8"), flags=re.MULTILINE | re.DOTALL)
     names = [
         re.sub(r"[^\w\s-]", "", heading.lower()).strip() for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""What the documentation shows as printed is printed by the command or program above it, or is listed with a reason."""
+"""Outputs in the documentation are printed by the command or program above them, or are listed with a reason."""
 
 import contextlib
 import importlib
@@ -20,10 +20,10 @@ from spacy_lsbillm.training.config import training_config
 
 pytestmark = pytest.mark.any_stack
 
-# What stands for something left out of a printed output.
+# Marks something left out of a printed output.
 LEFT_OUT = "…"
 FENCES = fences()
-# Every output of the documentation that no test below prints again, and why. By page and first line.
+# Every output in the documentation that no test below reproduces, by page and first line, with the reason.
 NOT_RUN = {
     ("README.md", "BookRestaurant"): "five minutes of training; .ci/run trains it, and installs and loads the package",
     ("README.md", "book a table for two at an italian"): "half an hour of training",
@@ -39,14 +39,14 @@ NOT_RUN = {
     ("docs/serving.md", '{"error": "there is no'): "needs a running service",
     ("docs/ten-steps.md", '{"text": "what time'): "a format, which tests of convert check",
     ("docs/ten-steps.md", "✔ Wrote models/smollm2"): "a base from a package registry",
-    ("docs/ten-steps.md", "✔ The mask can be taken off"): "a base from a package registry",
+    ("docs/ten-steps.md", "✔ The mask can be removed"): "a base from a package registry",
     ("docs/ten-steps.md", "corpus/train.spacy   corpus/dev.spacy"): "a base from a package registry",
     ("docs/ten-steps.md", "E    #       LOSS"): "a quarter of an hour of training",
     ("docs/ten-steps.md", "NER P"): "needs that training",
     ("docs/ten-steps.md", "[('two', 'party_size_number'"): "needs that training",
     ("docs/training.md", "\N{INFORMATION SOURCE} Continuing after step"): "needs a stopped training",
 }
-# The shape of SmolLM2-135M, of which nothing but its config is needed here.
+# The shape of SmolLM2-135M; only its config is needed here.
 SMOLLM2 = {
     "hidden_size": 576,
     "intermediate_size": 1536,
@@ -61,7 +61,7 @@ SMOLLM2 = {
 
 @pytest.fixture
 def clone(tmp_path, monkeypatch):
-    """A working folder with what a clone has, in which commands may write."""
+    """A working folder with the content of a clone, in which commands may write."""
     for name in ("assets", "configs", "scripts"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
@@ -79,7 +79,7 @@ def python(*arguments):
 
 
 def of_page(page, begins):
-    """The output, and the block before it, which printed it."""
+    """An output, and the block before it that printed it."""
     found = [
         (before, fence)
         for before, fence in pairwise(FENCES)
@@ -90,8 +90,8 @@ def of_page(page, begins):
 
 
 def words(text):
-    """What is compared: terminals differ in width and in colour."""
-    # A progress bar writes over its own line.
+    """The words that are compared, because terminals differ in width and colour."""
+    # A progress bar overwrites its own line.
     text = re.sub(r"\x1b\[[0-9;]*m|[^\n]*\r", "", text)
     return re.sub(r"-{4,}|={3,}", "----", text).split()
 
@@ -104,7 +104,10 @@ def same(printed, found, within):
 
 
 def check(printed, found, within=0.0):
-    """What a page shows is what was printed, but for what it leaves out, and numbers that differ by `within`."""
+    """Check that a page shows what was printed.
+
+    A page may leave parts out, and numbers may differ by `within`.
+    """
     rest = words(found)
     parts = [part.split() for part in " ".join(words(printed)).split(LEFT_OUT)]
     for number, part in enumerate(parts):
@@ -116,7 +119,10 @@ def check(printed, found, within=0.0):
 
 
 def ran(fence: Fence):
-    """Run the command lines of a block that are of `python -m spacy` or a script; what they print."""
+    """Run the `python -m spacy` and script lines of a block.
+
+    RETURNS: What they print.
+    """
     printed = []
     for _, line in commands([fence]):
         assert line[0] == "python", line
@@ -131,7 +137,7 @@ def base_of_shape(folder, **settings):
 
 
 def small_snips(folder):
-    """The SNIPS data with the development set in place of the 13,084 training requests, which take time."""
+    """The SNIPS data with the development set instead of the 13,084 training requests, which would take too long."""
     for path in (ROOT / "assets" / "snips").iterdir():
         folder.mkdir(exist_ok=True)
         shutil.copyfile(path.with_name(path.name.replace("train.", "dev.")), folder / path.name)
@@ -186,7 +192,7 @@ RUN = [
     ("docs/ten-steps.md", "✔ corpus/train.spacy", tutorial),
     ("docs/ten-steps.md", "✔ Saved a complete config", smollm2),
 ]
-# With how much a number may differ between processors.
+# Outputs of Python blocks, with the tolerance of numbers between processors.
 PRINTED_BY_PYTHON = [("docs/heads.md", "person", 0.02), ("docs/new-labels.md", "[('boston'", 0.0)]
 
 

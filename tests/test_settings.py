@@ -1,5 +1,8 @@
-"""Settings: values of a wrong kind, some of which spaCy's config system lets through; and defaults, which stand in the
-config of a factory, where readers look for them, in signatures, in classes and in the documentation."""
+"""Settings: values of a wrong type, some of which spaCy's config system accepts; and defaults.
+
+Defaults are in the config of a factory, where readers look for them, in signatures, in classes and in the
+documentation.
+"""
 
 import inspect
 import re
@@ -30,7 +33,7 @@ def nlp():
 
 
 def add(nlp, path, value):
-    """Add a component with one setting; it reads no base."""
+    """Add a component with one setting, without reading a base."""
     component, *blocks, name = path.split(".")
     config = {}
     inner = config
@@ -67,7 +70,7 @@ def test_what_is_no_number_in_its_range_is_refused(nlp, name, value):
 @pytest.mark.parametrize("name", ["use_rslora", "use_dora"])
 @pytest.mark.parametrize("value", ["no", "true", None, 2, 0, [], 0.5])
 def test_switches_inside_of_a_block_are_true_or_false(nlp, name, value):
-    """Any text would count as true."""
+    """Otherwise any text would count as true."""
     with pytest.raises(
         ValueError, match=re.escape(f"lora.{name} = {value!r} is not allowed: it must be true or false")
     ):
@@ -113,23 +116,23 @@ def signature(function):
 
 
 def held(settings):
-    """The defaults of a class that holds settings."""
+    """The defaults of a settings class."""
     return {field.name: field.default for field in fields(settings) if field.default is not MISSING}
 
 
 def simple(block):
-    """Settings of a config that are no blocks of their own."""
+    """Settings of a config that are not blocks."""
     return {key: value for key, value in block.items() if not isinstance(value, dict) and not key.startswith("@")}
 
 
 def in_common(one, other):
-    """The values that both have, of each."""
+    """The values of the keys that both have."""
     both = one.keys() & other.keys()
     assert both
     return [{key: values[key] for key in sorted(both)} for values in (one, other)]
 
 
-# What has no default of its own, gets another from its maker, or is set by the component.
+# Settings without a default, with another one in the `make_…` function, or set by the component.
 NO_DEFAULTS = {"name", "get_spans", "lora"}
 TRANSFORMER = billm_transformer.DEFAULT_CONFIG
 
@@ -141,7 +144,7 @@ def test_the_defaults_of_the_model_are_the_same_everywhere():
     assert simple(config) | made == made | simple(config)
     assert config["lora"] == made["lora"] == LoraSettings().as_block()
     for settings in (BaseSettings, BackboneSettings, ShimSettings, ModelSettings):
-        # The backbone alone has no adapter unless it is asked for.
+        # The backbone by itself has no adapter unless requested.
         one, other = in_common(held(settings), {key: value for key, value in made.items() if key not in NO_DEFAULTS})
         assert one == other, settings.__name__
     assert TRANSFORMER["max_batch_items"] == MAX_BATCH_ITEMS
@@ -166,7 +169,7 @@ def test_the_defaults_of_a_head_are_the_same_everywhere(module, component, archi
         assert loss == LossSettings()
         made |= held(LossSettings)
     assert config == {key: made[key] for key in config}
-    # `make_…` has none, so that the config alone decides.
+    # `make_…` has no defaults, so only the config decides.
     assert not signature(getattr(module, f"make_{component.__name__.replace('Labeler', '_labeler').lower()}"))
     assert simple(module.DEFAULT_CONFIG["model"]) == signature(architecture)
 

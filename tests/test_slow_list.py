@@ -1,8 +1,8 @@
-"""The list of slow tests: what a report of pytest changes in it."""
+"""The list of slow tests, and how a report of pytest changes it."""
 
 import pytest
 
-from scripts.list_slow_tests import listed, measured
+from scripts.list_slow_tests import seconds_of_cases, update
 
 pytestmark = pytest.mark.any_stack
 
@@ -17,11 +17,11 @@ REPORT = """<testsuites><testsuite>
 
 def test_each_function_keeps_the_cases_that_its_budget_allows(tmp_path):
     (tmp_path / "report.xml").write_text(REPORT)
-    found = measured(tmp_path / "report.xml")
+    found = seconds_of_cases(tmp_path / "report.xml")
     one, many, quick = (f"tests/data/test_a.py::test_{name}" for name in ("one", "many", "quick"))
-    assert listed({}, found, 0.5) == {many: 2, one: 0}
-    # What is not in the report stays, and what has become fast does not.
-    assert listed({"other": 3, quick: 0}, found, 0.5) == {"other": 3, many: 2, one: 0}
-    # A report of the fast part alone knows nothing of the cases that it did not run.
-    assert listed({many: 3}, {many: [0.1] * 3}, 0.5) == {many: 3}
-    assert listed({many: 3}, {many: [0.2] * 3}, 0.5) == {many: 2}
+    assert update({}, found, 0.5) == {many: 2, one: 0}
+    # Entries that are not in the report stay; tests that have become fast are removed.
+    assert update({"other": 3, quick: 0}, found, 0.5) == {"other": 3, many: 2, one: 0}
+    # A report of the fast part says nothing about the cases that it did not run.
+    assert update({many: 3}, {many: [0.1] * 3}, 0.5) == {many: 3}
+    assert update({many: 3}, {many: [0.2] * 3}, 0.5) == {many: 2}

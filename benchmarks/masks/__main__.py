@@ -33,9 +33,9 @@ def main() -> None:
         dev=Settings.dev,
         epochs=Settings.epochs,
     )
-    run.add_argument("--base", default=BASE, help="the base, from the root of the repository")
-    run.add_argument("--groups", type=int, default=Settings.groups, help="groups of layers, of equal size")
-    run.add_argument("--share", type=float, default=Settings.share, help="of a training, for the short ones")
+    run.add_argument("--base", default=BASE, help="folder of the base, from the root of the repository")
+    run.add_argument("--groups", type=int, default=Settings.groups, help="number of groups of layers, of equal size")
+    run.add_argument("--share", type=float, default=Settings.share, help="length of the short trainings, as a share")
     for command in (run, commands.add_parser("report", help="print the tables and write them, with plots")):
         command.add_argument("--results", type=Path, default=RESULTS, help="folder of result files")
     args = parser.parse_args()
@@ -61,7 +61,10 @@ def main() -> None:
 
 
 def check(args: argparse.Namespace, data: Path) -> None:
-    """Before the first data set, for all of them."""
+    """Check the arguments before the first data set.
+
+    RAISES (SystemExit): A value is not allowed, or a folder is missing.
+    """
     if not Path(args.base).is_dir():
         raise SystemExit(f"there is no base {args.base}: name the folder of one with --base.")
     for name in args.sets:

@@ -1,4 +1,4 @@
-"""How well a predictor's ranking of masks agrees with a full search."""
+"""The agreement of a predictor's ranking of masks with a full search."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ FIRST = 3
 
 @dataclass(frozen=True)
 class Agreement:
-    """A ranking against the scores of a full search.
+    """A ranking of masks compared with the scores of a full search.
 
-    spearman (float | None), kendall (float | None): Rank correlations (Kendall's tau-b), from -1 to 1; None where one
-        side ranks all masks alike.
-    regret_first (float): The score of the best mask less that of the predictor's first choice.
-    regret_best_of_three (float): The same for the best of its first three, which a search would find out by training
-        those.
-    share (float): Of the full search's steps.
+    spearman (float | None), kendall (float | None): Rank correlations (Kendall's tau-b), from -1 to 1; None if one side
+    ranks all masks equally.
+    regret_first (float): The score of the best mask minus that of the predictor's first choice.
+    regret_best_of_three (float): The score of the best mask minus the best among the predictor's first three, which a
+        search would find by training these three.
+    share (float): The share of the full search's steps that the prediction took.
     """
 
     spearman: float | None
@@ -35,9 +35,9 @@ class Agreement:
 def agreement(prediction: Prediction, grid: Mapping[str, float], grid_steps: int) -> Agreement:
     """Compare a prediction with a full search.
 
-    grid (Mapping[str, float]): The score of each mask after training in full, a mean over seeds.
-    grid_steps (int): All steps of the full search.
-    RAISES (SettingError): They are about different masks.
+    grid (Mapping[str, float]): The score of each mask after a full training, as a mean over seeds.
+    grid_steps (int): The number of steps of the full search.
+    RAISES (SettingError): The prediction and the search have different masks.
     """
     if set(grid) != set(prediction.scores):
         differing = sorted(set(grid) ^ set(prediction.scores))

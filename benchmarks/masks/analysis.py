@@ -1,4 +1,4 @@
-"""What the scores of all masks say: was the choice right, and could it have been had for less?"""
+"""What the scores of all masks show: whether the choice was right, and whether a cheaper search would have found it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,15 +15,16 @@ from spacy_lsbillm.search.ways import find_same_way
 
 from .agreement import agreement
 
-# Below this a difference counts as real.
+# A difference with a smaller p-value counts as significant.
 LEVEL = 0.05
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """What a search that is cheaper than the grid has chosen.
+    """The choice of a search that is cheaper than the grid.
 
-    mask (str), steps (int): Which, and after how many steps of training.
+    mask (str): The mask it chose.
+    steps (int): The training steps it took.
     """
 
     mask: str
@@ -38,12 +39,12 @@ def analyse(
     n_layers: int,
     steps: int,
 ) -> dict[str, Any]:
-    """All comparisons.
+    """Make all comparisons.
 
-    dev (Mapping): Scores of each mask, one a seed.
-    tested (Mapping): The same on the test set.
-    cheaper (Mapping): What each cheaper strategy has chosen, on the same trainings.
-    steps (int): Of a training in full.
+    dev (Mapping): The scores of each mask on the development set, one per seed.
+    tested (Mapping): The scores of each mask on the test set.
+    cheaper (Mapping): The choice of each cheaper strategy, made from the same trainings.
+    steps (int): The number of steps of a full training.
     """
     grid_steps = steps * sum(map(len, dev.values()))
     on_dev = {mask: mean(scores) for mask, scores in dev.items()}
@@ -51,7 +52,7 @@ def analyse(
     best = max(on_dev, key=lambda mask: on_dev[mask])
     best_on_test = max(on_test, key=lambda mask: on_test[mask])
     error = stdev(dev[best]) / len(dev[best]) ** 0.5 if len(dev[best]) > 1 else 0.0
-    # The development set as a predictor of the test set: of the same trainings, so that it costs the whole grid.
+    # The development set as a predictor of the test set: it uses the same trainings, so it costs the whole grid.
     carried = agreement(Prediction("dev", on_dev, grid_steps, 0.0), on_test, grid_steps)
     baselines = [find_same_way(name, list(dev), n_layers) for name in BASELINES]
     return {
@@ -103,7 +104,7 @@ def _beside_the_grid(
     tested: Mapping[str, ScoresOnTest],
     grid_steps: int,
 ) -> dict[str, Any]:
-    """A strategy's choice beside the best of the grid, whose standard error on dev is `error`."""
+    """A strategy's choice compared with the grid's best mask, whose standard error on dev is `error`."""
     difference = None if chosen.mask == best else _difference(tested, best, chosen.mask)
     return {
         "chosen": chosen.mask,
@@ -119,6 +120,6 @@ def _beside_the_grid(
 
 
 def _difference(tested: Mapping[str, ScoresOnTest], one: str, other: str) -> dict[str, float] | None:
-    """Of two masks on the test set; None where the score has no counts a document."""
+    """The difference of two masks on the test set; None if the score has no counts per document."""
     first, second = tested[one].counts, tested[other].counts
     return None if first is None or second is None else vars(paired_bootstrap(first, second))

@@ -1,4 +1,4 @@
-"""The experiment on one data set: everything is trained that has not been, and one result file says what came of it."""
+"""The experiment on one data set: run the missing trainings, and collect all results in one file."""
 
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -26,7 +26,7 @@ from spacy_lsbillm.search.trainer import trainer
 from spacy_lsbillm.search.training import Training
 from spacy_lsbillm.search.ways import file_name
 
-from ..record import circumstances, told
+from ..record import circumstances, config_text
 from ..tasks.models import BASE, SCORE, Budget, Compared, make_config
 from ..tasks.sets import SETS, prepare
 from .analysis import Chosen, analyse
@@ -34,14 +34,14 @@ from .analysis import Chosen, analyse
 
 @dataclass(frozen=True)
 class Settings:
-    """What the results depend on, beside the data set.
+    """The settings that results depend on, besides the data set.
 
     base (str): The base.
-    groups (int): Of layers, of equal size.
-    seeds (tuple[int, ...]): Of each training.
-    examples (int), dev (int), test (int): Of each split at most, 0 for all.
-    epochs (int): Of a training in full.
-    share (float): Of a training's steps, for the predictors that train briefly.
+    groups (int): The number of groups of layers, of equal size.
+    seeds (tuple[int, ...]): The seeds; each gives one training per mask.
+    examples (int), dev (int), test (int): The maximum number of examples in each split, 0 for all.
+    epochs (int): The epochs of a full training.
+    share (float): The share of a full training's steps that the predictors with short trainings take.
     """
 
     base: str = BASE
@@ -55,18 +55,18 @@ class Settings:
 
     @property
     def name(self) -> str:
-        """Of the folder of results that may be compared with each other."""
+        """The name of the folder of results that may be compared with each other."""
         size = "-".join(str(number or "all") for number in (self.examples, self.dev, self.test))
         seeds = "+".join(map(str, self.seeds))
         return f"{size}-examples-{self.epochs}-epochs-{self.groups}-groups-seeds-{seeds}-share-{self.share:g}"
 
 
 def run_set(name: str, settings: Settings, data: Path, work: Path) -> tuple[dict[str, Any], str]:
-    """Do what is left to do on a data set.
+    """Do what is missing for a data set.
 
     data (Path): The folder of data sets.
-    work (Path): For trainings and what is known so far.
-    RETURNS (tuple[dict, str]): The content of the result file, and the page that `search-mask` would write.
+    work (Path): A folder for trainings and interim results.
+    RETURNS (tuple[dict, str]): The content of the result file, and the page that `search` would write.
     """
     limits = {"train": settings.examples, "dev": settings.dev, "test": settings.test}
     paths = prepare(name, data, work / "data", limits)
@@ -74,7 +74,7 @@ def run_set(name: str, settings: Settings, data: Path, work: Path) -> tuple[dict
     kind, seeds = SETS[name].kind, settings.seeds
     corpora = {split: str(paths[split]) for split in ("train", "dev")}
     model = Compared("", base=settings.base, unmask="none")
-    # Full batches always: the sets compared here have more than 25 of them in a round.
+    # Always full batches: the sets compared here have more than 25 of them per epoch.
     budget = Budget(epochs=settings.epochs, steps=1)
     config = make_config(model, kind, corpora, sizes["train"], budget, seed=0)
     experiment = Experiment.of(config)
@@ -89,7 +89,7 @@ def run_set(name: str, settings: Settings, data: Path, work: Path) -> tuple[dict
 
     grid = Grid(masks, seeds, experiment.steps)
     run_all(grid, study, train, f"{name}: grid")
-    # Their own trainings are those of the grid, so that they differ in the choice alone.
+    # These strategies use the grid's trainings, so they differ from it only in their choice.
     strategies: dict[str, Strategy] = {
         "halving": Halving(masks, seeds, experiment.steps),
         "greedy": Greedy(settings.groups, seeds, experiment.steps),
@@ -130,7 +130,7 @@ def run_set(name: str, settings: Settings, data: Path, work: Path) -> tuple[dict
         "test": {mask: tested[mask].scores for mask in masks},
         **analyse(dev, tested, cheaper, predictions, experiment.n_layers, experiment.steps),
         "seconds": {row.way: row.seconds for row in outcome.rows if row.steps == experiment.steps},
-        "config": told(config),
+        "config": config_text(config),
         **about,
     }
     return found, as_html(outcome, experiment, {"config": name, **about})
@@ -139,7 +139,7 @@ def run_set(name: str, settings: Settings, data: Path, work: Path) -> tuple[dict
 def predict(
     experiment: Experiment, masks: list[str], seeds: tuple[int, ...], study: Study, place: Path, share: float
 ) -> list[Prediction]:
-    """Ask all predictors. The two that train briefly share their trainings."""
+    """Run all predictors. The two that train briefly share their trainings."""
     return [
         probe(experiment, masks, place),
         one_shot(experiment, masks, seeds, study, place),
@@ -151,7 +151,7 @@ def predict(
 def score_on_test(
     experiment: Experiment, masks: list[str], seeds: tuple[int, ...], test: Path, score: str, place: Path
 ) -> dict[str, ScoresOnTest]:
-    """The test set under every mask: for the analysis, never for a choice."""
+    """The scores on the test set under every mask, for the analysis and never for a choice."""
     with tqdm(total=len(masks), desc="masks on the test set", unit=" masks") as bar:
 
         def run(mask: str) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def score_on_test(
             counts = None if tested.counts is None else tested.counts.tolist()
             return {"scores": tested.scores, "counts": counts}
 
-        # The corpus' name holds its limit; another one is scored anew.
+        # The name of the corpus contains its limit, so a corpus with another limit is scored again.
         folder = place / "tested" / test.stem
         found = read_or_make({folder / f"{file_name(mask)}.json": partial(run, mask) for mask in masks})
     return {

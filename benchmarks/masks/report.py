@@ -1,4 +1,4 @@
-"""What the experiment found, as Markdown and as plots."""
+"""The results of the experiment as Markdown and as plots."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,17 +11,20 @@ from spacy_lsbillm.search.tables import LAYERS_AS, words_for
 
 from ..record import read_result
 
-# Okabe and Ito's colours, which people with any colour vision can tell apart; shapes differ, too.
+# Okabe and Ito's colours, which people with any colour vision can tell apart; the markers also differ in shape.
 DEV, TEST = "#0072B2", "#D55E00"
 BIDIRECTIONAL, CAUSAL = "#0072B2", "#DDDDDD"
-# In a cell for which there is no figure.
+# Shown in a cell without a value.
 NOTHING = "-"
-# From the one that costs least.
+# Predictors with their markers, the cheapest first.
 PREDICTORS = {"probe": "o", "one-shot": "s", "first-steps": "^", "first-loss": "D"}
 
 
 def report(results: Path) -> None:
-    """Tables and plots of all results over the same masks. Tasks are not compared with each other: sizes may differ."""
+    """Print and write the tables and plots, together for all results over the same masks.
+
+    Tasks are not compared with each other, as their sizes may differ.
+    """
     found = [read_result(path) for path in sorted(results.glob("*/*.json"))]
     if not found:
         raise SystemExit(f"there are no results in {results}: make some with the command run.")
@@ -39,7 +42,7 @@ def report(results: Path) -> None:
 
 
 def _label(one: dict[str, Any]) -> str:
-    """Of a task that was run at several sizes."""
+    """The name of a task that was run at several sizes."""
     return f"{one['set']}, {one['split']['sizes']['train']:,} sentences"
 
 
@@ -55,7 +58,7 @@ def tables(sets: Sequence[dict[str, Any]]) -> str:
         "## Predictors",
         predictors(sets),
         "## Does it help to unmask more towards the output?",
-        extensions(sets) or "These masks hold too few pairs that could tell.",
+        extensions(sets) or "These masks contain too few pairs for a test.",
         "## All masks",
         all_scores(sets),
         LAYERS_AS,
@@ -64,7 +67,7 @@ def tables(sets: Sequence[dict[str, Any]]) -> str:
 
 
 def best_masks(sets: Sequence[dict[str, Any]]) -> str:
-    """The grid's choice, beside all layers causal and all bidirectional."""
+    """The grid's choice beside fully causal and fully bidirectional layers."""
     rows = []
     for one in sets:
         grid = one["grid"]
@@ -83,12 +86,12 @@ def best_masks(sets: Sequence[dict[str, Any]]) -> str:
                 f"{100 * (max(means) - min(means)):.1f}",
             ]
         )
-    head = ["task", "best on dev", "layers", "dev", "test", "none, test", "p", "all, test", "p", "best less worst, dev"]
-    return _table(head, rows)
+    head = ["task", "best on dev", "layers", "dev", "test", "none, test", "p", "all, test", "p"]
+    return _table([*head, "best minus worst, dev"], rows)
 
 
 def dev_to_test(sets: Sequence[dict[str, Any]]) -> str:
-    """Whether the choice on the development set holds."""
+    """Whether the choice on the development set holds on the test set."""
     rows = []
     for one in sets:
         grid = one["grid"]
@@ -146,7 +149,7 @@ def cheaper(sets: Sequence[dict[str, Any]]) -> str:
 
 
 def predictors(sets: Sequence[dict[str, Any]]) -> str:
-    """How well each ranks the masks, by the grid's scores on the development set."""
+    """How well each predictor ranks the masks, measured by the grid's scores on the development set."""
     rows = [
         [
             one["set"],
@@ -179,7 +182,7 @@ def predictors(sets: Sequence[dict[str, Any]]) -> str:
 
 
 def extensions(sets: Sequence[dict[str, Any]]) -> str:
-    """The paper's paired test; empty where there are no pairs."""
+    """The paper's paired test; empty if there are no pairs."""
     rows = []
     for one in sets:
         for split, found in one["extension"].items():
@@ -200,7 +203,7 @@ def extensions(sets: Sequence[dict[str, Any]]) -> str:
 
 
 def all_scores(sets: Sequence[dict[str, Any]]) -> str:
-    """Every mask, in its order."""
+    """The scores of every mask, in the order of the masks."""
     parts = []
     for one in sets:
         sizes = one["split"]["sizes"]
@@ -210,7 +213,7 @@ def all_scores(sets: Sequence[dict[str, Any]]) -> str:
         ]
         parts.append(
             f"{one['set']}: {sizes['train']:,} sentences to train on, {sizes['dev']:,} dev, {sizes['test']:,} test; "
-            f"{one['steps']} steps a training, seeds {', '.join(map(str, one['seeds']))}; {one['metric']} in percent."
+            f"{one['steps']} steps per training, seeds {', '.join(map(str, one['seeds']))}; {one['metric']} in percent."
             + "\n\n"
             + _table(["mask", "layers", "dev", "test"], rows)
         )
@@ -240,7 +243,7 @@ def _difference(difference: dict[str, float] | None) -> str:
 
 
 def plot_scores(sets: Sequence[dict[str, Any]], path: Path) -> None:
-    """Left the layers of each mask; beside them a panel a task: dots for seeds, lines at the means."""
+    """Plot the layers of each mask on the left, and one panel per task: a dot per seed, a line at the mean."""
     from matplotlib import pyplot
 
     masks, layers = sets[0]["masks"], sets[0]["layers"]
@@ -268,7 +271,7 @@ def plot_scores(sets: Sequence[dict[str, Any]], path: Path) -> None:
                 panel.plot(scores, [y + offset] * len(scores), marker, color=colour, markersize=3, label=label)
                 panel.plot([mean(scores)] * 2, [y + offset - 0.14, y + offset + 0.14], color=colour, linewidth=1.8)
         panel.set_title(f"{one['set']}\nbest on dev: {one['grid']['chosen']}", fontsize=10)
-        panel.set_xlabel(f"{one['metric']} in percent\n(a dot a seed, a line at the mean)")
+        panel.set_xlabel(f"{one['metric']} in percent\n(one dot per seed, a line at the mean)")
         panel.grid(axis="x", linewidth=0.4)
     panels[0].legend(loc="best", fontsize=8)
     figure.savefig(path, metadata={"Date": None})
@@ -276,7 +279,10 @@ def plot_scores(sets: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def plot_predictors(sets: Sequence[dict[str, Any]], path: Path) -> None:
-    """A row a predictor, a column a task: the rank it gives each mask, against the mask's score after training."""
+    """Plot the rank that a predictor gives each mask against the mask's score.
+
+    There is one row per predictor and one column per task.
+    """
     from matplotlib import pyplot
 
     figure, panels = pyplot.subplots(

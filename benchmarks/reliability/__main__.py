@@ -19,35 +19,36 @@ from .report import failures, table, write_table
 from .results import Done, Results
 from .workers import generator, run_all
 
-# Each is a module here.
+# Each part is a module of this package.
 PARTS = ["documents", "corruptions", "kills", "concurrency", "settings", "trainings"]
 RESULTS = ROOT / "benchmarks" / "results" / "reliability.jsonl"
 PAGE = ROOT / "docs" / "reliability.md"
-# Seconds between two writes of the results: what a kill costs.
+# Seconds between two writes of the results; a kill loses at most the cases of that time.
 WRITE_EVERY = 5.0
 
 
 def main(arguments: Sequence[str] | None = None, parts: dict[str, Part] | None = None) -> int:
-    """
-    arguments (Sequence[str] | None): Of the command; None: those of this process.
-    parts (dict[str, Part] | None): In place of all of them.
-    RETURNS (int): The exit status: 1 if anything broke.
+    """Run the command.
+
+    arguments (Sequence[str] | None): The command's arguments; None for those of this process.
+    parts (dict[str, Part] | None): The parts to run instead of all.
+    RETURNS (int): The exit status: 1 if a case broke.
     """
     parts = parts or {name: import_module(f"{__package__}.{name}").PART for name in PARTS}
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.reliability", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--parts", nargs="+", choices=parts, default=list(parts), metavar="PART", help=", ".join(parts))
-    parser.add_argument("--share", type=float, default=1.0, help="of the cases of each part (default 1.0)")
-    parser.add_argument("--seed", type=int, default=0, help="of all cases (default 0)")
-    parser.add_argument("--jobs", type=int, default=1, help="processes (default 1)")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="the file of results")
-    parser.add_argument("--time-limit", type=float, default=120.0, metavar="SECONDS", help="of a case (default 120)")
-    parser.add_argument("--work", type=Path, help="for files in progress (default: a folder that goes afterwards)")
+    parser.add_argument("--share", type=float, default=1.0, help="share of the cases of each part (default 1.0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all cases (default 0)")
+    parser.add_argument("--jobs", type=int, default=1, help="number of processes (default 1)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="file of results")
+    parser.add_argument("--time-limit", type=float, default=120.0, metavar="SECONDS", help="per case (default 120)")
     parser.add_argument(
-        "--again", action="store_true", help="run those that broke once more, in place of their results"
+        "--work", type=Path, help="folder for temporary files (default: one that is removed at the end)"
     )
-    parser.add_argument("--part", choices=parts, metavar="PART", help="with --case: run this one alone, here")
+    parser.add_argument("--again", action="store_true", help="run the broken cases again and replace their results")
+    parser.add_argument("--part", choices=parts, metavar="PART", help="with --case: run one case in this process")
     parser.add_argument("--case", type=int, metavar="NUMBER", help="with --part")
     parser.add_argument("--report", action="store_true", help="run nothing; write the table into docs/reliability.md")
     args = parser.parse_args(arguments)
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None, parts: dict[str, Part] | None =
     if args.report:
         write_table(Results(results_file), PAGE)
         return 0
-    # thinc and torch are at their best with one thread on what is this small.
+    # thinc and torch are fastest with one thread on models of this size.
     os.environ["OMP_NUM_THREADS"] = "1"
     work = Path(tempfile.mkdtemp(prefix="reliability-")) if args.work is None else args.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
@@ -72,30 +73,30 @@ def main(arguments: Sequence[str] | None = None, parts: dict[str, Part] | None =
                 parser.error(f"--case {args.case}: {args.part} has the cases 0 to {parts[args.part].cases - 1}.")
             one_case(parts[args.part], args.case, args.seed, work)
             return 0
-        results = opened(results_file, args.seed)
+        results = open_results(results_file, args.seed)
         campaign({name: parts[name] for name in args.parts}, results, work, args)
     finally:
         if args.work is None:
             shutil.rmtree(work, ignore_errors=True)
     print(table(results))
-    told = failures(results)
-    if told:
-        print(told)
+    broken = failures(results)
+    if broken:
+        print(broken)
     return int(any(results.broken(name) for name in args.parts))
 
 
 def one_case(part: Part, number: int, seed: int, work: Path) -> None:
-    """Run a case in this process; what breaks it is raised."""
+    """Run a case in this process, and raise what breaks it."""
     with part.open(work) as check:
         begun = time.monotonic()
         check(number, generator(seed, part.name, number))
     print(f"{part.name} {number} holds ({time.monotonic() - begun:.1f} s)")
 
 
-def opened(path: Path, seed: int) -> Results:
-    """The results so far.
+def open_results(path: Path, seed: int) -> Results:
+    """Read the results so far.
 
-    RAISES (SystemExit): They are of another seed.
+    RAISES (SystemExit): They were made with another seed.
     """
     results = Results(path)
     if not results.begun:
@@ -109,8 +110,10 @@ def opened(path: Path, seed: int) -> Results:
 
 
 def order_of(part: Part) -> list[int]:
-    """The numbers of all cases in the order in which they are run: mixed, so that any share of them has some of
-    everything, and a larger share those of a smaller one."""
+    """The numbers of all cases in the order in which they are run.
+
+    They are shuffled, so that any share of them is a mixture, and a larger share contains a smaller one.
+    """
     return sorted(range(part.cases), key=lambda number: generator(0, f"order of {part.name}", number).random())
 
 
@@ -147,7 +150,7 @@ def campaign(parts: dict[str, Part], results: Results, work: Path, args: argpars
         results.write()
 
     try:
-        # A campaign's own bar; those of what it calls would break it.
+        # The progress bar of the campaign; the bars of the code it calls would disturb it.
         with tqdm(total=len(todo), unit=" cases", disable=not sys.stderr.isatty()) as bar:
             for name, place, seconds, failure in run_all(
                 parts, todo, work, seed=args.seed, jobs=args.jobs, limit=args.time_limit

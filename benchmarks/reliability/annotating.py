@@ -1,7 +1,9 @@
-"""`lsbillm annotate` while its processes, nodes and itself are killed: each document once, as `nlp.pipe` has it.
+"""`lsbillm annotate` while its processes, its nodes and the command itself are killed.
 
 python -m benchmarks.reliability.annotating --documents 20000
 python -m benchmarks.reliability.annotating --documents 20000 --ray
+
+Each document must be annotated exactly once, as `nlp.pipe` annotates it.
 """
 
 import argparse
@@ -24,9 +26,9 @@ from spacy.language import Language
 
 WORDS = ("the", "a", "cat", "went", "to", "and", "saw", "of", "it", "then", "with", "for", "book", "play", "weather")
 PLACES = ("Paris", "Rome", "Berlin", "Zagreb", "Boston", "London", "Madrid", "Vienna", "Oslo", "Lisbon")
-# Seconds between two looks at how far a run is, and for the whole of it.
+# Seconds between two checks of a run's progress, and the time limit of a run.
 LOOK, PATIENCE = 0.2, 3600.0
-# A word that ends the process that meets it.
+# A word that kills the process that reads it.
 DEADLY = "deadlydeadly"
 CODE = f'''
 import os
@@ -43,7 +45,7 @@ def fragile(doc):
 
 
 def pipeline(code: Path) -> Language:
-    """Entities by rules, and a component that dies of one word."""
+    """A pipeline with an entity ruler, and a component that dies of one word."""
     spacy.util.import_file("code", code)
     nlp = spacy.blank("en")
     nlp.add_pipe("fragile")
@@ -52,8 +54,10 @@ def pipeline(code: Path) -> Language:
 
 
 def write_corpus(path: Path, documents: int, hostile: int, draw: random.Random) -> tuple[dict[str, str], set[int]]:
-    """A JSONL file. RETURNS (tuple): The texts of documents that can be annotated, by id, and the numbers of the lines
-    of the others."""
+    """Write a JSONL file with some hostile documents.
+
+    RETURNS (tuple): The texts of the documents that can be annotated, by id, and the line numbers of the others.
+    """
     texts: dict[str, str] = {}
     broken: set[int] = set()
     odd = set(draw.sample(range(documents), hostile))
@@ -69,7 +73,7 @@ def write_corpus(path: Path, documents: int, hostile: int, draw: random.Random) 
             elif kind == "too long":
                 text = (text + " ") * (1_048_576 // (len(text) + 1) + 1)
             elif kind == "deadly":
-                # One is enough: each costs several processes.
+                # One is enough, because it kills several processes.
                 text += f" {DEADLY}" if not any(DEADLY in one for one in texts.values()) else ""
             line = json.dumps({"id": f"d{i}", "text": text}).encode()
             if kind == "bytes":
@@ -87,13 +91,13 @@ def write_corpus(path: Path, documents: int, hostile: int, draw: random.Random) 
 
 
 def expected(nlp: Language, texts: dict[str, str]) -> Iterator[tuple[str, str, list[tuple[int, int, str]]]]:
-    """What one process says."""
+    """The annotation by one process."""
     for doc, id_ in nlp.pipe(((text, id_) for id_, text in texts.items()), as_tuples=True):
         yield id_, doc.text, [(ent.start_char, ent.end_char, ent.label_) for ent in doc.ents]
 
 
 def found(output: Path) -> Iterator[tuple[str, str, list[tuple[int, int, str]]]]:
-    """What is in the shards, in their order."""
+    """The annotation in the shards, in their order."""
     for path in sorted((output / "shards").iterdir()):
         for line in path.read_text(encoding="utf8").splitlines():
             said = json.loads(line)
@@ -101,7 +105,7 @@ def found(output: Path) -> Iterator[tuple[str, str, list[tuple[int, int, str]]]]
 
 
 class Cluster:
-    """A Ray cluster of two nodes on this machine, one core each, beside a head without any."""
+    """A Ray cluster of two nodes on this machine with one core each, and a head without cores."""
 
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster as RayCluster
@@ -111,7 +115,7 @@ class Cluster:
         self.address = self._cluster.address
 
     def kill_node(self) -> str:
-        """Kill one, without a word to the others, and have another one come."""
+        """Kill a node without warning the others, and start another one."""
         node = self._nodes.pop(0)
         self._cluster.remove_node(node, allow_graceful=False)
         self._nodes.append(self._cluster.add_node(num_cpus=1))
@@ -122,7 +126,10 @@ class Cluster:
 
 
 def kill_worker(driver: psutil.Process) -> str:
-    """Kill a process that annotates."""
+    """Kill a process that annotates.
+
+    RETURNS (str): A description of what was killed, "" for nothing.
+    """
     workers = [
         one
         for one in driver.children(recursive=True)
@@ -135,8 +142,11 @@ def kill_worker(driver: psutil.Process) -> str:
 
 
 def run(command: list[str], output: Path, kills: list[tuple[float, str]], items: int, cluster: Cluster | None) -> float:
-    """Run a command, and kill what is named when that share of the shards' documents is written. RETURNS (float):
-    Seconds."""
+    """Run a command, and kill things while it runs.
+
+    kills (list[tuple[float, str]]): What is killed, and at which share of the documents in shards.
+    RETURNS (float): The seconds it took.
+    """
     begun = time.monotonic()
     driver = psutil.Popen(command)
     kills = list(kills)
@@ -162,12 +172,12 @@ def run(command: list[str], output: Path, kills: list[tuple[float, str]], items:
     if driver.returncode:
         raise SystemExit(f"the command ended with status {driver.returncode}")
     if kills:
-        raise SystemExit(f"it was over before {kills} could be killed: take more documents")
+        raise SystemExit(f"the run ended before {kills} could be killed: use more documents")
     return time.monotonic() - begun
 
 
 def share_done(output: Path, items: int) -> float:
-    """Of the documents that are in shards."""
+    """The share of the documents that are in shards."""
     path = output / "done.jsonl"
     lines = path.read_text(encoding="utf8").splitlines() if path.is_file() else []
     done = 0
@@ -180,7 +190,10 @@ def share_done(output: Path, items: int) -> float:
 
 
 def check(output: Path, nlp: Language, texts: dict[str, str], broken: set[int]) -> dict[str, Any]:
-    """RAISES (AssertionError): Something is lost, doubled, out of order or another."""
+    """Check the output of a run.
+
+    RAISES (AssertionError): A document is lost, duplicated, out of order or annotated differently.
+    """
     deadly = {id_ for id_, text in texts.items() if DEADLY in text}
     calm = {id_: text for id_, text in texts.items() if id_ not in deadly}
     count = 0
@@ -207,8 +220,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--shard-size", type=int, default=500)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--ray", action="store_true", help="On a cluster of two nodes, of which one is killed twice")
-    parser.add_argument("--work", type=Path, help="Folder that is kept")
+    parser.add_argument("--ray", action="store_true", help="use a cluster of two nodes, and kill a node twice")
+    parser.add_argument("--work", type=Path, help="folder for all files, which is kept")
     args = parser.parse_args(arguments)
     work = args.work or Path(tempfile.mkdtemp())
     work.mkdir(parents=True, exist_ok=True)

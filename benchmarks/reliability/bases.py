@@ -1,4 +1,4 @@
-"""Small bases of several kinds, as the tests have them, and pipelines over them."""
+"""Small bases of several kinds, the same as in the tests, and pipelines over them."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ from spacy.util import fix_random_seed
 
 from ..record import ROOT
 
-# The tests make small models and tokenizers of all kinds, and these here are the same ones.
+# The tests' helpers make small models and tokenizers of all kinds.
 if str(ROOT / "tests" / "helpers") not in sys.path:
     sys.path.append(str(ROOT / "tests" / "helpers"))
 from tiny import TEXTS, make_model
@@ -27,11 +27,11 @@ LABELS = ["CITY", "DATE", "SONG"]
 
 
 def write_base(folder: Path, kind: str, seed: int = 0, **config: Any) -> Path:
-    """A tiny LLaMA with random weights under a tokenizer.
+    """Write a tiny LLaMA with random weights and a tokenizer.
 
-    kind (str): Of the tokenizer, as `tests/helpers/tokenizers_of_all_kinds.py` names them.
-    seed (int): Of the weights.
-    config (Any): What config.json says otherwise.
+    kind (str): The kind of tokenizer, as named in `tests/helpers/tokenizers_of_all_kinds.py`.
+    seed (int): The seed of the weights.
+    config (Any): Changes to config.json.
     RETURNS (Path): The folder.
     """
     tokenizer = tokenizer_of(kind)
@@ -42,15 +42,17 @@ def write_base(folder: Path, kind: str, seed: int = 0, **config: Any) -> Path:
 
 
 def is_real(name: str) -> bool:
-    """Whether the tokenizer of a real model lies beside the checkout."""
+    """Whether the tokenizer of a real model is available beside the checkout."""
     return (REAL_FOLDER / name / "tokenizer.json").is_file()
 
 
 def make_pipeline(base: Path, heads: bool = True, **model: Any) -> Language:
-    """A pipeline over a base, untrained. Its heads have random weights, so that they find something anywhere:
-    `sequence_labeler` writes entities, `spans` a group of spans, `textcat` categories.
+    """An untrained pipeline over a base.
 
-    model (Any): Settings of the transformer's.
+    Its heads have random weights, so that they find something anywhere: `sequence_labeler` writes entities, `spans` a
+    span group, `textcat` categories.
+
+    model (Any): Settings of the transformer's model.
     """
     fix_random_seed(0)
     nlp = spacy.blank("xx")

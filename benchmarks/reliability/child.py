@@ -1,5 +1,8 @@
-"""A case in a forked process: Python with torch and spaCy takes seconds to start, a fork takes none. The process can be
-killed at any moment, have a full disk or one that is read-only, and tells what it saw."""
+"""A case in a forked process.
+
+Python with torch and spaCy takes seconds to start, a fork takes none. The process can be killed at any moment, have a
+full or a read-only disk, and report what it saw.
+"""
 
 import contextlib
 import ctypes
@@ -22,24 +25,25 @@ from .part import Broken
 # <sched.h> and <sys/mount.h>.
 CLONE_NEWNS, CLONE_NEWUSER = 0x20000, 0x10000000
 MS_RDONLY, MS_REMOUNT, MS_REC, MS_PRIVATE = 1, 32, 0x4000, 0x40000
-# What SQLite says of a disk.
+# SQLite's messages about a disk.
 SQLITE = ("database or disk is full", "readonly database", "disk I/O error", "unable to open database file")
-# A case that takes longer than this has come to a standstill.
+# A case that takes longer than these seconds hangs.
 PATIENCE = 100.0
 SCRATCH = "tmp"
-# What changes files, as Python's audit hooks see it; libraries in other languages are seen where Python calls them.
+# Events of Python's audit hooks that may change files. Libraries in other languages are seen where Python calls them.
 TOUCHES = frozenset({"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree", "shutil.copyfile"})
 
 
 def in_child(job: Callable[[], None], place: Path, *, seconds: float | None = None, touches: int | None = None) -> bool:
-    """Run a job in a forked process, whose standard streams go to a file in its folder and whose temporary files go to
-    one beside.
+    """Run a job in a forked process.
 
-    place (Path): The case's folder, which is the current one of the process.
-    seconds (float | None): Kill it after so many.
-    touches (int | None): Kill it before it touches the files in its folder for the so many-th time.
-    RETURNS (bool): Whether it came to its end.
-    RAISES (Broken): It said so, raised anything else, died of something else, or came to a standstill.
+    Its standard streams go to a file beside its folder, and its temporary files into a folder inside.
+
+    place (Path): The case's folder, which is the process's current one.
+    seconds (float | None): Kill it after this time.
+    touches (int | None): Kill it before it touches files in its folder for the n-th time.
+    RETURNS (bool): Whether it ran to its end.
+    RAISES (Broken): It raised an exception, died for another reason, or hangs.
     """
     reading, writing = os.pipe()
     child = os.fork()
@@ -60,7 +64,7 @@ def _wait(child: int, reading: int, seconds: float | None, may_be_killed: bool) 
     text = b"".join(iter(lambda: os.read(reading, 1 << 16), b"")).decode(errors="replace")
     _, status = os.waitpid(child, 0)
     if not ready and seconds is None:
-        raise Broken(f"it came to a standstill: {PATIENCE:.0f} seconds")
+        raise Broken(f"it hangs: more than {PATIENCE:.0f} seconds")
     if text:
         raise Broken(text)
     if status == 0:
@@ -71,7 +75,7 @@ def _wait(child: int, reading: int, seconds: float | None, may_be_killed: bool) 
 
 
 def _run(job: Callable[[], None], place: Path, writing: int, touches: int | None) -> None:
-    """In the child: it never returns."""
+    """Run the job in the child process. Never returns."""
     code = 1
     try:
         log = os.open(place.with_name(f"{place.name}.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -87,8 +91,8 @@ def _run(job: Callable[[], None], place: Path, writing: int, touches: int | None
     except Broken as error:
         os.write(writing, str(error).encode(errors="replace"))
     except BaseException as error:
-        told = [f"{type(error).__name__}: {error}\n", *traceback.format_tb(error.__traceback__, limit=-6)]
-        os.write(writing, "".join(told).encode(errors="replace"))
+        lines = [f"{type(error).__name__}: {error}\n", *traceback.format_tb(error.__traceback__, limit=-6)]
+        os.write(writing, "".join(lines).encode(errors="replace"))
     finally:
         os._exit(code)
 
@@ -107,7 +111,7 @@ def _killing(place: Path, touches: int) -> Callable[[str, tuple], None]:
 
 
 def count_touches(job: Callable[[], None], place: Path) -> tuple[float, int]:
-    """How long a job takes, in seconds, and how often it touches files in its folder."""
+    """The seconds that a job takes, and how often it touches files in its folder."""
     counter = place.with_name(f"{place.name}.count")
 
     def counted() -> None:
@@ -129,7 +133,7 @@ def count_touches(job: Callable[[], None], place: Path) -> tuple[float, int]:
 
 @contextlib.contextmanager
 def scratch(place: Path) -> Iterator[None]:
-    """Have temporary files in a folder of the case, so that what is left of them is seen."""
+    """Put temporary files into a folder of the case, so that files left behind are noticed."""
     folder = place / SCRATCH
     folder.mkdir(exist_ok=True)
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
@@ -137,11 +141,12 @@ def scratch(place: Path) -> Iterator[None]:
 
 
 class Disk:
-    """A disk of a few hundred kilobytes over a folder of this process alone, which is forked and single-threaded: a
-    tmpfs in a mount namespace of its own. Without the right to that, a limit on the size of any file stands for the
-    full disk (`EFBIG` for `ENOSPC`), and the folder's permissions for the read-only one.
+    """A disk of a few hundred kilobytes, mounted over a folder for this forked, single-threaded process only.
 
-    folder (Path): Where it is mounted.
+    It is a tmpfs in a mount namespace of its own. Without the permission for that, a limit on the size of files stands
+    in for the full disk (`EFBIG` for `ENOSPC`), and the folder's permissions for the read-only one.
+
+    folder (Path): The mount point.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -150,7 +155,7 @@ class Disk:
         self.mounted = self._own_namespace() and self._mount(b"tmpfs", 0, b"size=64m")
 
     def hold(self, size: int) -> None:
-        """Have room for so many bytes; None less than what is in it."""
+        """Limit the disk to a size in bytes, which must not be smaller than its content."""
         if self.mounted:
             if not self._mount(None, MS_REMOUNT, f"size={size}".encode()):
                 raise OSError(ctypes.get_errno(), "the tmpfs cannot be made smaller")
@@ -159,7 +164,7 @@ class Disk:
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
     def free(self) -> None:
-        """Have room for anything, and let it be written."""
+        """Remove the limit, and allow writing."""
         if self.mounted:
             self._mount(None, MS_REMOUNT, b"size=64m")
         else:
@@ -168,7 +173,7 @@ class Disk:
             _permit(self._folder, True)
 
     def read_only(self) -> None:
-        """Let nothing be written."""
+        """Allow no writing."""
         if self.mounted:
             self._mount(None, MS_REMOUNT | MS_RDONLY, None)
         else:
@@ -193,8 +198,8 @@ def _permit(folder: Path, allowed: bool) -> None:
         path.chmod(0o755 if allowed else 0o555)
 
 
-def is_told(error: BaseException) -> bool:
-    """Whether an error is one that the commands show, and says what is the matter with the disk."""
+def is_disk_message(error: BaseException) -> bool:
+    """Whether an error is of a kind that the commands show, and says what is wrong with the disk."""
     if not isinstance(error, OSError | ValueError):
         return False
     reasons = [os.strerror(code) for code in (errno.ENOSPC, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)]
@@ -202,12 +207,12 @@ def is_told(error: BaseException) -> bool:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes in a folder, in whole pages, as a tmpfs counts them."""
+    """The size of a folder's files in bytes, in whole pages, as a tmpfs counts them."""
     return sum(-(-path.stat().st_size // 4096) * 4096 for path in folder.rglob("*") if path.is_file())
 
 
 def fresh(folder: Path) -> Path:
-    """An empty folder; what was there is removed."""
+    """An empty folder, in place of whatever was there."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder

@@ -1,5 +1,4 @@
-"""One pipeline under many threads and in many processes, streams that are abandoned, interrupts, and a process that
-runs for long."""
+"""One pipeline in many threads and processes, abandoned streams, interrupts, and a process that runs for long."""
 
 import contextlib
 import gc
@@ -26,18 +25,18 @@ import spacy_lsbillm
 
 from .child import fresh, in_child
 from .part import Broken, Check, Part
-from .small import TEXTS, examples, make_base, trained
+from .small import TEXTS, examples, make_base, train_pipeline
 
 THREADS = 8
-# Vectors of a document alone and in a batch differ in their last digits.
+# The vectors of a document alone and in a batch differ in their last digits.
 TOLERANCE = 1e-4
-# Documents through one process, and after how many the memory is first looked at; how much more it may be in the end.
+# Documents in one process, after how many of them memory is first measured, and how much it may have grown at the end.
 DOCUMENTS, FIRST, GROWTH = 50_000, 5_000, 0.03
 WORDS = tuple(word for text in TEXTS for word in text.split())
 
 
 def texts_of(chance: random.Random, count: int) -> list[str]:
-    """Short and long ones, some of them empty."""
+    """Short and long texts, some of them empty."""
     made = []
     for _ in range(count):
         length = chance.choice((0, 1, 3, 8, 8, 15, 90))
@@ -46,7 +45,7 @@ def texts_of(chance: random.Random, count: int) -> list[str]:
 
 
 def seen(doc: Doc) -> tuple[Any, ...]:
-    """What a pipeline says of a document."""
+    """A pipeline's predictions for a document."""
     entities = [(ent.start, ent.end, ent.label_) for ent in doc.ents]
     # A document without tokens has no vectors.
     vectors = getattr(doc._.trf_data.model_output, "last_hidden_state", None) if len(doc) else None
@@ -54,7 +53,10 @@ def seen(doc: Doc) -> tuple[Any, ...]:
 
 
 def expect_same(found: list[tuple[Any, ...]], wanted: list[tuple[Any, ...]]) -> None:
-    """RAISES (Broken): Documents are not what they are with one thread."""
+    """Compare documents with the results of one thread.
+
+    RAISES (Broken): They differ.
+    """
     if len(found) != len(wanted):
         raise Broken(f"{len(found)} documents came back, of {len(wanted)}")
     for one, other in zip(found, wanted, strict=True):
@@ -71,33 +73,34 @@ def _close(one: dict[str, float], other: dict[str, float]) -> bool:
 
 
 def descriptors() -> int:
-    """Open files of this process."""
+    """The number of open files of this process."""
     return len(os.listdir("/proc/self/fd"))
 
 
 def memory() -> int:
-    """Resident memory of this process, in bytes."""
+    """The resident memory of this process, in bytes."""
     gc.collect()
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
 
 
 class Rounds:
-    """What may be tried with a pipeline. Each runs in a forked process with a time limit of its own, so that one that
-    comes to a standstill is seen.
+    """What can be tried with a pipeline.
+
+    Each method runs in a forked process with its own time limit, so that one that hangs is noticed.
 
     work (Path): A folder.
     """
 
     def __init__(self, work: Path) -> None:
         base = make_base(work / "base")
-        self.nlp = trained(base)
-        self.other = trained(base, 2, unmask="from:2", fold_adapter="never")
+        self.nlp = train_pipeline(base)
+        self.other = train_pipeline(base, 2, unmask="from:2", fold_adapter="never")
         spacy_lsbillm.save(self.nlp, work / "pipeline")
         self.stored = work / "pipeline"
 
     def alone(self, texts: list[str], nlp: Language | None = None) -> list[tuple[Any, ...]]:
-        """What one thread gives, a document at a time."""
+        """The results of one thread, one document at a time."""
         return [seen((nlp or self.nlp)(text)) for text in texts]
 
     def threads(self, chance: random.Random) -> None:
@@ -120,7 +123,7 @@ class Rounds:
             expect_same(docs, wanted[number::THREADS])
 
     def threads_and_a_learner(self, chance: random.Random) -> None:
-        """The same over one base, while another pipeline over it learns and a third is loaded and saved."""
+        """The same while another pipeline over the same base is trained, and a third one is loaded and saved."""
         texts = texts_of(chance, 16)
         wanted = self.alone(texts)
         stop = threading.Event()
@@ -147,7 +150,7 @@ class Rounds:
             expect_same(docs, wanted[number::THREADS])
 
     def processes(self, chance: random.Random) -> None:
-        """`n_process` of 2 and 4, with what the platform starts by default here: fork."""
+        """`n_process` of 2 and 4, with the platform's default here: fork."""
         texts = texts_of(chance, 24)
         wanted = self.alone(texts)
         before = descriptors()
@@ -159,7 +162,7 @@ class Rounds:
             raise Broken(f"{descriptors() - before} files more are open after n_process")
 
     def spawned(self, chance: random.Random) -> None:
-        """`n_process` of 2 with spawn: the pipeline goes by pickle."""
+        """`n_process` of 2 with spawn: the pipeline is pickled."""
         import multiprocessing
 
         multiprocessing.set_start_method("spawn", force=True)
@@ -168,7 +171,7 @@ class Rounds:
         expect_same([seen(doc) for doc in self.nlp.pipe(texts, n_process=2, batch_size=4)], wanted)
 
     def fork_after_threads(self, chance: random.Random) -> None:
-        """Forks while other threads are at work: what they hold at that moment, no one gives back."""
+        """Forks while other threads are working, whose locks are never released in the child."""
         texts = texts_of(chance, 6)
         wanted = self.alone(texts)
         stop = threading.Event()
@@ -208,10 +211,10 @@ class Rounds:
             time.sleep(0.005)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        raise Broken("a fork came to a standstill: 30 seconds")
+        raise Broken("a fork hangs: more than 30 seconds")
 
     def abandoned(self, chance: random.Random) -> None:
-        """Streams that are left half-way, with one process and two; then the pipeline is used again."""
+        """Streams that are abandoned half-way, with one process and two; then the pipeline is used again."""
         texts = texts_of(chance, 24)
         wanted = self.alone(texts)
         before = descriptors()
@@ -230,7 +233,7 @@ class Rounds:
             raise Broken(f"{descriptors() - before} files more are open after streams were left")
 
     def interrupted(self, chance: random.Random) -> None:
-        """SIGINT while documents are annotated, while it learns and while it is saved; then it is used again."""
+        """SIGINT during prediction, training and saving; then the pipeline is used again."""
         texts = texts_of(chance, 12)
         nlp = self.nlp
         wanted = self.alone(texts)
@@ -240,7 +243,7 @@ class Rounds:
         spacy_lsbillm.save(nlp, place)
         jobs: dict[str, Callable[[], Any]] = {
             "predict": lambda: self.alone(texts),
-            # Without an optimizer: the weights stay as they are.
+            # Without an optimizer, so the weights stay as they are.
             "update": lambda: nlp.update(data, sgd=False),
             "save": lambda: spacy_lsbillm.save(nlp, place),
             "bytes": lambda: nlp.to_bytes(),
@@ -264,7 +267,7 @@ class Rounds:
             raise Broken(f"{left} was left by a save that was interrupted")
 
     def loaded_again(self, chance: random.Random) -> None:
-        """Loading, sending and dropping pipelines leaves no open files behind."""
+        """Loading, serialising and dropping pipelines leaves no open files behind."""
         text = texts_of(chance, 1)
         counts = []
         for _ in range(4):
@@ -279,7 +282,7 @@ class Rounds:
             raise Broken(f"open files after each pipeline that was loaded and dropped: {counts}")
 
     def long(self, chance: random.Random, documents: int = DOCUMENTS, first: int = FIRST) -> None:
-        """Many documents through one process: its memory stays, and so do its open files."""
+        """Many documents in one process: its memory and its number of open files do not grow."""
         texts = texts_of(chance, 200)
         before, files = 0, 0
         for number, doc in enumerate(self.nlp.pipe(islice(cycle(texts), documents), batch_size=200), 1):
@@ -293,7 +296,7 @@ class Rounds:
             raise Broken(f"{descriptors() - files} files more are open at {documents} documents")
 
 
-# In turn, and once or twice in a full run.
+# The methods that run in turn, and those that run once or twice in a full campaign, by the number of their case.
 OFTEN = (
     "threads",
     "processes",
@@ -309,7 +312,7 @@ SELDOM = {60: "spawned", 120: "spawned", 180: "long"}
 
 @contextlib.contextmanager
 def open_concurrency(work: Path) -> Iterator[Check]:
-    """See `Part`."""
+    """Prepare the cases, see `Part.open`."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -330,13 +333,13 @@ PART = Part(
     name="concurrency",
     cases=200,
     what=(
-        "8 threads on one pipeline, beside one that learns and one that is loaded; n_process 2 and 4 with fork and "
-        "spawn; forks while threads are at work; streams abandoned half-way; SIGINT; 50,000 documents through one "
+        "8 threads on one pipeline, while another one is trained and a third one loaded; n_process 2 and 4 with fork "
+        "and spawn; forks while threads are working; streams abandoned half-way; SIGINT; 50,000 documents in one "
         "process"
     ),
     holds=(
-        "equal to one thread; no standstill; no open files that grow; memory at 50,000 documents within 3 % of that at "
-        "5,000"
+        "the same results as with one thread; nothing hangs; the number of open files does not grow; memory at 50,000 "
+        "documents is within 3 % of that at 5,000"
     ),
     open=open_concurrency,
 )

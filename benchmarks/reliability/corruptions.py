@@ -1,4 +1,4 @@
-"""Damaged and hostile files: of saved pipelines, of bases, and of pre-training runs that are to go on."""
+"""Damaged and hostile files: of saved pipelines, of bases, and of pre-training runs that are resumed."""
 
 import contextlib
 import gc
@@ -35,11 +35,11 @@ from .documents import found_in, scores_of, vectors_of
 from .part import Broken, Check, Part
 
 OURS = tuple(one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, ValueError))
-# Beside what is needed in any case.
+# In bytes, beyond what is needed in any case.
 MOST_MEMORY = 400 * 2**20
 ADDRESS_SPACE = 4 * 2**30
 STORED = ("reference", "copy", "merged")
-# Components of this package, which are to notice every change; the others are spaCy's.
+# Components of this package, which must notice every change; the others are spaCy's.
 COMPONENTS = ("transformer", "sequence_labeler", "spans")
 FILE_NAME = re.compile(r"\w[\w.]*\.\w+")
 CPU = torch.device("cpu")
@@ -58,17 +58,18 @@ RUN = {
 
 
 class Stopped(Exception):
-    """A run is left after its first checkpoint."""
+    """A run is abandoned after its first checkpoint."""
 
 
 @dataclass
 class Stage:
-    """What is damaged, and what it gives when it is whole.
+    """The files that are damaged, and their results when intact.
 
-    tried (Path): Where things are damaged; they know of each other by these paths.
-    whole (Path): The same, untouched.
+    tried (Path): The folder in which files are damaged; they refer to each other by its paths.
+    whole (Path): Intact copies.
     others (Path): Bases with other weights or another shape.
-    expected (dict): By name, what is there when nothing is damaged.
+    mark (Path): A file that exists if code in a damaged file was run.
+    expected (dict): The results of the intact files, by name.
     """
 
     tried: Path
@@ -78,21 +79,21 @@ class Stage:
     expected: dict[str, Any]
 
     def fresh(self, *names: str) -> None:
-        """Put these in place as they were."""
+        """Restore these files."""
         shutil.rmtree(self.tried, ignore_errors=True)
         for name in names:
-            # What damages files replaces them, so that they may be the same ones.
+            # Hard links are enough, because files are damaged by replacing them.
             shutil.copytree(self.whole / name, self.tried / name, copy_function=os.link)
 
 
 def output_of(nlp: Language) -> list[Any]:
-    """All that a pipeline says of some texts."""
+    """A pipeline's predictions for some texts."""
     docs = list(nlp.pipe(TEXTS))
     return [(vectors_of(doc), found_in(doc), scores_of(doc)) for doc in docs]
 
 
 def same(one: Sequence[Any], other: Sequence[Any]) -> bool:
-    """Whether two pipelines say the same."""
+    """Whether two pipelines predict the same."""
     for (vectors, found, scores), (vectors_2, found_2, scores_2) in zip(one, other, strict=True):
         if vectors.shape != vectors_2.shape or not np.allclose(vectors, vectors_2, rtol=1e-5, atol=1e-5):
             return False
@@ -101,8 +102,8 @@ def same(one: Sequence[Any], other: Sequence[Any]) -> bool:
     return True
 
 
-def staged(folder: Path) -> Stage:
-    """Make everything once."""
+def make_stage(folder: Path) -> Stage:
+    """Make all files and their results once."""
     tried, whole, others = (folder / name for name in ("tried", "whole", "others"))
     for path in (tried, whole, others):
         shutil.rmtree(path, ignore_errors=True)
@@ -135,9 +136,9 @@ def staged(folder: Path) -> Stage:
 
 
 def go_on(work: Path, text: Path, output: Path, stop: bool = False) -> None:
-    """A run to its end, from its checkpoint if it has one.
+    """Run pre-training to its end, from its checkpoint if it has one.
 
-    stop (bool): After the first checkpoint.
+    stop (bool): Stop after the first checkpoint.
     """
     save = pretraining_run.save_checkpoint
 
@@ -155,17 +156,17 @@ def go_on(work: Path, text: Path, output: Path, stop: bool = False) -> None:
 
 
 def weights_of(folder: Path) -> dict[str, bytes]:
-    """What counts of a finished run."""
+    """The files of a finished run that must be reproduced."""
     return {name: (folder / name).read_bytes() for name in ("model.safetensors", "tokenizer.json", "config.json")}
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[Check]:
-    """See `Part.open`."""
+def open_corruptions(folder: Path) -> Iterator[Check]:
+    """Prepare the cases, see `Part.open`."""
     with quiet():
-        stage = staged(folder)
+        stage = make_stage(folder)
     before = resource.getrlimit(resource.RLIMIT_AS)
-    # What would take all the memory of the machine takes no more than this.
+    # Without this limit, a case could take all the memory of the machine.
     resource.setrlimit(resource.RLIMIT_AS, (address_space() + ADDRESS_SPACE, before[1]))
 
     def check(number: int, draw: random.Random) -> None:
@@ -175,14 +176,14 @@ def opened(folder: Path) -> Iterator[Check]:
         known._digests.clear()
         gc.collect()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        # The embedded base lies where a path of the repository leads; nothing here may depend on the hub.
+        # The embedded base is found by a path in the repository, so that no case depends on the hub.
         with quiet():
-            told = kind(stage, draw)
+            damage_done = kind(stage, draw)
         if stage.mark.exists():
-            raise Broken(f"{told}: code in the file was run")
+            raise Broken(f"{damage_done}: code in the file was run")
         more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) * 1024
         if more > MOST_MEMORY:
-            raise Broken(f"{told}: it took {more / 2**20:.0f} MiB")
+            raise Broken(f"{damage_done}: it took {more / 2**20:.0f} MiB")
 
     try:
         yield check
@@ -192,54 +193,56 @@ def opened(folder: Path) -> Iterator[Check]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Progress bars and warnings say nothing here."""
+    """Silence progress bars and warnings."""
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
         yield
 
 
 def address_space() -> int:
-    """Of this process, in bytes."""
+    """The size of this process's address space, in bytes."""
     pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
     return pages * resource.getpagesize()
 
 
-def tried(stage: Stage, told: str, do: Callable[[], Any], names: Sequence[str], *, anyhow: bool = False) -> Any:
+def use_damaged(
+    stage: Stage, damage_done: str, do: Callable[[], Any], names: Sequence[str], *, anyhow: bool = False
+) -> Any:
     """Use what was damaged.
 
-    told (str): What was done to it.
-    names (Sequence): One of these must stand in the message of a refusal.
-    anyhow (bool): Other libraries read it first, in their own words.
-    RETURNS (Any): What was given; None if it was refused, or if it was warned of.
-    RAISES (Broken): It was refused in other words than it must be.
+    damage_done (str): A description of the damage.
+    names (Sequence): Names of which one must occur in the message of a refusal.
+    anyhow (bool): Accept any error, because other libraries read the file first.
+    RETURNS (Any): The result; None if it was refused, or if there was a warning.
+    RAISES (Broken): It was refused with another message than required.
     """
-    # What was put beside it may be named as well.
-    names = [*names, *FILE_NAME.findall(told)]
+    # A file that was added may be named as well.
+    names = [*names, *FILE_NAME.findall(damage_done)]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             found = do()
         except (MemoryError, RecursionError) as error:
-            raise Broken(f"{told}: {type(error).__name__}: {error}") from error
+            raise Broken(f"{damage_done}: {type(error).__name__}: {error}") from error
         except OURS as error:
             if not any(name in str(error) for name in names):
-                raise Broken(f"{told}: the refusal does not name it: {error}") from error
+                raise Broken(f"{damage_done}: the refusal does not name it: {error}") from error
             return None
         except Exception as error:
             if anyhow:
                 return None
-            raise Broken(f"{told}: {type(error).__name__}: {error}") from error
+            raise Broken(f"{damage_done}: {type(error).__name__}: {error}") from error
         except BaseException as error:
-            # What panics in Rust is no `Exception`.
+            # A panic in Rust is not an `Exception`.
             if type(error).__name__ != "PanicException":
                 raise
-            raise Broken(f"{told}: {type(error).__name__}: {error}") from error
+            raise Broken(f"{damage_done}: {type(error).__name__}: {error}") from error
     if any(name in str(one.message) for one in caught for name in names):
         return None
     return found
 
 
 def pipeline(stage: Stage, draw: random.Random) -> str:
-    """A saved pipeline."""
+    """Damage a saved pipeline."""
     stored = draw.choice(STORED)
     stage.fresh("base", stored)
     folder = stage.tried / stored
@@ -250,31 +253,31 @@ def pipeline(stage: Stage, draw: random.Random) -> str:
     names: list[str]
     if anyhow:
         path = draw.choice([one for one in files_of(folder) if not set(one.parts) & set(COMPONENTS)])
-        told, names = damage(path, draw, stage.mark), [path.name]
+        damage_done, names = damage(path, draw, stage.mark), [path.name]
         if path.is_char_device():
-            # spaCy reads its own files to the end.
+            # spaCy would read the device without end.
             remove(path)
     elif draw.random() < 0.1:
-        told = swap(own, draw)
+        damage_done = swap(own, draw)
         names = [path.name for path in own]
     elif draw.random() < 0.05:
-        told, names = escape(component, draw), [SEAL]
+        damage_done, names = escape(component, draw), [SEAL]
     else:
         path = draw.choice(own)
-        told, names = damage(path, draw, stage.mark), [path.name]
+        damage_done, names = damage(path, draw, stage.mark), [path.name]
     if resealed and (component / SEAL).is_file():
         remove(component / SEAL)
         write_seal(component)
-        told, names = f"{told}, sealed again", [component.name]
-    told = f"{stored}/{component.name}: {told}"
-    found = tried(stage, told, lambda: output_of(spacy.load(folder)), names, anyhow=anyhow)
+        damage_done, names = f"{damage_done}, sealed again", [component.name]
+    damage_done = f"{stored}/{component.name}: {damage_done}"
+    found = use_damaged(stage, damage_done, lambda: output_of(spacy.load(folder)), names, anyhow=anyhow)
     if found is not None and not anyhow and not resealed and not same(found, stage.expected[stored]):
-        raise Broken(f"{told}: it gives something else, without a word")
-    return told
+        raise Broken(f"{damage_done}: it gives other results without an error")
+    return damage_done
 
 
 def escape(component: Path, draw: random.Random) -> str:
-    """A list of files that names others, outside."""
+    """Make the list of files name one outside of its folder."""
     lines = (component / SEAL).read_text(encoding="utf8").splitlines()
     place = draw.randrange(len(lines))
     digest, _, name = lines[place].partition("  ")
@@ -284,9 +287,12 @@ def escape(component: Path, draw: random.Random) -> str:
 
 
 def damaged_base(stage: Stage, draw: random.Random) -> tuple[str, list[str]]:
-    """RETURNS (tuple): What was done to the base, and what a refusal may name."""
+    """Damage the base.
+
+    RETURNS (tuple): A description of the damage, and the names that a refusal may contain.
+    """
     base = stage.tried / "base"
-    # The name of the folder stands for whatever is wrong with several files at once.
+    # If several files do not match, a refusal may name the folder.
     names = [str(base)]
     how = draw.random()
     if how < 0.1:
@@ -306,35 +312,38 @@ def damaged_base(stage: Stage, draw: random.Random) -> tuple[str, list[str]]:
         write(base / "model.safetensors.index.json", srsly.json_dumps(content).encode())
         return f"base: an index that names {target}", [*names, "model.safetensors.index.json"]
     if how < 0.3:
-        told = swap(files_of(base), draw)
-        return f"base: {told}", [*names, *(path.name for path in files_of(base))]
+        damage_done = swap(files_of(base), draw)
+        return f"base: {damage_done}", [*names, *(path.name for path in files_of(base))]
     path = draw.choice([base / "config.json", base / "model.safetensors", *files_of(base)])
     return f"base: {damage(path, draw, stage.mark)}", [*names, path.name]
 
 
 def reference(stage: Stage, draw: random.Random) -> str:
-    """The base of a pipeline that names it. At loading samples of its weights are compared, `verify` compares all."""
+    """Damage the base of a pipeline that stores it as a reference.
+
+    Loading compares samples of its weights, `verify` compares all.
+    """
     stage.fresh("base", "reference")
-    told, names = damaged_base(stage, draw)
+    damage_done, names = damaged_base(stage, draw)
     folder = stage.tried / "reference"
-    found = tried(stage, told, lambda: output_of(spacy.load(folder)), names)
+    found = use_damaged(stage, damage_done, lambda: output_of(spacy.load(folder)), names)
     if found is not None and not same(found, stage.expected["reference"]):
         problems = [one.problem for one in verify(folder) if one.problem]
         if not any(name in problem for problem in problems for name in names):
-            raise Broken(f"{told}: it gives something else, without a word")
-    return told
+            raise Broken(f"{damage_done}: it gives other results without an error")
+    return damage_done
 
 
 def base(stage: Stage, draw: random.Random) -> str:
-    """A base for a new pipeline, of which nobody knows what it was."""
+    """Damage a base for a new pipeline, which has no record of the original."""
     stage.fresh("base")
-    told, names = damaged_base(stage, draw)
-    tried(stage, told, lambda: output_of(make_pipeline(stage.tried / "base", lora=None)), names)
-    return told
+    damage_done, names = damaged_base(stage, draw)
+    use_damaged(stage, damage_done, lambda: output_of(make_pipeline(stage.tried / "base", lora=None)), names)
+    return damage_done
 
 
 def message(stage: Stage, draw: random.Random) -> str:
-    """The transformer as bytes."""
+    """Damage the transformer as bytes."""
     stage.fresh("base", "reference")
     nlp = spacy.load(stage.tried / "reference")
     transformer = nlp.get_pipe("transformer")
@@ -361,40 +370,40 @@ def message(stage: Stage, draw: random.Random) -> str:
     parts["model"] = srsly.msgpack_dumps(files)
     if how == "cut":
         parts["model"], names = parts["model"][: draw.randrange(len(parts["model"]))], ["message"]
-    told = f"message: {how} of {name}"
+    damage_done = f"message: {how} of {name}"
 
     def read() -> list[Any]:
         transformer.from_bytes(srsly.msgpack_dumps(parts))
         return output_of(nlp)
 
-    found = tried(stage, told, read, [*names, "message"])
+    found = use_damaged(stage, damage_done, read, [*names, "message"])
     if found is not None and not same(found, stage.expected["message"]):
-        raise Broken(f"{told}: it gives something else, without a word")
-    return told
+        raise Broken(f"{damage_done}: it gives other results without an error")
+    return damage_done
 
 
 def run(stage: Stage, draw: random.Random) -> str:
-    """A pre-training run that was stopped."""
+    """Damage a pre-training run that was stopped."""
     stage.fresh("run")
     shutil.copy2(stage.whole / "text.txt", stage.tried / "text.txt")
     work, output = stage.tried / "run", stage.tried / "model"
     files = files_of(work)
     if draw.random() < 0.1:
-        told = swap(files, draw)
+        damage_done = swap(files, draw)
         names = [path.name for path in files]
     else:
         path = draw.choice([*files, work / "checkpoint.pt", work / "checkpoint.pt"])
-        told, names = damage(path, draw, stage.mark), [path.name]
-    told = f"run: {told}"
+        damage_done, names = damage(path, draw, stage.mark), [path.name]
+    damage_done = f"run: {damage_done}"
 
     def finish() -> dict[str, bytes]:
         go_on(work, stage.tried / "text.txt", output)
         return weights_of(output)
 
-    found = tried(stage, told, finish, [*names, str(work)])
+    found = use_damaged(stage, damage_done, finish, [*names, str(work)])
     if found is not None and found != stage.expected["run"]:
-        raise Broken(f"{told}: it ends with another model, without a word")
-    return told
+        raise Broken(f"{damage_done}: it ends with another model without an error")
+    return damage_done
 
 
 PART = Part(
@@ -403,6 +412,6 @@ PART = Part(
     "files of saved pipelines, bases and pre-training runs cut, lengthened, lost, swapped, linked elsewhere, one bit "
     "flipped, headers and settings changed, pickles and code put in, sealed again, another base under the same name",
     "refused with the name of the file or of its folder, or the same output; no code is run; at most 400 MiB more. "
-    "What is changed in a base between the sampled blocks is found by `verify`",
-    opened,
+    "Changes in a base between the sampled blocks are found by `verify`",
+    open_corruptions,
 )

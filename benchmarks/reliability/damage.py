@@ -1,4 +1,4 @@
-"""Ways to damage a folder of files: by accident, and on purpose."""
+"""Ways to damage a folder of files, by accident and on purpose."""
 
 import json
 import os
@@ -13,14 +13,14 @@ from typing import Any
 import torch
 
 Random = random.Random
-# Numbers and what stands where one is expected.
+# Values for settings, many of them of a wrong type.
 VALUES: list[Any] = [None, -1, 0, 1, 7, 2**31, 2**63, 10**30, 1e308, -0.5, True, "", "x", "../x", [], {}, [1], {"a": 1}]
 DTYPES = ["F64", "F16", "BF16", "I64", "I32", "U8", "BOOL", "F8_E4M3", "X9", "", "f32"]
 PIECE = 4096
 
 
 class Payload:
-    """What leaves a file if it is unpickled."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = str(mark)
@@ -29,18 +29,18 @@ class Payload:
         return open, (self.mark, "w")
 
 
-# What leaves the same file if it is imported.
+# A module that creates the same file when it is imported.
 MODULE = "open({mark!r}, 'w').close()\nfrom transformers import *\n"
 
 
 def write(path: Path, content: bytes) -> None:
-    """In place of whatever is there."""
+    """Write a file in place of whatever is there."""
     remove(path)
     path.write_bytes(content)
 
 
 def remove(path: Path) -> None:
-    """A file, a link or a folder."""
+    """Remove a file, a link or a folder."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -48,7 +48,7 @@ def remove(path: Path) -> None:
 
 
 def cut(path: Path, draw: Random) -> str:
-    """Leave the beginning."""
+    """Keep only the beginning."""
     content = path.read_bytes()
     size = draw.choice([0, 1, 7, 8, len(content) // 2, max(0, len(content) - 1), draw.randrange(len(content) + 1)])
     write(path, content[:size])
@@ -56,7 +56,7 @@ def cut(path: Path, draw: Random) -> str:
 
 
 def flip(path: Path, draw: Random) -> str:
-    """One bit, more often in the beginning, where headers are."""
+    """Flip one bit, more often near the beginning, where headers are."""
     content = bytearray(path.read_bytes() or b"\0")
     place = draw.randrange(min(len(content), draw.choice([8, 400, len(content)])))
     content[place] ^= 1 << draw.randrange(8)
@@ -65,14 +65,14 @@ def flip(path: Path, draw: Random) -> str:
 
 
 def lengthen(path: Path, draw: Random) -> str:
-    """Put something behind the end."""
+    """Append something."""
     more = draw.choice([b"\0", b"\n", b"}", b"x" * 1000, bytes(2**20)])
     write(path, path.read_bytes() + more)
-    return f"{len(more)} bytes behind the end"
+    return f"{len(more)} bytes appended"
 
 
 def overwrite(path: Path, draw: Random) -> str:
-    """A block of zeros, as a disk leaves it, or of noise."""
+    """Overwrite a block with zeros, as a failing disk does, or with noise."""
     content = bytearray(path.read_bytes() or b"\0")
     begin = draw.randrange(len(content))
     size = min(len(content) - begin, draw.choice([1, 16, 512, PIECE]))
@@ -82,7 +82,7 @@ def overwrite(path: Path, draw: Random) -> str:
 
 
 def lose(path: Path, draw: Random) -> str:
-    """Not there, or a folder in its place."""
+    """Remove the file, or put a folder in its place."""
     remove(path)
     if draw.random() < 0.5:
         return "removed"
@@ -91,26 +91,26 @@ def lose(path: Path, draw: Random) -> str:
 
 
 def link(path: Path, draw: Random) -> str:
-    """A link in its place: to nowhere, to itself, to what never ends, to a folder."""
+    """Put a link in its place: to nowhere, to itself, to an endless device, or to a folder."""
     target = draw.choice(["nowhere", path.name, "/dev/zero", "/dev/null", "/proc/self/environ", "..", "/"])
     remove(path)
     path.symlink_to(target)
     return f"a link to {target}"
 
 
-def moved(path: Path, draw: Random) -> str:
-    """A link to the same content elsewhere: nothing is wrong with it."""
+def move(path: Path, draw: Random) -> str:
+    """Put a link to the same content in its place, which is not an error."""
     other = path.with_name(f"{path.name}.elsewhere")
     path.rename(other)
     path.symlink_to(other.name if draw.random() < 0.5 else other.resolve())
     return "a link to the same file under another name"
 
 
-def deep(path: Path, draw: Random) -> str:
-    """JSON that is nested without end."""
+def nest(path: Path, draw: Random) -> str:
+    """Write very deeply nested JSON."""
     opening = draw.choice(["[", '{"a":'])
     write(path, (opening * draw.choice([10**3, 10**5])).encode())
-    return "brackets without end"
+    return "very deeply nested brackets"
 
 
 def _paths(value: Any, before: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -122,26 +122,26 @@ def _paths(value: Any, before: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def change_value(path: Path, draw: Random) -> str:
-    """JSON in which one value is another, or not there."""
-    said = json.loads(path.read_text(encoding="utf8"))
-    places = [place for place in _paths(said) if len(place) < 4]
+    """Change or remove one value in JSON."""
+    content = json.loads(path.read_text(encoding="utf8"))
+    places = [place for place in _paths(content) if len(place) < 4]
     if not places:
         return flip(path, draw)
-    # Settings more often than the many entries of a vocabulary.
+    # Prefer settings over the many entries of a vocabulary.
     shallow = [place for place in places if len(place) == 1]
     *before, last = draw.choice(shallow if draw.random() < 0.6 else places)
-    block = said
+    block = content
     for key in before:
         block = block[key]
     name = ".".join(map(str, [*before, last]))
     if draw.random() < 0.3 and isinstance(block, dict):
         del block[last]
-        told = f"{name} is not there"
+        change = f"{name} is not there"
     else:
         block[last] = draw.choice(VALUES)
-        told = f"{name} = {block[last]!r}"
-    write(path, json.dumps(said).encode())
-    return told
+        change = f"{name} = {block[last]!r}"
+    write(path, json.dumps(content).encode())
+    return change
 
 
 def split(path: Path) -> tuple[dict[str, Any], bytes]:
@@ -151,16 +151,16 @@ def split(path: Path) -> tuple[dict[str, Any], bytes]:
     return json.loads(content[8 : 8 + size]), content[8 + size :]
 
 
-def joined(header: bytes, data: bytes, size: int | None = None) -> bytes:
-    """A safetensors file.
+def join_parts(header: bytes, data: bytes, size: int | None = None) -> bytes:
+    """The bytes of a safetensors file.
 
-    size (int | None): What it says of its header; None: the truth.
+    size (int | None): The size of the header that the file declares; None for the true one.
     """
     return struct.pack("<Q", len(header) if size is None else size) + header + data
 
 
 def change_header(path: Path, draw: Random) -> str:
-    """A safetensors file whose header says something else."""
+    """Change the header of a safetensors file."""
     header, data = split(path)
     name = draw.choice([key for key in header if key != "__metadata__"])
     entry = header[name]
@@ -191,12 +191,12 @@ def change_header(path: Path, draw: Random) -> str:
         encoded = b'{"a":' * 10**5
     elif how == "twice":
         encoded = encoded[:-1] + b", " + encoded[1:]
-    write(path, joined(encoded, data, size))
+    write(path, join_parts(encoded, data, size))
     return f"its header has another {how} ({name})"
 
 
 def plant_pickle(path: Path, draw: Random, mark: Path) -> str:
-    """A pickle in its place, or beside it under the name that older tools used."""
+    """Put a pickle in its place, or beside it under the name that older tools used."""
     payload = {"weight": Payload(mark), "settings": Payload(mark), "model": {}}
     beside = {"adapter_model.safetensors": "adapter_model.bin", "model.safetensors": "pytorch_model.bin"}.get(path.name)
     target = path
@@ -213,11 +213,11 @@ def plant_pickle(path: Path, draw: Random, mark: Path) -> str:
 
 
 def plant_code(path: Path, draw: Random, mark: Path) -> str:
-    """Code beside a config that names it."""
-    said = json.loads(path.read_text(encoding="utf8"))
+    """Put code beside a config that names it."""
+    content = json.loads(path.read_text(encoding="utf8"))
     module = path.with_name("planted.py")
     module.write_text(MODULE.format(mark=str(mark)), encoding="utf8")
-    said["auto_map"] = draw.choice(
+    content["auto_map"] = draw.choice(
         [
             {"AutoConfig": "planted.LlamaConfig", "AutoModelForCausalLM": "planted.LlamaForCausalLM"},
             {"AutoTokenizer": ["planted.PreTrainedTokenizerFast", "planted.PreTrainedTokenizerFast"]},
@@ -225,22 +225,22 @@ def plant_code(path: Path, draw: Random, mark: Path) -> str:
         ]
     )
     if draw.random() < 0.3:
-        said["trust_remote_code"] = True
+        content["trust_remote_code"] = True
     if draw.random() < 0.3:
-        said.pop("model_type", None)
+        content.pop("model_type", None)
     if draw.random() < 0.3:
-        said["tokenizer_class"] = "PlantedTokenizer"
-    write(path, json.dumps(said).encode())
+        content["tokenizer_class"] = "PlantedTokenizer"
+    write(path, json.dumps(content).encode())
     return f"code beside it, in {module.name}, which it names"
 
 
-# What libraries look for, whether or not it was ever there.
+# Files that libraries look for, although they need not exist.
 READ = ["added_tokens.json", "special_tokens_map.json", "chat_template.jinja", "vocab.json", "tokenizer.model"]
 READ += ["adapter_model.bin", "pytorch_model.bin", "model.safetensors.index.json", "generation_config.json"]
 
 
 def add(path: Path, draw: Random) -> str:
-    """A file beside it."""
+    """Put a file beside it."""
     name = draw.choice(READ)
     if path.with_name(name).exists():
         return lengthen(path, draw)
@@ -252,25 +252,25 @@ def add(path: Path, draw: Random) -> str:
 
 
 def plant_template(path: Path, draw: Random, mark: Path) -> str:
-    """A template for chats that would run code."""
-    said = json.loads(path.read_text(encoding="utf8"))
-    said["chat_template"] = "{{ ''.__class__.__mro__[1].__subclasses__() }}" * draw.choice([1, 1000])
-    write(path, json.dumps(said).encode())
+    """Put a chat template that would run code into a config."""
+    content = json.loads(path.read_text(encoding="utf8"))
+    content["chat_template"] = "{{ ''.__class__.__mro__[1].__subclasses__() }}" * draw.choice([1, 1000])
+    write(path, json.dumps(content).encode())
     return "a template that would run code"
 
 
-ANY: list[Callable[[Path, Random], str]] = [cut, flip, flip, flip, lengthen, overwrite, lose, link, moved, add]
+ANY: list[Callable[[Path, Random], str]] = [cut, flip, flip, flip, lengthen, overwrite, lose, link, move, add]
 
 
 def damage(path: Path, draw: Random, mark: Path) -> str:
     """Damage a file in a way that suits it.
 
-    mark (Path): What is there afterwards if code in it was run.
-    RETURNS (str): What was done, in words.
+    mark (Path): A file that exists afterwards if code in the damaged file was run.
+    RETURNS (str): A description of the damage.
     """
     ways: list[Callable[[], str]] = [lambda way=way: way(path, draw) for way in ANY]
     if path.suffix == ".json":
-        ways += [lambda: change_value(path, draw)] * 5 + [lambda: deep(path, draw)]
+        ways += [lambda: change_value(path, draw)] * 5 + [lambda: nest(path, draw)]
         if "config" in path.name:
             ways += [lambda: plant_code(path, draw, mark)] * 2 + [lambda: plant_template(path, draw, mark)]
     if path.suffix == ".safetensors":
@@ -281,7 +281,7 @@ def damage(path: Path, draw: Random, mark: Path) -> str:
 
 
 def swap(paths: Sequence[Path], draw: Random) -> str:
-    """Two files have each other's names."""
+    """Swap the contents of two files."""
     one, other = draw.sample(list(paths), 2)
     content = one.read_bytes()
     write(one, other.read_bytes())
@@ -290,5 +290,5 @@ def swap(paths: Sequence[Path], draw: Random) -> str:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """All files below a folder, sorted."""
+    """All files in a folder and its subfolders, sorted."""
     return sorted(Path(root) / name for root, _, names in os.walk(folder) for name in names)

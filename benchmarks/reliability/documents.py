@@ -1,4 +1,4 @@
-"""Wild documents: any text, any tokens, through tokenizers of all kinds."""
+"""Wild documents: arbitrary texts and tokens, with tokenizers of all kinds."""
 
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +21,7 @@ from spacy_lsbillm.tagging import best_tags
 from .bases import EMBEDDED, LABELS, is_real, make_pipeline, write_base
 from .part import Broken, Check, Part
 
-# Of each kind: the tokenizer of a real model where it lies beside the checkout, else one that is made here.
+# For each kind, the tokenizer of a real model if it is available beside the checkout, otherwise one that is made here.
 KINDS = {
     "gpt2": "byte-level",
     "qwen2.5": "byte-level, NFC",
@@ -29,10 +29,10 @@ KINDS = {
     "unigram, NFKC": "unigram, NFKC",
     "embedded base": "embedded base",
 }
-# Documents under each of them, documents a case, and of these how many are also computed alone.
+# Documents per kind, documents per case, and how many of those are also computed alone.
 EACH, BATCH, ALONE = 10_000, 20, 5
 TOLERANCE = 1e-5
-# Characters of a document that is not about length.
+# The maximum number of characters in a document, except in cases about length.
 LONG = 600
 SCRIPTS = [
     *[(0x20, 0x7E), (0xA0, 0x17F), (0x370, 0x3FF), (0x400, 0x4FF), (0x530, 0x58F), (0x590, 0x5FF), (0x600, 0x6FF)],
@@ -59,7 +59,7 @@ EMOJI = [
     "🏴\U000e0067\U000e0062\U000e007f",
     "\u200d",
 ]
-# What stands for something else in one tokenizer or another.
+# Strings with a special meaning in one tokenizer or another.
 SPECIAL = ["<s>", "</s>", "<unk>", "<pad>", "<|endoftext|>", "<|im_start|>", "<|mask|>", "[INST]", "[CLS]", "<0x0A>"]
 SPECIAL += ["▁", "▁▁▁", "Ġ", "Ċ", "##", "\ufffd", "\ufffc", "\ufff9", "\ufdd0", "\uffff", "\0", "\0\0\0"]
 COMPOSED = [
@@ -94,9 +94,9 @@ WORDS = [
 
 
 def wild_text(draw: random.Random, longest: int) -> str:
-    """Some pieces of everything.
+    """A text of random parts of all kinds.
 
-    longest (int): Characters of a word at most.
+    longest (int): The maximum number of characters per word.
     """
 
     def word() -> str:
@@ -125,14 +125,14 @@ def wild_text(draw: random.Random, longest: int) -> str:
 
 
 def long_word(draw: random.Random, size: int) -> str:
-    """Without a space, of about this many bytes."""
+    """A word without spaces, of about `size` bytes."""
     letters = draw.choice(["x", "ab", "abcdefghijklmnopqrstuvwxyz", "日本語", "a\u0301", "0123456789", "😀"])
     return "".join(draw.choices(letters, k=max(1, size // len(letters[0].encode()))))
 
 
 @cache
 def cutters() -> list[Language]:
-    """Languages whose tokenizers need nothing that is not installed."""
+    """Languages whose tokenizers need no further packages."""
     languages = [spacy.blank(code) for code in ("en", "zh", "ar", "fr", "xx")]
     for nlp in languages:
         nlp.max_length = 10_000_000
@@ -140,7 +140,7 @@ def cutters() -> list[Language]:
 
 
 def wild_doc(draw: random.Random, nlp: Language, text: str) -> Doc:
-    """Tokens of a text: as some tokenizer makes them, as none does, merged and split."""
+    """Tokens of a text: from some tokenizer, from none, merged, or split."""
     how = draw.choice(["tokenizer", "tokenizer", "slices", "words", "merged", "split", "part"])
     if how == "slices" or how == "words":
         longest = draw.choice([1, 1, 3, 100, 100_000])
@@ -149,7 +149,7 @@ def wild_doc(draw: random.Random, nlp: Language, text: str) -> Doc:
             cuts.append(min(len(text), cuts[-1] + draw.randint(1, longest)))
         words = [text[a:b] for a, b in pairwise(cuts)]
         if how == "words":
-            # Words that are a space, or begin with one.
+            # Words that are spaces, or begin or end with one.
             words = [draw.choice([" ", "  x", "x ", "\n", word]) if draw.random() < 0.2 else word for word in words]
         return Doc(nlp.vocab, words=words, spaces=[draw.random() < 0.3 for _ in words])
     cut = draw.choice(cutters()).make_doc(text)
@@ -171,21 +171,21 @@ def wild_doc(draw: random.Random, nlp: Language, text: str) -> Doc:
     return doc
 
 
-def copied(doc: Doc) -> Doc:
-    """The same tokens, without anything that was found in them."""
+def bare_copy(doc: Doc) -> Doc:
+    """The same tokens without any annotation."""
     words = [token.text for token in doc]
     return Doc(doc.vocab, words=words, spaces=[bool(token.whitespace_) for token in doc])
 
 
 def vectors_of(doc: Doc) -> np.ndarray:
-    """Shape (tokens, width)."""
-    # That of a document without tokens has no states.
+    """The token vectors, shape (tokens, width)."""
+    # A document without tokens has no states.
     states = getattr(doc._.trf_data.model_output, "last_hidden_state", None)
     return np.zeros((0, 0)) if states is None else np.asarray(states).reshape(-1, np.asarray(states).shape[-1])
 
 
 def found_in(doc: Doc) -> dict[str, Any]:
-    """What the heads have written."""
+    """The spans that the heads have written."""
     return {
         "ents": [(span.start, span.end, span.label_) for span in doc.ents],
         "spans": [(span.start, span.end, span.label_) for span in doc.spans.get("sc", [])],
@@ -193,14 +193,14 @@ def found_in(doc: Doc) -> dict[str, Any]:
 
 
 def scores_of(doc: Doc) -> list[float]:
-    """Of entities, of spans and of categories, in turn."""
+    """The scores of entities, of spans and of categories, in this order."""
     spans = doc.spans.get("sc", [])
     own = list(spans.attrs.get("scores", [])) if len(spans) else []
     return [*(ent._.ent_score for ent in doc.ents), *own, *(doc.cats[label] for label in sorted(doc.cats))]
 
 
-def prepared(folder: Path, kind: str) -> Language:
-    """A pipeline with the tokenizer of a kind."""
+def make_kind(folder: Path, kind: str) -> Language:
+    """A pipeline with a tokenizer of a kind."""
     if kind == "embedded base":
         base = EMBEDDED
     else:
@@ -209,14 +209,14 @@ def prepared(folder: Path, kind: str) -> Language:
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[Check]:
-    """See `Part.open`."""
+def open_documents(folder: Path) -> Iterator[Check]:
+    """Prepare the cases, see `Part.open`."""
     ready: dict[str, Language] = {}
 
     def check(number: int, draw: random.Random) -> None:
         kind, place = list(KINDS)[number * BATCH // EACH], number % (EACH // BATCH)
         if kind not in ready:
-            ready[kind] = prepared(folder, kind)
+            ready[kind] = make_kind(folder, kind)
         check_documents(ready[kind], wild_docs(ready[kind], draw, place), draw)
 
     yield check
@@ -225,7 +225,7 @@ def opened(folder: Path) -> Iterator[Check]:
 def wild_docs(nlp: Language, draw: random.Random, number: int) -> list[Doc]:
     """The documents of a case; a few cases are about length.
 
-    number (int): Of the case, among those of its kind.
+    number (int): The number of the case among those of its kind.
     """
     texts = [wild_text(draw, 100) for _ in range(BATCH)]
     if number == 0:
@@ -237,23 +237,23 @@ def wild_docs(nlp: Language, draw: random.Random, number: int) -> list[Doc]:
 
 
 def check_documents(nlp: Language, docs: list[Doc], draw: random.Random) -> None:
-    """Run documents and see what must hold of them.
+    """Run documents and check what must hold for them.
 
-    RAISES (Broken): It does not.
+    RAISES (Broken): It does not hold.
     """
-    bare = [copied(doc) for doc in docs]
+    bare = [bare_copy(doc) for doc in docs]
     docs = list(nlp.pipe(docs))
     for doc in docs:
         check_shape(nlp, doc)
         check_spans(doc)
     check_offsets(nlp, [doc for doc in docs if len(doc) <= LONG])
-    # In other company, in another order and in other batches; half of them after they were written and read.
+    # With other documents, in another order and in other batches; some of them after they were written and read.
     again = list(enumerate(bare))
     for number, doc in enumerate(docs):
         how = draw.choice(list(TRIPS))
-        other = restored(nlp, doc, how)
+        other = restore(nlp, doc, how)
         if other is not None:
-            again[number] = number, copied(other)
+            again[number] = number, bare_copy(other)
     draw.shuffle(again)
     order = [number for number, _ in again]
     results = list(nlp.pipe([doc for _, doc in again], batch_size=draw.choice([1, 2, 3, 7, 128])))
@@ -264,7 +264,7 @@ def check_documents(nlp: Language, docs: list[Doc], draw: random.Random) -> None
 
 
 def check_surrogates(nlp: Language, draw: random.Random, text: str) -> None:
-    """What cannot be encoded is refused by spaCy, and nothing of it is left."""
+    """Check that spaCy refuses a text that cannot be encoded, without any lasting effect."""
     place = draw.randint(0, len(text))
     broken = text[:place] + chr(draw.randint(0xD800, 0xDFFF)) + text[place:]
     try:
@@ -274,35 +274,38 @@ def check_surrogates(nlp: Language, draw: random.Random, text: str) -> None:
     raise Broken(f"a lone surrogate went through: {broken[:80]!r}")
 
 
-def shown(doc: Doc) -> str:
-    """For messages."""
+def preview(doc: Doc) -> str:
+    """The first tokens of a document, for messages."""
     return repr([token.text_with_ws for token in doc][:60])[:400]
 
 
 def check_shape(nlp: Language, doc: Doc) -> None:
-    """One vector a token, finite, zeros for a token without pieces alone."""
+    """Check that there is one finite vector per token, and zeros only for tokens without pieces."""
     vectors, width = vectors_of(doc), nlp.get_pipe("transformer").model.get_dim("nO")
     if len(doc) and vectors.shape != (len(doc), width):
-        raise Broken(f"{len(doc)} tokens have vectors of the shape {vectors.shape}: {shown(doc)}")
+        raise Broken(f"{len(doc)} tokens have vectors of the shape {vectors.shape}: {preview(doc)}")
     if not np.isfinite(vectors).all():
-        raise Broken(f"vectors are not finite: {shown(doc)}")
+        raise Broken(f"vectors are not finite: {preview(doc)}")
     if not len(doc):
         return
     lengths = np.asarray(doc._.trf_data.align.lengths)
     if len(lengths) != len(doc) or ((vectors != 0).any(axis=1) != (lengths > 0)).any():
-        raise Broken(f"tokens without pieces, {lengths.tolist()}, are not those with zeros: {shown(doc)}")
+        raise Broken(f"tokens without pieces, {lengths.tolist()}, are not those with zeros: {preview(doc)}")
     silent = [token.text for token, length in zip(doc, lengths, strict=True) if not length and token.text.strip()]
-    if silent and not all(spoken_for(text) for text in silent):
-        raise Broken(f"tokens without a piece: {silent[:5]!r} in {shown(doc)}")
+    if silent and not all(may_vanish(text) for text in silent):
+        raise Broken(f"tokens without a piece: {silent[:5]!r} in {preview(doc)}")
 
 
-def spoken_for(text: str) -> bool:
-    """Whether normalisers may leave nothing of a token: controls and what is not to be seen."""
+def may_vanish(text: str) -> bool:
+    """Whether normalisers may remove a token: control characters and invisible ones."""
     return all(not character.isprintable() or 0xFE00 <= ord(character) <= 0xFE0F for character in text)
 
 
 def check_offsets(nlp: Language, docs: Sequence[Doc]) -> None:
-    """Each token has exactly the pieces that share a character with it, and pieces lie in their document, in order."""
+    """Check that each token has exactly the pieces that share a character with it.
+
+    Pieces must also be inside their document and in order.
+    """
     shim = nlp.get_pipe("transformer").model.shims[0]
     pieces = cut_pieces(shim.backbone.tokenizer, docs, get_doc_spans)
     of_piece, counts = align(docs, pieces)
@@ -312,45 +315,51 @@ def check_offsets(nlp: Language, docs: Sequence[Doc]) -> None:
         text = doc.text
         inside = (pieces.starts >= base) & (pieces.starts <= base + len(text))
         if (pieces.ends[inside] > base + len(text)).any() or (pieces.ends < pieces.starts).any():
-            raise Broken(f"pieces lie outside of the text: {shown(doc)}")
+            raise Broken(f"pieces lie outside of the text: {preview(doc)}")
         numbers = np.flatnonzero(inside & (pieces.ends > pieces.starts))
         starts, ends = pieces.starts[numbers] - base, pieces.ends[numbers] - base
         for token in doc:
             begin, end = token.idx, token.idx + len(token)
             if text[begin:end] != token.text:
-                raise Broken(f"the characters of {token.text!r} are {text[begin:end]!r}: {shown(doc)}")
+                raise Broken(f"the characters of {token.text!r} are {text[begin:end]!r}: {preview(doc)}")
             found, expected = next(own), numbers[(starts < end) & (ends > begin)]
             if not np.array_equal(found, expected):
-                raise Broken(f"{token.text!r} has the pieces {list(found)}, not {list(expected)}: {shown(doc)}")
+                raise Broken(f"{token.text!r} has the pieces {list(found)}, not {list(expected)}: {preview(doc)}")
         base += len(text) + 1
 
 
 def check_spans(doc: Doc) -> None:
-    """Spans in order, apart from each other, with known labels and scores, and neither begun nor ended by a space."""
+    """Check that spans are in order, disjoint and valid.
+
+    Their labels and scores must be known, and they must not begin or end with a space.
+    """
     text = doc.text
     for what, spans in (("doc.ents", list(doc.ents)), ("doc.spans", list(doc.spans.get("sc", [])))):
         for before, span in pairwise([None, *spans]):
             if span.label_ not in LABELS or not 0 <= span.start < span.end <= len(doc):
-                raise Broken(f"{what} has {span!r} ({span.label_}, {span.start} to {span.end}): {shown(doc)}")
+                raise Broken(f"{what} has {span!r} ({span.label_}, {span.start} to {span.end}): {preview(doc)}")
             if before is not None and before.end > span.start:
-                raise Broken(f"{what} has {before!r} and {span!r}, which overlap: {shown(doc)}")
+                raise Broken(f"{what} has {before!r} and {span!r}, which overlap: {preview(doc)}")
             if span[0].is_space or span[-1].is_space:
-                raise Broken(f"{what} has {span.text!r}, which begins or ends with white space: {shown(doc)}")
+                raise Broken(f"{what} has {span.text!r}, which begins or ends with white space: {preview(doc)}")
             if text[span.start_char : span.end_char] != span.text:
-                raise Broken(f"{what} has {span.text!r} at other characters: {shown(doc)}")
+                raise Broken(f"{what} has {span.text!r} at other characters: {preview(doc)}")
     scores = scores_of(doc)
     if not all(0 <= score <= 1 + TOLERANCE for score in scores):
-        raise Broken(f"scores {scores}: {shown(doc)}")
+        raise Broken(f"scores {scores}: {preview(doc)}")
 
 
 def by_bin(doc: Doc) -> Doc:
-    """Through a `DocBin`."""
+    """The document after a round trip through a `DocBin`."""
     packed = DocBin(store_user_data=True, docs=[doc]).to_bytes()
     return next(DocBin().from_bytes(packed).get_docs(doc.vocab))
 
 
 def by_json(doc: Doc) -> Doc | None:
-    """Through JSON, which has no words for vectors; None where it does not keep even the tokens."""
+    """The document after a round trip through JSON, which has no vectors.
+
+    RETURNS (Doc | None): The document; None if JSON does not preserve even its tokens.
+    """
     if not json_has_tokens(doc):
         return None
     plain = doc.copy()
@@ -365,26 +374,30 @@ TRIPS: dict[str, Callable[[Doc], Doc | None]] = {
 }
 
 
-def restored(nlp: Language, doc: Doc, how: str) -> Doc | None:
+def restore(nlp: Language, doc: Doc, how: str) -> Doc | None:
     """The document after it was written and read.
 
     how (str): One of `TRIPS`.
-    RAISES (Broken): It is another one.
+    RETURNS (Doc | None): The document; None if the format does not preserve its tokens.
+    RAISES (Broken): It has changed.
     """
     other = TRIPS[how](doc)
     if other is None:
         return None
     for get in (lambda one: [token.text_with_ws for token in one], found_in, lambda one: dict(one.cats)):
         if get(doc) != get(other):
-            raise Broken(f"{how}: {get(other)!r:.300}, was {get(doc)!r:.300} in {shown(doc)}")
+            raise Broken(f"{how}: {get(other)!r:.300}, was {get(doc)!r:.300} in {preview(doc)}")
     if how != "to_json":
-        close(vectors_of(doc), vectors_of(other), f"after {how}: {shown(doc)}")
+        close(vectors_of(doc), vectors_of(other), f"after {how}: {preview(doc)}")
     return other
 
 
 def json_has_tokens(doc: Doc) -> bool:
-    """spaCy aligns the tokens of its JSON anew with the text, which fails with such as end with a space."""
-    bare = copied(doc)
+    """Whether the tokens of a document survive JSON.
+
+    spaCy aligns them again with the text, which fails for some tokens, such as those that end with a space.
+    """
+    bare = bare_copy(doc)
     try:
         again = Doc(doc.vocab).from_json(bare.to_json())
     except (ValueError, AssertionError):
@@ -393,7 +406,10 @@ def json_has_tokens(doc: Doc) -> bool:
 
 
 def close(one: np.ndarray, other: np.ndarray, how: str) -> None:
-    """RAISES (Broken): Two documents' vectors differ."""
+    """Compare the vectors of two documents.
+
+    RAISES (Broken): They differ.
+    """
     if not one.size and not other.size:
         return
     if one.shape != other.shape:
@@ -404,17 +420,17 @@ def close(one: np.ndarray, other: np.ndarray, how: str) -> None:
 
 
 def check_same(nlp: Language, doc: Doc, other: Doc, how: str) -> None:
-    """The same vectors, spans and categories."""
-    close(vectors_of(doc), vectors_of(other), f"{how}: {shown(doc)}")
-    if found_in(other) != found_in(doc) and not tied(nlp, doc, other):
-        raise Broken(f"{how} {found_in(other)}, before {found_in(doc)}: {shown(doc)}")
+    """Check that vectors, spans and categories are the same."""
+    close(vectors_of(doc), vectors_of(other), f"{how}: {preview(doc)}")
+    if found_in(other) != found_in(doc) and not is_tie(nlp, doc, other):
+        raise Broken(f"{how} {found_in(other)}, before {found_in(doc)}: {preview(doc)}")
     for label, score in doc.cats.items():
         if abs(other.cats[label] - score) > 10 * TOLERANCE:
-            raise Broken(f"{how} cats {other.cats}, before {doc.cats}: {shown(doc)}")
+            raise Broken(f"{how} cats {other.cats}, before {doc.cats}: {preview(doc)}")
 
 
-def tied(nlp: Language, one: Doc, other: Doc) -> bool:
-    """Whether two sequences of tags are as good as each other, so that a rounding decides."""
+def is_tie(nlp: Language, one: Doc, other: Doc) -> bool:
+    """Whether two sequences of tags have equal scores, so that rounding decides between them."""
     for name in ("sequence_labeler", "spans"):
         pipe = nlp.get_pipe(name)
         lengths = np.array([len(one)])
@@ -431,9 +447,9 @@ def tied(nlp: Language, one: Doc, other: Doc) -> bool:
 PART = Part(
     "documents",
     len(KINDS) * EACH // BATCH,
-    f"50,000 wild documents, {BATCH} a case, 10,000 under each of five tokenizers: "
+    f"50,000 wild documents, {BATCH} per case, 10,000 with each of five tokenizers: "
     + ", ".join(f"{kind} (real)" if is_real(kind) else KINDS[kind] for kind in KINDS),
-    "no exception; one vector a token; alone (a quarter), in company and in any order the same to 1e-5; exact offsets; "
-    "spans well formed; the same after `to_bytes`, `DocBin` and `to_json`",
-    opened,
+    "no exception; one vector per token; the same to 1e-5 alone (a quarter), in a batch and in any order; exact "
+    "offsets; well-formed spans; the same after `to_bytes`, `DocBin` and `to_json`",
+    open_documents,
 )

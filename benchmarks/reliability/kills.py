@@ -33,22 +33,23 @@ from spacy_lsbillm.search.run import search
 from spacy_lsbillm.search.strategies import Grid
 from spacy_lsbillm.search.study import Study, claim_folder
 
-from .child import SCRATCH, Disk, count_touches, fresh, in_child, is_told, size_of
+from .child import SCRATCH, Disk, count_touches, fresh, in_child, is_disk_message, size_of
 from .part import Broken, Check, Part
-from .small import TEXTS, examples, make_base, make_pipeline, trained
+from .small import TEXTS, examples, make_base, make_pipeline, train_pipeline
 
-# What may stay in the folder of temporary files, however often it is done: one lock of each user.
+# The only file that may remain among the temporary files: one lock per user, however often a job is done.
 LOCK = f"spacy-lsbillm-{os.getuid() if hasattr(os, 'getuid') else ''}.lock"
 MASKS = ("none", "all")
-# Of those cases in which the moment of the kill is chosen by the clock: how much later than the end of an undisturbed
-# job it may be.
+# The latest moment of a kill that is chosen by the clock, in units of the time of an undisturbed job.
 LATEST = 1.1
 
 
 class Job(ABC):
-    """Something that writes, and what may be there whenever it is stopped.
+    """Something that writes, and the states that are allowed whenever it is stopped.
 
-    name (str): For the reports.
+    name (str): Its name in reports.
+    seconds (float): The time it takes undisturbed.
+    touches (int): How often it touches files.
     """
 
     name: str
@@ -57,22 +58,28 @@ class Job(ABC):
 
     @abstractmethod
     def begin(self, place: Path) -> None:
-        """Make what is there before."""
+        """Make the state before the job."""
 
     @abstractmethod
     def work(self, place: Path) -> None:
-        """Do it; the same again goes on where it was stopped."""
+        """Do the job; a second call continues where the first was stopped."""
 
     @abstractmethod
     def look(self, place: Path) -> None:
-        """RAISES (Broken): It was stopped, and something is neither old nor new."""
+        """Check the state after a stop.
+
+        RAISES (Broken): Something is neither old nor new.
+        """
 
     @abstractmethod
     def done(self, place: Path) -> None:
-        """RAISES (Broken): It is finished, and something is not as if it had never been stopped, or was left behind."""
+        """Check the state after the end.
+
+        RAISES (Broken): Something differs from a job that was never stopped, or was left behind.
+        """
 
     def measure(self, place: Path) -> None:
-        """How long it takes undisturbed, and how often it touches files."""
+        """Measure how long the job takes undisturbed, and how often it touches files."""
         self.begin(fresh(place))
         self.seconds, self.touches = count_touches(partial(self.work, place), place)
 
@@ -87,7 +94,11 @@ def content(folder: Path) -> dict[str, str]:
 
 
 def expect_one_of(folder: Path, known: dict[str, dict[str, str]]) -> str:
-    """RAISES (Broken): A folder holds none of some contents."""
+    """Find the content of a folder among known ones.
+
+    RETURNS (str): The name of the content.
+    RAISES (Broken): It is none of them.
+    """
     found = content(folder)
     for name, wanted in known.items():
         if found == wanted:
@@ -97,24 +108,30 @@ def expect_one_of(folder: Path, known: dict[str, dict[str, str]]) -> str:
 
 
 def expect_names(folder: Path, allowed: set[str]) -> None:
-    """RAISES (Broken): There is something else in a folder."""
+    """Check the names in a folder.
+
+    RAISES (Broken): There are other names than the allowed ones.
+    """
     left = sorted(set(os.listdir(folder)) - allowed)
     if left:
         raise Broken(f"{left} was left in {folder.name}")
 
 
 def expect_clean(place: Path, allowed: set[str]) -> None:
-    """RAISES (Broken): Something was left in the case's folder, or among the temporary files."""
+    """Check that a case left nothing behind.
+
+    RAISES (Broken): Something is left in the case's folder or among the temporary files.
+    """
     expect_names(place, {*allowed, SCRATCH})
     if (place / SCRATCH).is_dir():
-        # A lock's file that a killed process left goes when the next one takes any.
+        # The lock file of a killed process is removed when another process takes a lock.
         with patch.object(tempfile, "tempdir", str(place / SCRATCH)), sole_writer(place / SCRATCH / "any"):
             pass
         expect_names(place / SCRATCH, {LOCK})
 
 
 class Replacing(Job):
-    """One folder takes the place of another."""
+    """A folder that replaces another."""
 
     def __init__(self, name: str, old: Path, new: Path, write: Callable[[Path], None], loads: bool = True) -> None:
         self.name = name
@@ -139,7 +156,7 @@ class Replacing(Job):
 
 
 class SpacySaving(Replacing):
-    """`nlp.to_disk`: the component's folder is replaced as a whole; what else is in the pipeline is spaCy's."""
+    """`nlp.to_disk`: the component's folder is replaced as a whole; the rest of the pipeline is written by spaCy."""
 
     def look(self, place: Path) -> None:
         known = {
@@ -152,7 +169,7 @@ class SpacySaving(Replacing):
 
 
 class Packaging(Job):
-    """`spacy package`, which writes file by file: the pipeline that it reads stays, and the same again mends it."""
+    """`spacy package`, which writes file by file: its input is unchanged, and a second call repairs the output."""
 
     name = "package"
 
@@ -171,7 +188,7 @@ class Packaging(Job):
         output = place / "packages"
         output.mkdir(exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
-            # spaCy keeps a card that is there, which may be written half.
+            # spaCy keeps an existing card, which may be incomplete.
             (output / "en_small-0.0.1" / "README.md").unlink()
         package(place / "pipeline", output, name="small", version="0.0.1", create_sdist=False, force=True)
 
@@ -217,7 +234,7 @@ class Pretraining(Job):
 
     @staticmethod
     def _kept(place: Path) -> dict[str, str]:
-        """What does not depend on the hour."""
+        """The files of the base, without the content of those that contain times."""
         found = content(place / "base")
         timed = [name for name in ("pretraining.json", "README.md") if name in found]
         return {**found, **dict.fromkeys(timed, "")}
@@ -233,7 +250,7 @@ class Pretraining(Job):
         try:
             go_on(resume=True)
         except StorageError as error:
-            # What the message advises.
+            # Follow the advice in the message.
             if "Leave out --resume" not in str(error):
                 raise
             go_on(resume=False)
@@ -255,7 +272,7 @@ class Pretraining(Job):
 class Searching(Job):
     """A search over two masks.
 
-    real (bool): Train; else the trainings are short sleeps of their own, so that the kill meets the storage.
+    real (bool): Whether to train; if not, trainings return immediately, so that the kill hits the storage.
     """
 
     def __init__(self, base: Path, work: Path, real: bool) -> None:
@@ -322,7 +339,7 @@ def _trainings_that_sleep() -> Iterator[None]:
 
 @contextlib.contextmanager
 def open_kills(work: Path) -> Iterator[Check]:
-    """See `Part`."""
+    """Prepare the cases, see `Part.open`."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(1)
     with contextlib.chdir(fresh(work)):
@@ -333,9 +350,9 @@ def open_kills(work: Path) -> Iterator[Check]:
 
 
 def _jobs(work: Path) -> list[Job]:
-    """In the order and as often as they come in turn."""
+    """The jobs, in the order in which they take turns; some occur several times."""
     base = make_base(work / "base_model")
-    old, new = trained(base, 1), trained(base, 2)
+    old, new = train_pipeline(base, 1), train_pipeline(base, 2)
     stored = {}
     for name, nlp in (("old", old), ("new", new)):
         spacy_lsbillm.save(nlp, work / name)
@@ -380,7 +397,7 @@ def _to_disk(nlp: Language, path: Path) -> None:
 
 
 def check_job(work: Path, jobs: list[Job], number: int, chance: random.Random) -> None:
-    """One case: stop a job, look, go on, look again."""
+    """Run one case: stop a job, check its state, continue it, check again."""
     job = jobs[number % len(jobs)]
     place = fresh(work / f"case-{os.getpid()}")
     how = chance.random()
@@ -401,7 +418,7 @@ def check_job(work: Path, jobs: list[Job], number: int, chance: random.Random) -
 
 def _kill(job: Job, place: Path, chance: random.Random) -> None:
     job.begin(place)
-    # Once in four times the next start is killed as well.
+    # In a quarter of the cases the next start is killed as well.
     for _ in range(2 if chance.random() < 0.25 else 1):
         if chance.random() < 0.5:
             finished = in_child(partial(job.work, place), place, seconds=chance.uniform(0, LATEST * job.seconds))
@@ -415,12 +432,12 @@ def _kill(job: Job, place: Path, chance: random.Random) -> None:
 
 
 def _without_room(job: Job, place: Path, share: float | None) -> None:
-    """In the child.
+    """Run a job in the child process with a full or a read-only disk.
 
-    share (float | None): Of the room that the job takes; None: the disk is read-only.
+    share (float | None): The share of the needed space that is available; None for a read-only disk.
     """
     disk = Disk(place)
-    # The current folder is under the one that was mounted.
+    # The current folder is hidden below the mounted one.
     os.chdir(place)
     (place / SCRATCH).mkdir(exist_ok=True)
     job.begin(place)
@@ -429,34 +446,34 @@ def _without_room(job: Job, place: Path, share: float | None) -> None:
         disk.read_only()
     else:
         disk.hold(before + 8192 + int(share * ROOM) if disk.mounted else int(share * ROOM))
-    told = None
+    refusal = None
     try:
         job.work(place)
     except BaseException as error:
-        if not is_told(error):
+        if not is_disk_message(error):
             raise
-        told = error
+        refusal = error
     disk.free()
     job.look(place)
-    if told is None and share is None:
-        raise Broken("the disk is read-only, and the job says that it is done")
+    if refusal is None and share is None:
+        raise Broken("the disk is read-only, but the job reported no error")
     job.work(place)
     job.done(place)
 
 
-# Bytes that the largest of the jobs writes.
+# The number of bytes that the largest of the jobs writes.
 ROOM = 1_500_000
 
 PART = Part(
     name="kills",
     cases=1000,
     what=(
-        "SIGKILL at a random moment, or before a random one of the accesses to files, while saving, merging, "
+        "SIGKILL at a random moment, or before a random access to files, while saving, merging, "
         "pre-training, searching and packaging; a full disk and a read-only one"
     ),
     holds=(
-        "the old or the new, never a mixture; the next start goes on to the same result; nothing is left behind; "
-        "errors say what is the matter with the disk"
+        "the old or the new state, never a mixture; the next start reaches the same result; nothing is left behind; "
+        "errors say what is wrong with the disk"
     ),
     open=open_kills,
 )

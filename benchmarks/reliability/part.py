@@ -1,4 +1,4 @@
-"""A part of the campaign: a kind of case, as many as one likes, each made from its number alone."""
+"""A part of the campaign: a kind of case, each made from its number alone."""
 
 import random
 from collections.abc import Callable
@@ -6,23 +6,24 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-# Given a case's number and a generator that only this case draws from. It returns if all held.
+# Takes a case's number and a random generator for this case only. It returns if everything holds.
 Check = Callable[[int, random.Random], None]
 
 
 class Broken(Exception):
-    """What must hold did not; its text says what was seen."""
+    """Something that must hold did not; the message says what was observed."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """
-    name (str): Of the part, as on the command line.
-    cases (int): How many there are in a full run.
+    """One part of the campaign.
+
+    name (str): The name on the command line.
+    cases (int): The number of cases in a full run.
     what (str): What is tried, for the table.
     holds (str): What must hold, for the table.
-    open (Callable): Given a folder for its files, prepares what all cases need, once in a process, and yields the
-        check of a case. It raises `Broken` if something did not hold; any other exception counts as a failure, too.
+    open (Callable): Takes a folder for its files, prepares what all cases need, once per process, and yields the check
+        of a case. The check raises `Broken` if something does not hold; any other exception also counts as a failure.
     """
 
     name: str

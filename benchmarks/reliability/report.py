@@ -8,7 +8,7 @@ BEGIN, END = "<!-- the table of python -m benchmarks.reliability -->", "<!-- end
 
 
 def table(results: Results) -> str:
-    """Markdown: a row a part."""
+    """The table as Markdown: a row per part."""
     lines = ["| part | what is tried | cases | held | broken | core-minutes | what must hold |"]
     lines.append("|---|---|---|---|---|---|---|")
     for part in results.parts.values():
@@ -19,12 +19,12 @@ def table(results: Results) -> str:
             f"{part.holds} |"
         )
     versions = results.begun.get("versions", {})
-    told = ", ".join(f"{name} {versions[name]}" for name in ("spacy", "transformers", "torch") if name in versions)
-    return "\n".join(lines) + f"\n\nSeed {results.begun.get('seed')}; {told}.\n"
+    shown = ", ".join(f"{name} {versions[name]}" for name in ("spacy", "transformers", "torch") if name in versions)
+    return "\n".join(lines) + f"\n\nSeed {results.begun.get('seed')}; {shown}.\n"
 
 
 def failures(results: Results) -> str:
-    """What broke, a line each."""
+    """The broken cases, one per line."""
     lines = []
     for part in results.parts:
         for one in results.broken(part):
@@ -36,7 +36,7 @@ def failures(results: Results) -> str:
 def write_table(results: Results, page: Path) -> None:
     """Put the table into a page, between its markers.
 
-    RAISES (SystemExit): The page has no such place.
+    RAISES (SystemExit): The page has no markers.
     """
     text = page.read_text(encoding="utf8") if page.is_file() else ""
     before, found, rest = text.partition(BEGIN)

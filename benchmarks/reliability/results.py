@@ -1,5 +1,7 @@
-"""The results of a campaign: one file of JSON lines. The first says what it was run with; then a line a part, with how
-far it is; and a line for each case that broke."""
+"""The results of a campaign, in one JSON Lines file.
+
+The first line records what it was run with. Each part has a line with its progress, and each broken case has a line.
+"""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -12,12 +14,12 @@ from spacy_lsbillm.files import write_text
 
 @dataclass(frozen=True)
 class Failure:
-    """A case that broke.
+    """A broken case.
 
-    part (str), number (int): Which.
+    part (str), number (int): The part and the number of the case.
     error (str): The exception, with its class.
     trace (list[str]): The first lines of its traceback.
-    seconds (float): Until then.
+    seconds (float): The time until it broke.
     """
 
     part: str
@@ -29,12 +31,12 @@ class Failure:
 
 @dataclass
 class Done:
-    """How far a part is.
+    """The progress of a part.
 
     name (str), cases (int), what (str), holds (str): See `Part`.
-    ranges (list[list[int]]): Begin and end of what is done, in places in the part's order.
-    seconds (float): Of all its cases.
-    commits (list[str]): Of this repository, as it was when they were run.
+    ranges (list[list[int]]): The finished cases as begin and end, in places in the part's order.
+    seconds (float): The time of all its cases.
+    commits (list[str]): The commits of this repository at which they were run.
     """
 
     name: str
@@ -47,15 +49,15 @@ class Done:
 
     @property
     def count(self) -> int:
-        """Cases that are done."""
+        """The number of finished cases."""
         return sum(end - begin for begin, end in self.ranges)
 
     def places(self) -> set[int]:
-        """Of the cases that are done."""
+        """The places of the finished cases in the part's order."""
         return {place for begin, end in self.ranges for place in range(begin, end)}
 
     def add(self, places: Iterable[int]) -> None:
-        """Take note of more."""
+        """Record more finished cases."""
         self.ranges = _ranges(sorted({*self.places(), *places}))
 
 
@@ -70,7 +72,7 @@ def _ranges(places: Sequence[int]) -> list[list[int]]:
 
 
 class Results:
-    """What is in the file, and writing it.
+    """The content of the file.
 
     path (Path): The file; it need not exist.
     """
@@ -90,11 +92,11 @@ class Results:
                 self.begun = line
 
     def broken(self, part: str) -> list[Failure]:
-        """What broke of a part, by number."""
+        """The broken cases of a part, sorted by number."""
         return sorted((one for one in self.failures.values() if one.part == part), key=lambda one: one.number)
 
     def write(self) -> None:
-        """Under another name first, so that a kill leaves no half of it."""
+        """Write the file atomically, so that a kill leaves no partial file."""
         lines: list[Any] = [self.begun, *map(asdict, self.parts.values())]
         lines += [asdict(one) for part in self.parts for one in self.broken(part)]
         write_text(self.path, "".join(json.dumps(one, ensure_ascii=True) + "\n" for one in lines))

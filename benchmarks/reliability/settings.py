@@ -1,4 +1,4 @@
-"""Configs in which settings are at their edges, of a wrong type, or unknown: alone, two at once, and all at once."""
+"""Configs with settings at their limits, of wrong types, or unknown: alone, in pairs, and all at once."""
 
 import contextlib
 import json
@@ -26,7 +26,7 @@ from .part import Broken, Check, Part
 from .small import CLASSES, LAYERS, LISTENER, POSITIONS, SPANS, TEXTS, make_base
 
 INFINITE, NO_NUMBER = math.inf, math.nan
-# One of them stands in every message that says what is allowed.
+# Every message that says what is allowed contains one of these.
 RANGE = (
     " is not ",
     " is no ",
@@ -50,13 +50,14 @@ RANGE = (
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """
-    path (str): Of the setting, from its component.
-    good (tuple): Values that work with the tiny base, alone and, where the others are good, with them; or a message
-        tells what does not go together.
-    bad (tuple): Values that have to be refused.
-    open (tuple): Values that may be taken for one that is meant, or be refused.
-    called (str): What it is called in messages, if not by its name.
+    """A setting with values to try.
+
+    path (str): The path of the setting, beginning with its component.
+    good (tuple): Values that work with the tiny base, alone and together with good values of others; or a message says
+        which do not fit together.
+    bad (tuple): Values that must be refused.
+    open (tuple): Values that may be converted to a valid one, or refused.
+    called (str): The setting's name in messages, if it differs.
     """
 
     path: str
@@ -71,7 +72,7 @@ class Setting:
         return self.path in UNKNOWN
 
     def is_named(self, text: str) -> bool:
-        """Whether a message names it."""
+        """Whether a message names the setting."""
         return self.path.rpartition(".")[2] in text or bool(self.called and self.called in text)
 
 
@@ -159,7 +160,7 @@ SETTINGS = (
     Setting("textcat.model.exclusive_classes", (True,), (None, "perhaps", 2, []), (False, "yes", 1)),
     Setting("textcat.model.nO", (None, 3), (0, -1, 2, 4, 1.5, "many", [3]), (True, "3"), called="output dimension"),
     Setting("textcat.threshold", (0.0, 0.5, 1.0), ("half", [], None), (-1, 2, True)),
-    # There are no settings of these names.
+    # Settings that do not exist.
     *(Setting(path, (), ("all", None, 1)) for path in UNKNOWN),
 )
 Chosen = dict[Setting, Any]
@@ -178,8 +179,10 @@ HEADS = {
 
 
 def choose(number: int, chance: random.Random) -> Chosen:
-    """The settings of a case: first each value alone; then by turns two settings with any values, and every one with
-    values that are good."""
+    """The settings of a case.
+
+    First each value alone; then, in turn, two settings with any values, and all settings with good values.
+    """
     if number < len(ALONE):
         setting, value = ALONE[number]
         return {setting: value}
@@ -194,7 +197,7 @@ def config_of(chosen: Chosen, base: Path) -> dict[str, dict[str, Any]]:
     """The configs of the components."""
     model = {"@architectures": "spacy-lsbillm.BiLLMModel.v1", "name": str(base)}
     config = {"transformer": {"model": model}, **json.loads(json.dumps(HEADS))}
-    # Those of a block last.
+    # Blocks before the settings inside them.
     for setting, value in sorted(chosen.items(), key=lambda item: item[0].path.count(".")):
         block = config
         *parts, name = setting.path.split(".")
@@ -208,11 +211,11 @@ def config_of(chosen: Chosen, base: Path) -> dict[str, dict[str, Any]]:
 
 @contextlib.contextmanager
 def open_settings(work: Path) -> Iterator[Check]:
-    """See `Part`."""
+    """Prepare the cases, see `Part.open`."""
     torch.set_num_threads(1)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     base = make_base(fresh(work) / "base")
-    # With a start token, so that it can be asked for.
+    # The base has a start token, so that `add_bos_token` can be tried.
     nlp = spacy.blank("en")
     with contextlib.chdir(work), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -223,7 +226,7 @@ def _check(work: Path, nlp: Language, base: Path, number: int, chance: random.Ra
     chosen = choose(number, chance)
     config = config_of(chosen, base)
     bad = [setting for setting, value in chosen.items() if any(_same(value, one) for one in setting.bad)]
-    # A setting inside of another takes the place of what that one has.
+    # A setting inside a block replaces the value chosen for the block.
     bad = [one for one in bad if not any(other.path.startswith(f"{one.path}.") for other in chosen)]
     try:
         _use(work, nlp, config, saved=chance.random() < 0.3 or number < len(ALONE))
@@ -240,11 +243,11 @@ def _check(work: Path, nlp: Language, base: Path, number: int, chance: random.Ra
         for name in nlp.pipe_names:
             nlp.remove_pipe(name)
     if bad:
-        raise Broken(f"{_words(chosen)} works, though {', '.join(one.path for one in bad)} cannot be meant")
+        raise Broken(f"{_words(chosen)} works, although {', '.join(one.path for one in bad)} must be refused")
 
 
 def _use(work: Path, nlp: Language, config: dict[str, Any], saved: bool) -> None:
-    """Build, initialise, train a step, predict, save and load."""
+    """Build, initialise, train for a step, predict, save and load."""
     nlp.add_pipe("billm_transformer", name="transformer", config=config["transformer"])
     for head in HEADS:
         nlp.add_pipe(head, config=config[head])
@@ -262,7 +265,7 @@ def _use(work: Path, nlp: Language, config: dict[str, Any], saved: bool) -> None
     loaded = spacy.load(place)
     after = _predicted(loaded)
     rounded = config["transformer"]["model"]
-    # Half precision, and the sums of 4-bit and 8-bit weights.
+    # Half precision and quantised weights round.
     exact = rounded.get("dtype", "float32") == "float32" and rounded.get("quantization") is None
     exact = exact and rounded.get("store_adapter", "float32") == "float32"
     for one, other in zip(before, after, strict=True):
@@ -290,11 +293,11 @@ def _predicted(nlp: Language) -> list[np.ndarray]:
 
 
 def _unexplained(error: Exception, chosen: Chosen) -> str | None:
-    """What an error fails to say; None where it says all."""
+    """What an error message lacks; None if nothing."""
     if isinstance(error, Broken) or not isinstance(error, ValueError):
-        return "it is no message"
+        return "it is not one of our messages"
     text = str(error)
-    # What may be refused comes in the way of what has to be.
+    # The message may name any chosen setting, because one that may be refused can hide one that must be.
     named = [setting for setting in chosen if setting.is_named(text) or _names_function(text, chosen[setting])]
     if not named:
         return "it does not name the setting"
@@ -306,7 +309,7 @@ def _unexplained(error: Exception, chosen: Chosen) -> str | None:
 
 
 def _names_function(text: str, value: Any) -> bool:
-    """Of a function that is not registered spaCy says the name and those that are."""
+    """Whether a message names a function that is not registered: spaCy names it and the registered ones."""
     return isinstance(value, dict) and any(key.startswith("@") and str(name) in text for key, name in value.items())
 
 
@@ -333,7 +336,7 @@ def _words(chosen: Chosen) -> str:
 PART = Part(
     name="settings",
     cases=2000,
-    what="every setting at its edges, of wrong types, unknown names: alone, all pairs of settings, and many at once",
-    holds="it works, saved and loaded again too, or a message names the setting, the value and what is allowed",
+    what="every setting at its limits, with wrong types, with unknown names: alone, in all pairs, and many at once",
+    holds="it works, also after saving and loading, or a message names the setting, the value and what is allowed",
     open=open_settings,
 )

@@ -1,5 +1,4 @@
-"""A base of a few thousand parameters with random weights, and pipelines over it: a case must take a fraction of a
-second."""
+"""A base of a few thousand parameters with random weights, and pipelines over it, so that cases are fast."""
 
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from spacy.training import Example
 
 from ..record import ROOT
 
-# The same small model that the tests have.
+# The same small model as in the tests.
 if str(ROOT / "tests" / "helpers") not in sys.path:
     sys.path.append(str(ROOT / "tests" / "helpers"))
 from tiny import LAYERS, SHAPE, TEXTS, make_model, make_tokenizer
@@ -24,8 +23,10 @@ POSITIONS = SHAPE["max_position_embeddings"]
 
 
 def make_base(folder: Path, seed: int = 0) -> Path:
-    """Write a LLaMA of four layers with random weights, and a byte-level tokenizer that names a start token but does
-    not put it before texts."""
+    """Write a LLaMA of four layers with random weights.
+
+    Its byte-level tokenizer names a start token but does not put it before texts.
+    """
     tokenizer = make_tokenizer(start=False)
     make_model("llama", seed, len(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -36,7 +37,7 @@ def make_pipeline(base: Path, heads: tuple[str, ...] = ("sequence_labeler", "tex
     """A pipeline that is not initialised.
 
     heads (tuple): `sequence_labeler` and `textcat`, or one of them.
-    model: Settings of the transformer's model.
+    model (Any): Settings of the transformer's model.
     """
     nlp = spacy.blank("en")
     settings = {"@architectures": "spacy-lsbillm.BiLLMModel.v1", "name": str(base), **model}
@@ -64,8 +65,8 @@ def examples(nlp: Language) -> list[Example]:
     ]
 
 
-def trained(base: Path, steps: int = 3, **model: Any) -> Language:
-    """A pipeline after a few steps."""
+def train_pipeline(base: Path, steps: int = 3, **model: Any) -> Language:
+    """A pipeline after a few training steps."""
     nlp = make_pipeline(base, **model)
     data = examples(nlp)
     optimizer = nlp.initialize(lambda: data)

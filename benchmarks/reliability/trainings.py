@@ -31,9 +31,9 @@ SPACY_NER = {
 
 
 class ResumedTraining(Job):
-    """`lsbillm train` with checkpoints; it is started with `--resume` where there is one.
+    """`lsbillm train` with checkpoints; it is started with `--resume` if there is one.
 
-    heads (tuple): Those of `make_pipeline`, or ("ner", "textcat") for spaCy's.
+    heads (tuple): Heads of `make_pipeline`, or ("ner", "textcat") for spaCy's.
     """
 
     def __init__(self, base: Path, work: Path, heads: tuple[str, ...]) -> None:
@@ -62,7 +62,7 @@ class ResumedTraining(Job):
         return {name: content(place / "run" / name) for name in RESULTS}
 
     def begin(self, place: Path) -> None:
-        """There is nothing before."""
+        """Nothing exists before."""
 
     def work(self, place: Path) -> None:
         output = place / "run"
@@ -74,7 +74,7 @@ class ResumedTraining(Job):
             train(TrainSettings(self._config, output, **settings))
 
     def look(self, place: Path) -> None:
-        """Until the next start anything may be there."""
+        """Check nothing: until the next start, any state is allowed."""
 
     def done(self, place: Path) -> None:
         found = self._results(place)
@@ -89,7 +89,7 @@ class ResumedTraining(Job):
 
 @contextlib.contextmanager
 def open_trainings(work: Path) -> Iterator[Check]:
-    """See `Part`."""
+    """Prepare the cases, see `Part.open`."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(1)
     with contextlib.chdir(fresh(work)):
@@ -107,9 +107,9 @@ PART = Part(
     name="trainings",
     cases=100,
     what=(
-        "SIGKILL at a random moment, or before a random one of the accesses to files, while `lsbillm train` with "
+        "SIGKILL at a random moment, or before a random access to files, while `lsbillm train` with "
         "checkpoints trains our heads or spaCy's; a full disk and a read-only one"
     ),
-    holds="the next start with --resume ends with the files of the training that nobody stopped, byte for byte",
+    holds="the next start with --resume ends with the files of an undisturbed training, byte for byte",
     open=open_trainings,
 )

@@ -1,5 +1,7 @@
-"""Processes that run cases. A case that hangs, or takes its process with it, breaks alone: the next one gets a new
-process."""
+"""Processes that run cases.
+
+If a case hangs or kills its process, only that case counts as broken: the next one gets a new process.
+"""
 
 import multiprocessing
 import os
@@ -16,30 +18,30 @@ from typing import Any
 from .part import Check, Part
 from .results import Failure
 
-# Lines of a traceback that are kept: the first ones, as the message stands beside them.
+# The number of lines of a traceback that are kept: the first ones, as the message is recorded separately.
 TRACE_LINES = 24
-# Characters of a message.
+# The maximum number of characters in a message.
 MESSAGE_LENGTH = 2000
-# Seconds beyond the time limit after which a process that did not heed it is killed.
+# Seconds after the time limit at which a process that has not stopped is killed.
 GRACE = 10.0
-# Seconds for what a part prepares once in a process, beside the limit of its first case.
+# Seconds for the preparation of a part in a process, in addition to the limit of its first case.
 PREPARATION = 300.0
 
 
 class TooLong(Exception):
-    """A case took more than its time."""
+    """A case exceeded its time limit."""
 
 
 def generator(seed: int, part: str, number: int) -> random.Random:
-    """What a case draws from: the same whenever and wherever it is run."""
+    """The random generator of a case: the same whenever and wherever it is run."""
     return random.Random(f"{seed}-{part}-{number}")
 
 
 def run_case(check: Check, part: str, number: int, seed: int, limit: float) -> tuple[float, Failure | None]:
     """Run one case in this process.
 
-    limit (float): Seconds; 0 for none.
-    RETURNS (tuple): Seconds, and what broke.
+    limit (float): The time limit in seconds; 0 for none.
+    RETURNS (tuple): The seconds it took, and what broke.
     """
 
     def too_long(*_: Any) -> None:
@@ -52,22 +54,22 @@ def run_case(check: Check, part: str, number: int, seed: int, limit: float) -> t
         signal.setitimer(signal.ITIMER_REAL, limit)
         check(number, generator(seed, part, number))
     except Exception as error:
-        failure = _told(error, part, number, begun)
+        failure = _failure_of(error, part, number, begun)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     return time.monotonic() - begun, failure
 
 
-def _told(error: Exception, part: str, number: int, begun: float) -> Failure:
+def _failure_of(error: Exception, part: str, number: int, begun: float) -> Failure:
     lines = "".join(traceback.format_exception(error)).splitlines()
-    told = f"{type(error).__name__}: {error}"[:MESSAGE_LENGTH]
-    return Failure(part, number, told, lines[:TRACE_LINES], round(time.monotonic() - begun, 2))
+    message = f"{type(error).__name__}: {error}"[:MESSAGE_LENGTH]
+    return Failure(part, number, message, lines[:TRACE_LINES], round(time.monotonic() - begun, 2))
 
 
 def _serve(connection: Connection, parts: dict[str, Part], work: Path, seed: int, limit: float) -> None:
-    """Run the cases that the other end names, until it hangs up."""
-    # A group of its own, so that what a case has left running goes with it.
+    """Run the cases that the other end of the connection names, until it closes."""
+    # A process group of its own, so that processes that a case has left running are killed with it.
     os.setsid()
     opened: ExitStack | None = None
     name, check = "", None
@@ -85,7 +87,7 @@ def _serve(connection: Connection, parts: dict[str, Part], work: Path, seed: int
                     try:
                         check = opened.enter_context(parts[part].open(folder))
                     except Exception as error:
-                        connection.send((time.monotonic() - begun, _told(error, part, number, begun)))
+                        connection.send((time.monotonic() - begun, _failure_of(error, part, number, begun)))
                         continue
                 connection.send(run_case(check, part, number, seed, limit))
     finally:
@@ -94,11 +96,11 @@ def _serve(connection: Connection, parts: dict[str, Part], work: Path, seed: int
 
 
 class _Worker:
-    """One process, and what it is at."""
+    """One process, and the case it is running."""
 
     def __init__(self, parts: dict[str, Part], work: Path, seed: int, limit: float) -> None:
-        # Not forked from this process: its threads do not come along, and a fork would hang on what they hold. The
-        # server has none, and has imported what takes long.
+        # Not forked from this process: a fork has none of its threads, and would hang on locks that they hold. The fork
+        # server has no threads, and has already imported what takes long.
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__, *sorted({part.open.__module__ for part in parts.values()})])
         self.connection, other = context.Pipe()
@@ -115,11 +117,17 @@ class _Worker:
         self.connection.send((part, number))
 
     def end(self) -> tuple[float, Failure | None]:
-        """RAISES (EOFError): The process is gone."""
+        """The result of the case.
+
+        RAISES (EOFError): The process has died.
+        """
         return self.connection.recv()
 
     def kill(self) -> int | None:
-        """End it with all that it has started. RETURNS (int | None): Its exit status."""
+        """Kill the process and everything that it has started.
+
+        RETURNS (int | None): Its exit status.
+        """
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid or 0, signal.SIGKILL)
         self.process.kill()
@@ -128,7 +136,7 @@ class _Worker:
         return self.process.exitcode
 
     def stop(self) -> None:
-        """Let it put its things away."""
+        """Let the process clean up and end."""
         self.connection.close()
         self.process.join(GRACE)
         if self.process.is_alive():
@@ -140,11 +148,11 @@ def run_all(
 ) -> Iterator[tuple[str, int, float, Failure | None]]:
     """Run cases in processes of their own.
 
-    parts (dict): By name.
-    todo (Sequence): Part, place and number of each case; those of a part stand together.
-    work (Path): For the files of the parts.
-    limit (float): Seconds a case may take.
-    YIELDS (tuple): Part, place, seconds, and what broke; in the order in which they end.
+    parts (dict): The parts by name.
+    todo (Sequence): Part, place and number of each case; those of a part are consecutive.
+    work (Path): A folder for the files of the parts.
+    limit (float): The time limit per case in seconds.
+    YIELDS (tuple): Part, place, seconds, and what broke, in the order in which cases end.
     """
     waiting = iter(todo)
     idle: list[_Worker] = []
@@ -176,8 +184,8 @@ def run_all(
                     idle.append(worker)
                 except (EOFError, ConnectionError, TooLong) as error:
                     status = worker.kill()
-                    told = str(error) if isinstance(error, TooLong) else f"the process ended with status {status}"
-                    failure = Failure(part, number, told, [], round(seconds, 2))
+                    message = str(error) if isinstance(error, TooLong) else f"the process ended with status {status}"
+                    failure = Failure(part, number, message, [], round(seconds, 2))
                 yield part, place, seconds, failure
     except BaseException:
         for worker in [*busy, *idle]:

@@ -1,7 +1,7 @@
-"""How fast this project is, beside what users would run instead and beside the limit that the model's own arithmetic
-sets. Everything is measured by turns in one run, on the same machine, weights and texts; figures are ratios.
+"""How fast this project is, compared with alternatives and with the limit that the model's arithmetic sets.
 
     python -m benchmarks.speed
 
-See docs/speed.md.
+Everything is measured in turn in one run, on the same machine, weights and texts; the figures are ratios. See
+docs/speed.md.
 """

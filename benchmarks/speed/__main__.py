@@ -1,4 +1,4 @@
-"""The command, see `benchmarks.speed`."""
+"""The command that measures speed, see `benchmarks.speed`."""
 
 import argparse
 import gc
@@ -51,18 +51,18 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options."""
+    """The parser of the command's options."""
     made = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
     made.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=", ".join(PARTS))
     made.add_argument("--corpora", nargs="+", choices=CORPORA, default=list(CORPORA), metavar="CORPUS")
-    made.add_argument("--words", type=int, default=20_000, help="of each corpus, at most for snips (%(default)s)")
-    made.add_argument("--document-words", type=int, default=1_000_000, help="of the long document (%(default)s)")
+    made.add_argument("--words", type=int, default=20_000, help="per corpus; snips may have fewer (%(default)s)")
+    made.add_argument("--document-words", type=int, default=1_000_000, help="in the long document (%(default)s)")
     made.add_argument("--rounds", type=int, default=5)
-    made.add_argument("--batches", nargs="+", type=int, default=[8, 16], help="texts a step of the Trainer")
+    made.add_argument("--batches", nargs="+", type=int, default=[8, 16], help="texts per step of the Trainer")
     made.add_argument("--base", type=Path, default=EMBEDDED, help="a folder in Hugging Face format")
-    made.add_argument("--shape", choices=SHAPES, help="in place of a base: random weights of that shape")
+    made.add_argument("--shape", choices=SHAPES, help="random weights of this shape, instead of a base")
     made.add_argument("--dtype", choices=DTYPES, default="float32")
-    made.add_argument("--quantization", choices=["nf4"], help="of the base; the limit is quantised, too")
+    made.add_argument("--quantization", choices=["nf4"], help="of the base, and of the model that sets the limit")
     made.add_argument(
         "--beside",
         nargs="*",
@@ -70,18 +70,21 @@ def parser() -> argparse.ArgumentParser:
         default=list(BESIDE),
         metavar="WHAT",
         help="what else is measured, each with its own weights: spacy-transformers (stock), a padded loop (loop), "
-        "transformers' Trainer (trainer). Of a large base perhaps none has room",
+        "transformers' Trainer (trainer). With a large base there may be no memory for any of them",
     )
-    made.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: for one thread on a busy machine")
-    made.add_argument("--threads", type=int, default=0, help="of PyTorch (0: as many as it takes)")
+    made.add_argument("--clock", choices=CLOCKS, default="wall", help="use cpu for one thread on a busy machine")
+    made.add_argument("--threads", type=int, default=0, help="threads of PyTorch (0: its default)")
     made.add_argument("--gpu-id", type=int, default=-1)
-    made.add_argument("--data", type=Path, help="the folder of data sets, for long texts (default: SNIPS joined)")
-    made.add_argument("--result", type=Path, help="a file for the result")
+    made.add_argument("--data", type=Path, help="the folder of data sets, for long texts (default: joined SNIPS)")
+    made.add_argument("--result", type=Path, help="file for the result")
     return made
 
 
 def check(args: argparse.Namespace) -> None:
-    """RAISES (SystemExit): A setting is not allowed, or something is missing; before anything is loaded."""
+    """Check the arguments before anything is loaded.
+
+    RAISES (SystemExit): A value is not allowed, or something is missing.
+    """
     for name in ("words", "document_words", "rounds"):
         if getattr(args, name) < 1:
             raise SystemExit(f"--{name.replace('_', '-')} {getattr(args, name)} is not allowed: it must be at least 1.")
@@ -92,13 +95,13 @@ def check(args: argparse.Namespace) -> None:
     if args.clock == "cpu" and args.gpu_id >= 0:
         raise SystemExit("--clock cpu does not see the time of a GPU. Use --clock wall.")
     if args.quantization and "stock" in args.beside:
-        raise SystemExit("--quantization: spacy-transformers has none. Leave it out: --beside loop trainer.")
+        raise SystemExit("--quantization: spacy-transformers does not support it. Use --beside loop trainer.")
     if args.data:
         corpora.running_text(args.data)
 
 
 def measure(args: argparse.Namespace, base: Path, work: Path) -> dict[str, Any]:
-    """Run the parts and print their tables."""
+    """Measure the parts and print their tables."""
     precision = Precision(args.dtype, args.quantization)
     # Quantised weights cannot be merged.
     plain = ours(base, [], Precision(args.dtype))
@@ -127,18 +130,18 @@ def measure(args: argparse.Namespace, base: Path, work: Path) -> dict[str, Any]:
             seconds = by_turns(contestants, args.rounds, args.clock, working)
             rows = {
                 one: {
-                    "words_a_second": corpus.words / statistics.median(taken),
+                    "words_per_second": corpus.words / statistics.median(taken),
                     "of_limit": ratios(taken, seconds[LIMIT]),
                     "seconds": taken,
                     **({"working_bytes": working[one]} if working else {}),
                 }
                 for one, taken in seconds.items()
             }
-            told = {"title": f"{part}, {corpus.source}", "words": corpus.words, "documents": len(corpus.texts)}
-            result["measured"][f"{part} {name}"] = {"corpus": told, "rows": rows}
-            print(table(told, rows), flush=True)
+            about = {"title": f"{part}, {corpus.source}", "words": corpus.words, "documents": len(corpus.texts)}
+            result["measured"][f"{part} {name}"] = {"corpus": about, "rows": rows}
+            print(table(about, rows), flush=True)
             if args.result:
-                # What was measured is kept, whatever becomes of the next part.
+                # Keep this result even if the next part fails.
                 write_result(args.result, result)
         if "stages" in args.parts:
             whole = ours(base, ["sequence_labeler", "textcat"], precision, pooling="mean")
@@ -161,7 +164,7 @@ def measure(args: argparse.Namespace, base: Path, work: Path) -> dict[str, Any]:
 def _contests(
     args: argparse.Namespace, nlp: Any, base: Path, merged: Merged, corpus: corpora.Corpus, precision: Precision
 ) -> Any:
-    """The parts that are measured by turns, one after the other, as each holds several models."""
+    """The comparisons that are measured in turn, one at a time because each holds several models in memory."""
     if "prediction" in args.parts:
         yield "the transformer alone", transformer_alone(nlp, merged, corpus, precision, args.beside)
     if "pipelines" in args.parts:
@@ -169,11 +172,11 @@ def _contests(
     if "training" in args.parts:
         for batch in args.batches:
             contestants: dict[str, Contestant] = training(base, merged, corpus, precision, batch, args.beside)
-            yield f"training, {batch} texts a step", contestants
+            yield f"training, {batch} texts per step", contestants
 
 
 def cpu_name() -> str | None:
-    """As Linux has it."""
+    """The name of the processor according to Linux; None elsewhere."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text(encoding="utf8").splitlines() if path.exists() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)

@@ -1,4 +1,4 @@
-"""The weights that are compared: a base with an adapter, and the same folded into one plain model for the others."""
+"""The weights that are compared: a base with an adapter, and for the others the same merged into one plain model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from spacy_lsbillm.backbone import Backbone, read_record, save_backbone
 from ..record import ROOT
 
 EMBEDDED = ROOT / "assets" / "base"
-# Of models whose weights are random: the shapes of Qwen2.5-0.5B and of Llama 3 8B, without their vocabularies.
+# Shapes of models with random weights: Qwen2.5-0.5B and Llama 3 8B, without their vocabularies.
 SHAPES: dict[str, dict[str, Any]] = {
     "0.5b": {
         "model_type": "qwen2",
@@ -38,10 +38,10 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Merged:
-    """A plain model for whoever knows no adapters.
+    """A plain model for programs that do not support adapters.
 
-    folder (Path): A Hugging Face folder, whose tokenizer has a padding token.
-    fingerprint (str): Of the base that it was made of.
+    folder (Path): A Hugging Face folder. Its tokenizer has a padding token.
+    fingerprint (str): The fingerprint of the base that it was made of.
     """
 
     folder: Path
@@ -49,7 +49,7 @@ class Merged:
 
 
 def make_random(shape: str, folder: Path, device: torch.device) -> Path:
-    """A base of a known shape with random weights in bfloat16 and the embedded base's tokenizer."""
+    """Write a base of a known shape with random weights in bfloat16 and the embedded base's tokenizer."""
     settings = dict(SHAPES[shape])
     tokenizer = AutoTokenizer.from_pretrained(EMBEDDED)
     config = AutoConfig.for_model(settings.pop("model_type"), **settings, vocab_size=len(tokenizer))
@@ -63,9 +63,9 @@ def make_random(shape: str, folder: Path, device: torch.device) -> Path:
 
 @dataclass(frozen=True)
 class Precision:
-    """What a base's numbers are held in.
+    """The precision of a base's weights.
 
-    dtype (str): "float32", "bfloat16" or "float16"; of a quantised base, that of the arithmetic.
+    dtype (str): "float32", "bfloat16" or "float16"; for a quantised base, the dtype of its arithmetic.
     quantization (str | None): "nf4", or None.
     """
 
@@ -73,9 +73,10 @@ class Precision:
     quantization: str | None = None
 
     def options(self, device: torch.device, plain: Sequence[str] | None = None) -> dict[str, Any]:
-        """What `from_pretrained` takes, for the same with transformers alone.
+        """The arguments of `from_pretrained` for the same precision with transformers alone.
 
-        plain (Sequence[str] | None): Modules that are not quantised, such as a head; None: as transformers chooses.
+        plain (Sequence[str] | None): Modules that are not quantised, such as a head; None for the default of
+            transformers.
         """
         number_type = getattr(torch, self.dtype)
         options: dict[str, Any] = {"torch_dtype": number_type, "device_map": {"": device}}
@@ -90,7 +91,7 @@ class Precision:
 
 
 def wake(backbone: Backbone) -> None:
-    """Give the adapter, which starts as zero, an update that no one can leave out."""
+    """Give the adapter, which starts as zero, random values, so that it cannot be left out."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, value in backbone.adapter_parameters().items():
@@ -103,7 +104,7 @@ def merge(backbone: Backbone, folder: Path) -> Merged:
     folder.mkdir(parents=True)
     save_backbone(backbone, folder, "merged")
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
-    # Neither spacy-transformers nor a padded loop does without.
+    # Both spacy-transformers and a padded loop need it.
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.save_pretrained(folder / "merged")

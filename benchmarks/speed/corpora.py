@@ -1,4 +1,4 @@
-"""The texts: short requests, and documents of very different lengths made of them and of longer texts."""
+"""The texts: short requests, and documents of very different lengths made from them and from longer texts."""
 
 import json
 import math
@@ -20,11 +20,11 @@ SHORTEST, LONGEST = 5, 1500
 
 @dataclass(frozen=True)
 class Corpus:
-    """Texts and where they are from.
+    """Texts and their source.
 
-    texts (list[str]): One a document.
-    words (int): In all of them, counted at spaces.
-    source (str): In words.
+    texts (list[str]): One text per document.
+    words (int): The number of words in all of them, counted at spaces.
+    source (str): A description of the source.
     """
 
     texts: list[str]
@@ -33,15 +33,19 @@ class Corpus:
 
 
 def snips(limit: int) -> Corpus:
-    """Requests to a voice assistant, the test set, about nine words each, up to so many words."""
+    """Requests to a voice assistant from the test set, about nine words each.
+
+    limit (int): Requests are added until they have at least this many words.
+    """
     return _corpus(_up_to(_requests("test"), limit), "SNIPS, test set")
 
 
 def mixed(limit: int, data: Path | None) -> Corpus:
-    """Documents of 5 to 1,500 words, their lengths drawn evenly on a logarithmic scale. Those below 30 words are made
-    of requests, the others are cut from running text.
+    """Documents of 5 to 1,500 words, with lengths drawn uniformly on a logarithmic scale.
 
-    data (Path | None): The folder of data sets, for the text; None: requests in place of that, too.
+    Documents with fewer than 30 words are made of requests, the others are cut from running text.
+
+    data (Path | None): The folder of data sets, for the running text; None to use requests for it as well.
     """
     rng = np.random.default_rng(0)
     requests = cycle(" ".join(_requests("train")).split())
@@ -55,14 +59,17 @@ def mixed(limit: int, data: Path | None) -> Corpus:
 
 
 def long(words: int, size: int, data: Path | None) -> Corpus:
-    """Documents of `size` words each, so many words in all."""
+    """Documents of `size` words each, `words` words in total."""
     text = cycle(running_text(data))
     texts = [" ".join(islice(text, size)) for _ in range(max(1, words // size))]
     return _corpus(texts, f"{_name(data)}, documents of {size:,} words")
 
 
 def running_text(data: Path | None) -> list[str]:
-    """Words of novels, or of requests where there is no folder of data sets."""
+    """The words of novels, or of requests without a folder of data sets.
+
+    RAISES (SystemExit): The folder does not contain the novels.
+    """
     if data is None:
         return " ".join(_requests("train")).split()
     path = data / LONG

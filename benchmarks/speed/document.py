@@ -1,4 +1,4 @@
-"""One document of a million words: how fast, and how much memory beyond the document and its vectors."""
+"""One document of a million words: its speed, and the memory it needs beyond the document and its vectors."""
 
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def one_long_document(nlp: Language, words: int, data: Path | None, clock: str) -> dict[str, Any]:
-    """Documents of a thousand words, then one of `words`.
+    """Measure documents of a thousand words, then one of `words` words.
 
-    nlp (Language): With the transformer alone.
-    RETURNS (dict): Tokens a second of both, their ratio, and bytes at the peak beyond the document and its float32
-        token vectors (None where the system does not tell).
+    nlp (Language): A pipeline with only the transformer.
+    RETURNS (dict): Tokens per second of both, their ratio, and the peak of memory in bytes beyond the document and its
+        float32 token vectors (None where the system does not report it).
     """
     short = corpora.long(min(words, 20_000), 1000, data)
     list(nlp.pipe(short.texts[:2]))
@@ -27,15 +27,15 @@ def one_long_document(nlp: Language, words: int, data: Path | None, clock: str) 
     doc = nlp.make_doc(text)
     before = _memory("VmRSS")
     if before is not None:
-        # The peak counts from here.
+        # Reset the peak.
         RESET.write_text("5")
     long_rate = _rate(nlp, [doc], clock)
     peak = _memory("VmHWM")
     vectors = doc._.trf_data.model_output.last_hidden_state.nbytes
     return {
         "tokens": len(doc),
-        "tokens_a_second": long_rate,
-        "tokens_a_second_of_short": short_rate,
+        "tokens_per_second": long_rate,
+        "tokens_per_second_of_short": short_rate,
         "ratio": long_rate / short_rate,
         "vectors_bytes": vectors,
         "extra_bytes": None if before is None or peak is None else peak - before - vectors,
@@ -43,7 +43,7 @@ def one_long_document(nlp: Language, words: int, data: Path | None, clock: str) 
 
 
 def _rate(nlp: Language, docs: list[Doc], clock: str) -> float:
-    """Tokens a second."""
+    """Tokens per second."""
     begun = CLOCKS[clock]()
     for doc in nlp.pipe(docs):
         del doc
@@ -51,7 +51,7 @@ def _rate(nlp: Language, docs: list[Doc], clock: str) -> float:
 
 
 def _memory(name: str) -> int | None:
-    """A figure of this process in bytes; Linux alone tells it."""
+    """A memory figure of this process in bytes; None except on Linux."""
     if not STATUS.exists():
         return None
     lines = STATUS.read_text(encoding="utf8").splitlines()

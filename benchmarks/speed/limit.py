@@ -1,4 +1,4 @@
-"""The limit: the model's own arithmetic, over pieces that are there already, packed into blocks without padding."""
+"""The limit: the model's own arithmetic on pieces that already exist, packed into blocks without padding."""
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import product
@@ -14,9 +14,9 @@ TRIED, TIMES = 4096, 3
 
 
 def blocks(pieces: Tensor, length: int, items: int) -> list[Tensor]:
-    """All pieces in blocks of a length, several blocks at once; what is left over is a block of its own.
+    """All pieces in blocks of one length, several blocks at once; the remaining pieces are a block of their own.
 
-    pieces (Tensor): Shape (pieces,).
+    pieces (Tensor): The piece ids, shape (pieces,).
     """
     whole = len(pieces) // length * length
     parts = list(pieces[:whole].view(-1, length).split(max(1, items // length))) if whole else []
@@ -24,22 +24,22 @@ def blocks(pieces: Tensor, length: int, items: int) -> list[Tensor]:
 
 
 def run_forward(decoder: Any, parts: Iterable[Tensor]) -> None:
-    """The decoder alone, as transformers runs it."""
+    """Run only the decoder, as transformers does."""
     with torch.inference_mode():
         for part in parts:
             decoder(input_ids=part, use_cache=False)
 
 
 def run_training(decoder: Any, parts: Iterable[Tensor]) -> None:
-    """Forward and backward."""
+    """Run a forward and a backward pass."""
     for part in parts:
         decoder(input_ids=part, use_cache=False).last_hidden_state.sum().backward()
 
 
 def best_blocks(decoder: Any, pieces: Tensor, longest: int, run: Any) -> tuple[int, int]:
-    """The length of blocks, and the pieces at once, with which `run` is fastest on a part of the pieces.
+    """The length of blocks and the number of pieces at once with which `run` is fastest, tried on some of the pieces.
 
-    longest (int): Positions that the model was made for.
+    longest (int): The number of positions that the model was made for.
     """
     sample = pieces[:TRIED]
     device = pieces.device.type
@@ -48,7 +48,7 @@ def best_blocks(decoder: Any, pieces: Tensor, longest: int, run: Any) -> tuple[i
     for length, items in product(lengths, ITEMS.get(device, ITEMS["cuda"])):
         parts = blocks(sample, length, items)
         run(decoder, parts[:1])
-        # The best of several times: what the machine does beside this only ever adds to it.
+        # The best of several times, because other load on the machine can only add to it.
         found[length, items] = min(_seconds(lambda parts=parts: run(decoder, parts), device) for _ in range(TIMES))
     return min(found, key=lambda key: found[key])
 

@@ -1,4 +1,4 @@
-"""Which operations the time of training goes to, as torch's profiler sees them."""
+"""The operations that training time is spent on, according to torch's profiler."""
 
 from collections import Counter
 
@@ -29,9 +29,9 @@ REST = "the rest"
 
 
 def operations(contestant: Contestant, rank: int) -> dict[str, float]:
-    """Seconds of processor time by kind of operation, of one round after one that does not count.
+    """Seconds of processor time by kind of operation, in one round after a first one that does not count.
 
-    rank (int): Of the adapter: a matrix product with that many rows or columns is the adapter's.
+    rank (int): The adapter's rank: a matrix product with that many rows or columns belongs to the adapter.
     """
     contestant.run(contestant.prepare())
     prepared = contestant.prepare()

@@ -20,19 +20,19 @@ from .bases import Precision, wake
 from .corpora import SNIPS
 
 EXAMPLES = 64
-# Of heads, over the examples: then they find about as many spans in other requests as there are.
+# Updates of the heads on the examples; they then find about as many spans in other requests as there are.
 UPDATES, LEARN_RATE = 15, 0.005
 
 
 def ours(
     base: Path, components: Sequence[str], precision: Precision, pooling: str | None = None, dropout: float = 0.0
 ) -> Language:
-    """A pipeline over a base with an adapter that does something.
+    """A pipeline over a base with an adapter that has an effect.
 
-    components (Sequence[str]): They listen; none: the transformer alone.
+    components (Sequence[str]): The listening components; none for the transformer alone.
     """
     lora = {"r": 16, "alpha": 32, "dropout": dropout, "target_modules": "all-linear"}
-    # Each is alone in its process with its users, and its adapter folded. Here several share a base.
+    # For users, each pipeline is alone in its process, and its adapter is folded. Here several share a base.
     fold = "auto" if precision.quantization else "always"
     settings = {"lora": lora, "fold_adapter": fold, **asdict(precision)}
     if not components:
@@ -45,9 +45,9 @@ def ours(
 
 
 def spacy_transformers(folder: Path, components: Sequence[str]) -> Language:
-    """The same over a plain model, in spacy-transformers with the settings that it has.
+    """The same pipeline over a plain model in spacy-transformers, with its default settings.
 
-    folder (Path): From `bases.merge`.
+    folder (Path): A folder from `bases.merge`.
     """
     model = {"@architectures": "spacy-transformers.TransformerModel.v3", "name": str(folder)}
     if not components:
@@ -61,15 +61,15 @@ def spacy_transformers(folder: Path, components: Sequence[str]) -> Language:
 
 
 def requests() -> list[tuple[Record, Record]]:
-    """Slots and intent of the same requests."""
+    """Some requests with their slots and their intents."""
     slots, intents = read_iob(SNIPS / "dev.iob"), read_jsonl(SNIPS / "dev.jsonl")
     every = list(zip(slots, intents, strict=True))
-    # They are sorted by intent.
+    # The requests are sorted by intent.
     return every[:: len(every) // EXAMPLES]
 
 
 def examples(nlp: Language) -> list[Example]:
-    """Some requests with slots and intents, to give the heads their size."""
+    """Some requests with slots and intents as examples, to initialise the heads."""
     chosen = requests()
     labels = labels_of(intent for _, intent in chosen)
     found = []
@@ -91,7 +91,7 @@ def _ready(nlp: Language, ours: bool) -> Language:
     if ours:
         wake(backbone_shim(nlp.get_pipe("transformer").model).backbone)
     if len(nlp.pipe_names) > 1:
-        # Heads that have not learned find nothing, and are faster than others.
+        # Untrained heads find nothing, and are therefore faster than trained ones.
         optimizer: Any = nlp.resume_training()
         optimizer.learn_rate = LEARN_RATE
         for _ in range(UPDATES):

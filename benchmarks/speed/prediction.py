@@ -1,4 +1,4 @@
-"""Prediction: words a second of the transformer alone and of whole pipelines."""
+"""Prediction: words per second of the transformer alone and of whole pipelines."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,17 +28,17 @@ HEADS, SPACY_HEADS, STOCK_HEADS = (
 )
 LOOP_BATCH = 32
 LABELS = 40
-# Of token classification in transformers.
+# The name of the head of token classification in transformers.
 HEAD = "score"
 
 
 def transformer_alone(
     nlp: Language, merged: Merged, corpus: Corpus, precision: Precision, beside: Sequence[str]
 ) -> dict[str, Contestant]:
-    """The component over documents that are tokenised by spaCy already, and what there is beside it.
+    """The transformer over documents that spaCy has already tokenised, and its alternatives.
 
-    nlp (Language): Ours, with the transformer alone.
-    beside (Sequence[str]): "stock", "loop": what else is measured.
+    nlp (Language): Our pipeline with only the transformer.
+    beside (Sequence[str]): The alternatives to measure: "stock", "loop".
     """
     device = backbone_shim(nlp.get_pipe("transformer").model).backbone.device
     contestants = {LIMIT: limit(merged, corpus, precision, device), OURS: component(nlp, corpus)}
@@ -52,7 +52,7 @@ def transformer_alone(
 def whole_pipelines(
     base: Path, merged: Merged, corpus: Corpus, precision: Precision, beside: Sequence[str]
 ) -> dict[str, Contestant]:
-    """From texts to annotated documents."""
+    """Whole pipelines, from texts to annotated documents."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     contestants = {
         LIMIT: limit(merged, corpus, precision, device),
@@ -65,7 +65,7 @@ def whole_pipelines(
 
 
 def component(nlp: Language, corpus: Corpus) -> Contestant:
-    """A pipeline over `Doc`s."""
+    """A contestant that runs a pipeline over `Doc` objects."""
 
     def prepare() -> list[Doc]:
         return [nlp.make_doc(text) for text in corpus.texts]
@@ -74,13 +74,16 @@ def component(nlp: Language, corpus: Corpus) -> Contestant:
 
 
 def pipeline(nlp: Language, corpus: Corpus) -> Contestant:
-    """A pipeline over texts."""
+    """A contestant that runs a pipeline over texts."""
     return Contestant(lambda _: list(nlp.pipe(corpus.texts)))
 
 
 def padded_loop(merged: Merged, corpus: Corpus, precision: Precision, device: torch.device) -> Contestant:
-    """Token classification as it is usually written: batches of 32 in order, padded to the longest, long texts cut into
-    parts that the model can take, without overlap."""
+    """Token classification as it is usually written.
+
+    Batches of 32 in order are padded to the longest text, and long texts are cut into parts that the model can take,
+    without overlap.
+    """
     tokenizer = AutoTokenizer.from_pretrained(merged.folder)
     model: Any = AutoModelForTokenClassification.from_pretrained(
         merged.folder, num_labels=LABELS, **precision.options(device, [HEAD])
@@ -109,7 +112,7 @@ def padded_loop(merged: Merged, corpus: Corpus, precision: Precision, device: to
 
 
 def limit(merged: Merged, corpus: Corpus, precision: Precision, device: torch.device) -> Contestant:
-    """See `limit`."""
+    """The forward pass of the decoder alone, see `benchmarks.speed.limit`."""
     decoder, longest = plain_decoder(merged, precision, device)
     pieces = all_pieces(merged, corpus).to(device)
     length, items = best_blocks(decoder, pieces, longest, run_forward)
@@ -118,14 +121,14 @@ def limit(merged: Merged, corpus: Corpus, precision: Precision, device: torch.de
 
 
 def plain_decoder(merged: Merged, precision: Precision, device: torch.device) -> tuple[Any, int]:
-    """The decoder of the plain model, causal, and how many positions it was made for."""
+    """The decoder of the plain model, causal, and the number of positions it was made for."""
     model = AutoModelForCausalLM.from_pretrained(merged.folder, **precision.options(device)).eval()
     decoder = decoder_of(model, family_of(model.config, str(merged.folder)))
     return decoder, model.config.max_position_embeddings
 
 
 def all_pieces(merged: Merged, corpus: Corpus) -> torch.Tensor:
-    """The pieces of all texts in one row, without special ones."""
+    """The pieces of all texts in one row, without special pieces."""
     tokenizer = AutoTokenizer.from_pretrained(merged.folder)
     encoded = tokenizer(corpus.texts, add_special_tokens=False, verbose=False)["input_ids"]
     return torch.tensor([piece for ids in encoded for piece in ids])

@@ -1,4 +1,4 @@
-"""Where the time goes: a pipeline run once with a clock around each stage."""
+"""Where the time goes: one run of a pipeline, with a clock around each stage."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -28,7 +28,7 @@ REST = "spaCy and the rest"
 
 
 class Stages:
-    """Seconds by stage; of stages inside one another each counts its own."""
+    """Seconds by stage. The time of a nested stage counts only for itself."""
 
     def __init__(self, clock: str):
         self.seconds: dict[str, float] = {}
@@ -38,7 +38,7 @@ class Stages:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """What is done inside counts for `name`."""
+        """Count the time inside the block for `name`."""
         self._count()
         self._open.append(name)
         try:
@@ -48,7 +48,7 @@ class Stages:
             self._open.pop()
 
     def wrap(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
-        """The function, counted."""
+        """The function with its time counted for the stage `name`."""
 
         def counted(*args: Any, **kwargs: Any) -> Any:
             with self.stage(name):
@@ -64,7 +64,7 @@ class Stages:
 
 
 def profile(nlp: Language, corpus: Corpus, clock: str) -> dict[str, float]:
-    """Seconds by stage of one run over the texts, after one that does not count."""
+    """Seconds by stage in one run over the texts, after a first one that does not count."""
     list(nlp.pipe(corpus.texts[:32]))
     stages = Stages(clock)
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Training: words a second of optimizer steps, as `spacy train` and as transformers' `Trainer` do them."""
+"""Training: words per second of optimizer steps in `spacy train` and in transformers' `Trainer`."""
 
 import tempfile
 from collections.abc import Sequence
@@ -37,10 +37,10 @@ LORA = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-l
 def training(
     base: Path, merged: Merged, corpus: Corpus, precision: Precision, batch: int, beside: Sequence[str]
 ) -> dict[str, Contestant]:
-    """Steps over a corpus, a round of it each.
+    """Training steps over a corpus; a run is one epoch.
 
-    batch (int): Texts a step of the `Trainer`.
-    beside (Sequence[str]): "trainer": whether that is measured.
+    batch (int): The number of texts per step of the `Trainer`.
+    beside (Sequence[str]): Contains "trainer" if that is measured.
     """
     nlp = ours(base, ["sequence_labeler"], precision)
     device = backbone_shim(nlp.get_pipe("transformer").model).backbone.device
@@ -56,9 +56,9 @@ def training(
 
 
 def spacy_steps(nlp: Language, corpus: Corpus, words: float) -> Contestant:
-    """What `spacy train` does for each batch: `nlp.update` with the optimizer, and its schedules.
+    """The work of `spacy train` for each batch: `nlp.update` with the optimizer, and its schedules.
 
-    words (float): In a batch.
+    words (float): The number of words per batch.
     """
     optimizer: Any = nlp.resume_training(sgd=nlp.create_optimizer())
 
@@ -77,15 +77,17 @@ def spacy_steps(nlp: Language, corpus: Corpus, words: float) -> Contestant:
 
 
 def annotated(doc: Doc) -> Doc:
-    """A copy without entities, which is an annotation, too."""
+    """A copy without entities, which is also an annotation."""
     copied = Doc(doc.vocab, words=[token.text for token in doc], spaces=[bool(token.whitespace_) for token in doc])
     copied.set_ents([], default="outside")
     return copied
 
 
 def tokenised(merged: Merged, corpus: Corpus) -> list[dict[str, list[int]]]:
-    """Texts as a script for token classification has them: cut where they are too long for the model, with a label a
-    piece."""
+    """Texts as a token classification script prepares them.
+
+    They are cut if they are too long for the model, and have one label per piece.
+    """
     tokenizer = AutoTokenizer.from_pretrained(merged.folder)
     most = min(512, AutoConfig.from_pretrained(merged.folder).max_position_embeddings)
     encoded = tokenizer(
@@ -97,7 +99,7 @@ def tokenised(merged: Merged, corpus: Corpus) -> list[dict[str, list[int]]]:
 def trainer_steps(
     merged: Merged, rows: list[dict[str, list[int]]], precision: Precision, batch: int, device: torch.device
 ) -> Contestant:
-    """transformers' `Trainer` with peft, batches padded to the longest, one round over the rows."""
+    """An epoch of transformers' `Trainer` with peft over the rows, with batches padded to the longest row."""
     tokenizer = AutoTokenizer.from_pretrained(merged.folder)
     plain = AutoModelForTokenClassification.from_pretrained(
         merged.folder, num_labels=LABELS, **precision.options(device, [HEAD])
@@ -124,7 +126,7 @@ def trainer_steps(
 
 
 def limit(merged: Merged, corpus: Corpus, precision: Precision, device: torch.device) -> Contestant:
-    """Forward and backward alone, with the same adapter."""
+    """The forward and backward passes alone, with the same adapter."""
     decoder, longest = plain_decoder(merged, precision, device)
     decoder.requires_grad_(False)
     adapted: Any = get_peft_model(decoder, LoraConfig(**LORA)).base_model.model

@@ -1,4 +1,4 @@
-"""Measuring by turns: what disturbs the machine for a while disturbs all that are compared."""
+"""Measuring in turn, so that whatever disturbs the machine for a while disturbs all contestants."""
 
 import statistics
 import time
@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 
-# Processor time is the steadier one on a machine that others use, if everything runs in one thread.
+# On a shared machine processor time is more stable, provided that everything runs in one thread.
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """What is measured.
+    """A program whose time is measured.
 
-    run (Callable): Takes what `prepare` gave. Only this is timed.
+    run (Callable): Takes the result of `prepare`. Only this is timed.
     prepare (Callable): Called before each run.
     """
 
@@ -27,12 +27,12 @@ class Contestant:
 def by_turns(
     contestants: Mapping[str, Contestant], rounds: int, clock: str, working: dict[str, int] | None = None
 ) -> dict[str, list[float]]:
-    """Run all of them in each round, after a round that does not count.
+    """Run all contestants in each round, after a first round that does not count.
 
     clock (str): "wall" or "cpu".
-    working (dict | None): Filled with the bytes on the GPU that each needs at its peak beyond what is there already,
-        such as weights; nothing without a GPU.
-    RETURNS (dict): For each its seconds, one entry a round.
+    working (dict | None): Filled with the bytes on the GPU that each contestant needs at its peak beyond what is
+        already allocated, such as weights; nothing without a GPU.
+    RETURNS (dict): The seconds of each contestant, one entry per round.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     on_gpu = torch.cuda.is_available() and working is not None
@@ -60,6 +60,6 @@ def _now(clock: str) -> float:
 
 
 def ratios(one: list[float], other: list[float]) -> dict[str, float]:
-    """How many times as fast the one is as the other: the median over rounds, the lowest and the highest."""
+    """How many times as fast `one` is as `other`: the median over rounds, the lowest and the highest."""
     found = [b / a for a, b in zip(one, other, strict=True)]
     return {"median": statistics.median(found), "low": min(found), "high": max(found)}

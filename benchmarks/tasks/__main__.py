@@ -1,4 +1,4 @@
-"""The commands of the table, see `benchmarks.tasks`."""
+"""The commands of the table of tasks, see `benchmarks.tasks`."""
 
 import argparse
 import os
@@ -24,7 +24,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="train and score the cells that have no result yet", formatter_class=shown)
     add_run_arguments(run, list(SETS))
-    tuning = commands.add_parser("tune", help="try the settings that are chosen for all", formatter_class=shown)
+    tuning = commands.add_parser("tune", help="try the settings that all models share", formatter_class=shown)
     add_run_arguments(tuning, TUNED_ON, seeds=(SEED,))
     for command in (run, tuning):
         command.add_argument(
@@ -32,8 +32,8 @@ def main() -> None:
             nargs="+",
             choices=[*MODELS, *BASELINES],
             metavar="MODEL",
-            help="columns; by default those over the embedded base and the CNN, or over another base the two that "
-            "differ in the mask",
+            help="columns; by default those over the embedded base and the CNN, or for another base the two columns "
+            "that differ in the mask",
         )
         add_base_argument(command)
         add_device_argument(command)
@@ -41,7 +41,7 @@ def main() -> None:
         (run, RESULTS),
         (commands.add_parser("report", help="print the table and write it, with a plot"), RESULTS),
         (tuning, TUNING),
-        (commands.add_parser("show-tuning", help="print what was tried in tuning"), TUNING),
+        (commands.add_parser("show-tuning", help="print the settings that were tried, and their scores"), TUNING),
     ):
         command.add_argument("--results", type=Path, default=folder, help="folder of result files")
     args = parser.parse_args()

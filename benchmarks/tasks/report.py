@@ -11,17 +11,18 @@ from .sets import SETS
 Scores = dict[tuple[str, str], list[float]]
 # Scores on dev before the first step and after each round, seed by seed.
 Curves = dict[tuple[str, str], dict[int, list[float]]]
-# Of spans, beside their F1, by what spaCy calls them.
+# Scores of spans in addition to F1, by spaCy's names.
 SPAN_SCORES = {"ents_p": "precision", "ents_r": "recall"}
-# What the others are compared with, and the one it grew from.
+# The model that all others are compared with, and the same model before unmasking.
 OURS, BEFORE = "bidirectional", "causal"
 
 
 def report(results: Path, split: str = "test") -> None:
-    """One table a size of the training sets: a row a data set, a column a model, mean and standard deviation of the
-    score over seeds.
+    """Print and write one table per size of the training sets, with a plot.
 
-    split (str): Of which the scores are.
+    A table has a row per data set and a column per model: the mean and the standard deviation of the score over seeds.
+
+    split (str): The split of the scores.
     """
     for name, store in tables(results, "run").items():
         scores: Scores = defaultdict(list)
@@ -49,9 +50,9 @@ def report(results: Path, split: str = "test") -> None:
 
 
 def table(scores: Scores, what: str = "data set") -> str:
-    """Markdown.
+    """The table as Markdown.
 
-    what (str): Stands above the names of the data sets.
+    what (str): The header above the names of the data sets.
     """
     sets = [name for name in SETS if any(key[0] == name for key in scores)]
     models = [name for name in ALL_MODELS if any(key[1] == name for key in scores)]
@@ -63,8 +64,10 @@ def table(scores: Scores, what: str = "data set") -> str:
 
 
 def differences(scores: Scores) -> str:
-    """Markdown: how far the bidirectional model is above each of the others, means of sets that both have been trained
-    on, by kind of task."""
+    """Markdown: bidirectional minus each other model, by kind of task.
+
+    Each value is a mean over the sets that both models were trained on.
+    """
     lines = [f"| {OURS} minus | sequence labelling | better in | the others | better in |", "|---|---|---|---|---|"]
     for other in MODELS:
         if other == OURS:
@@ -76,17 +79,19 @@ def differences(scores: Scores) -> str:
                 gains[data_set.kind == "sequence"].append(mean(ours) - mean(theirs))
         if not any(gains.values()):
             continue
-        told = []
+        cells = []
         for found in gains.values():
             better = sum(gain > 0 for gain in found)
-            told += [f"{mean(found):+.1f}", f"{better} of {len(found)}"] if found else ["", ""]
-        lines.append(f"| {other} | " + " | ".join(told) + " |")
+            cells += [f"{mean(found):+.1f}", f"{better} of {len(found)}"] if found else ["", ""]
+        lines.append(f"| {other} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
 def by_round(curves: Curves) -> str:
-    """Markdown: how far the bidirectional model is above the causal one on dev after each round, means over sets and
-    seeds that both have been trained on."""
+    """Markdown: bidirectional minus causal on dev after each epoch.
+
+    Each value is a mean over the sets and seeds that both models were trained on.
+    """
     gains: dict[bool, list[list[float]]] = {True: [], False: []}
     for name, data_set in SETS.items():
         ours, theirs = curves.get((name, OURS), {}), curves.get((name, BEFORE), {})
@@ -102,7 +107,7 @@ def by_round(curves: Curves) -> str:
 
 
 def cell(scores: list[float]) -> str:
-    """Mean, spread and, where it is not three, the number of seeds."""
+    """The mean, the standard deviation and, unless it is three, the number of seeds."""
     if not scores:
         return ""
     spread = f" ± {stdev(scores):.1f}" if len(scores) > 1 else ""
@@ -110,8 +115,10 @@ def cell(scores: list[float]) -> str:
 
 
 def plot(scores: Scores, path: Path, split: str) -> None:
-    """A dot a seed, a bar at the mean and a line as long as the standard deviation on either side; a row of them a
-    model."""
+    """Write a plot with a row per data set, and in it a row per model.
+
+    Each seed is a dot. A bar marks the mean, and a line on either side of it is as long as the standard deviation.
+    """
     from matplotlib import pyplot
 
     sets = [name for name in SETS if any(key[0] == name for key in scores)]
@@ -130,7 +137,7 @@ def plot(scores: Scores, path: Path, split: str) -> None:
             axes.errorbar(mean(found), y, xerr=spread, color=colour, linewidth=1, marker="|", markersize=9)
     axes.set_yticks(range(len(sets)), sets)
     axes.invert_yaxis()
-    axes.set_xlabel(f"{split} score (F1 or accuracy, in percent), a dot a seed")
+    axes.set_xlabel(f"{split} score (F1 or accuracy, in percent), one dot per seed")
     axes.grid(axis="x", linewidth=0.4)
     figure.legend(loc="outside lower center", ncols=3)
     figure.savefig(path)

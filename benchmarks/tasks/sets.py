@@ -1,4 +1,4 @@
-"""The data sets: where they lie in the folder of data sets, and what kind of task each is."""
+"""The data sets: their paths in the folder of data sets, and their kinds of task."""
 
 import hashlib
 import os
@@ -13,7 +13,7 @@ from spacy_lsbillm.data import Labels, Record, choice_records, labels_of, make_d
 from spacy_lsbillm.files import digest
 
 SPLITS = ("train", "dev", "test")
-# What is drawn from a training set is the same for all models and seeds.
+# The training examples that are drawn are the same for all models and seeds.
 SAMPLE_SEED = 0
 
 
@@ -21,7 +21,7 @@ SAMPLE_SEED = 0
 class DataSet:
     """A data set of a task.
 
-    folder (str): In the folder of data sets.
+    folder (str): Its path in the folder of data sets.
     kind (str): "sequence" (spans), "single" (one class), "multi" (any number of classes) or "choice" (a question).
     """
 
@@ -58,9 +58,13 @@ SETS: dict[str, DataSet] = {
 
 
 def prepare(name: str, data: Path, work: Path, limits: dict[str, int]) -> dict[str, Path]:
-    """The splits of a data set as .spacy files, at most so many examples of each, 0 for all. They are made once.
+    """Write the splits of a data set as .spacy files, unless they exist.
 
-    Examples of the training set are drawn; of the others, which are read in order, the first ones are taken.
+    Training examples are drawn at random; the other splits, which are read in order, start with their first examples.
+
+    limits (dict[str, int]): The maximum number of examples in each split, 0 for all.
+    RETURNS (dict[str, Path]): The files by split.
+    RAISES (SystemExit): The folder or a file is missing.
     """
     data_set = SETS[name]
     folder = data / data_set.folder
@@ -85,7 +89,7 @@ def prepare(name: str, data: Path, work: Path, limits: dict[str, int]) -> dict[s
         if data_set.kind == "choice":
             chosen = list(choice_records(chosen, "joint"))
         docs = DocBin(docs=[make_doc(nlp, record, labels) for record in chosen], store_user_data=True)
-        # Several processes may make it at once.
+        # Several processes may write it at once.
         partial = path.with_suffix(f".{os.getpid()}")
         docs.to_disk(partial)
         partial.replace(path)

@@ -1,9 +1,10 @@
-"""The settings that are tuned, once for all models over a base and all data sets.
+"""The settings that are tuned once per base, for all models over it and all data sets.
 
-The learning rate, the adapter's in units of it, and how classifiers pool, on the development sets of one task of
-sequence labelling and one of classification, with one seed. All models of a language model get the same settings, those
-with the best mean over models and sets; what each of them would have preferred is shown beside it. Over another base
-than the embedded one: the two rates, and around the best of them one setting at a time.
+These are the learning rate, the adapter's rate relative to it, and the pooling of classifiers. They are chosen on the
+development sets of one sequence labelling task and one classification task, with one seed. All models over a language
+model get the same settings, those with the best mean over models and sets; the table also shows what each model would
+have preferred. For a base other than the embedded one, the two rates are tried, and then one setting at a time around
+the best of them.
 """
 
 from collections import defaultdict
@@ -24,7 +25,7 @@ from .models import BASE, MODULES, OURSELVES, STOCK, Budget, Cell, Compared, Tun
 from .sets import SETS
 
 TUNED_ON = ("wnut17", "banking77")
-# The rate at one scale, the scale at one rate, and what lies around the best of those.
+# Rates at one scale, scales at one rate, and the neighbours of the best of these.
 LLM_GRID = [
     *(Tuned(rate, 0.5) for rate in (0.002, 0.004, 0.008, 0.016)),
     *(Tuned(0.004, scale) for scale in (0.25, 1.0)),
@@ -33,16 +34,16 @@ LLM_GRID = [
 WHOLE_GRID = [Tuned(rate) for rate in (0.0001, 0.0002, 0.0005, 0.001)]
 CNN_GRID = [Tuned(rate) for rate in (0.0005, 0.001, 0.002, 0.004)]
 POOLINGS = [Tuned(0.004, 0.5, pooling) for pooling in ("last", "max", "attention")]
-# Of another base than the embedded one: rates, the chosen one last; and around that one setting at a time.
+# For a base other than the embedded one: rates, with the chosen one last; then one setting at a time around it.
 RATES = [Tuned(0.002, 0.25), Tuned(0.008, 0.125), Tuned(0.008, 0.25), Tuned(0.004, 0.5), Tuned(0.004, 0.25)]
 RANKS = (8, 32)
 PARTS = ("attention",)
 WARMUPS = (0.3,)
 LAYERS = (20,)
 ROUNDS = (6,)
-# One seed: a choice among settings, not a result.
+# One seed, because this is a choice among settings, not a result.
 SEED = 0
-# What a setting is unless it is tried.
+# The default of each setting.
 USUAL = {
     "pooling": Tuned.pooling,
     "warm-up": Tuned.warmup,
@@ -50,9 +51,9 @@ USUAL = {
     "modules": Compared.modules,
     "layers": "all",
 }
-# What a row of the table is made with, by what it is called there.
+# The settings of a row, as names and values.
 Setting = tuple[tuple[str, Any], ...]
-# Scores of each data set and model under one setting, by seed.
+# The scores of each data set and model with these settings, by seed.
 Row = dict[tuple[str, str], dict[int, float]]
 
 
@@ -67,7 +68,7 @@ def tune(run: Run, cells: Sequence[tuple[str, str, int]]) -> None:
 
 
 def variants(run: Run, name: str, model_name: str) -> list[tuple[str, Compared, Budget]]:
-    """What is tried of a model on a data set: its label, and what it is trained with."""
+    """The variants of a model that are tried on a data set: their labels, models and budgets."""
     model, sequence = run.models[model_name], SETS[name].kind == "sequence"
     if model.base is None:
         tried = [replace(model, tuned=tuned) for tuned in CNN_GRID]
@@ -81,8 +82,8 @@ def variants(run: Run, name: str, model_name: str) -> list[tuple[str, Compared, 
 
 
 def _around(run: Run, model: Compared) -> list[tuple[str, Compared, Budget]]:
-    """What is tried over another base: the rates, and around those that were chosen one setting at a time."""
-    # Whether texts have a start token is not among what is tried: it is as in the tables.
+    """What is tried over another base: the rates, then one setting at a time around the chosen ones."""
+    # Start tokens are not varied: they are as in the tables.
     tried = [replace(model, tuned=replace(rates, add_bos_token=model.tuned.add_bos_token)) for rates in RATES]
     chosen = tried[-1]
     tried += [replace(chosen, rank=rank) for rank in RANKS]
@@ -94,9 +95,12 @@ def _around(run: Run, model: Compared) -> list[tuple[str, Compared, Budget]]:
 
 
 def show(results: Path) -> None:
-    """Markdown: a row a setting, a column a model and data set, development scores, and the mean of each row."""
+    """Print and write one table per run as Markdown.
+
+    A table has a row per setting and a column per model and data set: the development scores, and the mean of each row.
+    """
     for name, store in tables(results, "tune").items():
-        # What has the same settings is in one table: adapters, weights tuned whole, spaCy's own.
+        # Models with the same settings share a table: adapters, fully tuned weights, spaCy's CNN.
         scores: dict[str | None, dict[Setting, Row]] = defaultdict(lambda: defaultdict(dict))
         for _, found in store.results():
             row = scores[_library(found)][_setting(found)]
@@ -124,7 +128,7 @@ def _library(found: dict[str, Any]) -> str | None:
 
 
 def _setting(found: dict[str, Any]) -> Setting:
-    """What a result was made with, as the table names it."""
+    """The settings of a result, by their names in the table."""
     tuned = Tuned(**found["tuned"])
     setting = {
         "rate": tuned.rate,
@@ -145,30 +149,33 @@ def _table(rows: dict[Setting, Row]) -> str:
     columns = sorted({key for row in rows.values() for key in row})
     means: dict[Setting, dict[tuple[str, str], float]] = {setting: {} for setting in rows}
     for key in columns:
-        # Of the seeds that all settings have had.
+        # Only the seeds that all settings share.
         seeds = set.intersection(*(set(row[key]) for row in rows.values() if key in row))
         for setting, row in rows.items():
             if key in row and seeds:
                 means[setting][key] = mean(row[key][seed] for seed in seeds)
     best = {key: max((found[key] for found in means.values() if key in found), default=None) for key in columns}
-    # What all rows have alike says nothing about them.
-    told = [name for i, (name, _) in enumerate(next(iter(rows))) if len({setting[i] for setting in rows}) > 1]
-    heads = [*told, *(", ".join(key) for key in columns), "mean"]
+    # A setting that is the same in all rows needs no column.
+    shown_settings = [name for i, (name, _) in enumerate(next(iter(rows))) if len({row[i] for row in rows}) > 1]
+    heads = [*shown_settings, *(", ".join(key) for key in columns), "mean"]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for setting in sorted(rows, key=_order):
         found = means[setting]
-        cells = [f"{value}" for name, value in setting if name in told]
+        cells = [f"{value}" for name, value in setting if name in shown_settings]
         for key in columns:
             shown = f"{found[key]:.1f}" if key in found else ""
             cells.append(f"**{shown}**" if found.get(key) == best[key] else shown)
-        # A mean over other columns could not be compared.
+        # A mean over fewer columns could not be compared with the others.
         cells.append(f"{mean(found.values()):.2f}" if len(found) == len(columns) else "")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
 def _order(setting: Setting) -> tuple[Any, ...]:
-    """The rates come first, the lower before the higher; then what differs from the usual in something else."""
+    """The sort key of rows.
+
+    Rows that differ only in the rates come first, from low to high, then those that differ in other settings.
+    """
     values = dict(setting)
     changed = [(name, str(value)) for name, value in setting if USUAL.get(name, value) != value]
     return len(changed), changed, values["rate"], values["adapter's scale"], values["rounds"]

@@ -1,5 +1,7 @@
-"""A language model that writes its annotation as JSON: prompted, or tuned to write it. What the tuned pipelines are
-compared with, as in the papers; no part of the product."""
+"""A language model that writes its annotation as JSON, prompted or tuned to do so.
+
+This is what the tuned pipelines are compared with, as in the papers. It is not part of the product.
+"""
 
 import copy
 import random
@@ -31,36 +33,36 @@ from spacy_lsbillm.pipeline.class_scorers import make_textcat_scorer
 from .answers import CHOSEN, Task, labels_in
 from .models import PROMPTED, SCORE, Budget, Compared
 
-# Texts whose answers are written at once, by the kind of device; 16 on others.
+# The number of texts whose answers are generated at once, by the type of device; 16 on others.
 BATCHES = {"cuda": 64}
-# Development documents that choose among the rounds of a training: to write answers takes long.
+# The number of development documents by which an epoch is chosen; generating answers is slow.
 CHOSEN_ON = 100
-# A tuned model has learned what is asked.
+# The prompt of a tuned model, which has learned the instruction.
 SHORT = "Text: {text}\nJSON: "
 
 
 class Writer:
-    """A model with its tokenizer, and what it is asked.
+    """A model with its tokenizer and its task.
 
-    model (Compared): Whether it is prompted, with how many examples, or tuned.
+    model (Compared): Whether the model is prompted, and with how many examples, or tuned.
     docs (Sequence[Doc]): The annotated training set.
-    device (str | None): Of the model; None: the CPU.
+    device (str | None): The device of the model; None for the CPU.
     """
 
     def __init__(self, model: Compared, task: Task, docs: Sequence[Doc], seed: int, device: str | None) -> None:
         self.task, self.tuned = task, model.answer != PROMPTED
         self.tokenizer: Any = AutoTokenizer.from_pretrained(model.base)
         self.model: Any = AutoModelForCausalLM.from_pretrained(model.base).to(device or "cpu").eval()
-        # Answers follow the prompts of a batch, so that these end together.
+        # Answers follow the prompts, so all prompts of a batch must end at the same position.
         self.tokenizer.padding_side = "left"
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.shots = random.Random(seed).sample(list(docs), model.shots)
-        # Answers are cut where the longest of the training set ends; one that repeats itself would have no end.
+        # Answers are cut at the length of the longest in the training set; one that repeats itself would never end.
         self.room = max(len(self.tokenizer(task.answer(doc)).input_ids) for doc in docs) + 1
 
     def prompt(self, text: str) -> str:
-        """All that stands before the answer."""
+        """The text before the answer."""
         if self.tuned:
             return SHORT.format(text=text)
         messages = []
@@ -72,9 +74,9 @@ class Writer:
         return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
     def answers(self, texts: Sequence[str]) -> list[str]:
-        """Greedily, so that there is one answer alone to a text."""
+        """Generate the answers greedily, so that each text has exactly one."""
         self.model.eval()
-        # Those of like length together, to pad little.
+        # Texts of similar length together, so that there is little padding.
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         found = [""] * len(texts)
         size = BATCHES.get(self.model.device.type, 16)
@@ -101,7 +103,10 @@ class Writer:
         return found
 
     def score(self, docs: Sequence[Doc]) -> tuple[dict[str, Any], int]:
-        """RETURNS (tuple): The scores as spaCy names them, and how many answers could not be read."""
+        """Score the answers for annotated documents.
+
+        RETURNS (tuple): The scores by spaCy's names, and how many answers could not be read.
+        """
         examples, unread = [], 0
         for doc, answer in zip(docs, self.answers([doc.text for doc in docs]), strict=True):
             predicted = Doc(doc.vocab, [token.text for token in doc], [bool(token.whitespace_) for token in doc])
@@ -110,8 +115,8 @@ class Writer:
         if self.task.kind == "sequence":
             return get_ner_prf(examples), unread
         if self.task.kind == "single":
-            # spaCy's scorer takes any class for the chosen one where all have the same score: here that is wrong. Of
-            # classifiers, which always choose one, this is the micro F1.
+            # If all classes have the same score, spaCy's scorer counts one of them as chosen: wrong here. For
+            # classifiers, which always choose one class, this accuracy is the micro F1.
             pairs = [(pair.predicted, pair.reference) for pair in examples]
             right = [CHOSEN in mine.cats.values() and _class(mine) == _class(gold) for mine, gold in pairs]
             return {SCORE["single"]: sum(right) / len(right)}, unread
@@ -131,12 +136,13 @@ def run_written(
     folder: Path,
     device: str | None = None,
 ) -> dict[str, Any]:
-    """Prompt or tune a model and score it on the test set; the tuned one is that of its best round on dev. Nothing is
-    chosen of one that is prompted.
+    """Prompt or tune a model and score it on the test set.
 
-    folder (Path): For the training.
-    device (str | None): Of the model; None: the CPU.
-    RETURNS (dict): The result's own part, see `cell.run_cell`.
+    A tuned model has the adapter of its best epoch on dev. Nothing is chosen for a prompted one.
+
+    folder (Path): A folder for the training.
+    device (str | None): The device of the model; None for the CPU.
+    RETURNS (dict): The part of the result that depends on the model, see `cell.run_cell`.
     """
     vocab = blank("en").vocab
     docs = {split: list(DocBin().from_disk(path).get_docs(vocab)) for split, path in paths.items()}
@@ -174,7 +180,10 @@ def _tune(
     folder: Path,
     score: Callable[[], float],
 ) -> list[tuple[int, float]]:
-    """The score on dev after each round; the writer has the adapter of the best."""
+    """Tune the writer, and leave it with the adapter of its best epoch.
+
+    RETURNS (list[tuple[int, float]]): The step and the score on dev after each epoch.
+    """
     lora = LoraConfig(
         task_type=TaskType.CAUSAL_LM,
         r=DEFAULT_LORA["r"],
@@ -217,7 +226,7 @@ def _tune(
 
 
 def _row(writer: Writer, doc: Doc) -> dict[str, list[int]]:
-    """A prompt and its answer; the answer alone, with its end, is what is learned."""
+    """A prompt and its answer as piece ids; only the answer with its end token is learned."""
     prompt = writer.tokenizer(writer.prompt(doc.text)).input_ids
     answer = writer.tokenizer(writer.task.answer(doc), add_special_tokens=False).input_ids
     answer = [*answer, writer.tokenizer.eos_token_id]

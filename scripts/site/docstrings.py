@@ -11,17 +11,19 @@ CAPITALS = {"RETURNS": "Returns", "RAISES": "Raises", "YIELDS": "Yields"}
 
 
 class HouseDocstrings(griffe.Extension):
+    """Convert the docstrings of all objects."""
+
     def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
         if obj.docstring is not None:
             obj.docstring.value = as_markdown(obj.docstring.value)
 
 
 def as_markdown(text: str) -> str:
-    """Entries become list items; a line that is indented belongs to the entry above it."""
+    """Convert entries to list items. A line that is indented belongs to the entry above it."""
     lines: list[str] = []
     for line in textwrap.dedent(text).splitlines():
         entry = ENTRY.match(line)
-        # Without a type only below other entries: elsewhere it is a sentence that has a colon.
+        # An entry without a type must follow another entry; elsewhere it is a sentence with a colon.
         if entry and (entry["type"] or entry["name"] in CAPITALS or (lines and lines[-1].startswith(("- ", "    ")))):
             head = CAPITALS.get(entry["name"]) or f"`{entry['name']}`"
             kind = "" if entry["type"] is None else f" (`{entry['type']}`)"

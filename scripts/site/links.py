@@ -1,4 +1,4 @@
-"""MkDocs hooks that make links between docs/ and the rest of the repository work on the site as they do on a code host.
+"""MkDocs hooks for links between docs/ and the rest of the repository, so that they work on the site as on a code host.
 
 Files outside docs/ that a page links to are added to the site: the root's pages under names of their own, everything
 else (model cards, result files, plots) under repository/.
@@ -21,12 +21,12 @@ PAGES = {
     "CHANGELOG.md": "changelog.md",
     "SECURITY.md": "security.md",
 }
-# A Markdown link's target without its anchor. Not URLs, and not anchors alone.
+# The target of a Markdown link without its anchor, unless it is a URL or only an anchor.
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:)([^)\s#]+)(?=(?:#[^)\s]*)?\))")
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
-    """Add what the pages link to outside docs/, and what those files link to in turn."""
+    """Add the files outside docs/ that pages link to, and the files that those link to in turn."""
     waiting = [*PAGES, *(DOCS + file.src_uri for file in files.documentation_pages())]
     for path in waiting:
         site = _site_path(path)
@@ -38,18 +38,18 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Links as they are seen from the page's place on the site."""
+    """Rewrite links relative to the page's place on the site."""
     source = next((path for path, site in PAGES.items() if site == page.file.src_uri), None)
     if source is None:
         site = page.file.src_uri
         source = site.removeprefix("repository/") if site.startswith("repository/") else DOCS + site
     here, there = posixpath.dirname(source), posixpath.dirname(page.file.src_uri)
 
-    def moved(link: re.Match[str]) -> str:
+    def rewrite(link: re.Match[str]) -> str:
         target = posixpath.normpath(posixpath.join(here, link.group()))
         return posixpath.relpath(_site_path(target), there or ".") if (ROOT / target).is_file() else link.group()
 
-    return LINK.sub(moved, markdown)
+    return LINK.sub(rewrite, markdown)
 
 
 def _targets(path: str) -> Iterator[str]:
@@ -63,6 +63,6 @@ def _site_path(path: str) -> str:
     if path in PAGES:
         return PAGES[path]
     if path.endswith(".ipynb"):
-        # The page that notebooks.py makes of it.
+        # The page that notebooks.py makes from it.
         path = path.removesuffix(".ipynb") + ".md"
     return path.removeprefix(DOCS) if path.startswith(DOCS) else f"repository/{path}"

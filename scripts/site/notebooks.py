@@ -1,4 +1,4 @@
-"""MkDocs hook that makes a page of each notebook in docs/notebooks/, with the outputs that are stored in it."""
+"""MkDocs hook that adds a page for each notebook in docs/notebooks/, with the outputs that are stored in it."""
 
 import json
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from mkdocs.structure.files import File, Files
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
-    """Add a page `notebooks/NAME.md` for `notebooks/NAME.ipynb`, which stays there to be downloaded."""
+    """Add a page `notebooks/NAME.md` for `notebooks/NAME.ipynb`, which can still be downloaded."""
     for path in sorted(Path(config.docs_dir).glob("notebooks/*.ipynb")):
         page = as_markdown(json.loads(path.read_text(encoding="utf8")), path.name)
         files.append(File.generated(config, f"notebooks/{path.stem}.md", content=page))
@@ -20,10 +20,10 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 def as_markdown(notebook: dict[str, Any], name: str) -> str:
     """A notebook as a page: its text, its code, and what the code printed or drew."""
     parts = [part for cell in notebook["cells"] for part in _cell(cell)]
-    # After the title, which is the first cell's first line.
+    # The link comes after the title, which is the first line of the first cell.
     title, _, rest = parts[0].partition("\n")
     link = f'<a href="{name}" download>download it</a>'
-    download = f"This page is a notebook: {link}. Its outputs are those of one run; numbers vary between processors."
+    download = f"This page is a notebook: {link}. The outputs are from one run; numbers vary between processors."
     return "\n\n".join([title, download, rest.strip(), *parts[1:]]) + "\n"
 
 
@@ -36,7 +36,7 @@ def _cell(cell: dict[str, Any]) -> Iterator[str]:
     for output in cell["outputs"]:
         html = "".join(output.get("data", {}).get("text/html", ""))
         if html:
-            # One line, so that Markdown reads none of it.
+            # In one line, so that it is not interpreted as Markdown.
             yield "<div>" + " ".join(html.split()) + "</div>"
         elif "text" in output:
             yield "```\n" + "".join(output["text"]).rstrip("\n") + "\n```"

@@ -1,5 +1,7 @@
-"""Checking that transformers unmasks a classifier as this package does: tried on a small random copy of the base's
-config, before any weights are read."""
+"""Checking that transformers unmasks a classifier as this package does, on a small random copy of the base's config.
+
+This is done before any weights are read.
+"""
 
 from dataclasses import replace
 from typing import Any
@@ -21,11 +23,12 @@ PAD = 0
 
 
 def check_classifier(config: Any, classifier: Classifier, family: Family, both_ways: bool, name: str) -> float:
-    """Compare the states that the head receives with those of a backbone, with and without padding, in windows that
-    hide nothing and in narrow ones.
+    """Compare the states that the head receives with those of a backbone.
+
+    They are compared with and without padding, in windows that hide nothing and in narrow ones.
 
     config (PretrainedConfig): The base's.
-    both_ways (bool): Whether all layers are unmasked; else none is.
+    both_ways (bool): Whether all layers are unmasked; otherwise none is.
     name (str): The base's, for messages.
     RETURNS (float): The largest difference, relative to the largest state.
     RAISES (BaseError): They differ.
@@ -53,7 +56,7 @@ def check_classifier(config: Any, classifier: Classifier, family: Family, both_w
     if largest > TOLERANCE:
         raise BaseError(
             f"with {'all layers' if both_ways else 'no layer'} unmasked, {classifier.architecture} of transformers "
-            f"does not compute for {name!r} what this package computes: on a small copy, states differ by "
+            f"does not compute the same for {name!r} as this package: on a small copy, states differ by "
             f"{largest:.0%} of the largest one. An exported folder would give other results."
         )
     return largest

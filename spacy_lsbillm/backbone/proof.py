@@ -1,8 +1,7 @@
-"""Proving that the causal mask can be removed from a model, on a small random copy of its config, in seconds, before
-any weights are read.
+"""Proving that the causal mask can be removed from a model, before weights are read.
 
-The checks are those that docs/masks.md promises: what a piece can see, layer by layer; padding; packed rows; the
-adapter. Everything is measured, and a model that fails is refused with the measurement.
+A small random copy of the config is measured, in seconds. The checks are those that docs/masks.md promises: what a
+piece can see, layer by layer; padding; packed rows; the adapter. A model that fails is refused with the measurement.
 """
 
 import contextlib
@@ -90,7 +89,10 @@ class _Log:
         return passed
 
     def need(self, what: str, passed: bool, measured: str) -> None:
-        """RAISES (_Failed): The property does not hold."""
+        """Record a property that must hold.
+
+        RAISES (_Failed): It does not hold.
+        """
         if not self.add(what, passed, measured):
             raise _Failed
 
@@ -125,22 +127,24 @@ def prove(config: Any, name: str) -> Proof:
 
 
 def _prove(config: Any, small: Any, name: str, log: _Log) -> Family:
-    log.need("it is a decoder alone", not small.is_encoder_decoder, f"is_encoder_decoder = {small.is_encoder_decoder}")
+    log.need("it is only a decoder", not small.is_encoder_decoder, f"is_encoder_decoder = {small.is_encoder_decoder}")
     models: dict[str, PreTrainedModel] = {}
     for attention in reversed(ATTENTIONS):
         # SDPA is faster, but not every model supports it.
-        with contextlib.suppress(ValueError, ImportError) if attention == "sdpa" else log.step("a small copy is made"):
+        optional = contextlib.suppress(ValueError, ImportError)
+        with optional if attention == "sdpa" else log.step("a small copy can be made"):
             models[attention] = random_model(small, attention)
-    with log.step("its layers are found"):
+    with log.step("the layers can be found"):
         family = anatomy(models["eager"])
     expected = {attention: _own_states(model, family, log) for attention, model in models.items()}
     if "sdpa" in models:
         largest = distance(expected["sdpa"], expected["eager"])
-        if not log.add('"sdpa" computes what "eager" does', largest < TOLERANCE, f"largest difference {largest:.1g}"):
+        what = '"sdpa" computes the same as "eager"'
+        if not log.add(what, largest < TOLERANCE, f"largest difference {largest:.1g}"):
             del models["sdpa"]
     packs = True
     for attention in [name for name in ATTENTIONS if name in models]:
-        with log.step(f"{attention}: it can be tried"):
+        with log.step(f"{attention}: the model can be tried"):
             backbone = bare_backbone(models[attention], replace(family, attentions=(attention,)), name)
             _check_masks(backbone, log, attention)
             _check_sight(backbone, expected[attention], log, attention)
@@ -153,19 +157,21 @@ def _prove(config: Any, small: Any, name: str, log: _Log) -> Family:
 
 
 def _own_states(model: PreTrainedModel, family: Family, log: _Log) -> Tensor:
-    """What the unchanged model computes, on rows with padding."""
+    """The states that the unchanged model computes on rows with padding."""
     ids, mask = trial_batch()
     decoder = model.get_submodule(family.decoder)
-    with log.step("it runs"), torch.inference_mode():
+    with log.step("the model runs"), torch.inference_mode():
         states = decoder(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
     finite = bool(torch.isfinite(states[mask.bool()]).all())
-    log.need("its states are finite", finite, "all of them" if finite else "some are not")
+    log.need("all states are finite", finite, "yes" if finite else "some are not")
     return states
 
 
 def _check_masks(backbone: Backbone, log: _Log, attention: str) -> None:
-    """Check that each attention layer gets a mask over pairs of pieces in a batch with padding. Layers that mix pieces
-    in another way, such as state spaces, linear attention and convolutions, do not."""
+    """Check that each attention layer gets a mask over pairs of pieces in a batch with padding.
+
+    Layers that mix pieces in another way, such as state spaces, linear attention and convolutions, do not.
+    """
     given: list[Any] = []
 
     def look(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -181,8 +187,8 @@ def _check_masks(backbone: Backbone, log: _Log, attention: str) -> None:
         for words, mask in zip(_layers_in_words(backbone), given, strict=True)
         if not isinstance(mask, Tensor) or mask.ndim != 4
     ]
-    said = wrong[0] if wrong else "all of them"
-    log.need(f"{attention}: every layer gets a mask over pairs of pieces", not wrong, said)
+    measured = wrong[0] if wrong else "all of them do"
+    log.need(f"{attention}: every layer gets a mask over pairs of pieces", not wrong, measured)
 
 
 def _check_sight(backbone: Backbone, expected: Tensor, log: _Log, attention: str) -> None:
@@ -191,7 +197,7 @@ def _check_sight(backbone: Backbone, expected: Tensor, log: _Log, attention: str
     states = states_of(backbone, ids, mask)
     largest = distance(states[real], expected[real])
     log.need(
-        f"{attention}: with no layer unmasked the states are the model's own",
+        f"{attention}: with no layer unmasked, the states are those of the unchanged model",
         largest < TOLERANCE,
         f"largest difference {largest:.1g}",
     )
@@ -209,7 +215,7 @@ def _check_sight(backbone: Backbone, expected: Tensor, log: _Log, attention: str
 
 
 def _movement(moved: tuple[float, float]) -> str:
-    return f"moved by {moved[0]:.1g} without padding and {moved[1]:.1g} with"
+    return f"moved by {moved[0]:.1g} without padding, {moved[1]:.1g} with padding"
 
 
 def _layers_in_words(backbone: Backbone) -> list[str]:
@@ -232,13 +238,14 @@ def _check_padding(backbone: Backbone, log: _Log, attention: str) -> None:
         for row, length in enumerate(mask.sum(1).tolist()):
             alone = states_of(backbone, ids[row : row + 1, :length], mask[row : row + 1, :length])
             apart = max(apart, distance(states[row : row + 1, :length], alone))
-    log.need(f"{attention}: what stands in padding moves nothing", largest < TOLERANCE, f"moved by {largest:.1g}")
+    what = f"{attention}: the content of padding has no effect"
+    log.need(what, largest < TOLERANCE, f"largest difference {largest:.1g}")
     log.need(f"{attention}: states do not depend on the batch", apart < TOLERANCE, f"largest difference {apart:.1g}")
 
 
 def _check_packing(backbone: Backbone, log: _Log, attention: str) -> bool:
     """Check that two texts in one row give the same states as each alone. If not, texts are not packed."""
-    what = f"{attention}: texts that share a row are as each alone"
+    what = f"{attention}: texts that share a row have the same states as alone"
     sizes = (5, 7)
     ids = trial_pieces(1)
     positions = torch.cat([torch.arange(size) for size in sizes])[None]
@@ -280,7 +287,7 @@ def _check_windows(config: Any, name: str, family: Family, attentions: tuple[str
             log.need(
                 what,
                 reach["all"] == sorted({*left, *right}) or not windowed,
-                f"a change at {MIDDLE} moves {reach['all']}, and with the mask on {right}",
+                f"a change at position {MIDDLE} moves {reach['all']}, and with the causal mask {right}",
             )
 
 
@@ -303,7 +310,7 @@ def _check_adapter(models: dict[str, PreTrainedModel], family: Family, name: str
                     value.grad = None
     after = states_of(adapted, ids, mask)
     moved = distance(after[mask.bool()], before[mask.bool()])
-    log.need("an adapter learns", moved > TOLERANCE, f"two steps move the states by {moved:.1g}")
+    log.need("an adapter can be trained", moved > TOLERANCE, f"two steps move the states by {moved:.1g}")
     folded = Folded(adapted).backbone
     largest = distance(states_of(folded, ids, mask)[mask.bool()], after[mask.bool()])
-    log.need("an adapter folds into the weights", largest < TOLERANCE, f"largest difference {largest:.1g}")
+    log.need("an adapter can be folded into the weights", largest < TOLERANCE, f"largest difference {largest:.1g}")

@@ -1,7 +1,7 @@
 """The families known to work, and in which variants: shipped proofs, and those made in this process.
 
-`proved.json` holds the results of `scripts/prove_families.py` for the default config of every causal language model in
-transformers, and for variants of some, per version of transformers. Other variants are proved when they are first
+`proved.json` contains the results of `scripts/prove_families.py` for the default config of every causal language model
+in transformers, and for variants of some, per version of transformers. Other variants are proved when they are first
 used.
 """
 
@@ -51,7 +51,7 @@ def family_of(config: Any, name: str) -> Family:
         reason = known.get("refused")
     if family is None:
         raise BaseError(
-            f"the causal mask of the base {name!r} ({variant}) cannot be taken off with transformers "
+            f"the causal mask of the base {name!r} ({variant}) cannot be removed with transformers "
             f"{transformers.__version__}. On a small random copy of it: {reason}. "
             f"`python -m spacy lsbillm check-base` prints all measurements, and docs/families.md lists the "
             f"families that work."

@@ -91,7 +91,7 @@ def shrunken(config: Any, name: str, window: int = WINDOW) -> Any:
     if not all(isinstance(size, int) and size > 0 for size in sizes):
         raise BaseError(
             f"the config of {name!r} ({config.model_type!r}) has no single number of layers, of attention heads and of "
-            f"hidden units (it says {sizes}): it is no decoder with the same kind of attention in all layers."
+            f"hidden units (but {sizes}): it is not a decoder with the same kind of attention in all layers."
         )
     layers, heads, width = sizes
     try:
@@ -115,8 +115,8 @@ def shrunken(config: Any, name: str, window: int = WINDOW) -> Any:
     except Exception as error:
         # Configs of transformers 5 validate their values, each in its own way.
         raise BaseError(
-            f"a small copy of the config of {name!r} ({config.model_type!r}) cannot be made, which is how a base is "
-            f"tried before it is loaded: {type(error).__name__}: {error}."
+            f"a small copy of the config of {name!r} ({config.model_type!r}), on which a base is tried before it is "
+            f"loaded, cannot be made: {type(error).__name__}: {error}."
         ) from error
 
 

@@ -89,8 +89,10 @@ def trial_batch() -> tuple[Tensor, Tensor]:
 
 
 def reach_of(backbone: Backbone, layer: int) -> list[int]:
-    """The positions of one layer's output that change when a middle piece changes and the layer's input changes only at
-    that position, as it does in the first layer."""
+    """The positions of one layer's output that change when a middle piece changes.
+
+    The layer's input changes only at that position, as it does in the first layer.
+    """
     found: list[Tensor] = []
     decoder = backbone.causal_lm.get_submodule(backbone.family.decoder)
     chosen = layers_of(decoder, backbone.family)[layer]
@@ -117,8 +119,10 @@ def reach_of(backbone: Backbone, layer: int) -> list[int]:
 
 
 def moved_by(backbone: Backbone, unmask: str) -> tuple[float, float]:
-    """How far the first position moves under a mask when the last piece changes: without padding, and the minimum over
-    rows of which some are padded."""
+    """How far the first position moves under a mask when the last piece changes.
+
+    RETURNS (tuple[float, float]): Without padding, and the minimum over rows of which some are padded.
+    """
     backbone.use_mask(unmask)
     found = []
     for padded in (False, True):
@@ -130,7 +134,7 @@ def moved_by(backbone: Backbone, unmask: str) -> tuple[float, float]:
         rows = [row for row in range(len(ids)) if last[row] > 0]
         for row in rows:
             changed[row, last[row]] = (changed[row, last[row]] + 11) % VOCABULARY
-        # As one batch, for the time that it takes.
+        # As one batch, which is faster.
         one, other = states_of(backbone, torch.cat([ids, changed]), torch.cat([mask, mask])).chunk(2)
         found.append(min(distance(one[row, 0], other[row, 0]) for row in rows))
     return found[0], found[1]

@@ -128,8 +128,8 @@ def _swap_mask(
     for name in LEFT_ALONE:
         if kwargs.get(name) is not None:
             raise BaseError(
-                f"{type(layer).__name__} has ALiBi positions ({name}), which are defined to the left alone: a piece to "
-                f"the right would count the more, the further away it is. It cannot be unmasked"
+                f"{type(layer).__name__} has ALiBi positions ({name}), which are only defined to the left: a piece on "
+                f"the right would count more the further away it is. It cannot be unmasked"
             )
     by_name = "attention_mask" in kwargs
     if not by_name and len(args) <= position:

@@ -1,4 +1,4 @@
-"""`python -m spacy lsbillm check-base`: can the causal mask be taken off a base? Tried, not looked up."""
+"""`python -m spacy lsbillm check-base`: test whether the causal mask of a base can be removed."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +23,7 @@ def check_base_cli(
     name: Annotated[str, Argument(help="The base model: a Hugging Face folder or a hub id")],
     revision: Annotated[str | None, Option(help="Hub revision of the base")] = None,
 ) -> None:
-    """Check a base model before you train with it, without reading or fetching its weights.
+    """Check a base model before you train with it, without reading or downloading its weights.
 
     Builds a small copy of the base from its config, with random weights and a few layers of each kind, and measures
     layer by layer: does unmasking let a piece attend to its right, does padding stay hidden, can short texts share a
@@ -52,41 +52,41 @@ def check_base_cli(
 
 
 def print_proof(proof: Proof) -> None:
-    """All findings, and what follows from them."""
+    """Print all findings and the conclusion."""
     if proof.family is None:
         for finding in proof.findings[:-1]:
             (msg.good if finding.passed else msg.warn)(finding.what, finding.measured)
         msg.fail(f"Not usable with transformers {proof.version}: {proof.reason}")
         return
     for finding in proof.findings:
-        # What a usable family lacks costs speed, not correctness.
+        # If a usable family fails a check, that costs speed, not correctness.
         (msg.good if finding.passed else msg.warn)(finding.what, finding.measured)
-    rows = "short texts share rows" if proof.family.packs else "each text has a row of its own"
+    rows = "short texts share rows" if proof.family.packs else "each text has its own row"
     msg.good(
-        f"The mask can be taken off ({proof.seconds:.1f} seconds, transformers {proof.version}). "
+        f"The mask can be removed ({proof.seconds:.1f} seconds, transformers {proof.version}). "
         f"Attention: {', '.join(proof.family.attentions)}; {rows}"
     )
 
 
 def weights_in_words(folder: Path, config: Any) -> str:
-    """Whether a folder's weight files fit its config; names and shapes, not values.
+    """Describe whether a folder's weight files fit its config, by names and shapes, not values.
 
-    RAISES (BaseError): They do not.
+    RAISES (BaseError): They do not fit.
     """
     if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
-        return "not fetched, so not checked"
+        return "not downloaded, so not checked"
     model = skeleton(config)
     check_weights(folder, model)
-    return f"{sum(value.numel() for value in model.parameters()):,} parameters, all there"
+    return f"{sum(value.numel() for value in model.parameters()):,} parameters, none missing"
 
 
 def tokenizer_in_words(folder: Path, config: Any) -> str:
-    """Whether a folder's tokenizer can be used.
+    """Describe the tokenizer of a folder.
 
-    RAISES (BaseError): It cannot.
+    RAISES (BaseError): It cannot be used.
     """
     rows = embedding_rows(skeleton(config))
     beyond = list(pieces_beyond(load_tokenizer(folder), rows))
     tokenizer = load_tokenizer(folder, rows)
-    without = f"; without {', '.join(map(repr, beyond))}, as the base has no embedding for that" if beyond else ""
+    without = f"; without {', '.join(map(repr, beyond))}, for which the base has no embedding" if beyond else ""
     return f"{type(tokenizer).__name__} of {len(tokenizer):,} pieces, with character offsets{without}"

@@ -1,4 +1,4 @@
-"""Adapting a base: what is asked of it, what comes out, kills, merging and bad input; as it is called."""
+"""Adapting a base: its objectives, its result, kills, merging and bad input; and the command."""
 
 import json
 import os
@@ -57,7 +57,7 @@ def at(text: Path, folder: Path, **changed) -> AdaptationPlaces:
 
 @pytest.fixture(scope="module")
 def adapted(make_base, text, tmp_path_factory):
-    """adapted(**settings): the places of a finished run over the llama; made once."""
+    """adapted(**settings): the places of a finished run over the llama; each run is made once."""
     made = {}
 
     def make(**settings) -> AdaptationPlaces:
@@ -92,7 +92,7 @@ def blocks(rows: int = 3, length: int = 12) -> torch.Tensor:
     return ids
 
 
-# What is asked.
+# Objectives.
 
 
 @pytest.mark.parametrize(("objective", "shift"), [("mntp", 1), ("mlm", 0)])
@@ -106,7 +106,7 @@ def test_the_answer_is_not_in_what_is_read(objective, shift):
     assert hidden.sum(1).tolist() == [3, 3, 3]
     assert not torch.isin(question.answers, torch.tensor([START, END])).any()
     assert torch.equal(task(given, 7).ids, question.ids) and not torch.equal(task(given, 8).ids, question.ids)
-    # Another piece in its place changes the answer and nothing that is read.
+    # Another piece in the hidden place changes the answer but not the input.
     other = given.clone()
     other[:, :-1][hidden] = 310
     asked_again = task(other, 7)
@@ -154,7 +154,7 @@ def test_one_document_a_row_in_the_same_order():
     assert torch.equal(ids[chosen], question.ids[question.chosen])
 
 
-# What comes out.
+# Results.
 
 WAYS = [{}, {"objective": "mlm"}, {"objective": "causal"}, {"train": "lora"}, {"unmask": "from:2"}]
 
@@ -183,7 +183,7 @@ def test_every_kind_of_family_comes_back(make_base, text, tmp_path, family, trai
     places = at(text, tmp_path)
     found = adapt(BaseSettings(str(base)), settings, places, CPU)
     assert found["fingerprint"] != fingerprint(base)
-    # With nothing of the adapted weights it is the start, whose states these are.
+    # With none of the adapted weights, the result is the start, whose states these are.
     start = at(text, tmp_path, output=tmp_path / "start")
     adapt(BaseSettings(str(base)), quick(train=train, tokens=16 * 4 * 4, merge=0.0), start, CPU, resume=True)
     states = []
@@ -237,7 +237,7 @@ def test_an_adapter_folder_is_peft_s_and_folds_into_the_base_that_is_made(make_b
     shutil.copytree(done.work, work)
     places = at(text, tmp_path, work=work)
     adapt(BaseSettings(str(base)), quick(train="lora", output_kind="adapter"), places, CPU, resume=True)
-    # As the message says that a folder without a base is refused with.
+    # The message says why a folder without a base is refused.
     with pytest.raises(BaseError, match=r"contains no base, only a peft adapter.*merge_and_unload"):
         load_backbone(BackboneSettings(BaseSettings(str(places.output))), device=CPU)
     folded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), places.output).merge_and_unload()
@@ -259,7 +259,7 @@ def test_a_quantised_base_is_adapted_with_an_adapter(make_base, text, tmp_path):
 
 # Kills.
 
-# After how many checkpoints of its own each part is killed.
+# After how many of its own checkpoints each part is killed.
 KILLS = (1, 2)
 
 
@@ -293,7 +293,7 @@ def test_killed_and_resumed_is_never_killed(make_base, adapted, stopped, text, t
     assert found["held_out"] == expected["held_out"]
 
 
-# As it is called, and bad input.
+# The command, and bad input.
 
 
 def test_from_text_to_a_base(make_base, text, tmp_path):
@@ -368,7 +368,7 @@ def test_folders_of_others(make_base, adapted, text, tmp_path):
     refused(base, elsewhere, "Use --resume to go on", StorageError)
     refused(base, elsewhere, "adaptation.seed was 0 and is 3", StorageError, True, seed=3)
     refused(base, elsewhere, "adaptation.objective was 'mntp'", StorageError, True, objective="mlm")
-    # A merge of unlike bases.
+    # A merge of different bases.
     refused(make_base("llama", seed=1), elsewhere, "sources.base was", StorageError, True, merge=0.5)
     assert (work / "checkpoint.pt").read_bytes() == before
     full = tmp_path / "full"

@@ -1,4 +1,4 @@
-"""From tokens to pieces, windows and micro-batches, and back: for text of any kind."""
+"""From tokens to pieces, windows and micro-batches, and back, for any kind of text."""
 
 from itertools import pairwise, product
 
@@ -19,7 +19,7 @@ from spacy_lsbillm.errors import SettingError
 NLP = spacy.blank("en")
 TOKENIZER = make_tokenizer()
 SPECIAL = SpecialPieces.of(TOKENIZER)
-# Everything but lone surrogates, which cannot be encoded, and NUL, at which spaCy ends a string.
+# All characters except lone surrogates, which cannot be encoded, and NUL, at which spaCy ends a string.
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60)
 spaced = st.lists(
     st.sampled_from(["book", " ", "  ", "\n", "évening", "😀", "don't", "ﬁ", "e\u0301", "日本"]), max_size=30
@@ -51,7 +51,7 @@ def test_each_token_gets_exactly_the_pieces_that_share_a_character_with_it(strin
 @settings(max_examples=200)
 @given(documents, st.integers(3, 12), st.integers(0, 6), st.sampled_from([8, 64]), st.sampled_from([0, 10, 24]))
 def test_a_batch_brings_every_token_its_own_pieces(strings, window, overlap, pass_cost, row):
-    """The ids themselves stand in for the states: through windows, sorting and padding each token must find its own."""
+    """Piece ids stand in for states: after windows, sorting and padding, each token must have its own."""
     docs = [NLP.make_doc(string) for string in strings]
     if not docs:
         return
@@ -80,7 +80,7 @@ def test_a_batch_brings_every_token_its_own_pieces(strings, window, overlap, pas
         assert part.ids.shape[1] <= max(window, row)
         assert (part.ids[:, 0] == SPECIAL.prefix[0]).all()
         if part.positions is not None:
-            # Each window begins with the special piece, and nothing else is at place 0 but padding.
+            # Each window begins with the special piece; otherwise only padding is at position 0.
             first = (part.positions == 0) & (part.mask == 1)
             assert (part.ids[first] == SPECIAL.prefix[0]).all()
             assert (part.positions[part.mask == 0] == 0).all()
@@ -119,7 +119,7 @@ def test_windows_cover_every_piece_once_and_share_the_overlap(lengths, size, ove
         if span_of[windows.starts[i]] == span_of[windows.starts[i - 1]]:
             assert windows.ends[i - 1] - windows.starts[i] >= overlap
             assert windows.ends[i] - windows.starts[i] == windows.ends[i - 1] - windows.starts[i - 1]
-            # A kept piece has context on the inner side: at least half of the overlap.
+            # A kept piece has at least half of the overlap as context on the inner side.
             assert windows.keep_starts[i] - windows.starts[i] >= overlap // 2
             assert windows.ends[i - 1] - windows.keep_ends[i - 1] >= overlap // 2
 
@@ -160,7 +160,7 @@ def test_special_pieces_are_found(start):
 
 
 def test_a_text_of_many_pieces_is_cut_like_a_short_one():
-    """Beyond `MANY_PIECES` memory goes back to the system, which must not touch what is still in use."""
+    """Above `MANY_PIECES`, memory is returned to the system, which must not affect arrays that are still in use."""
     line, times = "book a table for 2 at an évening place\n", MANY_PIECES // 8
     short = cut_pieces(TOKENIZER, [NLP.make_doc(line)], get_doc_spans)
     long = cut_pieces(TOKENIZER, [NLP.make_doc(line * times)], get_doc_spans)

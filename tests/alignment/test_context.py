@@ -1,4 +1,4 @@
-"""Spans seen in their document: what stands around them goes through the model, and each token counts once."""
+"""Spans with context from their document: the context goes through the model, and each token counts once."""
 
 import numpy as np
 import pytest
@@ -130,16 +130,16 @@ def test_pieces_are_counted_with_the_context(tokenizer):
         )
         found[context] = count_pieces(nlp.pipe([TEXT, "rain"]), cutting)
     assert found[0].windows == found[4].windows == len(SENTENCES) + 1
-    # One start piece a window, and each boundary of a sentence has four pieces on both sides.
+    # One start piece per window, and four pieces on both sides of each sentence boundary.
     assert found[4].items - found[4].padding == found[4].pieces + len(SENTENCES) + 1 + 2 * 4 * (len(SENTENCES) - 1)
 
 
-# What comes out
+# Results
 
 
 @pytest.mark.parametrize("settings", [{}, {"unmask": "none"}, {"unmask": "0011", "repeat": 1}, {"window": 16}])
 def test_the_vectors_are_those_of_the_windows_in_which_a_token_is_no_context(make_base, settings):
-    """Computed by hand: a window for each sentence and what stands around it, or for each part of a long one."""
+    """Computed by hand: one window per sentence with its context, or per part of a long sentence."""
     context = 4
     nlp = build(make_base(), in_context(context), output="pieces", **settings)
     model, shim = backbone(nlp), backbone_shim(nlp.get_pipe("transformer").model)

@@ -83,8 +83,7 @@ def make_doc(text, choice):
 
 
 def characters_shown(text, white_space):
-    """From the definition, and slowly: the characters that the tokenizer gets, each with the place where it begins in
-    the text."""
+    """From the definition, and slowly: the characters that the tokenizer gets, each with its position in the text."""
     if white_space == "text" or not text:
         return [*zip(text, range(len(text)), strict=True)]
     if text.isspace():
@@ -101,8 +100,11 @@ def characters_shown(text, white_space):
 
 
 def characters_of_pieces(tokenizer, text, white_space):
-    """From the definition, and slowly: the characters of each piece; a lost space belongs to the pieces that start
-    behind it, any other lost character to the pieces of the character before it."""
+    """From the definition, and slowly: the characters of each piece.
+
+    A lost space belongs to the pieces that start behind it, any other lost character to the pieces of the character
+    before it.
+    """
     shown = characters_shown(text, white_space)
     as_shown = "".join(character for character, _ in shown)
     places = [*(place for _, place in shown), len(text)]
@@ -145,7 +147,7 @@ def check(kind, docs, white_space="text"):
     assert before == len(pieces.ids)
 
 
-# No shrinking: a failure names the text and the token, and smaller examples of this size take minutes to find.
+# No shrinking: a failure names the text and the token, and finding smaller examples takes minutes.
 many = settings(
     max_examples=EXAMPLES,
     derandomize=True,
@@ -183,7 +185,7 @@ def test_real_tokenizers_too(name, drawn):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_words_have_the_pieces_that_they_have_between_blanks(kind):
-    """Also behind a line break that is kept."""
+    """Also after a line break that is kept."""
     plain = PIPELINES[0].make_doc("book a table at an italian place")
     expected = ids_of([plain], kind)[1]
     for white in ("  ", "\t", "\n", " \n\n ", "\r\n", "\u00a0", "\u2028"):
@@ -215,7 +217,7 @@ def test_how_white_space_is_shown(text, lines, blank):
 
 
 def ids_of(docs, kind="byte-level", **cutting):
-    """A batch, and for each token the ids of its pieces: ids stand in for states."""
+    """A batch, and for each token the ids of its pieces, which stand in for states."""
     tokenizer = tokenizer_of(kind)
     cutting = {"window": 512, "overlap": 128, "max_items": 4096, "pass_cost": 64, **cutting}
     batch = make_batch(tokenizer, SpecialPieces.of(tokenizer), docs, get_doc_spans, **cutting)
@@ -244,7 +246,7 @@ def test_a_document_may_stand_in_a_batch_twice():
 
 @pytest.mark.parametrize("text", ["\ud800", "a\udfffb", "\ud83d \ude00"])
 def test_no_document_holds_a_lone_surrogate(text):
-    """spaCy's strings are UTF-8, which has none, so none can reach us."""
+    """spaCy's strings are UTF-8, which cannot encode them, so no document can contain one."""
     with pytest.raises(UnicodeEncodeError):
         PIPELINES[0].make_doc(text)
     with pytest.raises(UnicodeEncodeError):
@@ -253,7 +255,7 @@ def test_no_document_holds_a_lone_surrogate(text):
 
 @pytest.mark.parametrize("text", ["\0", "a\0b", "\0\0 \0", "x" * 300 + "\0y"])
 def test_nul_is_a_character_as_any_other(text):
-    """spaCy holds it as it is, alone, inside and at the end of a token."""
+    """spaCy keeps it alone, inside and at the end of a token."""
     doc = PIPELINES[0].make_doc(text)
     assert doc.text == text
     for kind in KINDS:
@@ -261,7 +263,7 @@ def test_nul_is_a_character_as_any_other(text):
 
 
 def test_composed_characters_go_with_their_letter():
-    """NFC makes one letter of both characters; a token that is the accent alone shares the letter's pieces."""
+    """NFC composes two characters into one letter; a token that is only the accent shares the letter's pieces."""
     doc = Doc(VOCAB, words=["e", "\u0301", "x"], spaces=[False] * 3)
     _, (letter, accent, x) = ids_of([doc], "byte-level, NFC")
     assert letter == accent != x
@@ -272,7 +274,7 @@ def test_composed_characters_go_with_their_letter():
 
 
 def test_a_space_between_tokens_dilutes_neither():
-    """ "a b" has the pieces "a", "Ġ", "b": the second covers nothing but the space between the tokens."""
+    """ "a b" has the pieces "a", "Ġ", "b": the second one covers only the space between the tokens."""
     doc = Doc(VOCAB, words=["x", "x"])
     pieces = cut_pieces(tokenizer_of("byte-level"), [doc], get_doc_spans)
     assert len(pieces.ids) == 3
@@ -292,7 +294,7 @@ def test_tokens_of_white_space_have_pieces(kind, white_space):
 
 
 def test_a_token_without_pieces_has_zeros():
-    """This tokenizer throws accents away; one at the beginning has no letter to go with. So do spaces at the end."""
+    """This tokenizer strips accents, and spaces at the end. An accent at the beginning has no letter to belong to."""
     doc = Doc(VOCAB, words=["\u0301", "a"], spaces=[False, False])
     batch, tokens = ids_of([doc], "unigram, accents stripped")
     assert batch.pieces_a_token.tolist() == [0, 1] and tokens[0] == []
@@ -347,7 +349,7 @@ def make_pipeline(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_token_has_a_finite_vector_or_zeros(kind, make_pipeline):
-    """Through the component, in small windows; twice the same."""
+    """Through the component, in small windows, with the same result twice."""
     nlp = make_pipeline(kind, window=8)
 
     @settings(many, max_examples=8)
@@ -408,12 +410,12 @@ def test_a_document_of_hundreds_of_thousands_of_characters(make_pipeline):
     states = doc._.trf_data.model_output.last_hidden_state[0]
     assert states.shape == (len(doc), 32)
     assert np.isfinite(states).all() and (states != 0).any(axis=1).all()
-    # Of the processor, whatever else the machine does: far more than it takes, far less than what is quadratic would.
+    # Processor time, independent of other load: far more than it takes, and far less than quadratic time would.
     assert took < 100
 
 
 def test_a_token_of_hundreds_of_thousands_of_characters_takes_bounded_memory():
-    """Not more than 1 KB a character."""
+    """At most 1 KB per character."""
     doc = Doc(VOCAB, words=["x" * 200_000])
     tracemalloc.start()
     batch, _ = ids_of([doc])

@@ -1,4 +1,4 @@
-"""How much labels lean on their right: the ratio by hand, and a model that sees the right or does not."""
+"""How much labels depend on their right context: the ratio by hand, and models that see it or do not."""
 
 import json
 
@@ -22,7 +22,7 @@ NLP = spacy.blank("en")
 
 @given(st.integers(1, 8).flatmap(lambda n: st.tuples(*[st.integers(0, n - 1)] * n)))
 def test_the_ratio_is_that_of_arcs_counted_one_by_one(heads):
-    """Heads need not make a tree for this."""
+    """The heads need not form a tree for this."""
     n = len(heads)
     doc = Doc(NLP.vocab, words=["w"] * n)
     doc.from_array(["HEAD", "DEP"], np.array([[h - i, 1] for i, h in enumerate(heads)]).astype("uint64"))
@@ -41,7 +41,10 @@ def test_the_ratio_is_that_of_arcs_counted_one_by_one(heads):
 
 
 def test_a_sentence_by_hand():
-    """She lives in New York: New leans on York to its right; York on in to its left, and has New on its left."""
+    """The arcs of "She lives in New York".
+
+    New depends on York to its right; York depends on "in" to its left, and New is to its left.
+    """
     doc = Doc(NLP.vocab, words=["She", "lives", "in", "New", "York"], heads=[1, 1, 1, 4, 2], deps=["d"] * 5)
     found = right_side([(doc, [Span(doc, 3, 5, label="city")])])
     assert (found.right, found.all) == (1, 3)
@@ -49,7 +52,7 @@ def test_a_sentence_by_hand():
 
 @pytest.fixture(scope="module")
 def pipelines(make_base):
-    """A labeler that sees both sides, and one that does not; the label of a word hangs on what follows it."""
+    """A labeler that sees both sides, and one that does not; a word's label depends on the word that follows."""
     made = {}
     for unmask in ("all", "none"):
         nlp = build(make_base(), heads=(), unmask=unmask)

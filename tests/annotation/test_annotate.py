@@ -1,4 +1,4 @@
-"""`lsbillm annotate`: each document once and as `nlp.pipe` has it, whatever it holds and whatever is killed."""
+"""`lsbillm annotate`: each document once, as `nlp.pipe` annotates it, whatever it contains and whatever is killed."""
 
 import json
 import os
@@ -29,7 +29,7 @@ from spacy_lsbillm.errors import SettingError
 
 pytestmark = pytest.mark.any_stack
 
-# What a component does where a text has one of these words; "once" leaves a file behind and is good from then on.
+# How a component reacts to one of these words in a text; "once" leaves a file behind and works from then on.
 CODE = """
 import os
 import time
@@ -68,7 +68,7 @@ WORDS = ("the", "city", "of", "Paris", "or", "Rome", "is", "far", "away")
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with a pipeline by rules, and the code it needs."""
+    """A folder with a rule-based pipeline and the code that it needs."""
     folder = tmp_path_factory.mktemp("annotate")
     (folder / "code.py").write_text(CODE)
     spacy.util.import_file("code", folder / "code.py")
@@ -95,11 +95,11 @@ def write_jsonl(path, records):
 
 
 def annotate(place, source, output, *more, code=0):
-    """Run the command on two processes, in small batches."""
+    """Run the command with two processes and small batches."""
     command = ["lsbillm", "annotate", place / "pipeline", source, output, "--code", place / "code.py", "--quiet"]
     if "-n" not in more:
         command += ["-n", 2]
-    # The longest word of a message is not to be broken.
+    # The longest word of a message must not be broken.
     return " ".join(run(*command, "--batch-size", 8, "--shard-size", 20, *more, code=code).split())
 
 
@@ -117,7 +117,7 @@ def failures(output):
 
 
 def said(doc, id_):
-    """What is to be written of a document."""
+    """The record that must be written for a document."""
     ents = [(ent.start_char, ent.end_char, ent.label_, ent._.ent_score) for ent in doc.ents]
     groups = {
         key: [(s.start_char, s.end_char, s.label_, x) for s, x in zip(group, group.attrs["scores"], strict=True)]
@@ -141,7 +141,7 @@ def expected(nlp, ids_and_texts):
 
 
 def write_source(path, ids_and_texts, nlp):
-    """A file of documents, whatever its suffix says; text has no ids."""
+    """A file of documents in the format of its suffix; text files have no ids."""
     if path.suffix == ".txt":
         path.write_text("".join(f"{text}\n" for _, text in ids_and_texts), encoding="utf8")
     elif path.suffix == ".jsonl":
@@ -205,7 +205,7 @@ def test_formats_say_the_same(place, nlp, tmp_path):
     rows = arrow.read_table(tmp_path / "parquet" / "shards").to_pylist()
     found = [{**row, "cats": dict(row["cats"]), "spans": dict(row["spans"])} for row in rows]
     assert found == [{**one, "id": str(one["id"])} for one in wanted]
-    # What was written can be read.
+    # The output can be read as input.
     annotate(place, tmp_path / "parquet" / "shards", tmp_path / "again", "--format", "jsonl")
     assert written(tmp_path / "again") == [{**one, "id": str(one["id"])} for one in wanted]
 
@@ -290,7 +290,7 @@ def test_documents_that_fail_are_set_aside_and_no_others(place, nlp, tmp_path):
     for name, (record, error) in HOSTILE.items():
         number = next(number for number, one in enumerate(records, start=1) if one is record)
         assert error in found[str(number)][1], name
-    # It is over, and stays so.
+    # The run is complete, and stays so.
     assert "complete already" in annotate(place, tmp_path / "source.jsonl", output)
     # Another limit is another run.
     told = annotate(place, tmp_path / "source.jsonl", output, "--max-length", len(LONG), code=1)
@@ -340,7 +340,7 @@ def test_too_many_errors_stop_the_run_which_then_goes_on(place, nlp, tmp_path):
     assert sorted(failures(output)) == ["51", "71", "91"]
 
 
-# What is killed
+# Kills
 
 
 @pytest.mark.slow
@@ -378,7 +378,7 @@ def test_a_killed_run_goes_on(place, nlp, tmp_path):
             assert process.poll() is None
             time.sleep(0.02)
     finally:
-        # The processes that annotate are in its session and must end by themselves.
+        # The annotating processes are in its session and must end by themselves.
         process.send_signal(signal.SIGKILL)
         process.wait()
     before = {path: path.stat().st_mtime_ns for path in (output / "shards").glob("*.jsonl")}
@@ -389,7 +389,7 @@ def test_a_killed_run_goes_on(place, nlp, tmp_path):
     assert not _lives(process.pid)
     annotate(place, source, output)
     assert written(output) == expected(nlp, given)
-    # One of the old ones may have been without its line yet.
+    # The line of one of the old shards may not have been written yet.
     assert sum(path.stat().st_mtime_ns == at for path, at in before.items()) >= len(before) - 1
 
 
@@ -429,7 +429,7 @@ def test_a_shard_that_is_not_whole_is_made_again(place, nlp, tmp_path, damage):
     assert not list((output / "shards").glob("*.partial"))
 
 
-# What is refused
+# Refusals
 
 
 @pytest.mark.parametrize("change", ["input", "pipeline", "more input", "shard-size", "format", "key"])
@@ -461,7 +461,7 @@ def test_the_output_of_another_run_is_not_touched(place, nlp, tmp_path, change):
 
 
 def test_a_file_that_could_not_be_read_and_can_be_now(place, nlp, tmp_path, monkeypatch):
-    """The documents behind it would move."""
+    """The documents after it would be renumbered."""
     source, output = tmp_path / "source", tmp_path / "out"
     source.mkdir()
     write_source(source / "a.spacy", list(enumerate(texts(10))), nlp)
@@ -562,7 +562,7 @@ def test_the_address_may_be_left_out(place, tmp_path, monkeypatch):
     assert asked == ["auto", "auto", "h:1", "h:1", None]
 
 
-# How it is divided
+# Batches
 
 
 @given(
@@ -583,7 +583,7 @@ def test_nothing_is_lost_between_shards_and_batches(sizes, shard_size, shard_byt
         for batch in batches:
             assert shard.items[batch.start] is batch.items[0] and len(batch.items) <= batch_size
             assert len(batch.items) == 1 or sum(item.size for item in batch.items) <= batch_bytes
-        # Neighbours would not fit into one batch.
+        # Neighbouring batches would not fit into one.
         for one, other in pairwise(batches):
             assert len(one.items) == batch_size or sum(i.size for i in one.items) + other.items[0].size > batch_bytes
 

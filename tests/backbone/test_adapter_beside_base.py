@@ -1,4 +1,4 @@
-"""A peft adapter in the folder of a base, which transformers would follow to another base, or put on this one."""
+"""A peft adapter in the folder of a base, which transformers would follow to another base, or apply to this one."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ MIXTURES = [family for family in ("mixtral",) if family in FAMILIES]
 
 
 def put_adapter(folder, of):
-    """The adapter of another base, as it is trained and saved into the folder of its trainer's output."""
+    """The adapter of another base, trained and saved into the folder of its trainer's output."""
     model = AutoModelForCausalLM.from_pretrained(of)
     target = r".*\.(q_proj|c_attn|query_key_value)"
     adapted = get_peft_model(model, LoraConfig(target_modules=target, task_type="CAUSAL_LM", init_lora_weights=False))
@@ -83,7 +83,7 @@ def test_a_pipeline_is_the_same_after_save_and_load(beside, tmp_path, store_base
 
 
 def test_the_base_alone_and_a_copy_of_it(make_base, beside, tmp_path):
-    """As `perplexity`, `pretrain` and `merge` have them."""
+    """As `perplexity`, `pretrain` and `merge` use them."""
     folder = beside()
     ids, _ = batch(padded=False)
     settings = BaseSettings(str(folder))
@@ -112,7 +112,7 @@ def test_an_adapter_alone_is_refused_with_the_name_of_its_base(make_base, tmp_pa
 
 
 def test_the_weight_file_that_is_checked_is_the_one_that_is_loaded(make_base, tmp_path):
-    """A folder into which a model was saved twice, whole and in parts."""
+    """A folder into which a model was saved twice, as one file and in parts."""
     folder = tmp_path / "base"
     AutoModelForCausalLM.from_pretrained(make_base("llama", seed=1)).save_pretrained(folder, max_shard_size="20KB")
     shutil.copytree(make_base("llama"), folder, dirs_exist_ok=True)

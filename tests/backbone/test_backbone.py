@@ -1,4 +1,4 @@
-"""The backbone beside its masks: training, precision, adapters, depth, mixes. For the masks see test_families.py."""
+"""The backbone apart from its masks: training, precision, adapters, depth, mixes. Masks are in test_families.py."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ families = pytest.mark.parametrize("family", FAMILIES)
 
 
 def gradients(backbone):
-    """Of a loss that weighs all states differently."""
+    """The gradients of a loss that weights all states differently."""
     ids, mask = batch(padded=True)
     states = backbone.states(ids, mask)[mask.bool()]
     (states * torch.randn(states.shape, generator=torch.Generator().manual_seed(2))).sum().backward()
@@ -72,7 +72,7 @@ def test_bfloat16_keeps_the_adapter_in_float32(make_base):
 
 
 def test_dora_over_8_bit_weights_is_refused_on_a_cpu(make_base):
-    """peft fails in the second forward pass, of something else."""
+    """peft would fail in the second forward pass, with an unrelated message."""
     with pytest.raises(
         AdapterError, match=r"lora.use_dora = True is not allowed with quantization = \"int8\" on a CPU"
     ):
@@ -94,7 +94,7 @@ def test_lora_variants_start_as_the_base(make_base, extra):
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "smollm3", "gemma3_text", "opt"])
 def test_a_shallower_base_gives_the_states_of_its_layer(make_base, family):
-    """Depth 2 must give what the whole model has after two layers, through the last norm."""
+    """Depth 2 must give the states of the whole model after two layers, with the last norm applied."""
     ids, mask = batch(padded=True)
     whole, shallow = load(make_base(family), "none"), load(make_base(family), "none", depth=2)
     seen = {}
@@ -152,6 +152,6 @@ def test_a_twin_shares_the_base_and_nothing_else(make_base, family):
 
 @pytest.mark.slow
 def test_it_is_imported_without_a_word():
-    """On CPUs with AVX512-BF16 bitsandbytes asks for a package that is of no use here."""
+    """On CPUs with AVX512-BF16, bitsandbytes asks for a package that is of no use here."""
     done = subprocess.run([sys.executable, "-c", "import spacy_lsbillm.backbone, peft"], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -24,7 +24,7 @@ def copied(make_base, tmp_path):
 
 @pytest.fixture
 def weights_untouched(monkeypatch):
-    """Reading the weights is the long work: it must not begin."""
+    """Reading the weights is the long work, so it must not begin."""
 
     def fail(*args, **kwargs):
         raise AssertionError("the weights were read before the settings were checked")

@@ -1,4 +1,4 @@
-"""A base's files under a pipeline that runs: written to, cut off, replaced, deleted."""
+"""The files of a base that a running pipeline uses: written to, truncated, replaced, deleted."""
 
 import os
 import shutil
@@ -36,7 +36,7 @@ def written(folder):
 
 
 def copied_over(folder):
-    # As `cp` does it: the file is emptied first.
+    # Like `cp`, which empties the file first.
     shutil.copyfile(other_weights(folder, folder.parent / "other"), folder / FILE)
 
 
@@ -69,7 +69,7 @@ def test_a_file_that_is_replaced_or_deleted_does_no_harm(running, how):
 
 
 def test_what_is_loaded_again_is_the_file_as_it_is_now(running):
-    """Also where its samples are the same, by which bases are told apart."""
+    """Even if the samples by which bases are told apart are the same."""
     folder, nlp = running
     content = bytearray((folder / FILE).read_bytes())
     with (folder / FILE).open("r+b") as file:

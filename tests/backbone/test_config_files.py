@@ -1,5 +1,7 @@
-"""Bases as other versions and other tools have written them: the same states, or a refusal. It needs no spaCy, and runs
-on transformers 4.53 and 5.x alike."""
+"""Bases written by other versions and other tools: the same states, or a refusal.
+
+It needs no spaCy, and runs on transformers 4.53 and 5.x alike.
+"""
 
 import json
 import shutil
@@ -34,7 +36,7 @@ LLAMA3 = {
 }
 LINEAR = {"rope_type": "linear", "factor": 8.0}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
-# A family, and the same positions in the words of transformers 4 and 5.
+# A family, and the same positions in the notation of transformers 4 and of transformers 5.
 FORMS = {
     "theta": ("llama", {"rope_theta": 5e5}, {"rope_type": "default", "rope_theta": 5e5}),
     "llama3": ("llama", {"rope_theta": 5e5, "rope_scaling": LLAMA3}, {**LLAMA3, "rope_theta": 5e5}),

@@ -1,5 +1,7 @@
-"""Keys of config.json that the installed version of transformers does not read: translated, refused or of no matter,
-never ignored where they change the arithmetic. No weights are needed for that."""
+"""Keys of config.json that the installed transformers does not read: translated, refused or irrelevant.
+
+They are never ignored if they change the arithmetic. No weights are needed for these tests.
+"""
 
 import json
 import warnings
@@ -23,14 +25,14 @@ def write(folder, model_type, **said):
 
 
 def other(value):
-    """A setting that is not what it was."""
+    """Another value of a setting."""
     if isinstance(value, bool):
         return not value
     return value * 2 + 1 if isinstance(value, int | float) else "other"
 
 
 def usable_types():
-    """Types whose own config is that of the language model, and from which the mask can be taken."""
+    """Types whose own config is that of the language model, and whose mask can be removed."""
     found = shipped().get(minor_version(), {})
     return sorted(name for name in found if found[name].get("type") == name and name in CONFIG_MAPPING)
 
@@ -96,7 +98,7 @@ def test_another_name_of_a_key(tmp_path):
 @pytest.mark.parametrize(
     "said",
     [
-        # What other tools and older versions leave in config.json.
+        # Keys that other tools and older versions leave in config.json.
         {"is_llama_config": True, "rope_interleaved": False, "unsloth_version": "2025.1"},
         {"pretraining_objective": "clm", "max_length": 20, "temperature": 0.5, "do_sample": True},
         {"torchscript": False, "use_cache": False, "output_router_logits": True, "num_labels": 3},

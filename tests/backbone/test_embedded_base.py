@@ -1,4 +1,4 @@
-"""The base in assets/: a normal Hugging Face folder with weights that have learned something."""
+"""The base in assets/: a normal Hugging Face folder with trained weights."""
 
 import json
 import math

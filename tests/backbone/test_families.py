@@ -32,7 +32,7 @@ masks = pytest.mark.parametrize("unmask", MASKS)
 
 @pytest.fixture(scope="module")
 def loaded(make_base):
-    """loaded(family, attention, unmask): a backbone with a fresh adapter, loaded once for all masks."""
+    """loaded(family, attention, unmask): a backbone with a new adapter, loaded once for all masks."""
 
     @cache
     def load_once(family, attention):
@@ -48,7 +48,7 @@ def loaded(make_base):
 
 @pytest.fixture(scope="module")
 def states(loaded):
-    """states(family, attention, unmask, padded): of the batch, by a backbone that is not trained; computed once."""
+    """states(family, attention, unmask, padded): the batch's states in an untrained backbone; computed once."""
 
     @cache
     def compute(family, attention, unmask, padded):
@@ -90,7 +90,7 @@ def test_what_stands_in_padding_changes_nothing(loaded, states, family, attentio
     ids, mask = batch(padded=True)
     real = mask.bool()
     changed = torch.where(real, ids, 5)
-    # Experts multiply what is sent to them together, padding included, which may change the last digits.
+    # Experts process all pieces that are sent to them at once, including padding, which may change the last digits.
     tolerance = 1e-5 if "experts" in str(backbone.model) else 0
     expected, found = states(family, attention, unmask, True), predicted(backbone, changed, mask)
     torch.testing.assert_close(found[real], expected[real], rtol=0, atol=tolerance)
@@ -123,7 +123,7 @@ def test_without_unmasking_the_states_are_those_of_the_untouched_model(
 @pytest.mark.parametrize(("family", "attention"), [case for case in CASES if case[0] in WINDOWED])
 @pytest.mark.parametrize("padded", [False, True])
 def test_an_unmasked_sliding_window_reaches_as_far_right_as_left(make_base, family, attention, padded):
-    """The first layer alone, with a window of 4: three pieces to each side."""
+    """Only the first layer, with a window of 4: three pieces to each side."""
     settings = {"sliding_window": 4}
     if family == "qwen2":
         settings["max_window_layers"] = 0
@@ -142,7 +142,7 @@ def test_an_unmasked_sliding_window_reaches_as_far_right_as_left(make_base, fami
 
 @cases
 def test_causal_layers_below_unmasked_ones_are_not_touched(make_base, family, attention):
-    """With layers 2 and 3 unmasked, layer 1 must give what it gives untouched."""
+    """With layers 2 and 3 unmasked, the output of layer 1 must be unchanged."""
     ids, mask = batch(padded=True)
     seen = {}
     for name, unmask in (("untouched", "none"), ("unmasked above", "0011")):
@@ -163,7 +163,7 @@ def test_a_mask_used_for_a_while_computes_what_a_backbone_that_was_loaded_with_i
         switched.use_mask(unmask)
         fresh = load(make_base(family), unmask or "none", attention)
         torch.testing.assert_close(switched.states(ids, mask)[real], fresh.states(ids, mask)[real], rtol=0, atol=1e-6)
-    # A copy over the same weights has a mask of its own.
+    # A copy over the same weights has its own mask.
     twin = switched.twin()
     before = switched.states(ids, mask)
     twin.use_mask("all")
@@ -182,13 +182,13 @@ def test_alibi_positions_are_refused(make_base):
 
 
 WORKING = sorted(name for name, found in PROVED.items() if "family" in found and " " not in name)
-# One of each reason.
+# One type per reason.
 REFUSED = ["bart", "bert", "bloom", "jamba", "mamba", "mpt"]
 
 
 @pytest.mark.parametrize("model_type", WORKING)
 def test_what_was_proved_once_is_proved_again(model_type):
-    """On transformers of another version too: what works may work better, such as with one more attention."""
+    """With other versions of transformers, a family may work better, for example with one more attention."""
     _, found = result_of(model_type, USUAL.get(model_type, {}))
     assert "family" in found, found
     if minor_version() in shipped():
@@ -242,7 +242,7 @@ def test_a_hook_that_opens_windows_altogether_fails_the_proof(monkeypatch):
     monkeypatch.setattr(unmasking, "_both_ways", all_that_is_real)
     proof = prove(config_of("mistral"), "x")
     assert proof.family is None
-    assert "as far to the right as to the left: a change at 6 moves [0, 1, 2" in proof.reason
+    assert "as far to the right as to the left: a change at position 6 moves [0, 1, 2" in proof.reason
 
 
 def test_a_base_that_was_never_tried_is_tried_before_its_weights_are_read(make_base, tmp_path, monkeypatch):
@@ -260,7 +260,7 @@ def test_a_base_that_was_never_tried_is_tried_before_its_weights_are_read(make_b
 
 
 def test_a_base_that_another_tool_has_unmasked_obeys_the_plan(make_base):
-    """transformers 5 unmasks every layer where the config says so."""
+    """transformers 5 unmasks every layer if the config says so."""
     plain, said = make_base("llama"), make_base("llama", is_causal=False)
     ids, mask = batch(padded=True)
     for notation in ("none", "0011", "all"):
@@ -269,7 +269,7 @@ def test_a_base_that_another_tool_has_unmasked_obeys_the_plan(make_base):
 
 
 def test_the_table_of_families_is_current():
-    """UPDATE_DOCS=1 writes it anew."""
+    """UPDATE_DOCS=1 rewrites it."""
     if os.environ.get("UPDATE_DOCS"):
         TABLE.write_text(page(shipped()), encoding="utf8")
     assert TABLE.read_text(encoding="utf8") == page(shipped())

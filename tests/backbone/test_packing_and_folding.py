@@ -1,4 +1,4 @@
-"""What makes prediction fast changes no result: sequences that share a row, and the adapter folded into the weights.
+"""Two things that make prediction faster without changing results: sequences that share a row, and folded adapters.
 
 It needs no spaCy, and runs on transformers 4.53 and 5.x alike.
 """
@@ -23,7 +23,7 @@ packing = pytest.mark.parametrize(
 
 
 def adapted(folder, unmask="all", seed=0, dtype="float32", attention="auto", scalar_mix=None, **lora):
-    """A backbone whose adapter does something."""
+    """A backbone whose adapter has an effect."""
     torch.manual_seed(seed)
     settings = LoraSettings.read({"r": 4, "dropout": 0.0, **lora})
     backbone = load(folder, unmask, attention, settings, scalar_mix, dtype=dtype)
@@ -42,8 +42,10 @@ def shake(backbone, seed):
 @packing
 @pytest.mark.parametrize("unmask", ["none", "all", "0011"])
 def test_sequences_that_share_a_row_do_not_see_each_other(make_base, family, attention, unmask):
-    """Two rows of three sequences and some padding: each has the states that it has alone, sliding windows and
-    layers that stay causal included."""
+    """Two rows of three sequences and some padding: each sequence has the states that it has alone.
+
+    This includes sliding windows and layers that stay causal.
+    """
     backbone = load(make_base(family), unmask, attention)
     backbone.model.eval()
     ids = torch.randint(2, 300, (2, 12), generator=torch.Generator().manual_seed(1))
@@ -115,7 +117,7 @@ def test_a_folded_backbone_fits_until_something_changes(make_base):
     backbone = adapted(make_base("llama"))
     assert Folded(backbone).fits(backbone)
     folded = Folded(backbone)
-    # `.data` is how optimizers and averages write, and leaves no trace in a tensor's version.
+    # Optimizers and averages write to `.data`, which does not change a tensor's version.
     next(iter(backbone.adapter_parameters().values())).data.mul_(1.01)
     assert not folded.fits(backbone)
     folded = Folded(backbone)

@@ -1,4 +1,4 @@
-"""Tokenizers with pieces that the embedding of their base has no row for."""
+"""Tokenizers with pieces for which the base's embedding has no row."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ TEXTS = ["flu season", "covid season", "the covid <image> season", "a <image>"]
 
 
 def with_added(folder, target, words=("covid",), special=("<image>",), **named):
-    """A copy of a base, to whose tokenizer pieces are added and whose embedding stays as it was."""
+    """A copy of a base with pieces added to its tokenizer but not to its embedding."""
     shutil.copytree(folder, target)
     tokenizer = AutoTokenizer.from_pretrained(target)
     tokenizer.add_tokens(list(words))
@@ -51,7 +51,7 @@ def test_added_words_are_cut_as_before_they_were_added(make_base, tmp_path, stor
     found = vectors(nlp, TEXTS)
     nlp.to_disk(tmp_path / "saved")
     with warnings.catch_warnings():
-        # What is saved fits, and is loaded without a word.
+        # The saved tokenizer fits the base, and is loaded without a warning.
         warnings.simplefilter("error", UserWarning)
         loaded = spacy.load(tmp_path / "saved")
     for again in (found, vectors(loaded, TEXTS)):
@@ -73,7 +73,7 @@ def test_a_named_piece_that_has_no_embedding_is_not_used(make_base, tmp_path):
 
 
 def test_a_start_piece_that_has_no_embedding(make_base, tmp_path):
-    """Where the tokenizer's settings are missing, or another's."""
+    """The tokenizer's settings are missing, or belong to another base."""
     folder = with_added(make_base("llama"), tmp_path / "base", words=(), special=("<begin>",))
     said = json.loads((folder / "tokenizer.json").read_text())
     number = next(token["id"] for token in said["added_tokens"] if token["content"] == "<begin>")

@@ -1,4 +1,4 @@
-"""The benchmarks on a little data, and what is made of their results: the table of tasks, the experiment on masks."""
+"""The benchmarks on a little data, and their reports: the table of tasks, the experiment on masks."""
 
 import json
 import shutil
@@ -41,7 +41,7 @@ LIMITS = {"train": 8, "dev": 4, "test": 0}
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A folder of data sets of each kind."""
+    """A folder with a data set of each kind."""
     folder = tmp_path_factory.mktemp("data")
     labels = ["book", "play", "weather", "play"]
     for split in sets.SPLITS:
@@ -69,11 +69,11 @@ def test_a_cell_of_each_kind(make_base, data, tmp_path, monkeypatch, name):
     monkeypatch.setitem(MODELS, "causal", Compared("", base=str(make_base()), unmask="none"))
     found = cell(name, "causal", data, tmp_path)
     assert 0 <= found["test"] <= 1
-    # Scored before the first step and after each round, and chosen by the best of those.
+    # Scored before the first step and after each epoch; the best of these is chosen.
     assert [step for step, _ in found["dev_by_step"]] == [0, 2, 4]
     assert found["dev"] == max(score for _, score in found["dev_by_step"])
     assert found["split"]["sizes"] == {"train": 8, "dev": 4, "test": 12 if name == "arc_easy" else 16}
-    # Where it lies on this machine says nothing.
+    # Paths on this machine are left out.
     assert found["base"]["name"] == make_base().name and str(make_base()) not in found["config"]
     assert {"versions", "machine", "commit", "config", "seed", "train_seconds", "core_seconds"} <= set(found)
     if name == "snips_slots":
@@ -88,7 +88,7 @@ def test_the_cnn_has_the_same_budget(data, tmp_path):
 
 def test_all_weights_are_tuned_by_spacy_transformers(make_base, data, tmp_path, monkeypatch, capsys):
     def compared(seed):
-        # spacy-transformers pads, and decoders' tokenizers rarely say with what.
+        # spacy-transformers pads, but tokenizers of decoders rarely name a padding token.
         folder = tmp_path / f"base{seed}"
         shutil.copytree(make_base(seed=seed), folder, dirs_exist_ok=True)
         tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -100,7 +100,7 @@ def test_all_weights_are_tuned_by_spacy_transformers(make_base, data, tmp_path, 
     found = cell("snips_slots", "minilm", data, tmp_path)
     assert found["library"] == STOCK and found["base"]["fingerprint"] == fingerprint(make_base())
     assert "spacy-transformers.TransformerModel.v3" in found["config"] and "spacy-lsbillm.BiLLM" not in found["config"]
-    # Its result is known again, and one of other weights is not taken for it.
+    # Its result is recognised, and not confused with one from other weights.
     assert cell("snips_slots", "minilm", data, tmp_path) == found
     monkeypatch.setitem(BASELINES, "minilm", compared(seed=1))
     with pytest.raises(SystemExit, match="was made with base"):
@@ -128,7 +128,7 @@ def test_the_table_has_means_and_spreads(tmp_path, capsys):
         for seed, score in enumerate(scores):
             path = tmp_path / "2000" / "wnut17" / model / f"{seed}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
-            # After the two rounds: the one model overtakes the other.
+            # After two epochs, one model overtakes the other.
             curve = [[0, 0.0], [5, score - 0.3 if model == "bidirectional" else score], [10, score]]
             found = {"set": "wnut17", "model": model, "seed": seed, "test": score, "dev_by_step": curve}
             path.write_text(json.dumps(found))
@@ -136,7 +136,7 @@ def test_the_table_has_means_and_spreads(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "| wnut17 | 60.0 ± 10.0 | 80.0 (1) |" in printed
     assert "| causal | +20.0 | 1 of 1 |  |  |" in printed
-    # Of the seed that both have.
+    # Only the seed that both have counts.
     assert "after round | 1 | 2 |" in printed and "| sequence labelling | +0.0 | +30.0 |" in printed
     assert "<svg" in (tmp_path / "2000" / "plot.svg").read_text()
 
@@ -234,7 +234,7 @@ def test_windows_and_overlaps_are_compared(make_base, data, tmp_path, monkeypatc
     run("run", "--data", data, "--seeds", 0, "--work", tmp_path / "work")
     found = read_result(tmp_path / "results" / "snips_slots" / "16" / "0.json")
     assert set(found["test"]) == {"32/0", "32/4", "16/0"}
-    # 16 sentences of 144 words, joined to documents of 49, 42 and 44; the rest is too short for one.
+    # 16 sentences of 144 words, joined to documents of 49, 42 and 44 words; the rest is too short.
     assert found["sizes"] == {"train": 3, "dev": 3, "test": 3}
     assert {"versions", "config", "commit"} <= set(found)
     monkeypatch.setattr(windows_command, "run_one", None)
@@ -263,7 +263,7 @@ def test_the_experiment_on_masks(make_base, data, tmp_path, monkeypatch, capsys)
     assert list(found["dev"]) == list(found["test"]) == found["masks"] == all_masks(2)
     assert found["grid"]["steps"] == 4 * 8
     assert found["grid"]["chosen"] == max(found["dev"], key=lambda mask: found["dev"][mask][0])
-    # Of 8 steps: one training that all share, and one of each of two masks.
+    # Trainings of 8 steps: one that all masks share, and one for each of two masks.
     assert found["cheaper"]["halving"]["steps"] == 8 + 2 * 8
     assert found["cheaper"]["greedy"]["steps"] == 3 * 8
     steps = {one["predictor"]: one["steps"] for one in found["predictors"]}
@@ -276,7 +276,7 @@ def test_the_experiment_on_masks(make_base, data, tmp_path, monkeypatch, capsys)
     page = path.with_suffix(".html").read_text(encoding="utf8")
     assert f"<b>{found['grid']['chosen']}</b>" in page
     assert all(f"<td>{mask}" in page for mask in found["masks"])
-    # Once more: nothing is trained or scored again.
+    # In a second run nothing is trained or scored again.
     monkeypatch.setattr("spacy_lsbillm.search.experiment.run_training", None)
     monkeypatch.setattr("spacy_lsbillm.search.shared.run_training", None)
     monkeypatch.setattr("benchmarks.masks.experiment.scores_on_test", None)
@@ -292,7 +292,7 @@ def test_the_experiment_on_masks(make_base, data, tmp_path, monkeypatch, capsys)
 
 
 def test_what_is_made_of_the_scores_of_all_masks():
-    """Four masks with scores as they would be: the best on dev is only second on test."""
+    """Four masks with plausible scores: the best on dev is only the second best on test."""
     masks = all_masks(2)
     dev = dict(zip(masks, [[0.50, 0.52], [0.60, 0.64], [0.54, 0.58], [0.61, 0.61]], strict=True))
     hits = dict(zip(masks, [50, 62, 54, 70], strict=True))
@@ -354,11 +354,11 @@ def test_settings_are_tried_on_development_sets_alone(make_base, data, tmp_path,
     command_line(monkeypatch, command.main, "tune", *small(tmp_path, data), *chosen)
     command_line(monkeypatch, command.main, "show-tuning", "--results", tmp_path / "r")
     shown = capsys.readouterr().out
-    # The adapter's scale is always the same here.
+    # The adapter's scale is the same in all rows here, so it has no column.
     assert "| rate | pooling | snips_intents, causal | snips_slots, causal | mean |" in shown
     assert "\n| 0.008 | mean |" in shown and "\n| 0.004 | attention |" in shown
     found = [read_result(path) for path in (tmp_path / "r").rglob("*.json")]
-    # Poolings are a matter of classifiers.
+    # Poolings are only tried for classifiers.
     assert sorted((one["set"], one["tuned"]["rate"], one["tuned"]["pooling"]) for one in found) == sorted(
         [(name, 0.008, "mean") for name in ("snips_slots", "snips_intents")] + [("snips_intents", 0.004, "attention")]
     )
@@ -380,7 +380,7 @@ def test_the_base_is_compared_with_random_weights(make_base, data, tmp_path, mon
     assert "| data set | pretrained | random | random_full_rank |" in capsys.readouterr().out
     found = {path.parent.name: read_result(path) for path in (tmp_path / "r").rglob("0.json")}
     assert "r = 64\n" in found["random_full_rank"]["config"]
-    # Updates of the same size at another rank: alpha / sqrt(r) is that of 32 / sqrt(16).
+    # Updates have the same size at another rank: alpha / sqrt(r) equals 32 / sqrt(16).
     assert "alpha = 64\n" in found["random_full_rank"]["config"]
     assert not any("test" in one for one in found.values())
 
@@ -394,12 +394,12 @@ def test_depths_of_a_base_are_trained_and_shown(make_base, data, tmp_path, monke
     command_line(monkeypatch, depth_command.main, "time", *size, *chosen)
     command_line(monkeypatch, depth_command.main, "report", "--results", results)
     shown = capsys.readouterr().out
-    assert "| layers | snips_slots: dev | snips_slots: test | snips_slots: words a second |" in shown
+    assert "| layers | snips_slots: dev | snips_slots: test | snips_slots: words per second |" in shown
     assert "\n| 1 | " in shown and "\n| 3 | " in shown and "\n| 2 | " not in shown
     found = OneFile(results, tmp_path).read("snips_slots/depth3/0")
     assert found["base"]["depth"] == 3 and found["test_words"] > 0
     assert (results.parent / "depth.plot.svg").stat().st_size > 1000
-    # What is there is not trained again, nor priced.
+    # Existing results are neither computed nor priced again.
     monkeypatch.setattr("benchmarks.tasks.cell.run_cell", None)
     command_line(monkeypatch, depth_command.main, "run", *size, *chosen)
     assert "core-minutes" not in capsys.readouterr().out
@@ -441,7 +441,7 @@ def test_a_table_in_one_file_says_once_what_its_cells_have_in_common(tmp_path):
         },
         "without": ["base.fingerprint"],
     }
-    # A cell that is written again replaces itself.
+    # Writing a cell again replaces it.
     table.write("wnut17/bidirectional/0", {"set": "wnut17", "dev": 0.7})
     assert [found["dev"] for _, found in table.results()] == [0.5, 0.6, 0.7]
     with table.lock("wnut17/bidirectional/0"), pytest.raises(Timeout), table.lock("wnut17/bidirectional/0"):
@@ -474,7 +474,7 @@ def test_settings_of_another_base_are_tried_one_at_a_time(make_base, data, tmp_p
     shown = capsys.readouterr().out
     assert "| rate | warm-up | rounds | rank | layers | snips_slots, bidirectional | mean |" in shown
     rows = [line[2:].split(" | ")[:5] for line in shown.splitlines() if line.startswith("| 0.")]
-    # The rates, with more rounds the second; then one setting at a time beside the last of them.
+    # The rates, of which the second has more epochs; then one setting at a time, changed from the last of them.
     assert rows == [
         ["0.002", "0.1", "1", "16", "all"],
         ["0.008", "0.1", "1", "16", "all"],
@@ -532,7 +532,7 @@ def test_nested_spans_are_read_and_scored(tmp_path):
 
 
 def test_the_test_of_signs_is_exact():
-    # All of one sign: two of the 2^n choices are as far out.
+    # All differences have the same sign: two of the 2^n choices of signs are as extreme.
     assert ways_command.sign_flips([1.0, 2.0, 0.5]) == 2 / 8
     assert ways_command.sign_flips([1.0, -1.0]) == 1.0
     gains = [0.3, -0.1, 0.8, 0.2, -0.05]

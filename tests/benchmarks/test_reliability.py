@@ -18,11 +18,11 @@ from benchmarks.reliability.results import Results
 
 pytestmark = [pytest.mark.slow, pytest.mark.any_stack]
 
-# Of the cases of each part: together a minute of a core.
+# The share of the cases of each part: a minute of processor time in total.
 SHARES = {"documents": 0.003, "corruptions": 0.01, "kills": 0.004, "concurrency": 0.005, "settings": 0.005} | {
     "trainings": 0.01
 }
-# Where the test parts write what they were asked for, in a folder above that of the cases.
+# The file in which test parts log their calls, in a folder above that of the cases.
 LOG = "log"
 
 
@@ -50,7 +50,7 @@ def opened(folder: Path):
         if number == 11:
             os.kill(os.getpid(), signal.SIGKILL)
         if number == 13:
-            # Deaf to the time limit.
+            # Ignore the time limit.
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
             time.sleep(600)
         return None
@@ -70,7 +70,7 @@ PART = Part("small", 20, "numbers", "they are good", opened)
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """run(*arguments, part=PART): the status, the results and how often each case was run, since the beginning."""
+    """run(*arguments, part=PART): the status, the results, and how often each case has run since the beginning."""
     log = tmp_path / LOG
     log.touch()
     monkeypatch.setattr(workers, "GRACE", 1.0)
@@ -110,7 +110,7 @@ def test_a_run_goes_on_and_a_larger_share_has_the_smaller_one(run):
     assert status == int(bool(set(again) & set(BAD)))
     _, all_of_it, runs = run()
     assert runs == Counter(range(20)) and all_of_it.parts["small"].ranges == [[0, 20]]
-    # A line for what it was run with, one for the part, one for each that broke.
+    # One line for the circumstances, one for the part, one per broken case.
     assert len(all_of_it.path.read_text(encoding="utf8").splitlines()) == 2 + len(BAD)
 
 

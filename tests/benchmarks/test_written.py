@@ -1,4 +1,4 @@
-"""A language model that writes its annotation, in the benchmarks: what it is asked, and what its answers count."""
+"""The language model that writes its annotation, in the benchmarks: its prompt, and how its answers count."""
 
 import json
 
@@ -37,11 +37,11 @@ PARIS, MONDAY = ("Paris", "city"), ("Monday", "day")
     ("answer", "readable", "expected"),
     [
         (said(PARIS), True, [(1, 2, "city")]),
-        # Twice the same: one after the other.
+        # The same span twice: one after the other.
         (said(PARIS, PARIS), True, [(1, 2, "city"), (3, 4, "city")]),
-        # Out of order, with words around it.
+        # Out of order, with text around the JSON.
         (f"Sure: {said(MONDAY, PARIS)} done", True, [(1, 2, "city"), (5, 6, "day")]),
-        # Not in the text, a part of a token, an unknown label, no object.
+        # Not in the text, part of a token, an unknown label, not an object.
         (said(("Rome", "city"), ("Par", "city"), ("Paris", "x")), True, []),
         ('[{"text": ["Paris"], "label": ["city"]}, {"text": "", "label": "city"}, 3, null]', True, []),
         ("[]", True, []),
@@ -99,7 +99,7 @@ def test_a_cell(make_base, data, tmp_path, monkeypatch, name, model):  # noqa: F
     run = Run(data, tmp_path / "w", tmp_path / "results", LIMITS, Budget(2, 4, 2))
     run.cells([(name, "asked", 0)])
     found = run.store.read(f"{name}/asked/0")
-    # Random weights write nothing that can be read.
+    # Random weights write nothing readable.
     assert found["test"] == 0.0 and found["test_unread"] == found["split"]["sizes"]["test"]
     assert [step for step, _ in found["dev_by_step"]] == ([2, 4] if model.answer == WRITTEN else [])
     assert found["prompt"].count("Text:") == model.shots + 1

@@ -1,4 +1,4 @@
-"""`calibrate`: probabilities, thresholds and guarantees, on made-up evidence and through a small pipeline."""
+"""`calibrate`: probabilities, thresholds and guarantees, on made-up evidence and in a small pipeline."""
 
 import json
 import warnings
@@ -41,7 +41,7 @@ def sigmoid(x):
 
 
 def made_up(rng, documents, shift=(0.0, 0.0), missed=0.02):
-    """Four candidates a document, of which some are right: as often as a curve of their scores says."""
+    """Four candidates per document, which are right as often as a curve of their scores says."""
     score = rng.beta(0.6, 0.6, 4 * documents).clip(2e-4, 1 - 1e-6)
     label = rng.integers(0, 2, len(score))
     truth = sigmoid(0.5 * np.log(score / (1 - score)) + np.array(shift)[label])
@@ -129,7 +129,7 @@ def test_as_many_documents_as_needed_are_enough_and_one_less_is_not(risk, recall
 def test_the_numbers_needed_are_those_of_the_papers():
     # 1 / (n + 1) <= 0.1; 0.9 ** n <= 0.1.
     assert needed(0.0, 0.9, None) == 9 and needed(0.0, 0.9, 0.1) == 22
-    # Where Bentkus' bound is the smaller one: e times the chance of at most 30 misses in 500.
+    # A case in which Bentkus' bound is smaller: e times the probability of at most 30 misses in 500.
     tail = np.e * sum(comb(500, k) * 0.1**k * 0.9 ** (500 - k) for k in range(31))
     assert holds(0.06, 500, 0.9, tail * 1.0001) and not holds(0.06, 500, 0.9, tail * 0.9)
 
@@ -172,7 +172,7 @@ def test_thresholds_are_the_lowest_with_a_precision_and_the_highest_with_a_recal
                 assert one.reached and all(figures(value)[1] < 0.6 for value in higher)
             else:
                 assert not one.reached
-    # A label with too few spans has the threshold of all.
+    # A label with too few spans has the threshold of all labels together.
     few = made_up(np.random.default_rng(3), 8).written
     found = thresholds(few, few.score, recall=0.5)
     assert found["city"].value == found["date"].value and not found["city"].own
@@ -208,7 +208,7 @@ def trained():
 
 @pytest.fixture(scope="module")
 def dev(trained, tmp_path_factory):
-    """Each text 20 times; in a third of them its entity has no annotation."""
+    """Each text 20 times; in a third of them its entity is not annotated."""
     docs = [example.reference for example in examples(trained)]
     made = []
     for i in range(20 * len(docs)):
@@ -261,14 +261,14 @@ def test_a_calibrated_pipeline(stored, dev, tmp_path):
     assert found["documents"] == 80 and found["guarantee"]["recall"] == 0.9 and found["ece_after"] < found["ece_before"]
     data = list(Corpus(dev)(nlp))
     assert nlp.evaluate(data)["ents_ece"] < plain.evaluate(list(Corpus(dev)(plain)))["ents_ece"]
-    # Promised of candidates, kept on the documents it was found with.
+    # The recall that candidates promise holds on the documents that it was computed from.
     kept, gold = 0, 0
     for example, doc in zip(data, nlp.pipe(example.text for example in data), strict=True):
         pairs = {(s.start_char, s.end_char, s.label_) for s in doc.spans["candidates"]}
         wanted = {(s.start_char, s.end_char, s.label_) for s in example.reference.ents}
         kept, gold = kept + len(wanted & pairs), gold + len(wanted)
     assert kept / gold >= 0.9
-    # Written again, read from bytes, switched off.
+    # Saved again, read from bytes, switched off.
     nlp.to_disk(tmp_path / "again")
     again = spacy.load(tmp_path / "again")
     assert [doc._.ent_scores for doc in again.pipe(TEXTS)] == scores and again.meta["calibration"]
@@ -289,10 +289,10 @@ def test_thresholds_leave_out_spans_and_do_not_keep_a_new_calibration_from_the_r
     assert "calibration" in nlp.meta and "threshold" in nlp.meta["calibration"]["sequence_labeler"]
     second = calibrate(nlp, Corpus(dev)(nlp), CalibrationSettings(recall=0.3))["sequence_labeler"]
     assert second.before == first.before and second.calibration == first.calibration
-    # A threshold of the config counts rather than that of the calibration.
+    # A threshold in the config has priority over that of the calibration.
     pipe.threshold = 1.0
     assert not any(spans_of(nlp.pipe(TEXTS)))
-    # It is not that of new weights.
+    # New weights have no calibration.
     nlp.initialize(lambda: examples(nlp))
     assert pipe.calibration is None and "calibration" not in nlp.meta
 
@@ -304,7 +304,7 @@ def test_a_pipeline_that_is_trained_on_is_no_longer_calibrated(stored, dev, tmp_
     nlp = spacy.load(tmp_path / "calibrated")
     pipe = nlp.get_pipe("sequence_labeler")
     data = examples(nlp)
-    # What changes no weights changes nothing else.
+    # An update that does not change weights keeps the calibration.
     nlp.update(data, sgd=False)
     assert pipe.calibration is not None and nlp.meta["calibration"]
     with pytest.warns(
@@ -322,7 +322,7 @@ def test_a_pipeline_that_is_trained_on_is_no_longer_calibrated(stored, dev, tmp_
 
 @pytest.fixture(scope="module")
 def nested(tmp_path_factory):
-    """A pipeline with a `span_labeler`, and documents in a third of which there is nothing."""
+    """A pipeline with a `span_labeler`, and documents of which a third have no spans."""
     fix_random_seed(0)
     nlp = spacy.blank("xx")
     nlp.add_pipe("span_labeler", config={"model": {"@architectures": "spacy-lsbillm.SpanLabeler.v1", "tok2vec": CNN}})
@@ -360,14 +360,14 @@ def test_a_calibrated_span_labeler(nested, tmp_path):
     after = list(nlp.pipe(texts))
     assert spans_of(after, "sc") == spans_of(before, "sc") and len(before[0].spans["sc"]) == 3
     for one, other in zip(before, after, strict=True):
-        # Two in three are right.
+        # Two of three are right.
         assert np.all(np.array(one.spans["sc"].attrs["scores"]) > 0.8)
         assert other.spans["sc"].attrs["scores"] == pytest.approx([2 / 3] * len(other.spans["sc"]), abs=0.12)
         group = other.spans["candidates"]
         assert {(s.start, s.end, s.label) for s in other.spans["sc"]} <= {(s.start, s.end, s.label) for s in group}
     errors = [pipe.evaluate(list(Corpus(nested / "dev.spacy")(pipe)))["spans_sc_ece"] for pipe in (plain, nlp)]
     assert errors[1] < errors[0] / 2
-    # As with a sequence_labeler: thresholds, switched off, dropped.
+    # The same as with a sequence_labeler: thresholds, switched off, dropped.
     calibrate(nlp, Corpus(nested / "dev.spacy")(nlp), CalibrationSettings(precision=0.9))
     pipe = nlp.get_pipe("span_labeler")
     assert set(pipe.calibration.threshold) == {"who", "place"} and "candidates" not in nlp(texts[0]).spans

@@ -1,4 +1,4 @@
-"""`calibrate` for classifiers: temperatures and curves, on made-up evidence and through small pipelines."""
+"""`calibrate` for classifiers: temperatures and curves, on made-up evidence and in small pipelines."""
 
 import json
 
@@ -65,7 +65,7 @@ def test_few_documents_change_little():
 
 
 def trained(factory, path):
-    """A classifier, and documents of which a part is annotated with another class than the text is of."""
+    """A classifier, and documents of which some are annotated with a wrong class."""
     fix_random_seed(0)
     nlp = spacy.blank("xx")
     multi_label = factory == "textcat_multilabel"
@@ -127,8 +127,8 @@ def test_a_calibrated_classifier(kind, request, tmp_path):
     assert page.count("<svg") == 2 and "Classes in 15 groups" in page
     nlp = spacy.load(tmp_path / "out")
     after = cats_of(nlp)
-    # One temperature for all classes is not enough where one of them is always right and the others are not. How much
-    # is left differs with the arithmetic, on which the weights of so short a training depend.
+    # One temperature for all classes is not enough if one of them is always right and the others are not. How much
+    # error remains depends on the arithmetic, to which the weights of such a short training are sensitive.
     assert error_of(nlp, dev) < error_of(plain, dev) * (0.9 if kind == "exclusive" else 0.6)
     assert np.argmax(after, axis=1).tolist() == np.argmax(before, axis=1).tolist()
     if kind == "exclusive":
@@ -136,7 +136,7 @@ def test_a_calibrated_classifier(kind, request, tmp_path):
     found = json.loads((tmp_path / "out" / "meta.json").read_text(encoding="utf8"))["calibration"][name]
     assert found["classes"] == (90 if kind == "exclusive" else 270) and found["ece_after"] < found["ece_before"]
     assert set(found["threshold"]) == set(TEXTS)
-    # Written again, read from bytes, switched off, calibrated again from the model's own probabilities.
+    # Saved again, read from bytes, switched off, calibrated again from the model's own probabilities.
     nlp.to_disk(tmp_path / "again")
     assert cats_of(spacy.load(tmp_path / "again")) == after
     assert cats_of(spacy.load(folder / "pipeline").from_bytes(nlp.to_bytes())) == after

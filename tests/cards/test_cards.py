@@ -1,4 +1,4 @@
-"""Model cards of pipelines: what they say, for readers and for hubs, and when they are written."""
+"""Model cards of pipelines: their content, for readers and for hubs, and when they are written."""
 
 import json
 import re
@@ -23,7 +23,7 @@ def read(folder):
 
 
 def before_versions(folder):
-    """The text up to the versions of libraries, which are those of whoever has saved it."""
+    """The text before the versions of libraries, which are those of the environment in which the card was written."""
     return read(folder).partition("| Versions |")[0]
 
 
@@ -39,7 +39,7 @@ def edit_meta(folder, **entries):
 
 @pytest.fixture(scope="module")
 def trained(make_base, tmp_path_factory):
-    """What `lsbillm train` makes with a config of `training_config`, over a base with a licence."""
+    """The output of `lsbillm train` with a config from `training_config`, over a base with a licence."""
     root = tmp_path_factory.mktemp("card")
     base = shutil.copytree(make_base("llama"), root / "base")
     (base / "README.md").write_text("---\nlicense: apache-2.0\n---\nA model.\n", encoding="utf8")
@@ -82,7 +82,7 @@ def test_training_writes_a_card_for_readers(trained):
         assert said in text, said
     assert re.search(r"\| Time \| 0\.\d minutes until this was saved, ", text)
     assert "| Device | cpu |" in text
-    # Nothing else in the folder depends on how long it took, and the card can be made anew.
+    # Nothing else in the folder depends on the training time, and the card can be written again.
     assert "seconds" not in (trained / "meta.json").read_text(encoding="utf8")
     assert write_card(trained) and read(trained) == text
 
@@ -90,7 +90,7 @@ def test_training_writes_a_card_for_readers(trained):
 def test_training_writes_front_matter_for_hubs(trained):
     data = front(trained)
     assert data.library_name == "spacy" and data.language == "multilingual" and data.license is None
-    # A base that is a folder here is no model of the hub.
+    # A base in a local folder is not a model of the hub.
     assert data.base_model is None
     assert {"spacy", "token-classification", "text-classification"} <= set(data.tags)
     performance = json.loads((trained / "meta.json").read_text(encoding="utf8"))["performance"]
@@ -108,7 +108,7 @@ def test_a_package_has_the_card_as_its_own(trained, tmp_path):
 
 
 def test_what_is_not_known_is_not_invented(saved):
-    """It was trained without spaCy's loop: what its config says of training are defaults."""
+    """The pipeline was trained without spaCy's loop, so the training settings in its config are only defaults."""
     run("lsbillm", "card", saved)
     text, data = read(saved), front(saved)
     assert data.eval_results is None and data.license is None

@@ -1,4 +1,4 @@
-"""`python -m spacy lsbillm check-base`."""
+"""The command `python -m spacy lsbillm check-base`."""
 
 import re
 import shutil
@@ -18,9 +18,9 @@ def test_a_base_that_works(make_base):
     code, output = check(make_base("llama"))
     assert code == 0
     assert "sdpa: with layer 3 unmasked, position 0 moves when the last piece changes moved by" in output
-    assert "The mask can be taken off" in output
+    assert "The mask can be removed" in output
     assert "short texts share rows" in output
-    assert "parameters, all there" in output
+    assert "parameters, none missing" in output
     assert "with character offsets" in output
 
 
@@ -39,7 +39,7 @@ def test_a_config_alone_is_enough(make_base, tmp_path):
     (folder / "model.safetensors").unlink()
     code, output = check(folder)
     assert code == 0
-    assert "not fetched, so not checked" in output
+    assert "not downloaded, so not checked" in output
 
 
 def test_wrong_weights_are_named(make_base, tmp_path):

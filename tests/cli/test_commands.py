@@ -52,13 +52,13 @@ def test_masks_command_on_something_else(tmp_path, pipeline):
 
 
 def test_the_commands_are_found_without_importing_anything_by_hand():
-    """spaCy loads what packages have registered under this name before it reads its arguments."""
+    """spaCy loads what packages have registered under this name before it parses its arguments."""
     assert registry.cli.get_all()["lsbillm"] is app
     assert {"masks", "init-config", "debug-pieces"} <= set(get_command(app).commands)
 
 
 def test_the_letter_of_the_gpu_is_that_of_spacy_in_every_command():
-    """And nothing else: a number would pass for that of something else, such as groups of layers."""
+    """It has no other meaning either: a number would be accepted as something else, such as groups of layers."""
     letters = {}
     for name, command in get_command(app).commands.items():
         for option in command.params:
@@ -111,7 +111,7 @@ def test_init_config_writes_a_complete_config_and_the_next_command(make_base, tm
     assert config["components"]["transformer"]["model"]["repeat"] == 1
     assert config["components"]["transformer"]["model"]["store_base"] == "reference"
     assert "Nothing to auto-fill" in run("init", "fill-config", output, tmp_path / "filled.cfg")
-    # The printed command runs, once the paths are real; the base is named only now.
+    # The printed command runs once its paths exist; the base is only named now.
     corpus = write_corpus(tmp_path / "corpus.spacy", copies=1)
     words = [str(corpus) if word.endswith(".spacy") else word for word in shlex.split(command)][3:]
     words[words.index("--output") + 1] = str(tmp_path / "out")
@@ -150,7 +150,7 @@ def test_init_config_fits_the_settings_to_the_base_and_says_why(make_base, tmp_p
         "dtype",
     ):
         assert f" {setting} = " in shown or f" {setting}: " in shown
-    # Of a name of the hub the size is not known, and nothing is fetched to learn it.
+    # For a hub id the size is not known, and nothing is downloaded to find out.
     shown = ours("init-config", tmp_path / "device.cfg", "--base", "no/such-base")
     assert "its size is not known" in shown
     training = load_config(tmp_path / "device.cfg")["training"]
@@ -186,7 +186,7 @@ def test_init_config_refuses(tmp_path, option, value, said):
 
 @pytest.fixture
 def words_base(make_base, tmp_path):
-    """A base whose tokenizer knows few words, and one of them covers two of spaCy's tokens."""
+    """A base whose tokenizer has few words, one of which covers two of spaCy's tokens."""
     vocabulary = {word: i for i, word in enumerate(["[unk]", "new", "york", "don't", "in", "rain"])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[unk]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -199,7 +199,7 @@ def words_base(make_base, tmp_path):
 
 @pytest.fixture
 def odd_corpus(tmp_path):
-    """A long document, one with an unknown word and an entity that ends inside a piece, one that ends in blanks."""
+    """A long document, one with an unknown word and an entity that ends inside a piece, one that ends in spaces."""
     vocab = spacy.blank("en").vocab
     docs = [
         Doc(vocab, words=["new", "york"] * 50),
@@ -216,12 +216,12 @@ def odd_corpus(tmp_path):
 def test_debug_pieces_counts(words_base, odd_corpus, tmp_path):
     shown = ours("debug-pieces", words_base, odd_corpus, "--json", tmp_path / "out" / "pieces.json")
     found = json.loads((tmp_path / "out" / "pieces.json").read_text(encoding="utf8"))
-    # The window is 64, the shortest that is a default; 100 pieces take two windows.
+    # The window is 64, the shortest default; 100 pieces need two windows.
     assert (found["window"], found["overlap"]) == (64, 0)
     numbers = found["corpora"][str(odd_corpus)]
     assert (numbers["docs"], numbers["tokens"], numbers["pieces"]) == (4, 107, 105)
     assert numbers["pieces_a_token"] == {"mean": 1.0, "median": 1, "p95": 1, "max": 1, "max_token": "new"}
-    # The blanks at the end of a text count to the word before them.
+    # Spaces at the end of a text belong to the word before them.
     assert numbers["tokens_without_pieces"] == {"count": 0, "examples": []}
     assert numbers["unknown_pieces"] == {"count": 1, "examples": ["zagreb"]}
     assert numbers["longest_doc"] == 100
@@ -270,7 +270,7 @@ def test_numbers_do_not_depend_on_batches_but_padding_does(make_base):
     padding = [numbers.pop("padding_share") for numbers in found]
     assert found[0] == found[1] == found[2]
     assert padding[0] == 0 < padding[2]
-    # With so high a cost of a pass all is padded to the longest; each has a start token.
+    # If a pass costs this much, all texts are padded to the longest; each has a start token.
     lengths = np.array([len(tokenizer(doc.text)["input_ids"]) for doc in docs])
     assert padding[2] == pytest.approx(1 - lengths.mean() / lengths.max(), abs=1e-4)
 

@@ -1,4 +1,4 @@
-"""What is said where something cannot work: the cause and the remedy, once, and not a library's own words."""
+"""Messages about settings that cannot work: the cause and the remedy, once, without a library's own error."""
 
 import json
 import warnings
@@ -26,7 +26,7 @@ OTHER_KIND = {"@architectures": "spacy.Tok2VecListener.v1", "width": 64, "upstre
 
 
 def damage(nlp, number):
-    """As a training leaves the adapter that has diverged."""
+    """The adapter of a training that has diverged."""
     for value in nlp.get_pipe("transformer").model.shims[0].backbone.adapter_parameters().values():
         value.data.fill_(number)
 

@@ -1,4 +1,4 @@
-"""`pretrain` and `perplexity`, as they are called."""
+"""The commands `pretrain` and `perplexity`."""
 
 import json
 import math

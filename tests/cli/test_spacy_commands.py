@@ -69,7 +69,7 @@ def test_debug_config_names_a_bad_setting(config):
 
 
 def test_debug_data(config, tmp_path):
-    # Less than 100 documents are an error to it.
+    # It treats fewer than 100 documents as an error.
     corpus = write_corpus(tmp_path / "large.spacy", copies=25)
     output = run("debug", "data", config, "--verbose", "--no-format", "--paths.train", corpus)
     assert "Pipeline can be initialized with data" in output
@@ -116,7 +116,7 @@ def test_benchmark_accuracy_is_evaluate(pipeline, corpus, tmp_path):
     run("evaluate", pipeline, corpus, "--output", tmp_path / "two.json")
     one, two = (json.loads((tmp_path / name).read_text()) for name in ("one.json", "two.json"))
     assert one.keys() == two.keys()
-    # Whether an adapter is folded depends on what else uses the base at the moment, and with it the last digits.
+    # Whether an adapter is folded, and so the last digits, depends on what else uses the base at the moment.
     assert one["cats_ece"] == pytest.approx(two["cats_ece"], abs=1e-5)
     assert {**one, "speed": 0, "cats_ece": 0} == {**two, "speed": 0, "cats_ece": 0}
 
@@ -125,7 +125,7 @@ def test_the_same_seed_gives_the_same_pipeline(config, tmp_path):
     found = []
     for name in ("one", "two"):
         more = ["--components.transformer.model.unmask", "bits:0101", "--training.max_steps", "6"]
-        # Whether an adapter is folded depends on what else uses the base at the moment, and with it the last digits.
+        # Whether an adapter is folded, and so the last digits, depends on what else uses the base at the moment.
         run("train", config, "--output", tmp_path / name, *more, "--components.transformer.model.fold_adapter", "never")
         folder = tmp_path / name / "model-last"
         nlp = spacy.load(folder)
@@ -138,7 +138,7 @@ def test_the_same_seed_gives_the_same_pipeline(config, tmp_path):
 
 
 def test_train_refuses_a_gpu_that_is_not_there(config, tmp_path):
-    # Without CuPy thinc says that it is missing, without a GPU that there is none, else CUDA knows no such device.
+    # thinc reports that CuPy is missing or that there is no GPU, or CUDA that there is no such device.
     with pytest.raises(Exception, match=r"(?i)gpu|cuda|device"):
         run("train", config, "--output", tmp_path / "out", "--gpu-id", "99")
     assert not (tmp_path / "out" / "model-last").exists()
@@ -155,7 +155,7 @@ def test_bad_settings_stop_training_before_it_begins(config, tmp_path, setting, 
 
 
 def sourced(config, pipeline, path, heads, **training):
-    """A config whose transformer, and `heads`, come from a trained pipeline."""
+    """A config whose transformer and `heads` are sourced from a trained pipeline."""
     changed = load_config(config)
     for name in ("transformer", *heads):
         changed["components"][name] = {"source": str(pipeline)}
@@ -170,7 +170,7 @@ def test_train_on_from_a_sourced_pipeline(config, pipeline, corpus, tmp_path):
     before = vectors(spacy.load(pipeline))
     for rate, unchanged in ((0.0, True), (0.002, False)):
         folder = tmp_path / str(rate)
-        # thinc's averages start at zero and are not exact after so few steps.
+        # thinc's averages start at zero, so they are inexact after few steps.
         optimizer = {"use_averages": "false", "learn_rate.initial_rate": rate}
         more = [part for key, value in optimizer.items() for part in (f"--training.optimizer.{key}", value)]
         run("train", path, "--output", folder, "--training.max_steps", 6, *more)
@@ -195,7 +195,7 @@ def test_package(pipeline, tmp_path, monkeypatch):
     requirements = json.loads((folder / "meta.json").read_text(encoding="utf8"))["requirements"]
     assert [name for name in requirements if name.startswith("spacy-lsbillm>=")]
     assert [name for name in requirements if name.startswith("spacy-transformers>=")]
-    # As setup.py does when a wheel is built, which would need a network here.
+    # setup.py does this when a wheel is built, which would need a network here.
     shutil.copy(folder / "meta.json", folder / "xx_requests")
     monkeypatch.syspath_prepend(folder)
     nlp = importlib.import_module("xx_requests").load()

@@ -1,4 +1,4 @@
-"""Lines as Prodigy, Doccano and Label Studio write them: read right, or left out and counted, or refused."""
+"""Lines of Prodigy, Doccano and Label Studio: read correctly, or left out and counted, or refused."""
 
 import warnings
 
@@ -21,7 +21,10 @@ OPTIONS = [{"id": "POS", "text": "good"}, {"id": "NEG", "text": "bad"}, {"id": 3
 
 
 def read(path, *rows, count=None, **options):
-    """The documents of a file of these rows. count: what the warning says of the lines that are left out."""
+    """The documents of a file with these rows.
+
+    count: The text of the warning about lines that are left out.
+    """
     write(path, *rows)
     if count is None:
         with warnings.catch_warnings():
@@ -36,7 +39,7 @@ def entities(doc):
 
 
 def test_rejected_and_ignored_lines_are_no_gold(tmp_path):
-    """Through both ways in: convert and the corpus reader."""
+    """With convert and with the corpus reader."""
     rows = [
         {"text": "great film", "label": "POS", "answer": "accept"},
         {"text": "awful film", "label": "POS", "answer": "reject"},
@@ -56,7 +59,7 @@ def test_rejected_and_ignored_lines_are_no_gold(tmp_path):
             ("awful film", {"POS": 0.0}, []),
             (TEXT, {}, [("Ada", "PER")]),
         ]
-    # What is left out is told of even where the reader stops before the end, and counts for no line of the limit.
+    # The warning also comes if the reader stops before the end, and left-out lines do not count towards the limit.
     with pytest.warns(UserWarning, match="1 lines are left out: 1 ignored"):
         streamed = registry.readers.get("spacy-lsbillm.JsonlCorpus.v1")(path, labels=[], limit=3)(NLP)
         assert [eg.text for eg in streamed] == ["great film", "awful film", TEXT]
@@ -129,7 +132,7 @@ def test_a_decision_about_one_span_says_nothing_of_the_other_tokens(tmp_path, ma
 
 
 def test_spans_that_were_only_shown_are_no_gold(tmp_path):
-    """Prodigy highlights what its patterns match beside a question about the text."""
+    """Prodigy highlights matches of its patterns beside a question about the text."""
     row = {"text": TEXT, "label": "PEOPLE", "spans": [ADA], "answer": "accept", "_view_id": "classification"}
     (doc,) = read(tmp_path / "a.jsonl", row)
     assert doc.cats == {"PEOPLE": 1.0}
@@ -146,7 +149,7 @@ def test_spans_that_were_only_shown_are_no_gold(tmp_path):
     ],
 )
 def test_spans_of_other_tools(tmp_path, row):
-    """And a line of the same file without any has none, rather than none of some classes."""
+    """A line of the same file without any spans has none, rather than none of some classes."""
     (key,) = row
     docs = read(tmp_path / "a.jsonl", {"text": "nobody", key: []}, {"text": TEXT, **row}, {"text": "here", key: []})
     assert [entities(doc) for doc in docs] == [[], [("Ada", "PER")], []]
@@ -185,7 +188,7 @@ def test_several_annotators(tmp_path, key):
     for changed in ({"spans": [ADA]}, {"answer": "reject"}):
         with pytest.raises(DataError, match="line 2: the annotator 'ben' gives another answer for 'Ada met Bob' than"):
             read(tmp_path / "a.jsonl", one, {**other, **changed})
-    # Questions about different classes, and what one has left open, are no contradiction.
+    # Questions about different classes, or a class that one of them leaves open, do not contradict each other.
     question = {"text": "film", "answer": "accept"}
     docs = read(
         tmp_path / "b.jsonl",

@@ -1,4 +1,4 @@
-"""Annotated text in and out: records, conversion, readers, multiple choice."""
+"""Reading and writing annotated text: records, conversion, readers, multiple choice."""
 
 import json
 import warnings
@@ -54,7 +54,7 @@ def test_iob_keeps_the_tokens_as_given(tmp_path, nlp):
         [("jazz", "genre"), ("miles davis", "artist")],
         [("Paris", "city")],
     ]
-    # spaCy's own reader does not cut them again.
+    # spaCy's own reader does not tokenise them again.
     for example, doc in zip(Corpus(tmp_path / "corpus")(nlp), docs, strict=True):
         assert [token.text for token in example.predicted] == [token.text for token in doc]
 
@@ -119,7 +119,7 @@ def test_classes_of_the_training_file_hold_for_all(tmp_path, nlp):
 
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_classes_that_training_never_had_count_as_missed(nlp, multi_label):
-    """spaCy's own scorer would take the three for apples."""
+    """spaCy's own scorer would count all three as apples."""
     examples = []
     for name in ("apple", "zebra", "zebra", "zebra"):
         doc, gold = nlp.make_doc(name), nlp.make_doc(name)
@@ -176,7 +176,7 @@ def test_blanks_behind_a_tag_are_no_part_of_the_label(tmp_path):
 
 
 def test_the_reader_leaves_out_empty_documents(tmp_path, nlp):
-    """As spaCy's does: its listeners cannot learn from a batch of nothing else."""
+    """Like spaCy's, because its listeners cannot learn from a batch of empty documents."""
     path = write(tmp_path / "a.jsonl", *({"text": text} for text in ("", "one", "", "two")))
     read = registry.readers.get("spacy-lsbillm.JsonlCorpus.v1")(path)
     assert [example.text for example in read(nlp)] == ["one", "two"]
@@ -200,7 +200,7 @@ def test_the_reader_streams_and_starts_over(tmp_path, nlp):
         assert examples[1].predicted.cats == {}
     assert len(list(create(path, limit=2)(nlp))) == 2
     assert next(create(path, labels=["a", "b", "c"])(nlp)).reference.cats == {"a": 1.0, "b": 0.0, "c": 0.0}
-    # It reads no further than it is asked to.
+    # It reads no further than requested.
     path.write_text('{"text": "a", "label": "a"}\nnot JSON\n')
     assert next(create(path, labels=["a"])(nlp)).text == "a"
 
@@ -244,7 +244,7 @@ def test_accuracy_is_by_question(tmp_path, mode):
             continue
         right = not example.reference.user_data["question"].endswith("b.jsonl, line 1")
         if mode == "joint":
-            # A letter that is no choice here, however probable, is no answer.
+            # A letter that is not among the choices is not an answer, however probable it is.
             example.predicted.cats = {"A": 0.2 if right else 0.5, "B": 0.3, "C": 0.1, "D": 0.9}
         else:
             chance = (0.3 if right else 0.05) if example.reference.cats["right"] else 0.1

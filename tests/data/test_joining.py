@@ -1,4 +1,4 @@
-"""Sentences of a corpus as longer documents: what is joined, what stays as it is, and what is never joined."""
+"""Joining sentences of a corpus to longer documents: what is joined, what is kept, and what is never joined."""
 
 import json
 import random
@@ -61,7 +61,7 @@ def test_what_tokens_and_spans_have_stays():
     assert joined.get_aligned_ner() == ["U-x", "O", None, "U-city", None, None, None, None, "O"]
     assert [(span.start, span.end, span.label_) for span in joined.reference.spans["sc"]] == [(4, 6, "s"), (5, 7, "t")]
     assert [sent.text for sent in joined.reference.sents] == ["a b c", "Paris", "it rains.", "ok \n"]
-    # The model gets nothing of the gold.
+    # The model receives no gold annotation.
     assert not joined.predicted.has_annotation("SENT_START") and not joined.predicted.ents
 
 
@@ -129,7 +129,7 @@ def test_settings_that_cannot_be_are_refused(corpus):
             read(corpus, **settings)
 
 
-# What convert keeps
+# Documents in convert
 
 MARKED = "-DOCSTART- -X- O O\n\na O\n\nb O\n\n\nc O\n\n-DOCSTART- -X- O O\n\nd O\n"
 GROUPED = "a O\n\nb O\n\n\nc O\n \n\n\n\nd O\n\n\n"
@@ -150,13 +150,13 @@ def converted(source, output, *options):
     ],
 )
 def test_convert_keeps_the_documents_of_columns(tmp_path, text, groups):
-    """They stay apart where the file says so, as do those of two files."""
+    """Documents are kept apart if the file marks them, or if they are in two files."""
     for name in ("one", "two"):
         (tmp_path / f"{name}.conll").write_text(text)
         converted(tmp_path / f"{name}.conll", tmp_path)
     found = ["".join(t.text for t in example.reference) for example in read(tmp_path, min_words=99, max_words=99)(NLP)]
     assert found == groups * 2 or groups == ["ab"]
-    # Where a file says nothing, its sentences count as of one document with whatever stands beside them.
+    # If a file marks no documents, its sentences may be joined with any of their neighbours.
     assert found == ["abab"] or groups != ["ab"]
 
 

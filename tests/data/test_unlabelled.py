@@ -1,5 +1,4 @@
-"""Documents that nobody has annotated with a class, beside others: they have no part in the loss of a classifier nor in
-any score."""
+"""Documents without annotation for a class, beside others: they are left out of classifiers' losses and of scores."""
 
 import warnings
 
@@ -43,14 +42,14 @@ def labelled(nlp):
 
 
 def classifier(nlp, component, pooling, tok2vec=CNN):
-    """With the model and scorer that init-config gives it."""
+    """A classifier with the model and the scorer of init-config."""
     block = training_config("base", pipeline=[component], pooling=pooling)["components"][component]
     model = {**block["model"], "tok2vec": tok2vec}
     return nlp.add_pipe(component, config={"model": model, "scorer": block["scorer"]})
 
 
 def trained(component, pooling, more=lambda nlp: []):
-    """Classes of the texts after some steps over labelled documents, with more of them in each batch."""
+    """The predicted classes after some steps over labelled documents, with more documents in each batch."""
     fix_random_seed(0)
     nlp = spacy.blank("en")
     classifier(nlp, component, pooling)
@@ -87,12 +86,12 @@ def test_classes_that_do_not_exclude_each_other_may_all_be_missing(pooling):
     expected = trained("textcat_multilabel", pooling)
     for more in (without_cats, empty):
         np.testing.assert_allclose(trained("textcat_multilabel", pooling, more), expected, atol=1e-4)
-    # That a document has none of them is something to learn.
+    # A document that has none of the classes is annotated, and is learned.
     assert abs(trained("textcat_multilabel", pooling, without_a_class) - expected).max() > 0.01
 
 
 def test_a_shared_transformer_does_not_learn_from_them(make_base):
-    """What the head sends to the transformer for such a document is zero."""
+    """The gradient that the head sends to the transformer for such a document is zero."""
     for pooling in (None, "mean"):
         nlp = build(make_base(num_hidden_layers=2), heads=(), lora={"r": 4, "dropout": 0.0})
         listener = TEXTCAT["tok2vec"]
@@ -138,7 +137,7 @@ def test_a_textcat_that_would_learn_from_them_is_named(make_base):
     with pytest.warns(UserWarning, match=r"3 of 7 documents .* have no class in doc\.cats\. 'textcat' will learn"):
         nlp.initialize(lambda: data)
     with warnings.catch_warnings():
-        # Not those of libraries that one of them is out of date.
+        # Not the warnings of libraries that one of them is out of date.
         warnings.simplefilter("error", UserWarning)
         nlp.initialize(lambda: data[:4])
         for component in ("textcat", "textcat_multilabel"):
@@ -151,7 +150,7 @@ def test_a_textcat_that_would_learn_from_them_is_named(make_base):
 
 
 def scored(nlp, guesses):
-    """Examples of (gold classes, predicted class)."""
+    """The scores of examples, given as pairs of gold classes and predicted class."""
     found = []
     for number, (gold, guess) in enumerate(guesses):
         found.append(example(nlp, f"film {number}", gold))

@@ -1,4 +1,4 @@
-"""`lsbillm distill`: what a teacher says of plain text is stored as it says it, and students learn it."""
+"""`lsbillm distill`: a teacher's predictions for plain text are stored as they are, and students learn them."""
 
 import json
 import re
@@ -62,7 +62,7 @@ HEADS = {"sequence_labeler": LABELER, "ner": NER, "textcat": POOLED}
 
 
 def student(path, dev, heads=HEADS, **changes):
-    """A config of a CNN and heads that listen to it."""
+    """A config with a CNN and heads that listen to it."""
     config = {
         "paths": {"dev": str(dev) if dev else None},
         "nlp": {"lang": "xx", "pipeline": ["tok2vec", *heads]},
@@ -90,7 +90,7 @@ def student(path, dev, heads=HEADS, **changes):
 
 @pytest.fixture(scope="module")
 def place(make_base, tmp_path_factory):
-    """A folder with a teacher, a text, dev documents and the student that it has taught."""
+    """A folder with a teacher, a text, dev documents and the student that was trained."""
     folder = tmp_path_factory.mktemp("distill")
     nlp = build(make_base(num_hidden_layers=2), heads=())
     labeler(nlp)
@@ -116,7 +116,7 @@ def reader(place, **settings):
 
 
 def with_targets(place, name):
-    """Another output, in which the teacher has said all that it has to say."""
+    """Another output folder with all of the teacher's predictions."""
     shutil.copytree(place / "out" / "targets", place / name / "targets")
     return name
 
@@ -200,7 +200,7 @@ def test_a_teacher_of_classes_says_nothing_of_entities(place, tmp_path):
     run(*arguments(tmp_path, "student.cfg", "out"))
     [first, *_] = reader(tmp_path)(spacy.blank("xx"))
     assert first.reference.cats and not first.reference.has_annotation("ENT_IOB")
-    # Read as they are stored, what is said of tags is of no use.
+    # Read directly from storage, the probabilities of tags cannot be used.
     [stored, *_] = Corpus(place / "out" / "targets" / "shards")(blank := spacy.blank("xx"))
     pipe = labeler(blank, tok2vec=CNN)
     blank.initialize(lambda: corpus(blank))
@@ -209,7 +209,7 @@ def test_a_teacher_of_classes_says_nothing_of_entities(place, tmp_path):
 
 
 def test_what_the_teacher_is_not_sure_of_is_missing(place):
-    """A probability of its own for each token and document, in the place of the teacher's."""
+    """Each token and document gets its own probability, in place of the teacher's."""
     copy = place / "unsure" / "out" / "targets"
     shutil.copytree(place / "out" / "targets", copy)
     (shard,) = (copy / "shards").glob("*.spacy")
@@ -221,7 +221,7 @@ def test_what_the_teacher_is_not_sure_of_is_missing(place):
     packed = second.user_data[SOFT_TAGS][""]
     told = SoftTags.unpacked(Scheme("biluo", ("artist", "city", "playlist")), packed, second)
     counts, tags, probabilities = told.counts.copy(), told.tags.copy(), told.probabilities.copy()
-    # The first token of the second text is outside, with a probability of 0.7.
+    # The first token of the second text is outside of entities, with a probability of 0.7.
     at = np.flatnonzero((told.rows() == 0) & (tags == 0))
     probabilities[at] = 0.7
     second.user_data[SOFT_TAGS][""] = SoftTags(told.scheme, counts, tags, probabilities).packed()
@@ -252,7 +252,7 @@ def made(nlp, words, told, predicted=None):
 
 
 def told_of(scheme, rows):
-    """A row a token: its tags with their probabilities."""
+    """One row per token: its tags with their probabilities."""
     counts = np.array([len(row) for row in rows], dtype=np.uint8)
     tags = np.array([tag for row in rows for tag in row], dtype=np.uint16)
     probabilities = np.array([share for row in rows for share in row.values()], dtype=np.float16)
@@ -265,7 +265,7 @@ def probabilities_of(nlp, doc):
 
 
 def test_a_head_learns_the_probabilities_that_it_is_told():
-    """And nothing from tokens of which nothing is told, nor from the hard labels beside them."""
+    """It learns nothing from tokens without probabilities, nor from hard labels on other tokens."""
     nlp = spacy.blank("xx")
     pipe = labeler(nlp, tok2vec=CNN, scheme="iob2")
     scheme = Scheme("iob2", ("x",))

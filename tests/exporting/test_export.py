@@ -1,4 +1,4 @@
-"""Heads as folders that transformers loads by itself."""
+"""Heads as folders that transformers loads without this package."""
 
 import json
 
@@ -85,7 +85,7 @@ def causal(make_base, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def unmasked(make_base, tmp_path_factory):
-    """Narrow windows, in which transformers would see one piece more on each side."""
+    """Narrow windows, in which transformers would see one more piece on each side."""
     base = make_base("mistral", sliding_window=5)
     return saved(labeler(base, store_base="copy"), tmp_path_factory.mktemp("unmasked") / "pipeline")
 
@@ -129,7 +129,7 @@ def text_head(base, **model):
 
 
 def test_a_head_for_texts_with_its_bias_in_the_last_norm(make_base, tmp_path):
-    """Of GPT-2 that is a LayerNorm, whose bias has room for that of the head, which transformers' class lacks."""
+    """GPT-2's last norm is a LayerNorm, whose bias can include that of the head, which transformers' class lacks."""
     nlp = text_head(make_base("gpt2"))
     bias = nlp.get_pipe("textcat").model.get_ref("output_layer").get_param("b")
     bias += np.array([2.0, -1.0, 0.5], dtype="f")
@@ -231,7 +231,7 @@ def test_a_pipeline_without_heads(make_base, tmp_path):
 
 @needs_unmasking
 def test_a_class_that_would_keep_the_mask_is_refused(unmasked, tmp_path, monkeypatch):
-    """As that of a family whose code does not look at is_causal."""
+    """For example that of a family whose code ignores is_causal."""
     monkeypatch.setattr("spacy_lsbillm.backbone.classifier.classifier_config", no_flag)
     monkeypatch.setattr("spacy_lsbillm.backbone.classifier_proof.classifier_config", no_flag)
     told = exported(unmasked, tmp_path / "out", code=1)

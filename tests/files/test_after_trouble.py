@@ -1,4 +1,4 @@
-"""What the reliability campaign found: a full disk in libraries with errors of their own, and interrupts."""
+"""Faults found by the reliability campaign: interrupts, and a full disk in libraries with exceptions of their own."""
 
 import errno
 import os
@@ -71,7 +71,7 @@ def test_an_interrupt_while_dropout_is_switched_leaves_no_dropout_in_predictions
 
 
 def test_a_trial_whose_end_could_not_be_written_is_free_in_the_same_process(tmp_path, monkeypatch):
-    """As on a full disk: the storage says that it is running, in a process that is alive."""
+    """On a full disk, the storage still lists the trial as running, in a process that is alive."""
     study = Study(f"sqlite:///{tmp_path / 'search.db'}", {})
     training = Training("none", 0, 1)
 
@@ -115,6 +115,6 @@ def test_the_lock_of_a_killed_process_goes_with_the_next(tmp_path, monkeypatch):
     left = set(tmp_path.glob("*.lock"))
     assert len(left) == 2
     with sole_writer(tmp_path / "two"), sole_writer(tmp_path / "three"):
-        # Those in use stay.
+        # Locks that are in use stay.
         assert len(set(tmp_path.glob("*.lock")) - left) == 2
     assert len(list(tmp_path.glob("*.lock"))) == 1

@@ -1,5 +1,7 @@
-"""Files that were altered, by accident or on purpose: refused by name, or read as they were. What `python -m
-benchmarks.reliability --parts corruptions` has found, kind by kind."""
+"""Files that were changed by accident or on purpose: refused by name, or read as before.
+
+These are the kinds of damage in `python -m benchmarks.reliability --parts corruptions` that were not detected.
+"""
 
 import json
 import os
@@ -44,13 +46,13 @@ def saved(make_base, tmp_path_factory):
 
 @pytest.fixture
 def pipeline(saved, tmp_path):
-    """A copy of it, to be damaged."""
+    """A copy of the saved pipeline, to be damaged."""
     return shutil.copytree(saved[0], tmp_path / "pipeline")
 
 
 @pytest.fixture
 def read(saved, pipeline):
-    """read(component): what `spacy.load` does with it."""
+    """read(component): load the pipeline with `spacy.load`."""
     return lambda component: saved[1].get_pipe(component).from_disk(pipeline / component, exclude=["vocab"])
 
 
@@ -283,7 +285,7 @@ SETTINGS = PretrainingSettings.read(
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory):
-    """A work folder of a run that was stopped, and its text."""
+    """The work folder of a run that was stopped, and its text."""
     folder = tmp_path_factory.mktemp("run")
     (folder / "text.txt").write_text("\n\n".join(TEXTS * 8), encoding="utf8")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(ZeroDivisionError):
@@ -312,7 +314,7 @@ def test_what_a_run_goes_on_with(stopped, tmp_path, name, damage):
 
 
 def test_every_part_of_a_checkpoint(stopped, tmp_path):
-    """`torch.load` does not compare the checksums that `torch.save` writes."""
+    """`torch.load` does not check the checksums that `torch.save` writes."""
     work = shutil.copytree(stopped / "work", tmp_path / "work")
     path = work / "checkpoint.pt"
     whole = path.read_bytes()
@@ -321,7 +323,7 @@ def test_every_part_of_a_checkpoint(stopped, tmp_path):
     assert len(parts) > 30
     rng = np.random.default_rng(0)
     for part in parts:
-        # A part is behind its name and padding, whose lengths stand before them.
+        # The data of a part follow its name and padding, whose lengths are in the header.
         name, padding = struct.unpack("<HH", whole[part.header_offset + 26 : part.header_offset + 30])
         flip(path, part.header_offset + 30 + name + padding + int(rng.integers(part.file_size)))
         with pytest.raises(StorageError, match=r"checkpoint\.pt cannot be read"):
@@ -334,7 +336,7 @@ def test_what_a_run_was_begun_with(stopped, tmp_path, damage):
     work = shutil.copytree(stopped / "work", tmp_path / "work")
     DAMAGE[damage](work / BEGUN)
     if damage == "cut":
-        # Of the last character, which is a line break.
+        # Cut off more than the last character, which is a line break.
         (work / BEGUN).write_bytes((work / BEGUN).read_bytes()[:-2])
     with pytest.raises(StorageError, match=rf"settings\.json|{work}"):
         go_on(work, stopped / "text.txt", tmp_path / "model")

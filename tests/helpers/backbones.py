@@ -1,4 +1,4 @@
-"""How the tests load a backbone, and what they put through it."""
+"""How the tests load a backbone, and the batches they use."""
 
 import torch
 
@@ -7,12 +7,12 @@ from spacy_lsbillm.backbone.families import Family
 from spacy_lsbillm.backbone.proved import minor_version, shipped
 
 CPU = torch.device("cpu")
-# By variant, what was proved for the installed version of transformers; for one that is newer, for the newest.
+# The proofs by variant for the installed version of transformers, or for the newest one if that is not listed.
 PROVED = shipped().get(minor_version(), shipped()[max(shipped(), key=lambda version: int(version.split(".")[0]))])
 
 
 def family(model_type) -> Family:
-    """Of the default config of a type."""
+    """The proved family of a type's default config."""
     return Family.read(PROVED[model_type]["family"])
 
 

@@ -1,4 +1,4 @@
-"""A small corpus on disk, what a quick training on it needs, and a way to run spaCy's commands in this process."""
+"""A small corpus on disk, settings for a quick training on it, and a way to run spaCy's commands in this process."""
 
 from pathlib import Path
 
@@ -13,8 +13,10 @@ from spacy_lsbillm.training.config import training_config
 
 
 def make_docs() -> list[Doc]:
-    """Four documents with entities, the same as spans, categories, tags, morphology and a parse; each a question whose
-    choices are its categories."""
+    """Four documents with entities, the same as spans, categories, tags, morphology and a parse.
+
+    Each is a question whose choices are its categories.
+    """
     docs = [example.reference for example in examples(spacy.blank("xx"))]
     for number, doc in enumerate(docs):
         doc.user_data["question"] = number
@@ -22,7 +24,7 @@ def make_docs() -> list[Doc]:
         for token in doc:
             token.tag_ = token.pos_ = "NOUN" if token.is_alpha else "PUNCT"
             token.set_morph("Number=Sing")
-            # Left and right arcs: the parser has no gold transition where one kind never occurs.
+            # Left and right arcs, because the parser has no gold transitions if one kind never occurs.
             left = token.i % 2 and token.i + 1 < len(doc)
             token.head = doc[token.i + 1] if left else doc[0]
             token.dep_ = "left" if left else "right" if token.i else "ROOT"
@@ -35,7 +37,7 @@ def write_corpus(path: Path, copies: int = 4) -> Path:
 
 
 def quick(corpus, base, steps=40, **more):
-    """Settings that a config gets so that it trains on `corpus` over `base` in seconds."""
+    """Settings with which a config trains on `corpus` over `base` in seconds."""
     return {
         "paths.train": str(corpus),
         "paths.dev": str(corpus),
@@ -50,9 +52,9 @@ def quick(corpus, base, steps=40, **more):
 
 
 def write_config(path: Path, corpus, base, pipeline=("ner", "textcat"), size=100, lang="xx", **model) -> Path:
-    """A complete config for a quick training, with so many words to a batch."""
+    """Write a complete config for a quick training, with `words` words per batch."""
     paths = {"train": str(corpus), "dev": str(corpus)}
-    # Not English unless it is asked for, see `pipelines.build`.
+    # English only on request, see `pipelines.build`.
     config = training_config(str(base), lang=lang, pipeline=pipeline, **paths, **model)
     training = config["training"]
     training["max_steps"], training["eval_frequency"], training["batcher"]["size"] = 20, 10, size
@@ -62,7 +64,7 @@ def write_config(path: Path, corpus, base, pipeline=("ner", "textcat"), size=100
 
 
 def run(*arguments, code=0):
-    """Run `python -m spacy ...` in this process; its output. A command that ends otherwise than with `code` fails."""
+    """Run `python -m spacy ...` in this process and return its output. Fails if the exit status is not `code`."""
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception

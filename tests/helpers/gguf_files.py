@@ -1,4 +1,4 @@
-"""GGUF files of tiny models, written as llama.cpp's converter does, and wheels that hold one. No spaCy in it."""
+"""GGUF files of tiny models in the format of llama.cpp's converter, and wheels that contain one. Needs no spaCy."""
 
 import json
 import zipfile
@@ -8,7 +8,7 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Type
 
-# By the name of the family in transformers.
+# GGUF architectures by the family's name in transformers.
 ARCHITECTURES = {
     "llama": "llama",
     "qwen2": "qwen2",
@@ -29,7 +29,7 @@ NORMAL, CONTROL, USER_DEFINED, BYTE = 1, 3, 4, 6
 
 
 def merges_of(tokenizer):
-    """As a GGUF file has them, "left right"."""
+    """The merges as in a GGUF file, "left right"."""
     merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
     return [merge if isinstance(merge, str) else " ".join(merge) for merge in merges]
 
@@ -37,9 +37,9 @@ def merges_of(tokenizer):
 def write_gguf(path: Path, model, tokenizer=None, *, quantization=Type.F32, pre="gpt-2", drop=(), more=(), **writer):
     """Write a model and a byte-level tokenizer.
 
-    quantization: Of the matrices; vectors stay in float32, as in real files.
-    pre: What `tokenizer.ggml.pre` says.
-    drop: Metadata and tensors that are left out, by the end of their names.
+    quantization: Quantization of the matrices; vectors stay in float32, as in real files.
+    pre: The value of `tokenizer.ggml.pre`.
+    drop: Metadata and tensors to leave out, by the end of their names.
     more: Further metadata, as (method of the writer, arguments).
     writer: Further arguments of `gguf.GGUFWriter`.
     """
@@ -57,7 +57,7 @@ def write_gguf(path: Path, model, tokenizer=None, *, quantization=Type.F32, pre=
 
 
 class _Writer:
-    """A `gguf.GGUFWriter` that leaves out what a test wants to be missing."""
+    """A `gguf.GGUFWriter` that leaves out what should be missing in a test."""
 
     def __init__(self, path, architecture, drop, **writer):
         self.drop = tuple(drop)
@@ -125,7 +125,7 @@ def _write_shape(out, config):
 
 
 def rotary(config, name, default=None):
-    """A setting of the rotary positions, of those of full attention if there are several."""
+    """A setting of the rotary positions; of those of full attention if there are several."""
     parameters = getattr(config, "rope_parameters", None)
     if parameters:
         return parameters.get("full_attention", parameters).get(name, default)
@@ -145,7 +145,7 @@ def _write_tokenizer(out, tokenizer, pre):
 
 
 def gguf_tensors(model):
-    """Names and values as llama.cpp's converter writes them."""
+    """Names and values of tensors as llama.cpp's converter writes them."""
     config = model.config
     architecture = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == ARCHITECTURES[config.model_type])
     names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
@@ -167,7 +167,7 @@ def _collect_experts(experts, names, name, values):
     before, after = name.split(".experts.")
     layer = before.split(".")[2]
     if after == "gate_up_proj":
-        # transformers 5 has the experts of a layer in one tensor, gate above up.
+        # transformers 5 stores the experts of a layer in one tensor, with gate above up.
         half = values.shape[1] // 2
         experts[f"blk.{layer}.ffn_gate_exps.weight"] = dict(enumerate(values[:, :half]))
         experts[f"blk.{layer}.ffn_up_exps.weight"] = dict(enumerate(values[:, half:]))
@@ -196,7 +196,7 @@ def _as_written(config, name, values):
 
 
 def write_wheel(path: Path, files: dict[str, bytes | Path], metadata: str = "") -> Path:
-    """A wheel "tiny-model" 1.0 with some files beside a licence."""
+    """Write a wheel "tiny-model" 1.0 with some files and a licence."""
     head = f"Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n{metadata}\n"
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in files.items():

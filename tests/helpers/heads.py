@@ -1,4 +1,4 @@
-"""The label-supervised heads in small pipelines, a corpus for them, and what they find."""
+"""The label-supervised heads in small pipelines, a corpus for them, and their predictions."""
 
 from pipelines import GOLD, LISTENER
 from spacy.training import Example

@@ -1,4 +1,4 @@
-"""Runs that are killed, in processes that are forked from the tests: a start of Python takes ten seconds."""
+"""Runs that are killed, in processes forked from the tests, because starting Python takes ten seconds."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ def killed(work: Callable[[], object]) -> None:
 
 
 def dying_after(function: Callable, calls: int = 1) -> Callable:
-    """The function, and an end of its process after the given number of calls."""
+    """The function, which kills its process after the given number of calls."""
     left = calls
 
     def call_and_die(*arguments, **more):

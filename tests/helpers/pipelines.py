@@ -1,4 +1,4 @@
-"""Small pipelines over tiny bases, and what the tests do with them."""
+"""Small pipelines over tiny bases, and common operations on them."""
 
 import numpy as np
 import spacy
@@ -49,7 +49,7 @@ GOLD = [
 
 
 def build(folder, heads=("ner", "textcat"), **model):
-    # Not English: the thousands of exceptions of its tokenizer are most of what such a small pipeline costs to load.
+    # Not English: loading the thousands of exceptions of its tokenizer takes longer than the rest of a small pipeline.
     nlp = spacy.blank("xx")
     settings = {"@architectures": "spacy-lsbillm.BiLLMModel.v1", "name": str(folder), **model}
     nlp.add_pipe("billm_transformer", name="transformer", config={"model": settings})

@@ -1,8 +1,8 @@
-"""Where things of the repository are."""
+"""Paths in the repository."""
 
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HELPERS = REPOSITORY / "tests" / "helpers"
-# Pipelines that an earlier version has saved.
+# Pipelines that were saved by an earlier version.
 SAVED = REPOSITORY / "tests" / "fixtures" / "saved"

@@ -1,4 +1,4 @@
-"""What a pipeline predicts, in a form that fits a file of JSON."""
+"""A pipeline's predictions in a form that can be written as JSON."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Tiny models of every family and tokenizers of several kinds, made here: nothing is fetched. No spaCy in it."""
+"""Tiny models of every family and tokenizers of several kinds, made here without downloads. Needs no spaCy."""
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -22,10 +22,10 @@ SHAPE = {
     "bos_token_id": 0,
     "eos_token_id": 1,
 }
-# Wider than any text of the tests that look at how far a piece reaches.
+# Wider than any text in the tests of how far a piece reaches.
 WINDOW = 48
 HALF = ["sliding_attention", "full_attention"] * (LAYERS // 2)
-# What a family's config needs beside, or in place of, SHAPE.
+# Settings that a family's config needs in addition to SHAPE, or instead.
 FAMILIES: dict[str, dict] = {
     "llama": {},
     "mistral": {"sliding_window": WINDOW},
@@ -56,15 +56,17 @@ FAMILIES: dict[str, dict] = {
         "hidden_size_per_layer_input": 0,
     },
 }
-# Older versions of transformers lack some.
+# Older versions of transformers lack some families.
 FAMILIES = {family: settings for family, settings in FAMILIES.items() if family in CONFIG_MAPPING}
-# Which of its layers have a sliding window.
+# Families in which some layers have a sliding window.
 WINDOWED = FAMILIES.keys() & {"mistral", "phi3", "starcoder2", "qwen2", "gemma2", "gemma3_text"}
 
 
 def make_model(family: str, seed: int, vocab_size: int, **config) -> PreTrainedModel:
-    """A randomly initialised causal LM with weights large enough for its layers to matter; the usual initialisation
-    of 0.02 leaves them near identity."""
+    """A randomly initialised causal LM whose weights are large enough for its layers to matter.
+
+    The usual initialisation with 0.02 leaves them near identity.
+    """
     torch.manual_seed(seed)
     settings = AutoConfig.for_model(family, **{**SHAPE, **FAMILIES[family], **config}, vocab_size=vocab_size)
     model = AutoModelForCausalLM.from_config(settings)

@@ -1,4 +1,4 @@
-"""Small tokenizers of the kinds that decoder-only models come with, made here, and real ones if they are at hand."""
+"""Small tokenizers of the kinds that decoder-only models have, made here, and real ones if they are available."""
 
 import json
 from functools import cache
@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from spacy_lsbillm.backbone.tokenizer import load_tokenizer
 
-# Downloaded tokenizers lie beside the checkout, where there are any.
+# Downloaded tokenizers are beside the checkout, if there are any.
 REAL_FOLDER = REPOSITORY.parent / "shared" / "tokenizers"
 REAL = ["gpt2", "mistral-v1", "qwen2.5"]
 SPECIAL = ["<unk>", "<s>", "</s>"]
@@ -23,7 +23,7 @@ def _fast(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
 
 
 def _byte_level(normalizer=None, spaces: bool = False, **offsets) -> PreTrainedTokenizerFast:
-    """As GPT-NeoX and Qwen have it: a normaliser, and added pieces of several spaces."""
+    """Like GPT-NeoX and Qwen: a normaliser, and added pieces of several spaces."""
     tokenizer = Tokenizer(models.BPE())
     if normalizer:
         tokenizer.normalizer = normalizer
@@ -40,7 +40,7 @@ def _byte_level(normalizer=None, spaces: bool = False, **offsets) -> PreTrainedT
 
 
 def _byte_fallback(normalizer, pre_tokenizer=None) -> PreTrainedTokenizerFast:
-    """SentencePiece's BPE as LLaMA 2, Mistral and Gemma have it: what is not in the vocabulary turns into bytes."""
+    """SentencePiece's BPE like LLaMA 2, Mistral and Gemma: text that is not in the vocabulary is split into bytes."""
     trained = Tokenizer(models.BPE(unk_token="<unk>"))
     trained.pre_tokenizer = pre_tokenizers.Metaspace()
     trained.train_from_iterator(TEXTS * 4, trainers.BpeTrainer(vocab_size=120, special_tokens=SPECIAL))
@@ -70,7 +70,7 @@ def _merges(tokenizer: Tokenizer) -> list[tuple[str, str]]:
 
 
 def _unigram(normalizer) -> PreTrainedTokenizerFast:
-    """As T5 has it: normalised text, a start and an end token, and a piece for what is unknown."""
+    """Like T5: normalised text, a start and an end token, and an unknown piece."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -84,7 +84,7 @@ def _unigram(normalizer) -> PreTrainedTokenizerFast:
 
 
 def _words_only() -> PreTrainedTokenizerFast:
-    """No spaces at all, and a piece for what is unknown."""
+    """No spaces at all, and an unknown piece."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.train_from_iterator(TEXTS * 4, trainers.BpeTrainer(vocab_size=120, special_tokens=SPECIAL))
@@ -93,7 +93,7 @@ def _words_only() -> PreTrainedTokenizerFast:
 
 
 def _limited() -> PreTrainedTokenizerFast:
-    """One whose file says that it cuts texts off and pads them, as that of many models does."""
+    """A tokenizer whose file requests truncation and padding, as those of many models do."""
     tokenizer = make_tokenizer(start=True).backend_tokenizer
     tokenizer.enable_truncation(4)
     tokenizer.enable_padding(length=16)
@@ -117,7 +117,7 @@ MAKERS = {
     "unigram, NFKC": lambda: _unigram(Chain([NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])),
     "words, unknown": _words_only,
 }
-# Characters that these leave out on purpose have no piece of their own.
+# These tokenizers drop some characters on purpose, which then have no piece.
 LOSSY = {"unigram, accents stripped": lambda: _unigram(Chain([normalizers.NFD(), normalizers.StripAccents()]))}
 
 

@@ -1,5 +1,7 @@
-"""A base on a device of its own, with spaCy on the CPU. The CPU is the only device that can be counted on: what others
-need is tried by having its arrays and tensors pass for those of two devices."""
+"""A base on a device of its own, with spaCy on the CPU.
+
+Only the CPU is always available, so its arrays and tensors stand in for those of two devices.
+"""
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ def trained(base, steps=1, optimizer=None, **model):
 
 @pytest.fixture(scope="module")
 def plain(make_base, tmp_path_factory):
-    """Three steps, without the setting; where it is stored; and what it says."""
+    """Three steps without the setting, the place where the pipeline is stored, and its predictions."""
     nlp = trained(make_base(), 3)
     path = tmp_path_factory.mktemp("plain") / "pipeline"
     nlp.to_disk(path)
@@ -32,7 +34,7 @@ def plain(make_base, tmp_path_factory):
 
 def test_a_base_on_the_cpu_by_name_is_as_without_a_name(plain, make_base, tmp_path):
     named = trained(make_base(), 3, device="cpu")
-    # Within what folding an adapter changes: bases that are shared have none folded in.
+    # Equal up to the effect of folding: shared bases have no adapter folded in.
     assert same(plain[2], vectors(named))
     named.to_disk(tmp_path / "pipeline")
     loaded = spacy.load(tmp_path / "pipeline")
@@ -58,7 +60,7 @@ def test_a_device_that_is_not_here_is_named_with_those_that_are(name, plain, mak
 
 
 def test_a_gpu_has_its_number(monkeypatch):
-    """Else the same device would have two names, and a base would be held twice."""
+    """Otherwise the same device would have two names, and a base would be loaded twice."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
     assert base_device.device_for("cuda") == torch.device("cuda", 1)
@@ -66,7 +68,7 @@ def test_a_gpu_has_its_number(monkeypatch):
 
 @pytest.fixture
 def elsewhere(monkeypatch):
-    """Have the CPU pass for another device: whatever crosses is copied and counted."""
+    """Make the CPU stand in for another device: whatever crosses is copied and counted."""
     crossed = []
 
     def to_thinc(tensor, name):
@@ -89,11 +91,11 @@ def elsewhere(monkeypatch):
 
 def test_training_and_prediction_are_the_same_with_copies(plain, make_base, elsewhere):
     nlp = trained(make_base(), 3, device="mps")
-    # The vectors of each batch, the row of the adapter and that of its gradient; the row comes back.
+    # To spaCy: the vectors of each batch, the row of the adapter and that of its gradient. Back: the row.
     assert (elsewhere.count("to spaCy"), elsewhere.count("to the base")) == (3 * 3, 3)
     elsewhere.clear()
     assert same(plain[2], vectors(nlp), 1e-5)
-    # Once a batch, whatever it holds.
+    # Once per batch, whatever it contains.
     assert elsewhere == ["to spaCy"]
 
 
@@ -114,7 +116,7 @@ def test_a_base_stays_where_it_was_put(make_base):
 
 
 def test_pipelines_on_one_device_share_a_base_and_others_do_not(plain, make_base, monkeypatch):
-    """The meta device, which has no values, stands for another."""
+    """The meta device, which has no values, stands in for another device."""
     pipelines = {device: build(make_base(), (), device=device) for device in ("cpu", "mps")}
     pipelines["cpu"].initialize()
     monkeypatch.setattr(shim, "device_for", lambda name: torch.device("meta"))
@@ -126,7 +128,7 @@ def test_pipelines_on_one_device_share_a_base_and_others_do_not(plain, make_base
 
 
 def test_rehearsal_does_not_lose_what_it_changes():
-    """It changes arrays in place, which of another device would be copies."""
+    """It changes arrays in place, which would be copies if they were from another device."""
     parameter = torch.nn.Parameter(torch.ones(2, device="meta"))
     parameter.grad = torch.ones(2, device="meta")
     with pytest.raises(SettingError, match=r"nlp\.rehearse"):

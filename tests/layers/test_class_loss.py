@@ -161,7 +161,7 @@ def classifier(exclusive, **settings):
 
 
 def gradients_of(pipe, data):
-    """The gradient of the output layer's bias: of all documents together."""
+    """The gradient of the output layer's bias, summed over all documents."""
     scores, backprop = pipe.model.begin_update([example.predicted for example in data])
     backprop(pipe.get_loss(data, scores)[1])
     output = pipe.model.get_ref("output_layer")
@@ -173,12 +173,12 @@ def gradients_of(pipe, data):
 @pytest.mark.parametrize("exclusive", [True, False])
 def test_a_classifier_turns_cross_entropy_into_the_loss_that_is_set(exclusive):
     _, plain, data = classifier(exclusive)
-    # The output layer is zero at first: every probability is 1/2.
+    # The output layer starts at zero, so every probability is 1/2.
     np.testing.assert_allclose(gradients_of(plain, data), [-1.0, 1.0], atol=1e-6)
     _, smooth, _ = classifier(exclusive, label_smoothing=0.5)
     np.testing.assert_allclose(gradients_of(smooth, data), [-0.5, 0.5], atol=1e-6)
     _, even, _ = classifier(exclusive, class_weights="balanced")
-    # Three documents of the one and one of the other, each seen once more than it was: weights of 6/8 and 6/4.
+    # Three documents of one class and one of the other, with one added to each count: weights of 6/8 and 6/4.
     np.testing.assert_allclose(gradients_of(even, data), [-0.375, 0.375], atol=1e-6)
 
 

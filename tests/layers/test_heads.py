@@ -33,7 +33,7 @@ def trained(make_base):
 
 @st.composite
 def annotated(draw):
-    """A document with entities, tokens that are missing or blocked, and white space."""
+    """A document with entities, tokens with missing or blocked annotation, and white space."""
     words = draw(st.lists(st.sampled_from(["a", "New", "york", "\n", " ", "\t\n"]), max_size=8))
     doc = Doc(VOCAB, words, draw(st.lists(st.booleans(), min_size=len(words), max_size=len(words))))
     parts = {"entity": [], "missing": [], "blocked": [], "outside": []}
@@ -49,12 +49,12 @@ def annotated(draw):
 
 
 def as_predicted(doc):
-    """The same tokens and nothing else."""
+    """The same tokens without annotation."""
     return Doc(doc.vocab, [token.text for token in doc], [bool(token.whitespace_) for token in doc])
 
 
 def without_white_space(doc):
-    """The other tokens alone, with what is left of the entities."""
+    """Only the other tokens, with the rest of the entities."""
     words = [token.i for token in doc if not token.is_space]
     left = Doc(doc.vocab, [doc[i].text for i in words])
     if doc.has_annotation("ENT_IOB"):
@@ -93,7 +93,7 @@ def put(doc, spans_key, spans):
 
 
 def taken(doc, spans_key):
-    """The words of what a labeler with this key has written, its labels and its scores."""
+    """The words, labels and scores of the spans that a labeler with this key has written."""
     group = doc.ents if spans_key is None else doc.spans[spans_key]
     scores = doc._.ent_scores if spans_key is None else group.attrs["scores"]
     return [(span.text.split(), span.label_, score) for span, score in zip(group, scores, strict=True)]
@@ -105,7 +105,7 @@ WHITES = [" ", "\n", "\t", "\r\n", "\u00a0", "\u2028 ", "\n\n\n"]
 @pytest.mark.parametrize("scheme", ["iob2", "biluo"])
 @pytest.mark.parametrize("spans_key", [None, "slots"])
 def test_white_space_has_no_part_in_spans_scores_and_loss(make_base, scheme, spans_key):
-    """However much the model wants it to be a city."""
+    """However strongly the model predicts a city for it."""
     nlp = build(make_base(num_hidden_layers=2), heads=())
     pipe = labeler(nlp, scheme=scheme, spans_key=spans_key)
     nlp.initialize(lambda: corpus(nlp, spans_key))
@@ -149,7 +149,7 @@ def test_white_space_has_no_part_in_spans_scores_and_loss(make_base, scheme, spa
 
 @pytest.mark.parametrize("output", ["tokens", "pieces"])
 def test_a_trained_labeler_finds_the_same_however_words_are_spaced(make_base, output):
-    """With each run of white space shown as a blank."""
+    """Each run of white space is shown to the model as one space."""
     nlp = build(make_base(), heads=(), output=output, white_space="blank")
     labeler(nlp)
     fit(nlp, corpus(nlp), steps=40)
@@ -165,7 +165,7 @@ def test_a_trained_labeler_finds_the_same_however_words_are_spaced(make_base, ou
 
 @pytest.mark.parametrize("spans_key", [None, "slots"])
 def test_gold_spans_are_trimmed_with_a_warning(make_base, spans_key):
-    """In training and in scores; one that is white space alone is none."""
+    """In training and in scores; a span of only white space is dropped."""
     nlp = build(make_base(num_hidden_layers=2), heads=())
     pipe = labeler(nlp, spans_key=spans_key)
 
@@ -182,7 +182,7 @@ def test_gold_spans_are_trimmed_with_a_warning(make_base, spans_key):
     with pytest.warns(UserWarning, match=said):
         nlp.initialize(lambda: [loose])
     with warnings.catch_warnings():
-        # Once is enough.
+        # The warning comes only once.
         warnings.simplefilter("error")
         assert gold_tags(loose, spans_key, pipe.name) == gold_tags(exact, spans_key, pipe.name)
         assert set(gold_tags(white, spans_key, pipe.name)) == {None, "O"}
@@ -295,7 +295,7 @@ def test_scores_of_an_earlier_labeler_are_kept(make_base):
 
 
 def test_scores_stay_with_their_entities(trained):
-    """Also where a later component exchanges some, and in a text put together from several."""
+    """Also if a later component replaces some of them, and in a document put together from several."""
     docs = list(trained.pipe(TEXTS))
     scores = [score for doc in docs for score in doc._.ent_scores]
     assert None not in scores and len(set(scores)) > 2
@@ -330,7 +330,7 @@ def test_with_a_key_the_scores_that_choose_must_be_its_own(make_base):
 
 
 def test_the_scores_of_several_labelers_must_count(make_base):
-    """With the default weights nobody gives ents_f; with one that writes entities, or another choice, all is well."""
+    """With the default weights no component computes ents_f; one that writes entities, or other weights, solve that."""
     for keys, weights, warned in (
         (("a", "b"), {"ents_f": 1.0}, 2),
         (("a", None), {"ents_f": 1.0}, 0),
@@ -359,7 +359,7 @@ def test_labels_that_were_not_given_are_named(make_base):
 
 
 def test_tokens_without_annotation_are_not_learned(make_base):
-    """What stands in missing tokens must have no influence, whatever the model says of them."""
+    """Tokens with missing annotation must have no influence, whatever the model predicts for them."""
     nlp = build(make_base(num_hidden_layers=2), heads=())
     pipe = labeler(nlp)
     data = corpus(nlp)
@@ -555,7 +555,7 @@ def test_bad_settings(make_base):
         labeler(nlp, scheme="bio")
     with pytest.raises(SettingError, match="pooling = 'first' is not allowed"):
         textcat(nlp, pooling="first")
-    # A default would be wrong for one of the two components.
+    # Any default would be wrong for one of the two components.
     with pytest.raises(ValueError, match="exclusive_classes"):
         nlp.add_pipe("textcat", config={"model": {"@architectures": "spacy-lsbillm.PooledTextCat.v1", "tok2vec": CNN}})
 
@@ -609,7 +609,7 @@ def test_it_works_over_any_tok2vec():
 
 
 def vectors_of(arrays):
-    """A model that gives these arrays, and collects the gradient."""
+    """A model that returns these arrays and collects the gradient."""
     seen = []
 
     def forward(model, docs, is_train):
@@ -627,7 +627,7 @@ def vectors_of(arrays):
 @settings(max_examples=20)
 @given(lengths=st.lists(st.integers(0, 4), min_size=1, max_size=4), seed=st.integers(0, 1000))
 def test_pooling_is_what_it_says_and_so_is_its_gradient(pooling, exclusive, lengths, seed):
-    """Against plain numpy, with rows of zeros in between, which have no part in it."""
+    """Compared with plain numpy, with rows of zeros in between, which are ignored."""
     rng = np.random.default_rng(seed)
     arrays = [rng.normal(size=(length, 3)).astype("f") for length in lengths]
     for array in arrays:
@@ -645,7 +645,7 @@ def test_pooling_is_what_it_says_and_so_is_its_gradient(pooling, exclusive, leng
     def by_hand():
         pooled = []
         for array in arrays:
-            # In float32 what is left of a probability near 1 is too coarse for differences.
+            # In float32, 1 minus a probability near 1 is too coarse for finite differences.
             rows = array[array.any(axis=1)].astype("float64")
             if not len(rows):
                 rows = np.zeros((1, 3))
@@ -670,7 +670,7 @@ def test_pooling_is_what_it_says_and_so_is_its_gradient(pooling, exclusive, leng
     for gradient, array in zip(gradients, arrays, strict=True):
         assert not gradient[~array.any(axis=1)].any()
 
-    # The gradient of cross-entropy, by differences; with a softmax, for truths that are distributions.
+    # The gradient of cross-entropy by finite differences; with a softmax, the truth must be a distribution.
     if exclusive:
         truth /= truth.sum(1, keepdims=True)
         seen.clear()
@@ -700,7 +700,7 @@ def test_pooling_is_what_it_says_and_so_is_its_gradient(pooling, exclusive, leng
 
 
 def test_seqeval_gives_the_same_score(trained):
-    """Strict IOB2 micro F1 over noisy predictions and gold spans."""
+    """Strict IOB2 micro F1 of noisy predictions against gold spans."""
     seqeval = pytest.importorskip("seqeval.metrics", reason="the scores beside seqeval's need it: pip install seqeval")
     from seqeval.scheme import IOB2
 
@@ -808,7 +808,7 @@ def test_bad_settings_of_confidence(config, message):
 
 @pytest.mark.parametrize(("name", "exclusive"), [("textcat", True), ("textcat_multilabel", False)])
 def test_classes_have_the_probabilities_that_users_of_textcat_expect(make_base, name, exclusive):
-    """One distribution where they exclude each other; else each between 0 and 1 on its own."""
+    """One distribution if classes exclude each other; otherwise each is between 0 and 1 on its own."""
     nlp = build(make_base(num_hidden_layers=2), heads=())
     model = {
         "@architectures": "spacy-lsbillm.PooledTextCat.v1",

@@ -17,9 +17,9 @@ from spacy_lsbillm.errors import SettingError
 from spacy_lsbillm.layers import backbone_shim
 
 BLANK = spacy.blank("xx")
-# The same documents but for the last word.
+# The same documents with another last word.
 OTHER = [text.rsplit(" ", 1)[0] + " zagreb" for text in TEXTS]
-# Of the tiny bases, some of which have few.
+# Fits into the positions of the tiny bases, some of which have few.
 LONG = " ".join(TEXTS * 3)
 WORDS = st.sampled_from(" ".join(TEXTS).split())
 
@@ -50,7 +50,7 @@ def tokenizer(make_base):
     special=st.sampled_from([([], []), ([1], []), ([1, 2], [3])]),
 )
 def test_rows_hold_copies_with_running_positions(tokenizer, texts, repeat, window, overlap, row, special):
-    """Each piece is taken from the last copy of its window, and a row holds nothing but windows and padding."""
+    """Each piece is taken from the last copy of its window, and a row contains only windows and padding."""
     around = SpecialPieces.from_lists(*special)
     sizes = {"window": window, "overlap": overlap, "max_items": 100, "pass_cost": 8, "row": row}
     docs = [BLANK.make_doc(text) for text in texts]
@@ -79,7 +79,7 @@ def test_rows_hold_copies_with_running_positions(tokenizer, texts, repeat, windo
 @pytest.mark.parametrize("output", ["tokens", "pieces"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_causal_layers_see_the_whole_document_and_nothing_else(make_base, family, output):
-    """The last word moves the first vector, in rows that are shared or padded; neighbours and padding move nothing."""
+    """The last word moves the first vector, in shared or padded rows; neighbours and padding have no effect."""
     nlp = initialized(make_base(family), unmask="none", repeat=1, output=output)
     alone = [vectors(nlp, [text])[0] for text in TEXTS]
     assert same(vectors(nlp, TEXTS), alone)

@@ -21,7 +21,7 @@ from spacy_lsbillm.backbone.sharing import _live
 
 
 def frozen(holder):
-    """Where the memory of the frozen tensors starts, by name."""
+    """The memory addresses of the frozen tensors, by name."""
     model = holder if isinstance(holder, torch.nn.Module) else holder.causal_lm
     return {
         name.replace(".base_layer", ""): value.data_ptr()
@@ -161,7 +161,7 @@ def test_chance_does_not_depend_on_whether_the_base_was_there(make_base):
 
 
 def test_pipelines_are_made_and_loaded_in_several_threads(make_base, tmp_path):
-    """transformers exchanges torch's initialising functions, for all threads, while it makes a model."""
+    """transformers replaces torch's initialising functions, for all threads, while it creates a model."""
     folder = make_base("llama")
     before = {name: function for name, function in vars(torch.nn.init).items() if callable(function)}
     stored = load(folder, lora=LoraSettings())
@@ -175,7 +175,7 @@ def test_pipelines_are_made_and_loaded_in_several_threads(make_base, tmp_path):
         made = list(pool.map(make, range(32)))
     assert {name: vars(torch.nn.init)[name] for name in before} == before
     for adapter in made[::2]:
-        # peft's initial values are uniform: of about this size, and in no two layers the same.
+        # peft's initial values are uniform, of about this size, and different in every layer.
         assert all(0.1 < value.std() * value.shape[1] ** 0.5 < 1 for value in adapter)
     expected = [value.detach() for name, value in stored.trainable().items() if "lora_A" in name]
     assert all(torch.equal(a, b) for adapter in made[1::2] for a, b in zip(adapter, expected, strict=True))

@@ -1,4 +1,4 @@
-"""The optimizer over all parameters at once does what it does for each."""
+"""The optimizer over all parameters at once does the same as for each parameter alone."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_all_at_once_is_one_after_the_other(make_optimizer, lr_scale):
     clip = together.grad_clip, together.L2
     for _ in range(6):
         for number, (name, value) in enumerate(ours.items()):
-            # Some above the norm that is clipped to, some below.
+            # Some above the clipping norm, some below.
             value.grad = torch.randn(value.shape, generator=generator) * 0.2 * (1 + 3 * number)
             theirs[name], _ = apart((7, name), theirs[name], value.grad.numpy().copy(), lr_scale=lr_scale)
         step_all(together, KEY, ours, lr_scale)

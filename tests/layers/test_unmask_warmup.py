@@ -44,7 +44,7 @@ def shim_of(nlp):
     return backbone_shim(nlp.get_pipe("transformer").model)
 
 
-# Of one mask
+# One mask
 
 
 @given(st.integers(1, 6), st.integers(0, 5), st.floats(1e-6, 0.999), st.booleans(), st.integers(0, 2**32))
@@ -64,7 +64,7 @@ def test_what_is_right_counts_so_many_times_as_much(length, padding, weight, flo
     torch.testing.assert_close(found, (wanted / wanted.sum(dim=-1, keepdim=True))[:length], rtol=1e-4, atol=1e-6)
 
 
-# Of a backbone
+# A backbone
 
 
 @cases
@@ -76,10 +76,10 @@ def test_it_goes_from_causal_to_plain(loaded, family, attention, padded):
     scale = float(plain.abs().max())
     torch.testing.assert_close(states(some, 1 - 1e-7, padded), plain, rtol=0, atol=1e-4 * scale)
     torch.testing.assert_close(states(some, 1e-30, padded), causal, rtol=0, atol=1e-4 * scale)
-    # In between it is neither, and the first piece sees the last.
+    # In between, states differ from both, and the first piece sees the last.
     half = states(some, 0.5, padded)
     assert float((half - causal).abs().max()) > 1e-3 * scale and float((half - plain).abs().max()) > 1e-3 * scale
-    # A causal plan has nothing to weigh.
+    # A causal plan has nothing to weight.
     assert torch.equal(states(none, 0.5, padded), causal)
 
 
@@ -117,18 +117,20 @@ def test_the_weight_rises_with_updates_of_the_adapter(make_base):
     smallest = []
     for _ in range(8):
         seen.clear()
-        # Gradients of two halves, then one step of the optimizer.
+        # The gradients of two halves, then one optimizer step.
         for half in (data[:2], data[2:]):
             nlp.update(half, sgd=False)
         smallest.append(min(seen, default=1.0))
         nlp.get_pipe("transformer").finish_update(Adam(0.002))
-    # While the heads learn alone, states are predictions, which may be those of a double.
+    # While only the heads are trained, states are predictions, which may come from a folded copy.
     assert smallest == [1.0, 1.0, 0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
 
 
 def test_the_first_update_is_causal_and_predictions_never_are(make_base):
-    """A step from the same weights changes the adapter as under the causal mask; what is predicted, before, between and
-    after, is what the plain mask gives."""
+    """The first step changes the adapter as with a causal mask.
+
+    Predictions before, between and after updates are those of the plain mask.
+    """
 
     def after_one(**settings):
         spacy.util.fix_random_seed(0)
@@ -154,7 +156,7 @@ def test_gradients_are_finite_at_any_weight(make_base, checkpointing, attention)
     losses = [train(nlp, steps=1)["ner"]]
     optimizer, data = Adam(0.01), examples(nlp)
     for step in range(8):
-        # A prediction in the middle of an update must not decide what is computed again for the backward pass.
+        # A prediction during an update must not affect what is recomputed in the backward pass.
         losses.append(nlp.update(data, sgd=optimizer, losses={}, annotates=["transformer"] if step % 2 else [])["ner"])
     assert np.isfinite(losses).all() and losses[-1] < losses[0]
     assert all(np.isfinite(found).all() for found in vectors(nlp))
@@ -174,7 +176,7 @@ def test_afterwards_and_with_0_it_is_as_if_it_were_not_there(make_base, tmp_path
     nlp.to_disk(tmp_path / "p")
     again = spacy.load(tmp_path / "p")
     assert same(vectors(again), found)
-    # A pipeline that was trained goes on without: its adapter has got used to the whole text.
+    # A trained pipeline continues without warm-up, because its adapter already knows the whole text.
     assert shim_of(again).right_weight == 1.0
     one, other = trained(make_base(), unmask_warmup=0), trained(make_base())
     assert same(vectors(one), vectors(other), tolerance=0)
@@ -188,7 +190,7 @@ def test_it_learns(make_base):
 
 
 def test_with_copies_before_it(make_base):
-    """The right side of a piece in a row of copies are the copies after it, too."""
+    """In a row of copies, the right side of a piece includes the copies after it."""
     losses = train(build(make_base(), unmask_warmup=2, repeat=1), steps=4)
     assert math.isfinite(losses["ner"])
 
@@ -208,6 +210,6 @@ def test_with_copies_before_it(make_base):
     ],
 )
 def test_bad_settings(tmp_path, settings, message):
-    # Before the base is looked for. What has another type is refused by the config system.
+    # Refused before the base is looked for. Values of another type are refused by the config system.
     with pytest.raises((SettingError, ConfigValidationError), match=message):
         build(tmp_path / "nothing", **settings)

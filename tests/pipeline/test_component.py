@@ -74,7 +74,7 @@ def test_processes_give_the_same(make_base, n_process):
         assert cats_found == pytest.approx(cats, abs=1e-5)
 
 
-# In a program of its own, as torch's pool of threads is what a forked process can hang on, and tests have one thread.
+# In a program of its own: a forked process can hang on torch's thread pool, and the tests have only one thread.
 PROCESSES = """
 import multiprocessing
 import sys
@@ -105,7 +105,7 @@ def test_processes_are_forked_from_one_with_threads(make_base, tmp_path):
 
 @pytest.mark.parametrize("fold_adapter", ["auto", "never"])
 def test_annotating_in_training_goes_with_gradient_checkpointing(make_base, fold_adapter):
-    """A prediction between forward and backward must not change how layers run again."""
+    """A prediction between forward and backward must not change how layers are recomputed."""
     nlp = build(make_base(), gradient_checkpointing=True, fold_adapter=fold_adapter, lora={"r": 4, "dropout": 0.1})
     data = examples(nlp)
     nlp.initialize(lambda: data)
@@ -148,7 +148,7 @@ def test_prediction_leaves_nothing_with_the_listeners(make_base):
     ],
 )
 def test_span_getters_decide_what_is_seen_at_once(make_base, getter):
-    """A token that is in two spans has the mean of both; one alone has that of the text of its span."""
+    """A token in two spans has the mean of both; a token in one span has the vector from that span's text."""
     nlp = spacy.blank("en")
     nlp.add_pipe("sentencizer")
     model = {"@architectures": "spacy-lsbillm.BiLLMModel.v1", "name": str(make_base()), "get_spans": getter}
@@ -165,11 +165,11 @@ def test_span_getters_decide_what_is_seen_at_once(make_base, getter):
     assert first in text and second in text
 
 
-# Who learns
+# Training
 
 
 def test_one_update_moves_the_adapter_at_once(make_base):
-    """nlp.update steps each component before the next one has learned; the adapter's step waits for its gradient."""
+    """nlp.update steps each component before the next one is updated; the adapter's step waits for its gradient."""
     nlp = build(make_base())
     data = examples(nlp)
     nlp.initialize(lambda: data)
@@ -215,7 +215,7 @@ def test_no_step_is_lost_where_a_listener_is_frozen(make_base, tmp_path, what):
 
 
 def test_gradients_add_up_over_parts_of_a_batch(make_base):
-    """What `accumulate_gradient` does: two halves, then one step, is a step with the whole. Heads stand still."""
+    """With `accumulate_gradient`, two halves and one step equal one step on the whole batch. Heads are not changed."""
     found = []
     for parts in (1, 2):
         fix_random_seed(0)
@@ -282,7 +282,7 @@ def test_training_with_empty_documents(make_base, empty):
 
 @pytest.mark.parametrize("own", [True, False])
 def test_rehearsal(make_base, own):
-    """A component with a backbone of its own rehearses with its adapter; one that listens on vectors that are there."""
+    """A component with its own backbone rehearses with its adapter; a listening one with the existing vectors."""
     nlp = trained(make_base())
     if own:
         for head in ("ner", "textcat"):
@@ -307,13 +307,13 @@ def test_rehearsal(make_base, own):
         assert not moved(shared, adapter(nlp))
         if own:
             assert moved(values, list(inner(nlp, head).shims[0].backbone.trainable().values()))
-            # The gradient is used up.
+            # The gradient has been consumed.
             assert all(p.grad is None for p in inner(nlp, head).shims[0].backbone.trainable().values())
 
 
 @pytest.mark.parametrize("left_out", [(), ("textcat",)])
 def test_rehearsal_between_updates(make_base, left_out):
-    """A component that had no part in the last update still holds what the transformer gave it for that."""
+    """A component that took no part in the last update still holds the transformer's output for it."""
     nlp = trained(make_base())
     optimizer = nlp.resume_training(sgd=Adam(0.01))
     for _ in range(2):
@@ -355,7 +355,7 @@ def test_a_batch_that_fails_goes_to_the_error_handler(make_base, monkeypatch, fa
 
 def test_loading_shows_no_progress(make_base, tmp_path, capfd):
     pipeline = tmp_path / "p"
-    # Of a base that nothing else uses, as one that is in memory is not read.
+    # With a base that nothing else uses, because one that is in memory is not read.
     trained(make_base(seed=7), heads=()).to_disk(pipeline)
     gc.collect()
     bars = logging.is_progress_bar_enabled()
@@ -372,7 +372,7 @@ def test_loading_shows_no_progress(make_base, tmp_path, capfd):
 
 @pytest.mark.slow
 def test_a_pipeline_without_an_adapter_runs_without_peft(make_base, tmp_path):
-    """Importing it takes seconds."""
+    """Importing peft takes seconds."""
     trained(make_base(), lora=None).to_disk(tmp_path / "p")
     script = f"import spacy, sys; doc = spacy.load({str(tmp_path / 'p')!r})({TEXTS[0]!r}); " + (
         "print(len(doc._.trf_data.model_output.last_hidden_state), *{'peft', 'bitsandbytes'} & set(sys.modules))"
@@ -381,7 +381,7 @@ def test_a_pipeline_without_an_adapter_runs_without_peft(make_base, tmp_path):
     assert done.stdout.split() == ["1"]
 
 
-# More than one
+# Several pipelines
 
 
 def test_two_transformers_each_with_their_own_listener(make_base):
@@ -402,7 +402,7 @@ def test_two_transformers_each_with_their_own_listener(make_base):
     assert moved(before[1], adapter(nlp, "two"))
 
 
-# Listeners replaced by a backbone of their own
+# Listeners replaced by their own backbone
 
 
 def labelled(nlp):
@@ -436,7 +436,7 @@ def test_replaced_listeners_share_the_base_and_store_it_once(make_base, tmp_path
     assert stored < 2 * weights
     again = spacy.load(tmp_path / "pipeline")
     again.to_disk(tmp_path / "again")
-    # Adapters over a base that several pipelines share are not folded in: the last digits differ.
+    # Adapters over a base that several pipelines share are not folded in, so the last digits differ.
     for other in (nlp, again, spacy.load(tmp_path / "again")):
         for (cats, ents), (expected_cats, expected_ents) in zip(labelled(other), expected, strict=True):
             assert ents == expected_ents and cats == pytest.approx(expected_cats, abs=1e-4)
@@ -463,7 +463,7 @@ def test_replace_listeners_names_what_is_wrong(make_base):
 
 
 def test_a_sourced_component_with_replaced_listeners(make_base, tmp_path):
-    """As a training config does it: `source` and `replace_listeners`, beside a new transformer."""
+    """As in a training config with `source` and `replace_listeners`, beside a new transformer."""
     source = trained(make_base(), steps=30)
     source.to_disk(tmp_path / "source")
     expected = [doc.cats for doc in source.pipe(TEXTS)]
@@ -561,7 +561,7 @@ def test_every_component_listens_learns_saves_and_loads(make_base, tmp_path, fac
         defaults["model"] = TEXTCAT
     if factory == "textcat_multilabel":
         defaults["model"] = {**TEXTCAT, "exclusive_classes": False}
-    # spaCy leaves out rare actions of the parser; here all are.
+    # spaCy drops rare actions of the parser, and here all of them are rare.
     nlp.add_pipe(
         factory, config={"model": defaults["model"], **({"min_action_freq": 1} if factory == "parser" else {})}
     )
@@ -581,7 +581,7 @@ def test_every_component_listens_learns_saves_and_loads(make_base, tmp_path, fac
     assert read(loaded(Doc(loaded.vocab, words=words))) == expected
 
 
-# One vector a piece
+# One vector per piece
 
 
 def test_pieces_as_spacy_transformers_has_them(make_base):
@@ -604,7 +604,7 @@ def test_pieces_as_spacy_transformers_has_them(make_base):
 
 
 def test_pieces_train_as_tokens_do(make_base):
-    """With mean pooling in the listener, the same gradients must come back; also with an empty document among them."""
+    """With mean pooling in the listener, the gradients must be the same, also with an empty document in the batch."""
     found = []
     for output in ("tokens", "pieces"):
         fix_random_seed(0)

@@ -1,4 +1,4 @@
-"""Empty documents among others, and alone, through every component that a config from `init-config` may have."""
+"""Empty documents, among others and alone, in every component that a config from `init-config` may have."""
 
 import pytest
 from corpora import make_docs
@@ -29,13 +29,13 @@ def example(doc) -> Example:
 
 
 def among(nlp, copies=1) -> list[Example]:
-    """Gold documents, an empty one before, between and behind them."""
+    """Gold documents with an empty one before, between and after them."""
     docs = [part for doc in make_docs() * copies for part in (Doc(nlp.vocab), doc)]
     return [example(doc) for doc in [*docs, Doc(nlp.vocab)]]
 
 
 def content(doc):
-    """What the components have written, floats apart from the rest."""
+    """What the components have written, with floats separated from the rest."""
     cats = {name: pytest.approx(value, abs=1e-5) for name, value in doc.cats.items()}
     return doc.to_json() | {"cats": cats}
 
@@ -43,7 +43,7 @@ def content(doc):
 @pytest.mark.parametrize(("component", "pooling"), HEADS)
 def test_they_change_nothing(make_base, component, pooling):
     nlp = built(make_base(), [component], pooling)
-    # A parser drops labels that it sees seldom.
+    # A parser drops labels that are rare.
     nlp.initialize(lambda: among(nlp, copies=4 if component == "parser" else 1))
     optimizer = Adam(0.001)
     alone = [example(Doc(nlp.vocab)), example(Doc(nlp.vocab))]

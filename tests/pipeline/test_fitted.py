@@ -1,4 +1,4 @@
-"""What null and "auto" stood for in training is stored: later versions may have other defaults."""
+"""The values that null and "auto" stood for in training are stored, because later versions may have other defaults."""
 
 import gc
 import json
@@ -21,7 +21,7 @@ LONG = [" ".join(TEXTS * 6)]
 
 @pytest.fixture(scope="module")
 def stored(make_base, tmp_path_factory):
-    """A trained pipeline whose settings are null and "auto", its base beside it, and its vectors of a long text."""
+    """A trained pipeline with null and "auto" as settings, with its base beside it, and its vectors of a long text."""
     root = tmp_path_factory.mktemp("fitted")
     base = shutil.copytree(make_base(), root / "base")
     edit(base / "config.json", lambda said: said.update(dtype="float32", torch_dtype="float32"))
@@ -86,7 +86,7 @@ def test_a_replaced_listener_computes_what_it_did(stored, tmp_path, monkeypatch)
 
 
 def test_a_tokenizer_that_adds_other_special_pieces_by_itself(stored, tmp_path):
-    """As another version of transformers may."""
+    """As another version of transformers may do."""
     root, expected = stored
     shutil.copytree(root / "pipeline", tmp_path / "p")
     folder = tmp_path / "p" / "transformer"
@@ -103,7 +103,7 @@ def test_the_dtype_of_a_base_is_that_of_training(stored):
         edit(root / "base" / "config.json", lambda said: said.update(dtype="bfloat16", torch_dtype="bfloat16"))
         nlp = spacy.load(root / "pipeline")
         assert same(vectors(nlp, LONG), expected)
-        # Asked for now, it is that of the files.
+        # If it is requested now, it is the dtype of the files.
         shutil.rmtree(root / "float32", ignore_errors=True)
         trained(root / "base").to_disk(root / "float32")
         now = spacy.load(root / "float32", config={"components": {"transformer": {"model": {"dtype": "auto"}}}})

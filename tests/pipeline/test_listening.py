@@ -1,4 +1,4 @@
-"""Who listens to which transformer, and what becomes of those who would hear nothing, or another one."""
+"""Which component listens to which transformer, and what happens if one would hear nothing, or the wrong one."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def settings(folder):
 
 @pytest.fixture(scope="module")
 def stored(make_base, tmp_path_factory):
-    """A trained pipeline with all heads, on disk, and one over another base."""
+    """A trained pipeline with all heads on disk, and one over another base."""
     folders = []
     for seed in (0, 1):
         fix_random_seed(seed)
@@ -117,7 +117,7 @@ def test_a_head_that_hears_nothing_says_so(stored, way, head):
         nlp(TEXTS[1])
     with pytest.raises(ListenerError, match="replace_listeners"):
         pipe.predict([nlp.make_doc("one")])
-    # Without tokens there is nothing to miss.
+    # Without tokens, nothing is missing.
     pipe.set_annotations([nlp.make_doc("")], pipe.predict([nlp.make_doc("")]))
 
 
@@ -131,7 +131,7 @@ def test_a_part_of_a_document_has_no_vectors(stored):
 
 @pytest.mark.parametrize("head", HEADS)
 def test_tokens_that_have_changed_since_are_refused(stored, head):
-    """Vectors and tokens would not fit: spans one token off."""
+    """Vectors and tokens would not match, and spans would be off by one token."""
     nlp = spacy.load(stored[0])
     nlp.add_pipe("merge_first_two", after="transformer")
     nlp.select_pipes(enable=["transformer", "merge_first_two", head])
@@ -160,7 +160,7 @@ def test_a_head_with_no_transformer_before_it_is_not_initialised(make_base):
 
 
 def test_without_a_name_the_nearest_is_heard(stored):
-    """Two trained pipelines in one, each head behind its own transformer."""
+    """Two trained pipelines in one, each head after its own transformer."""
     nlp = spacy.blank("xx")
     for folder, name, head in ((stored[0], "first", "ner"), (stored[1], "second", "textcat")):
         source = spacy.load(folder)
@@ -201,7 +201,7 @@ def a_stock_one(stored, base):
 
 
 def frozen(stored, base):
-    """A training config: the sourced ones are frozen, so that only the new transformer is ever initialised."""
+    """A training config in which sourced components are frozen, so only the new transformer is initialised."""
     config = {
         "nlp": {"lang": "xx", "pipeline": ["transformer", "other", "ner"]},
         "components": {
@@ -237,11 +237,14 @@ def test_the_same_transformer_loaded_twice_is_the_same(stored, recwarn):
     assert found(nlp, "ner") == found(spacy.load(stored[0]), "ner")
 
 
-# Entity linkers, which look at copies of sentences
+# Entity linkers, which process copies of sentences
 
 
 def linker_pipeline(base, tok2vec, transformer=False):
-    """Its vectors must be as wide as the transformer's: its model learns no other width through a listener."""
+    """A pipeline with an entity linker.
+
+    Its vectors must be as wide as the transformer's, because its model learns no other width through a listener.
+    """
     nlp = build(base, heads=()) if transformer else spacy.blank("xx")
     model = {"@architectures": "spacy.EntityLinker.v2", "tok2vec": tok2vec}
     linker = nlp.add_pipe("entity_linker", config={"model": model, "incl_prior": False, "use_gold_ents": True})
@@ -258,7 +261,7 @@ def linker_pipeline(base, tok2vec, transformer=False):
 
 
 def linked(nlp):
-    """Two sentences, each with another paris."""
+    """Two sentences, each with a different paris."""
     data = []
     for words, entity in ((["fly", "to", "paris", "in", "france"], "Q90"), (["paris", "of", "texas"], "Q830149")):
         reference = Doc(nlp.vocab, words=words)
@@ -297,14 +300,14 @@ def test_an_entity_linker_has_a_transformer_of_its_own(make_base):
         assert nlp.get_pipe("entity_linker")(doc).ents[0].kb_id_ == gold
 
 
-# Token vectors that are passed on as they are
+# Token vectors that are passed on unchanged
 
 
 def test_heads_get_token_vectors_as_pooling_would_give_them(stored):
     """Documents that were stored have spacy-transformers' own data, which is pooled."""
     nlp = spacy.load(stored[0])
     docs = list(nlp.pipe([*TEXTS, ""]))
-    # As of a token without pieces.
+    # Like a token without pieces.
     data = docs[1]._.trf_data
     data.model_output.last_hidden_state[0, 2] = 0.0
     data.align.lengths[2] = 0

@@ -83,7 +83,7 @@ def old(make_base, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """The same with a small network of its own for each head, in place of a transformer."""
+    """The same with a small network of its own for each head, instead of a transformer."""
     fix_random_seed(0)
     nlp = spacy.blank("xx")
     labeler(nlp, tok2vec=CNN)
@@ -120,11 +120,11 @@ def test_old_rows_are_kept_bit_for_bit(tmp_path, scheme):
     assert all(np.array_equal(after[tag], rows[tag]) for tag in tags)
     assert not any(after[tag].any() for tag in set(after) - set(tags))
     assert [found(doc) for doc in nlp.pipe([one.text for one in data])] == before
-    # The weights of the loss stand with their labels.
+    # The class weights stay with their labels.
     names = [*pipe.labels, "O"]
     assert dict(zip(names, pipe.cfg["class_weights"], strict=True))["moon"] == 3.0
     assert pipe.cfg["class_weights"][-1] == 0.5
-    # It learns on with the optimizer that it had, and is saved with its new size.
+    # It can be trained further with its optimizer, and is saved with its new size.
     data[0].reference.set_ents([Span(data[0].reference, 1, 3, label="moon")])
     learn(nlp, data, 40, optimizer)
     assert {ent.label_ for ent in nlp(data[0].text).ents} == {"moon"}
@@ -155,7 +155,7 @@ def test_a_pooled_textcat_gets_another_class(tmp_path, factory):
     assert all(np.array_equal(one[: len(other)], other) for one, other in zip(larger, kept, strict=True))
     after = nlp(texts[0]).cats
     for one, other in zip(before, list(before)[1:], strict=False):
-        # As probable beside each other as they were.
+        # The ratio of the old probabilities is unchanged.
         assert after[one] / after[other] == pytest.approx(before[one] / before[other], rel=1e-3)
     for one in data:
         one.reference.cats = {**dict.fromkeys(before, 0.0), "new": 1.0}
@@ -188,14 +188,13 @@ def test_what_a_document_was_not_annotated_for_has_no_part_in_the_loss(spans_key
     loss, (cities_known,) = gradient(["city"])
     outside = [i for i, token in enumerate(data[0].reference) if token.text != "boston"]
     may_be = [i for i, tag in enumerate(tags) if not tag.endswith("-city")]
-    # Which of the other tags they have makes no difference; that they have none of a city does.
+    # The loss does not depend on which of the other tags they have, only on their not being a city.
     share = cities_known[outside][:, may_be] / p[outside][:, may_be]
     np.testing.assert_allclose(share, np.repeat(share[:, :1], len(may_be), axis=1), rtol=1e-4)
     assert (cities_known[outside][:, may_be] < 0).all() and (share < 0).all()
     expected = -np.log(p[outside][:, may_be].sum(axis=1)).sum() - np.log(p[3, tags.index("U-city")])
     assert loss == pytest.approx(expected / len(p), rel=1e-4)
-    # The loss is that of the gold span alone where nothing else is annotated for: none of the others has a gradient
-    # that could not be taken back.
+    # The gold span has the same gradient as if everything had been annotated.
     np.testing.assert_allclose(gradient(["city"])[1][0][3], all_known[3], rtol=1e-5)
 
 
@@ -242,14 +241,14 @@ def test_a_bad_label_set():
 
 
 def test_a_teacher_keeps_what_naive_training_loses(small):
-    """New texts have one label alone, and those that were learned are in none of them."""
+    """New texts are annotated with one label only, and the earlier labels occur in none of them."""
     results = {}
     for way in ("naive", "teacher"):
         fix_random_seed(0)
         nlp = spacy.load(small)
         assert score(nlp, OLD, ["city"]) == 1.0
         add_labels(nlp, {"sequence_labeler": ["artist"]}, small if way == "teacher" else None)
-        # Cities are in some of the new texts, where nobody has annotated them.
+        # Some of the new texts contain cities, which are not annotated.
         texts = [*NEW, "hear miles davis in boston", "chet baker in paris"]
         data = [example(nlp, text, ["artist"], None if way == "naive" else ["artist"]) for text in texts]
         learn(nlp, data, 40, Adam(0.01))
@@ -272,11 +271,11 @@ def test_a_teacher_says_what_stands_where_nothing_is_annotated(old):
         if tag != "O":
             wanted = (uniform - expected[:, j]) / len(gradient)
             np.testing.assert_allclose(gradient[:, tags.index(tag)], wanted, atol=1e-5)
-    # What it takes for O is O or something that it does not know.
+    # Tokens that it tags as O are O or have a label that it does not know.
     new = [i for i, tag in enumerate(tags) if tag not in of_teacher]
     np.testing.assert_allclose(gradient[:, new], np.repeat(gradient[:, :1], len(new), axis=1), atol=1e-6)
     assert loss > 0
-    # Gold is stronger: nothing but a city may be where a city is.
+    # Gold has priority: where a gold city is, no other label is possible.
     gold = example(nlp, "they live in paris now", ["city"], ["city", "artist"])
     _, (gradient,) = pipe.get_loss([gold], scores)
     assert gradient[3].argmin() == tags.index("U-city") and gradient[0].argmin() == 0
@@ -305,7 +304,7 @@ def test_a_head_whose_size_was_in_the_config_grows(tmp_path):
 
 @pytest.mark.parametrize("factory", ["textcat", "textcat_multilabel"])
 def test_a_teacher_of_classes(make_base, tmp_path, factory):
-    """Documents that are not of the new class stay what they were."""
+    """Documents without the new class keep their old classes."""
     results = {}
     fix_random_seed(0)
     nlp = spacy.blank("xx")
@@ -346,7 +345,7 @@ def test_a_corpus_with_replay(tmp_path):
     assert {labels for text, labels in found if text in NEW} == {("artist",)}
     assert [labels for text, labels in found if text in OLD] == [("city", "date")] * 2
     assert found == [(one.reference.text, tuple(one.reference.user_data["annotated"])) for one in read(nlp)]
-    # What a document says itself stays, and so does a corpus without replay.
+    # A label set that a document has of its own is kept, and a corpus without replay is unchanged.
     said = write(tmp_path / "said.spacy", nlp, OLD, ["city"], annotated=["city", "artist"])
     plain = create_label_set_corpus_v1(said, ["moon"])
     assert all(one.reference.user_data["annotated"] == ("city", "artist") for one in plain(nlp))
@@ -383,7 +382,7 @@ def test_label_sets_in_jsonl(tmp_path):
 
 
 def test_spacy_train_from_a_trained_pipeline(old, tmp_path):
-    """With sourced components, as docs/new-labels.md says."""
+    """With sourced components, as described in docs/new-labels.md."""
     nlp = spacy.blank("xx")
     new = write(tmp_path / "new.spacy", nlp, NEW, ["artist"])
     before = write(tmp_path / "old.spacy", nlp, OLD, ["city"])
@@ -394,7 +393,7 @@ def test_spacy_train_from_a_trained_pipeline(old, tmp_path):
     config["initialize"]["after_init"] = {
         "@callbacks": "spacy-lsbillm.new_labels.v1",
         "teacher": str(old),
-        # Of classes nothing is said in the new corpus.
+        # The new corpus has no annotation of classes.
         "labels": {"sequence_labeler": ["artist"], "textcat": []},
     }
     config["corpora"]["train"] = {

@@ -84,8 +84,11 @@ def test_vectors_do_not_depend_on_the_batch(make_base, start):
 
 
 def test_a_long_document_goes_through_windows(make_base):
-    """With a causal model and windows that overlap by all but one piece, each token has nearly its whole window as
-    context: cutting a long text must not change what the first window says."""
+    """Splitting a long text into windows must not change the vectors of its first window.
+
+    With a causal model and windows that overlap by all but one piece, each token has nearly its whole window as
+    context.
+    """
     nlp = build(make_base(), heads=(), unmask="none", window=16, overlap=8)
     nlp.initialize()
     long = " ".join(TEXTS * 5)
@@ -136,7 +139,7 @@ def test_one_forward_and_one_backward_pass_serve_all_listeners(make_base):
 
     def count(layer, args, output):
         passes["forward"] += 1
-        # A tensor alone in transformers 5.
+        # In transformers 5 the output is only a tensor.
         state = output[0] if isinstance(output, tuple) else output
         state.register_hook(lambda gradient: passes.__setitem__("backward", passes["backward"] + 1))
 
@@ -168,7 +171,7 @@ def test_the_gradients_of_all_listeners_add_up(make_base):
 
 
 def test_the_same_seed_gives_the_same_twice(make_base):
-    # Whether an adapter is folded depends on what else uses the base at the moment, and with it the last digits.
+    # Whether an adapter is folded, and so the last digits, depends on what else uses the base at the moment.
     one, two = (vectors(trained(make_base(), fold_adapter="never")) for _ in range(2))
     assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
 
@@ -256,7 +259,7 @@ def test_a_frozen_base_trains_the_heads_alone(make_base, tmp_path):
 # Saving and loading
 
 
-# What is merged goes through the layers of each family; what is copied does not.
+# Merging treats the layers of each family; copying does not.
 STORED = [
     *((store_base, family) for store_base in ("reference", "copy") for family in ("llama", "gpt2", "gemma3_text")),
     *(("merged", family) for family in FAMILIES),
@@ -276,7 +279,7 @@ def test_what_is_saved_gives_the_same_when_loaded(make_base, tmp_path, store_bas
             assert doc.cats == pytest.approx(cats, abs=1e-3)
             assert [str(e) for e in doc.ents] == ents
         assert loaded.get_pipe("transformer").mask == nlp.get_pipe("transformer").mask
-    # And once more, from what was loaded.
+    # Save again from the loaded pipeline.
     from_bytes.to_disk(tmp_path / "again")
     assert same(vectors(spacy.load(tmp_path / "again")), vectors(nlp), 1e-4)
 
@@ -411,7 +414,7 @@ SPACED = ["play  some\n\njazz\n", "\tbook a\u00a0table", "will it\r\nrain"]
 @pytest.mark.parametrize("output", ["tokens", "pieces"])
 @pytest.mark.parametrize("choice", [None, "text", "blank"])
 def test_white_space_is_shown_as_in_training(make_base, tmp_path, choice, output):
-    """Also after another default, and where it is saved again, sent, copied or given to a listener."""
+    """Also if the default changes, and if the pipeline is saved again, sent, copied or given to a listener."""
     nlp = trained(make_base(), steps=1, white_space=choice, output=output)
     expected = vectors(nlp, SPACED)
     nlp.to_disk(tmp_path / "pipeline")
@@ -559,7 +562,7 @@ def test_the_record_says_what_was_used(make_base, tmp_path):
 
 
 def test_eight_bit_optimizer_states_train_the_adapter(make_base):
-    # Smaller tensors keep their states in float32.
+    # For smaller tensors the optimizer's states stay in float32.
     wide = {"hidden_size": 128, "intermediate_size": 256}
     fix_random_seed(0)
     nlp = build(make_base("llama", **wide), lora={"r": 32}, adapter_optimizer="adamw_8bit", learn_rate_scale=0.5)
@@ -576,7 +579,7 @@ def test_the_adapters_first_step_is_thincs(make_base):
         train(nlp, 1, Adam(0.002, use_averages=False, L2=0.01, grad_clip=1.0))
         moved.append(backbone(nlp).trainable())
     for name in moved[0]:
-        # Where a gradient is next to nothing, epsilon decides, which the two do not add at the same place.
+        # If a gradient is close to zero, epsilon decides, which the two optimizers add at different places.
         near = (moved[0][name] - moved[1][name]).abs() < 2e-5
         assert near.float().mean() > 0.99, name
 

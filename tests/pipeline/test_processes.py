@@ -1,5 +1,4 @@
-"""What is sent to other processes: everything that is registered can be pickled, and documents say there what they say
-here."""
+"""Objects that are sent to other processes: registered ones can be pickled, and documents keep their annotation."""
 
 import multiprocessing
 import pickle
@@ -34,7 +33,7 @@ REDUCE = {f"use_reduce_{what}": True for what in ("first", "last", "max", "mean"
 
 
 def entry_points():
-    """What the distribution registers: "module:function" by group and name."""
+    """The registered objects of the distribution: "module:function" by group and name."""
     parser = ConfigParser()
     parser.optionxform = str
     parser.read(REPOSITORY / "setup.cfg")
@@ -68,7 +67,7 @@ def taught(folder):
 
 
 def arguments(name, base, folder):
-    """Arguments for what is registered under a name that must be given some."""
+    """Arguments for registered functions that require some, by name."""
     (folder / "corpus.jsonl").write_text("")
     return {
         "BiLLMModel.v1": lambda: {"name": str(base)},
@@ -115,7 +114,7 @@ def test_what_init_config_offers_can_be_pickled(make_base, head):
 
 @pytest.fixture(scope="module")
 def trained(make_base):
-    """With heads of ours and of spaCy, the last update without some of them."""
+    """A pipeline with our heads and spaCy's, whose last update left out some of them."""
     nlp = build(make_base(), heads=())
     labeler(nlp)
     textcat(nlp, "mean")
@@ -142,21 +141,21 @@ def test_components_can_be_pickled_after_an_update_that_left_some_out(trained):
     for pipe in pipes:
         doc = pipe(doc)
     assert said(doc) == said(trained(TEXTS[0]))
-    # Training goes on.
+    # Training continues.
     assert trained.update(corpus(trained), sgd=Adam(0.0001), losses={})["transformer"] > 0
 
 
 @pytest.mark.slow
 def test_processes_that_are_not_forked_give_the_same(trained, monkeypatch):
     expected = [said(trained(text)) for text in TEXTS]
-    # From a server that knows no more than what is imported; a process that is spawned imports it once more.
+    # Forked from a server that has only imported modules; a spawned process would import them again.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     monkeypatch.setattr(spacy.language, "mp", context)
     assert [said(doc) for doc in trained.pipe(TEXTS, n_process=2, batch_size=2)] == expected
 
 
-# Documents elsewhere
+# Documents in other environments
 
 SAY = "print([(ent.text, round(ent._.ent_score, 3)) for ent in doc.ents], doc._.ent_scores[1:], doc._.trf_data)"
 PROGRAMS = {
@@ -167,7 +166,7 @@ PROGRAMS = {
         "doc = next(DocBin().from_disk('docs.spacy').get_docs(Vocab()))"
     ),
 }
-# Each in a process that has nothing of this package, forked from one that has imported what takes long.
+# Each in a process without this package, forked from one that has done the slow imports.
 ELSEWHERE = """
 import os
 import sys
@@ -202,7 +201,7 @@ def test_scores_are_known_wherever_documents_are_read(trained, tmp_path):
 
 
 def test_a_base_is_loaded_in_forked_processes():
-    # Of a thread pool that is made anew by several threads at once one in three loads failed, with transformers 5.
+    # With transformers 5, a third of the loads failed when several threads created a thread pool at once.
     settings = BaseSettings(name=str(BASE), attention="sdpa")
     load_causal_lm(BASE, settings, torch.device("cpu"))
     context = multiprocessing.get_context("fork")

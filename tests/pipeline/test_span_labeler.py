@@ -19,7 +19,7 @@ from spacy_lsbillm.pipeline.whole_batch import share_of
 pytestmark = pytest.mark.any_stack
 
 WIDTH = 5
-# Nested three deep, the same words with two labels, one that crosses another's end, and a text without any.
+# Spans nested three deep, the same words with two labels, one that crosses another's end, and a text without spans.
 GOLD = [
     (
         "the mayor of the city of new york met the chief of the bank of england",
@@ -46,14 +46,14 @@ def found(doc, key="sc"):
 
 
 def close(one, other):
-    """The same spans with about the same scores."""
+    """Whether two lists have the same spans with about the same scores."""
     return found(one) == found(other) and np.allclose(
         one.spans["sc"].attrs["scores"], other.spans["sc"].attrs["scores"], atol=1e-4
     )
 
 
 def word_vectors():
-    """A layer without weights: a vector of each token by its text. It keeps the last gradient."""
+    """A layer without weights that gives each token a vector by its text. It keeps the last gradient."""
 
     def forward(model, docs, is_train):
         def of(token):
@@ -84,7 +84,7 @@ def make_layer(labels=3, longest=4, **settings):
 
 
 def blank(**config):
-    """A pipeline with nothing but the labeler, over `word_vectors`, which need no training."""
+    """A pipeline with only the labeler, over `word_vectors`, which need no training."""
     nlp = spacy.blank("xx")
     pipe = nlp.add_pipe("span_labeler", config=config)
     pipe.model = build_span_labeler(word_vectors(), hidden_size=8)
@@ -107,7 +107,7 @@ def trained(make_base):
 def test_nested_spans_are_learned_by_heart(trained):
     for doc, (_, spans) in zip(trained.pipe(TEXTS), GOLD, strict=True):
         assert sorted(found(doc)) == sorted(spans)
-        # In the order of the text.
+        # In text order.
         assert found(doc) == sorted(found(doc), key=lambda span: span[:2])
         scores = doc.spans["sc"].attrs["scores"]
         assert len(scores) == len(spans) and all(0.5 <= score <= 1 for score in scores)
@@ -135,7 +135,7 @@ def test_it_saves_loads_and_is_pickled(trained, tmp_path):
         pickle.loads(pickle.dumps(trained)),
     ):
         pipe = other.get_pipe("span_labeler")
-        # The config says null.
+        # The config has null.
         assert (pipe.max_length, pipe.labels) == (8, ("group", "place", "who"))
         assert all(close(*pair) for pair in zip(other.pipe(TEXTS), before, strict=True))
 
@@ -145,7 +145,7 @@ def test_the_threshold_is_that_of_the_config(trained, tmp_path):
     config = {"components.span_labeler.threshold": 0.0}
     n_words = len(trained.make_doc(TEXTS[1]))
     doc = spacy.load(tmp_path, config=config)(TEXTS[1])
-    # All labels of all spans that the document has.
+    # All spans of the document with all labels.
     assert len(found(doc)) == len(set(found(doc))) == 3 * n_words * (n_words + 1) / 2
     none = spacy.load(tmp_path, config={"components.span_labeler.threshold": 1.0})
     assert found(none(TEXTS[1])) == []
@@ -185,7 +185,7 @@ def test_each_score_is_that_of_the_formula():
 
 
 def test_gradients_are_finite_differences():
-    """Of the weights of all layers, and of the vectors that come in."""
+    """The gradients of the weights of all layers, and of the input vectors."""
     model, vocab = make_layer(block_size=7), spacy.blank("xx").vocab
     docs = [Doc(vocab, ["a", "new", "\n", "york", "bank", "of"]), Doc(vocab, ["b", "c"])]
     rng = np.random.default_rng(1)
@@ -229,7 +229,7 @@ def test_blocks_are_the_whole_and_are_small(block_size):
     whole = np.concatenate(model.predict(docs))
     assert [at for at, _ in parts] == list(np.cumsum([0, *(len(part) for _, part in parts[:-1])]))
     assert np.allclose(np.concatenate([part for _, part in parts]), whole, atol=1e-5)
-    # One word at the least: 3 labels of a window of 5 numbers.
+    # At least one word per block: 3 labels of a window of 5 numbers.
     assert len(parts) > 1 and max(part.size for _, part in parts) <= max(block_size, 3 * 5)
 
 
@@ -256,7 +256,7 @@ def test_the_loss_is_the_cross_entropy_of_each_label_of_each_span():
 
 
 def slopes(pipe, example):
-    """Where the gradient of one document is not zero: (first word, label, number of words)."""
+    """The places in a document with a gradient that is not zero: (first word, label, number of words)."""
     scores = pipe.model.predict([example.predicted])
     (gradient,) = pipe.get_loss([example], scores)[1]
     return {(first, pipe.labels[label], longer + 1) for first, label, longer in zip(*np.nonzero(gradient), strict=True)}
@@ -271,7 +271,7 @@ def test_what_is_not_known_has_no_part_in_the_loss():
         nlp.initialize(lambda: corpus(nlp, gold=[(text, [(1, 3, "city"), (1, 5, "trip")])]))
     every = slopes(pipe, *corpus(nlp, gold=[(text, [])]))
     assert len(every) == 2 * (5 + 4 + 3)
-    # Neither a document without annotation, nor one without words.
+    # No gradient for a document without annotation, nor for one without words.
     assert not slopes(pipe, Example(nlp.make_doc(text), nlp.make_doc(text)))
     assert not slopes(pipe, *corpus(nlp, gold=[("\n", [])]))
     with pytest.warns(UserWarning, match=r"label 'town' .* spans with such labels are left out of the loss"):
@@ -279,7 +279,7 @@ def test_what_is_not_known_has_no_part_in_the_loss():
             (1, "city", 2),
             (1, "trip", 2),
         }
-    # Tokens that the gold cuts elsewhere: spans that begin or end in them.
+    # Spans that begin or end inside tokens, because the gold is tokenised differently.
     reference = Doc(nlp.vocab, ["to", "newyork", "and", "boston"])
     reference.spans["sc"] = [Span(reference, 3, 4, label="city")]
     predicted = Doc(nlp.vocab, ["to", "new", "york", "and", "boston"], [True, False, True, True, False])
@@ -310,7 +310,7 @@ def test_negatives_are_drawn_by_the_seed():
         assert gold <= drawn[-1] and len(drawn[-1]) == len(gold) + 10
     assert drawn[0] == drawn[2] != drawn[1]
     fix_random_seed(0)
-    # Where no span has a label: 2.5 for one, rounded up; and where there are fewer, all.
+    # If no span has a label: 2.5 spans as for one, rounded up; or all, if there are fewer.
     (without,) = corpus(nlp, gold=[("a b c d", [])])
     assert len({(first, length) for first, _, length in slopes(pipe, without)}) == 3
     (short,) = corpus(nlp, gold=[("a", [])])
@@ -357,7 +357,7 @@ def test_white_space_is_no_word(white):
     ]
     words = [token.i for token in doc if not token.is_space]
     assert len(words) < len(doc)
-    # White space at their ends is no part of gold spans.
+    # White space at the ends of gold spans is trimmed.
     loose = [(words[start], words[end - 1] + 2, label) for start, end, label in GOLD[0][1]]
     with pytest.warns(UserWarning, match="begins or ends in white space"):
         assert slopes(pipe, *corpus(nlp, gold=[(text, loose)])) == slopes(pipe, plain)

@@ -52,7 +52,7 @@ def settings(**training) -> PretrainingSettings:
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory) -> Path:
-    """A folder of a plain file and a compressed one."""
+    """A folder with a plain file and a compressed one."""
     folder = tmp_path_factory.mktemp("text")
     (folder / "a.txt").write_text("\n\n".join(TEXTS * 30), encoding="utf8")
     with lzma.open(folder / "b.txt.xz", "wt", encoding="utf8") as file:
@@ -113,7 +113,7 @@ def test_the_card_and_the_record_say_what_was_done(trained):
 
 
 def test_the_encoder_is_trained_with_what_follows_a_hidden_token_and_the_decoder_without():
-    """The gradient of a loss at the first position reaches the last one, or does not."""
+    """The gradient of a loss at the first position reaches the last one only in the encoder."""
     for objective, reaches in (("mlm", True), ("clm", False)):
         model = build_model(settings(objective=objective), make_tokenizer())
         embedded = model.get_input_embeddings()(torch.arange(16)[None]).detach().requires_grad_()
@@ -139,7 +139,7 @@ def test_the_loss_of_hidden_tokens_looks_at_nothing_else():
 
 @pytest.fixture(scope="module")
 def stopped(text, tmp_path_factory) -> dict[str, Path]:
-    """By objective, the folder of a run that was killed after its first checkpoint."""
+    """The folder of a run that was killed after its first checkpoint, by objective."""
     found = {objective: tmp_path_factory.mktemp(objective) for objective in ("clm", "mlm")}
     for objective, folder in found.items():
 
@@ -156,7 +156,7 @@ def stopped(text, tmp_path_factory) -> dict[str, Path]:
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(trained, stopped, text, objective):
     chosen, at = settings(objective=objective), places(text, stopped[objective])
     assert (at.work / "checkpoint.pt").is_file() and not at.output.exists()
-    # A kill while a checkpoint is written leaves this behind.
+    # A kill during the writing of a checkpoint leaves this file behind.
     (at.work / "checkpoint.pt.partial").write_bytes(b"half")
     pretrain(chosen, at, CPU, resume=True)
     for name in ("step", "loss", "held_out_nats"):
@@ -226,7 +226,7 @@ def test_a_score_is_the_loss_of_the_model(make_base, text, start):
 
 
 def test_windows_of_a_score_have_the_context_they_say(make_base, text):
-    """Scored again one token at a time, with all the context that its window has."""
+    """Scored again one token at a time, with all the context in its window."""
     folder = make_base("llama")
     model = load_base(folder, BaseSettings(name=str(folder)), CPU)
     tokenizer = load_tokenizer(folder)
@@ -343,7 +343,7 @@ def test_checkpoints_of_other_runs(trained, text, tmp_path):
 
 
 def test_a_run_on_other_text_or_another_tokenizer_is_another_run(make_base, trained, text, tmp_path):
-    """Also where no checkpoint is there yet: its tokens are."""
+    """Also if there is no checkpoint yet, because the run's tokens exist."""
     work = tmp_path / "w"
     shutil.copytree(trained["clm"].parent / "w", work)
     other = tmp_path / "other.txt"
@@ -354,7 +354,7 @@ def test_a_run_on_other_text_or_another_tokenizer_is_another_run(make_base, trai
     (work / "checkpoint.pt").unlink()
     with refuses("sources.text was", StorageError):
         pretrain(settings(), replace(places(text, tmp_path, work=work), text=[other]), CPU)
-    # A run that ended before its first checkpoint goes on, whichever way it is called.
+    # A run that ended before its first checkpoint continues, with or without --resume.
     at = places(text, tmp_path, work=work)
     pretrain(settings(), at, CPU, resume=True)
     assert column(at.output, "loss") == column(trained["clm"], "loss")
@@ -382,7 +382,7 @@ def test_output_and_work_lie_apart(text, tmp_path):
 
 
 def test_the_tokenizer_sees_both_cases(text, tmp_path):
-    """Whatever the two numbers that draw documents."""
+    """Whatever the two numbers are by which documents are drawn."""
     (tmp_path / "t.txt").write_text("\n\n".join(["Boston Paris"] * 40))
     for every in (2, 5):
         sections = {

@@ -1,4 +1,4 @@
-"""Pipelines in eight bits: close to float32, stored bit for bit, written only if they lose little."""
+"""Pipelines in eight bits: close to float32, stored bit for bit, and written only if they lose little."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ from spacy_lsbillm.errors import BaseError, SettingError, StorageError
 from spacy_lsbillm.saving.rewriting import rewrite
 
 CPU = torch.device("cpu")
-# One of each kind of module: fused projections, transposed weights with a bias, an embedding with a factor, a norm
+# One family per kind of module: fused projections, transposed weights with a bias, an embedding with a factor, a norm
 # without parameters.
 KINDS = [family for family in ("llama", "phi3", "gpt2", "gemma3_text", "olmo") if family in FAMILIES]
 
@@ -34,7 +34,7 @@ def run(*arguments):
 
 
 def rounded(base, tmp_path, unmask="all", kept=(), scalar_mix=None, **settings):
-    """A backbone with a random adapter, as it is and in eight bits."""
+    """A backbone with a random adapter, unchanged and in eight bits."""
     lora = LoraSettings(r=4, dropout=0.0)
     exact = load(base, unmask, lora=lora, scalar_mix=scalar_mix, **settings)
     torch.manual_seed(0)
@@ -67,7 +67,7 @@ def stored_in(folder):
 @pytest.mark.parametrize("family", KINDS)
 def test_states_are_close_to_float32(make_base, tmp_path, family):
     exact, small = rounded(make_base(family), tmp_path)
-    # The weights of these bases are five times as large as usual, and errors grow from layer to layer with them.
+    # The weights of these bases are five times as large as usual, so errors grow faster from layer to layer.
     assert distance(states(exact), states(small)) < 0.15
     assert not [name for name, module in small.causal_lm.named_modules() if type(module) is torch.nn.Linear][1:]
     numbers = [
@@ -98,7 +98,7 @@ def test_layers_that_are_kept_are_exact(make_base, tmp_path):
     exact, small = rounded(make_base("llama"), tmp_path, kept=range(LAYERS))
     kinds = {name for name, module in small.causal_lm.named_modules() if isinstance(module, Int8Linear)}
     assert not kinds
-    # What is left is the embedding's.
+    # The remaining error is that of the embedding.
     assert 0 < distance(states(exact), states(small)) < 0.05
 
 
@@ -107,7 +107,7 @@ def test_a_row_depends_on_no_other_row():
     weight, inputs = torch.randn(24, 64), torch.randn(9, 64)
     layer = Int8Linear(*quantised(weight), torch.randn(24))
     alone = layer(inputs[3:4])
-    # One state a thousand times as large as the others, as the first piece's is in many models.
+    # One state is a thousand times as large as the others, like that of the first piece in many models.
     inputs[0] *= 1000
     assert torch.equal(layer(inputs)[3:4], alone)
     exact = inputs @ weight.T + layer.bias
@@ -125,7 +125,7 @@ def test_a_row_of_weights_has_its_own_scale():
 
 
 def test_the_largest_numbers_do_not_overflow():
-    # On a CPU that adds pairs of products in 16 bits these come to 2 * 127 * 127.
+    # On a CPU that adds pairs of products in 16 bits, these sums are 2 * 127 * 127.
     layer = Int8Linear(*quantised(torch.ones(16, 256)))
     torch.testing.assert_close(layer(torch.ones(4, 256)), torch.full((4, 16), 256.0), rtol=1e-5, atol=0)
     torch.testing.assert_close(layer(-torch.ones(4, 256)), torch.full((4, 16), -256.0), rtol=1e-5, atol=0)
@@ -237,7 +237,7 @@ def test_quantize_writes_what_loses_little(pipeline, tmp_path):
 
 
 def test_quantize_says_which_layers_are_to_blame(pipeline, tmp_path, monkeypatch):
-    # A made-up loss: it goes when the two worst layers are kept.
+    # A made-up loss that disappears if the two worst layers are not quantised.
     import spacy_lsbillm.quantization.run as module
 
     compared = module._compared

@@ -1,4 +1,4 @@
-"""What a stored pipeline holds of its base, and where it finds what it does not hold."""
+"""What a stored pipeline contains of its base, and where it finds the rest."""
 
 import json
 import re
@@ -57,7 +57,7 @@ def test_folding_from_files_is_what_peft_folds(make_base, tmp_path, family, lora
     base = AutoModelForCausalLM.from_pretrained(held.folder)
     expected = PeftModel.from_pretrained(base, str(tmp_path / "adapter")).merge_and_unload().state_dict()
     found = load_file(tmp_path / "merged" / "model.safetensors")
-    # Checkpoints keep this name, transformers 5 has another for it.
+    # Checkpoints keep this name, for which transformers 5 has another one.
     if "embed_out.weight" in found and "embed_out.weight" not in expected:
         found["lm_head.weight"] = found.pop("embed_out.weight")
     for name, tensor in found.items():
@@ -107,7 +107,7 @@ def test_quantised_bases_train_save_and_load(make_base, tmp_path, family, quanti
         loaded = spacy.load(tmp_path / stored)
         assert backbone(loaded).base.quantization == quantization
         assert same(vectors(loaded), vectors(nlp), 1e-4)
-    # The adapter goes into the unquantised base; what remains is the quantisation's own error.
+    # The adapter is merged into the unquantised base, so the difference is the error of quantization.
     assert call("merge", tmp_path / "reference", tmp_path / "merged").exit_code == 0
     plain = {"components": {"transformer": {"model": {"quantization": None}}}}
     merged, unquantised = (
@@ -198,7 +198,7 @@ def test_save_copies_what_is_whole(make_base, tmp_path):
 
 
 def moved(make_base, tmp_path):
-    """A reference whose base is no longer where it was."""
+    """A reference whose base has been moved."""
     shutil.copytree(make_base("llama", seed=9), tmp_path / "base")
     nlp = trained(tmp_path / "base")
     nlp.to_disk(tmp_path / "pipeline")
@@ -214,7 +214,7 @@ def test_a_map_says_where_bases_are(make_base, tmp_path, monkeypatch):
     monkeypatch.setenv("SPACY_LSBILLM_BASES", str(places))
     with pytest.raises(SettingError, match=r"SPACY_LSBILLM_BASES = .* cannot be read"):
         spacy.load(tmp_path / "pipeline")
-    # Relative folders are seen from the file.
+    # Relative folders are relative to the file.
     places.write_text(json.dumps({str(tmp_path / "base"): "elsewhere"}), encoding="utf8")
     assert same(vectors(spacy.load(tmp_path / "pipeline")), vectors(nlp))
     places.write_text(json.dumps({str(tmp_path / "base"): "nowhere"}), encoding="utf8")
@@ -231,7 +231,7 @@ def test_verify_reads_the_whole_base(make_base, tmp_path):
     (tmp_path / "elsewhere").rename(tmp_path / "base")
     result = call("verify", tmp_path / "pipeline")
     assert result.exit_code == 0 and "every byte of" in said(result) and "every file is as it was" in said(result)
-    # A byte that no sampled block holds.
+    # Change a byte outside of all sampled blocks.
     weights = tmp_path / "base" / "model.safetensors"
     content = bytearray(weights.read_bytes())
     tensor = max(files.stored_tensors(tmp_path / "base").values(), key=lambda tensor: tensor.end - tensor.begin)
@@ -263,13 +263,13 @@ def test_meta_lists_the_base_and_its_licence(make_base, tmp_path):
     nlp.to_disk(tmp_path / "pipeline")
     meta = json.loads((tmp_path / "pipeline" / "meta.json").read_text(encoding="utf8"))
     assert meta["sources"] == [{"name": str(base), "url": "", "license": "apache-2.0"}]
-    # The card travels with a copy of the weights.
+    # The card is copied with the weights.
     assert (tmp_path / "pipeline" / "transformer" / "base" / "README.md").is_file()
 
 
 @pytest.fixture(scope="module")
 def licensed(make_base, tmp_path_factory):
-    """A trained pipeline over a base with a licence, the folder of it, and what its meta says of the base."""
+    """A trained pipeline over a base with a licence, its folder, and the entry of the base in its meta."""
     root = tmp_path_factory.mktemp("licensed")
     base = shutil.copytree(make_base("llama"), root / "base")
     (base / "README.md").write_text("---\nlicense: cc-by-sa-4.0\n---\nA model.\n", encoding="utf8")
@@ -311,7 +311,7 @@ def test_the_licence_of_a_base_goes_with_its_transformer(licensed, tmp_path, way
         nlp.to_disk(tmp_path / time)
         nlp = spacy.load(tmp_path / time)
         assert nlp.meta["sources"] == sources
-    # What lies beside a component that is saved on its own is nobody's meta.
+    # A meta.json beside a component that is saved alone does not belong to it.
     (tmp_path / "alone").mkdir()
     (tmp_path / "alone" / "meta.json").write_text('{"components": ["ner"]}', encoding="utf8")
     nlp.get_pipe("transformer").to_disk(tmp_path / "alone" / "transformer")
@@ -343,7 +343,7 @@ def test_a_base_that_a_command_has_made_can_be_made_again(make_base, tmp_path, m
     base.rename(tmp_path / "elsewhere")
     monkeypatch.setattr("spacy_lsbillm.backbone.seen_bases._folders", {})
     if store_base == "copy":
-        # It needs no other.
+        # It needs no other base.
         assert "notes" not in meta
         assert same(vectors(spacy.load(tmp_path / "pipeline")), expected)
         return
@@ -356,7 +356,7 @@ def test_a_base_that_a_command_has_made_can_be_made_again(make_base, tmp_path, m
     monkeypatch.setenv("SPACY_LSBILLM_BASES", str(bases))
     again = spacy.load(tmp_path / "pipeline")
     assert same(vectors(again), expected)
-    # Said once, however often it is trained.
+    # Noted only once, however often it is trained.
     train(again)
     assert again.meta["notes"].count(command) == 1
 
@@ -374,7 +374,7 @@ def test_a_base_of_the_hub_is_named_by_its_commit(make_base, tmp_path, monkeypat
     nlp.to_disk(tmp_path / "pipeline")
     source = nlp.meta["sources"][0]
     assert source["revision"] == commit and source["url"] == "https://huggingface.co/org/tiny"
-    # The branch has moved on; the pipeline has not.
+    # The branch has moved to another commit; the pipeline has not.
     other = commit[::-1]
     shutil.copytree(make_base("llama", seed=1), snapshots / other)
     (snapshots.parent / "refs" / "main").write_text(other, encoding="utf8")
@@ -413,7 +413,7 @@ def test_a_pipeline_never_takes_up_another_base(make_base, tmp_path, store_base)
 
 
 def test_a_base_that_was_replaced_while_in_use_is_not_stored(make_base, tmp_path):
-    # No other test has loaded a base with these weights, of which a copy would do.
+    # No other test has loaded a base with these weights, because a copy in memory would be used.
     nlp = trained(shutil.copytree(make_base("llama", seed=7), tmp_path / "base"), store_base="copy")
     shutil.copy(make_base("llama", seed=1) / "model.safetensors", tmp_path / "base")
     with pytest.raises(BaseError, match="which no longer exists"):
@@ -422,7 +422,7 @@ def test_a_base_that_was_replaced_while_in_use_is_not_stored(make_base, tmp_path
 
 
 def test_a_pipeline_outlives_the_folder_it_was_loaded_from(make_base, tmp_path):
-    """`spacy train` empties its output folder, where the pipeline may lie that training goes on from."""
+    """`spacy train` empties its output folder, which may contain the pipeline that training starts from."""
     nlp = trained(make_base("llama"), store_base="copy")
     nlp.to_disk(tmp_path / "pipeline")
     loaded = spacy.load(tmp_path / "pipeline")
@@ -436,7 +436,7 @@ def test_a_folder_that_holds_another_base_by_now_is_not_taken(make_base, tmp_pat
     nlp = trained(name)
     nlp.to_disk(tmp_path / "pipeline")
     before = vectors(nlp)
-    # Loaded from elsewhere, which is then overwritten.
+    # Loaded from another folder, which is then overwritten.
     elsewhere = shutil.copytree(name, tmp_path / "elsewhere")
     settings = {"components": {"transformer": {"model": {"name": str(elsewhere)}}}}
     spacy.load(tmp_path / "pipeline", config=settings)
@@ -445,16 +445,16 @@ def test_a_folder_that_holds_another_base_by_now_is_not_taken(make_base, tmp_pat
 
 
 def test_bases_that_differ_in_their_config_alone_are_told_apart(make_base, tmp_path):
-    """The same weights, with other angles of rotation."""
+    """The same weights with other rotation angles."""
     base = shutil.copytree(make_base("llama"), tmp_path / "base")
     stretched = shutil.copytree(base, tmp_path / "stretched")
     said_before = json.loads((base / "config.json").read_text(encoding="utf8"))
-    # In the words of transformers 4, which 5 reads, too.
+    # In the notation of transformers 4, which transformers 5 also reads.
     said_before.pop("rope_parameters", None)
     (stretched / "config.json").write_text(json.dumps({**said_before, "rope_theta": 2.0}), encoding="utf8")
     nlp = trained(stretched)
     nlp.to_disk(tmp_path / "pipeline")
-    # What was seen last is another base.
+    # The base that was seen last is another one.
     assert not same(vectors(trained(base)), vectors(nlp))
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
@@ -467,7 +467,7 @@ def test_bases_that_differ_in_their_config_alone_are_told_apart(make_base, tmp_p
 
 
 def test_upper_layers_are_not_read(make_base, tmp_path):
-    """A base whose upper layers are zeroed bytes on disk gives the same at a depth below."""
+    """A base whose upper layers are zero bytes on disk gives the same vectors at a smaller depth."""
     base = shutil.copytree(make_base("llama"), tmp_path / "base")
     nlp = trained(base, depth=2)
     whole = vectors(nlp)

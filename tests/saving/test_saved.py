@@ -1,4 +1,4 @@
-"""Pipelines and configs that an earlier version has saved load, and predict what they did."""
+"""Pipelines and configs that were saved by an earlier version load, and predict the same."""
 
 import json
 
@@ -16,7 +16,7 @@ EXPECTED = json.loads((SAVED / "expected.json").read_text(encoding="utf8"))
 
 @pytest.fixture
 def base_found(tmp_path, monkeypatch):
-    """Where the base is that `reference` names."""
+    """The path of the base to which `reference` refers."""
     bases = tmp_path / "bases.json"
     bases.write_text(json.dumps({"tiny-llama": str(SAVED / "copy" / "transformer" / "base")}), encoding="utf8")
     monkeypatch.setenv("SPACY_LSBILLM_BASES", str(bases))
@@ -40,13 +40,13 @@ def test_a_pipeline_of_an_earlier_version_gives_what_it_gave(base_found, name):
     found, place = numbers_and_rest(outputs(spacy.load(SAVED / name), TEXTS))
     expected, expected_place = numbers_and_rest(EXPECTED[name])
     assert place == expected_place and any(place[0][kind] for kind in ("ents", "spans"))
-    # Written with five decimals, on another processor.
+    # The expected values have five decimals and were computed on another processor.
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_a_config_of_an_earlier_version_needs_no_change(name):
-    """All of it: also the sections that are for training alone, and without any new setting filled in."""
+    """All of it, including the sections for training only, and without filling in new settings."""
     config = load_config(SAVED / name / "config.cfg")
     nlp = load_model_from_config(config, auto_fill=False, validate=True)
     assert nlp.pipe_names == config["nlp"]["pipeline"]

@@ -1,5 +1,4 @@
-"""Rankings of masks without the search: masks that change at run time, the predictors, their agreement with a grid, and
-the command."""
+"""Rankings of masks without a search: masks that change at run time, predictors, their agreement with a grid."""
 
 import json
 from collections import Counter
@@ -37,7 +36,7 @@ def test_a_pipeline_computes_under_another_mask_for_a_while(make_base, tmp_path)
     transformer, before = nlp.get_pipe("transformer"), vectors(nlp)
     transformer.use_mask("bits:01")
     assert not same(vectors(nlp), before)
-    # What is saved has the mask of the config.
+    # The saved pipeline has the mask of the config.
     nlp.to_disk(tmp_path)
     assert json.loads((tmp_path / "transformer" / "billm.json").read_text())["mask"]["unmask"] == "none"
     assert same(vectors(load_model(tmp_path)), before)
@@ -57,7 +56,7 @@ def test_training_under_random_masks_sees_each_equally_often(make_base, monkeypa
         callback(nlp, {"step": step, "epoch": 0})
     assert Counter(used) == dict.fromkeys(all_masks(2), 10)
     assert len({tuple(used[i : i + 4]) for i in range(0, 40, 4)}) > 1
-    # One that goes on from a step has the same mask there.
+    # A training that continues from a step has the same mask there.
     callback(nlp, {"step": 17, "epoch": 0})
     assert used[-1] == used[17]
     with pytest.raises(SettingError, match="names none"):
@@ -71,8 +70,11 @@ def test_training_under_random_masks_sees_each_equally_often(make_base, monkeypa
 
 
 def test_gradients_belong_to_the_mask_of_their_forward_pass(make_base):
-    """With gradient checkpointing the forward pass is done again in the backward pass, which a listener may leave open
-    until the next update: the mask must not have changed by then."""
+    """The mask must not change between the forward and the backward pass.
+
+    With gradient checkpointing, the backward pass repeats the forward pass, and a listener may delay it until the next
+    update.
+    """
     found = []
     for switch in (False, True):
         torch.manual_seed(0)
@@ -118,9 +120,9 @@ def test_agreement_with_a_grid(order):
 def test_agreement_where_there_is_nothing_to_rank():
     grid = {"none": 0.1, "all": 0.3}
     flat = agreement(prediction({"none": 0.0, "all": 0.0}), grid, 100)
-    # The first of equal ones is its choice.
+    # Among equal masks it chooses the first.
     assert (flat.spearman, flat.kendall, flat.regret_first) == (None, None, pytest.approx(0.2))
-    # The loss of a training that has gone astray.
+    # The loss of a training that has diverged.
     astray = prediction({"layers:1": float("nan"), "none": 0.2, "all": 0.3})
     assert astray.ranking == ["all", "none", "layers:1"]
     assert agreement(astray, {"layers:1": 0.1, "none": 0.2, "all": 0.3}, 100).spearman == pytest.approx(1.0)
@@ -163,7 +165,7 @@ def corpus(tmp_path_factory):
 
 @pytest.mark.parametrize("heads", [["sequence_labeler"], ["ner"], ["spancat"], ["textcat"], ["textcat_multilabel"]])
 def test_the_probe_reads_what_the_score_counts(make_base, corpus, tmp_path, heads):
-    """Four sentences, train and dev alike: a linear model knows them by heart under every mask."""
+    """Four sentences, the same in train and dev: a linear model memorises them under every mask."""
     experiment = Experiment.of(
         load_config(write_config(tmp_path / "c.cfg", corpus, make_base(), heads), interpolate=False)
     )
@@ -201,7 +203,7 @@ def test_a_ranking_by_each_predictor(config, tmp_path, predictor, steps):
     first = found["ranking"][0]
     assert f"| 1 | {first['mask']} | {first['layers']} |" in output
     assert f'unmask = "{first["mask"]}"' in (tmp_path / "out" / "predicted.cfg").read_text()
-    # Nothing is done again.
+    # Nothing is computed again.
     ranking = (tmp_path / "out" / "ranking.md").read_text()
     predict(config, tmp_path / "out", "--predictor", predictor, "--share", "0.25")
     assert (tmp_path / "out" / "ranking.md").read_text() == ranking
@@ -215,7 +217,7 @@ def test_then_the_first_are_trained(config, corpus, tmp_path):
     full = {row["mask"] for row in results["rows"] if row["steps"] == 8}
     assert set(ranking[:2]) <= full
     assert results["chosen"] in ranking[:2]
-    # The price is that of two masks of four.
+    # The price is that of two out of four masks.
     assert (results["steps"], results["grid_steps"]) == (16, 32)
     assert "50% of the full grid's" in output
 

@@ -37,7 +37,7 @@ SEEDS = (0, 1)
 
 
 def follow(strategy, score):
-    """Do what a strategy asks for until it asks for nothing more."""
+    """Run what a strategy requests, until it requests nothing more."""
     results = {}
     while stage := strategy.stage(results):
         missing = [training for training in stage if training not in results]
@@ -75,13 +75,13 @@ def test_halving_takes_a_third_of_the_steps_and_finds_the_best_if_shared_trainin
     assert chosen == max(true, key=true.get)
     assert sum(training.steps for training in results) <= 0.35 * 16 * 3 * 800
     assert len(results) == strategy.n_trainings
-    # What a grid has left in the same storage is not counted.
+    # Results of a grid in the same storage are not counted.
     more = results | {Training(mask, seed, 800): {mask: true[mask]} for mask, seed in product(masks, seeds)}
     assert set(trainings_of(strategy, more)) == set(results)
-    # In the middle of the second stage: the first, and the whole of that one.
+    # In the middle of the second stage: the trainings of the first and all of the second.
     begun = dict(list(results.items())[:5])
     assert [len(training.masks) for training in trainings_of(strategy, begun)] == [16] * 3 + [1] * 6
-    # Whatever shared trainings say, the choice is the best of those that came through.
+    # Whatever the scores of shared trainings are, the best of the masks that were trained alone is chosen.
     luck = {mask: float(place) for mask, place in zip(masks, order, strict=True)}
     results, chosen = follow(
         strategy,
@@ -126,7 +126,7 @@ def test_trainings_elsewhere_are_made_together_and_each_once(url):
     both, done = threading.Barrier(2, timeout=60), []
 
     def train(training):
-        # Nobody comes through alone.
+        # Both threads must be here at once.
         both.wait()
         done.append(training)
         return 0.5, {}
@@ -150,7 +150,7 @@ def test_an_error_elsewhere_ends_what_is_under_way(url):
     remote = RemoteTrainer(train, 2, stopped.set)
     with pytest.raises(SettingError, match="the node is another"):
         run_all(Grid(["none", "all"], (0,), 1), Study(url, {}), train, "trainings", remote=remote)
-    # What was stopped is released.
+    # A training that was stopped is released.
     assert Study(url, {}).trainings() == set()
 
 
@@ -173,7 +173,7 @@ def test_each_training_is_run_once_by_several_threads_of_several_studies(url):
 
 
 def killed_process(url):
-    """A process of its own that has finished one training and is in the middle of the second."""
+    """A process of its own that has finished one training and is running the second."""
     reading, writing = os.pipe()
     process = os.fork()
     if process == 0:
@@ -193,7 +193,7 @@ def test_what_a_killed_process_was_doing_is_done_again_and_nothing_else(url):
     study = Study(url, {"config": "a"})
     trainings = [Training("all", seed, 1) for seed in range(4)]
     done = []
-    # As long as it lives, no other process takes its training.
+    # While it is alive, no other process takes its training.
     while (training := study.run_next(trainings, lambda _: (0.2, {}))) is not None:
         done.append(training.seed)
     assert done == [2, 3]
@@ -223,7 +223,7 @@ def test_a_training_that_fails_may_be_tried_again(url):
 
 
 def test_what_another_plan_has_left_is_not_done(url):
-    """A search was stopped and goes on with another strategy."""
+    """A search was stopped and continues with another strategy."""
     trainings = [Training("all", seed, 1) for seed in range(4)]
     with pytest.raises(KeyboardInterrupt):
         run_all(Grid(["none", "all"], (0, 1), 1), Study(url, {}), interrupted, "trainings")
@@ -237,13 +237,13 @@ def interrupted(training):
 
 
 def test_what_another_process_has_given_up_still_counts(url, monkeypatch):
-    """A database may be out of reach for longer than the others wait."""
+    """A database may be unreachable for longer than the other processes wait."""
     monkeypatch.setattr("spacy_lsbillm.search.study.is_dead", lambda trial: True)
     study = Study(url, {"config": "a"})
     training = Training("all", 0, 1)
 
     def train(_):
-        # Taking one gives up what it believes dead.
+        # Taking a training releases those that it considers dead.
         Study(url, {"config": "a"}).run_next([Training("none", 0, 1)], lambda _: (0.1, {}))
         return 0.5, {"seconds": 1}
 
@@ -253,7 +253,7 @@ def test_what_another_process_has_given_up_still_counts(url, monkeypatch):
 
 @pytest.mark.parametrize("proc", ["", "/proc"])
 def test_a_training_without_signs_of_life_is_given_up(url, monkeypatch, proc, tmp_path):
-    """With and without a way to look for a process; a zombie is none."""
+    """With and without a way to look for a process; a zombie does not count as alive."""
     monkeypatch.setattr("spacy_lsbillm.search.liveness.PROC", Path(proc or tmp_path / "none"))
     monkeypatch.setattr("spacy_lsbillm.search.liveness.GRACE", 0.5)
     process = killed_process(url)
@@ -309,11 +309,11 @@ def test_a_short_training_is_judged_where_it_ends(config, tmp_path):
     overrides = {"training.max_steps": 16, "training.eval_frequency": 4}
     experiment = Experiment.of(load_config(config, overrides=overrides, interpolate=False))
     run = experiment.run(Training("all", 0, 5), tmp_path / "short", -1)
-    # spaCy evaluates after the first step in any case.
+    # spaCy always evaluates after the first step.
     assert [step for step, _ in run.curve] == [0, 5]
     assert not (tmp_path / "short").exists()
     assert experiment.config_of(Training("all", 0, 16))["training"]["eval_frequency"] == 4
-    # A training shorter than the distance between evaluations; numbers may be variables.
+    # A training that is shorter than the interval between evaluations; numbers may be variables.
     overrides |= {"training.eval_frequency": "${paths.every}", "paths.every": 100, "training.patience": 8}
     experiment = Experiment.of(load_config(config, overrides=overrides, interpolate=False))
     assert [step for step, _ in experiment.run(Training("all", 0, 16), tmp_path / "full", -1).curve] == [0, 16]
@@ -396,7 +396,7 @@ def test_the_pairs_are_those_of_the_paper():
 def test_extending_masks_to_the_right():
     rng = np.random.default_rng(0)
     noise = {mask: rng.normal(0, 0.01, 3).tolist() for mask in all_masks(4)}
-    # Each group is worth the more, the nearer to the output it is.
+    # Each group helps more, the closer it is to the output.
     worth = {mask: 0.02 * int(mask.removeprefix("bits:")[::-1], 2) for mask in all_masks(4)}
     helps = extension_test({mask: [worth[mask] + one for one in noise[mask]] for mask in noise}, 8)
     assert len(helps.pairs) == 17
@@ -408,7 +408,7 @@ def test_extending_masks_to_the_right():
     assert hurts.p_permuted > 0.95
     same = extension_test({mask: [0.5, 0.5] for mask in noise}, 8)
     assert (same.mean, same.p, same.p_permuted) == (0.0, 1.0, 1.0)
-    # One pair is no test.
+    # One pair is not enough for a test.
     assert extension_test({mask: noise[mask] for mask in ("bits:0000", "bits:1000", "bits:1001")}, 8) is None
 
 
@@ -423,8 +423,10 @@ def test_the_same_layers_under_two_names_count_once():
 
 
 def test_chance_is_not_taken_for_help():
-    """Masks that make no difference: the permutations reject in 5% of cases at their level of 5%; the t-test, whose
-    pairs are not independent, in more."""
+    """Masks that make no difference.
+
+    At a level of 5%, the permutation test rejects in 5% of cases; the t-test, whose pairs are not independent, in more.
+    """
     rng = np.random.default_rng(1)
     found = [extension_test({mask: rng.normal(0, 1, 1).tolist() for mask in all_masks(4)}, 4) for _ in range(100)]
     assert sum(one.p_permuted < 0.05 for one in found) <= 11
@@ -465,7 +467,7 @@ GRID = ["--groups", "2", "--strategy", "grid"]
 
 @pytest.fixture(scope="module")
 def grid(make_base, corpus, tmp_path_factory):
-    """The config, the folder and the output of a search, which leaves its folder to several tests."""
+    """The config, the folder and the output of a search whose folder several tests use."""
     folder = tmp_path_factory.mktemp("grid")
     config = write_config(folder / "c.cfg", corpus, make_base(), ["sequence_labeler"])
     return config, folder / "out", search(config, folder / "out", *GRID, "--test", corpus)
@@ -473,7 +475,7 @@ def grid(make_base, corpus, tmp_path_factory):
 
 @pytest.fixture
 def searched(grid, tmp_path):
-    """A copy of it to go on in."""
+    """A copy of the search's folder, to continue in."""
     config, folder, output = grid
     shutil.copytree(folder, tmp_path / "out")
     return config, output
@@ -489,11 +491,11 @@ def test_from_a_config_to_the_best_mask(searched, corpus, tmp_path, monkeypatch)
     assert {"layers 0-3 causal", "layers 0-1 causal, layers 2-3 bidirectional"} <= {
         r["layers"] for r in results["rows"]
     }
-    # The chosen mask, none and all were looked at on the test set.
+    # The chosen mask, none and all were scored on the test set.
     tested = {one["mask"] for one in results["test"]}
     assert {results["chosen"], "bits:00", "bits:11"} == tested
     assert set(results["differences_on_test"]) == tested - {results["chosen"]}
-    # With two groups there is one pair, and no test of it; with three masks that are extended there is.
+    # With two groups there is one pair, which is not enough for a test; with three extended masks there is one.
     assert results["extension"] is None
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("<svg") == page.count("</svg>") == 2
@@ -502,7 +504,7 @@ def test_from_a_config_to_the_best_mask(searched, corpus, tmp_path, monkeypatch)
     ).replace("http://creativecommons.org", "")
     chosen = (tmp_path / "out" / "best.cfg").read_text()
     assert f'unmask = "{results["chosen"]}"' in chosen
-    # Once more: nothing is trained again, and the table is the same.
+    # In a second run nothing is trained again, and the table is the same.
     table = (tmp_path / "out" / "table.md").read_text()
     monkeypatch.setattr("spacy_lsbillm.search.experiment.run_training", None)
     search(config, tmp_path / "out", *GRID, "--test", corpus)
@@ -552,7 +554,7 @@ def test_halving_from_end_to_end(config, tmp_path):
     out = tmp_path / "out"
     search(config, out, "--groups", "2")
     results = json.loads((out / "results.json").read_text())
-    # One training that all four share, and one of their own for the best two.
+    # One training that all four share, and one each for the best two.
     assert Counter(row["steps"] for row in results["rows"]) == {8: 2}
     assert (results["steps"], results["grid_steps"]) == (8 + 2 * 8, 4 * 8)
     assert [row["mask"] for row in results["shared"]] == all_masks(2)
@@ -563,7 +565,7 @@ def test_halving_from_end_to_end(config, tmp_path):
     table, page = (out / "table.md").read_text(), (out / "report.html").read_text()
     assert "Shared trainings: 1 of 8 steps" in table
     assert "Ways in shared trainings, 8 steps" in page
-    # The predictor needs no training of its own any more.
+    # The predictor no longer needs its own training.
     trained = sorted(out.glob("models/*/*"))
     shown = run("lsbillm", "predict-mask", config, out, "--groups", "2", *QUICK)
     assert f"| 1 | {ranking[0]['mask']} |" in " ".join(shown.split())
@@ -605,7 +607,7 @@ def test_bad_input_is_refused_before_any_training(config, tmp_path):
 
 
 def test_a_storage_that_breaks_during_a_search_is_named(tmp_path):
-    """Optuna's own error says nothing of the disk, and is none that the commands show."""
+    """Optuna's own error does not mention the disk, and is not of a kind that the commands show."""
     path = tmp_path / "search.db"
     study = Study(f"sqlite:///{path}", {})
 

@@ -1,4 +1,4 @@
-"""A search whose trainings are made on a Ray cluster: what a search in one process finds."""
+"""A search with trainings on a Ray cluster finds the same as one in a single process."""
 
 import contextlib
 import json
@@ -43,7 +43,7 @@ def config(make_base, corpus, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address():
-    """Of a cluster of one node with one core."""
+    """The address of a cluster of one node with one core."""
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
@@ -54,14 +54,17 @@ def address():
 
 
 def found(folder):
-    """What a search has found, without seconds."""
+    """The results of a search without times."""
     results = json.loads((folder / "results.json").read_text())
     rows = {row["way"]: (row["steps"], row["scores"], row["curves"]) for row in results["rows"]}
     return rows, {row["way"]: row["scores"] for row in results["test"]}, results["chosen"], results["spending"]
 
 
 def kill_first(over):
-    """End the first process of a node that trains: Ray names it after what it does. RETURNS (bool): There was one."""
+    """Kill the first training process of a node, which Ray names after its task.
+
+    RETURNS (bool): Whether there was one.
+    """
     while not over.wait(0.05):
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             with contextlib.suppress(OSError):
@@ -73,14 +76,16 @@ def kill_first(over):
 
 @pytest.fixture(scope="module")
 def searched(config, corpus, address, tmp_path_factory):
-    """The folders of a search on the cluster, a process of which is killed in the middle, and of one in this process;
-    whether there was one to kill."""
+    """The folders of a search on the cluster, of which a process is killed, and of one in this process.
+
+    It also returns whether there was a process to kill.
+    """
     folder, over = tmp_path_factory.mktemp("searched"), threading.Event()
     options = [*WORDS, "--test", corpus]
     with ThreadPoolExecutor(1) as threads:
         killed = threads.submit(kill_first, over)
         try:
-            # Two at once, for which there is no room: one waits for it.
+            # Two at once, for which the cluster has no room: one of them waits.
             run("lsbillm", "search", config, folder / "there", *options, "--ray", address, "--workers", "2")
         finally:
             over.set()

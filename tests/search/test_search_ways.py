@@ -1,4 +1,4 @@
-"""A search over masks, copies, depth and warm-up: ways and their names, prices, budgets, what to take, the report."""
+"""A search over masks, copies, depth and warm-up: names of ways, prices, budgets, the choice, the report."""
 
 import json
 import sqlite3
@@ -84,7 +84,7 @@ def test_a_way_says_its_mask_and_its_settings(mask, values):
         way_of("none", training.settings),
         way,
     ]
-    # Of a search over masks alone it is the mask, also in paths and in what is stored.
+    # In a search over masks only, the name is the mask, also in paths and in storage.
     assert (way == mask and file_name(way) == file_name(mask)) == (not values)
     assert all(str(value) in display_name(way) for value in values.values())
     assert "unmask_warmup" not in shared_settings(way)
@@ -105,7 +105,7 @@ def test_the_same_training_under_two_names():
         Training.shared(["none", "all"], 0, 8),
         Training("bits:11", 0, 8, "repeat=1"),
     ]
-    # The name that it was trained by, unless the storage knows its own.
+    # The name under which it was trained, unless the storage has its own.
     assert use_stored_names(["all repeat=1", "from:2", "layers:0-3"], trainings, 4) == [
         "bits:11 repeat=1",
         "from:2",
@@ -127,7 +127,7 @@ def test_every_mask_with_every_setting_at_which_it_fits(experiment):
     assert left_out == {"none unmask_warmup=9": "it is the same training as none"}
     with pytest.raises(MaskError, match="there is no layer 9"):
         combine_ways(["none", "from:9"], {"depth": [2, 4]}, experiment)
-    # Settings of the config itself need no words.
+    # Settings that the config has are not named.
     ways, _ = combine_ways(["none"], {"repeat": [0, 1]}, experiment_of(config_of_experiment(experiment), repeat=1))
     assert ways == ["none repeat=0", "none"]
 
@@ -144,7 +144,7 @@ def test_a_way_is_what_its_training_is_configured_with(experiment):
 
     found = model(Training.of("all repeat=2 depth=2 unmask_warmup=4", 0, 8))
     assert [found[name] for name in ("unmask", "repeat", "depth", "unmask_warmup")] == ["all", 2, 2, 4]
-    # A short training is a whole one in little.
+    # In a short training the warm-up is shortened in proportion.
     assert model(Training.of("all unmask_warmup=4", 0, 4))["unmask_warmup"] == 2
     assert model(Training.of("none unmask_warmup=4", 0, 8))["unmask_warmup"] == 0
 
@@ -153,7 +153,7 @@ def test_a_way_is_what_its_training_is_configured_with(experiment):
 
 
 def counted(experiment, training, tmp_path, monkeypatch):
-    """The pieces in layers of a real training, those of updates and those of evaluations."""
+    """The pieces times layers of a real training, in updates and in evaluations."""
     found = Counter()
     forward = billm_model.forward
     make_batch = billm_model.make_batch
@@ -182,7 +182,7 @@ def test_a_price_is_what_a_training_takes(config, tmp_path, monkeypatch, way, si
     experiment = experiment_of(config, **{"training.batcher.size": size})
     prices, training = Prices(experiment), Training.of(way, 0, 8)
     updates, evaluations = counted(experiment, training, tmp_path, monkeypatch)
-    # The order of the documents, and so what is in a batch, is drawn; in one batch are all.
+    # The order of documents, and so the content of batches, is random, unless one batch contains all.
     accuracy = 0.1 if size == 100 else 1e-9
     taken = (FORWARD + BACKWARD) * updates + FORWARD * evaluations
     assert prices.layer_pieces(training) == pytest.approx(taken, rel=accuracy)
@@ -197,15 +197,15 @@ def test_prices_are_relative_to_the_causal_model(experiment, config):
     assert prices.cost("all") == one
     half, double = prices.cost("all depth=2"), prices.cost("none repeat=1")
     assert (half.training, half.prediction) == pytest.approx((0.5, 0.5))
-    # Copies have one start piece for all.
+    # All copies share one start piece.
     assert 1.8 < double.prediction < 2 and 1.8 < double.training < 2
     assert prices.training_price(Training("none", 0, 4)) == pytest.approx(prices.training_price(Training("none", 1, 4)))
     assert prices.training_price(Training("none", 0, 4)) < 1
-    # Five masks share one training, and each has an evaluation.
+    # Five masks share one training, but each has its own evaluation.
     shared = prices.training_price(Training.shared(MASKS, 0, 8))
     evaluations = [prices.training_price(Training.shared(MASKS[:n], 0, 8)) for n in (3, 4)]
     assert shared > 1 and shared - evaluations[1] == pytest.approx(evaluations[1] - evaluations[0])
-    # The unit stays where the config itself repeats.
+    # The unit is the same if the config itself has repeat.
     assert Prices(experiment_of(config, repeat=1)).cost("none").prediction == pytest.approx(double.prediction)
     frozen, tuned = (
         Prices(one).layer_pieces(Training("none", 0, 8)) for one in (experiment_of(config, lora=None), experiment)
@@ -231,7 +231,7 @@ def train(done):
 @settings(max_examples=8)
 @given(total=st.floats(0.5, 14), first=st.integers(0, 14))
 def test_a_budget_is_kept(tmp_path_factory, total, first):
-    """Also by a search that was stopped and goes on: what the storage holds was spent."""
+    """Also by a search that was stopped and continues: what is in the storage was spent."""
     url = f"sqlite:///{tmp_path_factory.mktemp('budget') / 'search.db'}"
     plan, budget, done = Grid(WAYS, (0, 1, 2), 8), Budget(total, price), []
     budget.check(plan)
@@ -248,7 +248,7 @@ def test_a_budget_is_kept(tmp_path_factory, total, first):
     spent = sum(map(price, done))
     assert spent <= total * (1 + 1e-6)
     missing = set(plan.stage({})) - set(done)
-    # Nothing is left that would have fitted.
+    # No remaining training would have fitted.
     assert all(spent + price(training) > total for training in missing)
     assert len(set(done)) == len(done)
 
@@ -258,7 +258,7 @@ def test_a_budget_counts_what_is_under_way_elsewhere(tmp_path):
     budget, trainings, inner = Budget(2.0, price), [Training.of(way, 0, 8) for way in WAYS], []
 
     def busy(training):
-        # Another process, while this training is under way.
+        # Another process, while this training is running.
         while Study(url, {}).run_next(trainings, train(inner), budget.fits) is not None:
             pass
         return train([])(training)
@@ -270,7 +270,7 @@ def test_a_budget_counts_what_is_under_way_elsewhere(tmp_path):
 def test_a_budget_that_ends_a_strategy_leaves_the_best_so_far():
     results = {Training.of(way, 0, 8): {way: score} for way, score in zip(WAYS, (0.5, 0.6, 0.7, 0.4), strict=True)}
     results[Training("all", 1, 8)] = {"all": 0.9}
-    # By the seeds that all have.
+    # Compared by the seeds that all have.
     assert best_so_far(WAYS, 8, (0, 1), results) == "none repeat=1"
     assert choose_way(Grid(WAYS, (0, 1), 8), results, WAYS, (0, 1), 8, Budget(5.0, price)) == "none repeat=1"
     with pytest.raises(SettingError, match=r"--budget 5 is used up: .* no way was trained in full"):
@@ -280,7 +280,7 @@ def test_a_budget_that_ends_a_strategy_leaves_the_best_so_far():
 def test_a_strategy_says_what_it_needs_at_least():
     assert Grid(WAYS, (0, 1), 8).minimum_price(price) == 0.5
     halving = Halving(WAYS, (0, 1), 8)
-    # Shared trainings for each of the settings; one of the dearest.
+    # Shared trainings for each setting, and one of the most expensive way.
     assert halving.minimum_price(price) == sum(map(price, halving.stage({}))) + 2.0
     with pytest.raises(
         SettingError, match=r"--budget 0\.4 is too small: .* at least 0\.5 trainings of the causal model"
@@ -294,7 +294,7 @@ def test_a_strategy_says_what_it_needs_at_least():
 def test_halving_over_settings_keeps_the_best_at_each_cost():
     ways = [way_of(mask, one) for one in ("", "repeat=1", "depth=2") for mask in ("none", "from:1", "layers:0", "all")]
     costs = {way: {"": 1.0, "repeat=1": 2.0, "depth=2": 0.5}[way.partition(" ")[2]] for way in ways}
-    # The dearer the better.
+    # The more expensive, the better.
     true = {way: costs[way] + 0.01 * (12 - ways.index(way)) for way in ways}
     strategy, results = Halving(ways, (0, 1, 2), 8, costs), {}
     while stage := strategy.stage(results):
@@ -304,12 +304,12 @@ def test_halving_over_settings_keeps_the_best_at_each_cost():
     assert {"none repeat=1", "none"} <= own
     assert strategy.best(results) == "none repeat=1"
     assert len(results) <= strategy.n_trainings
-    # Ways that differ by a warm-up alone share trainings.
+    # Ways that differ only in the warm-up share trainings.
     warm = Halving(["none", "all", "all unmask_warmup=9"], (0,), 8)
     assert warm.stage({}) == [Training("none all", 0, 8)]
 
 
-# What to take
+# The choice
 
 
 points = st.lists(
@@ -388,7 +388,7 @@ def test_from_a_config_to_the_best_way(searched):
     for way in ways:
         assert f"<td>{display_name(way)}" in page
         assert f"| {display_name(way)} " in table or f"| {display_name(way)} (chosen) " in table
-    # Scores and costs, the masks, the curves.
+    # Plots of scores and costs, of the masks, and of the curves.
     assert page.count("<svg") == page.count("</svg>") == 3
     for purpose in ("best score", "half the cost of that", "cost of the causal model"):
         assert f"{purpose}: " in table and f"{purpose}: " in page
@@ -403,8 +403,7 @@ def test_from_a_config_to_the_best_way(searched):
 
 @pytest.mark.slow
 def test_a_search_goes_on_over_more_ways(config, tmp_path, monkeypatch):
-    """Under the old name, from a storage of the time before there were settings beside the mask, and under other names
-    of masks."""
+    """Under the old name, from a storage without settings beside the mask, and with other names of masks."""
     folder = tmp_path / "out"
     search(config, folder, "--masks", "bits:00 bits:11", command="search-mask")
     with sqlite3.connect(folder / "search.db") as database:
@@ -427,7 +426,7 @@ def test_a_search_goes_on_over_more_ways(config, tmp_path, monkeypatch):
     assert trained == ["none depth=2", "all depth=2"]
     rows = json.loads((folder / "results.json").read_text())["rows"]
     assert {row["way"] for row in rows} == {"bits:00", "bits:11", "none depth=2", "all depth=2"}
-    # Both names of the command are one.
+    # Both names of the command mean the same.
     tables = []
     for command in ("search", "search-mask"):
         search(config, folder, "--masks", "bits:00 bits:11", command=command)
@@ -441,13 +440,13 @@ def test_a_budget_ends_a_search(config, corpus, tmp_path, monkeypatch):
     folder, given = tmp_path / "out", ("--masks", "none all", "--repeat", "0,1")
     search(config, folder, *given, "--budget", "1.5", "--test", corpus)
     results = json.loads((folder / "results.json").read_text())
-    # The second would fit by itself, but not what is left; what costs twice as much does not either.
+    # The second would fit into the whole budget but not into the rest; one that costs twice as much fits neither.
     assert [row["way"] for row in results["rows"]] == ["none"]
     assert results["spending"]["spent"] == pytest.approx(1.0) and not results["spending"]["complete"]
-    # Nor is there anything to compare it with.
+    # There is nothing to compare it with either.
     assert [one["way"] for one in results["test"]] == ["none"]
     assert "the budget was 1.5; it ended the search" in (folder / "table.md").read_text()
-    # More goes on from there.
+    # A larger budget continues from there.
     search(config, folder, *given, "--budget", "2.5")
     results = json.loads((folder / "results.json").read_text())
     assert [row["way"] for row in results["rows"]] == ["none", "all"]
@@ -457,7 +456,7 @@ def test_a_budget_ends_a_search(config, corpus, tmp_path, monkeypatch):
 
 
 def test_the_best_config_can_be_trained_where_nothing_is_unmasked(config, tmp_path):
-    """The config's warm-up is for other masks."""
+    """The config's warm-up is meant for other masks."""
     search(config, tmp_path / "out", "--masks", "none", "--components.transformer.model.unmask_warmup", "9")
     model = load_config(tmp_path / "out" / "best.cfg")["components"]["transformer"]["model"]
     assert model["unmask"] == "none"

@@ -1,4 +1,4 @@
-"""`lsbillm serve`: what HTTP answers is what the pipelines say, whatever is sent and whoever hangs up."""
+"""`lsbillm serve`: HTTP answers are those of the pipelines, whatever is sent and whoever disconnects."""
 
 import json
 import os
@@ -37,7 +37,7 @@ from spacy_lsbillm.serving.served import Served  # noqa: E402
 from spacy_lsbillm.serving.server import Server, bound  # noqa: E402
 
 SMALL = ServingSettings(port=0, max_body=20_000, max_documents=40, max_length=300, max_queue=50)
-# Opened by a test; a text with the word waits for it.
+# Opened by a test; a text that contains the word waits for it.
 GATE = threading.Event()
 SECRET = "<script>alert('x')</script>"
 
@@ -76,7 +76,7 @@ def serving(pipelines, settings=SMALL):
         address = listening.getsockname()
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
-        # Connections wait until it answers.
+        # Wait until it accepts connections.
         while not server.started and thread.is_alive():
             thread.join(0.01)
         with httpx.Client(base_url=f"http://{address[0]}:{address[1]}", timeout=60) as client:
@@ -110,7 +110,7 @@ def open_gate():
 
 def post(service, texts, pipeline=None, mask=None, status=200):
     body = {"texts": texts, "pipeline": pipeline, "mask": mask}
-    # As other clients write it, which escape everything.
+    # In the form of other clients, which escape all non-ASCII characters.
     answer = service.post("/v1/annotate", content=json.dumps(body))
     assert answer.status_code == status, answer.text
     return answer.json()["documents"] if status == 200 else answer.json()["error"]
@@ -140,7 +140,7 @@ def records(nlp, texts):
 
 
 def same(one, other):
-    """Whether records say the same, scores within 1e-5."""
+    """Whether records are the same, with scores within 1e-5."""
     strict = [{**record, "cats": sorted(record["cats"])} for record in one]
     assert strict == [{**record, "cats": sorted(record["cats"])} for record in other]
     for a, b in zip(one, other, strict=True):
@@ -149,7 +149,7 @@ def same(one, other):
 
 
 def test_many_at_once_get_what_each_pipeline_says_alone(service, pipelines):
-    """Also where requests of one pipeline, of several and of several masks are under way together."""
+    """Also while requests to one pipeline, to several and with several masks are running together."""
     wanted = [(name, TEXTS[start:] + TEXTS[:start]) for start in range(4) for name in pipelines] * 3
     expected = {
         name: {start: records(nlp, TEXTS[start:] + TEXTS[:start]) for start in range(4)}
@@ -220,7 +220,7 @@ def test_what_cannot_be_read_is_told(service, body, status, said):
 
 def test_a_body_without_a_length_that_never_ends_is_cut_off(service):
     endless = (b" " * 10_000 for _ in range(1_000_000))
-    # Or it is hung up on while it is sending.
+    # Or the connection is closed while it is sending.
     with suppress(httpx.TransportError):
         assert service.post("/v1/annotate", content=endless).status_code == 413
     assert post(service, ["still there"])
@@ -262,7 +262,7 @@ def sent(address, data):
 
 
 def test_who_takes_too_long_is_told_or_hung_up_on(pipelines):
-    """Half a header, half a body, and an annotation that does not come."""
+    """Half a header, half a body, and an annotation that does not finish."""
     settings = ServingSettings(port=0, timeout=0.5)
     half = b"POST /v1/annotate HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{"
     with serving({"rules": pipelines["rules"]}, settings) as service:
@@ -344,7 +344,7 @@ def test_what_is_served_and_how_it_does(service, pipelines):
     assert service.get("/nothing/here").json() == {"error": "Not Found"}
     assert service.get("/v1/annotate").status_code == 405
     assert metric(service, 'lsbillm_requests_total{path="other",status="404"}') >= 1
-    # A description of the service, but none of the pages that load scripts from elsewhere.
+    # The description of the service exists, but not the pages that load scripts from other servers.
     assert "/v1/annotate" in service.get("/openapi.json").json()["paths"]
     assert service.get("/docs").status_code == 404
 
@@ -443,7 +443,7 @@ def test_the_command_ends_with_status_0_when_it_is_told_to(folder):
     command = [sys.executable, "-m", "spacy", "lsbillm", "serve", f"cities={folder / 'rules'}", "--port", "0"]
     environment = {**os.environ, "COLUMNS": "200"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        # Whatever goes wrong, it comes to an end.
+        # Whatever goes wrong, the process ends.
         watch = threading.Timer(300, process.kill)
         watch.start()
         address = next(found[0] for line in process.stdout if (found := re.findall(r"http://[\d.:]+", line)))

@@ -1,4 +1,4 @@
-"""The learned CRF: against all sequences of tags, finite differences, and through the component."""
+"""The learned CRF: compared with all sequences of tags, with finite differences, and in the component."""
 
 from itertools import product
 
@@ -31,7 +31,7 @@ LENGTHS = np.array([4, 0, 1, 3])
 
 
 def made(name, seed, labels=LABELS):
-    """A scheme, scores of eight tokens and transitions."""
+    """A scheme, scores of eight tokens, and transitions."""
     scheme = Scheme(name, labels)
     rng = np.random.default_rng(seed)
     scores = normalised(rng.normal(scale=2, size=(LENGTHS.sum(), scheme.n_tags)))
@@ -39,7 +39,7 @@ def made(name, seed, labels=LABELS):
 
 
 def sequences(scheme, scores, transitions):
-    """All well-formed ones of a document, with the logarithms of their weights."""
+    """All well-formed sequences of a document, with the logarithms of their weights."""
     edge, names = scheme.n_tags, scheme.tags
     for tags in product(range(scheme.n_tags), repeat=len(scores)):
         if is_well_formed([names[tag] for tag in tags], scheme.name):
@@ -77,7 +77,7 @@ def test_tags_and_spans_are_those_over_all_sequences(name, chunk, monkeypatch):
     assert every == pytest.approx(expected, abs=1e-5)
     spans = as_table(around_spans(scores, LENGTHS, scheme, transitions=transitions).spans(tags, scores, scheme), scheme)
     assert spans and spans == pytest.approx({span: expected[span] for span in spans}, abs=1e-5)
-    # Without any transition to speak of it is the constraint alone.
+    # With transitions of zero, only the constraint is left.
     plain = as_table(candidates(scores, LENGTHS, scheme, 1e-30), scheme)
     assert as_table(candidates(scores, LENGTHS, scheme, 1e-30, 0 * transitions), scheme) == pytest.approx(
         plain, abs=1e-5
@@ -86,7 +86,7 @@ def test_tags_and_spans_are_those_over_all_sequences(name, chunk, monkeypatch):
 
 @pytest.mark.parametrize("transitions", [None, np.zeros((10, 10), dtype="f")], ids=["constraint", "learned"])
 def test_what_is_not_a_number_ends_as_such(transitions):
-    """In a document of several chunks, which are read until they agree."""
+    """In a document of several chunks, which are processed until they agree."""
     scheme = Scheme("biluo", LABELS)
     scores = np.full((300, scheme.n_tags), np.nan, dtype="f")
     assert np.isnan(around_spans(scores, np.array([300]), scheme, transitions=transitions).before).any()
@@ -106,7 +106,7 @@ def test_probabilities_of_tags_are_those_over_all_sequences(name):
 
 
 def truth_of(scheme, missing):
-    """B-city (I-city I-city) O | (empty) | O | B-date, the end of it, O: some of it not known."""
+    """B-city (I-city I-city) O | (empty) | O | B-date, its end, O; some of it unknown."""
     last = scheme.columns("L" if "L" in scheme.kinds else "I").start
     begin, inside = scheme.columns("B").start, scheme.columns("I").start
     truth = np.array([begin, inside, last, 0, 0, begin + 1, last + 1, 0])
@@ -129,7 +129,7 @@ def test_the_loss_is_that_over_all_sequences_and_its_gradients_are_finite_differ
         return loss
 
     def agrees(tags, wanted):
-        # A gold span does not go on into what is not known.
+        # A gold span does not continue into unknown tokens.
         longer = any(
             wanted[i] == -1 and wanted[i - 1] > 0 and scheme.continues(np.array([tags[i]]))[0]
             for i in range(1, len(tags))
@@ -194,7 +194,7 @@ def test_a_labeler_learns_its_transitions_and_keeps_them(trained, tmp_path):
     assert [found(doc) for doc in docs] == [found(example.reference) for example in corpus(trained)]
     assert all(0.5 < score <= 1 for doc in docs for score in doc._.ent_scores)
     numbers = {tag: i for i, tag in enumerate(pipe.scheme.tags)}
-    # What the scheme forbids is never moved; documents end outside of spans, or with one.
+    # Forbidden transitions are never changed; documents end outside of spans, or with the end of one.
     assert pipe.transitions[numbers["O"], numbers["L-city"]] == 0 != pipe.transitions[numbers["O"], numbers["B-city"]]
     trained.to_disk(tmp_path / "it")
     for again in (spacy.load(tmp_path / "it"), spacy.load(tmp_path / "it").from_bytes(trained.to_bytes())):
@@ -233,7 +233,7 @@ def test_what_is_not_made_for_it_is_refused(trained):
 
 
 def test_the_gradient_of_a_batch_is_that_of_its_loss():
-    """White space, and documents without annotation, have no part in it."""
+    """White space, and documents without annotation, do not contribute."""
     nlp = spacy.blank("en")
     pipe = labeler(nlp, tok2vec=CNN, transitions="learned")
     data = corpus(nlp)
@@ -255,7 +255,7 @@ def test_the_gradient_of_a_batch_is_that_of_its_loss():
     pipe.model.set_param("transitions", moved + 1e-3 * way)
     more, _ = pipe.get_loss(batch, scores)
     assert (more - loss) * len(batch) == pytest.approx(1e-3 * np.abs(gradient[-1]).sum(), rel=0.02)
-    # The mean over tokens, as without.
+    # The mean over tokens, as without transitions.
     pipe.model.set_param("transitions", 0 * moved)
     flat = [0 * part for part in scores]
     assert 0.5 < pipe.get_loss(batch, flat)[0] < np.log(pipe.scheme.n_tags) and tokens
@@ -269,7 +269,7 @@ def test_without_it_nothing_is_changed_and_old_settings_are_read(tmp_path):
     nlp.initialize(lambda: data)
     nlp.update(data, sgd=Adam(0.01))
     assert pipe.transitions is None and "transitions" not in pipe.model.param_names
-    # What an earlier version wrote does not name the setting.
+    # Pipelines of an earlier version do not have the setting.
     del pipe.cfg["transitions"]
     nlp.config["components"]["sequence_labeler"].pop("transitions")
     nlp.to_disk(tmp_path)

@@ -1,4 +1,4 @@
-"""Tagging schemes and the decoder, against every possible sequence and against what the schemes' definitions say."""
+"""Tagging schemes and the decoder, compared with every possible sequence and with the definitions of the schemes."""
 
 import tracemalloc
 from collections import Counter
@@ -38,7 +38,7 @@ def is_well_formed(tags: list[str], scheme: str) -> bool:
 
 
 def spans_by_hand(tags: list[str]) -> list[tuple[int, int, str]]:
-    """One token after the other."""
+    """The spans, found one token after the other."""
     found = []
     for i, tag in enumerate(tags):
         if tag[0] in "BU":
@@ -50,7 +50,7 @@ def spans_by_hand(tags: list[str]) -> list[tuple[int, int, str]]:
 
 @st.composite
 def documents(draw, longest=4):
-    """Scores of some documents, drawn from few values so that there are ties, and from many."""
+    """Scores of some documents, drawn from a few values so that there are ties, or from many."""
     lengths = draw(st.lists(st.integers(0, longest), min_size=1, max_size=4))
     few = draw(st.booleans())
     seed = draw(st.integers(0, 2**32 - 1))
@@ -133,7 +133,7 @@ def normalised(scores):
 
 
 def probabilities_by_hand(scores, lengths, scheme):
-    """Of every span, over all sequences of each document."""
+    """The probability of every span, over all sequences of each document."""
     found, at = Counter(), 0
     for length in lengths:
         weights = {}
@@ -156,7 +156,7 @@ def as_table(spans, scheme):
 @settings(max_examples=60, deadline=None)
 @given(documents(), st.sampled_from([1, 2, 3, 256]))
 def test_probabilities_are_those_over_all_sequences(case, chunk):
-    """However documents are cut into chunks."""
+    """However documents are split into chunks."""
     scheme, lengths, scores = case
     scores = normalised(scores)
     with pytest.MonkeyPatch.context() as patch:
@@ -184,7 +184,7 @@ def test_six_tokens_with_one_label(name):
 @pytest.mark.parametrize("name", sorted(SCHEMES))
 @pytest.mark.parametrize("scale", [1.0, 100.0])
 def test_a_long_document_is_as_exact_as_in_one_chunk(name, scale, monkeypatch):
-    """Also where the scores are so sure, and so ill-formed, that a span stays open over many chunks."""
+    """Also if scores are so certain, and so ill-formed, that a span stays open over many chunks."""
     scheme = Scheme(name, LABELS)
     scores = np.random.default_rng(0).normal(size=(700, scheme.n_tags))
     scores[100:600, scheme.columns("I")] += 12

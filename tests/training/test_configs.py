@@ -1,4 +1,4 @@
-"""The shipped configs, and the generator that they come from."""
+"""The shipped configs, and their generator."""
 
 import importlib.util
 import shutil
@@ -21,7 +21,7 @@ from spacy_lsbillm.training.fitted import SIZES, fitted_to
 pytestmark = pytest.mark.any_stack
 
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.cfg"))
-# One score of each component that is not zero after some steps on a corpus that is learned by heart.
+# One score per component that is above zero after some steps on a corpus that is memorised.
 LEARNED = {
     "ner": "ents_f",
     "sequence_labeler": "ents_f",
@@ -73,7 +73,7 @@ def test_each_config_trains_and_its_score_counts(make_base, corpus, tmp_path, pa
     nlp = spacy.load(tmp_path / "out" / "model-best")
     weights = {name: weight for name, weight in nlp.config["training"]["score_weights"].items() if weight}
     assert sum(weights.values()) == pytest.approx(1)
-    # A weight on a score that nobody computes would choose the best model at random.
+    # With a weight on a score that no component computes, the best model would be chosen at random.
     assert set(weights) <= set(nlp.meta["performance"])
     stored = nlp.config["components"]["transformer"]["model"]["store_base"]
     assert stored == ("reference" if path.stem == "real" else "copy")
@@ -84,7 +84,7 @@ def test_every_known_component_learns(make_base, corpus, tmp_path, component):
     config = write_config(tmp_path / "c.cfg", corpus, make_base(), [component], heads_first=1, depth=2)
     overrides = {"training.max_steps": 40, "training.eval_frequency": 40}
     if component == "sequence_labeler":
-        # One linear layer, from zero.
+        # One linear layer, initialised to zero.
         overrides["training.optimizer.learn_rate.initial_rate"] = 0.01
     train(config, tmp_path / "out", overrides=overrides)
     scores = spacy.load(tmp_path / "out" / "model-last").meta["performance"]

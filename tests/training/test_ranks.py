@@ -1,4 +1,4 @@
-"""A training of several processes: the same weights and scores as of one, and an end when one of them is gone."""
+"""A training with several processes: the same weights and scores as with one, and an end if one of them dies."""
 
 import multiprocessing
 import os
@@ -23,14 +23,14 @@ from spacy_lsbillm.training.run import check_alike
 
 pytestmark = [pytest.mark.slow, pytest.mark.any_stack]
 
-# How long a process may take to notice that another one is gone.
+# The time in which a process must notice that another one has died.
 SECONDS = 60
 LOST = 3
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    # Of unlike lengths, and as many to a batch as do not fall to equal shares.
+    # Documents of different lengths, and a number per batch that cannot be divided equally.
     return write_corpus(tmp_path_factory.mktemp("corpus") / "train.spacy", copies=3)
 
 
@@ -49,7 +49,7 @@ def make_config(path: Path, corpus, base, pipeline, steps, **training) -> Path:
 
 
 def in_rank(rank: int, port: int, folder: Path, work) -> None:
-    """In a process of its own."""
+    """Call the function in one process."""
     os.environ.update(
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
@@ -66,7 +66,10 @@ def in_rank(rank: int, port: int, folder: Path, work) -> None:
 
 
 def in_two(folder: Path, work) -> tuple[list[int | None], list[str]]:
-    """Call a function of the rank in two processes. RETURNS: Their exit statuses, and what went wrong."""
+    """Call a function of the rank in two processes.
+
+    RETURNS: Their exit statuses, and what went wrong.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -111,7 +114,7 @@ def furthest(one, other):
 
 
 def scores(folder):
-    # How fast a run was is no part of it.
+    # The speed of a run does not count.
     found = spacy.util.load_meta(folder / "meta.json")["performance"]
     return {key: value for key, value in found.items() if not key.endswith("_loss") and key != "speed"}
 
@@ -121,7 +124,7 @@ def scores(folder):
     [
         (("sequence_labeler", "textcat"), 12, {}),
         (("sequence_labeler", "textcat"), 8, {"accumulate_gradient": 2}),
-        # Later a near tie of two of its actions falls the other way now and then, and the optimizer carries that on.
+        # After more steps, a near tie between two actions may be decided differently, which the optimizer amplifies.
         (("ner", "textcat"), 5, {}),
     ],
 )
@@ -166,7 +169,7 @@ def config(base, corpus, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(config, tmp_path_factory):
-    """A run of one process, which nothing stopped."""
+    """A run with one process that was not stopped."""
     output = tmp_path_factory.mktemp("whole")
     train(TrainSettings(config, output))
     return output
@@ -227,7 +230,7 @@ def test_one_that_is_asked_to_stop_stops_all_after_a_checkpoint(config, tmp_path
 
 
 def test_a_checkpoint_of_the_last_step_is_not_written_twice(config, tmp_path):
-    """The processes agree that it is there."""
+    """The processes agree that it exists."""
     train_in_two(config, tmp_path / "run", checkpoint_every=Interval(steps=2), overrides={"training.max_steps": 3})
     assert sorted(path.name for path in (tmp_path / "run" / CHECKPOINTS).iterdir())[-1] == "step-000000003"
 
@@ -253,7 +256,7 @@ def test_other_corpora_are_told_before_anything_is_loaded(config, tmp_path):
     for rank in range(2):
         write_corpus(tmp_path / f"{rank}.spacy", copies=3 + rank)
     statuses, said = in_two(tmp_path / "ranks", partial(_with_own_corpus, config, tmp_path))
-    # Once, and not by each of them.
+    # Printed once, not by each process.
     assert statuses == [1, LOST]
     assert "process 1 of this training differs from the first one" in said[0] and "corpora.train.path" in said[0]
 

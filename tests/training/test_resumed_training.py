@@ -1,4 +1,4 @@
-"""`lsbillm train`: spaCy's training, and one that goes on where it was stopped as if nothing had happened."""
+"""`lsbillm train`: spaCy's training, and resuming it as if it had not been stopped."""
 
 import inspect
 import json
@@ -53,7 +53,7 @@ def run(config, output, *more, every=None, resume=False):
 
 
 def said(result):
-    """What it printed, in one line."""
+    """The printed output, in one line."""
     return " ".join(result.output.split())
 
 
@@ -63,7 +63,7 @@ def rows(text):
 
 
 def files(folder):
-    """The content of a pipeline's files by name, but for its card, which says how long the training took."""
+    """The content of a pipeline's files by name, without its card, which contains the training time."""
     paths = [path for path in folder.rglob("*") if path.is_file() and path != folder / "README.md"]
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
@@ -76,7 +76,7 @@ def same(one, other, folders=("model-best", "model-last")):
 
 
 class Stop(BaseException):
-    """In the place of a kill: neither spaCy nor this package catches it."""
+    """Stands in for a kill: neither spaCy nor this package catches it."""
 
 
 def stopped_at(monkeypatch, step, config, output, **more):
@@ -98,7 +98,7 @@ def stopped_at(monkeypatch, step, config, output, **more):
 
 @pytest.fixture(scope="module")
 def whole(config, tmp_path_factory):
-    """The run that nobody stopped, by spaCy's own command."""
+    """The run that was not stopped, by spaCy's own command."""
     output = tmp_path_factory.mktemp("whole")
     result = CliRunner().invoke(app, ["train", str(config), "--output", str(output)])
     assert result.exit_code == 0, result.output
@@ -106,7 +106,7 @@ def whole(config, tmp_path_factory):
 
 
 def test_files_do_not_depend_on_the_process(whole):
-    """Python orders sets of names otherwise in each process."""
+    """Python orders sets of names differently in each process."""
     config = json.loads((whole[0] / "model-last" / "transformer" / "adapter" / "adapter_config.json").read_text())
     assert config["target_modules"] == sorted(config["target_modules"]) and len(config["target_modules"]) > 3
 
@@ -139,7 +139,7 @@ def test_a_resumed_run_is_the_one_that_was_never_stopped(whole, config, tmp_path
 
 
 def variant_config(path, corpus, base, kind):
-    """Configs whose trainings keep more from step to step than weights and moments."""
+    """Configs whose trainings keep more state from step to step than weights and moments."""
     pipeline = ("sequence_labeler", "textcat") if kind in ("heads", "8 bit, masks") else ("ner", "textcat")
     model = {"unmask": "all", "unmask_warmup": 12} if kind == "heads" else {}
     write_config(path, corpus, base, pipeline, size=50, **model)
@@ -325,8 +325,10 @@ def test_a_run_in_the_place_of_another_is_refused(config, tmp_path, monkeypatch)
 
 @pytest.mark.slow
 def test_sigterm_leaves_a_checkpoint_and_a_status_of_its_own(config, tmp_path):
-    """All three runs are processes of their own: what else has run in one, such as the number of threads, moves the
-    last digits of sums."""
+    """All three runs are processes of their own.
+
+    Otherwise what else has run in a process, such as the number of threads, would change the last digits of sums.
+    """
 
     def begin(output, *more):
         command = [sys.executable, "-m", "spacy", "lsbillm", "train", str(config), "--output", str(output), *more]
@@ -349,7 +351,7 @@ def test_sigterm_leaves_a_checkpoint_and_a_status_of_its_own(config, tmp_path):
 
 
 def test_what_is_stood_in_for_is_still_there():
-    """The loop is spaCy's own: a release that changes how it uses what it gets would be noticed here."""
+    """The loop is spaCy's own: a release that changes how it uses its arguments would be noticed here."""
     parameters = inspect.signature(spacy_loop.train_while_improving).parameters
     assert list(parameters) == [
         "nlp",
