@@ -53,7 +53,7 @@ def main() -> None:
         command.add_argument("--depths", nargs="+", type=int, metavar="LAYERS", help="rows of the table; default: all")
     add_device_argument(run)
     for command in (run, timed, commands.add_parser("report", help="print the table and write it, with a plot")):
-        command.add_argument("--results", type=Path, default=RESULTS, help="folder of result files")
+        command.add_argument("--results", type=Path, default=RESULTS, help="folder of result files, or one .jsonl file")
     args = parser.parse_args()
     if args.command == "report":
         report(args.results)

@@ -39,9 +39,9 @@ def main() -> None:
     add_run_arguments(run, ["snips_slots", "restaurant8k_slots", "wnut17"])
     tune = commands.add_parser("tune", help="try settings for random weights", formatter_class=shown)
     add_run_arguments(tune, ["snips_slots"], seeds=[0])
-    tune.add_argument("--results", type=Path, default=TUNING, help="folder of result files")
+    tune.add_argument("--results", type=Path, default=TUNING, help="folder of result files, or one .jsonl file")
     for command in (run, commands.add_parser("report", help="print the table and write it, with a plot")):
-        command.add_argument("--results", type=Path, default=RESULTS, help="folder of result files")
+        command.add_argument("--results", type=Path, default=RESULTS, help="folder of result files, or one .jsonl file")
     args = parser.parse_args()
     if args.command == "report":
         report(args.results, split="dev")

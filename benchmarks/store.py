@@ -1,12 +1,10 @@
-"""Where the results of a table are kept: one file per cell in a folder, or all cells in one JSON Lines file.
+"""Where the results of a table are kept: one JSON Lines file.
 
-In one file, one line per data set records what its first cell was made with (versions, machine, commit, base, config
-…).
-Every other line is a cell: its scores, and, by dotted path, whatever it does not share with that record.
+One line per data set records what its first cell was made with (versions, machine, commit, base, config …). Every other
+line is a cell: its scores, and, by dotted path, whatever it does not share with that record.
 """
 
 import json
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -17,78 +15,13 @@ from thinc.api import Config
 
 from spacy_lsbillm.files import write_text
 
-from .record import read_result, write_result
-
-# What most cells of a data set have in common: in one file it is recorded once.
+# What most cells of a data set have in common: it is recorded once.
 SHARED = ("kind", "metric", "split", "budget", "tuned", "library", "base", "versions", "machine", "commit", "config")
-ONE_FILE = ".jsonl"
+SUFFIX = ".jsonl"
 
 
-class Store(ABC):
-    """Results by the name of their cell, such as "snips_slots/causal/0"."""
-
-    @abstractmethod
-    def read(self, cell: str) -> dict[str, Any] | None:
-        """The result of a cell, or None if there is none yet."""
-
-    @abstractmethod
-    def write(self, cell: str, found: dict[str, Any]) -> None:
-        """Store the result of a cell, in place of an older one."""
-
-    @abstractmethod
-    def lock(self, cell: str) -> FileLock:
-        """A lock for the process that works on a cell. It is released when that process ends."""
-
-    @abstractmethod
-    def results(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """All results, with the names of their cells."""
-
-    @abstractmethod
-    def where(self, cell: str) -> str:
-        """The place of a cell's result, for messages."""
-
-    @abstractmethod
-    def beside(self, name: str) -> Path:
-        """The path of a file that is made from the results, such as "table.md"."""
-
-
-class Folder(Store):
-    """Results with one file per cell.
-
-    path (Path): The folder.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def _file(self, cell: str) -> Path:
-        return self.path / f"{cell}.json"
-
-    def read(self, cell: str) -> dict[str, Any] | None:
-        path = self._file(cell)
-        return read_result(path) if path.exists() else None
-
-    def write(self, cell: str, found: dict[str, Any]) -> None:
-        write_result(self._file(cell), found)
-
-    def lock(self, cell: str) -> FileLock:
-        path = self._file(cell).with_suffix(".lock")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return FileLock(path, blocking=False)
-
-    def results(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        for path in sorted(self.path.rglob("*.json")):
-            yield str(path.relative_to(self.path).with_suffix("")), read_result(path)
-
-    def where(self, cell: str) -> str:
-        return str(self._file(cell))
-
-    def beside(self, name: str) -> Path:
-        return self.path / name
-
-
-class OneFile(Store):
-    """Results in one file for all cells.
+class Store:
+    """Results by the name of their cell, such as "snips_slots/causal/0".
 
     path (Path): The file.
     work (Path): A folder for locks.
@@ -110,9 +43,11 @@ class OneFile(Store):
         return shared, cells
 
     def read(self, cell: str) -> dict[str, Any] | None:
+        """The result of a cell, or None if there is none yet."""
         return dict(self.results()).get(cell)
 
     def write(self, cell: str, found: dict[str, Any]) -> None:
+        """Store the result of a cell, in place of an older one."""
         with self._locked("the file", blocking=True):
             shared, cells = self._lines()
             common = shared.setdefault(found["set"], _shared(found))
@@ -121,6 +56,7 @@ class OneFile(Store):
             write_text(self.path, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in lines))
 
     def lock(self, cell: str) -> FileLock:
+        """A lock for the process that works on a cell. It is released when that process ends."""
         return self._locked(cell, blocking=False)
 
     def _locked(self, what: str, blocking: bool) -> FileLock:
@@ -129,14 +65,17 @@ class OneFile(Store):
         return FileLock(self.work / f"{name}.lock", blocking=blocking)
 
     def results(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """All results, with the names of their cells."""
         shared, cells = self._lines()
         for line in cells:
             yield line["cell"], _whole(line, shared[line["set"]])
 
     def where(self, cell: str) -> str:
+        """The place of a cell's result, for messages."""
         return f"{self.path}, {cell},"
 
     def beside(self, name: str) -> Path:
+        """The path of a file that is made from the results, such as "table.md"."""
         return self.path.with_name(f"{self.path.stem}.{name}")
 
 
@@ -146,11 +85,8 @@ def tables(results: Path, command: str) -> dict[str, Store]:
     command (str): The command that makes them, for the message.
     RAISES (SystemExit): There are none.
     """
-    if results.suffix == ONE_FILE:
-        found: dict[str, Store] = {results.stem: OneFile(results, results.parent)} if results.is_file() else {}
-    else:
-        folders = sorted(path for path in results.iterdir() if path.is_dir()) if results.is_dir() else []
-        found = {path.name: Folder(path) for path in folders}
+    files = [results] if results.suffix == SUFFIX else sorted(results.glob(f"*{SUFFIX}"))
+    found = {path.stem: Store(path, path.parent) for path in files if path.is_file()}
     if not found:
         raise SystemExit(f"there are no results in {results}: make some with the command {command}.")
     return found

@@ -43,7 +43,7 @@ def main() -> None:
         (tuning, TUNING),
         (commands.add_parser("show-tuning", help="print the settings that were tried, and their scores"), TUNING),
     ):
-        command.add_argument("--results", type=Path, default=folder, help="folder of result files")
+        command.add_argument("--results", type=Path, default=folder, help="folder of result files, or one .jsonl file")
     args = parser.parse_args()
     if args.command == "report":
         report(args.results)

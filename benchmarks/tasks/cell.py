@@ -22,7 +22,7 @@ from spacy_lsbillm.pipeline.config_blocks import find_transformer
 from spacy_lsbillm.training.quiet_run import run_training
 
 from ..record import circumstances, config_text, portable_name
-from ..store import ONE_FILE, Folder, OneFile, Store
+from ..store import SUFFIX, Store
 from .models import ALL_MODELS, SCORE, STOCK, Budget, Cell, Compared, Tuned, lora_of, make_config
 from .price import print_cost
 from .sets import SETS, prepare
@@ -55,11 +55,12 @@ class Run:
     @property
     def store(self) -> Store:
         """The store of the results that may be compared with each other."""
-        if self.results.suffix == ONE_FILE:
-            return OneFile(self.results, self.work / "locks")
-        train, dev = (self.limits[split] or "all" for split in ("train", "dev"))
-        test = f"-{self.limits['test']}-test" if self.limits["test"] else ""
-        return Folder(self.results / f"{train}-examples-{self.budget.epochs}-epochs-{dev}-dev{test}")
+        path = self.results
+        if path.suffix != SUFFIX:
+            train, dev = (self.limits[split] or "all" for split in ("train", "dev"))
+            test = f"-{self.limits['test']}-test" if self.limits["test"] else ""
+            path = path / f"{train}-examples-{self.budget.epochs}-epochs-{dev}-dev{test}{SUFFIX}"
+        return Store(path, self.work / "locks")
 
     def prepared(self, set_name: str) -> dict[str, Path]:
         """The paths of a data set's splits as .spacy files."""

