@@ -51,7 +51,7 @@ SMALL = 50_000_000
 
 @dataclass(frozen=True)
 class Setting:
-    """What is measured."""
+    """What is measured. A batch has as many whole documents, as long as the window, as have `batch_pieces`, or one."""
 
     base: str
     batch_pieces: int
@@ -117,7 +117,7 @@ def pipeline(setting: Setting, window: int, fold: str) -> Language:
 
 
 def documents(nlp: Language, length: int, pieces: int, words: Sequence[str]) -> list[Doc]:
-    """Documents of `length` words, `pieces` words in all."""
+    """Documents of `length` words, `pieces` words in all, or less than one document fewer."""
     draw = random.Random(0)
     return [Doc(nlp.vocab, draw.choices(words, k=length)) for _ in range(max(1, pieces // length))]
 
@@ -182,7 +182,8 @@ def measure(setting: Setting, window: int, what: str) -> dict[str, float]:
     for _ in range(STEPS):
         step()
     seconds = time.process_time() - begun
-    return {"bytes": memory.peak() - before, PACE: STEPS * sum(map(len, docs)) / seconds}
+    pieces = sum(map(len, docs))
+    return {"bytes": memory.peak() - before, "pieces": pieces, PACE: STEPS * pieces / seconds}
 
 
 def in_process(setting: Setting, window: int, what: str) -> dict[str, float]:
@@ -195,16 +196,18 @@ def in_process(setting: Setting, window: int, what: str) -> dict[str, float]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def compare(setting: Setting, what: str) -> dict[str, Any]:
-    """What is estimated for a setting beside what is measured."""
-    base = Path(setting.base)
-    shape = shape_of(base, setting.base, setting.lora)
+def compare(setting: Setting, what: str, measured: dict[str, float] | None) -> dict[str, Any]:
+    """What is estimated for a setting beside what is measured.
+
+    measured (dict | None): From an earlier run; None: it is measured now.
+    """
+    shape = shape_of(Path(setting.base), setting.base, setting.lora)
     window = default_window(shape.size.longest, shape.size.width)
     if setting.repeat and shape.size.longest is not None:
         window = min(window, longest_window(shape.size.longest, 0, setting.repeat))
-    work = Work(setting.batch_pieces, MOST_ITEMS["cpu"], window, setting.repeat)
+    found = measured or in_process(setting, window, what)
+    work = Work(int(found["pieces"]), MOST_ITEMS["cpu"], window, setting.repeat)
     (estimate,) = estimates_of(shape, [setting.backbone()], work, torch.device("cpu"), time.process_time)
-    found = in_process(setting, window, what)
     footprint = estimate.footprint
     size = footprint.training if what == TRAINING else footprint.prediction
     estimated: dict[str, float] = {"bytes": size + (footprint.second_copy if what == SECOND_COPY else 0)}
@@ -223,7 +226,7 @@ def compare(setting: Setting, what: str) -> dict[str, Any]:
 
 
 def show(one: dict[str, Any]) -> None:
-    told = [one["base"], one["what"], f"{one['batch_pieces']} pieces", one["dtype"], one["quantization"] or ""]
+    told = [one["base"], one["what"], f"{one['measured']['pieces']} pieces", one["dtype"], one["quantization"] or ""]
     told += [name for name in ("gradient_checkpointing",) if one[name]]
     told += [f"{name} {one[name]}" for name in ("depth", "repeat", "rank") if one[name]]
     mebibytes = [f"{one[kind]['bytes'] / 2**20:,.0f}" for kind in ("estimated", "measured")]
@@ -244,15 +247,15 @@ def main() -> None:
         print(json.dumps(measure(Setting(**json.loads(setting)), int(window), what)))
         return
     torch.set_num_threads(1)
-    found = read_result(args.result)["measurements"] if args.result.is_file() else []
-    done = {_key(one) for one in found}
+    # Measured once; the estimates are those of the code as it is now.
+    found = {_key(one): one for one in (read_result(args.result)["measurements"] if args.result.is_file() else [])}
     print("About half a minute for each of 13 measurements of a small base, and a few minutes with 135M parameters")
     for base in args.base:
         for setting, what in measurements(base, size_of(Path(base)).parameters < SMALL):
-            if _key({**vars(setting), "base": _name(base), "what": what}) not in done:
-                found.append(compare(setting, what))
-                show(found[-1])
-                write_result(args.result, {"measurements": found, **circumstances()})
+            key = _key({**vars(setting), "base": _name(base), "what": what})
+            found[key] = compare(setting, what, found[key]["measured"] if key in found else None)
+            show(found[key])
+            write_result(args.result, {"measurements": list(found.values()), **circumstances()})
 
 
 def _name(base: str) -> str:

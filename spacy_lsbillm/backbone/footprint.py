@@ -35,8 +35,8 @@ s * (5 of the widest states of a layer and 3 of its width), and the mask; with q
 layer in the dtype of the arithmetic. And 4 * width twice for each piece of the batch, for the result.
 
 **The allocator.** On a CPU, the C library keeps much of what was freed, in parts that are too small for what comes
-next: 0.4 of the activations of all layers, recomputed ones included, and in prediction the working memory once more.
-(Both measured, with glibc 2.36; it varied from 0 to 0.8 between bases and runs.)
+next: 0.65 of the activations of all layers, recomputed ones included, and in prediction the working memory once more.
+(Both measured, with glibc 2.36; it varied from 0.2 to 0.85 between bases and runs.)
 
 Not counted are the process itself, with the libraries in it; the heads; the files of the weights while they are read,
 which the system may drop from memory; and what the allocator of a GPU keeps.
@@ -75,7 +75,7 @@ STEP_ROWS = 3
 # States of a layer that exist at once, beside what is kept: the widest, and those of the base's width.
 WIDEST, OTHERS = 5, 3
 # What the C library's allocator keeps on a CPU: a share of all activations, and of prediction's working memory.
-HELD_IN_TRAINING, HELD_IN_PREDICTION = 0.4, 1
+HELD_IN_TRAINING, HELD_IN_PREDICTION = 0.65, 1
 # Activation functions that transformers computes in several operations, and how many more of their values are kept.
 COMPOSED = {"gelu_new": 3, "gelu_fast": 3, "quick_gelu": 1}
 ATTENTION = re.compile("attn|attention", re.IGNORECASE)

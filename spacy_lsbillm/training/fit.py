@@ -8,10 +8,13 @@ from typing import Any
 import torch
 
 from ..backbone import BackboneSettings, BaseSettings
+from ..backbone.base import DTYPES as ALL_DTYPES
+from ..backbone.base import QUANTIZATIONS
 from ..backbone.footprint import BaseShape, Footprint, Work, dtype_of, footprint_of
 from ..backbone.pace import PREDICTION, TRAINING, Clock, Speed, measure_speed, operations_of, pieces_per_second
 from ..errors import SettingError
 from ..layers.billm_model import default_window, longest_window, rows_for
+from ..values import check_choice
 from .config import DEVICES
 from .fitted import fitted_to
 
@@ -40,6 +43,16 @@ class Wanted:
     quantization: str | None = None
     gradient_checkpointing: bool | None = None
     depth: int | None = None
+
+    def check(self) -> None:
+        """Check the values that no base allows.
+
+        RAISES (SettingError): One is not allowed.
+        """
+        if self.dtype is not None:
+            check_choice("dtype", self.dtype, ALL_DTYPES)
+        if self.quantization is not None:
+            check_choice("quantization", self.quantization, (NO_QUANTIZATION, *filter(None, QUANTIZATIONS)))
 
 
 @dataclass(frozen=True)
@@ -151,9 +164,9 @@ def largest_that_fits(least: int, most: int, fits: Callable[[int], bool]) -> int
 
 def advice(shape: BaseShape, estimates: Sequence[Estimate], work: Work, memory: int) -> list[str]:
     """What to change if no training fits, in words, one entry each; empty if one fits."""
-    smallest = min(estimates, key=lambda estimate: estimate.footprint.training)
-    if fits(smallest, memory)[TRAINING]:
+    if any(fits(one, memory)[TRAINING] for one in estimates):
         return []
+    smallest = min(estimates, key=lambda estimate: estimate.footprint.training)
 
     def trains(settings: BackboneSettings, work: Work) -> bool:
         return footprint_of(shape, settings, work).training <= memory
