@@ -33,7 +33,7 @@ from .model import BackboneSettings
 SECONDS, WARM_UP = 0.4, 0.1
 # The share of the measured speed that whole layers reach. docs/fit-your-machine.md has the measurements.
 PREDICTION, TRAINING = "prediction", "training"
-REACHED = {PREDICTION: 0.7, TRAINING: 0.55}
+REACHED = {PREDICTION: 0.55, TRAINING: 0.5}
 
 
 @dataclass(frozen=True)

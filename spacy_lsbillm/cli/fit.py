@@ -21,7 +21,11 @@ from . import app
 from .options import DeviceName, JsonOption, RevisionOption
 
 GIBIBYTE, MEBIBYTE = 2**30, 2**20
-OFF = "docs/fit-your-machine.md"
+# From benchmarks/results/fit.json.
+OFF = (
+    "These are estimates. Where it was measured, on a CPU with two bases, training took 0.8 to 1.2 times the estimated\n"
+    "memory and reached 0.6 to 1.5 times the estimated speed: docs/fit-your-machine.md."
+)
 
 BaseArgument = Annotated[str, Argument(help="The base model: a Hugging Face folder, or a hub id. No weights are read")]
 DepthOption = Annotated[int | None, Option("--depth", min=1, help="Use only the first layers. Default: all")]
@@ -172,7 +176,7 @@ def _print_base(shape: BaseShape, work: Work, available: int, free: bool) -> Non
 
 def _print_table(estimates: Sequence[Estimate], available: int, seconds: Sequence[float | None] | None) -> None:
     header = ["dtype", "quantization", "checkpointing", "weights", "adapter", "activations", "training", "prediction"]
-    header += ["fits", "pieces/s: training", "prediction"] + ([] if seconds is None else ["time"])
+    header += ["fits", "trained/s", "predicted/s"] + ([] if seconds is None else ["time"])
     rows = []
     for number, one in enumerate(estimates):
         base, footprint = one.settings.base, one.footprint
@@ -191,17 +195,17 @@ def _print_notes(
     estimates: Sequence[Estimate], available: int, examples: int | None, epochs: int, example_pieces: int
 ) -> None:
     copied = max(one.footprint.second_copy for one in estimates)
-    print(
-        "training: weights, adapter with its optimizer, and activations of a batch, beside some 0.7 GiB for Python and "
-        "the libraries"
-    )
-    print(
-        f"prediction: without a second copy of the weights with the adapter in them, up to {_size(copied)}, which is "
-        f'made if it takes at most half of the free memory (fold_adapter = "auto")'
-    )
+    print("training = weights + adapter with its optimizer + activations of a batch; Python and its libraries take")
+    print("some 0.7 GiB of main memory more.")
+    if copied:
+        print(
+            f"prediction: up to {_size(copied)} more for a second copy of the weights, with the adapter folded in, if"
+        )
+        print('that is at most half of the free memory (fold_adapter = "auto").')
+    print("trained/s, predicted/s: pieces per second, from a measurement of this machine; - where there is none.")
     if examples is not None:
-        print(f"time: {examples:,} documents of {example_pieces} pieces, {epochs} times, without evaluations")
-    print(f"These are estimates. How far they were off where both were measured: {OFF}")
+        print(f"time: {examples:,} documents of {example_pieces} pieces, {epochs} times, without evaluations.")
+    print(OFF)
 
 
 def _what_fits(estimate: Estimate, available: int) -> str:
