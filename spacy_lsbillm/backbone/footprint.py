@@ -36,7 +36,9 @@ layer in the dtype of the arithmetic. And 4 * width twice for each piece of the 
 
 **The allocator.** On a CPU, the C library keeps much of what was freed, in parts that are too small for what comes
 next: 0.65 of the activations of all layers, recomputed ones included, and in prediction the working memory once more.
-(Both measured, with glibc 2.36; it varied from 0.2 to 0.85 between bases and runs.)
+Quantised weights are unpacked for each product; where the largest of a layer takes less than 32 MiB unpacked, beyond
+which glibc returns what is freed, 0.65 of all of them. (Measured with glibc 2.36, where the first varied from 0.2 to
+0.85 between bases and runs.)
 
 Not counted are the process itself, with the libraries in it; the heads; the files of the weights while they are read,
 which the system may drop from memory; and what the allocator of a GPU keeps.
@@ -76,6 +78,8 @@ STEP_ROWS = 3
 WIDEST, OTHERS = 5, 3
 # What the C library's allocator keeps on a CPU: a share of all activations, and of prediction's working memory.
 HELD_IN_TRAINING, HELD_IN_PREDICTION = 0.65, 1
+# The same share of unpacked weights, unless they are as large as what glibc always returns (M_MMAP_THRESHOLD_MAX).
+ALWAYS_RETURNED = 32 * 2**20
 # Activation functions that transformers computes in several operations, and how many more of their values are kept.
 COMPOSED = {"gelu_new": 3, "gelu_fast": 3, "quick_gelu": 1}
 ATTENTION = re.compile("attn|attention", re.IGNORECASE)
@@ -369,7 +373,7 @@ def footprint_of(shape: BaseShape, settings: BackboneSettings, work: Work) -> Fo
     adapter = FLOAT32 * shape.adapter_parameters(base.depth)
     predicting = _working(shape, layers, base, work, number)
     if work.device == CPU:
-        predicting += HELD_IN_PREDICTION * predicting
+        predicting += HELD_IN_PREDICTION * predicting + _held(0, layers, base, work, number)
     # Without an adapter, no gradient goes through the base: it predicts.
     activations = predicting if shape.lora is None else _activations(shape, layers, settings, work, number)
     return Footprint(
@@ -400,8 +404,16 @@ def _activations(
     needed = everything
     if settings.gradient_checkpointing:
         needed = len(layers) * number * shape.size.width * work.computed + max(kept) * work.at_once
-    held = round(HELD_IN_TRAINING * everything) if work.device == CPU else 0
+    held = _held(everything, layers, settings.base, work, number)
     return needed + _working(shape, layers, settings.base, work, number) + held
+
+
+def _held(activations: int, layers: Sequence[LayerShape], base: BaseSettings, work: Work, number: int) -> int:
+    """What the allocator keeps of all activations, and of unpacked weights."""
+    if work.device != CPU:
+        return 0
+    small = [number * layer.linear for layer in layers if number * layer.largest < ALWAYS_RETURNED]
+    return round(HELD_IN_TRAINING * (activations + (sum(small) if base.quantization else 0)))
 
 
 def kept_in_layer(shape: BaseShape, layer: LayerShape, work: Work, number: int) -> int:
