@@ -188,7 +188,8 @@ def _print_table(estimates: Sequence[Estimate], available: int, seconds: Sequenc
         if seconds is not None:
             row.append(_duration(seconds[number]))
         rows.append(row)
-    print(table(rows, header=header, divider=True, aligns=["l"] * 3 + ["r"] * 5 + ["l"] + ["r"] * (len(header) - 9)))
+    words = ("dtype", "quantization", "checkpointing", "fits")
+    print(table(rows, header=header, divider=True, aligns=["l" if name in words else "r" for name in header]))
 
 
 def _print_notes(

@@ -6,10 +6,18 @@ import re
 import pytest
 from typer.testing import CliRunner
 
+from spacy_lsbillm.backbone import pace
 from spacy_lsbillm.cli import app
 from spacy_lsbillm.training.fit import largest_that_fits
 
 pytestmark = pytest.mark.any_stack
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    """The speed that is measured does not matter here."""
+    monkeypatch.setattr(pace, "SECONDS", 0.01)
+    monkeypatch.setattr(pace, "WARM_UP", 0.0)
 
 
 def fit(*arguments):
