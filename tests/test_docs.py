@@ -23,6 +23,7 @@ ROW = re.compile(r"^\| (`--[^|]*) \|(.*)\|$", re.MULTILINE)
 COMMAND_OF = {
     "confidence.md": "calibrate",
     "distilling.md": "distill",
+    "fit-your-machine.md": "fit",
     "search.md": "search",
     "serving.md": "serve",
     "heads.md": "convert",

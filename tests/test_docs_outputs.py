@@ -31,6 +31,7 @@ NOT_RUN = {
     ("docs/annotating.md", '{"id": "a1"'): "a format, which tests of annotate check",
     ("docs/data.md", "play\tO"): "a format, which tests of convert check",
     ("docs/exporting.md", "\N{INFORMATION SOURCE} 4 texts"): "needs a trained pipeline",
+    ("docs/fit-your-machine.md", "================================ assets/base"): "measures the speed of this machine",
     ("docs/packages.md", "transformer/"): "a list of files, which tests of packages check",
     ("docs/packages.md", "float32    int8"): "needs a trained pipeline, and measures speed",
     ("docs/packages.md", "✘ Nothing was written"): "needs a trained pipeline",
@@ -56,6 +57,17 @@ SMOLLM2 = {
     "vocab_size": 49152,
     "max_position_embeddings": 8192,
     "tie_word_embeddings": True,
+}
+# That of LLaMA-3-8B (arXiv 2407.21783, table 3).
+LLAMA_8B = {
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+    "max_position_embeddings": 8192,
+    "tie_word_embeddings": False,
 }
 
 
@@ -165,6 +177,10 @@ def smollm2(folder):
         base_of_shape(folder / "models" / name, **SMOLLM2)
 
 
+def llama(folder):
+    base_of_shape(folder / "models" / "llama-3-8b", **LLAMA_8B)
+
+
 def tutorial(folder):
     python("scripts/tutorial_data.py", folder / "my")
 
@@ -189,6 +205,7 @@ RUN = [
     ("docs/commands.md", "✔ Saved a complete config", nothing),
     ("docs/commands.md", "================ assets/base", prepared),
     ("docs/commands.md", "==== transformer", masked),
+    ("docs/fit-your-machine.md", "============================= models/llama-3-8b", llama),
     ("docs/ten-steps.md", "✔ corpus/train.spacy", tutorial),
     ("docs/ten-steps.md", "✔ Saved a complete config", smollm2),
 ]

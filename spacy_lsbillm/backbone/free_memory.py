@@ -1,6 +1,7 @@
 """How much memory is free: on a GPU, on the machine and in a container."""
 
 import contextlib
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,10 +22,18 @@ def free_memory(device: torch.device) -> int | None:
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
-        return None
+        return _left_elsewhere()
     kilobytes = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
     found = [*(number * 1024 for number in kilobytes[:1]), *_left_in_container()]
     return min(found, default=None)
+
+
+def _left_elsewhere() -> int | None:
+    """The free memory of a system that is not Linux, through psutil, which accelerate and peft need as well."""
+    try:
+        return int(importlib.import_module("psutil").virtual_memory().available)
+    except (ImportError, OSError):
+        return None
 
 
 def _left_in_container() -> Iterator[int]:

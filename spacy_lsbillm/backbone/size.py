@@ -41,6 +41,8 @@ def size_of(folder: Path) -> BaseSize:
 
 def in_words(number: int) -> str:
     """A rounded number of parameters, such as "135M"."""
+    if number < 10**6:
+        return f"{number / 10**6:.1f} million"
     if number < 10**9:
         return f"{number / 10**6:.0f} million"
     return f"{number / 10**9:.1f} billion"

@@ -24,6 +24,7 @@ from . import (  # noqa: E402, F401
     debug_pieces,
     distill,
     export,
+    fit,
     import_gguf,
     init_config,
     masks,

@@ -1,7 +1,6 @@
 """`python -m spacy lsbillm init-config`: a complete config to train with."""
 
 import shlex
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -17,14 +16,7 @@ from ..layers.billm_model import default_window
 from ..training.config import DEVICES, KNOWN, TRANSFORMER, training_config
 from ..training.fitted import Fitted, fitted_to
 from . import app
-
-
-class DeviceName(StrEnum):
-    """What typer offers for --device: the keys of `DEVICES`."""
-
-    cpu = "cpu"
-    gpu = "gpu"
-
+from .options import DeviceName
 
 OutputPath = Annotated[Path, Argument(help='The config file to write, or "-" for standard output', allow_dash=True)]
 Lang = Annotated[str, Option("--lang", "-l", help='Code of the language, such as "en"; "xx" for several')]

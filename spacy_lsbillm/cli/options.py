@@ -1,5 +1,6 @@
 """Arguments and options that several commands share, with one help text each."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -62,6 +63,14 @@ TestOption = Annotated[
 StorageOption = Annotated[
     str | None, Option("--storage", help="Database URL, to share a search between machines. Default: OUTPUT/search.db")
 ]
+
+
+class DeviceName(StrEnum):
+    """What typer offers for --device: the keys of `training.config.DEVICES`."""
+
+    cpu = "cpu"
+    gpu = "gpu"
+
 
 ANY_RAY = "auto"
 RayOption = Annotated[
