@@ -31,14 +31,14 @@ from spacy.training import Example
 from thinc.api import Adam
 
 from spacy_lsbillm.backbone import BackboneSettings, BaseSettings, LoraSettings
-from spacy_lsbillm.backbone.base import load_tokenizer
 from spacy_lsbillm.backbone.footprint import Work, shape_of
 from spacy_lsbillm.backbone.size import size_of
+from spacy_lsbillm.backbone.tokenizer import load_tokenizer
 from spacy_lsbillm.layers.billm_model import MOST_ITEMS, backbone_shim, default_window, longest_window
 from spacy_lsbillm.training.fit import estimates_of
 
 from .memory import LISTENER, POOLING, Memory
-from .record import ROOT, called, circumstances, read_result, write_result
+from .record import ROOT, circumstances, portable_name, read_result, write_result
 
 RESULT = ROOT / "benchmarks" / "results" / "fit.json"
 EMBEDDED = ROOT / "assets" / "base"
@@ -259,7 +259,7 @@ def main() -> None:
 
 
 def _name(base: str) -> str:
-    return called(str(Path(base).resolve()).removeprefix(f"{ROOT}{os.sep}"))
+    return portable_name(str(Path(base).resolve()).removeprefix(f"{ROOT}{os.sep}"))
 
 
 def _key(one: dict[str, Any]) -> str:

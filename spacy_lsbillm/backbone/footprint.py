@@ -57,12 +57,14 @@ from transformers.pytorch_utils import Conv1D
 from ..errors import BaseError, SettingError
 from ..values import check_choice, is_whole
 from .adapter import LINEAR, LoraSettings, add_adapter, check_targets, is_adapted
-from .base import BaseSettings, config_dtype, longest_position, read_config, skeleton
+from .base import BaseSettings
+from .base_config import config_dtype, longest_position, read_config
 from .families import attention_for, decoder_of, layers_of
 from .int8_files import is_int8
 from .model import BackboneSettings
 from .proved import family_of
 from .size import BaseSize
+from .skeleton import skeleton
 
 DEVICES = CPU, GPU = "cpu", "gpu"
 # Bytes of a number.
