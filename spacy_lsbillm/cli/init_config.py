@@ -157,8 +157,8 @@ def _length(steps: int, batch_words: int) -> str:
     """What --steps has set."""
     schedule = schedule_of(steps)
     return (
-        f"max_steps = total_steps = {steps} of {batch_words} words, warmup_steps = {schedule['warmup']}, "
-        f"eval_frequency = {schedule['eval_frequency']}: for --steps {steps}"
+        f"max_steps = total_steps = {steps} of {batch_words} words, warmup_steps = {schedule.warmup}, "
+        f"eval_frequency = {schedule.eval_frequency}: for --steps {steps}"
     )
 
 

@@ -199,7 +199,8 @@ def training_config(
         adapter = {**DEFAULT_LORA, "r": fitted.r, "alpha": fitted.alpha}
         model = {"learn_rate_scale": fitted.learn_rate_scale, "lora": adapter, **model}
     if steps is not None:
-        chosen = replace(chosen, **schedule_of(steps))
+        length = schedule_of(steps)
+        chosen = replace(chosen, steps=steps, warmup=length.warmup, eval_frequency=length.eval_frequency)
     blocks = {
         "paths": {"train": train, "dev": dev, "vectors": None, "init_tok2vec": None},
         "system": {"gpu_allocator": "pytorch", "seed": 0},
@@ -226,15 +227,27 @@ def _on_device(fitted: Fitted, device: Device, name: str) -> Device:
     )
 
 
-def schedule_of(steps: int) -> dict[str, int]:
-    """The settings of a `Device` for a training of this length: a tenth of the steps is warm-up, and there are about
-    six evaluations after the first step.
+@dataclass(frozen=True)
+class Schedule:
+    """What follows from the length of a training.
+
+    warmup (int): Number of warm-up steps.
+    eval_frequency (int): Steps between evaluations.
+    """
+
+    warmup: int
+    eval_frequency: int
+
+
+def schedule_of(steps: int) -> Schedule:
+    """The schedule of a training of this length: a tenth of the steps is warm-up, and there are about six evaluations
+    after the first step.
 
     RAISES (SettingError): It is not a whole number of at least 1.
     """
     check_at_least("steps", steps, 1)
     evaluations = next((number for number in EVALUATIONS if steps % number == 0), EVALUATIONS[0])
-    return {"steps": steps, "warmup": -(-steps // 10), "eval_frequency": max(1, steps // evaluations)}
+    return Schedule(warmup=-(-steps // 10), eval_frequency=max(1, steps // evaluations))
 
 
 def check_language(lang: str) -> None:
