@@ -5,7 +5,8 @@
 Each default config, and the variants in `VARIANTS`, is proved on a small random copy in a process of its own
 (`spacy_lsbillm.backbone.proof`). The results are written into `spacy_lsbillm/backbone/proved.json` under the minor
 version of transformers; those of other versions and other families are kept. docs/families.md is written from all of
-them. Run it once in an environment of each supported version; it takes about ten minutes on one core.
+them. Run it once in an environment of each supported version; it takes about ten minutes on one core. Single types can
+only be proved on a version that the file already has.
 """
 
 import json
@@ -55,7 +56,18 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
 
 
 def main(types: Sequence[str]) -> None:
-    """Prove these types, or all, and write the results and the page."""
+    """Prove these types, or all, and write the results and the page.
+
+    RAISES (SystemExit): Types are named, but the file does not have the installed version: it would then claim that all
+        other types are unknown there.
+    """
+    known = json.loads(RESULT.read_text(encoding="utf8"))
+    version = proved.minor_version()
+    if types and version not in known:
+        sys.exit(
+            f"{RESULT.name} has transformers {', '.join(known)}, not {version}. Run this with one of these, or without "
+            f"MODEL_TYPE to prove every type on {version}."
+        )
     torch.set_num_threads(1)
     wanted = list(types) or sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
     found: dict[str, dict[str, Any]] = {}
@@ -64,8 +76,6 @@ def main(types: Sequence[str]) -> None:
             variant, result = prove_apart(model_type, {**USUAL.get(model_type, {}), **settings})
             found[variant] = result
             tqdm.write(f"{variant}: {result.get('refused', 'works')}")
-    known = json.loads(RESULT.read_text(encoding="utf8"))
-    version = proved.minor_version()
     everything = {**(known.get(version, {}) if types else {}), **found}
     known[version] = dict(sorted(everything.items()))
     RESULT.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n", encoding="utf8")

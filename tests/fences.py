@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent
 while not (ROOT / "setup.cfg").is_file():
     ROOT = ROOT.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-PROGRAMS = {"python", "pre-commit", "ray", "taskset", "torchrun", "curl"}
+PROGRAMS = {"python", "pre-commit", "ray", "taskset", "torchrun", "curl", "hf"}
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`(python3? -m spacy [^`]+)`")
 

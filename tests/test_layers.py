@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from graphlib import CycleError, TopologicalSorter
 
 import pytest
@@ -14,11 +16,15 @@ PACKAGE = "spacy_lsbillm"
 FREE = {"about", ""}
 
 
-def rooms():
-    """The names in the listing in CONTRIBUTING.md, from the ground up."""
+def listing():
+    """The lines of the listing in CONTRIBUTING.md, from the ground up."""
     text = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf8")
-    listing = re.search(rf"^{PACKAGE}/\n(.*?)^\S", text, re.DOTALL | re.MULTILINE)[1]
-    columns = [re.split(r"\s{2,}", line.strip())[0] for line in listing.splitlines()]
+    return re.search(rf"^{PACKAGE}/\n(.*?)^\S", text, re.DOTALL | re.MULTILINE)[1].splitlines()
+
+
+def rooms(lines=None):
+    """The names in lines of the listing; by default in all of it."""
+    columns = [re.split(r"\s{2,}", line.strip())[0] for line in (listing() if lines is None else lines)]
     return [re.sub(r"/$|\.py$", "", name) for column in columns for name in column.split(", ")]
 
 
@@ -83,3 +89,18 @@ def test_no_modules_import_each_other():
         list(TopologicalSorter(graph).static_order())
     except CycleError as error:
         pytest.fail(" -> ".join(error.args[1]))
+
+
+@pytest.mark.slow
+def test_what_needs_no_spacy_is_imported_without_it():
+    """Every module of the rooms that the listing marks as such."""
+    free = rooms([line for line in listing() if line.endswith("no spaCy")])
+    assert "backbone" in free
+    names = [module for module, _ in modules() if room(module) in free]
+    program = (
+        "import sys, importlib\n"
+        "sys.modules |= dict.fromkeys(['spacy', 'spacy_transformers', 'thinc', 'typer'])\n"
+        f"for name in {names}: importlib.import_module(name)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

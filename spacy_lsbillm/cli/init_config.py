@@ -13,7 +13,7 @@ from ..backbone.location import local_folder
 from ..backbone.size import BaseSize, size_of
 from ..files import write_text
 from ..layers.billm_model import default_window
-from ..training.config import DEVICES, KNOWN, TRANSFORMER, training_config
+from ..training.config import DEVICES, KNOWN, TRANSFORMER, schedule_of, training_config
 from ..training.fitted import Fitted, fitted_to
 from . import app
 from .options import DeviceName
@@ -44,6 +44,11 @@ POOLING_HELP = (
     "head is that of spaCy's TextCatReduce"
 )
 Pooling = Annotated[str | None, Option("--pooling", help=POOLING_HELP)]
+STEPS_HELP = (
+    "The length of the training: about epochs * words in the corpus / words per batch. It sets max_steps, total_steps, "
+    "warmup_steps (10 %) and eval_frequency (about a sixth) together. Default: by the base and the device"
+)
+Steps = Annotated[int | None, Option("--steps", min=1, help=STEPS_HELP)]
 Force = Annotated[bool, Option("--force", "-F", help="Write over an existing file")]
 
 
@@ -57,6 +62,7 @@ def init_config_cli(
     unmask: Unmask = "all",
     repeat: Repeat = 0,
     pooling: Pooling = None,
+    steps: Steps = None,
     force: Force = False,
 ) -> None:
     """Write a complete config for spacy train: a bidirectional LLM and the components that listen to it.
@@ -64,7 +70,7 @@ def init_config_cli(
     Nothing is downloaded and no weights are read. If the base is a local folder, settings are chosen to fit its size;
     otherwise they depend on --device alone. The trained pipeline only refers to the base (store_base = "reference");
     set store_base = "copy" for a self-contained package. Edit the file, or override settings when you train, such as
-    --training.max_steps 2000.
+    --training.batcher.size 1000. The length of the training is in four settings, which --steps sets together.
 
     Example: python -m spacy lsbillm init-config ner.cfg --pipeline ner --base Qwen/Qwen2.5-0.5B --device gpu
     """
@@ -75,7 +81,7 @@ def init_config_cli(
             raise ValueError(f"{output} exists. Use --force to write over it, or another name.")
         size = size_of_base(base)
         fitted = None if size is None else fitted_to(size)
-        text = config_text(lang, component_names(pipeline), base, device.value, unmask, pooling, fitted, repeat)
+        text = config_text(lang, component_names(pipeline), base, device.value, unmask, pooling, fitted, repeat, steps)
         if not to_stdout:
             write_text(output, text)
     except (ValueError, OSError, ImportError) as error:
@@ -83,7 +89,7 @@ def init_config_cli(
     if to_stdout:
         print(text, end="")
     msg.good(f"Saved a complete config: {output}")
-    for line in reasons(base, size, fitted, device.value):
+    for line in reasons(base, size, fitted, device.value, steps):
         msg.text(line)
     if device == DeviceName.gpu:
         msg.text(
@@ -104,20 +110,27 @@ def size_of_base(base: str) -> BaseSize | None:
     return None if folder is None else size_of(folder)
 
 
-def reasons(base: str, size: BaseSize | None, fitted: Fitted | None, device: str) -> list[str]:
+def reasons(
+    base: str, size: BaseSize | None, fitted: Fitted | None, device: str, steps: int | None = None
+) -> list[str]:
     """Why the settings are what they are, a line each."""
     chosen = DEVICES[device]
     by_device = f"dtype = {chosen.dtype}, max_batch_items = {chosen.max_batch_items}: for --device {device}"
     if size is None or fitted is None:
+        amount = f", max_steps = {chosen.steps}" if steps is None else ""
+        asked = [] if steps is None else [_length(steps, chosen.batch_words)]
         return [
             f"The base {base} is not a local folder, so its size is not known: the settings are those of the device.",
-            f"learn_rate = {chosen.learn_rate:g}, max_steps = {chosen.steps}: for --device {device}. Name a local "
-            f"folder for rates that fit its size",
+            f"learn_rate = {chosen.learn_rate:g}{amount}: for --device {device}. Name a local folder for rates that "
+            f"fit its size",
+            *asked,
             by_device,
         ]
     amount = f"max_steps = {chosen.steps} of {chosen.batch_words} words: for --device {device}"
     if device == "cpu":
         amount = f"max_steps = {fitted.cpu_steps} of {fitted.cpu_batch_words} words: what a CPU can do with such a base"
+    if steps is not None:
+        amount = _length(steps, fitted.cpu_batch_words if device == "cpu" else chosen.batch_words)
     return [
         f"The base has {size}.",
         f"learn_rate = {fitted.learn_rate:g}, of the heads: {fitted.source}",
@@ -130,6 +143,15 @@ def reasons(base: str, size: BaseSize | None, fitted: Fitted | None, device: str
         amount,
         by_device,
     ]
+
+
+def _length(steps: int, batch_words: int) -> str:
+    """What --steps has set."""
+    schedule = schedule_of(steps)
+    return (
+        f"max_steps = total_steps = {steps} of {batch_words} words, warmup_steps = {schedule.warmup}, "
+        f"eval_frequency = {schedule.eval_frequency}: for --steps {steps}"
+    )
 
 
 def component_names(pipeline: str) -> list[str]:
@@ -147,6 +169,7 @@ def config_text(
     pooling: str | None = None,
     fitted: Fitted | None = None,
     repeat: int = 0,
+    steps: int | None = None,
 ) -> str:
     """The config as it is written.
 
@@ -158,6 +181,7 @@ def config_text(
         pipeline=pipeline,
         device=device,
         fitted=fitted,
+        steps=steps,
         pooling=pooling,
         unmask=check_notation(unmask),
         repeat=repeat,

@@ -3,7 +3,7 @@
 import contextlib
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from spacy.cli._util import parse_config_overrides, setup_gpu
 from thinc.api import Config
@@ -11,6 +11,7 @@ from typer import Argument, Context, Option
 from wasabi import msg
 
 from ..errors import SettingError
+from ..search.strategies import STRATEGIES
 from . import app
 from .options import (
     ComponentOption,
@@ -26,17 +27,9 @@ from .options import (
 )
 from .searches import check_extra, load_overridden, numbers, show
 
-if TYPE_CHECKING:
-    pass
-
-
-class StrategyName(StrEnum):
-    """What typer offers for --strategy."""
-
-    grid = "grid"
-    halving = "halving"
-    greedy = "greedy"
-
+# What typer offers for --strategy. (mypy knows only the members of enums that are written out.)
+StrategyName = StrEnum("StrategyName", {name: name for name in STRATEGIES})  # type: ignore[misc]
+HALVING = StrategyName("halving")
 
 OutputArgument = Annotated[Path, Argument(help="Folder for the results; a search in it is resumed")]
 StrategyOption = Annotated[
@@ -79,7 +72,7 @@ def search_cli(
     ctx: Context,
     config_path: ConfigArgument,
     output: OutputArgument,
-    strategy: StrategyOption = StrategyName.halving,
+    strategy: StrategyOption = HALVING,
     groups: GroupsOption = "4",
     masks: MasksOption = None,
     repeat: RepeatOption = None,

@@ -2,9 +2,8 @@
 
 spacy-transformers gives a listener zeros for such a document. That is needed when a model infers its size from a
 sample, but otherwise leads to predictions without any input. It happens where the transformer is missing, disabled or
-later in
-the pipeline, where a component processes a copy of a part of a document (`Span.as_doc` does not keep the vectors), and
-where something has cleared `doc._.trf_data`.
+later in the pipeline, where a component processes a copy of a part of a document (`Span.as_doc` does not keep the
+vectors), and where something has cleared `doc._.trf_data`.
 """
 
 from collections.abc import Callable, Sequence

@@ -26,6 +26,7 @@ from ..layers import backbone_shim, fit, guard, listeners_in, skip_pooling
 from ..values import check_at_least
 from .listener_checks import check_kinds, check_linkers, check_pooling, check_widths, warn_of_unlabelled
 from .pending import PendingUpdate
+from .schedule_checks import warn_of_steps
 from .sources import name_sources, name_sources_beside
 
 DEFAULT_CONFIG = Config().from_str(
@@ -213,7 +214,8 @@ class BiLLMTransformer(Transformer):
 
     def initialize(self, get_examples: Callable[[], Iterable[Example]], *, nlp: Language | None = None) -> None:
         """Load the base, add the adapter and connect the listeners. Examples are read only if a `textcat` with one of
-        spaCy's own models listens, to warn of documents without a class, which such a model learns from.
+        spaCy's own models listens, to warn of documents without a class, which such a model learns from. Numbers of
+        steps in the config's training section that do not fit together cause a warning as well.
 
         RAISES (SettingError): A listener would get nothing in prediction, is of another kind, or was made for vectors
             of another width.
@@ -221,6 +223,7 @@ class BiLLMTransformer(Transformer):
         if nlp is not None:
             check_kinds(nlp, self)
             check_linkers(nlp, self)
+            warn_of_steps(nlp.config.interpolate()["training"])
         super().initialize(get_examples, nlp=nlp)
         check_widths(self, self.model.get_dim("nO"))
         if nlp is not None:

@@ -21,18 +21,17 @@ from .price import Prices
 from .report import write_report
 from .run import RemoteTrainer, search
 from .shared import check_shared
-from .strategies import Greedy, Grid, Halving, Strategy
+from .strategies import Halving, Plan, Strategy, create_strategy
 from .study import Study, claim_folder
 from .ways import DIMENSIONS, identity_of
-
-STRATEGIES = ("grid", "halving", "greedy")
 
 
 @dataclass(frozen=True)
 class SearchSettings:
     """What to search.
 
-    strategy (str): One of `STRATEGIES`. If `masks` are given, the search is a grid, whatever the strategy.
+    strategy (str): A name in `strategies.STRATEGIES`. If `masks` are given, the search is a grid, whatever the
+        strategy.
     groups (Sequence[int]): Numbers of groups of layers, whose masks are tried.
     masks (Sequence[str] | None): Only these masks instead.
     varied (Mapping[str, str]): The values of other settings, as text in the form of the command's options.
@@ -131,14 +130,11 @@ class Search:
         settings, steps = self._settings, self.experiment.steps
         # Computed for every strategy, since this refuses settings that do not fit the base.
         costs = {way: self._prices.cost(way).prediction for way in ways}
-        if settings.masks is not None or settings.strategy == "grid":
-            return Grid(ways, settings.seeds, steps)
-        if settings.strategy == "halving":
+        name = settings.strategy if settings.masks is None else "grid"
+        strategy = create_strategy(name, Plan(ways, settings.seeds, steps, settings.groups, costs))
+        if isinstance(strategy, Halving):
             check_shared(self.experiment, ways)
-            return Halving(ways, settings.seeds, steps, costs if len(set(costs.values())) > 1 else {})
-        if len(settings.groups) != 1:
-            raise SettingError(f"--strategy greedy takes one number of groups, not {list(settings.groups)}.")
-        return Greedy(settings.groups[0], settings.seeds, steps)
+        return strategy
 
 
 def create_experiment(config: Config, component: str | None, test: Path | None) -> Experiment:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from statistics import mean
 from typing import Protocol
 
+from ..errors import SettingError
+from ..values import check_choice
 from .training import Training
 from .ways import mask_of, shared_settings, way_of
 
@@ -278,3 +280,46 @@ class Greedy:
     def minimum_price(self, price: Callable[[Training], float]) -> float:
         """The price of one training of the first mask."""
         return price(self.stage({})[0])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a strategy can be created from.
+
+    ways (Sequence[str]), seeds (Sequence[int]), steps (int): As in a grid.
+    groups (Sequence[int]): The numbers of groups of layers, from whose masks the ways were made.
+    costs (Mapping[str, float]): The cost of prediction by each way, relative to the causal model.
+    """
+
+    ways: Sequence[str]
+    seeds: Sequence[int]
+    steps: int
+    groups: Sequence[int]
+    costs: Mapping[str, float]
+
+
+def _grid(plan: Plan) -> Strategy:
+    return Grid(plan.ways, plan.seeds, plan.steps)
+
+
+def _halving(plan: Plan) -> Strategy:
+    return Halving(plan.ways, plan.seeds, plan.steps, plan.costs if len(set(plan.costs.values())) > 1 else {})
+
+
+def _greedy(plan: Plan) -> Strategy:
+    if len(plan.groups) != 1:
+        raise SettingError(f"--strategy greedy takes one number of groups, not {list(plan.groups)}.")
+    return Greedy(plan.groups[0], plan.seeds, plan.steps)
+
+
+# By the names that `--strategy` takes.
+STRATEGIES: dict[str, Callable[[Plan], Strategy]] = {"grid": _grid, "halving": _halving, "greedy": _greedy}
+
+
+def create_strategy(name: str, plan: Plan) -> Strategy:
+    """Create a strategy by its name.
+
+    RAISES (SettingError): There is no strategy of this name, or the plan does not fit it.
+    """
+    check_choice("strategy", name, STRATEGIES)
+    return STRATEGIES[name](plan)

@@ -10,7 +10,7 @@ from thinc.api import Config
 from ..architectures import DEFAULT_LORA
 from ..errors import SettingError
 from ..pipeline.billm_transformer import DEFAULT_CONFIG
-from ..values import check_choice
+from ..values import check_at_least, check_choice
 from .fitted import Fitted
 
 TRANSFORMER = "transformer"
@@ -42,6 +42,10 @@ DEVICES = {
     "cpu": Device("float32", 4096, 600, 0.002, steps=1000, warmup=50, eval_frequency=100),
     "gpu": Device("bfloat16", 16384, 2000, 0.0002, steps=5000, warmup=250, eval_frequency=250),
 }
+
+# How often a training of a given length is evaluated, most wanted first. The first number that divides the steps is
+# taken, so that the last step is evaluated, too.
+EVALUATIONS = (6, 5, 7, 8, 4, 9, 10)
 
 LISTENER = {
     "@architectures": "spacy-transformers.TransformerListener.v1",
@@ -161,6 +165,7 @@ def training_config(
     pipeline: Sequence[str] = ("ner", "textcat"),
     device: str = "cpu",
     fitted: Fitted | None = None,
+    steps: int | None = None,
     train: str | None = None,
     dev: str | None = None,
     pooling: str | None = None,
@@ -175,12 +180,15 @@ def training_config(
     device (str): "cpu" or "gpu": decides the dtype, the batch sizes, and without `fitted` the learning rate and the
         number of steps.
     fitted (Fitted | None): Settings for the size of the base, see `training.fitted`.
+    steps (int | None): The length of the training. The warm-up, the schedule of the learning rate and the distance
+        between evaluations follow from it. None: as `fitted` or the device says.
     train (str | None), dev (str | None): Paths of the corpora; None: to be given to `spacy train`.
     pooling (str | None): "last", "mean", "max" or "attention": the classifier is `spacy-lsbillm.PooledTextCat.v1` with
         that pooling. None: spaCy's own.
     multiple_choice (bool): The documents are questions with choices: score the classifier by question.
     model (Any): Further settings of `spacy-lsbillm.BiLLMModel.v1`, such as `unmask`.
-    RAISES (ValueError): The language, a component, the device or a setting of the model is not allowed.
+    RAISES (ValueError): The language, a component, the device, the number of steps or a setting of the model is not
+        allowed.
     """
     check_language(lang)
     check_pipeline(pipeline)
@@ -190,6 +198,9 @@ def training_config(
         chosen = _on_device(fitted, chosen, device)
         adapter = {**DEFAULT_LORA, "r": fitted.r, "alpha": fitted.alpha}
         model = {"learn_rate_scale": fitted.learn_rate_scale, "lora": adapter, **model}
+    if steps is not None:
+        length = schedule_of(steps)
+        chosen = replace(chosen, steps=steps, warmup=length.warmup, eval_frequency=length.eval_frequency)
     blocks = {
         "paths": {"train": train, "dev": dev, "vectors": None, "init_tok2vec": None},
         "system": {"gpu_allocator": "pytorch", "seed": 0},
@@ -214,6 +225,29 @@ def _on_device(fitted: Fitted, device: Device, name: str) -> Device:
     return replace(
         device, learn_rate=fitted.learn_rate, warmup=int(steps * fitted.warmup), eval_frequency=max(1, steps // 10)
     )
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What follows from the length of a training.
+
+    warmup (int): Number of warm-up steps.
+    eval_frequency (int): Steps between evaluations.
+    """
+
+    warmup: int
+    eval_frequency: int
+
+
+def schedule_of(steps: int) -> Schedule:
+    """The schedule of a training of this length: a tenth of the steps is warm-up, and there are about six evaluations
+    after the first step.
+
+    RAISES (SettingError): It is not a whole number of at least 1.
+    """
+    check_at_least("steps", steps, 1)
+    evaluations = next((number for number in EVALUATIONS if steps % number == 0), EVALUATIONS[0])
+    return Schedule(warmup=-(-steps // 10), eval_frequency=max(1, steps // evaluations))
 
 
 def check_language(lang: str) -> None:

@@ -3,7 +3,9 @@
 It needs no spaCy, and runs on transformers 4.53 and 5.x alike.
 """
 
+import json
 import os
+import re
 from functools import cache
 
 import pytest
@@ -14,6 +16,7 @@ from places import REPOSITORY
 from tiny import FAMILIES, WINDOWED
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from scripts import prove_families
 from scripts.prove_families import USUAL, page, result_of
 from spacy_lsbillm.backbone import LoraSettings
 from spacy_lsbillm.backbone import proved as proved_families
@@ -266,6 +269,23 @@ def test_a_base_that_another_tool_has_unmasked_obeys_the_plan(make_base):
     for notation in ("none", "0011", "all"):
         one, other = load(plain, notation), load(said, notation)
         torch.testing.assert_close(one.states(ids, mask), other.states(ids, mask), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("model_type", "said"), [("foo", "but no entry"), ("bloom", "but .*ALiBi")])
+def test_a_family_without_a_proof_says_what_to_run(model_type, said):
+    with pytest.raises(LookupError, match=rf"no proof of '{model_type}', {said}.*prove_families\.py {model_type}"):
+        proved(model_type)
+
+
+def test_types_are_not_proved_alone_on_a_version_that_is_not_listed(tmp_path, monkeypatch):
+    result = tmp_path / "proved.json"
+    result.write_text('{"4.0": {}, "5.0": {}}')
+    monkeypatch.setattr(prove_families, "RESULT", result)
+    monkeypatch.setattr(prove_families, "PAGE", tmp_path / "families.md")
+    with pytest.raises(SystemExit, match=rf"has transformers 4\.0, 5\.0, not {re.escape(minor_version())}"):
+        prove_families.main(["llama"])
+    assert json.loads(result.read_text()) == {"4.0": {}, "5.0": {}}
+    assert not (tmp_path / "families.md").exists()
 
 
 def test_the_table_of_families_is_current():

@@ -159,6 +159,15 @@ def test_init_config_fits_the_settings_to_the_base_and_says_why(make_base, tmp_p
     assert "config.json" in ours("init-config", tmp_path / "c.cfg", "--base", tmp_path / "empty", code=1)
 
 
+def test_init_config_sets_the_length_of_the_training_and_says_how(make_base, tmp_path):
+    told = "warmup_steps = 8, eval_frequency = 12: for --steps 72"
+    for base in (make_base(), "no/such-base"):
+        shown = ours("init-config", tmp_path / "c.cfg", "--base", base, "--steps", 72, "--force")
+        assert told in " ".join(shown.split()) and "max_steps = total_steps = 72 of 600 words" in shown
+        training = load_config(tmp_path / "c.cfg")["training"]
+        assert (training["max_steps"], training["eval_frequency"]) == (72, 12)
+
+
 def test_init_config_keeps_an_existing_file(tmp_path):
     output = tmp_path / "c.cfg"
     output.write_text("mine", encoding="utf8")

@@ -12,8 +12,17 @@ PROVED = shipped().get(minor_version(), shipped()[max(shipped(), key=lambda vers
 
 
 def family(model_type) -> Family:
-    """The proved family of a type's default config."""
-    return Family.read(PROVED[model_type]["family"])
+    """The proved family of a type's default config.
+
+    RAISES (LookupError): proved.json does not have it, or says that it was refused.
+    """
+    known = PROVED.get(model_type, {})
+    if "family" not in known:
+        raise LookupError(
+            f"proved.json has no proof of {model_type!r}, but {known.get('refused', 'no entry')}. Run "
+            f"`python scripts/prove_families.py {model_type}` before adding it to FAMILIES in tests/helpers/tiny.py."
+        )
+    return Family.read(known["family"])
 
 
 def load(

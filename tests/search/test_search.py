@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from spacy.util import load_config
 
+from spacy_lsbillm.cli.search import StrategyName
 from spacy_lsbillm.errors import MaskError, SettingError, StorageError
 from spacy_lsbillm.search.experiment import Experiment
 from spacy_lsbillm.search.extension import extension_test, pairs_of
@@ -24,7 +25,15 @@ from spacy_lsbillm.search.masks import all_masks, check_masks
 from spacy_lsbillm.search.on_test import scores_on_test
 from spacy_lsbillm.search.run import RemoteTrainer, run_all
 from spacy_lsbillm.search.significance import f1, paired_bootstrap
-from spacy_lsbillm.search.strategies import Greedy, Grid, Halving, trainings_of
+from spacy_lsbillm.search.strategies import (
+    STRATEGIES,
+    Greedy,
+    Grid,
+    Halving,
+    Plan,
+    create_strategy,
+    trainings_of,
+)
 from spacy_lsbillm.search.study import Study
 from spacy_lsbillm.search.trainer import trainer
 from spacy_lsbillm.search.training import Training
@@ -112,6 +121,18 @@ def test_greedy_goes_from_the_output_side_and_keeps_what_helps():
     results, chosen = follow(Greedy(4, (0,), 10), score)
     assert chosen == "bits:0101"
     assert [training.mask for training in results] == ["bits:0000", "bits:0001", "bits:0011", "bits:0101", "bits:1101"]
+
+
+def test_a_strategy_is_added_by_its_name_alone_and_an_unknown_name_is_an_error(monkeypatch):
+    plan = Plan(["none", "all"], (0, 1), 10, [2], {"none": 1.0, "all": 1.0})
+    made = {name: type(create_strategy(name, plan)) for name in STRATEGIES}
+    assert made == {"grid": Grid, "halving": Halving, "greedy": Greedy}
+    with pytest.raises(SettingError, match=r"strategy = 'random' is not allowed\. Use one of: 'grid', 'halving'"):
+        create_strategy("random", plan)
+    monkeypatch.setitem(STRATEGIES, "random", lambda plan: Grid(plan.ways[:1], plan.seeds, plan.steps))
+    assert create_strategy("random", plan).n_trainings == 2
+    # The command offers exactly these.
+    assert [name.value for name in StrategyName] == [name for name in STRATEGIES if name != "random"]
 
 
 # The database

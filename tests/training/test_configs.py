@@ -1,7 +1,9 @@
 """The shipped configs, and their generator."""
 
 import importlib.util
+import re
 import shutil
+import warnings
 
 import pytest
 import spacy
@@ -9,6 +11,7 @@ from corpora import quick, run, write_config, write_corpus
 from places import REPOSITORY
 from spacy.cli.init_config import fill_config
 from spacy.cli.train import train
+from spacy.training.initialize import init_nlp
 from spacy.util import load_config
 from transformers import AutoModelForCausalLM
 from weasel.util.config import load_project_config
@@ -149,6 +152,47 @@ def test_larger_bases_have_lower_rates_for_their_adapters():
     assert SIZES[-1].most is None
 
 
+@pytest.mark.parametrize(
+    ("steps", "warmup", "frequency"), [(72, 8, 12), (1000, 100, 200), (18, 2, 3), (17, 2, 2), (3, 1, 1)]
+)
+@pytest.mark.parametrize("fitted", [None, SIZES[1]])
+def test_the_number_of_steps_decides_the_whole_schedule(steps, warmup, frequency, fitted):
+    training = training_config("base", steps=steps, fitted=fitted)["training"]
+    rate = training["optimizer"]["learn_rate"]
+    assert (training["max_steps"], rate["total_steps"]) == (steps, steps)
+    assert (rate["warmup_steps"], training["eval_frequency"]) == (warmup, frequency)
+
+
+def steps_of(max_steps, eval_frequency, warmup, total):
+    return {
+        "training.max_steps": max_steps,
+        "training.eval_frequency": eval_frequency,
+        "training.optimizer.learn_rate.warmup_steps": warmup,
+        "training.optimizer.learn_rate.total_steps": total,
+    }
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (steps_of(18, 100, 2, 18), "eval_frequency = 100 is more than training.max_steps = 18: .* untrained model"),
+        (steps_of(18, 3, 100, 1000), "warmup_steps = 100 does not end before training.max_steps = 18"),
+        (steps_of(0, 3, 18, 18), "warmup_steps = 18 does not end before .*total_steps = 18"),
+        (steps_of(18, 18, 2, 18), None),
+        (steps_of(1, 1, 1, 1), None),
+        (steps_of(0, 200, 100, 1000), None),
+    ],
+)
+def test_steps_that_do_not_fit_together_are_warned_of_before_training(make_base, corpus, tmp_path, settings, said):
+    config = write_config(tmp_path / "c.cfg", corpus, make_base(), ["ner"])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        init_nlp(load_config(config, overrides=settings))
+    found = [str(warning.message) for warning in caught if "--steps" in str(warning.message)]
+    assert len(found) == (said is not None)
+    assert said is None or re.search(said, found[0])
+
+
 def test_settings_of_the_model_come_before_those_that_fit_its_base():
     config = training_config("base", fitted=SIZES[0], learn_rate_scale=0.1, lora=None)
     model = config["components"]["transformer"]["model"]
@@ -175,6 +219,8 @@ def test_settings_of_the_model_reach_the_config():
         ({"pipeline": ["doc_cleaner", "ner"]}, "name it last"),
         ({"pipeline": ["doc_cleaner"]}, "name it last"),
         ({"device": "tpu"}, "'cpu', 'gpu'"),
+        ({"steps": 0}, "steps = 0 is not allowed: it must be a whole number of at least 1"),
+        ({"steps": 7.5}, "steps = 7.5 is not allowed"),
         ({"unmask": "some"}, "unmask = 'some'"),
         ({"store_base": "no"}, "store_base"),
     ],
