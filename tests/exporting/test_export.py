@@ -235,7 +235,7 @@ def test_a_class_that_would_keep_the_mask_is_refused(unmasked, tmp_path, monkeyp
     monkeypatch.setattr("spacy_lsbillm.backbone.classifier.classifier_config", no_flag)
     monkeypatch.setattr("spacy_lsbillm.backbone.classifier_proof.classifier_config", no_flag)
     told = exported(unmasked, tmp_path / "out", code=1)
-    assert "does not compute for" in told
+    assert "does not compute the same for" in told
     assert not (tmp_path / "out").exists()
 
 

@@ -12,7 +12,7 @@ from backbones import family as proved
 from hypothesis import given
 from hypothesis import strategies as st
 from pipelines import backbone, build, examples, same, train, trained, vectors
-from thinc.api import Adam, ConfigValidationError
+from thinc.api import Adam, ConfigValidationError, fix_random_seed
 from tiny import FAMILIES, TEXTS
 
 from spacy_lsbillm.backbone.unmask import weighted_mask
@@ -183,6 +183,8 @@ def test_afterwards_and_with_0_it_is_as_if_it_were_not_there(make_base, tmp_path
 
 
 def test_it_learns(make_base):
+    # From some starting weights of the heads 40 updates are too few, here as without a warm-up.
+    fix_random_seed(0)
     nlp = build(make_base(), unmask_warmup=20)
     first = train(nlp, steps=1)
     losses = train(nlp, steps=40, optimizer=Adam(0.01))
