@@ -23,7 +23,7 @@ from spacy_lsbillm.training.quiet_run import run_training
 
 from ..record import circumstances, config_text, portable_name
 from ..store import SUFFIX, Store
-from .models import ALL_MODELS, SCORE, STOCK, Budget, Cell, Compared, Tuned, lora_of, make_config
+from .models import ALL_MODELS, OURSELVES, SCORE, STOCK, Budget, Cell, Compared, Tuned, lora_of, make_config
 from .price import print_cost
 from .sets import SETS, prepare
 from .written import run_written
@@ -73,6 +73,12 @@ class Run:
     def run(self, cells: Sequence[Cell]) -> None:
         """Print what the cells without a result will cost, then run them. Several processes may work on one table."""
         todo = [cell for cell in cells if self.store.read(cell.name) is None]
+        elsewhere = sorted({cell.model_name for cell in todo if not follows_device(cell.model)})
+        if self.device is not None and elsewhere:
+            raise SystemExit(
+                f"--device {self.device} is not for {', '.join(elsewhere)}, which would stay on the CPU: run them "
+                f"without it, or leave them out."
+            )
         paths = {name: self.prepared(name) for name in {cell.set_name for cell in todo}}
         if self.device is None:
             print_cost(todo, paths, self.budget, self.with_test)
@@ -96,6 +102,11 @@ class Run:
             shutil.rmtree(folder, ignore_errors=True)
             scores = ", ".join(f"{split} {found[split]:.4f}" for split in ("dev", "test") if split in found)
             tqdm.write(f"{cell.name}: {scores}, {found['core_seconds'] / 60:.1f} core-minutes")
+
+
+def follows_device(model: Compared) -> bool:
+    """Whether `--device` decides where a model is: a base under this project, or one that writes its answers."""
+    return model.base is not None and (model.answer is not None or model.library == OURSELVES)
 
 
 def check_made_with(found: dict[str, Any], where: str, model: Compared, run: Run) -> None:

@@ -197,6 +197,15 @@ def test_finished_cells_and_those_of_others_are_left_alone(make_base, data, tmp_
             run()
 
 
+@pytest.mark.parametrize("model", ["cnn", "stock"])
+def test_a_model_that_would_stay_on_the_cpu_is_refused_on_a_device(make_base, data, tmp_path, model):
+    stock = Compared("", base=str(make_base()), library=models.STOCK)
+    compared = {"cnn": MODELS["cnn"], "stock": stock}
+    run = Run(data, tmp_path / "w", tmp_path / "r", LIMITS, Budget(2, 4, 2), models=compared, device="cuda")
+    with pytest.raises(SystemExit, match=f"--device cuda is not for {model}, which would stay on the CPU"):
+        run.cells([("snips_slots", model, 0)])
+
+
 def test_a_base_that_is_missing_is_named_before_the_first_cell(data, tmp_path, monkeypatch):
     monkeypatch.setitem(MODELS, "causal", Compared("", base="assets/none"))
     monkeypatch.setattr("sys.argv", ["tasks", "run", "--data", str(data), "--models", "causal"])
