@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .chunks import Chunks, States, active, cut, settle
-from .scheme import MISSING, Scheme
+from .scheme import Scheme
 
 IMPOSSIBLE = np.float32(-np.inf)
 # Probabilities are clipped to this minimum (1.8e-35), so that every document has a sequence.
@@ -169,41 +169,6 @@ def expected(scores: np.ndarray, lengths: np.ndarray, transitions: np.ndarray) -
     starts = chunks.first[np.append(True, np.diff(chunks.document) > 0)]
     counts[-1] = np.append(tags[starts].sum(axis=0), 0.0)
     return Expected(ahead.total, tags, counts)
-
-
-def negative_log_likelihood(
-    scores: np.ndarray, lengths: np.ndarray, truth: np.ndarray, scheme: Scheme, transitions: np.ndarray
-) -> tuple[float, np.ndarray, np.ndarray]:
-    """The negative log-likelihood of the true tags; tokens without a known tag may have any.
-
-    scores (ndarray[float32]): Scores of the tags of each token; shape (tokens, tags).
-    lengths (ndarray[int]): Tokens per document.
-    truth (ndarray[int]): The true tag of each token, well-formed; -1 if it is not known.
-    transitions (ndarray[float32]): Shape (tags + 1, tags + 1).
-    RETURNS (tuple[float, ndarray[float64], ndarray[float64]]): The sum over documents, and its gradients with respect
-        to scores and transitions.
-    """
-    if not len(scores):
-        return 0.0, np.zeros(scores.shape), np.zeros(transitions.shape)
-    weights = exponentials(transitions, scheme)
-    every = expected(scores, lengths, weights)
-    fits = _fits(truth, scheme)
-    # The true tag gets the score 0, however improbable it is, and the token's other tags get weight 0.
-    best = np.where(fits, scores, -np.inf).max(axis=1, keepdims=True)
-    right = expected(np.where(fits, scores - best, -np.inf), lengths, weights)
-    loss = float(every.total.sum() - right.total.sum() - best.sum(dtype=np.float64))
-    return loss, every.tags - right.tags, every.transitions - right.transitions
-
-
-def _fits(truth: np.ndarray, scheme: Scheme) -> np.ndarray:
-    """The tags that each token may have."""
-    known = truth != MISSING
-    fits = np.repeat(~known[:, None], scheme.n_tags, axis=1)
-    fits[known, truth[known]] = True
-    if scheme.name == "iob2":
-        # An unknown token after a known span must not extend it. (In BILUO, L marks the end of the span.)
-        fits[1:, scheme.columns("I")] &= (known[1:] | ~known[:-1])[:, None]
-    return fits
 
 
 def best_path(scores: np.ndarray, lengths: np.ndarray, scheme: Scheme, transitions: np.ndarray) -> np.ndarray:
