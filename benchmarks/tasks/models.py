@@ -259,6 +259,9 @@ def make_config(
             add_bos_token=tuned.add_bos_token,
         )
         config["components"]["transformer"]["model"]["device"] = device
+        if kind == "sequence" and model.component is None:
+            # The tables began before a CRF could be learned. `benchmarks.crf` compares both.
+            config["components"]["sequence_labeler"]["transitions"] = None
     if model.base is not None and model.library == STOCK:
         config = tuned_whole(config, model.base)
     training: dict[str, Any] = config["training"]
