@@ -15,6 +15,7 @@ import shutil
 import statistics
 import time
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,6 @@ from .tasks.sets import prepare
 
 RESULTS = ROOT / "benchmarks" / "results" / "crf.json"
 ROWS = ["snips_slots", "restaurant8k_slots", "crossner_politics", "wnut17", "litbank_events", "bc5cdr"]
-HEAD = "sequence_labeler"
 TRANSITIONS: dict[str, str | None] = {"constraint": None, "learned": "learned"}
 EXAMPLES, DEV, TEST, ROUNDS = 300, 200, 500, 3
 
@@ -80,10 +80,8 @@ def cell(folder: Path, paths: dict[str, Path], way: str, seed: int, budget: Budg
     shutil.rmtree(folder, ignore_errors=True)
     used = time.process_time()
     corpora = {split: str(paths[split]) for split in ("train", "dev")}
-    config = make_config(
-        MODELS["bidirectional"], "sequence", corpora, len(DocBin().from_disk(paths["train"])), budget, seed
-    )
-    config["components"][HEAD]["transitions"] = TRANSITIONS[way]
+    model = replace(MODELS["bidirectional"], transitions=TRANSITIONS[way])
+    config = make_config(model, "sequence", corpora, len(DocBin().from_disk(paths["train"])), budget, seed)
     training = run_training(config, folder)
     nlp = spacy.load(folder / "model-best")
     scores = nlp.evaluate(list(Corpus(paths["test"])(nlp)))
