@@ -5,11 +5,12 @@
     python -m benchmarks.calibration report
 
 Pipelines with a sequence_labeler over the embedded base are trained as in `benchmarks.tasks`, but with learned
-transitions, which are the default of new configs, and with one seed. The curves are fitted on the development set, and the errors are measured on the test set. An error on a finite test set is never
-0: `chance` is the error of perfectly calibrated scores (the mean of random draws). `halves` shows the curves on
-documents like those they were fitted on: fitted on one half of the test set and measured on the other. Recalls are
-measured on halves too, of the test documents that have gold spans: each of SPLITS random splits calibrates on one half
-and counts on the other. Interim results are kept in the work folder, so an interrupted run continues there.
+transitions, which new configs have, and with one seed. The curves are fitted on the development set, and the errors are
+measured on the test set. An error on a finite test set is never 0: `chance` is the error of perfectly calibrated scores
+(the mean of random draws). `halves` shows the curves on documents like those they were fitted on: fitted on one half of
+the test set and measured on the other. Recalls are measured on halves too, of the test documents that have gold spans:
+each of SPLITS random splits calibrates on one half and counts on the other. Interim results are kept in the work
+folder, so an interrupted run continues there.
 """
 
 import argparse
