@@ -76,14 +76,13 @@ def sequence_loss(
     hard = possible.sum(axis=1) == 1
     shares[hard & ~taught] = possible[hard & ~taught]
     ends = np.cumsum([len(doc) for doc in docs])[:-1]
-    of_kind: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-    for doc, rows, counts, by_teacher in zip(
-        docs, np.split(np.arange(len(truth)), ends), np.split(known, ends), np.split(taught, ends), strict=True
-    ):
-        if counts.any():
-            of_kind[int(by_teacher.any())].append(rows[is_word(doc)])
+    # The words of documents without and with a teacher's probabilities.
+    words: dict[bool, list[np.ndarray]] = {False: [], True: []}
+    for doc, rows in zip(docs, np.split(np.arange(len(truth)), ends), strict=True):
+        if known[rows].any():
+            words[bool(taught[rows].any())].append(rows[is_word(doc)])
     loss, gradient, of_transitions = 0.0, np.zeros(scores.shape, dtype=np.float32), np.zeros(transitions.shape)
-    for by_teacher, parts in enumerate(of_kind):
+    for by_teacher, parts in words.items():
         if not parts:
             continue
         rows, lengths = np.concatenate(parts), np.array([len(part) for part in parts])
