@@ -72,7 +72,7 @@ def sequence_loss(
     shares = np.zeros(scores.shape, dtype=np.float32)
     for part in soft:
         possible[part.rows], shares[part.rows], known[part.rows] = part.is_open, part.shares, True
-    taught: np.ndarray = shares.any(axis=1)
+    taught = np.any(shares != 0, axis=1)
     hard = possible.sum(axis=1) == 1
     shares[hard & ~taught] = possible[hard & ~taught]
     ends = np.cumsum([len(doc) for doc in docs])[:-1]
