@@ -106,7 +106,6 @@ def teacher_config(paths: dict[str, Path], seed: int) -> Config:
         dev=str(paths["dev"]),
         lora={**DEFAULT_LORA, "dropout": 0.0},
     )
-    config["components"]["sequence_labeler"]["transitions"] = None
     config["training"]["optimizer"]["learn_rate"] |= {"total_steps": TEACHER_STEPS, "warmup_steps": TEACHER_STEPS // 10}
     return _schedule(config, TEACHER_STEPS, seed)
 

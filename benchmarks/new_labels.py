@@ -133,7 +133,6 @@ def config_of(folder: Path, requests: Sequence[Request], rounds: int) -> Config:
         dev=str(folder / "dev.spacy"),
         lora={**DEFAULT_LORA, "dropout": 0.0},
     )
-    config["components"][HEAD]["transitions"] = None
     words = sum(len(request.tokens) for request in requests)
     steps = -(-words * rounds // WORDS)
     config["training"] |= {"max_steps": steps, "eval_frequency": steps, "seed": SEED}

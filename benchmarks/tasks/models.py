@@ -107,8 +107,7 @@ class Compared:
     shots (int): The number of examples in a prompt.
     rank (int | None): The adapter's rank; None for the default.
     modules (str): The modules that the adapter is on, a key of `MODULES`.
-    transitions (str | None): The setting of the `sequence_labeler`. Most tables began before it could be "learned";
-        `benchmarks.crf` compares both.
+    transitions (str | None): The setting of the `sequence_labeler`, see `benchmarks.crf`.
     kinds (tuple[str, ...]): The kinds of tasks that the model can do.
     tuned (Tuned): The settings that were chosen for it.
     """
