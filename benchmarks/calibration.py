@@ -4,18 +4,20 @@
     python -m benchmarks.calibration time --data DATA
     python -m benchmarks.calibration report
 
-Pipelines with a sequence_labeler over the embedded base are trained as in `benchmarks.tasks`, with one seed. The curves
-are fitted on the development set, and the errors are measured on the test set. An error on a finite test set is never
-0: `chance` is the error of perfectly calibrated scores (the mean of random draws). `halves` shows the curves on
-documents like those they were fitted on: fitted on one half of the test set and measured on the other. Recalls are
-measured on halves too, of the test documents that have gold spans: each of SPLITS random splits calibrates on one half
-and counts on the other. Interim results are kept in the work folder, so an interrupted run continues there.
+Pipelines with a sequence_labeler over the embedded base are trained as in `benchmarks.tasks`, but with learned
+transitions, which new configs have, and with one seed. The curves are fitted on the development set, and the errors are
+measured on the test set. An error on a finite test set is never 0: `chance` is the error of perfectly calibrated scores
+(the mean of random draws). `halves` shows the curves on documents like those they were fitted on: fitted on one half of
+the test set and measured on the other. Recalls are measured on halves too, of the test documents that have gold spans:
+each of SPLITS random splits calibrates on one half and counts on the other. Interim results are kept in the work
+folder, so an interrupted run continues there.
 """
 
 import argparse
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -92,7 +94,8 @@ def trained_pipeline(folder: Path, paths: dict[str, Path], seed: int, budget: Bu
     if not (folder / "model-best").exists():
         n_examples = len(DocBin().from_disk(paths["train"]))
         corpora = {split: str(paths[split]) for split in ("train", "dev")}
-        run_training(make_config(MODELS["bidirectional"], kind, corpora, n_examples, budget, seed), folder)
+        model = replace(MODELS["bidirectional"], transitions="learned")
+        run_training(make_config(model, kind, corpora, n_examples, budget, seed), folder)
     return folder / "model-best"
 
 

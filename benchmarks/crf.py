@@ -1,7 +1,9 @@
 """The value of learned transitions (a CRF) compared with tags that only have to be well-formed.
 
-    python -m benchmarks.crf run --data DATA     twelve trainings, 10 core-minutes; continues where it stopped
+    python -m benchmarks.crf run --data DATA     36 trainings, 20 core-minutes; continues where it stopped
     python -m benchmarks.crf report
+
+With other numbers of examples or epochs a table has its own file (--result).
 
 Pipelines with a sequence_labeler over the embedded base are trained as in `benchmarks.tasks`, with the settings that
 were chosen without transitions. The best epoch is chosen on the development set, the figures are from the test set.
@@ -12,6 +14,8 @@ import os
 import shutil
 import statistics
 import time
+from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +34,6 @@ from .tasks.sets import prepare
 
 RESULTS = ROOT / "benchmarks" / "results" / "crf.json"
 ROWS = ["snips_slots", "restaurant8k_slots", "crossner_politics", "wnut17", "litbank_events", "bc5cdr"]
-HEAD = "sequence_labeler"
 TRANSITIONS: dict[str, str | None] = {"constraint": None, "learned": "learned"}
 EXAMPLES, DEV, TEST, ROUNDS = 300, 200, 500, 3
 
@@ -41,13 +44,15 @@ def main() -> None:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("run", help="train and score", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    add_run_arguments(command, ROWS, seeds=(0,), examples=EXAMPLES, dev=DEV)
+    add_run_arguments(command, ROWS, examples=EXAMPLES, dev=DEV)
     command.set_defaults(test=TEST, epochs=ROUNDS)
-    commands.add_parser("report", help="print the table")
+    for each in (command, commands.add_parser("report", help="print the table")):
+        each.add_argument("--result", type=Path, default=RESULTS, help="the file of the table")
     args = parser.parse_args()
+    args.result = args.result.resolve()
     if args.command == "run":
         run(args)
-    print(report(read_result(RESULTS)["cells"]))
+    print(report(read_result(args.result)["cells"]))
 
 
 def run(args: argparse.Namespace) -> None:
@@ -56,16 +61,18 @@ def run(args: argparse.Namespace) -> None:
     os.chdir(ROOT)
     # As in `benchmarks.tasks`.
     set_current_ops(NumpyOps(use_blis=False))
-    content = read_result(RESULTS) if RESULTS.exists() else {"cells": {}}
-    cells = [(name, way, seed) for name in args.sets for seed in args.seeds for way in TRANSITIONS]
     limits = {"train": args.examples, "dev": args.dev, "test": args.test}
+    settings = {"what": __doc__.splitlines()[0], "limits": limits, "rounds": args.epochs, "base": "assets/base"}
+    content = read_result(args.result) if args.result.exists() else settings | {"cells": {}}
+    if any(content[name] != settings[name] for name in ("limits", "rounds")):
+        raise SystemExit(f"{args.result} was made with other settings: give another --result, or remove it.")
+    cells = [(name, way, seed) for name in args.sets for seed in args.seeds for way in TRANSITIONS]
     for name, way, seed in tqdm(cells, unit=" trainings"):
         key = f"{name}/{way}/{seed}"
         if key not in content["cells"]:
             paths = prepare(name, data, work / "data", limits)
             content["cells"][key] = cell(work / "run", paths, way, seed, Budget(epochs=args.epochs))
-            settings = {"what": __doc__.splitlines()[0], "limits": limits, "rounds": args.epochs, "base": "assets/base"}
-            write_result(RESULTS, settings | content | circumstances())
+            write_result(args.result, content | settings | circumstances())
 
 
 def cell(folder: Path, paths: dict[str, Path], way: str, seed: int, budget: Budget) -> dict[str, Any]:
@@ -73,10 +80,8 @@ def cell(folder: Path, paths: dict[str, Path], way: str, seed: int, budget: Budg
     shutil.rmtree(folder, ignore_errors=True)
     used = time.process_time()
     corpora = {split: str(paths[split]) for split in ("train", "dev")}
-    config = make_config(
-        MODELS["bidirectional"], "sequence", corpora, len(DocBin().from_disk(paths["train"])), budget, seed
-    )
-    config["components"][HEAD]["transitions"] = TRANSITIONS[way]
+    model = replace(MODELS["bidirectional"], transitions=TRANSITIONS[way])
+    config = make_config(model, "sequence", corpora, len(DocBin().from_disk(paths["train"])), budget, seed)
     training = run_training(config, folder)
     nlp = spacy.load(folder / "model-best")
     scores = nlp.evaluate(list(Corpus(paths["test"])(nlp)))
@@ -89,22 +94,28 @@ def cell(folder: Path, paths: dict[str, Path], way: str, seed: int, budget: Budg
 
 
 def report(cells: dict[str, dict[str, Any]]) -> str:
-    """The table as Markdown: means over the seeds."""
+    """The table as Markdown: means over the seeds that both ways have, and the range of differences."""
     lines = [
-        "| data set | F1, constraint only | F1, learned | difference | ECE, constraint only | ECE, learned |",
-        "|---|---|---|---|---|---|",
+        "| data set | seeds | F1, constraint only | F1, learned | difference | ECE, constraint only | ECE, learned |",
+        "|---|---|---|---|---|---|---|",
     ]
-    differences = []
-    for name in dict.fromkeys(key.partition("/")[0] for key in cells):
-        ways = [[found for key, found in cells.items() if key.startswith(f"{name}/{way}/")] for way in TRANSITIONS]
-        if not all(ways):
-            continue
-        f, ece = ([statistics.mean(found[figure] for found in own) for own in ways] for figure in ("f", "ece"))
-        differences.append(100 * (f[1] - f[0]))
+    pairs: dict[str, list[list[dict[str, Any]]]] = defaultdict(list)
+    for key in cells:
+        name, _, seed = key.split("/")
+        both = [cells.get(f"{name}/{way}/{seed}") for way in TRANSITIONS]
+        if key == f"{name}/learned/{seed}" and None not in both:
+            pairs[name].append([found for found in both if found is not None])
+    means = []
+    for name, found in pairs.items():
+        f, ece = ([statistics.mean(pair[i][figure] for pair in found) for i in (0, 1)] for figure in ("f", "ece"))
+        more = [100 * (learned["f"] - constraint["f"]) for constraint, learned in found]
+        means.append(statistics.mean(more))
+        spread = f" ({min(more):+.1f} to {max(more):+.1f})" if len(more) > 1 else ""
         lines.append(
-            f"| {name} | {100 * f[0]:.1f} | {100 * f[1]:.1f} | {differences[-1]:+.1f} | {ece[0]:.3f} | {ece[1]:.3f} |"
+            f"| {name} | {len(found)} | {100 * f[0]:.1f} | {100 * f[1]:.1f} | {means[-1]:+.1f}{spread} | "
+            f"{ece[0]:.3f} | {ece[1]:.3f} |"
         )
-    lines.append(f"\nMean difference: {statistics.mean(differences):+.2f}.")
+    lines.append(f"\nMean difference: {statistics.mean(means):+.2f}.")
     return "\n".join(lines)
 
 

@@ -106,6 +106,7 @@ def teacher_config(paths: dict[str, Path], seed: int) -> Config:
         dev=str(paths["dev"]),
         lora={**DEFAULT_LORA, "dropout": 0.0},
     )
+    config["components"]["sequence_labeler"]["transitions"] = None
     config["training"]["optimizer"]["learn_rate"] |= {"total_steps": TEACHER_STEPS, "warmup_steps": TEACHER_STEPS // 10}
     return _schedule(config, TEACHER_STEPS, seed)
 
@@ -127,7 +128,7 @@ def _schedule(config: Config, steps: int, seed: int) -> Config:
     return config
 
 
-def run(names: list[str], seeds: list[int], data: Path, work: Path, result: Path) -> None:
+def run(names: list[str], seeds: list[int], heads: list[str], data: Path, work: Path, result: Path) -> None:
     """Train and score everything that has no result yet."""
     torch.set_num_threads(1)
     for seed in seeds:
@@ -135,7 +136,7 @@ def run(names: list[str], seeds: list[int], data: Path, work: Path, result: Path
             folder = work / f"{name}-{seed}"
             paths = prepare(data / "labelling" / name, seed, folder)
             trained = {"teacher": _train(teacher_config(paths, seed), folder / "teacher")}
-            for head, arm in ARMS:
+            for head, arm in (one for one in ARMS if one[0] in heads):
                 config = student_config(head, paths, seed)
                 place = folder / f"{head}-{arm}"
                 trained[f"{head}/{arm}"] = (
@@ -239,6 +240,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="the folder of data sets")
     parser.add_argument("--sets", nargs="+", default=["snips_slots"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--heads", nargs="+", choices=HEADS, default=list(HEADS), help="of the students")
     parser.add_argument("--work", type=Path, default=ROOT / "benchmarks" / "work" / "distill", help="for trainings")
     parser.add_argument("--result", type=Path, default=RESULT)
     args = parser.parse_args()
@@ -247,7 +249,7 @@ def main() -> None:
             raise SystemExit("name the folder of data sets with --data.")
         data, work, result = args.data.resolve(), args.work.resolve(), args.result.resolve()
         os.chdir(ROOT)
-        run(args.sets, args.seeds, data, work, result)
+        run(args.sets, args.seeds, args.heads, data, work, result)
     print(report(args.result))
 
 

@@ -1,6 +1,6 @@
 """Seven domains learned one after the other: how well the earlier slots are remembered.
 
-    python -m benchmarks.new_labels run --data DATA    about 2 core-minutes per way; continues after the last one
+    python -m benchmarks.new_labels run --data DATA    1 to 3 core-minutes per way; continues after the last one
     python -m benchmarks.new_labels report
 
 SNIPS: the requests of one intent after another, 100 training requests each, annotated with the slots that occur in them
@@ -48,16 +48,23 @@ class Way:
     label_sets (bool): Whether documents record which labels they were annotated with.
     teacher (bool): Whether the pipeline of the stage before acts as a teacher.
     replay (int): The number of requests of earlier stages that are mixed in.
+    times (int): How many times each of them is in an epoch.
+    complete (bool): Whether they count as annotated for the new labels too, which they do not have.
     """
 
     label_sets: bool = True
     teacher: bool = False
     replay: int = 0
+    times: int = 1
+    complete: bool = False
 
 
 JOINT = "joint"
 WAYS = {
     "teacher and replay": Way(teacher=True, replay=REPLAY),
+    "teacher and replay, 3 times": Way(teacher=True, replay=REPLAY, times=3),
+    "teacher and complete replay, 3 times": Way(teacher=True, replay=REPLAY, times=3, complete=True),
+    "teacher and complete replay, 6 times": Way(teacher=True, replay=REPLAY, times=6, complete=True),
     "naive": Way(label_sets=False),
     "teacher": Way(teacher=True),
     "label sets": Way(),
@@ -126,6 +133,7 @@ def config_of(folder: Path, requests: Sequence[Request], rounds: int) -> Config:
         dev=str(folder / "dev.spacy"),
         lora={**DEFAULT_LORA, "dropout": 0.0},
     )
+    config["components"][HEAD]["transitions"] = None
     words = sum(len(request.tokens) for request in requests)
     steps = -(-words * rounds // WORDS)
     config["training"] |= {"max_steps": steps, "eval_frequency": steps, "seed": SEED}
@@ -176,10 +184,12 @@ def train_in_turn(way: Way, data: Path, folder: Path, rounds: int) -> Path:
                     "path": str(place / "train.spacy"),
                     "replay": str(place / "earlier.spacy"),
                     "replay_docs": way.replay,
+                    "replay_times": way.times,
+                    "replay_annotated": "all" if way.complete else None,
                     "seed": SEED + number,
                 }
                 # The same number of epochs, over more requests.
-                more = 1 + way.replay / len(learned)
+                more = 1 + way.replay * way.times / len(learned)
                 training = config["training"]
                 training["max_steps"] = training["eval_frequency"] = round(training["max_steps"] * more)
                 training["optimizer"]["learn_rate"]["total_steps"] = training["max_steps"]

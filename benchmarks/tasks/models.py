@@ -107,6 +107,8 @@ class Compared:
     shots (int): The number of examples in a prompt.
     rank (int | None): The adapter's rank; None for the default.
     modules (str): The modules that the adapter is on, a key of `MODULES`.
+    transitions (str | None): The setting of the `sequence_labeler`. Most tables began before it could be "learned";
+        `benchmarks.crf` compares both.
     kinds (tuple[str, ...]): The kinds of tasks that the model can do.
     tuned (Tuned): The settings that were chosen for it.
     """
@@ -123,6 +125,7 @@ class Compared:
     shots: int = 0
     rank: int | None = None
     modules: str = "all"
+    transitions: str | None = None
     kinds: tuple[str, ...] = tuple(COMPONENT)
     tuned: Tuned = LLM
 
@@ -259,6 +262,8 @@ def make_config(
             add_bos_token=tuned.add_bos_token,
         )
         config["components"]["transformer"]["model"]["device"] = device
+        if kind == "sequence" and model.component is None:
+            config["components"][COMPONENT[kind]]["transitions"] = model.transitions
     if model.base is not None and model.library == STOCK:
         config = tuned_whole(config, model.base)
     training: dict[str, Any] = config["training"]

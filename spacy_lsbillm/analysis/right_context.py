@@ -42,19 +42,13 @@ def right_context(
     sample (int): The maximum number of tokens of each kind, drawn without replacement.
     seed (int): The seed of the draw.
     RETURNS (dict): The change by kind: "inside gold spans" and "outside". A kind without tokens is missing.
-    RAISES (SettingError): The pipeline has no `sequence_labeler` or one with a CRF, or the corpus has no tokens.
+    RAISES (SettingError): The pipeline has no `sequence_labeler`, or the corpus has no tokens.
     """
     name = next((name for name in nlp.pipe_names if nlp.get_pipe_meta(name).factory == "sequence_labeler"), None)
     if name is None:
         raise SettingError(
             f"the pipeline has no sequence_labeler, whose probabilities are compared. It has: "
             f"{', '.join(nlp.pipe_names) or 'nothing'}."
-        )
-    labeler: Any = nlp.get_pipe(name)
-    if labeler.transitions is not None:
-        raise SettingError(
-            f'transitions = "learned" of {name!r}: a CRF gives no probabilities of single tags, which are '
-            f"compared here. Use a pipeline that was trained with transitions = null."
         )
     labels = [_gold(doc, spans) for doc, spans in examples]
     places = np.array([(d, t) for d, (doc, _) in enumerate(examples) for t in range(len(doc))]).reshape(-1, 2)
@@ -102,7 +96,8 @@ def _columns(nlp: Language, name: str) -> dict[str, np.ndarray]:
 
 
 def _probabilities(nlp: Language, name: str, docs: list[Doc]) -> list[np.ndarray]:
-    """The probabilities of all tags for all tokens, shape (tokens, tags) per document."""
+    """The probabilities of all tags for all tokens, shape (tokens, tags) per document; in a CRF, which has none of
+    single tags, their share of all sequences."""
     found = []
     labeler: Any = nlp.get_pipe(name)
     earlier = nlp.pipeline[: nlp.pipe_names.index(name)]
@@ -110,6 +105,10 @@ def _probabilities(nlp: Language, name: str, docs: list[Doc]) -> list[np.ndarray
         batch = docs[start : start + BATCH]
         for _, pipe in earlier:
             batch = list(pipe.pipe(iter(batch))) if hasattr(pipe, "pipe") else [pipe(doc) for doc in batch]
+        if labeler.transitions is not None:
+            ends = np.cumsum([len(doc) for doc in batch])[:-1]
+            found += np.split(labeler.tag_probabilities(batch), ends)
+            continue
         for scores in labeler.model.predict(batch):
             found.append(labeler.model.ops.to_numpy(labeler.model.ops.softmax(scores)))
     return found

@@ -21,6 +21,8 @@ from .joining import join_neighbours
 from .records import Record, read_jsonl
 
 Reader = Callable[[Language], Iterator[Example]]
+# The value of `replay_annotated` for documents without any spans with new labels.
+COMPLETE = "all"
 
 
 @dataclass
@@ -109,15 +111,16 @@ class LabelSetCorpus:
     """The reader that `spacy-lsbillm.LabelSetCorpus.v1` creates. Called with a pipeline, it reads the files.
 
     corpus (Reader), replay (Reader | None): New and old documents.
-    annotated (list[str] | None), replay_annotated (list[str] | None): The labels for which each of the two was
-        annotated; None: those that occur in it.
+    annotated (list[str] | None), replay_annotated (list[str] | str | None): The labels for which each of the two was
+        annotated; None: those that occur in it. "all": the old documents are complete, also for new labels.
     """
 
     corpus: Reader
     annotated: list[str] | None
     replay: Reader | None
-    replay_annotated: list[str] | None
+    replay_annotated: list[str] | str | None
     replay_docs: int
+    replay_times: int
     seed: int
 
     def __call__(self, nlp: Language) -> Iterator[Example]:
@@ -125,35 +128,44 @@ class LabelSetCorpus:
         if self.replay is None:
             yield from _marked(self.corpus(nlp), self._labels(nlp))
             return
-        old = list(_marked(self.replay(nlp), self._labels_of_replay(nlp)))
+        old = list(self._old(nlp, self.replay))
         chosen = random.Random(self.seed).sample(range(len(old)), min(self.replay_docs, len(old)))
-        # A stream is not shuffled: the old documents are spread as if among as many new ones.
-        every = max(1, sum(1 for _ in self.corpus(nlp)) // max(1, len(chosen)))
-        waiting = [old[i] for i in chosen]
+        repeated = [old[i] for _ in range(self.replay_times) for i in chosen]
+        # A stream is not shuffled: the old documents are spread evenly among the new ones.
+        new = sum(1 for _ in self.corpus(nlp))
+        given = 0
         for number, example in enumerate(_marked(self.corpus(nlp), self._labels(nlp)), start=1):
             yield example
-            if number % every == 0 and waiting:
-                yield waiting.pop()
-        yield from waiting
+            due = number * len(repeated) // new
+            for again in repeated[given:due]:
+                # Two of the same may be in one batch, and predictions are written to them.
+                yield Example(again.predicted.copy(), again.reference)
+            given = due
+
+    def _old(self, nlp: Language, replay: Reader) -> Iterator[Example]:
+        """The old documents, with the labels for which they were annotated."""
+        if self.replay_annotated != COMPLETE:
+            if self.replay_annotated is None:
+                self.replay_annotated = _occurring(replay(nlp))
+            yield from _marked(replay(nlp), list(self.replay_annotated))
+            return
+        for example in replay(nlp):
+            example.reference.user_data.pop(ANNOTATED, None)
+            yield example
 
     def _labels(self, nlp: Language) -> list[str]:
         if self.annotated is None:
             self.annotated = _occurring(self.corpus(nlp))
         return self.annotated
 
-    def _labels_of_replay(self, nlp: Language) -> list[str]:
-        assert self.replay is not None
-        if self.replay_annotated is None:
-            self.replay_annotated = _occurring(self.replay(nlp))
-        return self.replay_annotated
-
 
 def create_label_set_corpus_v1(
     path: Path | None,
     annotated: list[str] | None = None,
     replay: Path | None = None,
-    replay_annotated: list[str] | None = None,
+    replay_annotated: list[str] | str | None = None,
     replay_docs: int = 50,
+    replay_times: int = 3,
     seed: int = 0,
 ) -> Reader:
     """Create a reader of .spacy files that were annotated only for some labels of spans, which mixes in a few documents
@@ -163,23 +175,29 @@ def create_label_set_corpus_v1(
     path (Path): A .spacy file, or a folder of such files.
     annotated (list[str] | None): The labels for which its documents were annotated; null: those that occur in it.
     replay (Path | None): Files of old documents; null: none.
-    replay_annotated (list[str] | None): The labels for which these were annotated; null: those that occur in them.
+    replay_annotated (list[str] | str | None): The labels for which these were annotated; null: those that occur in
+        them, so that a new label is possible wherever they have no span. "all": they are complete, and have no spans
+        with new labels but those that are annotated.
     replay_docs (int): The number of old documents to draw; each reading has the same ones.
+    replay_times (int): How many times each reading has each of them.
     seed (int): Seed of the draw.
     RAISES (DataError): There are no such files, or a setting is not allowed. While reading: a span has a label for
         which its document was not annotated.
     """
     for name, labels in (("annotated", annotated), ("replay_annotated", replay_annotated)):
-        if labels is not None:
-            check_label_set(labels, f"the setting {name} of LabelSetCorpus")
-    if not (is_whole(replay_docs) and replay_docs >= 1):
-        raise DataError(f"replay_docs = {replay_docs!r} is not allowed: it must be a whole number of at least 1.")
+        if labels is not None and (name, labels) != ("replay_annotated", COMPLETE):
+            or_all = f', which may also be "{COMPLETE}"' if name == "replay_annotated" else ""
+            check_label_set(labels, f"the setting {name} of LabelSetCorpus{or_all}")
+    for name, number in (("replay_docs", replay_docs), ("replay_times", replay_times)):
+        if not (is_whole(number) and number >= 1):
+            raise DataError(f"{name} = {number!r} is not allowed: it must be a whole number of at least 1.")
     return LabelSetCorpus(
         Corpus(_spacy_files(path)),
         annotated,
         None if replay is None else Corpus(_spacy_files(replay)),
         replay_annotated,
         replay_docs,
+        replay_times,
         seed,
     )
 

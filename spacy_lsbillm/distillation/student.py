@@ -122,11 +122,6 @@ def _labels(config: Config, name: str) -> list[str] | None:
 def _check_labeler(name: str, block: Mapping[str, Any], scheme: Scheme, labels: list[str] | None) -> None:
     """Check a student's labeler. RAISES (SettingError): Its tags differ from the teacher's, or its loss needs one true
     tag."""
-    if block.get("transitions") is not None:
-        raise SettingError(
-            f"transitions = {block['transitions']!r} of the student's {name!r}: a CRF learns from true tags, not from "
-            f"their probabilities. Use components.{name}.transitions = null."
-        )
     own = block.get("scheme", DEFAULT_CONFIG["scheme"])
     if own != scheme.name:
         raise SettingError(

@@ -3,12 +3,11 @@
 from .billm_model import ModelSettings, backbone_shim, build_billm_model, fit, shims_in
 from .class_calibration import ClassCalibration, calibration_of, set_calibration, uncalibrated
 from .class_loss import CROSS_ENTROPY, LossSettings, softmax_loss
-from .growing import grow_output
 from .left_out import ONLY_LABELLED
 from .listening import guard, listeners_in
 from .piece_pooling import PIECE_POOLINGS
 from .pooled_textcat import build_pooled_textcat, is_pooled_textcat, teach_textcat
-from .sequence_labeler import build_sequence_labeler, learn_transitions, transitions_of
+from .sequence_labeler import build_sequence_labeler, grow_labeler, learn_transitions, transitions_of
 from .shim import BackboneShim
 from .shim_settings import ShimSettings
 from .soft_loss import soft_loss
@@ -41,7 +40,7 @@ __all__ = [
     "build_tok2vec",
     "calibration_of",
     "fit",
-    "grow_output",
+    "grow_labeler",
     "guard",
     "is_pooled_textcat",
     "learn_transitions",

@@ -1,13 +1,15 @@
 """The model of the `sequence_labeler`: token vectors projected into the space of tags."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from spacy.tokens import Doc
 from thinc.api import Dropout, Model, chain, with_array
+from thinc.backends import ParamServer
 from thinc.layers.chain import forward as run_in_turn
 from thinc.types import Floats2d
 
+from .growing import grow_output
 from .listening import guard, listeners_in
 from .output_layer import output_layer
 
@@ -42,6 +44,28 @@ def learn_transitions(model: Model, n_tags: int) -> None:
     model (Model): From `build_sequence_labeler`.
     """
     model.set_param(TRANSITIONS, model.ops.alloc2f(n_tags + 1, n_tags + 1))
+
+
+def grow_labeler(model: Model, places: Sequence[int], n_tags: int) -> None:
+    """Give a model more tags: it keeps its output for the old ones (`grow_output`) and the transitions between them.
+    Transitions of new tags are 0.
+
+    model (Model): A trained model.
+    places (Sequence[int]): The new number of each old tag.
+    n_tags (int): The new number of tags.
+    """
+    old = transitions_of(model)
+    if old is None:
+        grow_output(model, places, n_tags)
+        return
+    # A model with parameters cannot change its size. Optimizers find what they know about parameters, which has their
+    # size, by the number of the model: it gets a new one.
+    model.set_param(TRANSITIONS, None)
+    grow_output(model, places, n_tags)
+    model.id, model._params = Model(model.name, forward).id, ParamServer()
+    larger, kept = model.ops.alloc2f(n_tags + 1, n_tags + 1), model.ops.asarray1i([*places, n_tags])
+    larger[kept[:, None], kept] = old
+    model.set_param(TRANSITIONS, larger)
 
 
 def transitions_of(model: Model) -> Floats2d | None:

@@ -18,7 +18,7 @@ from ..errors import SettingError
 from ..layers import (
     CROSS_ENTROPY,
     LossSettings,
-    grow_output,
+    grow_labeler,
     learn_transitions,
     transitions_of,
 )
@@ -45,7 +45,7 @@ from .soft_tags import is_told, most_probable, write_soft_tags
 from .span_scorers import sequence_labeler_score
 from .span_writing import SCORES, Predicted, by_document, write_entities, write_group
 from .tag_annotation import TagAnnotation, annotation_of, possible_labels
-from .tag_losses import cross_entropy, likelihood, soft_cross_entropy
+from .tag_losses import cross_entropy, sequence_loss, soft_cross_entropy
 from .tag_scores import WordScores, log_softmax
 from .tag_targets import SoftTargets, Taught, soft_targets, told_targets
 from .whole_batch import whole_batch
@@ -314,29 +314,23 @@ class SequenceLabeler(CalibratedComponent):
         examples = list(examples)
         validate_examples(examples, "SequenceLabeler.get_loss")
         found = self._annotation(examples)
-        some_free = bool(found.free.any())
+        soft = [told_targets(found.told)] if found.told else []
+        if found.free.any():
+            soft.append(self._soft_targets(examples, found))
         docs, tokens = self._counted(examples, found.learned)
         ops = self.model.ops
         log_probs = log_softmax(ops, scores)
+        one = np.where(found.hard, found.truth, MISSING)
         transitions = self.transitions
         of_transitions: list[Floats2d] = []
         if transitions is None:
-            one = np.where(found.hard, found.truth, MISSING)
             weights = tag_weights(self.cfg.get("class_weights"), self.scheme)
             loss, gradient = cross_entropy(ops, log_probs, one, self.loss, weights)
-            if some_free:
-                loss += soft_cross_entropy(ops, log_probs, self._soft_targets(examples, found), gradient)
-            if found.told:
-                loss += soft_cross_entropy(ops, log_probs, told_targets(found.told), gradient)
+            for targets in soft:
+                loss += soft_cross_entropy(ops, log_probs, targets, gradient)
         else:
-            if some_free or found.told:
-                how = "was annotated only for some of its labels" if some_free else "another pipeline has labelled"
-                raise SettingError(
-                    f"{self.name!r} is a CRF (transitions = {LEARNED!r}), which does not learn from what {how}. Set "
-                    f"transitions to null."
-                )
             predicted = [example.predicted for example in examples]
-            loss, gradient, summed = likelihood(ops, log_probs, found.truth, predicted, self.scheme, transitions)
+            loss, gradient, summed = sequence_loss(ops, log_probs, one, soft, predicted, self.scheme, transitions)
             of_transitions = [summed * np.float32(docs / max(tokens, 1))]
         gradient *= docs / max(tokens, 1)
         ends = np.cumsum([len(rows) for rows in scores])[:-1]
@@ -374,9 +368,8 @@ class SequenceLabeler(CalibratedComponent):
 
         teacher (SequenceLabeler): A labeler whose labels are among those of this one.
         see (Callable): Maps the documents of a batch to copies that the teacher's transformer has processed.
-        RAISES (SettingError): The teacher has other labels or another scheme; or this component is a CRF.
+        RAISES (SettingError): The teacher has other labels or another scheme.
         """
-        self._check_no_crf("learn from a teacher")
         if teacher.cfg["scheme"] != self.cfg["scheme"]:
             raise SettingError(
                 f"the teacher of {self.name!r} has the scheme {teacher.cfg['scheme']!r}, but {self.name!r} has "
@@ -385,20 +378,12 @@ class SequenceLabeler(CalibratedComponent):
         check_taught(self.name, "labels", self.labels, teacher.labels)
         self._teacher = partial(_teach, self, teacher, see)
 
-    def _check_no_crf(self, what: str) -> None:
-        if self.cfg["transitions"] == LEARNED:
-            raise SettingError(
-                f"{self.name!r} is a CRF (transitions = {LEARNED!r}), which cannot {what} once it is trained. Train a "
-                f"new component, or one with transitions = null."
-            )
-
     def _grow(self, label: str) -> None:
         """Give a trained model the tags of one more label."""
-        self._check_no_crf(f"get another label ({label!r})")
         before = self.scheme
         self.cfg["labels"].append(label)
         scheme = self.scheme
-        grow_output(self.model, before.numbers_in(scheme).tolist(), scheme.n_tags)
+        grow_labeler(self.model, before.numbers_in(scheme).tolist(), scheme.n_tags)
         weights = self.cfg.get("class_weights")
         if weights is not None:
             add_weight(weights, self.loss, label, len(before.labels))

@@ -1,7 +1,7 @@
 """Tags that encode spans, their best well-formed sequence, and the probabilities of spans. Imports no spaCy."""
 
 from .confidence import Calibration, Curve, calibration_error
-from .crf import negative_log_likelihood
+from .crf_loss import crf_cross_entropy, negative_log_likelihood, possible_tags
 from .decode import best_tags
 from .marginals import around_spans, candidates, tag_marginals
 from .scheme import SCHEMES, Scheme, Spans
@@ -16,6 +16,8 @@ __all__ = [
     "best_tags",
     "calibration_error",
     "candidates",
+    "crf_cross_entropy",
     "negative_log_likelihood",
+    "possible_tags",
     "tag_marginals",
 ]

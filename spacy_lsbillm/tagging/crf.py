@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from .chunks import Chunks, States, active, cut, settle
-from .scheme import MISSING, Scheme
+from .scheme import Scheme
 
 IMPOSSIBLE = np.float32(-np.inf)
 # Probabilities are clipped to this minimum (1.8e-35), so that every document has a sequence.
 LEAST = np.float32(-80.0)
 # The maximum number of entries in the table that is searched at once for the best tag before each tag.
-AT_ONCE = 1_000_000
+AT_ONCE = 200_000
 
 
 def allowed(scheme: Scheme) -> np.ndarray:
@@ -171,41 +171,6 @@ def expected(scores: np.ndarray, lengths: np.ndarray, transitions: np.ndarray) -
     return Expected(ahead.total, tags, counts)
 
 
-def negative_log_likelihood(
-    scores: np.ndarray, lengths: np.ndarray, truth: np.ndarray, scheme: Scheme, transitions: np.ndarray
-) -> tuple[float, np.ndarray, np.ndarray]:
-    """The negative log-likelihood of the true tags; tokens without a known tag may have any.
-
-    scores (ndarray[float32]): Scores of the tags of each token; shape (tokens, tags).
-    lengths (ndarray[int]): Tokens per document.
-    truth (ndarray[int]): The true tag of each token, well-formed; -1 if it is not known.
-    transitions (ndarray[float32]): Shape (tags + 1, tags + 1).
-    RETURNS (tuple[float, ndarray[float64], ndarray[float64]]): The sum over documents, and its gradients with respect
-        to scores and transitions.
-    """
-    if not len(scores):
-        return 0.0, np.zeros(scores.shape), np.zeros(transitions.shape)
-    weights = exponentials(transitions, scheme)
-    every = expected(scores, lengths, weights)
-    fits = _fits(truth, scheme)
-    # The true tag gets the score 0, however improbable it is, and the token's other tags get weight 0.
-    best = np.where(fits, scores, -np.inf).max(axis=1, keepdims=True)
-    right = expected(np.where(fits, scores - best, -np.inf), lengths, weights)
-    loss = float(every.total.sum() - right.total.sum() - best.sum(dtype=np.float64))
-    return loss, every.tags - right.tags, every.transitions - right.transitions
-
-
-def _fits(truth: np.ndarray, scheme: Scheme) -> np.ndarray:
-    """The tags that each token may have."""
-    known = truth != MISSING
-    fits = np.repeat(~known[:, None], scheme.n_tags, axis=1)
-    fits[known, truth[known]] = True
-    if scheme.name == "iob2":
-        # An unknown token after a known span must not extend it. (In BILUO, L marks the end of the span.)
-        fits[1:, scheme.columns("I")] &= (known[1:] | ~known[:-1])[:, None]
-    return fits
-
-
 def best_path(scores: np.ndarray, lengths: np.ndarray, scheme: Scheme, transitions: np.ndarray) -> np.ndarray:
     """Find the well-formed tags of each document with the highest sum of scores, by Viterbi.
 
@@ -215,60 +180,49 @@ def best_path(scores: np.ndarray, lengths: np.ndarray, scheme: Scheme, transitio
     order = np.argsort(-lengths, kind="stable")
     starts = (np.cumsum(lengths) - lengths)[order]
     lengths = lengths[order]
-    searched = _Search(np.where(allowed(scheme), transitions, IMPOSSIBLE).astype(np.float32), scheme)
+    search = _Search(np.where(allowed(scheme), transitions, IMPOSSIBLE).astype(np.float32), scheme)
     goes_on = active(lengths)
-    best = scores[starts] + searched.transitions[-1, :-1]
-    final = np.empty_like(best)
-    pointers: list[np.ndarray] = []
+    # The best sums up to each token that end in each tag, for all documents that have the token.
+    best = [scores[starts] + search.transitions[-1, :-1]]
     for step in range(1, len(goes_on)):
         going = goes_on[step]
-        final[going : len(best)] = best[going:]
-        best, before = searched.step(best[:going])
-        best += scores[starts[:going] + step]
-        pointers.append(before)
-    final[: len(best)] = best
+        best.append(search.step(best[-1][:going]) + scores[starts[:going] + step])
     tags = np.empty(len(scores), dtype=np.int64)
-    current = (final + searched.transitions[:-1, -1]).argmax(axis=1)
-    for step in range(len(goes_on) - 1, 0, -1):
+    current = np.empty(len(lengths), dtype=np.int64)
+    after = 0
+    for step in range(len(goes_on) - 1, -1, -1):
         going = goes_on[step]
+        # Documents whose last token this is, and the others.
+        current[after:going] = (best[step][after:] + search.transitions[:-1, -1]).argmax(axis=1)
+        current[:after] = (best[step][:after] + search.into[current[:after]]).argmax(axis=1)
         tags[starts[:going] + step] = current[:going]
-        current[:going] = pointers[step - 1][np.arange(going), current[:going]]
-    tags[starts] = current
+        after = going
     return tags
 
 
 class _Search:
-    """The search for the best tag before each tag: inside a span only B and I are possible, elsewhere all closed
-    states."""
+    """The best sums of each step. Inside a span only B and I are possible before a tag, elsewhere all closed states.
+
+    Which tag came before is found on the way back, for one tag per token.
+    """
 
     def __init__(self, transitions: np.ndarray, scheme: Scheme) -> None:
         self.transitions = transitions
-        n_tags, going_on = scheme.n_tags, _going_on(scheme)[:-1, :-1]
-        free = _ending(scheme)[:-1, :-1]
+        self.into = np.ascontiguousarray(transitions[:-1, :-1].T)
+        going_on, free = _going_on(scheme)[:-1, :-1], _ending(scheme)[:-1, :-1]
         self.closed, self.free = np.flatnonzero(free.any(axis=1)), np.flatnonzero(free.any(axis=0))
         self.inside = np.flatnonzero(going_on.any(axis=0))
         # For each tag inside a span, the two possible tags before it.
         self.before = np.stack([np.flatnonzero(going_on[:, tag]) for tag in self.inside], axis=1)
-        # One row per tag, so that compared values are adjacent in memory.
-        self.between = np.ascontiguousarray(transitions[np.ix_(self.closed, self.free)].T)
-        self.n_tags, self.number = n_tags, np.uint16 if n_tags < 2**16 else np.int64
+        self.between = transitions[np.ix_(self.closed, self.free)]
 
-    def step(self, best: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """From the best sums that end in each tag to the best sums of a transition to each tag, and the tags before
-        them;
-        shape (documents, tags)."""
-        found = np.empty((len(best), self.n_tags), dtype=best.dtype)
-        before = np.empty(found.shape, dtype=self.number)
+    def step(self, best: np.ndarray) -> np.ndarray:
+        """From the best sums that end in each tag to those of a transition to each tag; shape (documents, tags)."""
+        found = np.empty_like(best)
         for rows in self._blocks(len(best)):
-            sums = best[rows, None, self.closed] + self.between
-            chosen = sums.argmax(axis=2)
-            found[rows, self.free] = np.take_along_axis(sums, chosen[:, :, None], axis=2)[:, :, 0]
-            before[rows, self.free] = self.closed[chosen]
-        sums = best[:, self.before] + self.transitions[self.before, self.inside]
-        chosen = sums.argmax(axis=1)
-        found[:, self.inside] = sums.max(axis=1)
-        before[:, self.inside] = np.where(chosen == 0, self.before[0], self.before[1])
-        return found, before
+            found[rows, self.free] = (best[rows, self.closed, None] + self.between).max(axis=1)
+        found[:, self.inside] = (best[:, self.before] + self.transitions[self.before, self.inside]).max(axis=1)
+        return found
 
     def _blocks(self, documents: int) -> Iterator[slice]:
         size = max(1, AT_ONCE // max(1, self.between.size))

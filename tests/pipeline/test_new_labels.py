@@ -343,12 +343,20 @@ def test_a_corpus_with_replay(tmp_path):
     found = [(one.reference.text, tuple(one.reference.user_data["annotated"])) for one in read(nlp)]
     assert [text for text, _ in found if text in NEW] == NEW
     assert {labels for text, labels in found if text in NEW} == {("artist",)}
-    assert [labels for text, labels in found if text in OLD] == [("city", "date")] * 2
+    assert [labels for text, labels in found if text in OLD] == [("city", "date")] * 6
+    again = [text for text, _ in found if text in OLD]
+    assert again[:2] * 3 == again and found[-1][0] in OLD and len({text for text, _ in found[:4]}) > 2
     assert found == [(one.reference.text, tuple(one.reference.user_data["annotated"])) for one in read(nlp)]
+    once = create_label_set_corpus_v1(new, None, old_docs, None, 2, replay_times=1)
+    assert [tuple(one.reference.user_data["annotated"]) for one in once(nlp) if one.text in OLD] == [("city",)] * 2
     # A label set that a document has of its own is kept, and a corpus without replay is unchanged.
     said = write(tmp_path / "said.spacy", nlp, OLD, ["city"], annotated=["city", "artist"])
     plain = create_label_set_corpus_v1(said, ["moon"])
     assert all(one.reference.user_data["annotated"] == ("city", "artist") for one in plain(nlp))
+    # Unless old documents are complete.
+    complete = create_label_set_corpus_v1(new, None, said, "all")
+    assert [one.text in OLD for one in complete(nlp)].count(True) == 12
+    assert all(("annotated" in one.reference.user_data) == (one.text in NEW) for one in complete(nlp))
     with pytest.raises(DataError, match=r"'miles davis' has the label 'artist', which is not among .*: 'artst'\."):
         list(create_label_set_corpus_v1(new, ["artst"])(nlp))
 
@@ -360,6 +368,8 @@ def test_a_corpus_with_replay(tmp_path):
         ({"replay": "nowhere"}, "no file or folder 'nowhere'"),
         ({"annotated": "city"}, "setting annotated of LabelSetCorpus: 'annotated' is 'city'; it must be a list"),
         ({"replay_docs": 0}, "replay_docs = 0 is not allowed"),
+        ({"replay_times": 1.5}, "replay_times = 1.5 is not allowed"),
+        ({"replay_annotated": "every"}, 'setting replay_annotated of LabelSetCorpus, which may also be "all": '),
     ],
 )
 def test_bad_settings_of_the_corpus(tmp_path, settings, message):

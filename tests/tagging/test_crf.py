@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import spacy
 from heads import CNN, corpus, fit, found, labeler
+from spacy.tokens import Doc, Span
 from spacy.training import Example
 from spacy.util import fix_random_seed
 from test_tagging import LABELS, as_table, is_well_formed, normalised, spans_by_hand
@@ -21,7 +22,9 @@ from spacy_lsbillm.tagging import (
     best_tags,
     candidates,
     chunks,
+    crf_cross_entropy,
     negative_log_likelihood,
+    possible_tags,
     tag_marginals,
 )
 
@@ -114,42 +117,89 @@ def truth_of(scheme, missing):
     return truth
 
 
-@pytest.mark.parametrize("missing", [(), (3, 4), (0, 1, 2, 7)])
-@pytest.mark.parametrize("name", sorted(SCHEMES))
-def test_the_loss_is_that_over_all_sequences_and_its_gradients_are_finite_differences(name, missing):
-    scheme, scores, transitions = made(name, 1)
-    truth = truth_of(scheme, missing)
-
-    def by_hand(scores, transitions):
-        loss = 0.0
-        for rows, wanted in zip(by_document(scores), by_document(truth), strict=True):
-            every = list(sequences(scheme, rows, transitions))
-            right = [weight for tags, weight in every if agrees(tags, wanted)]
-            loss += total(weight for _, weight in every) - total(right)
-        return loss
-
-    def agrees(tags, wanted):
-        # A gold span does not continue into unknown tokens.
-        longer = any(
-            wanted[i] == -1 and wanted[i - 1] > 0 and scheme.continues(np.array([tags[i]]))[0]
-            for i in range(1, len(tags))
-        )
-        return not longer and all(tag == true or true == -1 for tag, true in zip(tags, wanted, strict=True))
-
-    loss, of_scores, of_transitions = negative_log_likelihood(scores, LENGTHS, truth, scheme, transitions)
-    assert loss == pytest.approx(by_hand(scores, transitions), rel=1e-5)
-    scores, transitions = scores.astype("float64"), transitions.astype("float64")
-    for array, gradient in ((scores, of_scores), (transitions, of_transitions)):
+def check_gradients(loss, scores, transitions, found):
+    """Compare gradients with finite differences of a function of scores and transitions."""
+    arrays = scores.astype("float64"), transitions.astype("float64")
+    for array, gradient in zip(arrays, found, strict=True):
         expected = np.zeros_like(array)
         for place in np.ndindex(array.shape):
             was, values = array[place], []
             for step in (1e-4, -1e-4):
                 array[place] = was + step
-                values.append(negative_log_likelihood(scores, LENGTHS, truth, scheme, transitions)[0])
+                values.append(loss(*arrays))
             array[place] = was
             expected[place] = (values[0] - values[1]) / 2e-4
         np.testing.assert_allclose(gradient, expected, atol=1e-6)
-    assert np.abs(of_transitions).max() > 0.1
+    assert np.abs(found[1]).max() > 0.1
+
+
+def outside_or(scheme, label):
+    """The tags of a token outside of spans whose document was not annotated for a label."""
+    return np.array([tag[2:] in ("", label) for tag in scheme.tags])
+
+
+@pytest.mark.parametrize(
+    ("missing", "free"), [((), ()), ((3, 4), ()), ((0, 1, 2, 7), ()), ((), (3, 4, 7)), ((4,), (3, 7))]
+)
+@pytest.mark.parametrize("name", sorted(SCHEMES))
+def test_the_loss_is_that_over_all_sequences_and_its_gradients_are_finite_differences(name, missing, free):
+    scheme, scores, transitions = made(name, 1)
+    possible = possible_tags(truth_of(scheme, missing), scheme)
+    possible[list(free)] = outside_or(scheme, LABELS[1])
+
+    def by_hand(scores, transitions):
+        loss = 0.0
+        for rows, allowed in zip(by_document(scores), by_document(possible), strict=True):
+            every = list(sequences(scheme, rows, transitions))
+            right = [weight for tags, weight in every if agrees(tags, allowed)]
+            loss += total(weight for _, weight in every) - total(right)
+        return loss
+
+    def agrees(tags, allowed):
+        # A gold span does not continue into tokens of which more is possible.
+        longer = any(
+            allowed[i].sum() > 1 == allowed[i - 1].sum() and scheme.continues(np.array([tags[i]]))[0]
+            for i in range(1, len(tags))
+        )
+        return not longer and all(row[tag] for row, tag in zip(allowed, tags, strict=True))
+
+    def loss(scores, transitions):
+        return negative_log_likelihood(scores, LENGTHS, possible, scheme, transitions)
+
+    found, *gradients = loss(scores, transitions)
+    assert found == pytest.approx(by_hand(scores, transitions), rel=1e-5)
+    check_gradients(lambda *arrays: loss(*arrays)[0], scores, transitions, gradients)
+
+
+@pytest.mark.parametrize("name", sorted(SCHEMES))
+def test_the_loss_from_a_teacher(name):
+    scheme, scores, transitions = made(name, 1)
+    shares = tag_marginals(made(name, 5)[1], LENGTHS, scheme).astype("float64")
+    nothing_open = np.zeros(shares.shape, dtype=bool)
+
+    def loss(scores, transitions):
+        return crf_cross_entropy(scores, LENGTHS, shares, nothing_open, scheme, transitions)
+
+    check_gradients(lambda *arrays: loss(*arrays)[0], scores, transitions, loss(scores, transitions)[1:])
+    # One possible sequence: the loss of the gold tags.
+    possible = possible_tags(truth_of(scheme, ()), scheme)
+    expected = negative_log_likelihood(scores, LENGTHS, possible, scheme, transitions)
+    for shares, is_open in ((possible.astype("f"), nothing_open), (0.0 * possible, possible)):
+        found = crf_cross_entropy(scores, LENGTHS, shares, is_open, scheme, transitions)
+        assert found[0] == pytest.approx(expected[0], rel=1e-5)
+        for one, other in zip(found[1:], expected[1:], strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(SCHEMES))
+def test_scores_do_not_move_from_a_teacher_that_agrees(name):
+    """Nor where all that it leaves open is open: the rest is divided as the CRF itself does."""
+    scheme, scores, transitions = made(name, 1)
+    own = tag_marginals(scores, LENGTHS, scheme, transitions)
+    for shares, is_open in ((own, own < 0), (own / 2, own >= 0), (0 * own, own >= 0)):
+        _, gradient, _ = crf_cross_entropy(scores, LENGTHS, shares, is_open, scheme, transitions)
+        np.testing.assert_allclose(gradient, 0, atol=1e-5)
+    assert crf_cross_entropy(scores[:0], np.array([0]), own[:0], own[:0] < 0, scheme, transitions)[0] == 0
 
 
 def test_six_tokens_with_one_label():
@@ -159,7 +209,7 @@ def test_six_tokens_with_one_label():
         scores = normalised(rng.normal(size=(6, scheme.n_tags)))
         transitions = rng.normal(size=(scheme.n_tags + 1,) * 2).astype("float32")
         truth = best_tags(scores, np.array([6]), scheme, transitions)
-        loss, *_ = negative_log_likelihood(scores, np.array([6]), truth, scheme, transitions)
+        loss, *_ = negative_log_likelihood(scores, np.array([6]), possible_tags(truth, scheme), scheme, transitions)
         every = dict(sequences(scheme, scores, transitions))
         assert loss == pytest.approx(total(every.values()) - every[tuple(truth.tolist())], abs=1e-5)
 
@@ -169,10 +219,13 @@ def test_nothing_and_what_is_nearly_impossible():
     none = np.zeros((0, scheme.n_tags), "f")
     assert not len(candidates(none, np.array([0]), scheme, 0.1, transitions))
     assert not len(best_tags(none, np.array([0]), scheme, transitions))
-    assert negative_log_likelihood(none, np.array([0]), np.zeros(0, int), scheme, transitions)[0] == 0
+    assert (
+        negative_log_likelihood(none, np.array([0]), possible_tags(np.zeros(0, int), scheme), scheme, transitions)[0]
+        == 0
+    )
     truth = truth_of(scheme, ())
     scores[0, truth[0]] = -500.0
-    loss, gradient, _ = negative_log_likelihood(scores, LENGTHS, truth, scheme, transitions)
+    loss, gradient, _ = negative_log_likelihood(scores, LENGTHS, possible_tags(truth, scheme), scheme, transitions)
     assert 500 < loss < 560 and gradient[0, truth[0]] == pytest.approx(-1.0)
 
 
@@ -201,8 +254,14 @@ def test_a_labeler_learns_its_transitions_and_keeps_them(trained, tmp_path):
         np.testing.assert_array_equal(again.get_pipe("sequence_labeler").transitions, pipe.transitions)
         for one, other in zip(again.pipe(TEXTS), docs, strict=True):
             assert found(one) == found(other) and one._.ent_scores == pytest.approx(other._.ent_scores, abs=1e-6)
-    with pytest.raises(SettingError, match=r"a CRF gives no probabilities of single tags"):
-        right_context(trained, [(trained.make_doc(TEXTS[0]), [])])
+
+
+def test_what_the_right_context_changes_is_measured_in_shares_of_all_sequences(trained):
+    """A CNN sees one token to the right per layer."""
+    doc = trained.make_doc(TEXTS[0])
+    gold = [Span(doc, ent.start, ent.end, label=ent.label_) for ent in trained(TEXTS[0]).ents]
+    found = right_context(trained, [(doc, gold)])
+    assert 0 < found["inside gold spans"].distance < 1
 
 
 def test_transitions_decide_what_is_found(trained):
@@ -218,18 +277,69 @@ def test_transitions_decide_what_is_found(trained):
     pipe.model.set_param("transitions", was)
 
 
-def test_what_is_not_made_for_it_is_refused(trained):
-    pipe = trained.get_pipe("sequence_labeler")
-    with pytest.raises(SettingError, match=r"'sequence_labeler' is a CRF .* cannot get another label \('venue'\)"):
+def test_it_gets_another_label_and_keeps_what_it_has_learned(tmp_path):
+    fix_random_seed(0)
+    nlp = spacy.blank("en")
+    pipe = labeler(nlp, tok2vec=CNN, transitions="learned")
+    data = corpus(nlp)
+    nlp.initialize(lambda: data)
+    optimizer = Adam(0.005)
+    for _ in range(80):
+        nlp.update(data, sgd=optimizer)
+    before, tags, was = [found(doc) for doc in nlp.pipe(TEXTS)], pipe.scheme.tags, pipe.transitions
+    pipe.add_label("venue")
+    numbers = [pipe.scheme.tags.index(tag) for tag in tags] + [pipe.scheme.n_tags]
+    np.testing.assert_array_equal(pipe.transitions[np.ix_(numbers, numbers)], was)
+    assert pipe.transitions.shape == (pipe.scheme.n_tags + 1,) * 2
+    assert np.count_nonzero(pipe.transitions) == np.count_nonzero(was)
+    assert [found(doc) for doc in nlp.pipe(TEXTS)] == before
+    # It is trained further with its optimizer, and its averages, and is saved with its new size.
+    data[0].reference.set_ents([Span(data[0].reference, 1, 3, label="venue")])
+    for _ in range(40):
+        nlp.update(data, sgd=optimizer)
+    with nlp.use_params(optimizer.averages):
+        nlp.to_disk(tmp_path)
+    assert {ent.label_ for ent in spacy.load(tmp_path)(TEXTS[0]).ents} == {"venue"}
+
+
+@pytest.mark.parametrize("annotated", [None, ("venue",)], ids=["nothing", "another label"])
+def test_it_learns_from_a_teacher_where_there_is_no_annotation(trained, annotated):
+    fix_random_seed(1)
+    nlp = spacy.blank("en")
+    pipe = labeler(nlp, tok2vec=CNN, transitions="learned")
+    gold = corpus(nlp)
+    nlp.initialize(lambda: gold)
+    teacher = trained.get_pipe("sequence_labeler")
+    if annotated is not None:
         pipe.add_label("venue")
-    with pytest.raises(SettingError, match=r"is a CRF .* cannot learn from a teacher"):
-        pipe.learn_from(pipe, list)
-    assert "venue" not in pipe.labels and pipe.transitions.shape == (pipe.scheme.n_tags + 1,) * 2
-    [example, *_] = corpus(trained)
-    example.reference.user_data["annotated"] = ("city",)
+    pipe.learn_from(teacher, lambda docs: [Doc(trained.vocab, words=[token.text for token in doc]) for doc in docs])
+    bare = [Example(nlp.make_doc(text), nlp.make_doc(text)) for text in TEXTS]
+    for one in bare if annotated is not None else ():
+        one.reference.set_ents([])
+        one.reference.user_data["annotated"] = annotated
+    optimizer, losses = Adam(0.01), []
+    for _ in range(40):
+        losses.append(nlp.update(bare, sgd=optimizer, losses={})["sequence_labeler"])
+    assert losses[-1] < 0.3 * losses[0]
+    assert [found(doc) for doc in nlp.pipe(TEXTS)] == [found(doc) for doc in trained.pipe(TEXTS)]
+
+
+def test_labels_that_were_not_annotated_are_left_open():
+    nlp = spacy.blank("en")
+    pipe = labeler(nlp, tok2vec=CNN, transitions="learned")
+    data = corpus(nlp)
+    nlp.initialize(lambda: data)
+    [example, *_] = data
     scores = [np.zeros((len(example.predicted), pipe.scheme.n_tags), dtype="f")]
-    with pytest.raises(SettingError, match="does not learn from what was annotated only for some of its labels"):
-        pipe.get_loss([example], scores)
+    complete, _ = pipe.get_loss([example], scores)
+    example.reference.user_data["annotated"] = sorted({ent.label_ for ent in example.reference.ents})
+    partial, gradient = pipe.get_loss([example], scores)
+    assert 0 < partial < complete
+    # "Outside" and the labels that were not annotated are pushed up together.
+    outside = next(token.i for token in example.reference if not token.ent_type_)
+    assert gradient[0][outside, 0] < 0
+    other = next(label for label in pipe.labels if label not in example.reference.user_data["annotated"])
+    assert all(gradient[0][outside, i] <= 1e-6 for i, tag in enumerate(pipe.scheme.tags) if tag == f"U-{other}")
 
 
 def test_the_gradient_of_a_batch_is_that_of_its_loss():
