@@ -35,11 +35,11 @@ def negative_log_likelihood(
     if not len(scores):
         return 0.0, np.zeros(scores.shape), np.zeros(transitions.shape)
     weights = exponentials(transitions, scheme)
-    every = expected(scores, lengths, weights)
+    every = expected(scores, lengths, weights, scheme)
     possible = _not_extending(possible, scheme)
     # The best possible tag gets the score 0, however improbable it is, and impossible tags get weight 0.
     best = np.where(possible, scores, -np.inf).max(axis=1, keepdims=True)
-    right = expected(np.where(possible, scores - best, -np.inf), lengths, weights)
+    right = expected(np.where(possible, scores - best, -np.inf), lengths, weights, scheme)
     loss = float(every.total.sum() - right.total.sum() - best.sum(dtype=np.float64))
     return loss, every.tags - right.tags, every.transitions - right.transitions
 
@@ -76,12 +76,14 @@ def crf_cross_entropy(
     """
     if not len(scores):
         return 0.0, np.zeros(scores.shape), np.zeros(transitions.shape)
-    every = expected(scores, lengths, exponentials(transitions, scheme))
+    every = expected(scores, lengths, exponentials(transitions, scheme), scheme)
     among = every.tags * is_open
     total = among.sum(axis=1, keepdims=True)
     rest = np.maximum(1 - shares.sum(axis=1, keepdims=True), 0) * is_open.any(axis=1, keepdims=True)
     target = shares + rest * np.divide(among, total, out=np.zeros_like(among), where=total > 0)
     with np.errstate(divide="ignore"):
-        following = expected(np.log(target), lengths, exponentials(np.zeros_like(transitions), scheme)).transitions
+        following = expected(
+            np.log(target), lengths, exponentials(np.zeros_like(transitions), scheme), scheme
+        ).transitions
     loss = every.total.sum() - (target * scores).sum() - (following * transitions).sum()
     return float(loss), every.tags - target, every.transitions - following

@@ -12,11 +12,8 @@ have the same beginning.
 import numpy as np
 
 from .chunks import Chunks, States, active, cut, settle
-from .crf import best_path
+from .crf import NO_PATH, best_path
 from .scheme import Scheme
-
-# The sum of a path that does not exist: finite, as differences of infinite sums are undefined.
-NO_PATH = -1e100
 
 
 def best_tags(
