@@ -7,6 +7,7 @@ last column its end. The values of transitions that the scheme does not allow ar
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -30,8 +31,9 @@ def allowed(scheme: Scheme) -> np.ndarray:
     return _ending(scheme) | _going_on(scheme)
 
 
+@cache
 def _going_on(scheme: Scheme) -> np.ndarray:
-    """The transitions within a span."""
+    """The transitions within a span. The array is shared."""
     found = np.zeros((scheme.n_tags + 1,) * 2, dtype=bool)
     labels = np.arange(len(scheme.labels))
     for kind in "BI":
@@ -40,8 +42,10 @@ def _going_on(scheme: Scheme) -> np.ndarray:
     return found
 
 
+@cache
 def _ending(scheme: Scheme) -> np.ndarray:
-    """The transitions that are not within a span: from a state in which no span is open, or one may end."""
+    """The transitions that are not within a span: from a state in which no span is open, or one may end. The array is
+    shared."""
     kinds = np.array(["O", *np.repeat(list(scheme.kinds), len(scheme.labels)), "end"])
     closed = np.ones(len(kinds), dtype=bool) if scheme.name == "iob2" else ~np.isin(kinds, ["B", "I"])
     found = closed[:, None] & ~np.isin(kinds, ["I", "L"])
@@ -299,7 +303,7 @@ class _Search:
         size = max(1, AT_ONCE // (int(possible.sum(axis=1).max()) * len(self.free)))
         for at in range(0, len(best), size):
             rows = slice(at, at + size)
-            document, before = np.nonzero(possible[rows])
+            document, before = np.divmod(np.flatnonzero(possible[rows]), len(self.closed))
             sums = closed[rows][document, before][:, None] + self.between[before]
             found[rows, self.free] = np.maximum.reduceat(sums, np.flatnonzero(np.diff(document, prepend=-1)))
         for before, after, steps in self.within:
