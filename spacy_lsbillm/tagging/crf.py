@@ -303,8 +303,8 @@ class _Search:
         size = max(1, AT_ONCE // (int(possible.sum(axis=1).max()) * len(self.free)))
         for at in range(0, len(best), size):
             rows = slice(at, at + size)
-            document, before = np.divmod(np.flatnonzero(possible[rows]), len(self.closed))
-            sums = closed[rows][document, before][:, None] + self.between[before]
+            document, number = np.divmod(np.flatnonzero(possible[rows]), len(self.closed))
+            sums = closed[rows][document, number][:, None] + self.between[number]
             found[rows, self.free] = np.maximum.reduceat(sums, np.flatnonzero(np.diff(document, prepend=-1)))
         for before, after, steps in self.within:
             np.maximum(found[:, after], best[:, before] + steps, out=found[:, after])
