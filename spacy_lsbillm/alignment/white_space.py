@@ -5,7 +5,6 @@ line break, a tab or nothing has other pieces than within a sentence. If the tra
 vectors of all words around it differ, too. Therefore each run of white space can be shown to the tokenizer in one form.
 """
 
-import re
 import warnings
 from dataclasses import dataclass
 
@@ -25,8 +24,6 @@ LINE_BREAKS = np.array([white and len(f"a{chr(code)}b".splitlines()) > 1 for cod
 A_BLANK, A_LINE_BREAK, RETURN = ord(" "), ord("\n"), ord("\r")
 # The maximum number of line breaks with a meaning: a new line, and a new paragraph.
 MOST_BREAKS = 2
-# Anything but single blanks between words.
-UNUSUAL = re.compile(r"^\s|\s\s|[^\S ]|\s$")
 
 
 @dataclass(frozen=True)
@@ -92,7 +89,8 @@ def show(text: str, choice: str) -> Shown:
         at the ends of the text unless it consists of nothing else. "lines": the same, but a run with a line break as a
         line break and a blank, or two line breaks and a blank if it has several.
     """
-    if choice == TEXT or not UNUSUAL.search(text):
+    # Usually there are only single blanks between words.
+    if choice == TEXT or text == " ".join(text.split()):
         return Shown(text)
     codes = code_points(text)
     white = is_white(codes)

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
-from thinc.api import Linear, Model, zero_init
+from thinc.api import Model
+
+from .output_layer import output_layer
 
 OUTPUT = "output_layer"
 
@@ -19,7 +21,7 @@ def grow_output(model: Model, rows: Sequence[int], size: int) -> None:
     size (int): The new number of rows.
     """
     old = model.get_ref(OUTPUT)
-    larger: Model = Linear(size, old.get_dim("nI"), init_W=zero_init)
+    larger = output_layer(size, old.get_dim("nI"))
     larger.name = old.name
     chosen = larger.ops.asarray1i(list(rows))
     weights, bias = larger.ops.alloc2f(size, old.get_dim("nI")), larger.ops.alloc1f(size)

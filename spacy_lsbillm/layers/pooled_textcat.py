@@ -9,7 +9,6 @@ import numpy as np
 from spacy.tokens import Doc
 from thinc.api import (
     Dropout,
-    Linear,
     Model,
     ParametricAttention,
     chain,
@@ -17,7 +16,6 @@ from thinc.api import (
     reduce_max,
     reduce_mean,
     reduce_sum,
-    zero_init,
 )
 from thinc.types import Floats2d, Ragged
 
@@ -28,6 +26,7 @@ from .class_loss import BALANCED, CROSS_ENTROPY, LossSettings, balanced, sigmoid
 from .growing import grow_output
 from .left_out import ONLY_LABELLED, leave_out, sample_of
 from .listening import guard, listeners_in
+from .output_layer import output_layer
 from .soft_classes import put_soft_gradient
 from .soft_loss import soft_loss
 
@@ -72,7 +71,7 @@ def build_pooled_textcat(
         )
     for listener in listeners_in(tok2vec):
         guard(listener)
-    output: Model = Linear(nO, init_W=zero_init)
+    output = output_layer(nO)
     inner = chain(tok2vec, real_rows(), POOLINGS[pooling](), Dropout(0.0), output)
     return Model(
         "pooled_textcat",

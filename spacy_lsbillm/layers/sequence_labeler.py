@@ -4,13 +4,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from spacy.tokens import Doc
-from thinc.api import Dropout, Linear, Model, chain, with_array, zero_init
+from thinc.api import Dropout, Model, chain, with_array
 from thinc.backends import ParamServer
 from thinc.layers.chain import forward as run_in_turn
 from thinc.types import Floats2d
 
 from .growing import grow_output
 from .listening import guard, listeners_in
+from .output_layer import output_layer
 
 # The name of the parameter with transition scores, in models that learn them.
 TRANSITIONS = "transitions"
@@ -28,7 +29,7 @@ def build_sequence_labeler(
     """
     for listener in listeners_in(tok2vec):
         guard(listener)
-    output: Model = Linear(nO, init_W=zero_init)
+    output = output_layer(nO)
     model: Model = chain(tok2vec, with_array(chain(Dropout(0.0), output)))
     # Not a separate layer, so that models saved before there were transitions can still be loaded.
     model._func = forward

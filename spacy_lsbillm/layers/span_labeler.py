@@ -16,13 +16,14 @@ from typing import Any, cast
 
 import numpy as np
 from spacy.tokens import Doc
-from thinc.api import Dropout, Linear, Model, Relu, chain, zero_init
+from thinc.api import Dropout, Model, Relu, chain
 from thinc.types import Floats1d, Floats2d, Floats3d
 
 from ..alignment import is_word
 from ..values import check_at_least
 from .left_out import sample_of
 from .listening import guard, listeners_in
+from .output_layer import output_layer
 
 # The initial probability that a span has a label. It is low, as few spans have one: otherwise the first updates would
 # only learn that.
@@ -54,7 +55,7 @@ def build_span_labeler(
     for listener in listeners_in(tok2vec):
         guard(listener)
     halves: Model = chain(Dropout(0.0), Relu(2 * hidden_size), Dropout(0.0))
-    output: Model = Linear(nI=hidden_size, init_W=zero_init)
+    output = output_layer(nI=hidden_size)
     return Model(
         "span_labeler",
         forward,

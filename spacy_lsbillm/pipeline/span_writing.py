@@ -101,16 +101,25 @@ def write_entities(doc: Doc, found: list[Span], scores: list[float] | None) -> N
     found (list[Span]): In the order of the text, without overlaps.
     scores (list[float] | None): One per entity; None: they get none.
     """
-    before = doc.ents
-    iob, kinds = doc.to_array(["ENT_IOB", "ENT_TYPE"]).T if doc.has_annotation("ENT_IOB") else ((), ())
-    # "B" without a type: a token that was blocked.
-    blocked = [doc[i : i + 1] for i in np.flatnonzero((np.asarray(iob) == 3) & (np.asarray(kinds) == 0)).tolist()]
-    taken = {i for span in (*before, *blocked) for i in range(span.start, span.end)}
-    free = [i for i, span in enumerate(found) if not taken or taken.isdisjoint(range(span.start, span.end))]
-    doc.set_ents([*before, *(found[i] for i in free)], blocked=blocked)
+    if doc.has_annotation("ENT_IOB"):
+        found, scores = _put_beside(doc, found, scores)
+    else:
+        doc.set_ents(found)
     if scores is not None:
-        for i in free:
-            _set_score(found[i], scores[i])
+        for span, score in zip(found, scores, strict=True):
+            _set_score(span, score)
+
+
+def _put_beside(doc: Doc, found: list[Span], scores: list[float] | None) -> tuple[list[Span], list[float] | None]:
+    """Write the entities that do not overlap existing ones or blocked tokens, and return them with their scores."""
+    before = doc.ents
+    iob, kinds = doc.to_array(["ENT_IOB", "ENT_TYPE"]).T
+    # "B" without a type: a token that was blocked.
+    blocked = [doc[i : i + 1] for i in np.flatnonzero((iob == 3) & (kinds == 0)).tolist()]
+    taken = {i for span in (*before, *blocked) for i in range(span.start, span.end)}
+    free = [i for i, span in enumerate(found) if taken.isdisjoint(range(span.start, span.end))]
+    doc.set_ents([*before, *(found[i] for i in free)], blocked=blocked)
+    return [found[i] for i in free], None if scores is None else [scores[i] for i in free]
 
 
 def write_group(doc: Doc, key: str, found: list[Span], scores: list[float] | None) -> None:

@@ -16,8 +16,9 @@ def log_softmax(ops: Ops, scores: list[Floats2d]) -> Floats2d:
     """The log-softmax of the scores of all documents, as one array."""
     xp = ops.xp
     joined = xp.concatenate(scores)
-    joined = joined - joined.max(axis=1, keepdims=True)
-    return joined - xp.log(xp.exp(joined).sum(axis=1, keepdims=True))
+    joined -= joined.max(axis=1, keepdims=True)
+    joined -= xp.log(xp.exp(joined).sum(axis=1, keepdims=True))
+    return joined
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-CHUNK = 128
+CHUNK = 64
 # Two states at the start of a chunk count as equal if they differ by less than this.
 NEAR, NOTHING = 1e-9, 1e-30
 
@@ -38,6 +38,14 @@ class Chunks:
         numbers = np.arange(len(self.first))[:: -1 if backwards else 1]
         return numbers, np.append(False, np.diff(self.document[numbers]) == 0)
 
+    def of_documents(self, chosen: np.ndarray) -> "Chunks":
+        """The chunks of some documents, which are numbered anew.
+
+        chosen (ndarray[bool]): True for documents to keep.
+        """
+        kept = chosen[self.document]
+        return Chunks(self.first[kept], self.last[kept], (np.cumsum(chosen) - 1)[self.document[kept]])
+
 
 def cut(lengths: np.ndarray) -> Chunks:
     """Cut documents into chunks; empty documents have none.
@@ -56,7 +64,7 @@ def cut(lengths: np.ndarray) -> Chunks:
 
 @dataclass
 class States:
-    """Normalised weights of the states of a recursion; the weights of a chunk add up to 1.
+    """Normalised weights of the states of a recursion, such as weights that add up to 1.
 
     entered (ndarray[float64]), left (ndarray[float64]): Weights at the start and the end of each chunk; shape (chunks,
         states).
@@ -93,7 +101,7 @@ def settle(
         new = entered.copy()
         new[order[1:][follows[1:]]] = states.left[order[:-1][follows[1:]]]
         # Written so that NaN counts as unchanged: otherwise the loop would not end.
-        other = np.abs(new - entered) > NEAR * new + NOTHING
+        other = np.abs(new - entered) > NEAR * np.abs(new) + NOTHING
         todo = np.flatnonzero(other.any(axis=1))
         entered[todo] = new[todo]
     added = np.cumsum(states.scale[order])

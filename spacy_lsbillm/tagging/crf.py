@@ -6,8 +6,8 @@ Transitions are an array of shape (tags + 1, tags + 1), from row to column. The 
 last column its end. The values of transitions that the scheme does not allow are ignored.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -15,10 +15,12 @@ from .chunks import Chunks, States, active, cut, settle
 from .scheme import Scheme
 
 IMPOSSIBLE = np.float32(-np.inf)
-# Probabilities are clipped to this minimum (1.8e-35), so that every document has a sequence.
-LEAST = np.float32(-80.0)
+# The sum of a path that does not exist: finite, as differences of infinite sums are undefined.
+NO_PATH = -1e30
+# Added to the probability of each tag (1.8e-35), so that every document has a sequence.
+LEAST = np.exp(np.float32(-80.0))
 # The maximum number of entries in the table that is searched at once for the best tag before each tag.
-AT_ONCE = 200_000
+AT_ONCE = 500_000
 
 
 def allowed(scheme: Scheme) -> np.ndarray:
@@ -29,8 +31,9 @@ def allowed(scheme: Scheme) -> np.ndarray:
     return _ending(scheme) | _going_on(scheme)
 
 
+@cache
 def _going_on(scheme: Scheme) -> np.ndarray:
-    """The transitions within a span."""
+    """The transitions within a span. The array is shared."""
     found = np.zeros((scheme.n_tags + 1,) * 2, dtype=bool)
     labels = np.arange(len(scheme.labels))
     for kind in "BI":
@@ -39,14 +42,54 @@ def _going_on(scheme: Scheme) -> np.ndarray:
     return found
 
 
+@cache
 def _ending(scheme: Scheme) -> np.ndarray:
-    """The transitions that are not within a span: from a state in which no span is open, or one may end."""
+    """The transitions that are not within a span: from a state in which no span is open, or one may end. The array is
+    shared."""
     kinds = np.array(["O", *np.repeat(list(scheme.kinds), len(scheme.labels)), "end"])
     closed = np.ones(len(kinds), dtype=bool) if scheme.name == "iob2" else ~np.isin(kinds, ["B", "I"])
     found = closed[:, None] & ~np.isin(kinds, ["I", "L"])
     # A document has at least one token.
     found[-1, -1] = False
     return found
+
+
+def _within(scheme: Scheme) -> list[tuple[slice, slice]]:
+    """The tags before and after a transition within a span, label by label."""
+    return [
+        (scheme.columns(kind), scheme.columns(after)) for kind in "BI" for after in scheme.kinds if after in ("I", "L")
+    ]
+
+
+def chances(scores: np.ndarray) -> np.ndarray:
+    """The exponentials of scores, at least `LEAST`. The scores are overwritten."""
+    np.exp(scores, out=scores)
+    # To add it takes a third of the time of clipping.
+    scores += LEAST
+    return scores
+
+
+class Steps:
+    """The product with the weights of transitions. Within a span, few of them are not 0."""
+
+    def __init__(self, transitions: np.ndarray, scheme: Scheme, backwards: bool = False) -> None:
+        """transitions (ndarray[float64]): What `exponentials` returned.
+        backwards (bool): From the tag of the column to the tag of the row.
+        """
+        ends, within = transitions * _ending(scheme), _within(scheme)
+        if backwards:
+            ends, within = ends.T, [(after, before) for before, after in within]
+        self._from = np.flatnonzero(ends.any(axis=1))
+        self._ends = np.ascontiguousarray(ends[self._from])
+        steps = transitions.T if backwards else transitions
+        self._within = [(before, after, steps[before, after].diagonal()) for before, after in within]
+
+    def __call__(self, weights: np.ndarray) -> np.ndarray:
+        """weights (ndarray[float64]): The weights of the tags read before, shape (tokens, tags + 1)."""
+        found = weights.take(self._from, axis=1) @ self._ends
+        for before, after, steps in self._within:
+            found[:, after] += weights[:, before] * steps
+        return found
 
 
 @dataclass(frozen=True)
@@ -64,14 +107,14 @@ class Read:
     total: np.ndarray
 
 
-def read(scores: np.ndarray, chunks: Chunks, transitions: np.ndarray, *, backwards: bool) -> Read:
+def read(scores: np.ndarray, chunks: Chunks, transitions: np.ndarray, scheme: Scheme, *, backwards: bool) -> Read:
     """Run the recursion in one direction.
 
     scores (ndarray): Scores of the tags of each token; shape (tokens, tags).
-    transitions (ndarray[float64]): The exponentials of transitions, 0 for those that are not allowed.
+    transitions (ndarray[float64]): What `exponentials` returned.
     """
-    steps = transitions.T if backwards else transitions
-    n_states = len(steps)
+    steps, to_end = Steps(transitions, scheme, backwards), transitions[-1] if backwards else transitions[:, -1]
+    n_states = len(transitions)
     entered = np.zeros((len(chunks.first), n_states))
     _, follows = chunks.order(backwards)
     # The guess for chunks in the middle of a document: outside of spans.
@@ -87,14 +130,14 @@ def read(scores: np.ndarray, chunks: Chunks, transitions: np.ndarray, *, backwar
     with np.errstate(divide="ignore"):
         earlier, last = settle(chunks, states, backwards, read_some)
         scale += np.repeat(earlier, chunks.lengths)
-        total = np.log(states.left[last] @ steps[:, -1]) + earlier[last] + states.scale[last]
+        total = np.log(states.left[last] @ to_end) + earlier[last] + states.scale[last]
     return Read(weights, scale, total)
 
 
 def _read(
     scores: np.ndarray,
     chunks: Chunks,
-    steps: np.ndarray,
+    steps: Steps,
     todo: np.ndarray,
     states: States,
     weights: np.ndarray,
@@ -103,7 +146,7 @@ def _read(
 ) -> None:
     """Read some chunks side by side, from their entered to their left states.
 
-    steps (ndarray[float64]): Weights of the transitions from the token read before to the next one.
+    steps (Steps): From the token read before to the next one.
     weights (ndarray), scale (ndarray): Filled for the chunks' tokens.
     """
     # Longest first, so that the chunks with a token at a step are always the first ones.
@@ -118,10 +161,12 @@ def _read(
             now, divided = now[:going], divided[:going]
         token = edge[:going] + way * step
         weights[token], scale[token] = now, divided
-        following = np.zeros_like(now)
-        following[:, :-1] = (now @ steps[:, :-1]) * np.exp(np.maximum(scores[token], LEAST))
-        both = following.sum(axis=1)
-        now, divided = following / both[:, None], divided + np.log(both)
+        now = steps(now)
+        now[:, :-1] *= chances(scores[token])
+        now[:, -1] = 0.0
+        both = now.sum(axis=1)
+        now /= both[:, None]
+        divided = divided + np.log(both)
     ended = todo[: len(now)]
     states.left[ended], states.scale[ended] = now, divided
 
@@ -151,17 +196,17 @@ class Expected:
     transitions: np.ndarray
 
 
-def expected(scores: np.ndarray, lengths: np.ndarray, transitions: np.ndarray) -> Expected:
+def expected(scores: np.ndarray, lengths: np.ndarray, transitions: np.ndarray, scheme: Scheme) -> Expected:
     """Compute expected values by forward-backward.
 
     transitions (ndarray[float64]): What `exponentials` returned.
     """
     chunks = cut(lengths)
-    ahead = read(scores, chunks, transitions, backwards=False)
-    behind = read(scores, chunks, transitions, backwards=True)
-    up_to = (ahead.weights @ transitions)[:, :-1] * np.exp(np.maximum(scores, LEAST))
+    ahead = read(scores, chunks, transitions, scheme, backwards=False)
+    behind = read(scores, chunks, transitions, scheme, backwards=True)
+    up_to = Steps(transitions, scheme)(ahead.weights)[:, :-1] * chances(scores.copy())
     # The scale of each row cancels out, as the probabilities of a token add up to 1.
-    tags = up_to * (behind.weights @ transitions.T)[:, :-1]
+    tags = up_to * Steps(transitions, scheme, backwards=True)(behind.weights)[:, :-1]
     sums = tags.sum(axis=1, keepdims=True)
     tags /= sums
     counts = np.empty_like(transitions)
@@ -177,53 +222,90 @@ def best_path(scores: np.ndarray, lengths: np.ndarray, scheme: Scheme, transitio
     lengths (ndarray[int64]): Tokens per document, none of them 0.
     RETURNS (ndarray[int64]): Shape (tokens,).
     """
-    order = np.argsort(-lengths, kind="stable")
-    starts = (np.cumsum(lengths) - lengths)[order]
-    lengths = lengths[order]
+    chunks = cut(lengths)
     search = _Search(np.where(allowed(scheme), transitions, IMPOSSIBLE).astype(np.float32), scheme)
-    goes_on = active(lengths)
-    # The best sums up to each token that end in each tag, for all documents that have the token.
-    best = [scores[starts] + search.transitions[-1, :-1]]
-    for step in range(1, len(goes_on)):
-        going = goes_on[step]
-        best.append(search.step(best[-1][:going]) + scores[starts[:going] + step])
+    sums = _best_sums(scores, chunks, search)
     tags = np.empty(len(scores), dtype=np.int64)
-    current = np.empty(len(lengths), dtype=np.int64)
-    after = 0
-    for step in range(len(goes_on) - 1, -1, -1):
-        going = goes_on[step]
-        # Documents whose last token this is, and the others.
-        current[after:going] = (best[step][after:] + search.transitions[:-1, -1]).argmax(axis=1)
-        current[:after] = (best[step][:after] + search.into[current[:after]]).argmax(axis=1)
-        tags[starts[:going] + step] = current[:going]
-        after = going
+    # The tag after each chunk; the guess in the middle of a document is O.
+    states = States.of(np.zeros((len(chunks.first), 1)))
+    states.entered[np.append(chunks.document[1:] != chunks.document[:-1], True)] = scheme.n_tags
+    states.scale[:] = 0.0
+
+    def read_back(todo: np.ndarray) -> None:
+        todo = todo[np.argsort(-chunks.lengths[todo], kind="stable")]
+        after = states.entered[todo, 0].astype(np.int64)
+        for step, going in enumerate(active(chunks.lengths[todo])):
+            states.left[todo[going : len(after)], 0] = after[going:]
+            token = chunks.last[todo[:going]] - step
+            after = (sums[token] + search.into[after[:going]]).argmax(axis=1)
+            tags[token] = after
+        states.left[todo[: len(after)], 0] = after
+
+    settle(chunks, states, True, read_back)
     return tags
 
 
-class _Search:
-    """The best sums of each step. Inside a span only B and I are possible before a tag, elsewhere all closed states.
+def _best_sums(scores: np.ndarray, chunks: Chunks, search: "_Search") -> np.ndarray:
+    """The best sum of a path up to each token that ends in each tag, minus a number for each chunk; shape (tokens,
+    tags)."""
+    sums = np.empty_like(scores)
+    # The guess for chunks in the middle of a document: after O.
+    states = States.of(np.full((len(chunks.first), scores.shape[1] + 1), NO_PATH))
+    begins = np.append(True, chunks.document[1:] != chunks.document[:-1])
+    states.entered[begins, -1] = states.entered[~begins, 0] = 0.0
+    states.scale[:] = 0.0
 
-    Which tag came before is found on the way back, for one tag per token.
+    def leave(ended: np.ndarray, now: np.ndarray) -> None:
+        states.left[ended] = now - now.max(axis=1, keepdims=True)
+
+    def read(todo: np.ndarray) -> None:
+        todo = todo[np.argsort(-chunks.lengths[todo], kind="stable")]
+        now = states.entered[todo]
+        for step, going in enumerate(active(chunks.lengths[todo])):
+            if going < len(now):
+                leave(todo[going : len(now)], now[going:])
+            token = chunks.first[todo[:going]] + step
+            now = search.step(now[:going])
+            now[:, :-1] += scores[token]
+            sums[token] = now[:, :-1]
+        leave(todo[: len(now)], now)
+
+    settle(chunks, states, False, read)
+    return sums
+
+
+class _Search:
+    """The best sums of each step. Within a span only B and I are possible before a tag, elsewhere all closed states.
+
+    Which tag came before is found on the way back, for one tag per token: `into` has the scores of transitions to each
+    tag, and to the end of the document.
     """
 
     def __init__(self, transitions: np.ndarray, scheme: Scheme) -> None:
-        self.transitions = transitions
-        self.into = np.ascontiguousarray(transitions[:-1, :-1].T)
-        going_on, free = _going_on(scheme)[:-1, :-1], _ending(scheme)[:-1, :-1]
-        self.closed, self.free = np.flatnonzero(free.any(axis=1)), np.flatnonzero(free.any(axis=0))
-        self.inside = np.flatnonzero(going_on.any(axis=0))
-        # For each tag inside a span, the two possible tags before it.
-        self.before = np.stack([np.flatnonzero(going_on[:, tag]) for tag in self.inside], axis=1)
-        self.between = transitions[np.ix_(self.closed, self.free)]
+        self.into = np.ascontiguousarray(transitions[:-1].T)
+        ending = _ending(scheme)[:, :-1]
+        self.closed, self.free = np.flatnonzero(ending.any(axis=1)), np.flatnonzero(ending.any(axis=0))
+        self.between = transitions[np.ix_(self.closed, self.free)].astype(np.float64)
+        # A tag whose sum is lower than the best one by more than that cannot be the best before any tag.
+        self.spread = float(self.between.max() - self.between.min())
+        self.within = [
+            (before, after, transitions[before, after].diagonal().astype(np.float64))
+            for before, after in _within(scheme)
+        ]
 
     def step(self, best: np.ndarray) -> np.ndarray:
-        """From the best sums that end in each tag to those of a transition to each tag; shape (documents, tags)."""
-        found = np.empty_like(best)
-        for rows in self._blocks(len(best)):
-            found[rows, self.free] = (best[rows, self.closed, None] + self.between).max(axis=1)
-        found[:, self.inside] = (best[:, self.before] + self.transitions[self.before, self.inside]).max(axis=1)
+        """From the best sums that end in each tag, or at the start of the document, to those of a transition to each
+        tag; shape (documents, tags + 1)."""
+        found = np.full_like(best, NO_PATH)
+        closed = best.take(self.closed, axis=1)
+        # Also true for NaN.
+        possible = ~(closed < closed.max(axis=1, keepdims=True) - self.spread)
+        size = max(1, AT_ONCE // (int(possible.sum(axis=1).max()) * len(self.free)))
+        for at in range(0, len(best), size):
+            rows = slice(at, at + size)
+            document, number = np.divmod(np.flatnonzero(possible[rows]), len(self.closed))
+            sums = closed[rows][document, number][:, None] + self.between[number]
+            found[rows, self.free] = np.maximum.reduceat(sums, np.flatnonzero(np.diff(document, prepend=-1)))
+        for before, after, steps in self.within:
+            np.maximum(found[:, after], best[:, before] + steps, out=found[:, after])
         return found
-
-    def _blocks(self, documents: int) -> Iterator[slice]:
-        size = max(1, AT_ONCE // max(1, self.between.size))
-        return (slice(at, at + size) for at in range(0, documents, size))

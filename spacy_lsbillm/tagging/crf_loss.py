@@ -35,13 +35,30 @@ def negative_log_likelihood(
     if not len(scores):
         return 0.0, np.zeros(scores.shape), np.zeros(transitions.shape)
     weights = exponentials(transitions, scheme)
-    every = expected(scores, lengths, weights)
+    every = expected(scores, lengths, weights, scheme)
+    if (possible.sum(axis=1) == 1).all():
+        # There is one sequence: nothing to sum over.
+        counts = _transitions_of(possible.argmax(axis=1), lengths, scheme)
+        of_right = scores[possible].sum(dtype=np.float64) + (counts * np.where(counts, transitions, 0.0)).sum()
+        return float(every.total.sum() - of_right), every.tags - possible, every.transitions - counts
     possible = _not_extending(possible, scheme)
     # The best possible tag gets the score 0, however improbable it is, and impossible tags get weight 0.
     best = np.where(possible, scores, -np.inf).max(axis=1, keepdims=True)
-    right = expected(np.where(possible, scores - best, -np.inf), lengths, weights)
+    right = expected(np.where(possible, scores - best, -np.inf), lengths, weights, scheme)
     loss = float(every.total.sum() - right.total.sum() - best.sum(dtype=np.float64))
     return loss, every.tags - right.tags, every.transitions - right.transitions
+
+
+def _transitions_of(tags: np.ndarray, lengths: np.ndarray, scheme: Scheme) -> np.ndarray:
+    """How often each transition occurs in the tags of documents; shape (tags + 1, tags + 1)."""
+    lengths = lengths[lengths > 0]
+    ends, edge = np.cumsum(lengths), scheme.n_tags
+    before = np.append(edge, tags[:-1])
+    before[ends - lengths] = edge
+    counts = np.zeros((edge + 1, edge + 1))
+    np.add.at(counts, (before, tags), 1.0)
+    np.add.at(counts, (tags[ends - 1], edge), 1.0)
+    return counts
 
 
 def _not_extending(possible: np.ndarray, scheme: Scheme) -> np.ndarray:
@@ -76,12 +93,14 @@ def crf_cross_entropy(
     """
     if not len(scores):
         return 0.0, np.zeros(scores.shape), np.zeros(transitions.shape)
-    every = expected(scores, lengths, exponentials(transitions, scheme))
+    every = expected(scores, lengths, exponentials(transitions, scheme), scheme)
     among = every.tags * is_open
     total = among.sum(axis=1, keepdims=True)
     rest = np.maximum(1 - shares.sum(axis=1, keepdims=True), 0) * is_open.any(axis=1, keepdims=True)
     target = shares + rest * np.divide(among, total, out=np.zeros_like(among), where=total > 0)
     with np.errstate(divide="ignore"):
-        following = expected(np.log(target), lengths, exponentials(np.zeros_like(transitions), scheme)).transitions
+        following = expected(
+            np.log(target), lengths, exponentials(np.zeros_like(transitions), scheme), scheme
+        ).transitions
     loss = every.total.sum() - (target * scores).sum() - (following * transitions).sum()
     return float(loss), every.tags - target, every.transitions - following

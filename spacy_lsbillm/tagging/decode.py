@@ -1,15 +1,18 @@
 """The most probable well-formed tag sequence of each document: Viterbi under the constraints of a scheme.
 
 What may follow a tag depends only on whether a span is open, and on its label. So a step takes time linear in the
-number of tags, not quadratic: the best closed state is found once, and an open span has two predecessors. Documents
+number of tags, not quadratic: from the best path without an open span, and the best one to an open span of each label.
+IOB2 is treated as BILUO in which U has the score of B and L that of I: their sequences correspond one to one. Documents
 whose best single tags are already well-formed, usually most of them, need no search: no sequence is better.
-"""
 
-from dataclasses import dataclass
+The search takes no array operations per token, see `chunks`: the best paths to all states at the end of a chunk usually
+have the same beginning.
+"""
 
 import numpy as np
 
-from .crf import IMPOSSIBLE, best_path
+from .chunks import Chunks, States, active, cut, settle
+from .crf import NO_PATH, best_path
 from .scheme import Scheme
 
 
@@ -36,77 +39,74 @@ def best_tags(
     first[starts] = True
     broken = ~np.logical_and.reduceat(scheme.well_formed(tags, first), starts)
     if broken.any():
-        # Longest first, so that the documents with a token at a step are always the first ones.
-        chosen = np.flatnonzero(broken)
-        chosen = chosen[np.argsort(-lengths[chosen], kind="stable")]
-        _search(scores, starts[chosen], lengths[chosen], scheme, tags)
+        closing, goes_on = _search(scores, cut(lengths).of_documents(broken), scheme)
+        found = tags.tolist()
+        _go_back(closing.tolist(), goes_on, starts[broken].tolist(), lengths[broken].tolist(), scheme, found)
+        return np.array(found, dtype=np.int64)
     return tags
 
 
-@dataclass
-class Trellis:
-    """The back pointers of a search, one entry per step.
+def _search(scores: np.ndarray, chunks: Chunks, scheme: Scheme) -> tuple[np.ndarray, np.ndarray]:
+    """Find the best paths to all states.
 
-    before (list[ndarray]): The best tag before one that starts or is outside of a span, shape (documents,).
-    inside (list[ndarray]): For each label, whether the best tag before a continuing one was I rather than B; shape
-        (documents, labels).
+    RETURNS (tuple[ndarray[int64], ndarray[bool]]): For each token of the chunks, the tag with which the best path ends
+        that has no open span after the token, shape (tokens,); and for each label, whether the best path with an open
+        span of that label continues one that was open before the token, shape (tokens, labels).
     """
+    begin, inside, last, unit = (scheme.columns(kind) for kind in "BILU")
+    # Without an open span before the token.
+    alone = scores[:, unit].argmax(axis=1) + unit.start
+    of_alone = scores[np.arange(len(scores)), alone]
+    outside = scores[:, 0] >= of_alone
+    alone[outside], of_alone[outside] = 0, scores[outside, 0]
+    closing, goes_on = alone.copy(), np.empty((len(scores), len(scheme.labels)), dtype=bool)
+    # The best sums with an open span of each label, minus the best sum without an open span.
+    states = States.of(np.full((len(chunks.first), len(scheme.labels)), NO_PATH))
+    states.scale[:] = 0.0
 
-    before: list[np.ndarray]
-    inside: list[np.ndarray]
+    def read(todo: np.ndarray) -> None:
+        # Longest first, so that the chunks with a token at a step are always the first ones.
+        todo = todo[np.argsort(-chunks.lengths[todo], kind="stable")]
+        first, rows, opened = chunks.first[todo], np.arange(len(todo)), states.entered[todo]
+        for step, going in enumerate(active(chunks.lengths[todo])):
+            if going < len(opened):
+                states.left[todo[going : len(opened)]] = opened[going:]
+                opened = opened[:going]
+            token = first[:going] + step
+            here = scores[token]
+            ended = opened + here[:, last]
+            label = ended.argmax(axis=1)
+            of_label = ended[rows[:going], label]
+            closing[token] = np.where(of_label > of_alone[token], last.start + label, alone[token])
+            begun, continued = here[:, begin], opened + here[:, inside]
+            goes_on[token] = continued > begun
+            opened = np.maximum(begun, continued) - np.maximum(of_label, of_alone[token])[:, None]
+        states.left[todo[: len(opened)]] = opened
 
-
-def _search(scores: np.ndarray, starts: np.ndarray, lengths: np.ndarray, scheme: Scheme, tags: np.ndarray) -> None:
-    """Viterbi over all documents at once, which are sorted by falling length. The result is written to `tags`."""
-    kinds = {kind: scheme.columns(kind) for kind in scheme.kinds}
-    n_labels = len(scheme.labels)
-    # In IOB2 a span may end at any token; in BILUO only at its last one.
-    free_columns = np.arange(scheme.n_tags) if scheme.name == "iob2" else _closed(scheme)
-    steps = int(lengths[0])
-    active = np.searchsorted(-lengths, -np.arange(steps), side="left")
-    trellis = Trellis([], [])
-    best = scores[starts].copy()
-    for kind in scheme.kinds:
-        if kind in "IL":
-            best[:, kinds[kind]] = IMPOSSIBLE
-    final = np.empty((len(lengths), scheme.n_tags), dtype=best.dtype)
-    for step in range(1, steps):
-        going = int(active[step])
-        final[going : len(best)] = best[going:]
-        best = best[:going]
-        here = scores[starts[:going] + step]
-        closed = best if len(free_columns) == scheme.n_tags else best[:, free_columns]
-        before = closed.argmax(axis=1)
-        top = closed[np.arange(going), before][:, None]
-        begun, inside = best[:, kinds["B"]], best[:, kinds["I"]]
-        from_inside = inside > begun
-        open_before = np.where(from_inside, inside, begun)
-        best = here + top
-        for kind in scheme.kinds:
-            if kind in "IL":
-                best[:, kinds[kind]] = here[:, kinds[kind]] + open_before
-        trellis.before.append(free_columns[before])
-        trellis.inside.append(from_inside)
-    final[: len(best)] = best
-    rows = np.arange(len(lengths))
-    ends = final[:, free_columns].argmax(axis=1)
-    current = free_columns[ends]
-    continuing = np.zeros(scheme.n_tags, dtype=bool)
-    for kind in scheme.kinds:
-        if kind in "IL":
-            continuing[kinds[kind]] = True
-    for step in range(steps - 1, 0, -1):
-        going = int(active[step])
-        tag = current[:going]
-        tags[starts[:going] + step] = tag
-        label = (tag - 1) % n_labels
-        opened = np.where(
-            trellis.inside[step - 1][rows[:going], label], kinds["I"].start + label, kinds["B"].start + label
-        )
-        current[:going] = np.where(continuing[tag], opened, trellis.before[step - 1])
-    tags[starts] = current
+    settle(chunks, states, False, read)
+    return closing, goes_on
 
 
-def _closed(scheme: Scheme) -> np.ndarray:
-    """The tags after which no span is open."""
-    return np.concatenate([[0], *(np.arange(scheme.n_tags)[scheme.columns(kind)] for kind in "LU")])
+def _go_back(
+    closing: list[int], goes_on: np.ndarray, starts: list[int], lengths: list[int], scheme: Scheme, tags: list[int]
+) -> None:
+    """Write the tags of the best paths of some documents to `tags`.
+
+    closing (list[int]), goes_on (ndarray[bool]): From `_search`.
+    starts (list[int]), lengths (list[int]): The documents' first tokens, and their numbers of tokens.
+    """
+    begin, inside, last = (scheme.columns(kind).start for kind in "BIL")
+    behind_last = last + len(scheme.labels)
+    for start, length in zip(starts, lengths, strict=True):
+        # The label of the span that is open after the token.
+        label = None
+        for token in range(start + length - 1, start - 1, -1):
+            if label is None:
+                tag = tags[token] = closing[token]
+                if last <= tag < behind_last:
+                    label = tag - last
+            elif goes_on[token, label]:
+                tags[token] = inside + label
+            else:
+                tags[token] = begin + label
+                label = None

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from .chunks import Chunks, States, active, cut, settle
-from .crf import LEAST, expected, exponentials, read, ways_out
-from .scheme import INSTEAD, Scheme, Spans
+from .crf import LEAST, Read, chances, expected, exponentials, read, ways_out
+from .scheme import Scheme, Spans
 
 # The number of tokens at which starts of spans are searched at once.
 AT_ONCE = 65536
@@ -32,18 +32,12 @@ class Around:
     after (ndarray[float64]): The weight of everything after it if no span is open there, relative to the weight of all
         sequences; shape (tokens,).
     going_on (ndarray[float32] | None): The weight of everything after it if a span with a label continues there,
-        relative to `after`; shape (tokens, labels), or with transitions (tokens, tags).
-    begins (ndarray[float32] | None), ends (ndarray[float32] | None): With transitions, corrections of `before` and
-        `after` that depend on the token's tag; shape (tokens, tags).
-    transitions (ndarray[float32] | None): Added to the scores of the tags within a span.
+        relative to `after`; shape (tokens, labels).
     """
 
     before: np.ndarray
     after: np.ndarray
     going_on: np.ndarray | None = None
-    begins: np.ndarray | None = None
-    ends: np.ndarray | None = None
-    transitions: np.ndarray | None = None
 
     def spans(self, tags: np.ndarray, scores: np.ndarray, scheme: Scheme) -> Spans:
         """The spans of well-formed tags, with their probabilities.
@@ -51,24 +45,15 @@ class Around:
         tags (ndarray[int]): The tags of all tokens, shape (tokens,).
         scores (ndarray[float32]): The scores that `around_spans` received.
         """
-        tokens = np.arange(len(tags))
-        chosen, before, after = scores[tokens, tags], self.before, self.after
-        if self.begins is not None and self.ends is not None and self.transitions is not None:
-            before, after = before + self.begins[tokens, tags], after + self.ends[tokens, tags]
-            chosen = chosen.astype(np.float64)
-            # Transitions into the first tag of a span are part of the weight before it.
-            chosen[1:] += np.where(scheme.continues(tags[1:]), self.transitions[tags[:-1], tags[1:]], 0.0)
-        return scheme.spans(tags, chosen, before, after)
+        return scheme.spans(tags, scores[np.arange(len(tags)), tags], self.before, self.after)
 
     def first(self, tokens: slice, tags: slice) -> np.ndarray:
         """The weight before spans that begin with the given tags."""
-        before = self.before[tokens, None]
-        return before if self.begins is None else before + self.begins[tokens, tags]
+        return self.before[tokens, None]
 
     def last(self, tokens: np.ndarray | slice, tags: np.ndarray | slice) -> np.ndarray:
         """The weight after spans that end with the given tags."""
-        after = self.after[tokens, None] if isinstance(tokens, slice) else self.after[tokens]
-        return after if self.ends is None else after + self.ends[tokens, tags]
+        return self.after[tokens, None] if isinstance(tokens, slice) else self.after[tokens]
 
     def within(self, tokens: np.ndarray | slice, tags: np.ndarray | slice, labels: np.ndarray | slice) -> np.ndarray:
         """The weight after tokens within spans.
@@ -76,12 +61,61 @@ class Around:
         tags, labels: The same labels, with and without the kind of the tag.
         """
         assert self.going_on is not None
-        after = self.after[tokens, None] if isinstance(tokens, slice) else self.after[tokens]
-        return after + self.going_on[tokens, labels if self.ends is None else tags]
+        return Around.last(self, tokens, tags) + self.going_on[tokens, labels]
 
     def step(self, tags: np.ndarray, following: np.ndarray) -> np.ndarray | float:
         """The transition scores between tags."""
-        return 0.0 if self.transitions is None else self.transitions[tags, following]
+        return 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AroundInCrf(Around):
+    """The same with learned transitions: the weights depend on the tags. They are computed for those that are asked
+    for, usually few; `before` and `after` have only their common scale.
+
+    ahead (Read), behind (Read): The weights of the tags before and after each token.
+    goes_on (ndarray[float64]), ends (ndarray[float64]): The weights of transitions within spans, and of others.
+    transitions (ndarray[float32]): Added to the scores of the tags within a span.
+    """
+
+    ahead: Read
+    behind: Read
+    goes_on: np.ndarray
+    ends: np.ndarray
+    transitions: np.ndarray
+
+    def spans(self, tags: np.ndarray, scores: np.ndarray, scheme: Scheme) -> Spans:
+        chosen = scores[np.arange(len(tags)), tags].astype(np.float64)
+        # Transitions into the first tag of a span are part of the weight before it.
+        chosen[1:] += np.where(scheme.continues(tags[1:]), self.transitions[tags[:-1], tags[1:]], 0.0)
+        before, after, tokens = self.before.copy(), self.after.copy(), np.flatnonzero(tags)
+        before[tokens] += _log_weights(self.ahead, tokens, self.ends.T, tags[tokens])
+        after[tokens] += _log_weights(self.behind, tokens, self.ends, tags[tokens])
+        return scheme.spans(tags, chosen, before, after)
+
+    def first(self, tokens: slice, tags: slice) -> np.ndarray:
+        return super().first(tokens, tags) + _log_weights(self.ahead, tokens, self.ends.T, tags)
+
+    def last(self, tokens: np.ndarray | slice, tags: np.ndarray | slice) -> np.ndarray:
+        return super().last(tokens, tags) + _log_weights(self.behind, tokens, self.ends, tags)
+
+    def within(self, tokens: np.ndarray | slice, tags: np.ndarray | slice, labels: np.ndarray | slice) -> np.ndarray:
+        return super().last(tokens, tags) + _log_weights(self.behind, tokens, self.goes_on, tags)
+
+    def step(self, tags: np.ndarray, following: np.ndarray) -> np.ndarray | float:
+        return self.transitions[tags, following]
+
+
+def _log_weights(read: Read, tokens: np.ndarray | slice, steps: np.ndarray, tags: np.ndarray | slice) -> np.ndarray:
+    """The logarithm of the weight of everything read before tokens with the given tags: with each of the tags for
+    slices, with one tag per token for arrays.
+
+    steps (ndarray[float64]): The weights of transitions, from the tag of the row to the tag that was read before.
+    """
+    with np.errstate(divide="ignore"):
+        if isinstance(tokens, slice):
+            return np.log(read.weights[tokens] @ steps[tags].T)
+        return np.log(np.einsum("ij,ij->i", read.weights[tokens], steps[tags]))
 
 
 def around_spans(
@@ -99,35 +133,25 @@ def around_spans(
     transitions (ndarray[float32] | None): Transition scores of a CRF, see `crf`; None: all allowed transitions are
         equal.
     """
-    chunks = cut(lengths)
-    if transitions is not None:
-        return _around_with(transitions, scores, chunks, scheme, going_on)
     if not len(scores):
         return Around(np.zeros(0), np.zeros(0), np.zeros((0, len(scheme.labels)), dtype=np.float32))
+    chunks = cut(lengths)
+    if transitions is not None:
+        return _around_with(transitions, scores, chunks, scheme)
     ahead, total = _sweep(scores, chunks, scheme, backwards=False)
     goes = np.empty((len(scores), len(scheme.labels)), dtype=np.float32) if going_on else None
     behind, _ = _sweep(scores, chunks, scheme, backwards=True, going_on=goes)
     return Around(ahead, behind - np.repeat(total[chunks.document], chunks.lengths), goes)
 
 
-def _around_with(transitions: np.ndarray, scores: np.ndarray, chunks: Chunks, scheme: Scheme, going_on: bool) -> Around:
+def _around_with(transitions: np.ndarray, scores: np.ndarray, chunks: Chunks, scheme: Scheme) -> Around:
     goes_on, ends = ways_out(transitions, scheme)
-    if not len(scores):
-        nothing = np.zeros((0, scheme.n_tags), dtype=np.float32)
-        return Around(np.zeros(0), np.zeros(0), nothing, nothing, nothing, transitions)
-
-    def by_tag(weights: np.ndarray, steps: np.ndarray) -> np.ndarray:
-        return np.log(weights @ steps)[:, :-1].astype(np.float32)
-
-    with np.errstate(divide="ignore"):
-        ahead = read(scores, chunks, goes_on + ends, backwards=False)
-        before, total = ahead.scale, ahead.total
-        begins = by_tag(ahead.weights, ends)
-        del ahead
-        behind = read(scores, chunks, goes_on + ends, backwards=True)
-        after = behind.scale - np.repeat(total[chunks.document], chunks.lengths)
-        goes = by_tag(behind.weights, goes_on.T) if going_on else None
-        return Around(before, after, goes, begins, by_tag(behind.weights, ends.T), transitions)
+    ahead = read(scores, chunks, goes_on + ends, scheme, backwards=False)
+    behind = read(scores, chunks, goes_on + ends, scheme, backwards=True)
+    after = behind.scale - np.repeat(ahead.total[chunks.document], chunks.lengths)
+    return AroundInCrf(
+        ahead.scale, after, ahead=ahead, behind=behind, goes_on=goes_on, ends=ends, transitions=transitions
+    )
 
 
 def tag_marginals(
@@ -145,16 +169,16 @@ def tag_marginals(
     if not len(scores):
         return found
     if transitions is not None:
-        return expected(scores, lengths, exponentials(transitions, scheme)).tags.astype(np.float32)
+        return expected(scores, lengths, exponentials(transitions, scheme), scheme).tags.astype(np.float32)
     around = around_spans(scores, lengths, scheme, going_on=True)
     assert around.going_on is not None
     coming = np.empty_like(around.going_on)
     _sweep(scores, cut(lengths), scheme, backwards=False, going_on=coming)
-    weight = np.maximum(scores, LEAST) + (around.before + around.after)[:, None]
+    weight = np.maximum(scores, np.log(LEAST)) + (around.before + around.after)[:, None]
     found[:, 0] = np.exp(weight[:, 0])
     # Incoming spans are open before the token, outgoing ones after it. In IOB2 two kinds share a column.
     for kind, edges in (("B", around.going_on), ("I", coming + around.going_on), ("L", coming), ("U", 0.0)):
-        columns = _columns(scheme, kind)
+        columns = scheme.columns(kind)
         found[:, columns] += np.exp(weight[:, columns] + edges)
     return found / found.sum(axis=1, keepdims=True)
 
@@ -188,7 +212,7 @@ def _beginning_in(
     tokens: slice, scores: np.ndarray, around: Around, scheme: Scheme, bound: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Starts, ends, labels and log-probabilities of the candidates that begin at the given tokens."""
-    begin, inside, last, unit = (_columns(scheme, kind) for kind in "BILU")
+    begin, inside, last, unit = (scheme.columns(kind) for kind in "BILU")
     every = slice(len(scheme.labels))
     alone = around.first(tokens, unit) + scores[tokens, unit] + around.last(tokens, unit)
     start, label = np.nonzero(alone >= bound)
@@ -211,10 +235,6 @@ def _beginning_in(
     return starts, ends, labels, logs
 
 
-def _columns(scheme: Scheme, kind: str) -> slice:
-    return scheme.columns(kind if kind in scheme.kinds else INSTEAD[kind])
-
-
 def _sweep(
     scores: np.ndarray, chunks: Chunks, scheme: Scheme, *, backwards: bool, going_on: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -224,21 +244,17 @@ def _sweep(
     RETURNS (tuple): For each token, the logarithm of the weight of everything read before it with no span open; and for
         each document, that of the whole.
     """
-    n_chunks, n_labels = len(chunks.first), len(scheme.labels)
     closed_log = np.empty(len(scores))
-    # The weight with no span open, and the weights with an open span of each label.
-    entered = np.zeros((n_chunks, 1 + n_labels))
-    entered[:, 0] = 1.0
-    states = States.of(entered)
+    # The weights with an open span of each label, relative to that with no span open, whose logarithm is the scale.
+    states = States.of(np.zeros((len(chunks.first), len(scheme.labels))))
 
     def read(todo: np.ndarray) -> None:
         _read(scores, chunks, scheme, todo, states, closed_log, backwards, going_on)
 
     with np.errstate(divide="ignore"):
         earlier, last = settle(chunks, states, backwards, read)
-        closed_log += np.repeat(earlier, chunks.lengths)
-        total = np.log(states.left[last, 0]) + earlier[last] + states.scale[last]
-    return closed_log, total
+    closed_log += np.repeat(earlier, chunks.lengths)
+    return closed_log, earlier[last] + states.scale[last]
 
 
 def _read(
@@ -255,32 +271,25 @@ def _read(
 
     closed_log (ndarray), going_on (ndarray | None): Filled for the chunks' tokens.
     """
-    left, scale = states.left, states.scale
-    begin, inside, last, unit = (_columns(scheme, kind) for kind in "BILU")
+    begin, inside, last, unit = (scheme.columns(kind) for kind in "BILU")
     if backwards:
         begin, last = last, begin
     # Longest first, so that the chunks with a token at a step are always the first ones.
     todo = todo[np.argsort(-chunks.lengths[todo], kind="stable")]
-    lengths = chunks.lengths[todo]
     edge, way = (chunks.last[todo], -1) if backwards else (chunks.first[todo], 1)
-    closed, opened = states.entered[todo, 0], states.entered[todo, 1:]
-    divided = np.zeros(len(todo))
-    for step, going in enumerate(active(lengths)):
-        if going < len(closed):
-            ended = todo[going : len(closed)]
-            left[ended, 0], left[ended, 1:], scale[ended] = closed[going:], opened[going:], divided[going:]
-            closed, opened, divided = closed[:going], opened[:going], divided[:going]
+    opened, scale = states.entered[todo], np.zeros(len(todo))
+    for step, going in enumerate(active(chunks.lengths[todo])):
+        if going < len(opened):
+            ended = todo[going : len(opened)]
+            states.left[ended], states.scale[ended] = opened[going:], scale[going:]
+            opened, scale = opened[:going], scale[:going]
         token = edge[:going] + way * step
-        log = np.log(closed)
-        closed_log[token] = log + divided
+        closed_log[token] = scale
         if going_on is not None:
-            going_on[token] = np.log(opened) - log[:, None]
-        chance = np.exp(np.maximum(scores[token], LEAST))
-        stays = chance[:, 0] + chance[:, unit].sum(axis=1)
-        shuts = closed * stays + np.einsum("ij,ij->i", opened, chance[:, last])
-        opened = closed[:, None] * chance[:, begin] + opened * chance[:, inside]
-        both = shuts + opened.sum(axis=1)
-        closed, opened = shuts / both, opened / both[:, None]
-        divided = divided + np.log(both)
-    ended = todo[: len(closed)]
-    left[ended, 0], left[ended, 1:], scale[ended] = closed, opened, divided
+            going_on[token] = np.log(opened)
+        chance = chances(scores[token])
+        closed = chance[:, 0] + chance[:, unit].sum(axis=1) + np.einsum("ij,ij->i", opened, chance[:, last])
+        opened = (chance[:, begin] + opened * chance[:, inside]) / closed[:, None]
+        scale = scale + np.log(closed)
+    ended = todo[: len(opened)]
+    states.left[ended], states.scale[ended] = opened, scale

@@ -78,8 +78,8 @@ class Scheme:
         return [OUTSIDE, *(f"{kind}-{label}" for kind in self.kinds for label in self.labels)]
 
     def columns(self, kind: str) -> slice:
-        """The numbers of all tags of a kind."""
-        first = 1 + self.kinds.index(kind) * len(self.labels)
+        """The numbers of all tags of a kind, or of the one that this scheme uses in its place."""
+        first = 1 + self.kinds.index(kind if kind in self.kinds else INSTEAD[kind]) * len(self.labels)
         return slice(first, first + len(self.labels))
 
     def numbers(self, biluo: Iterable[str | None], labels: dict[str, int]) -> list[int]:
