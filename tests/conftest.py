@@ -14,16 +14,33 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-import torch
-from hypothesis import HealthCheck, settings
-from tiny import make_model, make_tokenizer
 
-try:
-    import catalogue
-except ImportError:
-    # The tests of the backbone run without spaCy.
-    pass
-else:
+# What takes long to import is imported inside functions: the process that distributes the tests needs none of it, and
+# only starts the others when it has read this file.
+
+
+def pytest_collection() -> None:
+    """Prepare a process that runs tests; xdist's own process, which distributes them, does not get here."""
+    # Imported objects stay, so that searching them for garbage is a fifth of the time for importing all tests.
+    gc.disable()
+
+    from hypothesis import HealthCheck, settings
+
+    # The time of an example depends on other load on the machine.
+    settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("unhurried")
+    # Files written by tests need not survive a power failure, and on a busy disk syncing takes a tenth of a short
+    # training.
+    os.fsync = lambda descriptor: None
+    _quicken_registries()
+
+
+def _quicken_registries() -> None:
+    try:
+        import catalogue
+    except ImportError:
+        # The tests of the backbone run without spaCy.
+        return
     # Registries search the entry points of all installed packages for every name that they look up, which takes a
     # twentieth of the suite's time. Grouped, which catalogue accepts as well, they are found at once.
     entry_points = catalogue.AVAILABLE_ENTRY_POINTS
@@ -41,17 +58,12 @@ else:
 
     catalogue.Registry.get_all = get_all
 
-# Files written by tests need not survive a power failure, and on a busy disk syncing takes a tenth of a short training.
-os.fsync = lambda descriptor: None
-
-# The time of an example depends on other load on the machine.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
-
 
 @pytest.fixture(scope="session")
 def make_base(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """make_base(family, seed=0, **config): the folder of a tiny randomly initialised model, made once per session."""
+    from tiny import make_model, make_tokenizer
+
     made: dict[str, Path] = {}
 
     def make(family: str = "llama", seed: int = 0, start: bool = True, **config) -> Path:
@@ -81,13 +93,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Exclude imported objects from garbage collection.
+    """Begin garbage collection, without the imported objects.
 
     Each training ends with a garbage collection, which took half a second to traverse all of them, a third of a short
     training.
     """
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -105,4 +118,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     """Tiny tensors are slower on several threads."""
+    import torch
+
     torch.set_num_threads(1)
