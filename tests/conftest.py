@@ -14,6 +14,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from quicker import quicken_masks, quicken_registries, quicken_tokenizers
 
 # What takes long to import is imported inside functions: the process that distributes the tests needs none of it, and
 # only starts the others when it has read this file.
@@ -32,31 +33,7 @@ def pytest_collection() -> None:
     # Files written by tests need not survive a power failure, and on a busy disk syncing takes a tenth of a short
     # training.
     os.fsync = lambda descriptor: None
-    _quicken_registries()
-
-
-def _quicken_registries() -> None:
-    try:
-        import catalogue
-    except ImportError:
-        # The tests of the backbone run without spaCy.
-        return
-    # Registries search the entry points of all installed packages for every name that they look up, which takes a
-    # twentieth of the suite's time. Grouped, which catalogue accepts as well, they are found at once.
-    entry_points = catalogue.AVAILABLE_ENTRY_POINTS
-    catalogue.AVAILABLE_ENTRY_POINTS = {group: list(entry_points.select(group=group)) for group in entry_points.groups}
-
-    def get_all(self: catalogue.Registry) -> dict:
-        """The same as catalogue's method, in a seventh of the time.
-
-        srsly calls it for each msgpack message that it reads, which is most of the time for reading a document from a
-        DocBin.
-        """
-        found = self.get_entry_points() if self.entry_points else {}
-        namespace = tuple(self.namespace)
-        return found | {keys[-1]: value for keys, value in catalogue.REGISTRY.items() if keys[:-1] == namespace}
-
-    catalogue.Registry.get_all = get_all
+    quicken_registries()
 
 
 @pytest.fixture(scope="session")
@@ -93,7 +70,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Begin garbage collection, without the imported objects.
+    """Prepare for tests when all of them are imported: garbage collection begins, without the imported objects.
 
     Each training ends with a garbage collection, which took half a second to traverse all of them, a third of a short
     training.
@@ -101,6 +78,9 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+    # Of libraries that some test has imported.
+    quicken_masks()
+    quicken_tokenizers()
 
 
 @pytest.hookimpl(optionalhook=True)
