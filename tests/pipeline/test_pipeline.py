@@ -298,6 +298,9 @@ def test_a_reference_holds_no_base_weights(make_base, tmp_path):
     trained(make_base()).to_disk(tmp_path / "pipeline")
     stored = [path.name for path in (tmp_path / "pipeline" / "transformer").rglob("*.safetensors")]
     assert stored == ["adapter_model.safetensors"]
+    # Without peft's model card about the base.
+    adapter = {path.name for path in (tmp_path / "pipeline" / "transformer" / "adapter").iterdir()}
+    assert adapter == {"adapter_config.json", "adapter_model.safetensors"}
 
 
 @pytest.mark.filterwarnings("error:.*missing adapter keys.*")
