@@ -5,8 +5,9 @@ The tests of the backbone run without spaCy, so nothing of it is imported here.
 
 import gc
 import os
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 # This must be set before torch is imported. Threads in processes that tests start would busy-wait for each other, and
@@ -58,15 +59,30 @@ def make_base(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests in slow.txt as slow: all cases of a function but its first ones."""
+    """Mark the tests in slow.txt as slow: all cases of a function but its first ones, and those that use a fixture."""
     listed = Path(__file__).with_name("slow.txt").read_text(encoding="utf8").splitlines()
     fast = dict(line.split() for line in listed if not line.startswith("#"))
     seen: Counter[str] = Counter()
     for item in items:
         function = item.nodeid.partition("[")[0]
         seen[function] += 1
-        if seen[function] > int(fast.get(function, len(items))):
+        used = (f"{function.partition('::')[0]}::{name}" for name in getattr(item, "fixturenames", ()))
+        if seen[function] > int(fast.get(function, len(items))) or any(name in fast for name in used):
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef, request: pytest.FixtureRequest
+) -> Generator[None, object, object]:
+    """Report how long the fixtures take that several tests share, for scripts/list_slow_tests.py."""
+    begun = time.perf_counter()
+    try:
+        return (yield)
+    finally:
+        if fixturedef.scope != "function":
+            taken = f"{fixturedef.baseid}::{fixturedef.argname} {time.perf_counter() - begun:.3f}"
+            request._pyfuncitem.user_properties.append(("fixture", taken))
 
 
 def pytest_collection_finish() -> None:
