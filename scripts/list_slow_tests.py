@@ -86,7 +86,7 @@ def exists(function: str) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("report", type=Path, help="the report of pytest --junitxml")
-    parser.add_argument("--seconds", type=float, default=0.5, help="the budget of a test function")
+    parser.add_argument("--seconds", type=float, default=0.4, help="the budget of a test function")
     args = parser.parse_args()
     after = update(read(LIST), seconds_of_cases(args.report), args.seconds)
     lines = [f"{function} {number}" for function, number in after.items() if exists(function)]

@@ -75,14 +75,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_fixture_setup(
     fixturedef: pytest.FixtureDef, request: pytest.FixtureRequest
 ) -> Generator[None, object, object]:
-    """Report how long the fixtures take that several tests share, for scripts/list_slow_tests.py."""
+    """Report how long the fixtures take that several tests share and name, for scripts/list_slow_tests.py."""
     begun = time.perf_counter()
     try:
         return (yield)
     finally:
-        if fixturedef.scope != "function":
+        item = request._pyfuncitem
+        if fixturedef.scope != "function" and fixturedef.argname in item.fixturenames:
             taken = f"{fixturedef.baseid}::{fixturedef.argname} {time.perf_counter() - begun:.3f}"
-            request._pyfuncitem.user_properties.append(("fixture", taken))
+            item.user_properties.append(("fixture", taken))
 
 
 def pytest_collection_finish() -> None:
