@@ -57,11 +57,27 @@ def make_base(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return make
 
 
+# Those that take half a minute or more.
+LONG_FILES = (
+    "tests/backbone/test_families.py",
+    "tests/benchmarks/",
+    "tests/pipeline/test_component.py",
+    "tests/pipeline/test_pipeline.py",
+    "tests/search/",
+    "tests/training/",
+)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests in slow.txt as slow: all cases of a function but its first ones, and those that use a fixture."""
+    """Mark the tests in slow.txt as slow, and put long files first.
+
+    Slow are all cases of a listed function but its first ones, and those that use a listed fixture.
+    """
     listed = Path(__file__).with_name("slow.txt").read_text(encoding="utf8").splitlines()
     fast = dict(line.split() for line in listed if not line.startswith("#"))
+    # Long files come first, so that no process ends long before the others.
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG_FILES))
     seen: Counter[str] = Counter()
     for item in items:
         function = item.nodeid.partition("[")[0]
@@ -102,10 +118,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """Distribute whole files to processes, so that fixtures of a file are made once.
-
-    Files keep their order, which begins with long ones.
-    """
+    """Distribute whole files to processes, so that fixtures of a file are made once. They keep their order."""
     from xdist.scheduler import LoadFileScheduling
 
     config.option.loadscopereorder = False
