@@ -4,8 +4,12 @@
     python scripts/list_slow_tests.py report.xml
 
 Each test function has a budget. Its first cases are fast as long as they stay within it together, and the others are
-slow. Functions that are missing in the report keep their entries, so a report of the fast part alone corrects the list.
-Functions that no longer exist are removed.
+slow. What a fixture of a file or of the session takes is not counted for the test that happens to come first: where it
+is more than the budget, the fixture is listed, with 0, and all tests of its file that use it are slow. Functions that
+are missing in the report keep their entries, so a report of the fast part alone corrects the list. Functions that no
+longer exist are removed.
+
+Make the report on a machine that does nothing else.
 """
 
 import argparse
@@ -14,7 +18,10 @@ from xml.etree import ElementTree
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LIST = REPOSITORY / "tests" / "slow.txt"
-HEADER = "# Test functions, with how many of their first cases are fast. Written by scripts/list_slow_tests.py."
+HEADER = (
+    "# Test functions, with how many of their first cases are fast, and fixtures whose tests are slow. Written by\n"
+    "# scripts/list_slow_tests.py."
+)
 
 
 def read(path: Path) -> dict[str, int]:
@@ -29,11 +36,18 @@ def read(path: Path) -> dict[str, int]:
 
 
 def seconds_of_cases(report: Path) -> dict[str, list[float]]:
-    """The seconds of each case including its fixtures, by function."""
+    """The seconds of each case without fixtures that several tests share, and those of these fixtures, by function."""
     found: dict[str, list[float]] = {}
     for case in ElementTree.parse(report).iter("testcase"):
-        function = f"{case.attrib['classname'].replace('.', '/')}.py::{case.attrib['name'].partition('[')[0]}"
-        found.setdefault(function, []).append(float(case.attrib["time"]))
+        file = f"{case.attrib['classname'].replace('.', '/')}.py"
+        seconds = float(case.attrib["time"])
+        for fixture in case.iterfind("properties/property[@name='fixture']"):
+            name, taken = fixture.attrib["value"].rsplit(" ", 1)
+            seconds -= float(taken)
+            # Those of other files are used everywhere.
+            if name.startswith(f"{file}::"):
+                found.setdefault(name, []).append(float(taken))
+        found.setdefault(f"{file}::{case.attrib['name'].partition('[')[0]}", []).append(max(seconds, 0.0))
     return found
 
 
@@ -72,7 +86,7 @@ def exists(function: str) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("report", type=Path, help="the report of pytest --junitxml")
-    parser.add_argument("--seconds", type=float, default=0.5, help="the budget of a test function")
+    parser.add_argument("--seconds", type=float, default=0.4, help="the budget of a test function")
     args = parser.parse_args()
     after = update(read(LIST), seconds_of_cases(args.report), args.seconds)
     lines = [f"{function} {number}" for function, number in after.items() if exists(function)]

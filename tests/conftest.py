@@ -5,8 +5,9 @@ The tests of the backbone run without spaCy, so nothing of it is imported here.
 
 import gc
 import os
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 # This must be set before torch is imported. Threads in processes that tests start would busy-wait for each other, and
@@ -14,44 +15,33 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-import torch
-from hypothesis import HealthCheck, settings
-from tiny import make_model, make_tokenizer
+from quicker import quicken_masks, quicken_registries, quicken_tokenizers
 
-try:
-    import catalogue
-except ImportError:
-    # The tests of the backbone run without spaCy.
-    pass
-else:
-    # Registries search the entry points of all installed packages for every name that they look up, which takes a
-    # twentieth of the suite's time. Grouped, which catalogue accepts as well, they are found at once.
-    entry_points = catalogue.AVAILABLE_ENTRY_POINTS
-    catalogue.AVAILABLE_ENTRY_POINTS = {group: list(entry_points.select(group=group)) for group in entry_points.groups}
+# What takes long to import is imported inside functions: the process that distributes the tests needs none of it, and
+# only starts the others when it has read this file.
 
-    def get_all(self: catalogue.Registry) -> dict:
-        """The same as catalogue's method, in a seventh of the time.
 
-        srsly calls it for each msgpack message that it reads, which is most of the time for reading a document from a
-        DocBin.
-        """
-        found = self.get_entry_points() if self.entry_points else {}
-        namespace = tuple(self.namespace)
-        return found | {keys[-1]: value for keys, value in catalogue.REGISTRY.items() if keys[:-1] == namespace}
+def pytest_collection() -> None:
+    """Prepare a process that runs tests; xdist's own process, which distributes them, does not get here."""
+    # Imported objects stay, so that searching them for garbage is a fifth of the time for importing all tests.
+    gc.disable()
 
-    catalogue.Registry.get_all = get_all
+    from hypothesis import HealthCheck, settings
 
-# Files written by tests need not survive a power failure, and on a busy disk syncing takes a tenth of a short training.
-os.fsync = lambda descriptor: None
-
-# The time of an example depends on other load on the machine.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
+    # The time of an example depends on other load on the machine.
+    settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("unhurried")
+    # Files written by tests need not survive a power failure, and on a busy disk syncing takes a tenth of a short
+    # training.
+    os.fsync = lambda descriptor: None
+    quicken_registries()
 
 
 @pytest.fixture(scope="session")
 def make_base(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """make_base(family, seed=0, **config): the folder of a tiny randomly initialised model, made once per session."""
+    from tiny import make_model, make_tokenizer
+
     made: dict[str, Path] = {}
 
     def make(family: str = "llama", seed: int = 0, start: bool = True, **config) -> Path:
@@ -67,35 +57,68 @@ def make_base(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return make
 
 
+# Those that take half a minute or more.
+LONG_FILES = (
+    "tests/backbone/test_families.py",
+    "tests/benchmarks/",
+    "tests/pipeline/test_component.py",
+    "tests/pipeline/test_pipeline.py",
+    "tests/search/",
+    "tests/training/",
+)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests in slow.txt as slow: all cases of a function but its first ones."""
+    """Mark the tests in slow.txt as slow, and put long files first.
+
+    Slow are all cases of a listed function but its first ones, and those that use a listed fixture.
+    """
     listed = Path(__file__).with_name("slow.txt").read_text(encoding="utf8").splitlines()
     fast = dict(line.split() for line in listed if not line.startswith("#"))
+    # Long files come first, so that no process ends long before the others.
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG_FILES))
     seen: Counter[str] = Counter()
     for item in items:
         function = item.nodeid.partition("[")[0]
         seen[function] += 1
-        if seen[function] > int(fast.get(function, len(items))):
+        used = (f"{function.partition('::')[0]}::{name}" for name in getattr(item, "fixturenames", ()))
+        if seen[function] > int(fast.get(function, len(items))) or any(name in fast for name in used):
             item.add_marker(pytest.mark.slow)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef, request: pytest.FixtureRequest
+) -> Generator[None, object, object]:
+    """Report how long the fixtures take that several tests share and name, for scripts/list_slow_tests.py."""
+    begun = time.perf_counter()
+    try:
+        return (yield)
+    finally:
+        item = request._pyfuncitem
+        if fixturedef.scope != "function" and fixturedef.argname in item.fixturenames:
+            taken = f"{fixturedef.baseid}::{fixturedef.argname} {time.perf_counter() - begun:.3f}"
+            item.user_properties.append(("fixture", taken))
+
+
 def pytest_collection_finish() -> None:
-    """Exclude imported objects from garbage collection.
+    """Prepare for tests when all of them are imported: garbage collection begins, without the imported objects.
 
     Each training ends with a garbage collection, which took half a second to traverse all of them, a third of a short
     training.
     """
     gc.collect()
     gc.freeze()
+    gc.enable()
+    # Of libraries that some test has imported.
+    quicken_masks()
+    quicken_tokenizers()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """Distribute whole files to processes, so that fixtures of a file are made once.
-
-    Files keep their order, which begins with long ones.
-    """
+    """Distribute whole files to processes, so that fixtures of a file are made once. They keep their order."""
     from xdist.scheduler import LoadFileScheduling
 
     config.option.loadscopereorder = False
@@ -105,4 +128,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     """Tiny tensors are slower on several threads."""
+    import torch
+
     torch.set_num_threads(1)

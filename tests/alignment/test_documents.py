@@ -352,7 +352,7 @@ def test_every_token_has_a_finite_vector_or_zeros(kind, make_pipeline):
     """Through the component, in small windows, with the same result twice."""
     nlp = make_pipeline(kind, window=8)
 
-    @settings(many, max_examples=8)
+    @settings(many, max_examples=4)
     @given(documents)
     def run(drawn):
         docs = [make_doc(text, choice) for text, choice in drawn]

@@ -5,6 +5,7 @@ It needs no spaCy, and runs on transformers 4.53 and 5.x alike.
 
 import gc
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -39,14 +40,22 @@ def shake(backbone, seed):
             parameter.add_(torch.randn_like(parameter) * 0.1)
 
 
+@pytest.fixture(scope="module")
+def plain(make_base):
+    """plain(family, attention): a backbone without an adapter, loaded once."""
+    return cache(lambda family, attention: load(make_base(family), "none", attention))
+
+
 @packing
 @pytest.mark.parametrize("unmask", ["none", "all", "0011"])
-def test_sequences_that_share_a_row_do_not_see_each_other(make_base, family, attention, unmask):
+@torch.no_grad()
+def test_sequences_that_share_a_row_do_not_see_each_other(plain, family, attention, unmask):
     """Two rows of three sequences and some padding: each sequence has the states that it has alone.
 
     This includes sliding windows and layers that stay causal.
     """
-    backbone = load(make_base(family), unmask, attention)
+    backbone = plain(family, attention)
+    backbone.use_mask(unmask)
     backbone.model.eval()
     ids = torch.randint(2, 300, (2, 12), generator=torch.Generator().manual_seed(1))
     place = torch.cat([*map(torch.arange, LENGTHS), torch.zeros(2, dtype=torch.long)]).expand(2, -1)

@@ -14,7 +14,9 @@ from benchmarks.speed.turns import Contestant, by_turns, ratios
 @pytest.mark.slow
 @pytest.mark.any_stack
 def test_everything_runs_on_a_tiny_base(make_base, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("benchmarks.speed.limit.TRIED", 64)
+    # Little of everything: no number is looked at.
+    for name, value in (("limit.TRIED", 64), ("limit.TIMES", 1), ("pipelines.EXAMPLES", 16), ("pipelines.UPDATES", 2)):
+        monkeypatch.setattr(f"benchmarks.speed.{name}", value)
     path = tmp_path / "result.json"
     sizes = ["--words", "30", "--document-words", "100", "--rounds", "1", "--batches", "2", "--threads", "1"]
     main(["--base", str(make_base()), "--corpora", "snips", *sizes, "--result", str(path)])

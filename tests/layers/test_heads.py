@@ -745,9 +745,9 @@ def trained_slots(make_base):
 
 
 @pytest.fixture(params=[None, "slots"])
-def either(request):
+def either(request, trained, trained_slots):
     """A trained pipeline, and where its spans are."""
-    return request.getfixturevalue("trained" if request.param is None else "trained_slots"), request.param
+    return trained if request.param is None else trained_slots, request.param
 
 
 def test_spans_below_the_threshold_are_left_out(either, monkeypatch):
