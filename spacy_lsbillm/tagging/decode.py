@@ -97,6 +97,7 @@ def _go_back(
     """
     begin, inside, last = (scheme.columns(kind).start for kind in "BIL")
     behind_last = last + len(scheme.labels)
+    # Each tag depends on the one after it. A plain step per token takes a fraction of the time of numpy's calls.
     for start, length in zip(starts, lengths, strict=True):
         # The label of the span that is open after the token.
         label = None
