@@ -99,7 +99,7 @@ def model_card(record: dict[str, Any], license: str | None, performance: dict[st
     ]
     numbers = {key: x for key, x in performance.items() if isinstance(x, float) and not key.endswith("_loss")}
     scores = "".join(f"| {key} | {value:.4f} |\n" for key, value in sorted(numbers.items()))
-    reading = READING[record["read_as"]] + NO_VITERBI if tokens else "Scores are those of the pipeline."
+    reading = READING[record["read_as"]] + NO_VITERBI if tokens else "Scores are those of the pipeline without its calibration, which is not part of this folder."
     version = ".".join(map(str, FIRST_VERSION))
     return CARD.format(
         front=front_matter(front),

@@ -152,6 +152,7 @@ def test_a_calibrated_head_for_texts_is_exported_without_its_calibration(make_ba
     exported(path, tmp_path / "out")
     scores = scores_of(tmp_path / "out", REQUESTS[0], AutoModelForSequenceClassification)
     assert np.allclose(np.exp(scores) / np.exp(scores).sum(), before, atol=1e-4)
+    assert "without its calibration" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_head_for_texts_without_room_for_its_bias(make_base, tmp_path):
