@@ -15,7 +15,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-from quicker import quicken_masks, quicken_registries, quicken_tokenizers
+from quicker import quicken_registries, quicken_tokenizers
 
 # What takes long to import is imported inside functions: the process that distributes the tests needs none of it, and
 # only starts the others when it has read this file.
@@ -111,8 +111,7 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
-    # Of libraries that some test has imported.
-    quicken_masks()
+    # If some test has imported spaCy.
     quicken_tokenizers()
 
 

@@ -57,6 +57,7 @@ NO_VITERBI = (
     " From them the pipeline chooses the best well-formed tag sequence of a document; this search, the probabilities "
     "of spans, calibration and thresholds are not part of this folder."
 )
+NO_CALIBRATION = "Scores are those of the pipeline without its calibration, which is not part of this folder."
 LIMITS = (
     "Texts are used as they are. The pipeline shows white space to its tokenizer as `{white_space}`: if a text has "
     "more than single blanks between its words, convert it to that form first. The pipeline cuts longer texts into "
@@ -99,7 +100,7 @@ def model_card(record: dict[str, Any], license: str | None, performance: dict[st
     ]
     numbers = {key: x for key, x in performance.items() if isinstance(x, float) and not key.endswith("_loss")}
     scores = "".join(f"| {key} | {value:.4f} |\n" for key, value in sorted(numbers.items()))
-    reading = READING[record["read_as"]] + NO_VITERBI if tokens else "Scores are those of the pipeline without its calibration, which is not part of this folder."
+    reading = READING[record["read_as"]] + NO_VITERBI if tokens else NO_CALIBRATION
     version = ".".join(map(str, FIRST_VERSION))
     return CARD.format(
         front=front_matter(front),

@@ -48,26 +48,3 @@ def quicken_tokenizers() -> None:
     for defaults in (BaseDefaults, EnglishDefaults):
         rules = defaults.tokenizer_exceptions
         defaults.tokenizer_exceptions = {word: rules[word] for word in RULES if word in rules}
-
-
-def quicken_masks() -> None:
-    """Compute transformers 4's attention masks as transformers 5 does, by broadcasting.
-
-    torch.vmap takes a third of a tiny model's forward pass.
-    """
-    masking = sys.modules.get("transformers.masking_utils")
-    if not hasattr(masking, "_vmap_for_bhqkv"):
-        return
-    mapped = masking._vmap_for_bhqkv
-
-    def broadcast(mask_function, bh_indices=True):
-        if not bh_indices:
-            return mapped(mask_function, bh_indices)
-
-        def compute(batch, head, query, key):
-            mask = mask_function(batch[:, None, None, None], head[:, None, None], query[:, None], key)
-            return mask.expand(len(batch), len(head), len(query), len(key))
-
-        return compute
-
-    masking._vmap_for_bhqkv = broadcast
