@@ -205,13 +205,9 @@ def write_adapter(model: "PeftModel", folder: Path, base: BaseSettings, dtype: s
     if isinstance(config.target_modules, set):
         # The order of a set of names, and with it the file, would differ between processes.
         config.target_modules = sorted(config.target_modules)
-    # peft would write a model card, too, which takes longer than saving the weights of a small adapter.
-    vars(model)["create_or_update_model_card"] = lambda folder: None
-    try:
-        # Without this peft asks the hub whether the embeddings were resized.
-        model.save_pretrained(str(folder), save_embedding_layers=False)
-    finally:
-        del vars(model)["create_or_update_model_card"]
+    # Without this peft asks the hub whether the embeddings were resized.
+    model.save_pretrained(str(folder), save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)
     if dtype != "float32":
         state = {name: tensor.to(getattr(torch, dtype)) for name, tensor in read_state(folder).items()}
         save_file(state, folder / WEIGHTS, {"format": "pt"})

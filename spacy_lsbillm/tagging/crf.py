@@ -7,7 +7,7 @@ last column its end. The values of transitions that the scheme does not allow ar
 """
 
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 
@@ -31,7 +31,7 @@ def allowed(scheme: Scheme) -> np.ndarray:
     return _ending(scheme) | _going_on(scheme)
 
 
-@cache
+@lru_cache(maxsize=8)
 def _going_on(scheme: Scheme) -> np.ndarray:
     """The transitions within a span. The array is shared."""
     found = np.zeros((scheme.n_tags + 1,) * 2, dtype=bool)
@@ -42,7 +42,7 @@ def _going_on(scheme: Scheme) -> np.ndarray:
     return found
 
 
-@cache
+@lru_cache(maxsize=8)
 def _ending(scheme: Scheme) -> np.ndarray:
     """The transitions that are not within a span: from a state in which no span is open, or one may end. The array is
     shared."""
