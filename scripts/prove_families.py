@@ -59,7 +59,7 @@ def main(types: Sequence[str]) -> None:
     """Prove these types, or all, and write the results and the page.
 
     RAISES (SystemExit): Types are named, but the file does not have the installed version: it would then claim that all
-        other types are unknown there.
+        other types are unknown there. Or transformers does not know a type.
     """
     known = json.loads(RESULT.read_text(encoding="utf8"))
     version = proved.minor_version()
@@ -68,6 +68,9 @@ def main(types: Sequence[str]) -> None:
             f"{RESULT.name} has transformers {', '.join(known)}, not {version}. Run this with one of these, or without "
             f"MODEL_TYPE to prove every type on {version}."
         )
+    unknown = sorted(set(types) - set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES))
+    if unknown:
+        sys.exit(f"transformers {version} has no causal language model of type {unknown[0]}: check the spelling.")
     torch.set_num_threads(1)
     wanted = list(types) or sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
     found: dict[str, dict[str, Any]] = {}
@@ -227,6 +230,7 @@ def page(known: dict[str, dict[str, dict[str, Any]]]) -> str:
     lines += [
         NOTES,
         "## What is refused, and what was measured\n",
+        "Each cell has the check that failed, and what was found instead.\n",
         f"| `model_type` | {' | '.join(heads)} |",
         "|---|" + "---|" * len(versions),
     ]

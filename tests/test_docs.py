@@ -5,6 +5,7 @@ import importlib
 import inspect
 import re
 import sys
+from importlib.metadata import entry_points
 
 import corpora  # noqa: F401  registers the commands
 import pytest
@@ -14,6 +15,10 @@ from fences import PAGES, ROOT, commands, commands_in_sentences, fences
 from spacy import registry
 from spacy.cli._util import app
 from thinc.api import Config
+
+from spacy_lsbillm.annotation.workers import PRELOADED
+from spacy_lsbillm.search.strategies import STRATEGIES
+from spacy_lsbillm.training.config import KNOWN
 
 pytestmark = pytest.mark.any_stack
 
@@ -28,6 +33,8 @@ COMMAND_OF = {
     "serving.md": "serve",
     "heads.md": "convert",
 }
+# What is registered and not a head.
+ELSEWHERE = ("spacy-lsbillm.BiLLMModel.v1", "spacy-lsbillm.Tok2VecBiLLM.v1", "billm_transformer")
 GROUP = typer.main.get_command(app)
 LSBILLM = GROUP.commands["lsbillm"].commands
 FENCES = fences()
@@ -72,14 +79,58 @@ def test_the_tables_describe_options_that_the_commands_have():
 
 @pytest.mark.parametrize("name", sorted(LSBILLM))
 def test_the_docs_name_every_option(name):
-    texts = [path.read_text(encoding="utf8") for path in PAGES]
-    about = "\n".join(text for text in texts if re.search(rf"lsbillm {name}\b|`{name}\b", text))
+    texts = {path.name: path.read_text(encoding="utf8") for path in PAGES}
+    # The page that has all commands counts only with the section of this one.
+    parts = re.split(r"^## ", texts.pop("commands.md"), flags=re.MULTILINE)
+    own = [part for part in parts if name in part.partition("\n")[0].partition(":")[0].split(", ")]
+    own = own or [part for part in parts if re.search(rf"lsbillm {name}\b|`{name}`", part)]
+    about = "\n".join(own + [text for text in texts.values() if re.search(rf"lsbillm {name}\b|`{name}\b", text)])
     assert about, f"no page shows {name}"
     named = set(re.findall(r"--[a-z][a-z-]*", about))
     for parameter in LSBILLM[name].params:
         names = {option for option in [*parameter.opts, *parameter.secondary_opts] if option.startswith("--")}
         if parameter.param_type_name == "option":
             assert names & named, f"no page about {name} says what {sorted(names)} does"
+
+
+def test_the_pages_list_every_component_and_architecture():
+    pages = {path.name: path.read_text(encoding="utf8") for path in PAGES}
+    row = re.search(r"^\| `--pipeline` .*", pages["commands.md"], re.MULTILINE)[0]
+    missing = [name for name in KNOWN if f"`{name}`" not in row]
+    assert not missing, f"add {missing} to --pipeline in docs/commands.md"
+    for group, page, what in (
+        ("architectures", "api.md", "{1}"),
+        ("architectures", "heads.md", "{0}"),
+        ("factories", "heads.md", "{0}"),
+    ):
+        for point in entry_points(group=f"spacy_{group}"):
+            if point.value.startswith("spacy_lsbillm.") and point.name not in ELSEWHERE:
+                wanted = what.format(point.name.removeprefix("spacy-lsbillm."), point.attr)
+                assert wanted in pages[page], f"{point.name}: write of {wanted} in docs/{page}"
+
+
+def test_workers_import_every_component_before_they_are_forked():
+    factories = [point.module for point in entry_points(group="spacy_factories")]
+    missing = {module for module in factories if module.startswith("spacy_lsbillm.")} - {*PRELOADED}
+    assert not missing, f"add {missing} to PRELOADED in annotation/workers.py"
+
+
+def test_every_strategy_is_described():
+    page = page_of("search.md")
+    described = options(LSBILLM["search"])["--strategy"].help
+    for name in STRATEGIES:
+        assert f"{name}: " in described, f"describe {name} in the help of --strategy, cli/search.py"
+        assert f"| `{name}`" in page, f"describe {name} in the table in docs/search.md"
+
+
+def test_the_numbers_of_families_are_those_of_the_list():
+    counts = re.search(r"^(\d+ of \d+) on transformers 4\.53, (\d+ of \d+)", page_of("families.md"), re.MULTILINE)
+    for page in (page_of("choosing-a-base.md"), (ROOT / "README.md").read_text(encoding="utf8")):
+        assert re.search(rf"{counts[2]}\b.*on transformers 5,\s*{counts[1]} on", page), counts.groups()
+
+
+def page_of(name):
+    return (ROOT / "docs" / name).read_text(encoding="utf8")
 
 
 def check_line(page, command, arguments, whole):

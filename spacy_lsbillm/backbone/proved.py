@@ -52,7 +52,7 @@ def family_of(config: Any, name: str) -> Family:
     if family is None:
         raise BaseError(
             f"the causal mask of the base {name!r} ({variant}) cannot be removed with transformers "
-            f"{transformers.__version__}. On a small random copy of it: {reason}. "
+            f"{transformers.__version__}. A small random copy of it failed this check: {reason}. "
             f"`python -m spacy lsbillm check-base` prints all measurements, and docs/families.md lists the "
             f"families that work."
         )

@@ -131,9 +131,12 @@ def _too_few(having: int, smallest: float, recall: float, delta: float | None, l
     confidence = "" if delta is None else f" with confidence {1 - delta:g}"
     begin = f"a recall of {recall:g}{of_label}{confidence} cannot be guaranteed"
     if number is None:
+        lower = (percent / 100 for percent in range(ceil(100 * recall) - 1, 0, -1))
+        possible = next((each for each in lower if holds(smallest, having, each, delta)), None)
+        remedy = "" if possible is None else f"Ask for {possible:g} or less, or train"
         return (
             f"{begin}: with all candidates of a probability of {FLOOR:g} or more the recall is {1 - smallest:.3f} in "
-            f"{having:,} documents. Ask for less than that, or train the pipeline longer or on more."
+            f"{having:,} documents. {remedy or 'Train'} the pipeline longer or on more."
         )
     return (
         f"{begin} by {having:,} documents that have such spans: it takes {number:,} or more. Annotate more, or ask for "

@@ -56,7 +56,7 @@ def print_proof(proof: Proof) -> None:
     if proof.family is None:
         for finding in proof.findings[:-1]:
             (msg.good if finding.passed else msg.warn)(finding.what, finding.measured)
-        msg.fail(f"Not usable with transformers {proof.version}: {proof.reason}")
+        msg.fail(f"Not usable with transformers {proof.version}. Failed check: {proof.reason}")
         return
     for finding in proof.findings:
         # If a usable family fails a check, that costs speed, not correctness.

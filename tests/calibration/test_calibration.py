@@ -1,6 +1,7 @@
 """`calibrate`: probabilities, thresholds and guarantees, on made-up evidence and in a small pipeline."""
 
 import json
+import re
 import warnings
 from dataclasses import replace
 from itertools import product
@@ -142,8 +143,15 @@ def test_too_few_documents_are_refused_with_the_number_it_takes():
     ):
         guarantee(pool, 0.9, 0.1)
     pool = made_up(np.random.default_rng(0), 500, missed=0.5)
-    with pytest.raises(DataError, match=r"recall is 0\.\d+ in \d+ documents\. Ask for less than that, or train"):
+    with pytest.raises(
+        DataError, match=r"recall is 0\.\d+ in \d+ documents\. Ask for 0\.\d+ or less, or train"
+    ) as error:
         guarantee(pool, 0.95)
+    # As much as the message offers is possible, and more is not.
+    offered = float(re.search(r"Ask for ([\d.]+)", str(error.value))[1])
+    assert guarantee(pool, offered).recall == offered
+    with pytest.raises(DataError):
+        guarantee(pool, offered + 0.01)
     with pytest.raises(DataError, match="of 'city'"):
         guarantee(made_up(np.random.default_rng(0), 9), 0.9, per_label=True)
 

@@ -16,6 +16,8 @@ pytestmark = pytest.mark.any_stack
 
 HEADS = [(name, None) for name in KNOWN if name != "doc_cleaner"]
 HEADS += [("textcat", pooling) for pooling in ("last", "mean", "max", "attention")] + [("textcat_multilabel", "mean")]
+# Those with a model of ours.
+OURS = ["sequence_labeler", "span_labeler", "textcat", "textcat_multilabel", "span_finder"]
 AMONG = ["", TEXTS[0], "", "", TEXTS[1], ""]
 
 
@@ -67,7 +69,7 @@ def training_weights(nlp):
     return [name for name, weight in nlp.config["training"]["score_weights"].items() if weight]
 
 
-@pytest.mark.parametrize("component", ["sequence_labeler", "textcat", "textcat_multilabel", "span_finder"])
+@pytest.mark.parametrize("component", OURS)
 def test_a_replaced_listener_takes_them_too(make_base, component):
     nlp = built(make_base(), [component])
     nlp.initialize(lambda: among(nlp))
@@ -79,7 +81,7 @@ def test_a_replaced_listener_takes_them_too(make_base, component):
     assert [content(doc) for doc in nlp.pipe(AMONG)] == expected
 
 
-@pytest.mark.parametrize("component", ["sequence_labeler", "textcat", "textcat_multilabel", "span_finder"])
+@pytest.mark.parametrize("component", OURS)
 def test_our_heads_are_initialised_behind_them(make_base, component):
     nlp = built(make_base(), [component])
     data = [example(Doc(nlp.vocab)) for _ in range(10)] + among(nlp)

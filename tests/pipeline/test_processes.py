@@ -67,7 +67,7 @@ def taught(folder):
 
 
 def arguments(name, base, folder):
-    """Arguments for registered functions that require some, by name."""
+    """Arguments for registered functions that require some, by name; add those of a new one here."""
     (folder / "corpus.jsonl").write_text("")
     return {
         "BiLLMModel.v1": lambda: {"name": str(base)},

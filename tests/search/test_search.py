@@ -126,13 +126,13 @@ def test_greedy_goes_from_the_output_side_and_keeps_what_helps():
 def test_a_strategy_is_added_by_its_name_alone_and_an_unknown_name_is_an_error(monkeypatch):
     plan = Plan(["none", "all"], (0, 1), 10, [2], {"none": 1.0, "all": 1.0})
     made = {name: type(create_strategy(name, plan)) for name in STRATEGIES}
-    assert made == {"grid": Grid, "halving": Halving, "greedy": Greedy}
-    with pytest.raises(SettingError, match=r"strategy = 'random' is not allowed\. Use one of: 'grid', 'halving'"):
-        create_strategy("random", plan)
-    monkeypatch.setitem(STRATEGIES, "random", lambda plan: Grid(plan.ways[:1], plan.seeds, plan.steps))
-    assert create_strategy("random", plan).n_trainings == 2
-    # The command offers exactly these.
-    assert [name.value for name in StrategyName] == [name for name in STRATEGIES if name != "random"]
+    assert made.items() >= {"grid": Grid, "halving": Halving, "greedy": Greedy}.items()
+    with pytest.raises(SettingError, match=r"strategy = 'another' is not allowed\. Use one of: 'grid', 'halving'"):
+        create_strategy("another", plan)
+    # The command offers exactly those that there are.
+    assert [name.value for name in StrategyName] == list(STRATEGIES)
+    monkeypatch.setitem(STRATEGIES, "another", lambda plan: Grid(plan.ways[:1], plan.seeds, plan.steps))
+    assert create_strategy("another", plan).n_trainings == 2
 
 
 # The database

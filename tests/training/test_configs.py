@@ -91,6 +91,7 @@ def test_every_known_component_learns(make_base, corpus, tmp_path, component):
         overrides["training.optimizer.learn_rate.initial_rate"] = 0.01
     train(config, tmp_path / "out", overrides=overrides)
     scores = spacy.load(tmp_path / "out" / "model-last").meta["performance"]
+    assert component in LEARNED, f"add the score that {component} raises to LEARNED"
     assert scores[LEARNED[component]] > 0.3
     weights = load_config(config)["training"]["score_weights"]
     assert sum(weight or 0 for weight in weights.values()) == pytest.approx(1)
