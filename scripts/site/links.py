@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
+from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +31,9 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     for path in waiting:
         site = _site_path(path)
         if files.get_file_from_path(site) is None:
-            files.append(File.generated(config, site, abs_src_path=str(ROOT / path)))
+            # Only pages have a place in the navigation, and are missed if they lack it.
+            inclusion = InclusionLevel.INCLUDED if path in PAGES else InclusionLevel.NOT_IN_NAV
+            files.append(File.generated(config, site, abs_src_path=str(ROOT / path), inclusion=inclusion))
         if path.endswith(".md"):
             waiting += [target for target in _targets(path) if target not in waiting]
     return files
