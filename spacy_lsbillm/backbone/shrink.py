@@ -132,6 +132,9 @@ def _shrink(small: Any, layers: int, heads: int, width: int, window: int) -> lis
 
 
 def _shrink_special(small: Any) -> None:
+    # The part for images of a model that is not only one of language is made, too, but nothing runs through it.
+    if getattr(getattr(small, "vision_config", None), "num_hidden_layers", None):
+        small.vision_config.num_hidden_layers = 1
     for key, new in SPECIAL.items():
         if getattr(small, key, None) is not None:
             setattr(small, key, new)
@@ -169,7 +172,7 @@ def _per_layer(config: Any, layers: int) -> dict[str, Any]:
 
 def _cut_lists(small: Any, layers: int, kept: list[int]) -> None:
     for key, value in _per_layer(small, layers).items():
-        setattr(small, key, [value[layer] for layer in kept])
+        setattr(small, key, [_new_width(key, value[layer]) for layer in kept])
     small.num_hidden_layers = len(kept)
 
 
@@ -183,6 +186,12 @@ def _shrink_sizes(small: Any, heads: int, width: int, window: int) -> None:
             setattr(small, key, new)
     if rotary_alone:
         small.head_dim = SIZES["qk_rope_head_dim"]
+
+
+def _new_width(name: str, value: Any) -> Any:
+    """The new value of a width that is listed per layer; other settings stay."""
+    known = isinstance(value, int) and name.endswith("intermediate_size")
+    return min(value, SIZES["intermediate_size"]) if known else value
 
 
 def _new_size(name: str, value: Any, heads: int, width: int, window: int) -> int | None:
