@@ -124,7 +124,9 @@ def merged_linear(layer: Any) -> nn.Module:
     """The linear layer inside one of peft's layers with the adapter added to its weight: added in float32, rounded
     once."""
     weight = layer.get_base_layer().weight
-    alone = copy.deepcopy(layer).float()
+    # The adapter, which is in float32, is only read. To copy its modules would take most of the time.
+    alone = copy.deepcopy(layer, {id(part): part for part in layer.children() if part is not layer.base_layer})
+    alone.get_base_layer().float()
     alone.merge()
     return alone.get_base_layer().to(weight.dtype).requires_grad_(False).eval()
 
