@@ -53,6 +53,8 @@ class PieceCounter:
         self._dev: list[Doc] = [example.predicted for example in dev(nlp)]
         # The key is what settings change: window, overlap and copies.
         self._counted: dict[tuple[int, int, int], CorpusPieces] = {}
+        # The settings that were asked for: what they change takes a copy of the config to find out.
+        self._known: dict[str, CorpusPieces] = {}
 
     def count(self, settings: str) -> CorpusPieces:
         """Count the pieces under the settings of a way.
@@ -61,6 +63,11 @@ class PieceCounter:
         RETURNS (CorpusPieces): The counts.
         RAISES (ValueError): A setting is not allowed, or does not fit the base.
         """
+        if settings not in self._known:
+            self._known[settings] = self._count(settings)
+        return self._known[settings]
+
+    def _count(self, settings: str) -> CorpusPieces:
         training = Training("none", 0, self._experiment.steps, settings)
         block = self._experiment.config_of(training).interpolate()["components"][self._experiment.component]
         _, cutting = cutting_for(block, BATCH_SIZE)

@@ -12,6 +12,7 @@ than its price. Prices are relative to the causal model: 1 is a training, or a p
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from .corpus_pieces import CorpusPieces, PieceCounter
 from .experiment import Experiment
@@ -36,7 +37,7 @@ class Cost:
 
 
 class Prices:
-    """The prices of trainings and predictions in a search.
+    """The prices of trainings and predictions in a search, each of them computed once.
 
     RAISES (ValueError): A corpus cannot be read.
     """
@@ -44,6 +45,8 @@ class Prices:
     def __init__(self, experiment: Experiment) -> None:
         self._experiment = experiment
         self._counter = PieceCounter(experiment)
+        self._backward = _backward(experiment.model)
+        self._known: dict[Training, float] = {}
         causal = Training("none", 0, experiment.steps, self._causal_settings())
         self._unit = self.layer_pieces(causal)
         self._prediction_unit = self._evaluation(causal.way)
@@ -65,9 +68,12 @@ class Prices:
 
     def layer_pieces(self, training: Training) -> float:
         """The absolute price of a training: pieces times layers, with the way back at its weight."""
-        way = way_of("none", training.settings)
-        updates = self._pieces(way).update * (training.steps + 1) * layers_of(way, self._experiment.n_layers)
-        return updates * (FORWARD + self._backward) + self._evaluations(training) * self._evaluation(way)
+        if training not in self._known:
+            way = way_of("none", training.settings)
+            updates = self._pieces(way).update * (training.steps + 1) * layers_of(way, self._experiment.n_layers)
+            evaluations = self._evaluations(training) * self._evaluation(way)
+            self._known[training] = updates * (FORWARD + self._backward) + evaluations
+        return self._known[training]
 
     def _evaluation(self, way: str) -> float:
         return self._pieces(way).dev * layers_of(way, self._experiment.n_layers) * FORWARD
@@ -81,13 +87,16 @@ class Prices:
             return 2 + len(training.masks)
         return training.steps // int(self._experiment.config_of(training)["training"]["eval_frequency"]) + 1
 
-    @property
-    def _backward(self) -> int:
-        model = self._experiment.model
-        if model.get("lora", True) is None:
-            return 0
-        return BACKWARD + (FORWARD if model.get("gradient_checkpointing") else 0)
-
     def _causal_settings(self) -> str:
         """The settings of the causal model: those of the config, but without repetition."""
         return format_settings({"repeat": 0}) if self._experiment.model.get("repeat") else ""
+
+
+def _backward(model: dict[str, Any]) -> int:
+    """What an update costs more than a prediction, per piece and layer.
+
+    model (dict): The settings of the model.
+    """
+    if model.get("lora", True) is None:
+        return 0
+    return BACKWARD + (FORWARD if model.get("gradient_checkpointing") else 0)
