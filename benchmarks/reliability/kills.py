@@ -10,6 +10,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from unittest.mock import patch
 
@@ -42,6 +43,9 @@ LOCK = f"spacy-lsbillm-{os.getuid() if hasattr(os, 'getuid') else ''}.lock"
 MASKS = ("none", "all")
 # The latest moment of a kill that is chosen by the clock, in units of the time of an undisturbed job.
 LATEST = 1.1
+# What a search imports when it begins and when it writes its report.
+IMPORTED = ("alembic.command", "alembic.migration", "optuna.storages._rdb.models", "sqlalchemy.dialects.sqlite")
+IMPORTED += ("matplotlib.pyplot", "matplotlib.backends.backend_svg")
 
 
 class Job(ABC):
@@ -79,7 +83,7 @@ class Job(ABC):
         """
 
     def measure(self, place: Path) -> None:
-        """Measure how long the job takes undisturbed, and how often it touches files."""
+        """Do the job undisturbed, and measure how long that takes and how often it touches files."""
         self.begin(fresh(place))
         self.seconds, self.touches = count_touches(partial(self.work, place), place)
 
@@ -173,12 +177,13 @@ class Packaging(Job):
 
     name = "package"
 
-    def __init__(self, pipeline: Path, work: Path) -> None:
+    def __init__(self, pipeline: Path) -> None:
         self._pipeline = pipeline
         self._known = {"the pipeline": content(pipeline)}
-        place = fresh(work)
-        shutil.copytree(pipeline, place / "pipeline")
-        self.work(place)
+        self._package: dict[str, dict[str, str]] = {}
+
+    def measure(self, place: Path) -> None:
+        super().measure(place)
         self._package = {"the package": content(place / "packages")}
 
     def begin(self, place: Path) -> None:
@@ -206,7 +211,7 @@ class Pretraining(Job):
 
     name = "pretrain"
 
-    def __init__(self, work: Path) -> None:
+    def __init__(self) -> None:
         self._text = " ".join(TEXTS)
         self._settings = PretrainingSettings.read(
             {
@@ -223,9 +228,9 @@ class Pretraining(Job):
             }
         )
         self._whole: dict[str, str] = {}
-        place = fresh(work)
-        self.begin(place)
-        self.work(place)
+
+    def measure(self, place: Path) -> None:
+        super().measure(place)
         self._whole = self._kept(place)
 
     def _places(self, place: Path) -> Places:
@@ -344,7 +349,10 @@ def open_kills(work: Path) -> Iterator[Check]:
     torch.set_num_threads(1)
     with contextlib.chdir(fresh(work)):
         jobs = _jobs(work)
-        for job in jobs:
+        # A process that is forked for a search would import them again.
+        for name in IMPORTED:
+            import_module(name)
+        for job in dict.fromkeys(jobs):
             job.measure(work / "measure")
         yield partial(check_job, work, jobs)
 
@@ -368,10 +376,10 @@ def _jobs(work: Path) -> list[Job]:
         "merge --store-base copy", work / "old", work / "new-copy", partial(rewrite, stored["new"], store_base="copy")
     )
     again = Replacing("save command", work / "old-copy", work / "new-copy", partial(rewrite, work / "new-copy"))
-    pretraining = Pretraining(work / "pretrain")
+    pretraining = Pretraining()
     storage = Searching(base, work / "storage", real=False)
     searching = Searching(base, work / "search", real=True)
-    packaging = Packaging(stored["new"], work / "package")
+    packaging = Packaging(stored["new"])
     return [
         save,
         merge,

@@ -53,8 +53,10 @@ class ResumedTraining(Job):
         self._config = place / "config.cfg"
         config.to_disk(self._config)
         self._whole: dict[str, dict[str, str]] = {}
-        self.work(place / "whole")
-        self._whole = self._results(place / "whole")
+
+    def measure(self, place: Path) -> None:
+        super().measure(place)
+        self._whole = self._results(place)
         assert len(self._whole[RESULTS[0]]) > 5, "the undisturbed training left no pipeline"
 
     @staticmethod

@@ -169,6 +169,9 @@ def run_all(
                 worker = idle.pop() if idle else _Worker(parts, work, seed, limit)
                 busy.append(worker)
                 worker.begin(part, place, number)
+            if not busy:
+                break
+            # Without connections it would wait for the whole time.
             wait([worker.connection for worker in busy], timeout=1.0)
             for worker in list(busy):
                 part, (place, number) = worker.part, worker.at
