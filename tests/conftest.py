@@ -57,6 +57,14 @@ def make_base(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return make
 
 
+@pytest.fixture(scope="session")
+def fork_server() -> None:
+    """The server that processes are forked from runs, and has imported what they need."""
+    import fork_server
+
+    fork_server.start()
+
+
 # Those that take half a minute or more.
 LONG_FILES = (
     "tests/backbone/test_families.py",

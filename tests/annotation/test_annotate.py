@@ -27,7 +27,7 @@ from spacy_lsbillm.annotation.batches import Shard, cut_batches, cut_shards
 from spacy_lsbillm.annotation.sources import Item, Line
 from spacy_lsbillm.errors import SettingError
 
-pytestmark = pytest.mark.any_stack
+pytestmark = [pytest.mark.any_stack, pytest.mark.usefixtures("fork_server")]
 
 # How a component reacts to one of these words in a text; "once" leaves a file behind and works from then on.
 CODE = """

@@ -16,7 +16,7 @@ from benchmarks.reliability import report, workers
 from benchmarks.reliability.part import Broken, Part
 from benchmarks.reliability.results import Results
 
-pytestmark = [pytest.mark.slow, pytest.mark.any_stack]
+pytestmark = [pytest.mark.slow, pytest.mark.any_stack, pytest.mark.usefixtures("fork_server")]
 
 # The share of the cases of each part: a minute of processor time in total.
 SHARES = {"documents": 0.003, "corruptions": 0.01, "kills": 0.004, "concurrency": 0.005, "settings": 0.005} | {
@@ -73,13 +73,13 @@ def run(tmp_path, monkeypatch):
     """run(*arguments, part=PART): the status, the results, and how often each case has run since the beginning."""
     log = tmp_path / LOG
     log.touch()
-    monkeypatch.setattr(workers, "GRACE", 1.0)
+    monkeypatch.setattr(workers, "GRACE", 0.5)
     monkeypatch.setattr(workers, "PREPARATION", 20.0)
 
     def run(*arguments, part=PART):
         path = tmp_path / "results.jsonl"
         status = command.main(
-            ["--results", str(path), "--work", str(tmp_path / "work"), "--time-limit", "1", *arguments],
+            ["--results", str(path), "--work", str(tmp_path / "work"), "--time-limit", "0.5", *arguments],
             {part.name: part},
         )
         runs = Counter(int(line.split()[0]) for line in log.read_text(encoding="utf8").splitlines())
@@ -96,7 +96,7 @@ def test_whatever_breaks_a_case_is_told_and_the_others_run(run, capsys):
     assert sorted(found) == BAD
     assert found[3].error == "Broken: three" and any("in check" in line for line in found[3].trace)
     assert found[5].error == "KeyError: 'five'"
-    assert found[7].error == "TooLong: more than 1 seconds" and found[7].seconds >= 1
+    assert found[7].error == "TooLong: more than 0.5 seconds" and found[7].seconds >= 0.5
     assert "-9" in found[11].error and "did not heed" in found[13].error
     printed = capsys.readouterr().out
     assert "| small | numbers | 20 | 15 | 5 |" in printed and "--part small --case 11" in printed

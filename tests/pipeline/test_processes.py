@@ -19,7 +19,6 @@ from spacy.util import load_model_from_config, registry
 from thinc.api import Adam, reduce_mean
 from tiny import TEXTS
 
-from spacy_lsbillm.annotation.workers import PRELOADED
 from spacy_lsbillm.backbone.base import BaseSettings
 from spacy_lsbillm.backbone.weights import load_causal_lm
 from spacy_lsbillm.distillation.taught import close_taught
@@ -146,11 +145,10 @@ def test_components_can_be_pickled_after_an_update_that_left_some_out(trained):
 
 
 @pytest.mark.slow
-def test_processes_that_are_not_forked_give_the_same(trained, monkeypatch):
+def test_processes_that_are_not_forked_give_the_same(trained, monkeypatch, fork_server):
     expected = [said(trained(text)) for text in TEXTS]
     # Forked from a server that has only imported modules; a spawned process would import them again.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
     monkeypatch.setattr(spacy.language, "mp", context)
     assert [said(doc) for doc in trained.pipe(TEXTS, n_process=2, batch_size=2)] == expected
 

@@ -20,7 +20,6 @@ from spacy.util import load_config
 from typer.testing import CliRunner
 
 import spacy_lsbillm.cli  # noqa: F401
-from spacy_lsbillm.annotation.workers import PRELOADED
 from spacy_lsbillm.errors import SettingError, StorageError
 from spacy_lsbillm.training import CHECKPOINTS, Interval, TrainSettings, train
 
@@ -334,14 +333,13 @@ def run_apart(text, *arguments):
 
 
 @pytest.mark.slow
-def test_sigterm_leaves_a_checkpoint_and_a_status_of_its_own(config, tmp_path):
+def test_sigterm_leaves_a_checkpoint_and_a_status_of_its_own(config, tmp_path, fork_server):
     """All three runs are processes of their own.
 
     Otherwise what else has run in a process, such as the number of threads, would change the last digits of sums. The
     two that are not stopped are forked from a server that has only imported modules.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
 
     def forked(output, *more):
         given = (tmp_path / f"{output}{len(more)}.txt", str(config), "--output", str(tmp_path / output), *more)
