@@ -21,6 +21,7 @@ from pipelines import build, trained
 from spacy.tokens import Doc, DocBin
 from tiny import TEXTS
 
+from spacy_lsbillm import cluster
 from spacy_lsbillm.annotation import AnnotationSettings, RunSettings
 from spacy_lsbillm.annotation import run as annotation_run
 from spacy_lsbillm.annotation.batches import Shard, cut_batches, cut_shards
@@ -359,19 +360,19 @@ def test_a_process_that_is_killed_is_replaced(place, nlp, tmp_path, processes, k
 def test_a_document_without_end_is_set_aside_and_no_others(place, nlp, tmp_path):
     source = [{"id": i, "text": text} for i, text in enumerate([*texts(5), "it is endless", *texts(9)])]
     path, output = write_jsonl(tmp_path / "a.jsonl", source), tmp_path / "out"
-    annotate(place, path, output, "--timeout", 3)
+    annotate(place, path, output, "--timeout", 0.5)
     assert [record["id"] for record in written(output)] == [*range(5), *range(6, 15)]
     assert list(failures(output)) == ["6"]
-    assert "it took longer than the 3 seconds of --timeout" in failures(output)["6"][1]
+    assert "it took longer than the 0.5 seconds of --timeout" in failures(output)["6"][1]
 
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on(place, nlp, tmp_path):
-    given = [(i, f"{text} slow") for i, text in enumerate(texts(120))]
+    given = [(i, f"{text} slow") for i, text in enumerate(texts(60))]
     source = write_source(tmp_path / "source.jsonl", given, nlp)
     output = tmp_path / "out"
     command = [sys.executable, "-m", "spacy", "lsbillm", "annotate", place / "pipeline", source, output]
-    command += ["--code", place / "code.py", "--quiet", "-n", "2", "--batch-size", "8", "--shard-size", "20"]
+    command += ["--code", place / "code.py", "--quiet", "-n", "2", "--batch-size", "4", "--shard-size", "10"]
     process = subprocess.Popen(list(map(str, command)), start_new_session=True)
     try:
         while not list((output / "shards").glob("*.jsonl")):
@@ -387,7 +388,7 @@ def test_a_killed_run_goes_on(place, nlp, tmp_path):
     while _lives(process.pid) and time.monotonic() < until:
         time.sleep(0.1)
     assert not _lives(process.pid)
-    annotate(place, source, output)
+    annotate(place, source, output, "--shard-size", 10)
     assert written(output) == expected(nlp, given)
     # The line of one of the old shards may not have been written yet.
     assert sum(path.stat().st_mtime_ns == at for path, at in before.items()) >= len(before) - 1
@@ -532,7 +533,8 @@ def test_a_pipeline_that_cannot_be_loaded_ends_the_run(place, tmp_path):
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nobody", "ray://127.0.0.1:1", "listening"])
-def test_an_address_where_no_ray_runs(place, tmp_path, address):
+def test_an_address_where_no_ray_runs(place, tmp_path, monkeypatch, address):
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.5)
     (tmp_path / "a.txt").write_text("to Paris")
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}" if address == "listening" else address
