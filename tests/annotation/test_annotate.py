@@ -360,10 +360,10 @@ def test_a_process_that_is_killed_is_replaced(place, nlp, tmp_path, processes, k
 def test_a_document_without_end_is_set_aside_and_no_others(place, nlp, tmp_path):
     source = [{"id": i, "text": text} for i, text in enumerate([*texts(5), "it is endless", *texts(9)])]
     path, output = write_jsonl(tmp_path / "a.jsonl", source), tmp_path / "out"
-    annotate(place, path, output, "--timeout", 0.5)
+    annotate(place, path, output, "--timeout", 1.5)
     assert [record["id"] for record in written(output)] == [*range(5), *range(6, 15)]
     assert list(failures(output)) == ["6"]
-    assert "it took longer than the 0.5 seconds of --timeout" in failures(output)["6"][1]
+    assert "it took longer than the 1.5 seconds of --timeout" in failures(output)["6"][1]
 
 
 @pytest.mark.slow
