@@ -1,15 +1,18 @@
 """What a small student gains from a teacher and plain text, and how much faster than the teacher it is.
 
     python -m benchmarks.distill run --data DATA      about ten core-minutes per set and seed; can be resumed
+    python -m benchmarks.distill run --data DATA --base FOLDER --depth 15     twice that, for a base of 135M parameters
     python -m benchmarks.distill report
 
 From a labelled set, 500 training sentences are gold, drawn with the seed; up to 5,000 others are plain text, their
-labels unseen. The teacher is the embedded base with a `sequence_labeler`, trained on the 500. Each student is spaCy's
+labels unseen. The teacher has a `sequence_labeler` over the embedded base, or over that of --base with the settings for
+its size, and is trained on the 500. Each student is spaCy's
 CNN (`HashEmbedCNN.v2`, width 96, depth 4) in a `tok2vec` component with a head that listens to it. Students are trained
 for the same number of steps, either on the same 500 only (`gold`), or on these and on what the teacher predicts for the
 text (`taught`). One student has our `sequence_labeler`, which learns from probabilities, the other spaCy's `ner`, which
 learns from labels. Each training keeps its best epoch on 200 dev sentences and is scored on the whole test set. Speed:
-`nlp.pipe` over the test set on one thread, in core-seconds, teacher and students in turn, the best of three rounds.
+`nlp.pipe` over the test set on one thread, in core-seconds, teacher and students in turn, the best of three rounds; if
+--base is given, one round over the first 500 test documents.
 """
 
 import argparse
@@ -18,6 +21,7 @@ import random
 import shutil
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +40,14 @@ from spacy_lsbillm.training.config import training_config
 from spacy_lsbillm.training.quiet_run import run_training
 
 from .record import ROOT, circumstances, config_text, read_result, write_result
+from .tasks.arguments import add_base_argument
+from .tasks.models import BASE, Budget, Compared, make_config, on_base
 
-RESULT = ROOT / "benchmarks" / "results" / "distill.json"
+RESULTS = ROOT / "benchmarks" / "results"
 GOLD, TEXT, DEV = 500, 5000, 200
 TEACHER_STEPS, STUDENT_STEPS, EVERY, WORDS = 250, 1000, 125, 300
+# For another base than the embedded one: epochs of its training, and how much is timed.
+EPOCHS, TIMED, ROUNDS = 4, 500, 3
 ARMS = [("sequence_labeler", "gold"), ("sequence_labeler", "taught"), ("ner", "gold"), ("ner", "taught")]
 WIDTH = 96
 LISTENER = {"@architectures": "spacy.Tok2VecListener.v1", "width": WIDTH, "upstream": "tok2vec"}
@@ -97,8 +105,21 @@ def prepare(source: Path, seed: int, folder: Path) -> dict[str, Path]:
     return paths
 
 
-def teacher_config(paths: dict[str, Path], seed: int) -> Config:
-    """The config of the teacher, over the embedded base."""
+def teacher_config(base: str, depth: int | None, paths: dict[str, Path], seed: int) -> Config:
+    """The config of the teacher.
+
+    base (str): The embedded base, or a folder.
+    depth (int | None): How many of its first layers are used; None for all.
+    """
+    if base == BASE:
+        return _schedule(embedded_config(paths), TEACHER_STEPS, seed)
+    model = on_base(base, {"teacher": Compared("every layer unmasked", depth=depth)})["teacher"]
+    corpora = {"train": str(paths["gold"]), "dev": str(paths["dev"])}
+    return make_config(model, "sequence", corpora, GOLD, Budget(epochs=EPOCHS), seed)
+
+
+def embedded_config(paths: dict[str, Path]) -> Config:
+    """The config of a teacher over the embedded base, from which those of students are made."""
     config = training_config(
         str(ROOT / "assets" / "base"),
         pipeline=["sequence_labeler"],
@@ -107,12 +128,12 @@ def teacher_config(paths: dict[str, Path], seed: int) -> Config:
         lora={**DEFAULT_LORA, "dropout": 0.0},
     )
     config["training"]["optimizer"]["learn_rate"] |= {"total_steps": TEACHER_STEPS, "warmup_steps": TEACHER_STEPS // 10}
-    return _schedule(config, TEACHER_STEPS, seed)
+    return config
 
 
 def student_config(head: str, paths: dict[str, Path], seed: int) -> Config:
     """The config of a student, a CNN with spaCy's usual learning rate."""
-    config = teacher_config(paths, seed)
+    config = embedded_config(paths)
     config["nlp"]["pipeline"] = ["tok2vec", head]
     config["components"] = {"tok2vec": TOK2VEC, head: {"factory": head, **HEADS[head]}}
     config["training"]["optimizer"]["learn_rate"] = 0.001
@@ -127,21 +148,30 @@ def _schedule(config: Config, steps: int, seed: int) -> Config:
     return config
 
 
-def run(names: list[str], seeds: list[int], heads: list[str], data: Path, work: Path, result: Path) -> None:
+def run(
+    names: list[str],
+    seeds: list[int],
+    heads: list[str],
+    base: str,
+    depth: int | None,
+    data: Path,
+    work: Path,
+    result: Path,
+) -> None:
     """Train and score everything that has no result yet."""
     torch.set_num_threads(1)
     for seed in seeds:
         for name in names:
             folder = work / f"{name}-{seed}"
             paths = prepare(data / "labelling" / name, seed, folder)
-            trained = {"teacher": _train(teacher_config(paths, seed), folder / "teacher")}
+            trained = {"teacher": _train(teacher_config(base, depth, paths, seed), folder / "teacher")}
             for head, arm in (one for one in ARMS if one[0] in heads):
                 config = student_config(head, paths, seed)
                 place = folder / f"{head}-{arm}"
                 trained[f"{head}/{arm}"] = (
                     _train(config, place) if arm == "gold" else _teach(config, trained["teacher"], paths, place)
                 )
-                score(f"{name}/{seed}", trained, paths, config, work, result)
+            score(f"{name}/{seed}", trained, paths, config, {"base": base, "depth": depth}, work, result)
 
 
 def _train(config: Config, folder: Path) -> Path:
@@ -173,16 +203,31 @@ def _teach(config: Config, teacher: Path, paths: dict[str, Path], folder: Path) 
     return distill(settings, RunSettings(processes=1), quiet=True).best
 
 
-def score(key: str, trained: dict[str, Path], paths: dict[str, Path], config: Config, work: Path, result: Path) -> None:
-    """Write F1 on the test set and words per second of everything that is trained so far."""
-    found = read_result(result) if result.exists() else {"cells": {}}
+def score(
+    key: str,
+    trained: dict[str, Path],
+    paths: dict[str, Path],
+    config: Config,
+    teacher: dict[str, Any],
+    work: Path,
+    result: Path,
+) -> None:
+    """Write F1 on the test set and words per second of all pipelines for a data set and seed.
+
+    teacher (dict): The base of the teacher and its depth.
+    """
+    found = read_result(result) if result.exists() else {**teacher, "cells": {}}
+    if {name: found.get(name, teacher[name]) for name in teacher} != teacher:
+        raise SystemExit(f"{result} was made with another teacher: give another --result, or remove it.")
     if set(found["cells"].get(key, {})) >= set(trained):
         return
     nlps = {name: spacy.load(path) for name, path in trained.items()}
-    bare = [Doc(Language().vocab, words=[token.text for token in doc]) for doc in _docs(paths["test"])]
+    large = teacher["base"] != BASE
+    timed = islice(_docs(paths["test"]), TIMED if large else None)
+    bare = [Doc(Language().vocab, words=[token.text for token in doc]) for doc in timed]
     words = sum(map(len, bare))
     seconds = dict.fromkeys(nlps, float("inf"))
-    for _ in range(3):
+    for _ in range(1 if large else ROUNDS):
         for name, nlp in nlps.items():
             # A pipeline needs documents with its own vocabulary.
             fresh = [Doc(nlp.vocab, words=[token.text for token in doc]) for doc in bare]
@@ -199,7 +244,8 @@ def score(key: str, trained: dict[str, Path], paths: dict[str, Path], config: Co
         }
         for name, nlp in nlps.items()
     }
-    settings = {"gold": GOLD, "text": TEXT, "dev": DEV, "steps": [TEACHER_STEPS, STUDENT_STEPS], "words": WORDS}
+    steps: list[int | str] = [f"{EPOCHS} epochs" if large else TEACHER_STEPS, STUDENT_STEPS]
+    settings = {"gold": GOLD, "text": TEXT, "dev": DEV, "steps": steps, "words": WORDS}
     write_result(
         result,
         {
@@ -241,15 +287,19 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--heads", nargs="+", choices=HEADS, default=list(HEADS), help="of the students")
     parser.add_argument("--work", type=Path, default=ROOT / "benchmarks" / "work" / "distill", help="for trainings")
-    parser.add_argument("--result", type=Path, default=RESULT)
+    add_base_argument(parser)
+    parser.add_argument("--depth", type=int, help="number of the base's first layers to use (default: all)")
+    parser.add_argument("--result", type=Path, help="file of results, by default named after the base")
     args = parser.parse_args()
+    default = "distill.json" if args.base == BASE else f"distill_{Path(args.base).name}.json"
+    result = (args.result or RESULTS / default).resolve()
     if args.command == "run":
         if args.data is None:
             raise SystemExit("name the folder of data sets with --data.")
-        data, work, result = args.data.resolve(), args.work.resolve(), args.result.resolve()
+        data, work = args.data.resolve(), args.work.resolve() / Path(args.base).name
         os.chdir(ROOT)
-        run(args.sets, args.seeds, args.heads, data, work, result)
-    print(report(args.result))
+        run(args.sets, args.seeds, args.heads, args.base, args.depth, data, work, result)
+    print(report(result))
 
 
 if __name__ == "__main__":
