@@ -6,11 +6,11 @@
 
 From a labelled set, 500 training sentences are gold, drawn with the seed; up to 5,000 others are plain text, their
 labels unseen. The teacher has a `sequence_labeler` over the embedded base, or over that of --base with the settings for
-its size, and is trained on the 500. Each student is spaCy's
-CNN (`HashEmbedCNN.v2`, width 96, depth 4) in a `tok2vec` component with a head that listens to it. Students are trained
-for the same number of steps, either on the same 500 only (`gold`), or on these and on what the teacher predicts for the
-text (`taught`). One student has our `sequence_labeler`, which learns from probabilities, the other spaCy's `ner`, which
-learns from labels. Each training keeps its best epoch on 200 dev sentences and is scored on the whole test set. Speed:
+its size, and is trained on the 500. Two students are spaCy's CNN (`HashEmbedCNN.v2`, width 96, depth 4) in a `tok2vec`
+component with a head that listens to it: our `sequence_labeler`, which learns from probabilities, or spaCy's `ner`,
+which learns from labels. The third, `base`, is the embedded base with a `sequence_labeler`. Students are trained for
+the same number of steps, either on the same 500 only (`gold`), or on these and on what the teacher predicts for the
+text (`taught`). Each training keeps its best epoch on 200 dev sentences and is scored on the whole test set. Speed:
 `nlp.pipe` over the test set on one thread, in core-seconds, teacher and students in turn, the best of three rounds; if
 --base is given, one round over the first 500 test documents.
 """
@@ -21,7 +21,7 @@ import random
 import shutil
 import time
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ GOLD, TEXT, DEV = 500, 5000, 200
 TEACHER_STEPS, STUDENT_STEPS, EVERY, WORDS = 250, 1000, 125, 300
 # For another base than the embedded one: epochs of its training, and how much is timed.
 EPOCHS, TIMED, ROUNDS = 4, 500, 3
-ARMS = [("sequence_labeler", "gold"), ("sequence_labeler", "taught"), ("ner", "gold"), ("ner", "taught")]
+STUDENTS = ["sequence_labeler", "ner", "base"]
 WIDTH = 96
 LISTENER = {"@architectures": "spacy.Tok2VecListener.v1", "width": WIDTH, "upstream": "tok2vec"}
 TOK2VEC = {
@@ -112,14 +112,14 @@ def teacher_config(base: str, depth: int | None, paths: dict[str, Path], seed: i
     depth (int | None): How many of its first layers are used; None for all.
     """
     if base == BASE:
-        return _schedule(embedded_config(paths), TEACHER_STEPS, seed)
+        return _schedule(embedded_config(paths, TEACHER_STEPS), TEACHER_STEPS, seed)
     model = on_base(base, {"teacher": Compared("every layer unmasked", depth=depth)})["teacher"]
     corpora = {"train": str(paths["gold"]), "dev": str(paths["dev"])}
     return make_config(model, "sequence", corpora, GOLD, Budget(epochs=EPOCHS), seed)
 
 
-def embedded_config(paths: dict[str, Path]) -> Config:
-    """The config of a teacher over the embedded base, from which those of students are made."""
+def embedded_config(paths: dict[str, Path], steps: int) -> Config:
+    """The config of a pipeline over the embedded base, from which those of CNNs are made."""
     config = training_config(
         str(ROOT / "assets" / "base"),
         pipeline=["sequence_labeler"],
@@ -127,15 +127,17 @@ def embedded_config(paths: dict[str, Path]) -> Config:
         dev=str(paths["dev"]),
         lora={**DEFAULT_LORA, "dropout": 0.0},
     )
-    config["training"]["optimizer"]["learn_rate"] |= {"total_steps": TEACHER_STEPS, "warmup_steps": TEACHER_STEPS // 10}
+    config["training"]["optimizer"]["learn_rate"] |= {"total_steps": steps, "warmup_steps": steps // 10}
     return config
 
 
-def student_config(head: str, paths: dict[str, Path], seed: int) -> Config:
-    """The config of a student, a CNN with spaCy's usual learning rate."""
-    config = embedded_config(paths)
-    config["nlp"]["pipeline"] = ["tok2vec", head]
-    config["components"] = {"tok2vec": TOK2VEC, head: {"factory": head, **HEADS[head]}}
+def student_config(student: str, paths: dict[str, Path], seed: int) -> Config:
+    """The config of a student: the embedded base, or a CNN with this head and spaCy's usual learning rate."""
+    if student == "base":
+        return _schedule(embedded_config(paths, STUDENT_STEPS), STUDENT_STEPS, seed)
+    config = embedded_config(paths, STUDENT_STEPS)
+    config["nlp"]["pipeline"] = ["tok2vec", student]
+    config["components"] = {"tok2vec": TOK2VEC, student: {"factory": student, **HEADS[student]}}
     config["training"]["optimizer"]["learn_rate"] = 0.001
     config["training"]["score_weights"] = {"ents_f": 1.0}
     return _schedule(config, STUDENT_STEPS, seed)
@@ -151,7 +153,7 @@ def _schedule(config: Config, steps: int, seed: int) -> Config:
 def run(
     names: list[str],
     seeds: list[int],
-    heads: list[str],
+    students: list[str],
     base: str,
     depth: int | None,
     data: Path,
@@ -160,18 +162,19 @@ def run(
 ) -> None:
     """Train and score everything that has no result yet."""
     torch.set_num_threads(1)
+    teacher = {"base": base if base == BASE else Path(base).name, "depth": depth}
     for seed in seeds:
         for name in names:
             folder = work / f"{name}-{seed}"
             paths = prepare(data / "labelling" / name, seed, folder)
             trained = {"teacher": _train(teacher_config(base, depth, paths, seed), folder / "teacher")}
-            for head, arm in (one for one in ARMS if one[0] in heads):
-                config = student_config(head, paths, seed)
-                place = folder / f"{head}-{arm}"
-                trained[f"{head}/{arm}"] = (
+            for student, arm in product(students, ("gold", "taught")):
+                config = student_config(student, paths, seed)
+                place = folder / f"{student}-{arm}"
+                trained[f"{student}/{arm}"] = (
                     _train(config, place) if arm == "gold" else _teach(config, trained["teacher"], paths, place)
                 )
-            score(f"{name}/{seed}", trained, paths, config, {"base": base, "depth": depth}, work, result)
+            score(f"{name}/{seed}", trained, paths, config, teacher, work, result)
 
 
 def _train(config: Config, folder: Path) -> Path:
@@ -285,7 +288,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="the folder of data sets")
     parser.add_argument("--sets", nargs="+", default=["snips_slots"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--heads", nargs="+", choices=HEADS, default=list(HEADS), help="of the students")
+    parser.add_argument("--students", nargs="+", choices=STUDENTS, default=STUDENTS)
     parser.add_argument("--work", type=Path, default=ROOT / "benchmarks" / "work" / "distill", help="for trainings")
     add_base_argument(parser)
     parser.add_argument("--depth", type=int, help="number of the base's first layers to use (default: all)")
@@ -298,7 +301,7 @@ def main() -> None:
             raise SystemExit("name the folder of data sets with --data.")
         data, work = args.data.resolve(), args.work.resolve() / Path(args.base).name
         os.chdir(ROOT)
-        run(args.sets, args.seeds, args.heads, args.base, args.depth, data, work, result)
+        run(args.sets, args.seeds, args.students, args.base, args.depth, data, work, result)
     print(report(result))
 
 
