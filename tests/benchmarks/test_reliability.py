@@ -18,8 +18,8 @@ from benchmarks.reliability.results import Results
 
 pytestmark = [pytest.mark.slow, pytest.mark.any_stack, pytest.mark.usefixtures("fork_server")]
 
-# The share of the cases of each part: a minute of processor time in total.
-SHARES = {"documents": 0.003, "corruptions": 0.01, "kills": 0.004, "concurrency": 0.005, "settings": 0.005} | {
+# The share of the cases of each part: less than a minute of processor time in total.
+SHARES = {"documents": 0.002, "corruptions": 0.01, "kills": 0.003, "concurrency": 0.005, "settings": 0.005} | {
     "trainings": 0.01
 }
 # The file in which test parts log their calls, in a folder above that of the cases.
