@@ -52,6 +52,10 @@ RESULTS = ROOT / "benchmarks" / "results" / "ways"
 ROWS = [name for name, data_set in SETS.items() if data_set.kind != "choice"]
 CAUSAL, ALL = "none", "all"
 ADAPTED = "benchmarks/work/adapted"
+# Attempts to gain more from repetition; they must be named to be included. The rates are also tried without repetition,
+# so that both have had the same choice.
+REPEAT_THIRD = "repeat1_third"
+RATES = {(way, factor): f"{way}_rate{factor:g}" for way in (ALL, "repeat1") for factor in (0.5, 2.0)}
 # For the command `time`.
 ROUNDS, TEXTS, BATCH = 5, 200, 16
 
@@ -76,7 +80,11 @@ def ways_of(base: str, depth: int | None = None) -> dict[str, Compared]:
             "causal, the text twice, half of the layers", unmask="none", repeat=1, depth=layers // 2
         ),
     }
+    ways[REPEAT_THIRD] = replace(ways["third"], words="the middle third unmasked, the text twice", repeat=1)
     ways = {name: replace(way, depth=way.depth or depth) for name, way in on_base(base, ways).items()}
+    for (way, factor), name in RATES.items():
+        scaled = replace(ways[way].tuned, scale=ways[way].tuned.scale * factor)
+        ways[name] = replace(ways[way], words=f"{ways[way].words}, {factor:g} times the adapter's rate", tuned=scaled)
     adapted = ADAPTED if base == BASE else f"{ADAPTED}/{Path(base).name}"
     # Adapted bases get the settings of the base that they were made from.
     unmasked = replace(ways[ALL], base=f"{adapted}/mntp")
@@ -98,12 +106,17 @@ def main() -> None:
     add_base_argument(run)
     add_device_argument(run)
     add_depth_argument(run)
-    run.add_argument("--ways", nargs="+", metavar="WAY", help="columns of the table; default: all")
+    run.add_argument(
+        "--ways",
+        nargs="+",
+        metavar="WAY",
+        help="columns of the table; default: all but the attempts to gain more from repetition",
+    )
     timed = commands.add_parser("time", help="measure predictions and updates", formatter_class=shown)
     add_run_arguments(timed, ["snips_slots"], examples=1000, dev=500)
     add_base_argument(timed)
     add_depth_argument(timed)
-    timed.add_argument("--ways", nargs="+", metavar="WAY", help="rows of the table; default: all")
+    timed.add_argument("--ways", nargs="+", metavar="WAY", help="rows of the table; default: likewise")
     for command in (run, timed, commands.add_parser("report", help="print the table and write it")):
         command.add_argument("--results", type=Path, help="file of results, by default named after the base")
     args = parser.parse_args()
@@ -125,7 +138,7 @@ def main() -> None:
     unknown = sorted(set(args.ways or ()) - set(ways))
     if unknown:
         raise SystemExit(f"--ways {unknown[0]} is not allowed. Use some of: {', '.join(ways)}.")
-    named = args.ways or list(ways)
+    named = args.ways or [way for way in ways if way not in (REPEAT_THIRD, *RATES.values())]
     missing = sorted({str(ways[way].base) for way in named if not Path(str(ways[way].base)).is_dir()})
     if missing:
         raise SystemExit(f"there is no {missing[0]}: make it with the command in --help, or leave its way out.")
