@@ -1,5 +1,8 @@
 """The registered architectures, as config files name them."""
 
+from collections.abc import Callable
+from copy import deepcopy
+from inspect import Parameter, signature
 from typing import Any
 
 from spacy.tokens import Doc
@@ -25,32 +28,43 @@ from .layers import (
 DEFAULT_LORA: dict[str, Any] = LoraSettings().as_block()
 
 
+def defaults_of(architecture: Callable[..., Any]) -> dict[str, Any]:
+    """The arguments of an architecture that have a default, and the defaults: what a factory's default config says.
+
+    RETURNS (dict[str, Any]): A copy, which may be changed.
+    """
+    arguments = signature(architecture).parameters.values()
+    return {
+        argument.name: deepcopy(argument.default) for argument in arguments if argument.default is not Parameter.empty
+    }
+
+
 def create_billm_model_v1(
     name: str,
     get_spans: SpanGetter | None = None,
-    revision: str | None = None,
-    unmask: str | int = "all",
+    revision: str | None = BaseSettings.revision,
+    unmask: str | int = BackboneSettings.unmask,
     lora: dict[str, Any] | None = DEFAULT_LORA,
-    quantization: str | None = None,
-    dtype: str = "float32",
-    attention: str = "auto",
-    depth: int | None = None,
-    scalar_mix: str | None = None,
-    gradient_checkpointing: bool = False,
-    window: int | None = None,
-    overlap: int | None = None,
-    repeat: int = 0,
-    learn_rate_scale: float = 1.0,
-    heads_first: int = 0,
-    unmask_warmup: int = 0,
-    output: str = "tokens",
-    adapter_optimizer: str | None = None,
-    store_base: str = "reference",
-    store_adapter: str = "float32",
-    fold_adapter: str = "auto",
-    add_bos_token: bool | None = None,
-    white_space: str | None = None,
-    device: str | None = None,
+    quantization: str | None = BaseSettings.quantization,
+    dtype: str = BaseSettings.dtype,
+    attention: str = BaseSettings.attention,
+    depth: int | None = BaseSettings.depth,
+    scalar_mix: str | None = BackboneSettings.scalar_mix,
+    gradient_checkpointing: bool = BackboneSettings.gradient_checkpointing,
+    window: int | None = ModelSettings.window,
+    overlap: int | None = ModelSettings.overlap,
+    repeat: int = ModelSettings.repeat,
+    learn_rate_scale: float = ShimSettings.learn_rate_scale,
+    heads_first: int = ShimSettings.heads_first,
+    unmask_warmup: int = ShimSettings.unmask_warmup,
+    output: str = ShimSettings.output,
+    adapter_optimizer: str | None = ShimSettings.adapter_optimizer,
+    store_base: str = ShimSettings.store_base,
+    store_adapter: str = ShimSettings.store_adapter,
+    fold_adapter: str = ShimSettings.fold_adapter,
+    add_bos_token: bool | None = ShimSettings.add_bos_token,
+    white_space: str | None = ShimSettings.white_space,
+    device: str | None = ShimSettings.device,
 ) -> Model[list[Doc], Any]:
     """Create a decoder-only language model that gives one vector per spaCy token: the causal mask is removed from all
     or some of its layers, and it is tuned with LoRA. Nothing is loaded before `initialize` or `from_disk`.

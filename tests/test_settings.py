@@ -1,7 +1,7 @@
 """Settings: values of a wrong type, some of which spaCy's config system accepts; and defaults.
 
-Defaults are in the config of a factory, where readers look for them, in signatures, in classes and in the
-documentation.
+The defaults of the transformer are in the classes of its settings, from which its architecture and factory take them;
+those of the heads are also in the configs of their factories. The documentation shows them.
 """
 
 import inspect
@@ -16,8 +16,7 @@ from thinc.api import Config
 
 from spacy_lsbillm import architectures
 from spacy_lsbillm.backbone import BackboneSettings, BaseSettings, LoraSettings
-from spacy_lsbillm.layers import LossSettings, ModelSettings, ShimSettings
-from spacy_lsbillm.layers.billm_model import MAX_BATCH_ITEMS
+from spacy_lsbillm.layers import MAX_BATCH_ITEMS, LossSettings, ModelSettings, ShimSettings
 from spacy_lsbillm.pipeline import billm_transformer, sequence_labeler, span_labeler
 
 pytestmark = pytest.mark.any_stack

@@ -50,8 +50,8 @@ class ModelSettings:
     """
 
     get_spans: SpanGetter
-    window: int | None
-    overlap: int | None
+    window: int | None = None
+    overlap: int | None = None
     repeat: int = 0
 
     def __post_init__(self) -> None:

@@ -17,65 +17,30 @@ from spacy_transformers.annotation_setters import null_annotation_setter
 from spacy_transformers.data_classes import TransformerData
 from spacy_transformers.layers import TransformerListener
 from spacy_transformers.pipeline_component import DOC_EXT_ATTR, Transformer
-from thinc.api import Config, Model, Optimizer
+from thinc.api import Model, Optimizer
 
+from ..architectures import create_billm_model_v1, defaults_of
 from ..backbone import RECORD, MaskPlan
 from ..errors import ListenerError
 from ..files import check_seal, replaced_folder, write_seal
-from ..layers import backbone_shim, fit, guard, listeners_in, skip_pooling
+from ..layers import MAX_BATCH_ITEMS, backbone_shim, fit, guard, listeners_in, skip_pooling
 from ..values import check_at_least
 from .listener_checks import check_kinds, check_linkers, check_pooling, check_widths, warn_of_unlabelled
 from .pending import PendingUpdate
 from .schedule_checks import warn_of_steps
 from .sources import name_sources, name_sources_beside
 
-DEFAULT_CONFIG = Config().from_str(
-    """
-[transformer]
-max_batch_items = 4096
-
-[transformer.set_extra_annotations]
-@annotation_setters = "spacy-transformers.null_annotation_setter.v1"
-
-[transformer.model]
-@architectures = "spacy-lsbillm.BiLLMModel.v1"
-name = "Qwen/Qwen2.5-0.5B"
-revision = null
-unmask = "all"
-quantization = null
-dtype = "float32"
-attention = "auto"
-depth = null
-scalar_mix = null
-gradient_checkpointing = false
-window = null
-overlap = null
-repeat = 0
-learn_rate_scale = 1.0
-heads_first = 0
-unmask_warmup = 0
-output = "tokens"
-adapter_optimizer = null
-store_base = "reference"
-store_adapter = "float32"
-fold_adapter = "auto"
-add_bos_token = null
-white_space = null
-device = null
-
-[transformer.model.get_spans]
-@span_getters = "spacy-transformers.doc_spans.v1"
-
-[transformer.model.lora]
-r = 16
-alpha = 32
-dropout = 0.05
-target_modules = "all-linear"
-use_rslora = false
-use_dora = false
-"""
-)["transformer"]
-
+# The defaults of the model are those of its architecture, which has them from the classes of its settings.
+DEFAULT_CONFIG: dict[str, Any] = {
+    "max_batch_items": MAX_BATCH_ITEMS,
+    "set_extra_annotations": {"@annotation_setters": "spacy-transformers.null_annotation_setter.v1"},
+    "model": {
+        "@architectures": "spacy-lsbillm.BiLLMModel.v1",
+        "name": "Qwen/Qwen2.5-0.5B",
+        **defaults_of(create_billm_model_v1),
+        "get_spans": {"@span_getters": "spacy-transformers.doc_spans.v1"},
+    },
+}
 
 # Written beside the settings: a pipeline that was saved before it was initialised has no backbone to load.
 INITIALIZED = "initialized"
@@ -112,7 +77,7 @@ class BiLLMTransformer(Transformer):
         set_extra_annotations: Callable[[list[Doc], Any], None] = null_annotation_setter,
         *,
         name: str = "transformer",
-        max_batch_items: int = 4096,
+        max_batch_items: int = MAX_BATCH_ITEMS,
     ):
         check_at_least("max_batch_items", max_batch_items, 1, " piece")
         super().__init__(vocab, model, set_extra_annotations, name=name, max_batch_items=max_batch_items)
