@@ -54,6 +54,7 @@ class Way:
     complete (bool): Whether they count as annotated for the new labels too, which they do not have.
     plain (int): The number of other texts of each earlier stage that are mixed in without annotation, for the teacher.
         They count as annotated for the labels that are new in a stage, which they do not have.
+    rate (float): The learning rate of the stages after the first, relative to that of the first.
     """
 
     label_sets: bool = True
@@ -63,6 +64,7 @@ class Way:
     times: int = 1
     complete: bool = False
     plain: int = 0
+    rate: float = 1.0
 
 
 JOINT = "joint"
@@ -77,6 +79,15 @@ WAYS = {
     "teacher on 100 old texts per stage": Way(teacher=True, plain=EXAMPLES),
     "teacher on 100 old texts per stage, and complete replay, 3 times": Way(
         teacher=True, plain=EXAMPLES, replay=REPLAY, times=3, complete=True
+    ),
+    "teacher and complete replay, 6 times, half the rate": Way(
+        teacher=True, replay=REPLAY, times=6, complete=True, rate=0.5
+    ),
+    "teacher and complete replay, 6 times, a quarter of the rate": Way(
+        teacher=True, replay=REPLAY, times=6, complete=True, rate=0.25
+    ),
+    "teacher and complete replay of 50 requests per stage, half the rate": Way(
+        teacher=True, replay=REPLAY, per_stage=True, complete=True, rate=0.5
     ),
     "naive": Way(label_sets=False),
     "teacher": Way(teacher=True),
@@ -226,7 +237,9 @@ def train_in_turn(way: Way, data: Path, folder: Path, rounds: int) -> Path:
             training = config["training"]
             training["max_steps"] = round(training["max_steps"] * (1 + added / len(requests)))
             training["eval_frequency"] = training["max_steps"]
-            training["optimizer"]["learn_rate"]["total_steps"] = training["max_steps"]
+            schedule = training["optimizer"]["learn_rate"]
+            schedule["total_steps"] = training["max_steps"]
+            schedule["initial_rate"] *= way.rate
         run_training(config, place / "out")
         before = place / "out" / "model-last"
         earlier += DocBin().from_disk(place / "train.spacy").get_docs(vocab)
