@@ -12,9 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import spacy
 from corpora import run, write_config, write_corpus
+from heads import CNN, fit, labeler
+from heads import corpus as examples_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from spacy.tokens import Doc, DocBin, Span
 from spacy.util import load_config
 
 from spacy_lsbillm.cli.search import StrategyName
@@ -35,7 +39,7 @@ from spacy_lsbillm.search.strategies import (
     trainings_of,
 )
 from spacy_lsbillm.search.study import Study
-from spacy_lsbillm.search.trainer import trainer
+from spacy_lsbillm.search.trainer import model_folder, trainer
 from spacy_lsbillm.search.training import Training
 from spacy_lsbillm.search.ways import find_same_way
 from spacy_lsbillm.training.quiet_run import run_training
@@ -366,6 +370,36 @@ def test_a_test_uses_no_model_of_a_killed_training(config, corpus, tmp_path, mon
     tested = scores_on_test(experiment, "all", [0], corpus, "ents_f", tmp_path)
     trainer(experiment, tmp_path / "again")(training)
     assert tested.scores == scores_on_test(experiment, "all", [0], corpus, "ents_f", tmp_path / "again").scores
+
+
+@pytest.mark.parametrize("spans_key", [None, "sc"])
+def test_counts_on_the_test_set_are_those_behind_its_scores(config, tmp_path, spans_key):
+    """Also where the scorer of the head leaves out what a document was not annotated for, and white space."""
+    nlp = spacy.blank("xx")
+    labeler(nlp, tok2vec=CNN, spans_key=spans_key)
+    examples = examples_of(nlp, spans_key)
+    fit(nlp, examples)
+    docs = [example.reference for example in examples]
+    city, artist, *_ = docs
+    city.user_data["annotated"] = artist.user_data["annotated"] = ["city"]
+    words = ["paris", "\n"]
+    white = Doc(nlp.vocab, words)
+    spans = [Span(white, 0, 2, label="city")]
+    if spans_key is None:
+        artist.set_ents([])
+        white.set_ents(spans)
+    else:
+        artist.spans[spans_key] = []
+        white.spans[spans_key] = spans
+    DocBin(docs=[*docs, white], store_user_data=True).to_disk(tmp_path / "test.spacy")
+    experiment = Experiment.of(load_config(config, overrides={"training.max_steps": 8}, interpolate=False))
+    place = model_folder(tmp_path, Training("all", 0, 8)) / "model-best"
+    place.mkdir(parents=True)
+    nlp.to_disk(place)
+    score = "ents_f" if spans_key is None else f"spans_{spans_key}_f"
+    tested = scores_on_test(experiment, "all", [0], tmp_path / "test.spacy", score, tmp_path)
+    assert f1(tested.counts.sum(axis=1)).tolist() == pytest.approx(tested.scores)
+    assert tested.counts[0, 1].tolist() == [0, 0, 0]
 
 
 def test_a_storage_of_another_search_is_refused(url, tmp_path):
