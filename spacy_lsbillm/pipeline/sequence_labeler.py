@@ -209,13 +209,15 @@ class SequenceLabeler(CalibratedComponent):
 
         get_examples (Callable): The training corpus, which is read once completely.
         labels (Sequence[str] | None): The labels; None: those in the corpus, sorted.
-        RAISES (SettingError): There are no labels, or an empty one; spans of a document overlap; or the model's `nO` is
-            not the number of tags.
+        RAISES (SettingError): There are no labels, or an empty one; spans of a document overlap; `threshold` or
+            `class_weights` names an unknown label; or the model's `nO` is not the number of tags.
         """
         # A calibration would be of other weights.
         self._forget_calibration()
         self._counts.clear()
         sample = self._collect_labels(get_examples, nlp, labels)
+        if isinstance(self.threshold, dict):
+            self._least(self.threshold)
         if self.loss.class_weights is not None:
             self.cfg["class_weights"] = label_weights(self.loss, self.labels, self._counts, self.name)
         output, n_tags = self.model.get_ref("output_layer"), self.scheme.n_tags
