@@ -10,6 +10,8 @@ from spacy.util import load_config
 
 from ..cards import write_card
 from ..files import replaced_folder
+from ..layers import calibration_of, is_pooled_textcat
+from ..pipeline.calibrated import META as CALIBRATIONS
 from ..pipeline.config_blocks import billm_blocks
 from ..pipeline.sources import name_sources
 
@@ -33,11 +35,24 @@ def save_timed(nlp: Language, path: Path, seconds: float | None = None) -> None:
     seconds (float | None): The duration; None if it is unknown.
     """
     name_sources(nlp.meta, (getattr(pipe, "model", None) for _, pipe in nlp.components))
+    drop_lost_calibrations(nlp)
     with replaced_folder(path, known_by=META) as folder:
         # Not nlp.to_disk, in whose place `save_whole` puts this function.
         type(nlp).to_disk(nlp, folder)
         keep_others(path, folder)
         write_card_of(folder, seconds)
+
+
+def drop_lost_calibrations(nlp: Language) -> None:
+    """Remove the results of `calibrate` from a pipeline's meta for classifiers that have no calibration any more. These
+    are components of spaCy, which do not know the meta when they are trained further."""
+    found = nlp.meta.get(CALIBRATIONS, {})
+    for name, pipe in nlp.components:
+        model = getattr(pipe, "model", None)
+        if name in found and model is not None and is_pooled_textcat(model) and calibration_of(model) is None:
+            del found[name]
+    if not found:
+        nlp.meta.pop(CALIBRATIONS, None)
 
 
 def keep_others(old: Path, new: Path) -> None:
