@@ -12,6 +12,7 @@ from ..cards import write_card
 from ..files import replaced_folder
 from ..layers import calibration_of, is_pooled_textcat
 from ..pipeline.calibrated import META as CALIBRATIONS
+from ..pipeline.calibrated import CalibratedComponent
 from ..pipeline.config_blocks import billm_blocks
 from ..pipeline.sources import name_sources
 
@@ -35,7 +36,7 @@ def save_timed(nlp: Language, path: Path, seconds: float | None = None) -> None:
     seconds (float | None): The duration; None if it is unknown.
     """
     name_sources(nlp.meta, (getattr(pipe, "model", None) for _, pipe in nlp.components))
-    drop_lost_calibrations(nlp)
+    settle_calibrations(nlp)
     with replaced_folder(path, known_by=META) as folder:
         # Not nlp.to_disk, in whose place `save_whole` puts this function.
         type(nlp).to_disk(nlp, folder)
@@ -43,16 +44,26 @@ def save_timed(nlp: Language, path: Path, seconds: float | None = None) -> None:
         write_card_of(folder, seconds)
 
 
-def drop_lost_calibrations(nlp: Language) -> None:
-    """Remove the results of `calibrate` from a pipeline's meta for classifiers that have no calibration any more. These
-    are components of spaCy, which do not know the meta when they are trained further."""
-    found = nlp.meta.get(CALIBRATIONS, {})
+def settle_calibrations(nlp: Language) -> None:
+    """Make the results of `calibrate` in a pipeline's meta those of its heads. The classifiers are components of spaCy,
+    which do not know the meta when they lose their calibration in further training, and a component that was sourced
+    from another pipeline knows only the meta of that one."""
+    found = nlp.meta.setdefault(CALIBRATIONS, {})
     for name, pipe in nlp.components:
         model = getattr(pipe, "model", None)
-        if name in found and model is not None and is_pooled_textcat(model) and calibration_of(model) is None:
-            del found[name]
+        if isinstance(pipe, CalibratedComponent):
+            calibrated = pipe.calibration is not None
+            told = (pipe.meta or {}).get(CALIBRATIONS, {}).get(pipe.name)
+            if calibrated and name not in found and told is not None:
+                found[name] = told
+        elif model is not None and is_pooled_textcat(model):
+            calibrated = calibration_of(model) is not None
+        else:
+            continue
+        if not calibrated:
+            found.pop(name, None)
     if not found:
-        nlp.meta.pop(CALIBRATIONS, None)
+        del nlp.meta[CALIBRATIONS]
 
 
 def keep_others(old: Path, new: Path) -> None:
