@@ -8,9 +8,9 @@ import numpy as np
 from spacy.language import Language
 from spacy.training import Corpus, Example
 
-from ..errors import DataError
 from ..layers.soft_classes import SOFT_CLASSES
 from ..values import check_choice
+from .gold import check_gold_path
 from .settings import FLOOR, check_floor
 from .taught import SHARDS, hard_classes, keep_sure, read_soft, read_taught
 from .teacher import Teacher
@@ -75,19 +75,7 @@ def create_distilled_corpus_v1(
     check_floor(floor)
     check_choice("classes", classes, (SOFT, HARD))
     if gold is not None:
-        check_gold(Path(gold))
+        check_gold_path(Path(gold))
     folder = Path(path) if path is not None else Path()
     teacher = read_taught(folder)
     return DistilledCorpus(teacher, Corpus(folder / SHARDS), None if gold is None else Corpus(gold), floor, classes)
-
-
-def check_gold(path: Path) -> None:
-    """Check the path of gold documents.
-
-    RAISES (DataError): It has no .spacy file.
-    """
-    if not (path.is_file() and path.suffix == ".spacy") and not (path.is_dir() and any(path.rglob("*.spacy"))):
-        raise DataError(
-            f"--gold {path} is neither a .spacy file nor a folder of them. `lsbillm convert` creates them from IOB, "
-            f"CoNLL and JSONL."
-        )

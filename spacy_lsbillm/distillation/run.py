@@ -13,7 +13,7 @@ from ..annotation import AnnotationSettings, RunSettings, annotate
 from ..errors import DataError, StorageError
 from ..files import content_of, write_text
 from ..training import TrainSettings, has_checkpoints, train
-from .reader import check_gold
+from .gold import check_gold
 from .settings import DistillSettings
 from .student import Student, read_student, taught_config
 from .taught import SHARDS, close_taught, hard_classes, keep_sure, read_soft

@@ -342,6 +342,7 @@ def test_a_head_refuses_what_is_not_of_its_tags(settings, scheme, error):
         ({"textcat": {**POOLED, "model": {**POOLED["model"], "focal_gamma": 2.0}}}, {}, "losses for rare classes"),
         (HEADS, {"training": {"max_steps": 1}}, "has no training.seed and training.gpu_allocator"),
         ({"sequence_labeler": {**LABELER, "threshold": 2.0}}, {}, "threshold = 2.0 of 'sequence_labeler'"),
+        ({"sequence_labeler": {**LABELER, "threshold": {"moon": 0.5}}}, {}, "teacher does not have: 'moon'"),
         (HEADS, {"paths__dev": None}, "no file or folder 'None' of annotated documents"),
     ],
 )
@@ -351,6 +352,22 @@ def test_students_that_cannot_learn_are_refused_before_anything_is_written(place
     call = ("lsbillm", "distill", place / "teacher", tmp_path / "bad.cfg", place / "text.txt", "--output", output)
     said = " ".join(run(*call, code=1).split())
     assert re.search(error, said), said
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("kind", ["empty", "damaged", "without"])
+def test_documents_that_are_no_gold_are_refused_before_anything_is_written(place, tmp_path, kind):
+    bad, output = tmp_path / "bad.spacy", tmp_path / "never"
+    vocab = spacy.blank("xx").vocab
+    DocBin(docs=[Doc(vocab, ["a"])] if kind == "without" else []).to_disk(bad)
+    if kind == "damaged":
+        bad.write_bytes(bad.read_bytes()[:10])
+    call = ("lsbillm", "distill", place / "teacher", place / "student.cfg", place / "text.txt", "--output", output)
+    said = " ".join(run(*call, "--paths.dev", bad, code=1).split())
+    assert re.search("cannot be read" if kind == "damaged" else "has annotation for 'sequence_labeler' or 'ner'", said)
+    if kind != "without":
+        said = " ".join(run(*call, "--gold", bad, code=1).split())
+        assert re.search("cannot be read" if kind == "damaged" else "holds no documents", said)
     assert not output.exists()
 
 
