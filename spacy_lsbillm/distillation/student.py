@@ -13,8 +13,9 @@ from ..layers import LossSettings
 from ..pipeline.sequence_labeler import DEFAULT_CONFIG
 from ..pipeline.soft_tags import scheme_in_words
 from ..tagging import Scheme
+from ..training.config import MODELS
 from .gold import check_dev
-from .reader import HARD, SOFT
+from .reader import HARD, NONE, SOFT
 from .teacher import CLASSIFIERS, LABELER, Teacher
 
 NER = "ner"
@@ -30,7 +31,7 @@ class Student:
 
     soft (list[str]): Components that learn from probabilities.
     hard (list[str]): Components that learn from labels.
-    classes (str): "soft" or "hard", for the corpus reader.
+    classes (str): "soft", "hard" or "none", for the corpus reader.
     """
 
     config: Config
@@ -54,7 +55,7 @@ def read_student(path: Path, overrides: Mapping[str, Any], teacher: Teacher) -> 
     soft: list[str] = []
     hard: list[str] = []
     given = config.setdefault("initialize", {}).setdefault("components", {})
-    classes = SOFT
+    classes = NONE
     for name in names:
         block, factory = components[name], components[name].get("factory")
         if factory == LABELER and (scheme := teacher.tags.get(_key(block))) is not None:
@@ -69,6 +70,7 @@ def read_student(path: Path, overrides: Mapping[str, Any], teacher: Teacher) -> 
                 _check_loss(name, model)
                 _check_classes(name, teacher, _labels(filled, name))
                 soft.append(name)
+                classes = classes if classes == HARD else SOFT
             else:
                 hard.append(name)
                 classes = HARD
@@ -89,6 +91,22 @@ def read_student(path: Path, overrides: Mapping[str, Any], teacher: Teacher) -> 
     _check_whole(path, filled)
     _check_dev(filled, {name: components[name] for name in names if name in (*soft, *hard)})
     return Student(config, soft, hard, classes)
+
+
+def check_all_taught(student: Student) -> None:
+    """Check that each component can learn from the teacher, which it must where there are no gold documents.
+
+    RAISES (SettingError): One has nothing to learn from.
+    """
+    config = student.config.interpolate()
+    frozen = config.get("training", {}).get("frozen_components", ())
+    for name in config["nlp"]["pipeline"]:
+        factory = config["components"][name].get("factory")
+        if factory in MODELS and name not in (*student.soft, *student.hard, *frozen):
+            raise SettingError(
+                f"the student's {name!r} ({factory}) cannot learn from this teacher, and there are no gold documents. "
+                f"Give some with --gold, or leave {name!r} out."
+            )
 
 
 def taught_config(student: Student, reader: dict[str, Any], card: dict[str, Any]) -> Config:
