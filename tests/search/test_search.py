@@ -633,6 +633,8 @@ def test_halving_from_end_to_end(config, tmp_path):
 def test_bad_input_is_refused_before_any_training(config, tmp_path):
     unlabelled = tmp_path / "texts.jsonl"
     unlabelled.write_text('{"text": "book a table"}\n')
+    without = tmp_path / "without.spacy"
+    DocBin(docs=[spacy.blank("xx").make_doc("book a table")]).to_disk(without)
     for more, message in (
         (("--groups", "3"), "3 bits do not divide 4 layers into groups of equal size"),
         (("--groups", "two"), "--groups 'two': give whole numbers"),
@@ -646,6 +648,7 @@ def test_bad_input_is_refused_before_any_training(config, tmp_path):
         (("--groups", "1,2", "--strategy", "greedy"), "greedy takes one number of groups"),
         (("--paths.dev", tmp_path / "none.spacy"), "there is no development corpus"),
         (("--test", tmp_path / "none.spacy"), "there is no test corpus"),
+        (("--groups", "2", "--paths.dev", without), "has no annotation that ents_f could be computed from, so no"),
         (("--groups", "2", "--test", unlabelled), "has no annotation that ents_f could be computed from"),
         (("--training.max_steps", "0"), "training.max_steps = 0"),
         (("--training.max_steps", "4"), "training.max_steps = 4 is too short for a training under 16 masks"),
