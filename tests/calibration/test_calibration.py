@@ -329,6 +329,18 @@ def test_a_pipeline_that_is_trained_on_is_no_longer_calibrated(stored, dev, tmp_
     assert again.get_pipe("sequence_labeler").calibration is None and "calibration" not in again.meta
 
 
+def test_labels_with_dollar_signs_are_no_formulas_on_the_page(stored, dev, tmp_path):
+    nlp, docs = spacy.load(stored), list(DocBin().from_disk(dev).get_docs(spacy.blank("xx").vocab))
+    nlp.get_pipe("sequence_labeler").cfg["labels"] = ["$x_$", "city", "playlist"]
+    nlp.to_disk(tmp_path / "pipeline")
+    for doc in docs:
+        doc.set_ents([Span(doc, e.start, e.end, label=e.label_.replace("artist", "$x_$")) for e in doc.ents])
+    DocBin(docs=docs).to_disk(tmp_path / "dev.spacy")
+    done = command(tmp_path / "pipeline", tmp_path / "dev.spacy", "--output", tmp_path / "out", "--recall", "0.5")
+    assert done.exit_code == 0, done.output
+    assert "$x_$" in (tmp_path / "out" / "calibration.html").read_text(encoding="utf8")
+
+
 def test_a_calibrated_head_of_another_pipeline(stored, dev, tmp_path):
     """The meta of the pipeline that it was sourced into says what it is, and no longer when it was trained on."""
     source = spacy.load(stored)
