@@ -40,7 +40,7 @@ from .gold_spans import (
     overlapping,
 )
 from .label_weights import add_weight, label_weights, tag_weights
-from .labeler_settings import LEARNED, check_confidence, check_taught, check_transitions
+from .labeler_settings import LEARNED, check_confidence, check_spans_key, check_taught, check_transitions
 from .soft_tags import is_told, most_probable, write_soft_tags
 from .span_scorers import sequence_labeler_score
 from .span_writing import SCORES, Predicted, by_document, write_entities, write_group
@@ -167,6 +167,7 @@ class SequenceLabeler(CalibratedComponent):
     ) -> None:
         check_scheme(scheme)
         check_transitions(name, transitions, loss)
+        check_spans_key(name, spans_key)
         check_confidence(name, scores, threshold, calibrated)
         cfg = {"scheme": scheme, "transitions": transitions, "spans_key": spans_key}
         super().__init__(vocab, model, name, cfg, scorer)

@@ -822,6 +822,11 @@ def test_bad_settings_of_confidence(config, message):
         labeler(spacy.blank("xx"), **config)
 
 
+def test_a_group_of_spans_needs_a_name():
+    with pytest.raises(SettingError, match=r"spans_key = '' of 'sequence_labeler' is not allowed.*null for doc\.ents"):
+        labeler(spacy.blank("xx"), spans_key="")
+
+
 @pytest.mark.parametrize(("name", "exclusive"), [("textcat", True), ("textcat_multilabel", False)])
 def test_classes_have_the_probabilities_that_users_of_textcat_expect(make_base, name, exclusive):
     """One distribution if classes exclude each other; otherwise each is between 0 and 1 on its own."""
