@@ -152,7 +152,15 @@ def _precision_and_recall(report: Report) -> str:
     for label, one in (report.thresholds or {}).items():
         if one.precision is not None and one.recall is not None:
             axes.plot(one.recall, one.precision, "x", color=ORANGE)
-            axes.annotate(label, (one.recall, one.precision), fontsize=7, xytext=(3, 3), textcoords="offset points")
+            axes.annotate(
+                label,
+                (one.recall, one.precision),
+                fontsize=7,
+                xytext=(3, 3),
+                textcoords="offset points",
+                # Dollar signs in a label do not enclose a formula.
+                parse_math=False,
+            )
     axes.set_xlabel("recall of all labels together" + ("; crosses: of one label" if report.thresholds else ""))
     axes.set_ylabel("precision")
     axes.set_xlim(0, 1)

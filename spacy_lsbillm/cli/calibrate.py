@@ -120,7 +120,9 @@ def run(
     nlp = load_model(folder)
     heads_of(nlp, settings.components)
     reports = calibrate(nlp, (example for file in files for example in Corpus(file)(nlp)), settings)
+    # Drawn first, so that nothing is written if it cannot be drawn.
+    content = as_html(reports, f"Confidence of {pipeline} on {dev}") if page else None
     save(nlp, output)
-    if page:
-        write_text(output / PAGE, as_html(reports, f"Confidence of {pipeline} on {dev}"))
+    if content is not None:
+        write_text(output / PAGE, content)
     return reports

@@ -13,9 +13,9 @@ from ..annotation import AnnotationSettings, RunSettings, annotate
 from ..errors import DataError, StorageError
 from ..files import content_of, write_text
 from ..training import TrainSettings, has_checkpoints, train
-from .reader import check_gold
+from .gold import check_gold
 from .settings import DistillSettings
-from .student import Student, read_student, taught_config
+from .student import Student, check_all_taught, read_student, taught_config
 from .taught import SHARDS, close_taught, hard_classes, keep_sure, read_soft
 from .teacher import LABELER, Teacher, read_teacher
 
@@ -71,7 +71,9 @@ def distill(
     """
     teacher = read_teacher(settings.teacher_folder)
     student = read_student(settings.student, settings.overrides, teacher)
-    if settings.gold is not None:
+    if settings.gold is None:
+        check_all_taught(student)
+    else:
         check_gold(settings.gold)
     output = settings.output.resolve()
     _check_output(output)

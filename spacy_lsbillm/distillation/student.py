@@ -13,7 +13,9 @@ from ..layers import LossSettings
 from ..pipeline.sequence_labeler import DEFAULT_CONFIG
 from ..pipeline.soft_tags import scheme_in_words
 from ..tagging import Scheme
-from .reader import HARD, SOFT
+from ..training.config import MODELS
+from .gold import check_dev
+from .reader import HARD, NONE, SOFT
 from .teacher import CLASSIFIERS, LABELER, Teacher
 
 NER = "ner"
@@ -29,7 +31,7 @@ class Student:
 
     soft (list[str]): Components that learn from probabilities.
     hard (list[str]): Components that learn from labels.
-    classes (str): "soft" or "hard", for the corpus reader.
+    classes (str): "soft", "hard" or "none", for the corpus reader.
     """
 
     config: Config
@@ -44,6 +46,7 @@ def read_student(path: Path, overrides: Mapping[str, Any], teacher: Teacher) -> 
     overrides (Mapping): Values by their path.
     RAISES (SettingError): No component can learn from this teacher, one has other labels, the config is incomplete, or
         there are no documents to choose the best model by.
+    RAISES (DataError): These documents have no annotation.
     """
     config = load_config(path, overrides=dict(overrides), interpolate=False)
     filled = config.interpolate()
@@ -52,7 +55,7 @@ def read_student(path: Path, overrides: Mapping[str, Any], teacher: Teacher) -> 
     soft: list[str] = []
     hard: list[str] = []
     given = config.setdefault("initialize", {}).setdefault("components", {})
-    classes = SOFT
+    classes = NONE
     for name in names:
         block, factory = components[name], components[name].get("factory")
         if factory == LABELER and (scheme := teacher.tags.get(_key(block))) is not None:
@@ -67,6 +70,7 @@ def read_student(path: Path, overrides: Mapping[str, Any], teacher: Teacher) -> 
                 _check_loss(name, model)
                 _check_classes(name, teacher, _labels(filled, name))
                 soft.append(name)
+                classes = classes if classes == HARD else SOFT
             else:
                 hard.append(name)
                 classes = HARD
@@ -85,8 +89,24 @@ def read_student(path: Path, overrides: Mapping[str, Any], teacher: Teacher) -> 
             f"{', '.join(soft + hard)}. Give both or none {POOLED}."
         )
     _check_whole(path, filled)
-    _check_dev(filled)
+    _check_dev(filled, {name: components[name] for name in names if name in (*soft, *hard)})
     return Student(config, soft, hard, classes)
+
+
+def check_all_taught(student: Student) -> None:
+    """Check that each component can learn from the teacher, which it must where there are no gold documents.
+
+    RAISES (SettingError): One has nothing to learn from.
+    """
+    config = student.config.interpolate()
+    frozen = config.get("training", {}).get("frozen_components", ())
+    for name in config["nlp"]["pipeline"]:
+        factory = config["components"][name].get("factory")
+        if factory in MODELS and name not in (*student.soft, *student.hard, *frozen):
+            raise SettingError(
+                f"the student's {name!r} ({factory}) cannot learn from this teacher, and there are no gold documents. "
+                f"Give some with --gold, or leave {name!r} out."
+            )
 
 
 def taught_config(student: Student, reader: dict[str, Any], card: dict[str, Any]) -> Config:
@@ -120,8 +140,8 @@ def _labels(config: Config, name: str) -> list[str] | None:
 
 
 def _check_labeler(name: str, block: Mapping[str, Any], scheme: Scheme, labels: list[str] | None) -> None:
-    """Check a student's labeler. RAISES (SettingError): Its tags differ from the teacher's, or its loss needs one true
-    tag."""
+    """Check a student's labeler. RAISES (SettingError): Its tags differ from the teacher's, its threshold names other
+    labels, or its loss needs one true tag."""
     own = block.get("scheme", DEFAULT_CONFIG["scheme"])
     if own != scheme.name:
         raise SettingError(
@@ -133,6 +153,13 @@ def _check_labeler(name: str, block: Mapping[str, Any], scheme: Scheme, labels: 
         raise SettingError(
             f"the labels of the student's {name!r} (initialize.components.{name}.labels) are not the teacher's; only "
             f"one of the two has: {in_short(other)}. Leave them out, and it gets those of the teacher."
+        )
+    threshold = block.get("threshold")
+    unknown = sorted(set(threshold) - set(scheme.labels)) if isinstance(threshold, Mapping) else []
+    if unknown:
+        raise SettingError(
+            f"threshold of the student's {name!r} names labels that the teacher does not have: {in_short(unknown)}. It "
+            f"has: {in_short(scheme.labels)}."
         )
     _check_loss(name, block)
 
@@ -169,8 +196,13 @@ def _check_whole(path: Path, config: Config) -> None:
     load_model_from_config(config, auto_fill=True)
 
 
-def _check_dev(config: Config) -> None:
-    """Check the development documents. RAISES (SettingError): The config names none, or they do not exist."""
+def _check_dev(config: Config, taught: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check the development documents.
+
+    taught (Mapping): The blocks of the components that learn from the teacher, by name.
+    RAISES (SettingError): The config names none, or they do not exist.
+    RAISES (DataError): They have no annotation for these components.
+    """
     block: Any = config
     for part in config.get("training", {}).get("dev_corpus", "corpora.dev").split("."):
         block = block.get(part, {}) if isinstance(block, Mapping) else {}
@@ -183,3 +215,5 @@ def _check_dev(config: Config) -> None:
             f"there is no file or folder {str(path)!r} of annotated documents to choose the best student by. Name one "
             f"with --paths.dev; a few hundred documents are enough."
         )
+    if not block or block.get("@readers") == "spacy.Corpus.v1":
+        check_dev(Path(path), taught)

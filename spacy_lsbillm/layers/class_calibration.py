@@ -5,11 +5,16 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 from thinc.api import Model
 from thinc.types import Floats2d
 
+from ..tagging.confidence import EDGE
+
 # In the attributes of a model: a ClassCalibration as a dictionary; empty: there is none.
 CALIBRATION = "calibration"
+# The score before the sigmoid at which `tagging.Curve` clips probabilities, as in the fit of the curves.
+FURTHEST = float(np.log((1 - EDGE) / EDGE))
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,8 @@ class ClassCalibration:
             return model.ops.softmax(scores / self.temperature)
         xp = model.ops.xp
         a, b, c = xp.asarray(self.curves, dtype="f").T
-        # ln p and -ln(1 - p) of p = sigmoid(score), exact for large scores.
+        scores = xp.clip(scores, -FURTHEST, FURTHEST)
+        # ln p and -ln(1 - p) of p = sigmoid(score).
         return model.ops.sigmoid(-a * xp.logaddexp(0, -scores) + b * xp.logaddexp(0, scores) + c)
 
 

@@ -32,6 +32,9 @@ from .soft_loss import soft_loss
 
 # A model attribute: how often each class occurred in training.
 COUNTS = "counts"
+# Probabilities in training stay within these limits, the numbers of float32 next to 0 and 1. spaCy passes back the
+# probabilities minus the truth, and 0 where there is none: a probability equal to the truth would count as unknown.
+LIMITS = (float(np.finfo("f").tiny), float(1 - np.finfo("f").epsneg))
 POOLINGS: dict[str, Callable[[], Model[Ragged, Floats2d]]] = {
     "last": reduce_last,
     "mean": reduce_mean,
@@ -172,6 +175,8 @@ def forward(
     else:
         activation = model.ops.sigmoid if model.attrs["multi_label"] else model.ops.softmax
         probabilities = activation(scores)
+        if is_train:
+            probabilities = model.ops.xp.clip(probabilities, *LIMITS)
     said = taught(docs) if taught is not None and is_train else None
 
     def backprop_loss(gradient: Floats2d) -> Any:

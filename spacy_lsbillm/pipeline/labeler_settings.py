@@ -32,6 +32,18 @@ def check_transitions(name: str, transitions: object, loss: LossSettings) -> Non
         )
 
 
+def check_spans_key(name: str, spans_key: object) -> None:
+    """Validate the setting `spans_key` of a head that may also write entities.
+
+    RAISES (SettingError): It is not allowed.
+    """
+    if spans_key is not None and not (isinstance(spans_key, str) and spans_key):
+        raise SettingError(
+            f"spans_key = {spans_key!r} of {name!r} is not allowed. Use a name, for doc.spans[name], or null for "
+            f"doc.ents."
+        )
+
+
 def check_calibrated(name: str, value: object, setting: str = "calibrated") -> None:
     """Validate a setting that must be true or false.
 

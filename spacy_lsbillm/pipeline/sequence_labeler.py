@@ -40,7 +40,7 @@ from .gold_spans import (
     overlapping,
 )
 from .label_weights import add_weight, label_weights, tag_weights
-from .labeler_settings import LEARNED, check_confidence, check_taught, check_transitions
+from .labeler_settings import LEARNED, check_confidence, check_spans_key, check_taught, check_transitions
 from .soft_tags import is_told, most_probable, write_soft_tags
 from .span_scorers import sequence_labeler_score
 from .span_writing import SCORES, Predicted, by_document, write_entities, write_group
@@ -167,6 +167,7 @@ class SequenceLabeler(CalibratedComponent):
     ) -> None:
         check_scheme(scheme)
         check_transitions(name, transitions, loss)
+        check_spans_key(name, spans_key)
         check_confidence(name, scores, threshold, calibrated)
         cfg = {"scheme": scheme, "transitions": transitions, "spans_key": spans_key}
         super().__init__(vocab, model, name, cfg, scorer)
@@ -209,13 +210,15 @@ class SequenceLabeler(CalibratedComponent):
 
         get_examples (Callable): The training corpus, which is read once completely.
         labels (Sequence[str] | None): The labels; None: those in the corpus, sorted.
-        RAISES (SettingError): There are no labels, or an empty one; spans of a document overlap; or the model's `nO` is
-            not the number of tags.
+        RAISES (SettingError): There are no labels, or an empty one; spans of a document overlap; `threshold` or
+            `class_weights` names an unknown label; or the model's `nO` is not the number of tags.
         """
         # A calibration would be of other weights.
         self._forget_calibration()
         self._counts.clear()
         sample = self._collect_labels(get_examples, nlp, labels)
+        if isinstance(self.threshold, dict):
+            self._least(self.threshold)
         if self.loss.class_weights is not None:
             self.cfg["class_weights"] = label_weights(self.loss, self.labels, self._counts, self.name)
         output, n_tags = self.model.get_ref("output_layer"), self.scheme.n_tags

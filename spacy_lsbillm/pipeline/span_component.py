@@ -28,6 +28,8 @@ class SpanComponent(TrainablePipe):
 
     # What is left out of the loss if a gold span has a label that the component does not have.
     unit: ClassVar[str]
+    # Settings that are taken from the training corpus if the config has null.
+    found_in_training: ClassVar[tuple[str, ...]] = ()
     # How unknown labels can be learned.
     remedy: ClassVar[str] = "train a new component"
 
@@ -43,6 +45,8 @@ class SpanComponent(TrainablePipe):
         self.model = model
         self.name = name
         self.cfg: dict[str, Any] = {"labels": [], **cfg}
+        # The settings of the config, to compare with those that were saved with the model.
+        self._given = dict(cfg)
         self.scorer = scorer
         # Labels about which a warning was given.
         self._unknown: set[str] = set()
@@ -221,6 +225,7 @@ class SpanComponent(TrainablePipe):
 
         RAISES (StorageError): A file in it was altered, or cannot be read. A folder of an older version has no list of
             its files and is not checked.
+        RAISES (SettingError): The config has a setting with another value than the one that it was trained with.
         """
         if os.path.lexists(Path(path) / SEAL):
             check_seal(Path(path))
@@ -233,7 +238,23 @@ class SpanComponent(TrainablePipe):
         except Exception as error:
             # The files are read by several libraries with their own errors.
             raise StorageError(f"the component in {path} cannot be read: {error}. Copy the pipeline again.") from error
+        if "cfg" not in exclude:
+            self._check_given()
         return self
+
+    def _check_given(self) -> None:
+        """Check that the settings of the config are those that were saved, which count.
+
+        RAISES (SettingError): One differs.
+        """
+        for name, value in self._given.items():
+            if name in self.found_in_training and value is None:
+                continue
+            if value != self.cfg[name]:
+                raise SettingError(
+                    f"{name} = {value!r} of {self.name!r} cannot be changed after training: it was trained with "
+                    f"{self.cfg[name]!r}. Set that in its config, or train it again."
+                )
 
     def _check_read(self, exclude: Iterable[str]) -> None:
         """Check the settings that were read. RAISES (ValueError): They are missing, or do not fit the model."""

@@ -105,6 +105,7 @@ class SpanLabeler(CalibratedComponent):
     """
 
     unit = "spans"
+    found_in_training = ("max_length",)
 
     def __init__(
         self,

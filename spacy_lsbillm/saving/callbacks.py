@@ -10,7 +10,7 @@ from spacy.language import Language
 
 from ..cards import note_training
 from ..errors import StorageError
-from .pipelines import save_timed, write_card_of
+from .pipelines import save_timed, settle_calibrations, write_card_of
 
 
 def create_save_whole_v1() -> Callable[[Language], Language]:
@@ -43,5 +43,6 @@ def _save_whole(nlp: Language, begun: float, path: str | Path, **arguments: Any)
 
 
 def _save_with_card(nlp: Language, begun: float, path: str | Path, **arguments: Any) -> None:
+    settle_calibrations(nlp)
     type(nlp).to_disk(nlp, path, **arguments)
     write_card_of(Path(path), time.monotonic() - begun)

@@ -10,6 +10,9 @@ from spacy.util import load_config
 
 from ..cards import write_card
 from ..files import replaced_folder
+from ..layers import calibration_of, is_pooled_textcat
+from ..pipeline.calibrated import META as CALIBRATIONS
+from ..pipeline.calibrated import CalibratedComponent
 from ..pipeline.config_blocks import billm_blocks
 from ..pipeline.sources import name_sources
 
@@ -33,11 +36,34 @@ def save_timed(nlp: Language, path: Path, seconds: float | None = None) -> None:
     seconds (float | None): The duration; None if it is unknown.
     """
     name_sources(nlp.meta, (getattr(pipe, "model", None) for _, pipe in nlp.components))
+    settle_calibrations(nlp)
     with replaced_folder(path, known_by=META) as folder:
         # Not nlp.to_disk, in whose place `save_whole` puts this function.
         type(nlp).to_disk(nlp, folder)
         keep_others(path, folder)
         write_card_of(folder, seconds)
+
+
+def settle_calibrations(nlp: Language) -> None:
+    """Make the results of `calibrate` in a pipeline's meta those of its heads. The classifiers are components of spaCy,
+    which do not know the meta when they lose their calibration in further training, and a component that was sourced
+    from another pipeline knows only the meta of that one."""
+    found = nlp.meta.setdefault(CALIBRATIONS, {})
+    for name, pipe in nlp.components:
+        model = getattr(pipe, "model", None)
+        if isinstance(pipe, CalibratedComponent):
+            calibrated = pipe.calibration is not None
+            told = (pipe.meta or {}).get(CALIBRATIONS, {}).get(pipe.name)
+            if calibrated and name not in found and told is not None:
+                found[name] = told
+        elif model is not None and is_pooled_textcat(model):
+            calibrated = calibration_of(model) is not None
+        else:
+            continue
+        if not calibrated:
+            found.pop(name, None)
+    if not found:
+        del nlp.meta[CALIBRATIONS]
 
 
 def keep_others(old: Path, new: Path) -> None:

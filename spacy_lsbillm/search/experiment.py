@@ -189,27 +189,30 @@ class Experiment:
             )
         nlp = init_nlp(self.config_of(Training("none", 0, 1)))
         _, dev = self.corpora()
-        sample = list(islice(dev(nlp), SAMPLE))
-        if not sample:
-            raise SettingError(f"the development corpus {plain['training']['dev_corpus']!r} is empty.")
-        scores = nlp.evaluate(sample)
+        named = f"the development corpus {plain['training']['dev_corpus']!r}"
+        scores = _scores_on(dev, nlp, weights)
+        if scores is None:
+            raise SettingError(f"{named} is empty.")
         missing = sorted(set(weights) - set(scores))
         if missing:
             raise SettingError(
                 f"training.score_weights names {missing[0]!r}, which the pipeline does not compute. It computes: "
                 f"{', '.join(sorted(scores))}."
             )
+        if all(scores[name] is None for name in weights):
+            raise SettingError(
+                f"{named} has no annotation that {' or '.join(weights)} could be computed from, so no best model can "
+                f"be chosen."
+            )
         if test is not None:
             self._check_test(nlp, test)
 
     def _check_test(self, nlp: Language, test: Path) -> None:
-        """Refuse a test corpus without gold annotation, which would have no score. Usually the first documents are
-        enough to tell."""
+        """Refuse a test corpus without gold annotation, which would have no score."""
         score = self.heaviest_score
-        for limit in (SAMPLE, None):
-            examples = list(islice(Corpus(test)(nlp), limit))
-            if examples and nlp.evaluate(examples).get(score) is not None:
-                return
+        scores = _scores_on(Corpus(test), nlp, [score])
+        if scores is not None and scores.get(score) is not None:
+            return
         raise SettingError(
             f"the test corpus {str(test)!r} has no annotation that {score} could be computed from. Give a .spacy file "
             f"with the gold annotation, such as spacy convert and spacy lsbillm convert write."
@@ -228,6 +231,18 @@ class Experiment:
             run = run_training(self.config_of(training), partial, use_gpu)
             shutil.rmtree(partial / DIR_MODEL_LAST)
         return run
+
+
+def _scores_on(corpus: Reader, nlp: Language, names: Iterable[str]) -> dict[str, Any] | None:
+    """The scores of a few documents, which usually tell whether a corpus is annotated; if they have none of the named
+    scores, those of all documents. None if there are no documents."""
+    scores = None
+    for limit in (SAMPLE, None):
+        examples = list(islice(corpus(nlp), limit))
+        scores = nlp.evaluate(examples) if examples else None
+        if scores is None or any(scores.get(name) is not None for name in names):
+            break
+    return scores
 
 
 def check_dev_corpus(config: Config) -> None:

@@ -12,9 +12,10 @@ from spacy.training import Corpus
 from spacy.training.loop import DIR_MODEL_BEST
 from spacy.util import load_model
 
+from ..pipeline.span_component import SpanComponent
 from .experiment import Experiment
 from .outcome import ScoresOnTest
-from .significance import counts_for
+from .significance import counts_for, spans_key_of
 from .trainer import Train, model_folder, trainer
 from .training import Training
 from .ways import find_same_way
@@ -40,6 +41,12 @@ def _threshold(nlp: Language) -> float | None:
             pipe: Any = nlp.get_pipe(name)
             return float(pipe.cfg["threshold"])
     return None
+
+
+def _judged(nlp: Language, score: str) -> bool:
+    """Whether a score of spans is that of one of our own components."""
+    key = spans_key_of(score)
+    return any(isinstance(pipe, SpanComponent) and pipe.spans_key == key for _, pipe in nlp.pipeline)
 
 
 def scores_on_test(
@@ -72,7 +79,7 @@ def scores_on_test(
         for example, doc in zip(examples, nlp.pipe([example.predicted for example in examples]), strict=True):
             example.predicted = doc
         scores.append(float(Scorer(nlp).score(examples)[score]))
-        count = counts_for(score, _threshold(nlp))
+        count = counts_for(score, _threshold(nlp), _judged(nlp, score))
         if count is not None:
             counts.append([count(example) for example in examples])
     return ScoresOnTest(way, scores, np.array(counts) if counts else None)

@@ -9,6 +9,9 @@ import numpy as np
 from spacy.tokens import Doc
 from spacy.training import Example
 
+from ..pipeline.gold_spans import with_trimmed_spans
+from ..pipeline.label_sets import with_judged_spans
+
 RESAMPLES = 5000
 # Documents times resamples that are drawn at once: it limits memory.
 DRAWN_AT_ONCE = 20_000_000
@@ -67,32 +70,42 @@ def f1(counts: np.ndarray) -> np.ndarray:
     return np.divide(2 * right, total, out=np.zeros_like(total), where=total > 0)
 
 
-def counts_for(score: str, threshold: float | None = None) -> Callable[[Example], tuple[int, int, int]] | None:
+def counts_for(
+    score: str, threshold: float | None = None, judged: bool = False
+) -> Callable[[Example], tuple[int, int, int]] | None:
     """The function that counts a document for a score. A document without annotation counts as nothing, as in spaCy's
     scores.
 
     score (str): The name of the score: "ents_f", "spans_KEY_f" or "cats_micro_f".
     threshold (float | None): The probability from which on a class counts, if classes do not exclude each other; None
         if they do, and the most probable one counts.
+    judged (bool): Count spans like the scorers of our own components, which ignore white space at the ends of gold
+        spans, and predicted spans with a label for which the document was not annotated.
     RETURNS (Callable | None): Document to true positives, false positives and false negatives; None for a score that
         such counts do not give.
     """
-    if score == "ents_f":
-        return _count_entities
-    if score.startswith("spans_") and score.endswith("_f"):
-        return partial(_count_spans, score.removeprefix("spans_").removesuffix("_f"))
+    if (key := spans_key_of(score)) is not None or score == "ents_f":
+        return partial(_count_judged if judged else _count_spans, key)
     if score == "cats_micro_f":
         return partial(_count_classes, threshold)
     return None
 
 
-def _count_entities(example: Example) -> tuple[int, int, int]:
-    if not example.reference.has_annotation("ENT_IOB"):
-        return NOTHING
-    return _count(_spans(example.predicted.ents), _spans(example.reference.ents))
+def spans_key_of(score: str) -> str | None:
+    """The key of a score of the spans in `doc.spans[key]`; None for another score."""
+    ours = score.startswith("spans_") and score.endswith("_f")
+    return score.removeprefix("spans_").removesuffix("_f") if ours else None
 
 
-def _count_spans(key: str, example: Example) -> tuple[int, int, int]:
+def _count_judged(key: str | None, example: Example) -> tuple[int, int, int]:
+    return _count_spans(key, with_judged_spans(with_trimmed_spans(example, key), key))
+
+
+def _count_spans(key: str | None, example: Example) -> tuple[int, int, int]:
+    if key is None:
+        if not example.reference.has_annotation("ENT_IOB"):
+            return NOTHING
+        return _count(_spans(example.predicted.ents), _spans(example.reference.ents))
     if key not in example.reference.spans:
         return NOTHING
     return _count(_spans(example.predicted.spans.get(key, [])), _spans(example.reference.spans[key]))

@@ -30,6 +30,7 @@ from spacy_lsbillm.calibration import (
 from spacy_lsbillm.calibration.guarantees import holds, needed
 from spacy_lsbillm.cli import app
 from spacy_lsbillm.errors import DataError, SettingError
+from spacy_lsbillm.saving import save
 from spacy_lsbillm.tagging import calibration_error
 
 pytestmark = pytest.mark.any_stack
@@ -326,6 +327,35 @@ def test_a_pipeline_that_is_trained_on_is_no_longer_calibrated(stored, dev, tmp_
     nlp.to_disk(tmp_path / "trained")
     again = spacy.load(tmp_path / "trained")
     assert again.get_pipe("sequence_labeler").calibration is None and "calibration" not in again.meta
+
+
+def test_labels_with_dollar_signs_are_no_formulas_on_the_page(stored, dev, tmp_path):
+    nlp, docs = spacy.load(stored), list(DocBin().from_disk(dev).get_docs(spacy.blank("xx").vocab))
+    nlp.get_pipe("sequence_labeler").cfg["labels"] = ["$x_$", "city", "playlist"]
+    nlp.to_disk(tmp_path / "pipeline")
+    for doc in docs:
+        doc.set_ents([Span(doc, e.start, e.end, label=e.label_.replace("artist", "$x_$")) for e in doc.ents])
+    DocBin(docs=docs).to_disk(tmp_path / "dev.spacy")
+    done = command(tmp_path / "pipeline", tmp_path / "dev.spacy", "--output", tmp_path / "out", "--recall", "0.5")
+    assert done.exit_code == 0, done.output
+    assert "$x_$" in (tmp_path / "out" / "calibration.html").read_text(encoding="utf8")
+
+
+def test_a_calibrated_head_of_another_pipeline(stored, dev, tmp_path):
+    """The meta of the pipeline that it was sourced into says what it is, and no longer when it was trained on."""
+    source = spacy.load(stored)
+    calibrate(source, Corpus(dev)(source), CalibrationSettings())
+    nlp = spacy.blank("xx")
+    nlp.add_pipe("sequence_labeler", source=source)
+    save(nlp, tmp_path / "sourced")
+    again = spacy.load(tmp_path / "sourced")
+    assert again.get_pipe("sequence_labeler").calibration is not None
+    found, expected = (one.meta["calibration"]["sequence_labeler"] for one in (again, source))
+    assert found["documents"] == 80 and found["ece_after"] == pytest.approx(expected["ece_after"])
+    with pytest.warns(UserWarning, match="was calibrated and is now trained further"):
+        nlp.update(examples(nlp), sgd=Adam(0.001))
+    save(nlp, tmp_path / "trained")
+    assert "calibration" not in spacy.load(tmp_path / "trained").meta
 
 
 @pytest.fixture(scope="module")

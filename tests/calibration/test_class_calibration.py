@@ -16,6 +16,8 @@ from spacy_lsbillm.calibration import CalibrationSettings, Evidence, calibrate
 from spacy_lsbillm.calibration.classes import fit_classes, probabilities_of_classes
 from spacy_lsbillm.cli import app
 from spacy_lsbillm.errors import DataError, SettingError
+from spacy_lsbillm.saving import save
+from spacy_lsbillm.saving.callbacks import create_save_whole_v1, create_write_card_v1
 from spacy_lsbillm.tagging import calibration_error
 
 pytestmark = pytest.mark.any_stack
@@ -146,12 +148,43 @@ def test_a_calibrated_classifier(kind, request, tmp_path):
     assert second.before == pytest.approx(found["ece_before"]) and cats_of(nlp) == after
 
 
+def test_the_probabilities_of_the_report_are_those_of_the_pipeline(independent):
+    """Also of scores so large that their probabilities are 1 in float32."""
+    nlp = spacy.load(independent / "pipeline")
+    pipe = nlp.get_pipe("textcat_multilabel")
+    output = pipe.model.get_ref("output_layer")
+    for name in ("W", "b"):
+        output.set_param(name, output.get_param(name) * 4)
+    assert np.max(cats_of(nlp)) == 1
+    examples = list(Corpus(independent / "dev.spacy")(nlp))
+    report = calibrate(nlp, examples, CalibrationSettings())["textcat_multilabel"]
+    assert report.fitted.kind != "none"
+    docs = nlp.pipe(example.text for example in examples)
+    found = [probability for doc in docs for probability in doc.cats.values()]
+    assert found == pytest.approx(report.probabilities.tolist(), abs=1e-5)
+
+
 def test_a_classifier_that_is_trained_on_is_no_longer_calibrated(exclusive):
     nlp = spacy.load(exclusive / "pipeline")
     calibrate(nlp, Corpus(exclusive / "dev.spacy")(nlp), CalibrationSettings())
     with pytest.warns(UserWarning, match=r"was calibrated and is now being trained.*Calibrate the pipeline again"):
         nlp.update(list(Corpus(exclusive / "dev.spacy")(nlp))[:3], sgd=Adam(0.0))
     assert np.array(cats_of(nlp)) == pytest.approx(np.array(cats_of(spacy.load(exclusive / "pipeline"))), abs=1e-5)
+
+
+def test_what_is_saved_does_not_say_that_it_is_calibrated_when_it_was_trained_on(exclusive, tmp_path):
+    nlp = spacy.load(exclusive / "pipeline")
+    calibrate(nlp, Corpus(exclusive / "dev.spacy")(nlp), CalibrationSettings())
+    save(nlp, tmp_path / "calibrated")
+    nlp = spacy.load(tmp_path / "calibrated")
+    stored = nlp.meta["calibration"]
+    assert "textcat" in stored
+    with pytest.warns(UserWarning, match="was calibrated and is now being trained"):
+        nlp.update(list(Corpus(exclusive / "dev.spacy")(nlp))[:3], sgd=Adam(0.01))
+    for name, callback in (("whole", create_save_whole_v1()), ("with_card", create_write_card_v1())):
+        nlp.meta["calibration"] = dict(stored)
+        callback(nlp).to_disk(tmp_path / name)
+        assert "calibration" not in spacy.load(tmp_path / name).meta
 
 
 def test_a_new_class_drops_the_calibration(independent):

@@ -17,6 +17,7 @@ from thinc.api import Adam, Config
 from tiny import TEXTS
 
 from spacy_lsbillm.distillation import read_teacher
+from spacy_lsbillm.distillation.student import read_student
 from spacy_lsbillm.distillation.taught import close_taught
 from spacy_lsbillm.errors import DataError, SettingError, StorageError
 from spacy_lsbillm.layers.soft_classes import SOFT_CLASSES
@@ -208,6 +209,28 @@ def test_a_teacher_of_classes_says_nothing_of_entities(place, tmp_path):
         pipe.get_loss([stored], [np.zeros((len(stored.predicted), pipe.scheme.n_tags), "f")])
 
 
+def test_what_no_component_learns_is_not_there(place):
+    """Components that need it are trained on gold alone."""
+    copy = place / "more" / "out" / "targets"
+    shutil.copytree(place / "out" / "targets", copy)
+    (shard,) = (copy / "shards").glob("*.spacy")
+    docs = list(DocBin().from_disk(shard).get_docs(spacy.blank("xx").vocab))
+    for doc in docs:
+        doc.spans["sc"] = list(doc.ents)
+        doc[0].tag_ = "X"
+    DocBin(docs=docs, store_user_data=True).to_disk(shard)
+    (copy / "files.sha256").unlink()
+    close_taught(copy, read_teacher(place / "teacher"))
+    [first, *_] = reader(place / "more", classes="none")(spacy.blank("xx"))
+    assert not first.reference.spans and not first.reference.has_annotation("TAG") and not first.reference.cats
+    assert SOFT_CLASSES not in first.predicted.user_data
+    assert first.reference.ents and SOFT_TAGS in first.reference.user_data
+    other = {"sequence_labeler": LABELER, "textcat_multilabel": {"factory": "textcat_multilabel"}}
+    for heads, classes in ((HEADS, "soft"), ({"textcat": BOW}, "hard"), (other, "none")):
+        config = student(place / f"{classes}.cfg", place / "dev.spacy", heads=heads)
+        assert read_student(config, {}, read_teacher(place / "teacher")).classes == classes
+
+
 def test_what_the_teacher_is_not_sure_of_is_missing(place):
     """Each token and document gets its own probability, in place of the teacher's."""
     copy = place / "unsure" / "out" / "targets"
@@ -342,6 +365,12 @@ def test_a_head_refuses_what_is_not_of_its_tags(settings, scheme, error):
         ({"textcat": {**POOLED, "model": {**POOLED["model"], "focal_gamma": 2.0}}}, {}, "losses for rare classes"),
         (HEADS, {"training": {"max_steps": 1}}, "has no training.seed and training.gpu_allocator"),
         ({"sequence_labeler": {**LABELER, "threshold": 2.0}}, {}, "threshold = 2.0 of 'sequence_labeler'"),
+        ({"sequence_labeler": {**LABELER, "threshold": {"moon": 0.5}}}, {}, "teacher does not have: 'moon'"),
+        (
+            {"ner": NER, "tagger": {"factory": "tagger"}},
+            {},
+            r"'tagger' \(tagger\) cannot learn from this teacher, and there are no gold",
+        ),
         (HEADS, {"paths__dev": None}, "no file or folder 'None' of annotated documents"),
     ],
 )
@@ -351,6 +380,22 @@ def test_students_that_cannot_learn_are_refused_before_anything_is_written(place
     call = ("lsbillm", "distill", place / "teacher", tmp_path / "bad.cfg", place / "text.txt", "--output", output)
     said = " ".join(run(*call, code=1).split())
     assert re.search(error, said), said
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("kind", ["empty", "damaged", "without"])
+def test_documents_that_are_no_gold_are_refused_before_anything_is_written(place, tmp_path, kind):
+    bad, output = tmp_path / "bad.spacy", tmp_path / "never"
+    vocab = spacy.blank("xx").vocab
+    DocBin(docs=[Doc(vocab, ["a"])] if kind == "without" else []).to_disk(bad)
+    if kind == "damaged":
+        bad.write_bytes(bad.read_bytes()[:10])
+    call = ("lsbillm", "distill", place / "teacher", place / "student.cfg", place / "text.txt", "--output", output)
+    said = " ".join(run(*call, "--paths.dev", bad, code=1).split())
+    assert re.search("cannot be read" if kind == "damaged" else "has annotation for 'sequence_labeler' or 'ner'", said)
+    if kind != "without":
+        said = " ".join(run(*call, "--gold", bad, code=1).split())
+        assert re.search("cannot be read" if kind == "damaged" else "holds no documents", said)
     assert not output.exists()
 
 

@@ -10,7 +10,7 @@ from spacy.training import Example
 from tiny import TEXTS
 
 from spacy_lsbillm.errors import SettingError
-from spacy_lsbillm.layers import LossSettings, soft_loss
+from spacy_lsbillm.layers import LossSettings, soft_loss, teach_textcat
 from spacy_lsbillm.layers.class_loss import balanced, sigmoid_loss, softmax_loss
 
 pytestmark = pytest.mark.any_stack
@@ -187,6 +187,20 @@ def test_a_class_without_annotation_has_no_gradient():
     given = Example.from_dict(nlp.make_doc(TEXTS[0]), {"cats": {"a": 1.0}})
     gradient = gradients_of(pipe, [given])
     assert gradient[0] != 0 and gradient[1] == 0
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_a_class_that_is_certain_counts_as_annotated(exclusive):
+    """Its probability is 1 in float32, so that it equals the truth, as the gradient of one without annotation does."""
+    _, pipe, data = classifier(exclusive, class_weights="balanced")
+    pipe.model.get_ref("output_layer").set_param("b", np.array([200.0, -200.0], dtype="f"))
+    gradients_of(pipe, data)
+    assert pipe.model.attrs["counts"] == ([3, 1] if exclusive else [3, 1, 1, 3])
+    # Nor does a teacher say otherwise.
+    _, pipe, data = classifier(exclusive)
+    pipe.model.get_ref("output_layer").set_param("b", np.array([200.0, -200.0], dtype="f"))
+    teach_textcat(pipe.model, lambda docs: np.array([[0.0, 1.0]] * len(docs), dtype="f"), [0, 1])
+    np.testing.assert_allclose(gradients_of(pipe, data[:3]), [0.0, 0.0], atol=1e-5)
 
 
 def test_a_table_is_refused_where_classes_have_no_names():

@@ -767,6 +767,22 @@ def test_spans_below_the_threshold_are_left_out(either, monkeypatch):
         nlp(TEXTS[0])
 
 
+def test_a_threshold_of_an_unknown_label_is_refused_before_the_training():
+    nlp = spacy.blank("xx")
+    labeler(nlp, tok2vec=CNN, threshold={"city": 0.5, "planet": 0.5})
+    data = corpus(nlp)
+    with pytest.raises(SettingError, match=r"threshold of 'sequence_labeler' names labels .*: 'planet'\. It has"):
+        nlp.initialize(lambda: data)
+
+
+def test_settings_of_training_cannot_be_changed_afterwards(trained, tmp_path):
+    trained.to_disk(tmp_path)
+    for setting, value in (("spans_key", "slots"), ("scheme", "iob2"), ("transitions", "learned")):
+        said = f"{setting} = '{value}' of 'sequence_labeler' cannot be changed after training: it was trained with "
+        with pytest.raises(SettingError, match=said):
+            spacy.load(tmp_path, config={f"components.sequence_labeler.{setting}": value})
+
+
 def test_settings_of_confidence_are_read_from_the_config(trained, tmp_path):
     trained.to_disk(tmp_path)
     for threshold, n in ((1.0, 0), ({"city": 1.0}, 2), (None, 4)):
@@ -804,6 +820,11 @@ def test_scores_can_be_switched_off(either, monkeypatch):
 def test_bad_settings_of_confidence(config, message):
     with pytest.raises(SettingError, match=message):
         labeler(spacy.blank("xx"), **config)
+
+
+def test_a_group_of_spans_needs_a_name():
+    with pytest.raises(SettingError, match=r"spans_key = '' of 'sequence_labeler' is not allowed.*null for doc\.ents"):
+        labeler(spacy.blank("xx"), spans_key="")
 
 
 @pytest.mark.parametrize(("name", "exclusive"), [("textcat", True), ("textcat_multilabel", False)])

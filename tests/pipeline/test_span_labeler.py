@@ -151,6 +151,13 @@ def test_the_threshold_is_that_of_the_config(trained, tmp_path):
     assert found(none(TEXTS[1])) == []
 
 
+def test_settings_of_training_cannot_be_changed_afterwards(trained, tmp_path):
+    trained.to_disk(tmp_path)
+    for setting, value, said in (("spans_key", "other", "'sc'"), ("max_length", 3, "8")):
+        with pytest.raises(SettingError, match=f"{setting} = {value!r} of .* cannot be changed .* with {said}"):
+            spacy.load(tmp_path, config={f"components.span_labeler.{setting}": value})
+
+
 def test_files_that_do_not_fit_are_named(trained, tmp_path):
     trained.to_disk(tmp_path)
     folder = tmp_path / "span_labeler"

@@ -12,9 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import spacy
 from corpora import run, write_config, write_corpus
+from heads import CNN, fit, labeler
+from heads import corpus as examples_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from spacy.tokens import Doc, DocBin, Span
 from spacy.util import load_config
 
 from spacy_lsbillm.cli.search import StrategyName
@@ -35,7 +39,7 @@ from spacy_lsbillm.search.strategies import (
     trainings_of,
 )
 from spacy_lsbillm.search.study import Study
-from spacy_lsbillm.search.trainer import trainer
+from spacy_lsbillm.search.trainer import model_folder, trainer
 from spacy_lsbillm.search.training import Training
 from spacy_lsbillm.search.ways import find_same_way
 from spacy_lsbillm.training.quiet_run import run_training
@@ -368,6 +372,36 @@ def test_a_test_uses_no_model_of_a_killed_training(config, corpus, tmp_path, mon
     assert tested.scores == scores_on_test(experiment, "all", [0], corpus, "ents_f", tmp_path / "again").scores
 
 
+@pytest.mark.parametrize("spans_key", [None, "sc"])
+def test_counts_on_the_test_set_are_those_behind_its_scores(config, tmp_path, spans_key):
+    """Also where the scorer of the head leaves out what a document was not annotated for, and white space."""
+    nlp = spacy.blank("xx")
+    labeler(nlp, tok2vec=CNN, spans_key=spans_key)
+    examples = examples_of(nlp, spans_key)
+    fit(nlp, examples)
+    docs = [example.reference for example in examples]
+    city, artist, *_ = docs
+    city.user_data["annotated"] = artist.user_data["annotated"] = ["city"]
+    words = ["paris", "\n"]
+    white = Doc(nlp.vocab, words)
+    spans = [Span(white, 0, 2, label="city")]
+    if spans_key is None:
+        artist.set_ents([])
+        white.set_ents(spans)
+    else:
+        artist.spans[spans_key] = []
+        white.spans[spans_key] = spans
+    DocBin(docs=[*docs, white], store_user_data=True).to_disk(tmp_path / "test.spacy")
+    experiment = Experiment.of(load_config(config, overrides={"training.max_steps": 8}, interpolate=False))
+    place = model_folder(tmp_path, Training("all", 0, 8)) / "model-best"
+    place.mkdir(parents=True)
+    nlp.to_disk(place)
+    score = "ents_f" if spans_key is None else f"spans_{spans_key}_f"
+    tested = scores_on_test(experiment, "all", [0], tmp_path / "test.spacy", score, tmp_path)
+    assert f1(tested.counts.sum(axis=1)).tolist() == pytest.approx(tested.scores)
+    assert tested.counts[0, 1].tolist() == [0, 0, 0]
+
+
 def test_a_storage_of_another_search_is_refused(url, tmp_path):
     Study(url, {"config": "a", "paths.train": "x"})
     with pytest.raises(StorageError, match="belongs to another search"):
@@ -599,6 +633,8 @@ def test_halving_from_end_to_end(config, tmp_path):
 def test_bad_input_is_refused_before_any_training(config, tmp_path):
     unlabelled = tmp_path / "texts.jsonl"
     unlabelled.write_text('{"text": "book a table"}\n')
+    without = tmp_path / "without.spacy"
+    DocBin(docs=[spacy.blank("xx").make_doc("book a table")]).to_disk(without)
     for more, message in (
         (("--groups", "3"), "3 bits do not divide 4 layers into groups of equal size"),
         (("--groups", "two"), "--groups 'two': give whole numbers"),
@@ -612,6 +648,7 @@ def test_bad_input_is_refused_before_any_training(config, tmp_path):
         (("--groups", "1,2", "--strategy", "greedy"), "greedy takes one number of groups"),
         (("--paths.dev", tmp_path / "none.spacy"), "there is no development corpus"),
         (("--test", tmp_path / "none.spacy"), "there is no test corpus"),
+        (("--groups", "2", "--paths.dev", without), "has no annotation that ents_f could be computed from, so no"),
         (("--groups", "2", "--test", unlabelled), "has no annotation that ents_f could be computed from"),
         (("--training.max_steps", "0"), "training.max_steps = 0"),
         (("--training.max_steps", "4"), "training.max_steps = 4 is too short for a training under 16 masks"),
