@@ -138,8 +138,9 @@ def create_billm_model_v1(
 def create_tok2vec_billm_v1(
     transformer: Model[list[Doc], Any], pooling: Model[Ragged, Floats2d], grad_factor: float = 1.0
 ) -> Model[list[Doc], list[Floats2d]]:
-    """Create a layer that gives a component its own backbone, in place of a listener. `Language.replace_listeners`
-    writes it into configs.
+    """Create a layer that gives a component its own backbone, in place of a listener.
+
+    `Language.replace_listeners` writes it into configs.
 
     transformer (Model): From `spacy-lsbillm.BiLLMModel.v1`.
     pooling (Model): The pooling layer of the listener that it replaces. It has an effect only with `output = "pieces"`;

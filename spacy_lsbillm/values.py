@@ -1,5 +1,8 @@
-"""What values a setting may have. spaCy's config system lets some of another kind through, such as the text "8" for a
-number, and knows nothing of what is inside a block such as `lora`."""
+"""What values a setting may have.
+
+spaCy's config system lets some of another kind through, such as the text "8" for a number, and knows nothing of what is
+inside a block such as `lora`.
+"""
 
 import math
 from collections.abc import Iterable

@@ -196,8 +196,9 @@ def _micro_batches(
 
 
 def pack(lengths: np.ndarray, row: int) -> tuple[np.ndarray, np.ndarray]:
-    """Assign windows to rows: the longest window that fits goes into the rest of a row. Few rows are then filled
-    evenly, because they are padded to the longest of them.
+    """Assign windows to rows: the longest window that fits goes into the rest of a row.
+
+    Few rows are then filled evenly, because they are padded to the longest of them.
 
     lengths (ndarray): Pieces per window, shape (windows,).
     row (int): Pieces per row. A longer window gets its own row, of its length.

@@ -47,9 +47,11 @@ class Batch:
     deaths: int = 0
 
     def parts(self) -> list["Batch"]:
-        """Divide it into at most `PARTS` smaller batches, to find the document that kills processes. Each part starts
-        with one death, as any may be the cause. Starting a process takes long: with halves, many more would die until
-        the document is found."""
+        """Divide it into at most `PARTS` smaller batches, to find the document that kills processes.
+
+        Each part starts with one death, as any may be the cause. Starting a process takes long: with halves, many more
+        would die until the document is found.
+        """
         size = -(-len(self.items) // PARTS)
         return [Batch(self.shard, self.start + i, self.items[i : i + size], 1) for i in range(0, len(self.items), size)]
 

@@ -20,8 +20,9 @@ class DeviceLost(RuntimeError):
 
 
 def piped(nlp: Language, texts: Sequence[tuple[str | Tokens, str | int]]) -> list[Doc | Exception]:
-    """Annotate texts as one batch. If one fails, the batch fails at first; then its halves are tried, with new
-    documents.
+    """Annotate texts as one batch.
+
+    If one fails, the batch fails at first; then its halves are tried, with new documents.
 
     texts (Sequence[tuple]): Texts with their ids, which documents get in `doc.user_data["id"]`.
     RETURNS (list[Doc | Exception]): In the same order, each text's document or the error.

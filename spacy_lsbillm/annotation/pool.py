@@ -38,8 +38,10 @@ def told_overdue(timeout: float | None) -> str:
 
 
 class Pool(ABC):
-    """Processes that annotate. Those that die or exceed their time are replaced. Leaving the pool as a context ends all
-    of them."""
+    """Processes that annotate.
+
+    Those that die or exceed their time are replaced. Leaving the pool as a context ends all of them.
+    """
 
     @abstractmethod
     def idle(self) -> int:

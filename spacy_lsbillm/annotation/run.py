@@ -50,8 +50,9 @@ def annotate(
     warn: Callable[[str], None] = print,
     quiet: bool = False,
 ) -> Annotated:
-    """Annotate all documents of the input and write them to the output folder. If that holds a part of them, the run
-    continues from there.
+    """Annotate all documents of the input and write them to the output folder.
+
+    If that holds a part of them, the run continues from there.
 
     warn (Callable): Called with each warning.
     quiet (bool): Show no progress.
@@ -134,8 +135,10 @@ class _Open:
 
 
 class _Run:
-    """One run. It reads only as far ahead as processes wait for work, so that no more than their current work is in
-    memory."""
+    """One run.
+
+    It reads only as far ahead as processes wait for work, so that no more than their current work is in memory.
+    """
 
     def __init__(
         self, settings: AnnotationSettings, how: RunSettings, output: Output, pool: Pool, progress: Progress

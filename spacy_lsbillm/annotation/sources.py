@@ -1,5 +1,7 @@
-"""Reading the input: the documents of text, JSONL, `.spacy` and Parquet files, one after the other, still encoded. They
-are decoded in the process that annotates them, see `documents`."""
+"""Reading the input: the documents of text, JSONL, `.spacy` and Parquet files, one after the other, still encoded.
+
+They are decoded in the process that annotates them, see `documents`.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -115,8 +117,9 @@ class Item:
 
 
 def input_files(path: Path) -> tuple[list[InputFile], list[str]]:
-    """The input file, or those in a folder and its subfolders whose suffix is known. Hidden files and folders, and
-    those whose name begins with an underscore, are skipped.
+    """The input file, or those in a folder and its subfolders whose suffix is known.
+
+    Hidden files and folders, and those whose name begins with an underscore, are skipped.
 
     RETURNS (tuple): The files by name, and the names of those with unknown suffixes.
     RAISES (DataError): There are none, or the suffix of the file is unknown.
@@ -143,8 +146,10 @@ def input_files(path: Path) -> tuple[list[InputFile], list[str]]:
 
 
 def read_items(file: InputFile, keys: Keys) -> Iterator[Item]:
-    """The documents of a file, in order. An unreadable document gives an item with `Broken`; if the file itself becomes
-    unreadable, this is the last item."""
+    """The documents of a file, in order.
+
+    An unreadable document gives an item with `Broken`; if the file itself becomes unreadable, this is the last item.
+    """
     read = {TEXT: _lines, JSONL: _lines, PARQUET: _rows, SPACY: _docs}[file.suffix]
     number = 0
     try:

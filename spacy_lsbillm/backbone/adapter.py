@@ -176,8 +176,10 @@ def check_dora(settings: LoraSettings, base: BaseSettings, device: torch.device)
 
 
 def add_adapter(model: PreTrainedModel, settings: LoraSettings) -> "PeftModel":
-    """Add a new adapter to a base. Its update is zero until it is trained. It is in float32, whatever the dtype of the
-    base."""
+    """Add a new adapter to a base.
+
+    Its update is zero until it is trained. It is in float32, whatever the dtype of the base.
+    """
     from peft import get_peft_model
 
     check_targets(model, settings)

@@ -1,5 +1,8 @@
-"""The settings in a base's config.json that decide what it computes. Weights alone do not identify a base: two bases
-with the same tensors may differ in `rope_theta`, a sliding window or the scaling of positions."""
+"""The settings in a base's config.json that decide what it computes.
+
+Weights alone do not identify a base: two bases with the same tensors may differ in `rope_theta`, a sliding window or
+the scaling of positions.
+"""
 
 from pathlib import Path
 from typing import Any

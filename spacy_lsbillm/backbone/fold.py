@@ -44,8 +44,10 @@ def check_fold(setting: object, quantization: str | None) -> None:
 
 
 def may_fold(backbone: Backbone, setting: str) -> bool:
-    """Whether to fold the adapter of a backbone, if there is one. With "auto": if the base is neither quantised nor
-    shared with another pipeline, and there is `room_to_fold`."""
+    """Whether to fold the adapter of a backbone, if there is one.
+
+    With "auto": if the base is neither quantised nor shared with another pipeline, and there is `room_to_fold`.
+    """
     if not backbone.adapted or setting == NEVER:
         return False
     # The adapter is switched off at present, to look at the base alone.
@@ -107,8 +109,11 @@ class Folded:
 
 
 def _install_capturing_hooks(decoder: nn.Module) -> None:
-    """Install the hooks with which transformers 5 collects the layers' states. Each tree of modules installs them when
-    it first runs: where two trees share modules, they would be installed twice. Here they are installed before."""
+    """Install the hooks with which transformers 5 collects the layers' states.
+
+    Each tree of modules installs them when it first runs: where two trees share modules, they would be installed twice.
+    Here they are installed before.
+    """
     with contextlib.suppress(ModuleNotFoundError):
         importlib.import_module("transformers.utils.output_capturing").maybe_install_capturing_hooks(decoder)
 

@@ -41,8 +41,9 @@ def load_backbone(
     tokenizer_folder: Path | None = None,
     int8: bool = False,
 ) -> Backbone:
-    """Load a base, add an adapter and remove the causal mask from the layers to unmask. Everything that can be checked
-    without reading the weights is checked first.
+    """Load a base, add an adapter and remove the causal mask from the layers to unmask.
+
+    Everything that can be checked without reading the weights is checked first.
 
     adapter (Path | None): A stored adapter, instead of a new one.
     mix (Path | None): The folder of a stored mix, instead of a new one.

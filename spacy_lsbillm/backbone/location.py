@@ -23,8 +23,10 @@ HUB_IGNORED = ["original/*", "consolidated*", "onnx/*", "adapter_model*"]
 def resolve_folder(
     name: str, revision: str | None = None, files: Sequence[str] = MODEL_FILES, hub: bool = True
 ) -> Path:
-    """The local folder of a base. Tried in this order: the map in the environment variable `SPACY_LSBILLM_BASES`, a
-    folder of that name, the hub's cache, the hub.
+    """The local folder of a base.
+
+    Tried in this order: the map in the environment variable `SPACY_LSBILLM_BASES`, a folder of that name, the hub's
+    cache, the hub.
 
     files (Sequence[str]): Patterns of the files to fetch: `MODEL_FILES`, or `TOKENIZER_FILES` for all but the weights.
     hub (bool): Whether it may be on the hub; a base that was made by a command is not.

@@ -1,5 +1,8 @@
-"""Watching weight files that are mapped into memory. Writing into such a file changes the weights of a running model,
-and truncating it kills the process; replacing or deleting the file does neither."""
+"""Watching weight files that are mapped into memory.
+
+Writing into such a file changes the weights of a running model, and truncating it kills the process; replacing or
+deleting the file does neither.
+"""
 
 import os
 from collections.abc import Iterable

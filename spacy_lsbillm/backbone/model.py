@@ -194,8 +194,9 @@ class Backbone:
         return {"input_ids": input_ids, "attention_mask": mask, "use_cache": False, **placed}
 
     def use_mask(self, notation: str | None) -> None:
-        """Compute with other layers unmasked from now on. `plan`, which is what a stored pipeline records, does not
-        change.
+        """Compute with other layers unmasked from now on.
+
+        `plan`, which is what a stored pipeline records, does not change.
 
         notation (str | None): In mask notation; None returns to `plan`.
         RAISES (MaskError): It cannot be read or does not fit the number of layers.
@@ -215,8 +216,10 @@ class Backbone:
             self.mix.to(device)
 
     def set_training(self, training: bool) -> None:
-        """Switch dropout and gradient checkpointing on or off. Modules already in the right mode are skipped, which
-        saves a tenth of a small training step."""
+        """Switch dropout and gradient checkpointing on or off.
+
+        Modules already in the right mode are skipped, which saves a tenth of a small training step.
+        """
         model: Any = self.model
         if model.training is not training:
             # After an interrupt the modules may be in different modes, whatever the model's own flag says.

@@ -1,5 +1,7 @@
-"""The bases that this process has seen, and their folders. A stored pipeline that names a base accepts any copy of it,
-and no base is read twice for its digest."""
+"""The bases that this process has seen, and their folders.
+
+A stored pipeline that names a base accepts any copy of it, and no base is read twice for its digest.
+"""
 
 import json
 from pathlib import Path

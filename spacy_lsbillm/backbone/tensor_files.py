@@ -67,8 +67,9 @@ class NewTensor:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a Hugging Face folder: the single one, or those that its index names. If a folder has
-    both, the single one is used, as in transformers.
+    """The safetensors files of a Hugging Face folder: the single one, or those that its index names.
+
+    If a folder has both, the single one is used, as in transformers.
 
     RAISES (BaseError): There are none, or one that the index names is missing.
     """

@@ -74,8 +74,9 @@ def weigh_right(layers: Sequence[nn.Module], weight: float) -> None:
 
 
 def unmask_layers(layers: Sequence[nn.Module], plan: MaskPlan) -> None:
-    """Make the layers that the plan names attend in both directions, and the others causally. A later call replaces the
-    plan.
+    """Make the layers that the plan names attend in both directions, and the others causally.
+
+    A later call replaces the plan.
 
     layers (Sequence[Module]): The decoder layers, from the input on.
     RAISES (BaseError): A layer takes no attention mask, so it cannot be unmasked this way.

@@ -118,8 +118,10 @@ def _scores(evidence: Evidence) -> np.ndarray:
 
 
 def _slope(scores: np.ndarray, truth: np.ndarray) -> float:
-    """1 / T, by Newton's method on the log loss of softmax(scores / T), which is convex in it. It is drawn to 1 with
-    the weight of `TO_NONE` documents, so that few documents change little."""
+    """1 / T, by Newton's method on the log loss of softmax(scores / T), which is convex in it.
+
+    It is drawn to 1 with the weight of `TO_NONE` documents, so that few documents change little.
+    """
     of_truth = scores[np.arange(len(scores)), truth]
     slope = 1.0
     for _ in range(STEPS):

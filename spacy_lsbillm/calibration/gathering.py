@@ -17,8 +17,9 @@ BATCH = 128
 def gather(
     nlp: Language, heads: Iterable[str], examples: Iterable[Example], least: float | None = FLOOR
 ) -> dict[str, Evidence]:
-    """Collect what heads predict for documents, without their calibration. Documents go through the rest of the
-    pipeline once.
+    """Collect what heads predict for documents, without their calibration.
+
+    Documents go through the rest of the pipeline once.
 
     heads (Iterable[str]): The names of components that can be calibrated.
     examples (Iterable[Example]): A document is left out for heads for which it has no annotation.

@@ -88,6 +88,7 @@ def heads_of(nlp: Language, chosen: Sequence[str] = ()) -> list[str]:
 
 def calibrate(nlp: Language, examples: Iterable[Example], settings: CalibrationSettings) -> dict[str, Report]:
     """Find the curves, thresholds and guarantees of the heads, and store them in the heads and in the pipeline's meta.
+
     An existing calibration of a head is replaced. Heads for which no document has annotation get a warning and do not
     change, unless they were chosen.
 

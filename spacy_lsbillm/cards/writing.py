@@ -24,8 +24,9 @@ MARK = re.compile(r"\n<!-- spacy-lsbillm card (?P<digest>[0-9a-f]{64})(?:, (?P<s
 
 
 def write_card(folder: Path, force: bool = False, seconds: float | None = None) -> bool:
-    """Write the card of a stored pipeline, from its files. An earlier card is replaced, but a README.md that was
-    edited, or written by hand, is kept.
+    """Write the card of a stored pipeline, from its files.
+
+    An earlier card is replaced, but a README.md that was edited, or written by hand, is kept.
 
     folder (Path): A pipeline.
     force (bool): Replace it in any case.

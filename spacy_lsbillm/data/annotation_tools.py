@@ -174,8 +174,10 @@ def _add_spans(found: dict[str, Any], spans: Any, key: str, where: str) -> None:
 
 
 def _plain_spans(span: Any) -> list[Any]:
-    """A span as one or several with "start", "end" and "label", one per label. An invalid span is returned unchanged,
-    and is refused later."""
+    """A span as one or several with "start", "end" and "label", one per label.
+
+    An invalid span is returned unchanged, and is refused later.
+    """
     if isinstance(span, list) and len(span) == 3:
         return [dict(zip(("start", "end", "label"), span, strict=True))]
     if not isinstance(span, dict):

@@ -1,5 +1,7 @@
-"""Creating spaCy documents from records. Given tokens are kept; a text without tokens is tokenised by the language's
-tokenizer."""
+"""Creating spaCy documents from records.
+
+Given tokens are kept; a text without tokens is tokenised by the language's tokenizer.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -186,8 +188,9 @@ def _spans(doc: Doc, record: Record) -> tuple[list[Span] | None, list[int]]:
 
 
 def iob_spans(tags: Sequence[Any], where: str, tokens: Sequence[str]) -> list[tuple[int, int, str]]:
-    """The spans of IOB2 tags as (first token, token after the last, label). Tokens with the tag "-" or null are in
-    none.
+    """The spans of IOB2 tags as (first token, token after the last, label).
+
+    Tokens with the tag "-" or null are in none.
 
     RAISES (DataError): A tag is not IOB2, or an I- follows nothing that it could continue. Such files are usually IOB1,
         where B- occurs only between neighbours, or damaged; a single sentence does not tell which.

@@ -244,8 +244,11 @@ def _check_limit(limit: int) -> None:
 
 
 def _check_classes(record: Record, labels: Labels) -> None:
-    """Check that all classes of a record are known. An unknown class would be 1 in its own documents and missing,
-    rather than 0, in others: a model would learn that it always applies."""
+    """Check that all classes of a record are known.
+
+    An unknown class would be 1 in its own documents and missing, rather than 0, in others: a model would learn that it
+    always applies.
+    """
     new = sorted(set(classes(record) or ()) - set(labels.names))
     if new:
         raise DataError(

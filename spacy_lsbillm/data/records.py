@@ -83,8 +83,10 @@ def data_files(path: Path) -> list[Path]:
 
 
 def read_jsonl(path: Path, document_key: str | None = None) -> Iterator[Record]:
-    """Read one JSON object per line. Empty lines are skipped, and so is what an annotator has rejected or ignored,
-    which a warning counts. A warning names unknown keys, once.
+    """Read one JSON object per line.
+
+    Empty lines are skipped, and so is what an annotator has rejected or ignored, which a warning counts. A warning
+    names unknown keys, once.
 
     document_key (str | None): The key of a line, such as "doc_id", that names its document.
     RAISES (DataError): A line is not a JSON object, has a key twice or half a character, or cannot be read reliably.
@@ -145,6 +147,7 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def read_iob(path: Path) -> Iterator[Record]:
     """Read columns that are separated by tabs, or by blanks as long as no tab was seen: the token first, its tag last.
+
     Blank lines separate sentences, and lines that begin with -DOCSTART- documents; in a file without these, so do
     several consecutive blank lines.
 
@@ -190,8 +193,9 @@ def read_iob(path: Path) -> Iterator[Record]:
 
 
 class _Documents:
-    """Determines the document of each sentence in a file. A document's name is the file's name and a number, as several
-    files may be read together.
+    """Determines the document of each sentence in a file.
+
+    A document's name is the file's name and a number, as several files may be read together.
 
     name (str | None): The current document; None before anything has marked one.
     """

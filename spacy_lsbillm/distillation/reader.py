@@ -20,8 +20,9 @@ SOFT, HARD = "soft", "hard"
 
 @dataclass(frozen=True)
 class DistilledCorpus:
-    """The reader that `spacy-lsbillm.DistilledCorpus.v1` creates. Called with a pipeline, it yields gold documents,
-    then those that the teacher annotated.
+    """The reader that `spacy-lsbillm.DistilledCorpus.v1` creates.
+
+    Called with a pipeline, it yields gold documents, then those that the teacher annotated.
 
     shards (Corpus): What the teacher has written.
     """
@@ -60,8 +61,10 @@ class DistilledCorpus:
 def create_distilled_corpus_v1(
     path: Path | None, gold: Path | None = None, floor: float = FLOOR, classes: str = SOFT
 ) -> Callable[[Language], Iterator[Example]]:
-    """Create a reader of what a teacher has annotated. A `sequence_labeler` with the teacher's labels and scheme learns
-    from the probabilities of tags, other components from hard labels of which the teacher is sure.
+    """Create a reader of what a teacher has annotated.
+
+    A `sequence_labeler` with the teacher's labels and scheme learns from the probabilities of tags, other components
+    from hard labels of which the teacher is sure.
 
     path (Path): The folder `targets` that `lsbillm distill` has written.
     gold (Path | None): Annotated documents to read as well, unchanged: a .spacy file, or a folder of them.

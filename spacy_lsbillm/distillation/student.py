@@ -120,8 +120,10 @@ def _labels(config: Config, name: str) -> list[str] | None:
 
 
 def _check_labeler(name: str, block: Mapping[str, Any], scheme: Scheme, labels: list[str] | None) -> None:
-    """Check a student's labeler. RAISES (SettingError): Its tags differ from the teacher's, or its loss needs one true
-    tag."""
+    """Check a student's labeler.
+
+    RAISES (SettingError): Its tags differ from the teacher's, or its loss needs one true tag.
+    """
     own = block.get("scheme", DEFAULT_CONFIG["scheme"])
     if own != scheme.name:
         raise SettingError(

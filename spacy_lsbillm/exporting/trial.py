@@ -182,8 +182,10 @@ def _probabilities(scores: np.ndarray, head: Head) -> np.ndarray:
 
 
 def _check_sight(model: Any, plan: Plan, one: Expected) -> None:
-    """Check whether the first piece sees the last one. RAISES (StorageError): It does and must not, or does not and
-    must."""
+    """Check whether the first piece sees the last one.
+
+    RAISES (StorageError): It does and must not, or does not and must.
+    """
     # At most as many pieces as the narrowest window makes visible to each other.
     few = one.ids[:SEEN]
     ids = torch.tensor([few, few])

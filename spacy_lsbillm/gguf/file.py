@@ -1,5 +1,7 @@
-"""Reading a GGUF file in place. (The `gguf` package's own reader turns each word of the vocabulary into several arrays:
-a minute and 1.4 GB for 262,144 words, before the first weight is read.)
+"""Reading a GGUF file in place.
+
+(The `gguf` package's own reader turns each word of the vocabulary into several arrays: a minute and 1.4 GB for 262,144
+words, before the first weight is read.)
 
 Format: github.com/ggml-org/ggml, docs/gguf.md. Header, metadata as typed keys and values, one entry per tensor, data.
 """

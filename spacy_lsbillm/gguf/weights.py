@@ -28,8 +28,9 @@ IN_CONFIG = {ROPE_FACTORS}
 
 
 def new_tensors(file: GGUFFile, model: PreTrainedModel, entries: Mapping[str, Any], dtype: str) -> dict[str, NewTensor]:
-    """The tensors to write, by their names in the model. Only the checks read them; if they are written in this order,
-    each is unpacked once.
+    """The tensors to write, by their names in the model.
+
+    Only the checks read them; if they are written in this order, each is unpacked once.
 
     model (PreTrainedModel): The `skeleton` of the file's config.
     entries (Mapping): The config's entries, from `make_config`.

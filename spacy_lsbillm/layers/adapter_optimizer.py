@@ -21,8 +21,9 @@ CHOICES = (None, *CLASSES)
 
 
 class AdapterOptimizer:
-    """AdamW of bitsandbytes (arXiv 2110.02861), with the rates and settings of a thinc optimizer. Its states take less
-    memory on the GPU than thinc's.
+    """AdamW of bitsandbytes (arXiv 2110.02861), with the rates and settings of a thinc optimizer.
+
+    Its states take less memory on the GPU than thinc's.
 
     name (str): One of `CLASSES`.
     parameters (Mapping): The parameters to optimise, by name.

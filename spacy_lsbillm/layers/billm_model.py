@@ -64,9 +64,10 @@ class ModelSettings:
     def fitted(
         self, longest: int | None, width: int, n_special: int, trained: tuple[int | None, int | None] = (None, None)
     ) -> tuple[int, int]:
-        """The window and overlap for a base. If spans have a context, the window of a new pipeline is extended by that
-        on both sides, as far as the base has positions, and neighbouring windows of a long span share at least both
-        contexts.
+        """The window and overlap for a base.
+
+        If spans have a context, the window of a new pipeline is extended by that on both sides, as far as the base has
+        positions, and neighbouring windows of a long span share at least both contexts.
 
         longest (int | None): The base's longest position.
         width (int): The width of its states.
@@ -182,8 +183,9 @@ def fit(model: Model) -> None:
 
 
 def fitted_window(model: Model) -> tuple[int, int]:
-    """The window and the overlap for the base. They are saved with the backbone, since defaults may differ between
-    versions.
+    """The window and the overlap for the base.
+
+    They are saved with the backbone, since defaults may differ between versions.
 
     RAISES (SettingError): They do not fit the base.
     """

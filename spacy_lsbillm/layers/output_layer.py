@@ -1,5 +1,8 @@
-"""The linear layer of a head. On the CPU it multiplies with PyTorch, in as many threads as the backbone: thinc's own
-products use one thread and BLIS, and take three times as long."""
+"""The linear layer of a head.
+
+On the CPU it multiplies with PyTorch, in as many threads as the backbone: thinc's own products use one thread and BLIS,
+and take three times as long.
+"""
 
 from collections.abc import Callable
 from typing import Any

@@ -208,8 +208,10 @@ def _taught_gradient(
 
 
 def _gradient(model: Model, probabilities: Floats2d, given: Floats2d, loss: LossSettings) -> Floats2d:
-    """Convert the gradient of cross-entropy to that of the loss in use. It stays zero for decisions whose truth is
-    missing."""
+    """Convert the gradient of cross-entropy to that of the loss in use.
+
+    It stays zero for decisions whose truth is missing.
+    """
     xp = model.ops.xp
     truth = xp.rint(probabilities - given)
     if model.attrs["multi_label"]:
@@ -241,8 +243,10 @@ def _seen(model: Model, more: list[float]) -> list[float]:
 
 
 def real_rows() -> Model[list[Floats2d], Ragged]:
-    """Create a layer that removes rows of zeros. A document with no other rows keeps one, so that there is something to
-    pool."""
+    """Create a layer that removes rows of zeros.
+
+    A document with no other rows keeps one, so that there is something to pool.
+    """
     return Model("real_rows", real_rows_forward)
 
 

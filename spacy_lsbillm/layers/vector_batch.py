@@ -18,8 +18,10 @@ from .token_vectors import TokenVectors
 
 @dataclass
 class VectorBatch(FullTransformerBatch):
-    """The vectors of documents, one row per document whatever its number of windows. `doc_data[i]` has the vectors of
-    document i as a float32 array of shape (1, tokens or pieces, width), and the alignment of tokens with them.
+    """The vectors of documents, one row per document whatever its number of windows.
+
+    `doc_data[i]` has the vectors of document i as a float32 array of shape (1, tokens or pieces, width), and the
+    alignment of tokens with them.
 
     rows_a_doc (list[int]): The number of vectors of each document that is not empty.
     """

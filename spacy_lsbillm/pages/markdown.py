@@ -47,8 +47,9 @@ def table(rows: Iterable[Sequence[str]], header: Sequence[str] = ("", "")) -> st
 
 
 def front_matter(entries: Mapping[str, Any]) -> str:
-    """The front matter of a model card, which a hub reads: YAML, one entry per line. Entries without a value are left
-    out.
+    """The front matter of a model card, which a hub reads: YAML, one entry per line.
+
+    Entries without a value are left out.
 
     entries (Mapping[str, Any]): The entries; values are of types that JSON has.
     RETURNS (str): The lines between the two lines of dashes.

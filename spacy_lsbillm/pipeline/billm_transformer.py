@@ -89,8 +89,11 @@ class BiLLMTransformer(Transformer):
 
     @property
     def listener_map(self) -> dict[str, list[TransformerListener]]:
-        """The listeners, by the name of their component. Whenever a pipeline is assembled, spaCy empties it and then
-        calls `find_listeners` with each following component in turn."""
+        """The listeners, by the name of their component.
+
+        Whenever a pipeline is assembled, spaCy empties it and then calls `find_listeners` with each following component
+        in turn.
+        """
         return self._listener_map
 
     @listener_map.setter
@@ -99,9 +102,10 @@ class BiLLMTransformer(Transformer):
         self._behind: str | None = None
 
     def find_listeners(self, component: Any) -> None:
-        """Connect a component, the next one behind this transformer, if it is a listener. `doc._.trf_data` contains the
-        vectors of the transformer that ran last, so a component behind another transformer cannot listen to this one; a
-        listener that names no transformer listens to the last one before it.
+        """Connect a component, the next one behind this transformer, if it is a listener.
+
+        `doc._.trf_data` contains the vectors of the transformer that ran last, so a component behind another
+        transformer cannot listen to this one; a listener that names no transformer listens to the last one before it.
 
         RAISES (ListenerError): The component names this transformer, or was trained with it, but is behind another one.
         RAISES (SettingError): It pools pieces although it gets tokens.
@@ -147,8 +151,9 @@ class BiLLMTransformer(Transformer):
         return backbone_shim(self.model).backbone.plan
 
     def use_mask(self, notation: str | None) -> None:
-        """Unmask other layers from now on, to compare masks on the same weights or to train with several masks. A saved
-        pipeline has the mask of the config.
+        """Unmask other layers from now on, to compare masks on the same weights or to train with several masks.
+
+        A saved pipeline has the mask of the config.
 
         notation (str | None): A mask in mask notation; None restores the one of the config.
         RAISES (MaskError): The mask cannot be read or does not fit the number of layers.
@@ -163,8 +168,10 @@ class BiLLMTransformer(Transformer):
         return super().predict(docs)
 
     def pipe(self, stream: Iterable[Doc], *, batch_size: int = 128) -> Iterator[Doc]:
-        """Apply the component to a stream of documents. The model itself sorts documents by length. A batch
-        that fails is passed to the error handler (`nlp.set_error_handler`), and to no further component.
+        """Apply the component to a stream of documents.
+
+        The model itself sorts documents by length. A batch that fails is passed to the error handler
+        (`nlp.set_error_handler`), and to no further component.
 
         batch_size (int): How many documents are buffered.
         """
@@ -178,9 +185,11 @@ class BiLLMTransformer(Transformer):
                 yield from docs
 
     def initialize(self, get_examples: Callable[[], Iterable[Example]], *, nlp: Language | None = None) -> None:
-        """Load the base, add the adapter and connect the listeners. Examples are read only if a `textcat` with one of
-        spaCy's own models listens, to warn of documents without a class, which such a model learns from. Numbers of
-        steps in the config's training section that do not fit together cause a warning as well.
+        """Load the base, add the adapter and connect the listeners.
+
+        Examples are read only if a `textcat` with one of spaCy's own models listens, to warn of documents without a
+        class, which such a model learns from. Numbers of steps in the config's training section that do not fit
+        together cause a warning as well.
 
         RAISES (SettingError): A listener would get nothing in prediction, is of another kind, or was made for vectors
             of another width.
@@ -203,8 +212,10 @@ class BiLLMTransformer(Transformer):
         sgd: Optimizer | None = None,
         losses: dict[str, float] | None = None,
     ) -> dict[str, float]:
-        """Run the backbone in training mode and give its output to the listeners. Their gradients go through it later
-        in a single backward pass: when all have arrived, or at the latest before the next step or forward pass.
+        """Run the backbone in training mode and give its output to the listeners.
+
+        Their gradients go through it later in a single backward pass: when all have arrived, or at the latest before
+        the next step or forward pass.
 
         drop (float): Has no effect: the adapter has its own dropout.
         sgd (Optimizer | None): The optimizer for the step that follows the gradients.
@@ -234,8 +245,10 @@ class BiLLMTransformer(Transformer):
         return losses
 
     def finish_update(self, sgd: Optimizer) -> None:
-        """Let the optimizer change the adapter. `nlp.update` calls this before any listener has learned; the step is
-        postponed until they have."""
+        """Let the optimizer change the adapter.
+
+        `nlp.update` calls this before any listener has learned; the step is postponed until they have.
+        """
         if self._pending is not None and not self._pending.heard:
             self._pending.optimizer = sgd
             return
@@ -275,8 +288,10 @@ class BiLLMTransformer(Transformer):
         yield from super().use_params(params)
 
     def to_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> None:
-        """Save the component to a folder, which is replaced as a whole once everything is written and synced. The base
-        is added to the `meta.json` of the pipeline, also if `initialize` did not do that, as for a sourced component.
+        """Save the component to a folder, which is replaced as a whole once everything is written and synced.
+
+        The base is added to the `meta.json` of the pipeline, also if `initialize` did not do that, as for a sourced
+        component.
 
         exclude (Iterable[str]): "vocab" or "model".
         RAISES (StorageError): The folder exists and is not that of a component, or another process is writing to it.
@@ -306,8 +321,10 @@ class BiLLMTransformer(Transformer):
         return self
 
     def to_bytes(self, *, exclude: Iterable[str] = ()) -> bytes:
-        """Serialize the component to bytes, as `to_disk` does to files. With `store_base = "copy"` or `"merged"` they
-        include the base."""
+        """Serialize the component to bytes, as `to_disk` does to files.
+
+        With `store_base = "copy"` or `"merged"` they include the base.
+        """
         self._settle_heard()
         serialize = {
             "cfg": lambda: srsly.json_dumps(self.cfg),

@@ -55,8 +55,10 @@ class CalibratedComponent(SpanComponent):
             self.cfg["calibration"] = found.as_dict()
 
     def finish_update(self, sgd: Optimizer) -> None:
-        """Update the weights. A calibration is only valid for the weights for which it was computed, and is dropped
-        with a warning."""
+        """Update the weights.
+
+        A calibration is only valid for the weights for which it was computed, and is dropped with a warning.
+        """
         if self.calibration is not None:
             self._forget_calibration()
             warnings.warn(
@@ -74,8 +76,10 @@ class CalibratedComponent(SpanComponent):
             del self.meta[META]
 
     def predict(self, docs: Sequence[Doc]) -> Predicted:
-        """Predict the spans of all documents, with their probabilities. Tokens of white space are ignored: a span
-        continues across them, and never begins or ends with one."""
+        """Predict the spans of all documents, with their probabilities.
+
+        Tokens of white space are ignored: a span continues across them, and never begins or ends with one.
+        """
         calibration = self.calibration if self.calibrated and self.scores else None
         least = None if calibration is None else calibration.candidates_from
         predicted = self.find(docs, min(least.values()) if least else None)

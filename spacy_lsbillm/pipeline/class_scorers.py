@@ -104,8 +104,10 @@ def make_choice_scorer() -> Callable[..., dict[str, Any]]:
 
 
 def choice_score(examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
-    """The fraction of questions whose right choice has the highest probability. Letters beyond the choices of a
-    question are ignored; among equal ones the first counts. Questions without a gold answer do not count.
+    """The fraction of questions whose right choice has the highest probability.
+
+    Letters beyond the choices of a question are ignored; among equal ones the first counts. Questions without a gold
+    answer do not count.
 
     RAISES (DataError): A document does not name its question.
     """

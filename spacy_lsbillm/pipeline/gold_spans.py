@@ -29,7 +29,9 @@ def gold_spans(doc: Doc, spans_key: str | None) -> list[Span] | None:
 
 def characters_of_gold(doc: Doc, spans_key: str | None) -> set[tuple[int, int, str]] | None:
     """The gold spans of a document as start and end character and label, to compare them with spans over other tokens.
-    None if it has no annotation."""
+
+    None if it has no annotation.
+    """
     gold = gold_spans(doc, spans_key)
     if gold is None or (spans_key is None and not doc.has_annotation("ENT_IOB")):
         return None
@@ -117,8 +119,9 @@ def aligned_spans(example: Example, spans_key: str | None) -> AlignedSpans | Non
 
 
 def gold_tags(example: Example, spans_key: str | None, name: str) -> list[str | None]:
-    """BILUO tags of the predicted document's tokens; None for tokens without annotation or alignment. White space has
-    none: the tags are those of the document without it.
+    """BILUO tags of the predicted document's tokens; None for tokens without annotation or alignment.
+
+    White space has none: the tags are those of the document without it.
 
     name (str): The component's, for the message.
     RAISES (SettingError): Gold spans overlap.

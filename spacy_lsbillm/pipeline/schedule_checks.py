@@ -1,5 +1,7 @@
-"""Warning before the training of numbers of steps that do not fit together. spaCy accepts them, and the result is an
-untrained or hardly trained model."""
+"""Warning before the training of numbers of steps that do not fit together.
+
+spaCy accepts them, and the result is an untrained or hardly trained model.
+"""
 
 import warnings
 from typing import Any

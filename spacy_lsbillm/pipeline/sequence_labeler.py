@@ -266,8 +266,10 @@ class SequenceLabeler(CalibratedComponent):
         return WordScores.of(docs, ops.to_numpy(log_softmax(ops, self.model.predict(docs))))
 
     def set_annotations(self, docs: Sequence[Doc], predicted: Predicted) -> None:
-        """Write the predicted spans to documents. Existing entities are kept, and spans that overlap them are left
-        out."""
+        """Write the predicted spans to documents.
+
+        Existing entities are kept, and spans that overlap them are left out.
+        """
         if predicted.soft is not None:
             write_soft_tags(docs, self.spans_key, predicted.soft)
         for doc, found, scores in by_document(docs, predicted.spans, predicted.first, self.labels):

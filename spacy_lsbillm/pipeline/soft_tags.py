@@ -147,8 +147,9 @@ def is_told(example: Example, spans_key: str | None) -> bool:
 
 
 def soft_tags_of(example: Example, spans_key: str | None, scheme: Scheme, name: str) -> SoftTags | None:
-    """The soft tags of the predicted document's tokens, for training; None if the gold document has none. Tokens that
-    differ between the two documents have none.
+    """The soft tags of the predicted document's tokens, for training; None if the gold document has none.
+
+    Tokens that differ between the two documents have none.
 
     name (str): The component's, for the message.
     RAISES (SettingError): They have another scheme, or other labels.

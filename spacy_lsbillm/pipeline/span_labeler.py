@@ -276,8 +276,10 @@ class SpanLabeler(CalibratedComponent):
         return len(batch), sum(int(is_word(doc).sum()) for doc in annotated)
 
     def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
-        """Score a batch of examples. Warn once of gold labels that the component does not have, and of gold spans that
-        are too long for it."""
+        """Score a batch of examples.
+
+        Warn once of gold labels that the component does not have, and of gold spans that are too long for it.
+        """
         self._lengths = []
         scores = super().score(examples, **kwargs)
         if not self._too_long:

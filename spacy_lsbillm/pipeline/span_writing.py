@@ -66,8 +66,10 @@ def register_scores() -> None:
 
 
 def _score_of(span: Span) -> float | None:
-    """The score of an entity. It is stored by place in the text, where a later component may have put another
-    entity."""
+    """The score of an entity.
+
+    It is stored by place in the text, where a later component may have put another entity.
+    """
     label, score = span.doc.user_data.get(_key(span), (None, None))
     return score if label == span.label_ else None
 
@@ -91,7 +93,9 @@ def _set_scores_of_entities(doc: Doc, scores: list[float | None]) -> None:
 
 def _key(span: Span) -> Any:
     """The key by which spaCy stores attributes of a span, which `Span.as_doc`, `Doc.from_docs` and `Doc.to_json` use.
-    (Its own types only allow strings.)"""
+
+    (Its own types only allow strings.)
+    """
     return ("._.", SCORE, span.start_char, span.end_char)
 
 

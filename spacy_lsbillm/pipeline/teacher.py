@@ -20,8 +20,10 @@ from .sequence_labeler import SequenceLabeler
 
 
 class Teacher:
-    """A pipeline that only predicts. Its transformers process each batch once, however many components learn from it.
-    If its base is that of the learning pipeline, both share the weights.
+    """A pipeline that only predicts.
+
+    Its transformers process each batch once, however many components learn from it. If its base is that of the learning
+    pipeline, both share the weights.
 
     nlp (Language): The pipeline.
     """
@@ -122,8 +124,9 @@ def create_new_labels_v1(
 def add_labels(
     nlp: Language, labels: Mapping[str, Sequence[str]], teacher: str | Path | Language | None = None
 ) -> Language:
-    """Add labels to components of a trained pipeline. What they know about the others does not change until they are
-    trained; then a teacher preserves it.
+    """Add labels to components of a trained pipeline.
+
+    What they know about the others does not change until they are trained; then a teacher preserves it.
 
     nlp (Language): The pipeline, which is changed.
     labels (Mapping[str, Sequence[str]]): New labels by component; those that it has already are skipped.

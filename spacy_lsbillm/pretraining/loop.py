@@ -119,8 +119,10 @@ def run_steps(
 
 
 def held_out_nats(loss_of: Callable[[Tensor, int], Tensor], array: TokenArray, limit: int | None = None) -> float:
-    """Mean loss on the first blocks of held-out text, at most `limit` of them. Tokens are hidden by the number of the
-    pass, so that the figure is the same whatever the batches of the training."""
+    """Mean loss on the first blocks of held-out text, at most `limit` of them.
+
+    Tokens are hidden by the number of the pass, so that the figure is the same whatever the batches of the training.
+    """
     numbers = np.arange(min(limit or array.n_blocks, array.n_blocks))
     with torch.inference_mode():
         parts = array.blocks(numbers).split(HELD_OUT_BATCH)

@@ -18,6 +18,7 @@ META, CONFIG = "meta.json", "config.cfg"
 
 def save(nlp: Language, path: str | Path) -> None:
     """Save a pipeline atomically: write it beside the one that is there, then exchange the two in one step.
+
     (`nlp.to_disk` overwrites a pipeline file by file.) Files in the folder that are not part of the old pipeline are
     kept. If the pipeline has a billm_transformer, its model card is written as well.
 
@@ -58,8 +59,9 @@ def keep_others(old: Path, new: Path) -> None:
 
 
 def write_card_of(folder: Path, seconds: float | None = None) -> None:
-    """Write the card of a pipeline that was just saved, if it has a billm_transformer. An error only gives a warning:
-    hours of training are worth more than a card.
+    """Write the card of a pipeline that was just saved, if it has a billm_transformer.
+
+    An error only gives a warning: hours of training are worth more than a card.
 
     seconds (float | None): How long the training took, if there was one.
     """

@@ -203,8 +203,10 @@ class Experiment:
             self._check_test(nlp, test)
 
     def _check_test(self, nlp: Language, test: Path) -> None:
-        """Refuse a test corpus without gold annotation, which would have no score. Usually the first documents are
-        enough to tell."""
+        """Refuse a test corpus without gold annotation, which would have no score.
+
+        Usually the first documents are enough to tell.
+        """
         score = self.heaviest_score
         for limit in (SAMPLE, None):
             examples = list(islice(Corpus(test)(nlp), limit))

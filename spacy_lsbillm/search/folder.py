@@ -164,8 +164,9 @@ def masks_of_groups(groups: Sequence[int], n_layers: int | None) -> list[str]:
 
 
 def open_study(output: Path, storage: str | None, experiment: Experiment) -> Study:
-    """Open the storage of a search, or create it. Models and rankings are kept in the output folder, wherever the
-    storage is.
+    """Open the storage of a search, or create it.
+
+    Models and rankings are kept in the output folder, wherever the storage is.
 
     storage (str | None): The URL of a database; None: one in the folder.
     RAISES (StorageError): The folder or the storage belongs to another search, or cannot be used.

@@ -95,8 +95,9 @@ def _unpack(content: bytes, folder: Path) -> None:
 
 
 class RayCluster:
-    """A Ray cluster that runs trainings, each on one core, or on one GPU and one core. Leaving the context ends the
-    trainings that are running.
+    """A Ray cluster that runs trainings, each on one core, or on one GPU and one core.
+
+    Leaving the context ends the trainings that are running.
 
     address (str): HOST:PORT, ray://HOST:PORT, or "auto" for the cluster of which this machine is a part.
     workers (int | None): The number of parallel trainings; trainings without room wait, which makes a cluster grow if

@@ -244,8 +244,9 @@ def _predict_spans(data: Data, task: Task, scheme: Scheme, log_probs: np.ndarray
 
 
 def fit(vectors: Tensor, targets: Tensor, n_outputs: int) -> Callable[[Tensor], Tensor]:
-    """Fit a logistic regression over standardised vectors with a penalty on its coefficients. L-BFGS starts from zero,
-    so the result is the same each time.
+    """Fit a logistic regression over standardised vectors with a penalty on its coefficients.
+
+    L-BFGS starts from zero, so the result is the same each time.
 
     vectors (Tensor): The vectors, shape (rows, width).
     targets (Tensor): The class of each row, shape (rows,), or whether a row has each class, shape (rows, outputs).

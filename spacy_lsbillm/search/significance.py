@@ -68,8 +68,9 @@ def f1(counts: np.ndarray) -> np.ndarray:
 
 
 def counts_for(score: str, threshold: float | None = None) -> Callable[[Example], tuple[int, int, int]] | None:
-    """The function that counts a document for a score. A document without annotation counts as nothing, as in spaCy's
-    scores.
+    """The function that counts a document for a score.
+
+    A document without annotation counts as nothing, as in spaCy's scores.
 
     score (str): The name of the score: "ents_f", "spans_KEY_f" or "cats_micro_f".
     threshold (float | None): The probability from which on a class counts, if classes do not exclude each other; None

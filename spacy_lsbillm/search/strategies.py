@@ -1,5 +1,7 @@
-"""Which trainings to run next, given the scores of the finished ones. Strategies hold no state: a search that was
-killed, or that several processes share, continues from the results alone."""
+"""Which trainings to run next, given the scores of the finished ones.
+
+Strategies hold no state: a search that was killed, or that several processes share, continues from the results alone.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,8 +43,10 @@ def mean_score(way: str, steps: int, seeds: Sequence[int], results: Results) -> 
 
 
 def best_so_far(ways: Sequence[str], steps: int, seeds: Sequence[int], results: Results) -> str | None:
-    """The best way if a strategy did not finish. Ways that were trained in full with some seed are compared by the
-    seeds that all of them have; if there are none, each by the mean of its own seeds. Of equal ways the first is taken.
+    """The best way if a strategy did not finish.
+
+    Ways that were trained in full with some seed are compared by the seeds that all of them have; if there are none,
+    each by the mean of its own seeds. Of equal ways the first is taken.
 
     RETURNS (str | None): The way; None if nothing was trained in full.
     """
@@ -155,9 +159,10 @@ class Shared:
 
 @dataclass(frozen=True)
 class Halving:
-    """Successive halving (Jamieson and Talwalkar, 2016): all ways get a little training, and the best of them more. A
-    way first gets its part of the shared trainings, then a training of its own with the first seed, then one with each
-    seed. With 16 masks and three seeds these stages have 16, 6 and 3 masks, and take 31% of the grid's steps.
+    """Successive halving (Jamieson and Talwalkar, 2016): all ways get a little training, and the best of them more.
+
+    A way first gets its part of the shared trainings, then a training of its own with the first seed, then one with
+    each seed. With 16 masks and three seeds these stages have 16, 6 and 3 masks, and take 31% of the grid's steps.
 
     If ways differ in the cost of prediction, two more are kept: the best of those that cost at most half as much as the
     first one, and the best of those that cost no more than the causal model. So the search can recommend a way at these

@@ -94,8 +94,10 @@ class Study:
         return results
 
     def trainings(self) -> set[Training]:
-        """All trainings that are finished or running, here or in other processes. Trainings held by a dead process are
-        released."""
+        """All trainings that are finished or running, here or in other processes.
+
+        Trainings held by a dead process are released.
+        """
         with self._storage_errors(StorageInternalError), self._exclusive():
             self._give_up_dead()
             return self._finished_or_running()
@@ -106,8 +108,9 @@ class Study:
         train: Callable[[Training], tuple[float, dict[str, Any]]],
         fits: Fits = no_limit,
     ) -> Training | None:
-        """Run the first of several trainings that is neither finished nor running in another process. Trainings held by
-        a dead process are released.
+        """Run the first of several trainings that is neither finished nor running in another process.
+
+        Trainings held by a dead process are released.
 
         train (Callable): Runs a training; returns its score and its record.
         fits (Callable): Whether a training may start, given the ones that are finished or running.

@@ -1,5 +1,7 @@
-"""Ways to see right: a mask, and other settings of the model that a search tries with it. A way is written as its mask
-and the settings in which it differs from the config: "all", "none repeat=1 depth=4"."""
+"""Ways to see right: a mask, and other settings of the model that a search tries with it.
+
+A way is written as its mask and the settings in which it differs from the config: "all", "none repeat=1 depth=4".
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -69,8 +69,11 @@ class App:
         await asyncio.to_thread(self.worker.stop)
 
     async def annotate(self, request: Request) -> Response:
-        """Annotate texts. The answer has `pipeline` and `documents`: for each text, in order, its position as `id`,
-        `text`, `ents`, `cats` and `spans`; or, for one that fails, `id` and `error`."""
+        """Annotate texts.
+
+        The answer has `pipeline` and `documents`: for each text, in order, its position as `id`, `text`, `ents`, `cats`
+        and `spans`; or, for one that fails, `id` and `error`.
+        """
         deadline = self._deadline()
         wanted = read_wanted(await self._body(request, deadline), self._settings.max_documents)
         served = self._named(wanted.pipeline)

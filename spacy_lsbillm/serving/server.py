@@ -19,8 +19,9 @@ GRACE = 5
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A socket bound to its address that does not listen yet. So a port in use is noticed before anything is loaded,
-    and no client can connect before it can get an answer.
+    """A socket bound to its address that does not listen yet.
+
+    So a port in use is noticed before anything is loaded, and no client can connect before it can get an answer.
 
     RAISES (SettingError): The address is unavailable.
     """
@@ -49,8 +50,10 @@ def _why(host: str, port: int, error: OSError) -> str:
 
 
 class _Protocol(H11Protocol):
-    """HTTP in which clients must send a request's header within the time limit of a request. uvicorn itself waits for
-    it forever."""
+    """HTTP in which clients must send a request's header within the time limit of a request.
+
+    uvicorn itself waits for it forever.
+    """
 
     patience = 0.0
 

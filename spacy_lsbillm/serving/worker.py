@@ -166,8 +166,10 @@ class Worker:
             return self._taken()
 
     def _gathered(self) -> float:
-        """Seconds until the waiting texts are to be annotated. Those that arrived while another batch was computed have
-        waited already."""
+        """Seconds until the waiting texts are to be annotated.
+
+        Those that arrived while another batch was computed have waited already.
+        """
         if self._stopping or self._waiting >= BATCH_DOCUMENTS:
             return 0
         return min(queue[0].since for queue in self._queues.values()) + self._gather - time.monotonic()

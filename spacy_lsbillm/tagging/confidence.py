@@ -13,8 +13,9 @@ BINS = 15
 
 @dataclass(frozen=True)
 class Curve:
-    """A score p becomes 1 / (1 + exp(-(a ln p - b ln(1 - p) + c))): beta calibration (Kull et al., 2017). Platt scaling
-    of the score's logit (a = b) and a temperature (a = b = 1 / T, c = 0) are special cases.
+    """A score p becomes 1 / (1 + exp(-(a ln p - b ln(1 - p) + c))): beta calibration (Kull et al., 2017).
+
+    Platt scaling of the score's logit (a = b) and a temperature (a = b = 1 / T, c = 0) are special cases.
 
     a (float), b (float): At least 0, so that a higher score never gets a lower probability.
     c (float): The shift; 0 for a temperature.

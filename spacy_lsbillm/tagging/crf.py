@@ -44,8 +44,10 @@ def _going_on(scheme: Scheme) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def _ending(scheme: Scheme) -> np.ndarray:
-    """The transitions that are not within a span: from a state in which no span is open, or one may end. The array is
-    shared."""
+    """The transitions that are not within a span: from a state in which no span is open, or one may end.
+
+    The array is shared.
+    """
     kinds = np.array(["O", *np.repeat(list(scheme.kinds), len(scheme.labels)), "end"])
     closed = np.ones(len(kinds), dtype=bool) if scheme.name == "iob2" else ~np.isin(kinds, ["B", "I"])
     found = closed[:, None] & ~np.isin(kinds, ["I", "L"])

@@ -24,8 +24,10 @@ AT_ONCE = 65536
 
 @dataclass(frozen=True)
 class Around:
-    """The weights of everything before and after a span, as logarithms. The probability of a span is the exponential of
-    the sum of the weight before its first token, the scores of its tags, and the weight after its last token.
+    """The weights of everything before and after a span, as logarithms.
+
+    The probability of a span is the exponential of the sum of the weight before its first token, the scores of its
+    tags, and the weight after its last token.
 
     before (ndarray[float64]): For each token, the weight of everything before it if no span is open there; shape
         (tokens,).
@@ -70,8 +72,9 @@ class Around:
 
 @dataclass(frozen=True, kw_only=True)
 class AroundInCrf(Around):
-    """The same with learned transitions: the weights depend on the tags. They are computed for those that are asked
-    for, usually few; `before` and `after` have only their common scale.
+    """The same with learned transitions: the weights depend on the tags.
+
+    They are computed for those that are asked for, usually few; `before` and `after` have only their common scale.
 
     ahead (Read), behind (Read): The weights of the tags before and after each token.
     goes_on (ndarray[float64]), ends (ndarray[float64]): The weights of transitions within spans, and of others.
@@ -186,8 +189,9 @@ def tag_marginals(
 def candidates(
     scores: np.ndarray, lengths: np.ndarray, scheme: Scheme, least: float, transitions: np.ndarray | None = None
 ) -> Spans:
-    """Find all spans, including overlapping ones, with at least the given probability. At most 1 / least of them begin
-    at the same token.
+    """Find all spans, including overlapping ones, with at least the given probability.
+
+    At most 1 / least of them begin at the same token.
 
     scores (ndarray[float32]): The log-probabilities of the tags of each token; shape (tokens, tags).
     lengths (ndarray[int]): Tokens per document.

@@ -116,8 +116,10 @@ class DistributedRanks(Ranks):
         return list(items[self.rank :: self.size])
 
     def add_gradients(self, nlp: Language, exclude: Sequence[str]) -> None:
-        """Replace the gradients in all processes by their sum. A weight without a gradient in a process counts as
-        zero."""
+        """Replace the gradients in all processes by their sum.
+
+        A weight without a gradient in a process counts as zero.
+        """
         for _, pipe in nlp.pipeline:
             if isinstance(pipe, BiLLMTransformer):
                 pipe.settle()

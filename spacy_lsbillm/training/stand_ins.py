@@ -24,8 +24,10 @@ class Run(Protocol):
 
 
 class LoopPipeline:
-    """The part of a pipeline that spaCy's loop uses. During a replay it does nothing. With several processes it is
-    updated with a share of each batch."""
+    """The part of a pipeline that spaCy's loop uses.
+
+    During a replay it does nothing. With several processes it is updated with a share of each batch.
+    """
 
     def __init__(self, nlp: Language, run: Run, exclude: Sequence[str]):
         self._nlp = nlp

@@ -59,8 +59,9 @@ def numbers_of(node: Model) -> dict[str, set[int]]:
 
 
 def collect_state(nlp: Language, optimizer: Optimizer, exclude: Iterable[str]) -> TrainingState:
-    """Collect everything that later steps depend on, between two steps. The tensors may be those in use: store them
-    before the next step.
+    """Collect everything that later steps depend on, between two steps.
+
+    The tensors may be those in use: store them before the next step.
 
     exclude (Iterable[str]): Components that are not trained.
     RAISES (SettingError): The state of a layer of some library is not known.
