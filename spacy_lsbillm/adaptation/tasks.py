@@ -111,8 +111,9 @@ def one_a_row(ids: Tensor, positions: Tensor, chosen: Tensor) -> tuple[Tensor, T
 
 
 def mask_piece(tokenizer: PreTrainedTokenizerFast, named: str | None) -> int:
-    """The piece that replaces masked ones: the one named, else the tokenizer's mask token, else "_" as LLM2Vec uses for
-    LLaMA, else the unknown token.
+    """The piece that replaces masked pieces.
+
+    It is the one named, else the tokenizer's mask token, else "_" as LLM2Vec uses for LLaMA, else the unknown token.
 
     RAISES (SettingError): The named one is not a piece, or there is no such piece.
     """

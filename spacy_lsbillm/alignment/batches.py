@@ -83,8 +83,10 @@ class Batch:
         return self._shares(self.slot_of_piece, np.arange(len(self.ids)))
 
     def _shares(self, slots: np.ndarray, targets: np.ndarray) -> Iterator[Share]:
-        """slots (ndarray), targets (ndarray): Pairs of a row of all states and a row of the result, sorted by the
-        former."""
+        """The states that each micro-batch adds to the rows of the result.
+
+        slots (ndarray), targets (ndarray): Pairs of a row of all states and a row of the result, sorted by the former.
+        """
         ends = np.cumsum([part.ids.size for part in self.micro_batches])
         part_of = np.searchsorted(ends, slots, side="right")
         order = np.argsort(part_of, kind="stable")
@@ -109,8 +111,9 @@ def make_batch(
     white_space: str = TEXT,
     repeat: int = 0,
 ) -> Batch:
-    """Cut documents into pieces and the pieces into windows, pack these into rows, and group rows of similar length
-    into micro-batches.
+    """Cut documents into pieces and windows, and pack these into micro-batches.
+
+    Windows are packed into rows, and rows of similar length are grouped into micro-batches.
 
     window (int): Pieces per window, including special ones.
     overlap (int): Minimum pieces that neighbouring windows share; at least twice the context of `get_spans`.
@@ -243,8 +246,9 @@ def _spread(lengths: np.ndarray, order: list[int], n_rows: int) -> tuple[np.ndar
 
 
 def cut_passes(lengths: np.ndarray, max_items: int, pass_cost: int) -> list[tuple[int, int]]:
-    """Split rows, sorted by length, into passes that are padded to their longest row, at the lowest total cost of
-    padded pieces plus `pass_cost` per pass. Dynamic programming over the rows.
+    """Split rows, sorted by length, into passes at the lowest total cost, by dynamic programming over the rows.
+
+    The cost is that of padded pieces, each pass being padded to its longest row, plus `pass_cost` per pass.
 
     lengths (ndarray): Pieces per row, the longest first, shape (rows,).
     max_items (int): Maximum pieces per pass, including padding; a single row may exceed it.

@@ -34,8 +34,9 @@ class ContextChange:
 def right_context(
     nlp: Language, examples: Sequence[tuple[Doc, Iterable[Span]]], sample: int = 2000, seed: int = 0
 ) -> dict[str, ContextChange]:
-    """Compare a labeler's probabilities for a token in its whole document and at the end of the document cut off after
-    it.
+    """Compare a labeler's probabilities for tokens with the text to their right and without it.
+
+    Each token is looked at in its whole document and at the end of the document cut off after it.
 
     nlp (Language): A trained pipeline with a `sequence_labeler`.
     examples (Sequence): Documents without predictions, with their gold spans.
@@ -96,8 +97,10 @@ def _columns(nlp: Language, name: str) -> dict[str, np.ndarray]:
 
 
 def _probabilities(nlp: Language, name: str, docs: list[Doc]) -> list[np.ndarray]:
-    """The probabilities of all tags for all tokens, shape (tokens, tags) per document; in a CRF, which has none of
-    single tags, their share of all sequences."""
+    """The probabilities of all tags for all tokens, shape (tokens, tags) per document.
+
+    A CRF has no probabilities of single tags: there they are the share of all sequences that have the tag.
+    """
     found = []
     labeler: Any = nlp.get_pipe(name)
     earlier = nlp.pipeline[: nlp.pipe_names.index(name)]

@@ -1,7 +1,9 @@
-"""Dividing the input into shards, each of which becomes a file, and shards into batches, each of which goes to one
-process. Shards depend only on the input and their size, so that they are the same when a run is continued. Batches are
-limited by the length of their texts: so a batch with long documents takes no longer than one with short ones, and a
-very long document occupies only one process."""
+"""Dividing the input into shards, one per output file, and shards into batches, one per call of a process.
+
+Shards depend only on the input and their size, so that they are the same when a run is continued. Batches are limited
+by the length of their texts: so a batch with long documents takes no longer than one with short ones, and a very long
+document occupies only one process.
+"""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -70,8 +72,10 @@ def cut_shards(items: Iterable[Item], shard_size: int, shard_bytes: int = SHARD_
 
 
 def cut_batches(shard: Shard, batch_size: int, batch_bytes: int) -> Iterator[Batch]:
-    """Divide a shard into batches of at most `batch_size` documents and at most `batch_bytes` bytes of text; a single
-    longer document gets its own batch."""
+    """Divide a shard into batches of at most `batch_size` documents and at most `batch_bytes` bytes of text.
+
+    A single longer document gets its own batch.
+    """
     start, size = 0, 0
     for i, item in enumerate(shard.items):
         if i > start and (i - start == batch_size or size + item.size > batch_bytes):

@@ -14,8 +14,9 @@ ID = "id"
 
 
 def read_item(item: Item, keys: Keys) -> tuple[str | Tokens, str | int]:
-    """The text of an item, or its tokens if it is tokenised, and its id: the one in the input (a string or a whole
-    number), or its position if there is none.
+    """The text of an item, or its tokens if it is tokenised, and its id.
+
+    The id is the one in the input (a string or a whole number), or the position if there is none.
 
     RAISES (DataError): There is no text, or the id has another type.
     """

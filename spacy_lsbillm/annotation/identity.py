@@ -19,8 +19,10 @@ MOST_SHOWN = 10
 
 
 def identity_of(settings: AnnotationSettings, format_name: str, files: Sequence[InputFile]) -> dict[str, Any]:
-    """Everything that decides the output: the content of the pipeline, the code and each input file, and the
-    settings."""
+    """Everything that decides the output, with digests of files.
+
+    That is the content of the pipeline, the code and each input file, and the settings.
+    """
     return {
         "pipeline": {"name": settings.pipeline, "content": content_of(settings.pipeline_folder)},
         "code": None if settings.code is None else content_of(settings.code),

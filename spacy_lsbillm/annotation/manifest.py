@@ -6,7 +6,8 @@
     shards/         the annotated documents, in the order of the input
 
 A shard is written under a temporary name, synced and renamed before its line is added to `done.jsonl`. A shard without
-such a line, or with another size than its line says, is written again."""
+such a line, or with another size than its line says, is written again.
+"""
 
 import json
 import os

@@ -206,8 +206,12 @@ class _Run:
         self._check_errors()
 
     def _after_death(self, batch: Batch, death: str) -> Result | None:
-        """Try the batch of a dead process again, and divide it if that happens repeatedly, to find the document that
-        kills processes. RETURNS (Result | None): That of a document that is set aside."""
+        """Try the batch of a dead process again, or divide it if its processes have died repeatedly.
+
+        So the document that kills processes is found.
+
+        RETURNS (Result | None): That of a document that is set aside.
+        """
         deaths = batch.deaths + 1
         again = replace(batch, deaths=deaths)
         if len(batch.items) == 1 and deaths >= MOST_DEATHS_ALONE:

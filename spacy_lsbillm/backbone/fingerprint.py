@@ -15,8 +15,10 @@ SAMPLE_BYTES = 4096
 
 
 def fingerprint(folder: Path) -> str:
-    """A digest over the sorted names, shapes and dtypes of all tensors, and over sampled blocks of each: the first
-    bytes, the middle ones and the last. It does not depend on how the tensors are distributed over files.
+    """A digest over a sample of all tensors, which identifies a base.
+
+    It covers the sorted names, shapes and dtypes, and sampled blocks of each tensor: the first bytes, the middle ones
+    and the last. It does not depend on how the tensors are distributed over files.
 
     It tells bases apart in a fraction of the time of `full_digest`, but does not prove that each byte is the same.
 

@@ -82,8 +82,11 @@ class Folded:
         self.backbone = replace(source, model=double)
 
     def fits(self, source: Backbone) -> bool:
-        """Whether it still computes what the source does: the adapter has the same values, and no module was changed,
-        for example by another mask or by moving the weights."""
+        """Whether it still computes what the source does.
+
+        If so, the adapter has the same values, and no module was changed, for example by another mask or by moving the
+        weights.
+        """
         return (
             source is self._source
             and torch.equal(_adapter_values(source), self._adapter)
@@ -126,8 +129,10 @@ def _same(module: nn.Module, double: nn.Module) -> bool:
 
 
 def merged_linear(layer: Any) -> nn.Module:
-    """The linear layer inside one of peft's layers with the adapter added to its weight: added in float32, rounded
-    once."""
+    """The linear layer inside one of peft's layers with the adapter added to its weight.
+
+    The sum is computed in float32 and rounded once.
+    """
     weight = layer.get_base_layer().weight
     # The adapter, which is in float32, is only read. To copy its modules would take most of the time.
     alone = copy.deepcopy(layer, {id(part): part for part in layer.children() if part is not layer.base_layer})

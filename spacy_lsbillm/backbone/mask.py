@@ -55,8 +55,10 @@ class MaskPlan:
 
     @property
     def grouped(self) -> list[tuple[str, int, bool]]:
-        """Runs of neighbouring layers that attend alike, from the input on: a name such as "layers 0-3", the number of
-        layers, and whether they attend in both directions."""
+        """Runs of neighbouring layers that attend alike, from the input on.
+
+        Each has a name such as "layers 0-3", the number of its layers, and whether they attend in both directions.
+        """
         found = []
         for flag, run in groupby(range(len(self.unmasked)), self.unmasked.__getitem__):
             layers = list(run)

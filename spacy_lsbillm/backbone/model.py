@@ -142,8 +142,7 @@ class Backbone:
         return self.family.packs
 
     def states(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor | None = None) -> Tensor:
-        """The last layer's states, normalised as the language-model head would receive them, or the mix of several
-        layers.
+        """The last layer's states as the language-model head would receive them, normalised, or the mix of layers.
 
         input_ids (Tensor): Padded on the right, shape (batch, length). The ids in padding have no influence.
         attention_mask (Tensor): 1 for a piece, 0 for padding, shape (batch, length).
@@ -240,8 +239,10 @@ class Backbone:
 
 
 def _normalised(output: Any, layers: tuple[int, ...], decoder: nn.Module, family: Family) -> list[Tensor]:
-    """The states of chosen layers, each normalised by the norm after the last layer: the unnormalised sums grow with
-    depth and are not comparable between layers."""
+    """The states of chosen layers, each normalised by the norm after the last layer.
+
+    The unnormalised sums grow with depth and are not comparable between layers.
+    """
     norm = nn.Identity() if family.norm is None else decoder.get_submodule(family.norm)
     states = output.hidden_states
     last = len(states) - 2

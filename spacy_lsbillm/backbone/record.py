@@ -113,8 +113,9 @@ def origin_of(record: dict[str, Any]) -> Origin:
 
 
 def changes_of(record: dict[str, Any], base: Path) -> list[str]:
-    """The differences between a base's config.json now and in training, in words; empty if there are none, or if an
-    older version saved the pipeline.
+    """The differences between a base's config.json now and in training, in words.
+
+    Empty if there are none, or if an older version saved the pipeline.
 
     RAISES (BaseError): It cannot be read.
     """

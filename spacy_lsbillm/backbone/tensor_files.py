@@ -1,5 +1,7 @@
-"""The safetensors files of a Hugging Face folder: locating tensors in them, and writing new ones without holding a
-model in memory. (safetensors' own writer needs all tensors of a file at once.)"""
+"""The safetensors files of a Hugging Face folder: locating tensors in them, and writing new ones.
+
+No whole model is held in memory for it. (safetensors' own writer needs all tensors of a file at once.)
+"""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -27,8 +27,9 @@ def pieces_beyond(tokenizer: PreTrainedTokenizerFast, rows: int) -> dict[str, in
 
 
 def fit_tokenizer(tokenizer: PreTrainedTokenizerFast, rows: int, folder: Path) -> None:
-    """Remove added pieces beyond the embedding from a tokenizer, so that such words are cut into pieces that the base
-    knows. The tokenizer is changed in place.
+    """Remove added pieces beyond the embedding from a tokenizer.
+
+    Such words are then cut into pieces that the base knows. The tokenizer is changed in place.
 
     rows (int): See `embedding_rows`.
     folder (Path): The tokenizer's folder, for messages.

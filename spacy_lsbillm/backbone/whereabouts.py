@@ -12,8 +12,9 @@ from .seen_bases import holds, known_folder
 
 
 def files_of(backbone: Backbone) -> Path:
-    """Where the files of a loaded base are now: `spacy train` empties its output folder, from which a pipeline may have
-    been loaded.
+    """Where the files of a loaded base are now.
+
+    `spacy train` empties its output folder, from which a pipeline may have been loaded.
 
     RAISES (BaseError): They cannot be found.
     """

@@ -145,8 +145,10 @@ def _too_few(having: int, smallest: float, recall: float, delta: float | None, l
 
 
 def _p_value(risk: float, documents: int, allowed: float) -> float:
-    """The p-value of the hypothesis that the mean loss exceeds the allowed one (Hoeffding-Bentkus; losses between 0 and
-    1)."""
+    """The p-value of the hypothesis that the mean loss exceeds the allowed one.
+
+    It is that of Hoeffding and Bentkus, for losses between 0 and 1.
+    """
     if risk >= allowed:
         return 1.0
     first = 0.0 if risk <= 0 else risk * np.log(risk / allowed)

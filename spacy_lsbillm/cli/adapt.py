@@ -124,8 +124,9 @@ def adapt_cli(
     resume: WorkResumeOption = False,
     gpu_id: GpuOption = -1,
 ) -> None:
-    """Continue training a base on plain text with its layers unmasked, so that it has learned to attend in both
-    directions before it is tuned on a task.
+    """Continue training a base on plain text with its layers unmasked.
+
+    It has then learned to attend in both directions before it is tuned on a task.
 
     Text is UTF-8; blank lines separate documents, which share rows without attending to each other. An interrupted run
     resumes with --resume and gives the same result. After a finished run, the same command with --resume and --work

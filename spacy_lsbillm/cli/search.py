@@ -87,8 +87,10 @@ def search_cli(
     ray: RayOption = None,
     workers: WorkersOption = None,
 ) -> None:
-    """Find out which layers to unmask for a task: train a config under different masks and, optionally, values of
-    `repeat`, `depth` and `unmask_warmup`, and compare the scores on dev.
+    """Find out which layers to unmask for a task.
+
+    Trains a config under different masks and, optionally, values of `repeat`, `depth` and `unmask_warmup`, and compares
+    the scores on dev.
 
     The best choice depends on the task (Dukić and Šnajder, "Looking Right is Sometimes Right", 2024). The score is the
     one in training.score_weights. Costs are computed before training, and the report recommends a setting for the best

@@ -1,5 +1,6 @@
-"""Reading the lines of annotation tools in the format of `records`: Prodigy's, Doccano's and those of Label Studio's
-JSON-MIN.
+"""Reading the lines of annotation tools: Prodigy's, Doccano's and those of Label Studio's JSON-MIN.
+
+Each becomes a record in the format of `records`.
 
 Such a line contains more than a text and its labels: whether the annotation was accepted, what was asked, and who
 answered. What cannot be read reliably is refused, or left out and counted.

@@ -78,8 +78,10 @@ def _bare(docs: Sequence[Doc]) -> Doc:
 
 
 def _sentence_starts(doc: Doc) -> np.ndarray:
-    """1 for a token that begins a sentence and -1 for others, shape (tokens,); a document without sentence boundaries
-    is one sentence."""
+    """Where sentences begin: 1 for the first token of a sentence and -1 for others, shape (tokens,).
+
+    A document without sentence boundaries is one sentence.
+    """
     starts = np.full(len(doc), -1, dtype="int64")
     if len(doc) > 1 and doc.has_annotation("SENT_START"):
         starts = doc.to_array(["SENT_START"]).astype("int64").reshape(-1)

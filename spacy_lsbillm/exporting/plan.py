@@ -1,5 +1,7 @@
-"""Deciding which part of a stored pipeline can be written as one of transformers' classifiers, from its config and
-record, before any weights are read. What a config.json cannot express is refused."""
+"""Deciding which part of a stored pipeline can be written as one of transformers' classifiers.
+
+It is decided from the config and the record, before any weights are read. What a config.json cannot express is refused.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -105,8 +105,10 @@ def _remove_left_locks(folder: Path, kept: set[Path]) -> None:
 
 
 def put_in_place(partial: Path, path: Path) -> None:
-    """Sync a file or folder that was written under another name to the disk, then rename it: whatever happens, what has
-    the final name is complete. A folder can only replace an empty one."""
+    """Sync a file or folder that was written under another name to the disk, then rename it.
+
+    So whatever happens, what has the final name is complete. A folder can only replace an empty one.
+    """
     if partial.is_dir():
         _sync(partial)
     else:

@@ -1,5 +1,7 @@
-"""The weights of a GGUF file in the form of a transformers model: names and order of rows by transformers' own tables,
-one tensor at a time."""
+"""The weights of a GGUF file in the form of a transformers model, one tensor at a time.
+
+Names and the order of rows come from transformers' own tables.
+"""
 
 import inspect
 import re

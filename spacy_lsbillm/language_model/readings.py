@@ -1,5 +1,4 @@
-"""Reads the model of a tuned pipeline as what it was made from: a causal language model that predicts and writes
-text."""
+"""Turning a tuned pipeline back into a causal language model, which predicts and writes text."""
 
 import contextlib
 import warnings
@@ -64,8 +63,10 @@ def base_reading(settings: BaseSettings, device: torch.device, name: str = BASE)
 
 
 def pipeline_readings(pipeline: Path, device: torch.device, component: str | None = None) -> list[Reading]:
-    """Three readings of a pipeline: its base, the tuned model with every layer causal, and the same model with its
-    adapter switched off, which should equal the base.
+    """Three readings of a pipeline as a language model.
+
+    They are its base, the tuned model with every layer causal, and the same model with its adapter switched off, which
+    should equal the base.
 
     component (str | None): The name of the billm_transformer; needed if there are several.
     RAISES (SettingError, ...): The pipeline has no adapter that can be switched off, or cannot be read.

@@ -22,9 +22,11 @@ LOGITS_A_PASS = 2**25
 
 @dataclass(frozen=True)
 class Score:
-    """nats (float): Of all tokens together.
-    tokens (int): How many were predicted, those that end a document among them.
-    bytes (int): Of UTF-8 in the text.
+    """The loss of a model on a text.
+
+    nats (float): The sum over all predicted tokens.
+    tokens (int): How many tokens were predicted, including those that end a document.
+    bytes (int): The length of the text in UTF-8.
     """
 
     nats: float

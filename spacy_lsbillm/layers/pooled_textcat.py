@@ -129,8 +129,10 @@ def is_pooled_textcat(model: Model) -> bool:
 
 
 def teach_textcat(model: Model, teacher: Callable[[list[Doc]], Floats2d], columns: list[int]) -> None:
-    """Use the probabilities of a teacher as targets where there is no gold: for classes without annotation, and, where
-    classes exclude each other, in documents that have none of the annotated classes.
+    """Use the probabilities of a teacher as targets where there is no gold.
+
+    That is for classes without annotation, and, where classes exclude each other, in documents that have none of the
+    annotated classes.
 
     model (Model): From `build_pooled_textcat`.
     teacher (Callable): Maps documents to probabilities, shape (documents, classes of the teacher).

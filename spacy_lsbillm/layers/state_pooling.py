@@ -14,8 +14,9 @@ WITHOUT_BAGS = (MPS,)
 
 
 def vectors_of(backbone: Backbone, batch: Batch, output: str) -> Tensor:
-    """Run the backbone and collect the states of pieces, or their means per token, in one operation per micro-batch on
-    the device.
+    """Run the backbone and collect the states of pieces, or their means per token.
+
+    This takes one operation per micro-batch on the device.
 
     output (str): "tokens" or "pieces".
     RETURNS (Tensor): float32, shape (tokens or pieces, width); zeros for tokens without pieces.

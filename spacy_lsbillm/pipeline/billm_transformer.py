@@ -146,8 +146,10 @@ class BiLLMTransformer(Transformer):
 
     @property
     def mask(self) -> MaskPlan:
-        """The mask that the config sets: `mask.unmasked` says for each layer whether it attends in both directions, and
-        `mask.words` describes it."""
+        """The mask that the config sets.
+
+        `mask.unmasked` says for each layer whether it attends in both directions, and `mask.words` describes it.
+        """
         return backbone_shim(self.model).backbone.plan
 
     def use_mask(self, notation: str | None) -> None:
@@ -264,8 +266,10 @@ class BiLLMTransformer(Transformer):
         return super().__reduce_ex__(protocol)
 
     def settle(self) -> None:
-        """Complete the last forward pass: send gradients that have arrived through the backbone, and take the step that
-        is due."""
+        """Complete the last forward pass.
+
+        Gradients that have arrived are sent through the backbone, and the step that is due is taken.
+        """
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.finish()
@@ -273,9 +277,11 @@ class BiLLMTransformer(Transformer):
                 self.model.finish_update(pending.optimizer)
 
     def _settle_heard(self) -> None:
-        """Complete the last forward pass before weights are used or saved, although a listener has not sent a gradient:
-        one with a frozen component never does. If none has sent one, this is an annotating transformer, and listeners
-        may still learn."""
+        """Complete the last forward pass before weights are used or saved, although a gradient is missing.
+
+        A listener with a frozen component never sends one. If no listener has sent one, this is an annotating
+        transformer, and listeners may still learn.
+        """
         if self._pending is not None and self._pending.heard:
             self.settle()
 

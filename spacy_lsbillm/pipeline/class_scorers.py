@@ -24,8 +24,9 @@ DESCRIPTION = "cats_score_desc"
 
 
 def make_textcat_scorer(multi_label: bool = False) -> Callable[..., dict[str, Any]]:
-    """Create a scorer with spaCy's scores of categories, in which classes that the model does not know count as missed,
-    and documents without annotation do not count.
+    """Create a scorer with spaCy's scores of categories, for classes that the model does not know.
+
+    These count as missed, and documents without annotation do not count.
 
     multi_label (bool): For `textcat_multilabel`.
     """
@@ -81,8 +82,10 @@ def textcat_score(examples: Iterable[Example], *, multi_label: bool, **kwargs: A
 def scores_and_truth(
     examples: Iterable[Example], labels: Sequence[str], multi_label: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The probabilities for a calibration error, and whether they belong to right classes: each document's most
-    probable class if classes are exclusive, else each class for which the document has annotation.
+    """The probabilities for a calibration error, and whether they belong to right classes.
+
+    They are those of each document's most probable class if classes are exclusive, else those of each class for which
+    the document has annotation.
 
     RETURNS (tuple[ndarray[float64], ndarray[bool]]): Both of shape (decisions,).
     """

@@ -138,8 +138,9 @@ def make_sequence_labeler(
 
 
 class SequenceLabeler(CalibratedComponent):
-    """A component that finds spans that do not overlap: each token gets a tag, and the tags of a document are the most
-    probable well-formed sequence.
+    """A component that finds spans that do not overlap.
+
+    Each token gets a tag, and the tags of a document are the most probable well-formed sequence.
 
     The score of a span is its probability: the fraction of all well-formed tag sequences that contain the span, each
     weighted by the probability of its tags, in a CRF by that of its tags and transitions. Scores are in
@@ -192,9 +193,11 @@ class SequenceLabeler(CalibratedComponent):
 
     @property
     def transitions(self) -> np.ndarray | None:
-        """The learned scores of transitions, shape (tags + 1, tags + 1), from the tag of the row to the tag of the
-        column; the last row is for the first tags of documents, the last column for their last tags. None: transitions
-        are not learned."""
+        """The learned scores of transitions, shape (tags + 1, tags + 1); None if transitions are not learned.
+
+        They lead from the tag of the row to the tag of the column; the last row is for the first tags of documents, the
+        last column for their last tags.
+        """
         found = transitions_of(self.model)
         return None if found is None else self.model.ops.to_numpy(found)
 
@@ -294,8 +297,10 @@ class SequenceLabeler(CalibratedComponent):
         return found
 
     def get_loss(self, examples: Iterable[Example], scores: list[Floats2d]) -> tuple[float, list[Floats2d]]:
-        """Compute the loss and its gradient: cross-entropy, or in a CRF the negative log likelihood of the annotation,
-        with any tags at the other tokens.
+        """Compute the loss and its gradient.
+
+        It is the cross-entropy, or in a CRF the negative log likelihood of the annotation, with any tags at the other
+        tokens.
 
         Tokens without annotation and white space are left out. If there is a teacher, its probabilities replace missing
         annotation, also in documents that were annotated only for some labels. Without a teacher, the loss of a token
@@ -365,8 +370,10 @@ class SequenceLabeler(CalibratedComponent):
         return soft_targets(rows, possible[rows], self.scheme, taught)
 
     def learn_from(self, teacher: "SequenceLabeler", see: Callable[[Sequence[Doc]], Sequence[Doc]]) -> None:
-        """Learn from a trained labeler where there is no gold annotation: in documents and tokens without annotation,
-        and for labels that a document was not annotated for. The teacher is not saved with this component.
+        """Learn from a trained labeler where there is no gold annotation.
+
+        That is in documents and tokens without annotation, and for labels that a document was not annotated for. The
+        teacher is not saved with this component.
 
         teacher (SequenceLabeler): A labeler whose labels are among those of this one.
         see (Callable): Maps the documents of a batch to copies that the teacher's transformer has processed.

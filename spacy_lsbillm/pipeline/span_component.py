@@ -158,8 +158,10 @@ class SpanComponent(TrainablePipe):
             raise SettingError(f"the labels {list(self.labels)} of {self.name!r} contain an empty one.")
 
     def _check_weights(self, nlp: Language) -> None:
-        """Warn if only scores that the component does not give would choose the best model: with a `spans_key` its
-        scores have other names than those that count by default."""
+        """Warn if only scores that the component does not give would choose the best model.
+
+        With a `spans_key` its scores have other names than those that count by default.
+        """
         weights = nlp.config.get("training", {}).get("score_weights") or {}
         counted = {name for name, weight in weights.items() if weight}
         ours = f"spans_{self.spans_key}_"
@@ -239,8 +241,10 @@ class SpanComponent(TrainablePipe):
         """Check the settings that were read. RAISES (ValueError): They are missing, or do not fit the model."""
 
     def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
-        """Score a batch of examples, and warn once of gold labels that the component cannot predict, and of other gold
-        spans that it cannot find."""
+        """Score a batch of examples, and warn once of gold that the component cannot predict.
+
+        That is gold labels that it does not have, and other gold spans that it cannot find.
+        """
         examples = list(examples)
         unknown: dict[str, tuple[Span, Doc]] = {}
         for example in examples:

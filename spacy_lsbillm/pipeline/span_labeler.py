@@ -97,8 +97,10 @@ def make_span_labeler(
 
 
 class SpanLabeler(CalibratedComponent):
-    """A component that finds spans that may be nested or overlap: each label of each span up to a maximum length has
-    its own probability, and those that are probable enough are written, in the order of the text.
+    """A component that finds spans that may be nested or overlap.
+
+    Each label of each span up to a maximum length has its own probability, and those that are probable enough are
+    written, in the order of the text.
 
     The scores of spans are these probabilities, in `doc.spans[spans_key].attrs["scores"]`. The results of
     `spacy lsbillm calibrate` are applied to them.
@@ -174,8 +176,10 @@ class SpanLabeler(CalibratedComponent):
         model.initialize(X=sample)
 
     def find(self, docs: Sequence[Doc], least: float | None = None) -> Predicted:
-        """Find the spans with a model probability of at least `threshold`, in the order of their starts, then of their
-        ends."""
+        """Find the spans with a model probability of at least `threshold`.
+
+        They are in the order of their starts, then of their ends.
+        """
         docs = list(docs)
         sizes = np.array([len(doc) for doc in docs], dtype=np.int64)
         first = np.cumsum(sizes) - sizes
@@ -354,8 +358,9 @@ def _known(word: np.ndarray, found: AlignedSpans | None, longest: int) -> np.nda
 
 
 def _drawn(unlabelled: np.ndarray, negatives: float | None, labelled: int) -> np.ndarray:
-    """The unlabelled spans that count in the loss: all, or a random sample of `negatives` per labelled span; in a batch
-    without labelled spans as many as for one.
+    """The unlabelled spans that count in the loss: all, or a random sample.
+
+    A sample has `negatives` per labelled span; in a batch without labelled spans as many as for one.
 
     unlabelled (ndarray[bool]): Shape (words, max_length).
     """
@@ -387,8 +392,10 @@ def _cross_entropy(ops: Ops, scores: Floats3d, gold: np.ndarray, counted: np.nda
 
 
 def _logit(probability: float) -> float:
-    """The score that corresponds to a probability; for 0 the lowest finite float, which each span of a document
-    reaches."""
+    """The score that corresponds to a probability.
+
+    For 0 it is the lowest finite float, which each span of a document reaches.
+    """
     if probability in (0, 1):
         return math.inf if probability else float(np.finfo("f").min)
     return math.log(probability / (1 - probability))

@@ -127,6 +127,8 @@ def _put_beside(doc: Doc, found: list[Span], scores: list[float] | None) -> tupl
 
 
 def write_group(doc: Doc, key: str, found: list[Span], scores: list[float] | None) -> None:
-    """Write spans to `doc.spans[key]`, in place of existing ones, and their scores, if they have any, to the group's
-    attributes."""
+    """Write spans to `doc.spans[key]`, in place of existing ones.
+
+    Their scores, if they have any, are written to the group's attributes.
+    """
     doc.spans[key] = SpanGroup(doc, name=key, spans=found, attrs={} if scores is None else {"scores": scores})

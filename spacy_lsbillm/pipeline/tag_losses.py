@@ -59,8 +59,10 @@ def sequence_loss(
     scheme: Scheme,
     transitions: np.ndarray,
 ) -> tuple[float, Floats2d, Floats2d]:
-    """The loss of a CRF: in each document the negative log-likelihood of the annotation, or the cross-entropy against a
-    teacher's probabilities if there are any for one of its tokens. The recursions run on the CPU.
+    """The loss of a CRF.
+
+    In each document it is the negative log-likelihood of the annotation, or the cross-entropy against a teacher's
+    probabilities if there are any for one of its tokens. The recursions run on the CPU.
 
     log_probs (Floats2d), truth (ndarray[int]): As in `cross_entropy`; other tokens may have any tag.
     soft (Sequence[SoftTargets]): Tokens without a single known tag of which something is known.

@@ -40,8 +40,10 @@ class SoftTargets:
 
 
 def soft_targets(rows: np.ndarray, unknown: np.ndarray, scheme: Scheme, taught: Taught | None) -> SoftTargets:
-    """The targets of tokens outside of gold spans, whose tag is O or one of a label for which their document was not
-    annotated. A teacher says how probable each of these is; its O is O or a label that neither of the two knows.
+    """The targets of tokens outside of gold spans.
+
+    The tag of such a token is O or one of a label for which its document was not annotated. A teacher says how probable
+    each of these is; its O is O or a label that neither of the two knows.
 
     rows (ndarray[int64]): Numbers of tokens in the batch.
     unknown (ndarray[bool]): The labels that each may have according to its annotation, shape (rows, labels).

@@ -99,8 +99,9 @@ def _component(nlp: Language, name: str, whose: str):  # type: ignore[no-untyped
 def create_new_labels_v1(
     labels: Mapping[str, Sequence[str]] | None = None, teacher: str | Path | None = None
 ) -> Callable[[Language], Language]:
-    """Create a callback for `[initialize.after_init]` that adds labels to components that are sourced from a trained
-    pipeline, while they keep what they know.
+    """Create a callback for `[initialize.after_init]` that adds labels to sourced components.
+
+    They come from a trained pipeline, and keep what they know.
 
     labels (Mapping): New labels by component; those that it has already are skipped.
     teacher (str | Path | None): A trained pipeline, usually the one from which the components are sourced: where there

@@ -36,7 +36,9 @@ OBJECTIVE_KEY = "pretraining_objective"
 
 @dataclass(frozen=True)
 class Places:
-    """text (Sequence[Path]), valid (Sequence[Path]): Files or folders to train on and to hold out.
+    """The files and folders of a run.
+
+    text (Sequence[Path]), valid (Sequence[Path]): Files or folders to train on and to hold out.
     output (Path): The folder of the finished model; it must not exist, or be empty.
     work (Path): The folder of tokens and checkpoint.
     tokenizer (Path | None): The folder of a tokenizer to use instead of training one.

@@ -22,8 +22,9 @@ BATCH_SIZE = 256
 
 @dataclass(frozen=True)
 class CorpusPieces:
-    """Numbers of pieces that pass through the model, including special pieces and every copy of a window, without
-    padding.
+    """Numbers of pieces that pass through the model.
+
+    They include special pieces and every copy of a window, without padding.
 
     update (float): Pieces per training update, averaged over the batches of the corpus.
     dev (int): Pieces per evaluation on the development corpus.

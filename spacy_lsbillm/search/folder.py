@@ -1,5 +1,7 @@
-"""A search in an output folder, from a config to the report: the checks before the first training, the place of the
-results, and the files that are written after the search."""
+"""A search in an output folder, from a config to the report.
+
+It makes the checks before the first training, finds the place of the results, and writes the files after the search.
+"""
 
 import platform
 from collections.abc import Mapping, Sequence

@@ -42,8 +42,10 @@ class _NodeResult:
 
 
 def node_requirements(experiment: Experiment) -> dict[str, Any]:
-    """What must be the same on a node as where the command runs: the config, the content of base and corpora, and the
-    versions of the libraries."""
+    """What must be the same on a node as where the command runs.
+
+    That is the config, the content of base and corpora, and the versions of the libraries.
+    """
     return {**experiment.identity, **{f"version of {name}": version(name) for name in LIBRARIES}}
 
 

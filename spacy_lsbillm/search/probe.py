@@ -1,5 +1,7 @@
-"""A ranking of masks without tuning: how well a linear model predicts the labels from the frozen base's vectors under
-each mask."""
+"""A ranking of masks without tuning, by a linear model over the vectors of the frozen base.
+
+The better it predicts the labels under a mask, the higher the mask ranks.
+"""
 
 import time
 from collections.abc import Callable, Sequence
@@ -87,9 +89,10 @@ def task_of(experiment: Experiment) -> Task:
 
 
 def probe(experiment: Experiment, masks: Sequence[str], folder: Path, *, use_gpu: int = -1) -> Prediction:
-    """Rank masks by how well a linear model predicts the labels from the token vectors of the base, without an adapter,
-    under each mask: a multinomial logistic regression is fitted on the training corpus and scored on the development
-    corpus.
+    """Rank masks by how well a linear model predicts the labels from the base's token vectors under each mask.
+
+    There is no adapter: a multinomial logistic regression is fitted on the training corpus and scored on the
+    development corpus.
 
     Spans are predicted as tags of tokens, as by a `sequence_labeler`, and the best well-formed sequence counts; classes
     are predicted from the mean over a document's tokens. Documents and the start of the regression are the same for

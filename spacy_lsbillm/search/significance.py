@@ -32,8 +32,10 @@ class Difference:
 
 
 def paired_bootstrap(first: np.ndarray, second: np.ndarray, seed: int = 0) -> Difference:
-    """Compare micro F1 of two systems on the same documents with the same seeds (Efron and Tibshirani, 1993; for
-    language processing Koehn, 2004). Documents and seeds are drawn with replacement, the same ones for both systems.
+    """Compare micro F1 of two systems on the same documents with the same seeds.
+
+    Efron and Tibshirani, 1993; for language processing Koehn, 2004. Documents and seeds are drawn with replacement, the
+    same ones for both systems.
 
     first (ndarray), second (ndarray): True positives, false positives and false negatives; shape (seeds, documents, 3).
     seed (int): The seed of the resampling.

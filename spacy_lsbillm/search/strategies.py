@@ -101,10 +101,12 @@ class Grid:
 
 @dataclass(frozen=True)
 class Shared:
-    """One training per seed for all masks: the mask changes from step to step, and then every mask is scored on the
-    weights that were trained under all of them. The idea is that of one-shot architecture search (Bender et al., 2018,
-    "Understanding and Simplifying One-Shot Architecture Search"; Guo et al., 2020). Ways that differ in more than their
-    mask share trainings with the ways that have the same settings.
+    """One training per seed for all masks.
+
+    The mask changes from step to step, and then every mask is scored on the weights that were trained under all of
+    them. The idea is that of one-shot architecture search (Bender et al., 2018, "Understanding and Simplifying One-Shot
+    Architecture Search"; Guo et al., 2020). Ways that differ in more than their mask share trainings with the ways that
+    have the same settings.
 
     ways (Sequence[str]), seeds (Sequence[int]), steps (int): As in a grid.
     """
@@ -238,8 +240,10 @@ class Halving:
 
 @dataclass(frozen=True)
 class Greedy:
-    """Greedy search from the output side: it begins with all layers causal, unmasks one group after the other, the one
-    next to the output first, and keeps each that helps.
+    """Greedy search from the output side.
+
+    It begins with all layers causal, unmasks one group after the other, the one next to the output first, and keeps
+    each that helps.
 
     n_groups (int): The number of groups, which are of equal size.
     seeds (Sequence[int]), steps (int): The seeds, and the steps of each training.

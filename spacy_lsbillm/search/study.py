@@ -1,5 +1,7 @@
-"""The trainings of a search in a database, through Optuna: several processes share them, each training is run once, and
-finished ones are kept when a process is killed."""
+"""The trainings of a search in a database, through Optuna.
+
+Several processes share them, each training is run once, and finished ones are kept when a process is killed.
+"""
 
 import contextlib
 import json

@@ -94,8 +94,9 @@ def plan_for(way: str, n_layers: int) -> MaskPlan:
 
 
 def identity_of(way: str, n_layers: int) -> tuple[Any, ...]:
-    """A key that is equal for two ways if they are the same training under two names: "all" and "bits:1111", or a
-    warm-up of the unmasking where nothing is unmasked.
+    """A key that is equal for two ways if they are the same training under two names.
+
+    Examples are "all" and "bits:1111", or a warm-up of the unmasking where nothing is unmasked.
 
     n_layers (int): The layers of the config's model.
     """

@@ -1,5 +1,6 @@
-"""Recursions over long documents without a Python step per token: documents are cut into chunks of `CHUNK` tokens,
-which are processed side by side.
+"""Recursions over long documents without a Python step per token.
+
+Documents are cut into chunks of `CHUNK` tokens, which are processed side by side.
 
 The state at the start of a chunk is first guessed. Chunks with a wrong guess are processed again with the end state of
 their neighbour, until all agree. A chunk soon forgets its initial state, so that two rounds are typical; in any case

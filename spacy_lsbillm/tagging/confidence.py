@@ -89,8 +89,10 @@ def equal_mass_bins(scores: np.ndarray, right: np.ndarray, bins: int = BINS) -> 
 
 
 def calibration_error(scores: np.ndarray, right: np.ndarray, bins: int = BINS) -> float | None:
-    """The expected calibration error (Naeini et al., 2015) in bins of equal mass (Nguyen and O'Connor, 2015); None if
-    there are no spans."""
+    """The expected calibration error in bins of equal mass; None if there are no spans.
+
+    Naeini et al., 2015; for the bins Nguyen and O'Connor, 2015.
+    """
     if not len(scores):
         return None
     said, was = equal_mass_bins(np.asarray(scores, dtype=np.float64), np.asarray(right, dtype=np.float64), bins)

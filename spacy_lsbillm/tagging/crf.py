@@ -1,5 +1,6 @@
-"""A linear-chain CRF (Lafferty et al., 2001) over the tag sequences that a scheme allows, with learned scores of
-transitions in addition to the scores of tags.
+"""A linear-chain CRF (Lafferty et al., 2001) over the tag sequences that a scheme allows.
+
+It has learned scores of transitions in addition to the scores of tags.
 
 The weight of a sequence is the exponential of the sum of its tag and transition scores; an ill-formed one has weight 0.
 Transitions are an array of shape (tags + 1, tags + 1), from row to column. The last row is the start of a document, the
@@ -75,7 +76,9 @@ class Steps:
     """The product with the weights of transitions. Within a span, few of them are not 0."""
 
     def __init__(self, transitions: np.ndarray, scheme: Scheme, backwards: bool = False) -> None:
-        """transitions (ndarray[float64]): What `exponentials` returned.
+        """Prepare the product with these weights.
+
+        transitions (ndarray[float64]): What `exponentials` returned.
         backwards (bool): From the tag of the column to the tag of the row.
         """
         ends, within = transitions * _ending(scheme), _within(scheme)
@@ -248,8 +251,10 @@ def best_path(scores: np.ndarray, lengths: np.ndarray, scheme: Scheme, transitio
 
 
 def _best_sums(scores: np.ndarray, chunks: Chunks, search: "_Search") -> np.ndarray:
-    """The best sum of a path up to each token that ends in each tag, minus a number for each chunk; shape (tokens,
-    tags)."""
+    """The best sum of a path up to each token that ends in each tag, shape (tokens, tags).
+
+    A number is subtracted for each chunk.
+    """
     sums = np.empty_like(scores)
     # The guess for chunks in the middle of a document: after O.
     states = States.of(np.full((len(chunks.first), scores.shape[1] + 1), NO_PATH))
@@ -296,8 +301,10 @@ class _Search:
         ]
 
     def step(self, best: np.ndarray) -> np.ndarray:
-        """From the best sums that end in each tag, or at the start of the document, to those of a transition to each
-        tag; shape (documents, tags + 1)."""
+        """The best sums of a transition to each tag, shape (documents, tags + 1).
+
+        They are computed from those that end in each tag, or at the start of the document.
+        """
         found = np.full_like(best, NO_PATH)
         closed = best.take(self.closed, axis=1)
         # Also true for NaN.

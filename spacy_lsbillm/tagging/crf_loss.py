@@ -79,8 +79,9 @@ def crf_cross_entropy(
     scheme: Scheme,
     transitions: np.ndarray,
 ) -> tuple[float, np.ndarray, np.ndarray]:
-    """The cross-entropy against a distribution of tag sequences of which the probabilities of single tags are known:
-    those of a teacher, or 1 for gold tags.
+    """The cross-entropy against a distribution of tag sequences, given by the probabilities of single tags.
+
+    These are those of a teacher, or 1 for gold tags.
 
     How often one tag follows another is not known from that. It is taken from the well-formed sequences, each weighted
     with the product of its tags' probabilities.

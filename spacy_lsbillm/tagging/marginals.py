@@ -110,8 +110,9 @@ class AroundInCrf(Around):
 
 
 def _log_weights(read: Read, tokens: np.ndarray | slice, steps: np.ndarray, tags: np.ndarray | slice) -> np.ndarray:
-    """The logarithm of the weight of everything read before tokens with the given tags: with each of the tags for
-    slices, with one tag per token for arrays.
+    """The logarithm of the weight of everything read before tokens with the given tags.
+
+    It is computed with each of the tags for slices, with one tag per token for arrays.
 
     steps (ndarray[float64]): The weights of transitions, from the tag of the row to the tag that was read before.
     """

@@ -72,8 +72,10 @@ class _AddedGradients:
 
 
 class EvaluatedSteps:
-    """Replaces `eval_frequency`, for which the loop tests whether `step % eval_frequency` is 0: recorded rows may have
-    been evaluated at another frequency."""
+    """Replaces `eval_frequency`, for which the loop tests whether `step % eval_frequency` is 0.
+
+    Recorded rows may have been evaluated at another frequency.
+    """
 
     def __init__(self, is_evaluated: Callable[[int], bool]):
         self._is_evaluated = is_evaluated
