@@ -327,7 +327,7 @@ def _train(
         backbone.model,
         optimizer,
         progress,
-        tokens_a_step=settings.batch * plan.length,
+        tokens_per_step=settings.batch * plan.length,
         batch=lambda step: array.batch(step, settings.batch, settings.seed),
         loss_of=loss_of,
         held_out=lambda: score(backbone),

@@ -57,17 +57,17 @@ class Batch:
     slot_of_piece (ndarray): The row of each piece in the concatenated states of the micro-batches, each flattened to
         (windows * length, width); shape (pieces,).
     of_piece (ndarray): The numbers of each token's pieces, token by token, shape (pairs,).
-    pieces_a_token (ndarray): The number of pieces per token, shape (tokens,).
-    pieces_a_doc (list[int]), tokens_a_doc (list[int]): The numbers of pieces and tokens per document.
+    pieces_per_token (ndarray): The number of pieces per token, shape (tokens,).
+    pieces_per_doc (list[int]), tokens_per_doc (list[int]): The numbers of pieces and tokens per document.
     """
 
     micro_batches: list[MicroBatch]
     ids: np.ndarray
     slot_of_piece: np.ndarray
     of_piece: np.ndarray
-    pieces_a_token: np.ndarray
-    pieces_a_doc: list[int]
-    tokens_a_doc: list[int]
+    pieces_per_token: np.ndarray
+    pieces_per_doc: list[int]
+    tokens_per_doc: list[int]
 
     @property
     def slots(self) -> np.ndarray:
@@ -76,7 +76,7 @@ class Batch:
 
     def shares_of_tokens(self) -> Iterator[Share]:
         """For each micro-batch, the states that are summed into token vectors."""
-        return self._shares(self.slots, np.repeat(np.arange(len(self.pieces_a_token)), self.pieces_a_token))
+        return self._shares(self.slots, np.repeat(np.arange(len(self.pieces_per_token)), self.pieces_per_token))
 
     def shares_of_pieces(self) -> Iterator[Share]:
         """For each micro-batch, the states that become piece vectors."""
@@ -136,8 +136,8 @@ def make_batch(
         slot_of,
         of_piece,
         counts,
-        pieces_a_doc=np.bincount(of_doc, minlength=len(docs)).tolist(),
-        tokens_a_doc=[len(doc) for doc in docs],
+        pieces_per_doc=np.bincount(of_doc, minlength=len(docs)).tolist(),
+        tokens_per_doc=[len(doc) for doc in docs],
     )
 
 

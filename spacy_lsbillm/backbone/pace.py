@@ -117,7 +117,7 @@ def _speed(sizes: tuple[int, int, int], dtype: torch.dtype, device: torch.device
 
 
 def _repeat(states: torch.Tensor, weight: torch.Tensor, least: float, clock: Clock) -> tuple[int, float]:
-    """Multiply for at least so many seconds: how often, and for how long."""
+    """Multiply for at least a number of seconds, and return how often and for how long."""
     times, begun = 0, clock()
     while True:
         torch.nn.functional.linear(states, weight)

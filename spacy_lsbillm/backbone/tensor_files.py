@@ -138,7 +138,10 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[int, dict[str, Any]]:
 
 
 def _check_entry(name: str, entry: dict[str, Any]) -> None:
-    """RAISES (ValueError, KeyError, TypeError): A header's entry for a tensor is invalid."""
+    """Check a header's entry for a tensor.
+
+    RAISES (ValueError, KeyError, TypeError): It is invalid.
+    """
     (begin, end), shape, dtype = entry["data_offsets"], entry["shape"], entry["dtype"]
     if not all(type(number) is int and number >= 0 for number in (begin, end, *shape)):
         raise ValueError(f"{name[:NAME_SHOWN]!r} lies at {begin} to {end} and has the shape {shape}")

@@ -1,4 +1,4 @@
-"""`python -m spacy lsbillm analyze`: how much the labels of a corpus lean on what stands to their right."""
+"""`python -m spacy lsbillm analyze`: how much the labels of a corpus depend on the context to their right."""
 
 import json
 from pathlib import Path
@@ -74,7 +74,7 @@ def analyze_cli(
 
 
 def analyze(corpus: Path, parser: str | None, model: str | None, spans_key: str | None, sample: int) -> dict[str, Any]:
-    """The numbers of `analyze_cli`.
+    """Compute the figures that `analyze_cli` prints.
 
     RAISES (ValueError): There are no spans, or neither parses nor a model.
     """
@@ -105,7 +105,7 @@ def analyze(corpus: Path, parser: str | None, model: str | None, spans_key: str 
 
 
 def parses(nlp: Language, gold: list[tuple[Doc, list[Span]]]) -> Any:
-    """The documents parsed by a pipeline, token by token as they are."""
+    """Parse documents with a pipeline, without changing their tokens."""
     for doc, (_, spans) in zip(nlp.pipe(tokens_alone(doc, nlp.vocab) for doc, _ in gold), gold, strict=True):
         yield doc, spans
 
@@ -127,7 +127,7 @@ def _as_dict(found: RightSide) -> dict[str, Any]:
 
 
 def print_dependency(found: dict[str, Any]) -> None:
-    """The ratio, its labels, and what was published of other corpora."""
+    """Print the ratio, in all and per label, and the published ratios of other corpora."""
     msg.divider("right-side dependency ratio")
     rows = [("all", found), *sorted(found["by_label"].items(), key=lambda pair: -pair[1]["all"])]
     shown = [
@@ -138,7 +138,7 @@ def print_dependency(found: dict[str, Any]) -> None:
 
 
 def print_context(found: dict[str, dict[str, Any]]) -> None:
-    """How probabilities change."""
+    """Print how probabilities change without the right context."""
     msg.divider("what a cut right context changes")
     changes = [(kind, ContextChange(**one)) for kind, one in found.items()]
     rows = [(k, f"{c.tokens:,}", f"{c.distance:.3f}", f"{c.whole:.3f}", f"{c.cut:.3f}") for k, c in changes]

@@ -126,7 +126,10 @@ def annotate_cli(
 
 
 def _gpus(numbers: str, ray: str | None) -> tuple[int, ...]:
-    """RAISES (SettingError): They are no numbers, or there is no such GPU here, where the processes are."""
+    """Read the ids of the GPUs.
+
+    RAISES (SettingError): They are not numbers, or this machine, where the processes run, has no such GPU.
+    """
     try:
         found = tuple(int(number) for number in numbers.split(","))
     except ValueError:

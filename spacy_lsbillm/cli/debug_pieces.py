@@ -76,7 +76,7 @@ ROWS = (
     "documents",
     "tokens",
     "pieces",
-    "pieces a token: mean",
+    "pieces per token: mean",
     "median",
     "95th percentile",
     "most",
@@ -94,7 +94,7 @@ ROWS = (
 
 def table_column(numbers: dict[str, Any]) -> list[str]:
     """The cells of a corpus for `ROWS`."""
-    per_token = numbers["pieces_a_token"]
+    per_token = numbers["pieces_per_token"]
     spans = numbers["boundaries_inside_pieces"].values()
     return [
         f"{numbers['docs']:,}",

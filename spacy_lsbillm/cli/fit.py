@@ -1,4 +1,4 @@
-"""`python -m spacy lsbillm fit`: does a base fit this machine, and how long will it take?"""
+"""`python -m spacy lsbillm fit`: estimate the memory and time that a base takes."""
 
 import json
 from collections.abc import Sequence

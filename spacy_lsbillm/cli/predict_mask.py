@@ -96,4 +96,4 @@ def predict_mask_cli(
     except (ValueError, OSError) as error:
         msg.fail("Cannot predict", str(error), exits=1)
     except KeyboardInterrupt:
-        msg.warn("Stopped. The same command goes on from here.", exits=130)
+        msg.warn("Stopped. Run the same command again to continue.", exits=130)

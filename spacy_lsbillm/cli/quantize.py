@@ -84,7 +84,7 @@ def _print(attempt: Attempt) -> None:
     rows: list[tuple[str, ...]] = [
         (name, f"{one * 100:.2f}", f"{other * 100:.2f}") for name, (one, other) in found.scores.items()
     ]
-    rows.append(("words a second", *(f"{speed:,.0f}" for speed in found.words_a_second)))
+    rows.append(("words per second", *(f"{speed:,.0f}" for speed in found.words_per_second)))
     rows.append(("weights in memory, MB", *(f"{size / MEGABYTE:,.1f}" for size in found.weight_bytes)))
     print(table(rows, header=("", "float32", "int8"), divider=True, aligns=("l", "r", "r")))
     if found.spans is not None:

@@ -1,4 +1,4 @@
-"""`python -m spacy lsbillm search`, or `search-mask`: which way to see right for a task."""
+"""`python -m spacy lsbillm search`, or `search-mask`: find the best way to see right for a task."""
 
 import contextlib
 from enum import StrEnum
@@ -125,10 +125,10 @@ def search_cli(
     except (ValueError, OSError) as error:
         msg.fail("Cannot search", str(error), exits=1)
     except KeyboardInterrupt:
-        msg.warn("Stopped. The same command goes on from here.", exits=130)
+        msg.warn("Stopped. Run the same command again to continue.", exits=130)
 
 
-# The name of the command when it searched masks alone.
+# The command's name from when it searched only masks.
 app.command("search-mask", cls=OptionalAddress, context_settings=ANY_OPTION)(search_cli)
 
 
@@ -150,7 +150,7 @@ def run_search(
     ray: str | None,
     workers: int | None,
 ) -> None:
-    """See `search_cli`. All that can be checked is checked before the first training.
+    """Run the search of `search_cli`. Everything that can be checked is checked before the first training.
 
     RAISES (ValueError): Something does not fit.
     """

@@ -1,4 +1,4 @@
-"""What the commands of the search share beside their options."""
+"""Functions that the commands for searching share."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,14 +16,20 @@ EXTRA = "python -m pip install 'spacy-lsbillm[search]'"
 
 
 def load_overridden(path: Path, overrides: dict[str, Any]) -> Config:
-    """RAISES (SettingError): There is no such file."""
+    """Load a config file with overridden settings.
+
+    RAISES (SettingError): There is no such file.
+    """
     if not path.is_file():
         raise SettingError(f"there is no config {str(path)!r}.")
     return load_config(path, overrides=overrides, interpolate=False)
 
 
 def check_extra() -> None:
-    """RAISES (SettingError): What searches need is not installed."""
+    """Check that the extra `[search]` is installed.
+
+    RAISES (SettingError): A package of it is missing.
+    """
     try:
         import optuna  # noqa: F401
         import scipy  # type: ignore[import-untyped]  # noqa: F401
@@ -39,7 +45,10 @@ def show(found: "SearchReport") -> None:
 
 
 def numbers(option: str, text: str, least: int = 0) -> list[int]:
-    """RAISES (SettingError): The text is no list of different whole numbers with commas between, none below `least`."""
+    """Read a comma-separated list of whole numbers.
+
+    RAISES (SettingError): A part is not a whole number, is below `least` or occurs twice.
+    """
     try:
         found = [int(part) for part in text.split(",")]
     except ValueError as error:

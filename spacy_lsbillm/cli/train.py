@@ -1,4 +1,4 @@
-"""`python -m spacy lsbillm train`: `spacy train` that goes on where it was stopped."""
+"""`python -m spacy lsbillm train`: `spacy train` with checkpoints to resume from."""
 
 from pathlib import Path
 from typing import Annotated

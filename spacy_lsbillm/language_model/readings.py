@@ -29,7 +29,7 @@ BASE, TUNED, OFF = "base", "tuned, read causally", "adapter off, mask restored"
 class Reading:
     """One way to read a model.
 
-    name (str): What is read, as in the report.
+    name (str): What is read, as reports name it.
     model (PreTrainedModel): The causal language model, in evaluation mode.
     tokenizer (Any): The tokenizer of the base.
     backbone (Backbone | None): The backbone whose adapter `adapted` is about; None for a base without one.

@@ -73,7 +73,7 @@ def forward(model: TransformerListener, docs: Sequence[Doc], is_train: bool) -> 
 
 
 def no_gradient(gradients: Any) -> list[Any]:
-    """Of a prediction there is none."""
+    """Return no gradients, since nothing learns from a prediction."""
     return []
 
 
@@ -88,7 +88,10 @@ def _names(model: TransformerListener) -> tuple[str, str]:
 
 
 def _checked(model: TransformerListener, doc: Doc, is_train: bool) -> TransformerData:
-    """RAISES (ListenerError): See `forward`."""
+    """The vectors of a document, after a check that they are those that a listener needs.
+
+    RAISES (ListenerError): It has none, or those of another transformer.
+    """
     data: TransformerData | None = doc._.trf_data
     if data is not None and (not len(doc) or len(data.align.lengths) == len(doc)):
         return data

@@ -25,7 +25,7 @@ def vectors_of(backbone: Backbone, batch: Batch, output: str) -> Tensor:
     backbone.shared.check_files()
     device = backbone.device
     of_tokens = output == TOKENS
-    size = len(batch.pieces_a_token if of_tokens else batch.ids)
+    size = len(batch.pieces_per_token if of_tokens else batch.ids)
     # While another thread loads a base, torch's default dtype is that of the base.
     rows = torch.zeros((size, backbone.width), dtype=torch.float32, device=device)
     shares = batch.shares_of_tokens() if of_tokens else batch.shares_of_pieces()
@@ -42,5 +42,5 @@ def vectors_of(backbone: Backbone, batch: Batch, output: str) -> Tensor:
         rows.index_add_(0, targets, sums)
     if not of_tokens:
         return rows
-    counts = torch.from_numpy(batch.pieces_a_token).to(device)
+    counts = torch.from_numpy(batch.pieces_per_token).to(device)
     return rows.div_(counts.clamp(min=1)[:, None])

@@ -75,7 +75,10 @@ def _score_of(span: Span) -> float | None:
 
 
 def _set_score(span: Span, score: Any) -> None:
-    """score (float | None | list): `Doc.from_json` passes what is stored: the label and the score."""
+    """Set the score of a span.
+
+    score (float | None | list): The score, or what is stored, the label and the score: `Doc.from_json` passes that.
+    """
     span.doc.user_data[_key(span)] = score if isinstance(score, list) else [span.label_, score]
 
 

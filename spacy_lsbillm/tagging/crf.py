@@ -90,7 +90,10 @@ class Steps:
         self._within = [(before, after, steps[before, after].diagonal()) for before, after in within]
 
     def __call__(self, weights: np.ndarray) -> np.ndarray:
-        """weights (ndarray[float64]): The weights of the tags read before, shape (tokens, tags + 1)."""
+        """Multiply.
+
+        weights (ndarray[float64]): The weights of the tags read before, shape (tokens, tags + 1).
+        """
         found = weights.take(self._from, axis=1) @ self._ends
         for before, after, steps in self._within:
             found[:, after] += weights[:, before] * steps

@@ -62,7 +62,10 @@ def _transitions_of(tags: np.ndarray, lengths: np.ndarray, scheme: Scheme) -> np
 
 
 def _not_extending(possible: np.ndarray, scheme: Scheme) -> np.ndarray:
-    """In BILUO, L marks the end of a known span. In IOB2 a token after it could continue it."""
+    """Remove from the possible tags those that would extend a known span.
+
+    In IOB2, a token after the span could continue it; in BILUO, L marks its end.
+    """
     if scheme.name != "iob2":
         return possible
     single = possible.sum(axis=1) == 1

@@ -86,7 +86,7 @@ def work_for(shape: BaseShape, device: str, repeat: int = 0, batch_pieces: int |
     """What goes through a base at once with the settings of `init-config`.
 
     batch_pieces (int | None): Pieces in a training batch; None: those in a batch of the config's number of words.
-    RAISES (SettingError): A value is out of range, or the base has no positions for so many copies.
+    RAISES (SettingError): A value is out of range, or the base has too few positions for the copies.
     """
     chosen = DEVICES[device]
     words = fitted_to(shape.size).cpu_batch_words if device == "cpu" else chosen.batch_words
@@ -147,7 +147,7 @@ def estimates_of(
 
 
 def fits(estimate: Estimate, memory: int) -> dict[str, bool]:
-    """Whether training and prediction fit into so many bytes."""
+    """Whether training and prediction fit into a number of bytes."""
     footprint = estimate.footprint
     return {TRAINING: footprint.training <= memory, PREDICTION: footprint.prediction <= memory}
 

@@ -262,7 +262,10 @@ def _of_torch(parameter: torch.nn.Parameter) -> _Weight:
 
 @contextlib.contextmanager
 def _peers() -> Iterator[None]:
-    """RAISES (RankLost): The others cannot be reached."""
+    """Convert errors of the communication inside the context.
+
+    RAISES (RankLost): The other processes cannot be reached.
+    """
     try:
         yield
     except RuntimeError as error:

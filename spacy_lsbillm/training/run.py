@@ -71,7 +71,10 @@ def train(settings: TrainSettings) -> None:
 
 
 def _check(settings: TrainSettings) -> None:
-    """RAISES (SettingError, StorageError): The settings do not fit together."""
+    """Check the settings before anything is loaded.
+
+    RAISES (SettingError, StorageError): They do not fit together.
+    """
     if settings.force and not settings.resume:
         raise SettingError("--force is only allowed with --resume.")
     if settings.output is not None and not settings.resume and has_checkpoints(settings.output):

@@ -227,7 +227,10 @@ def _restore_optimizer(
 
 
 def _taken(state: TrainingState, unused: set[str], name: str, shape: tuple[int, ...]) -> Tensor:
-    """RAISES (StorageError): It is missing, or has another shape."""
+    """Get an entry of a stored state.
+
+    RAISES (StorageError): It is missing, or has another shape.
+    """
     value = state.tensors.get(name)
     if value is None or tuple(value.shape) != shape:
         found = "none" if value is None else f"one of shape {tuple(value.shape)}"

@@ -229,7 +229,7 @@ def test_debug_pieces_counts(words_base, odd_corpus, tmp_path):
     assert (found["window"], found["overlap"]) == (64, 0)
     numbers = found["corpora"][str(odd_corpus)]
     assert (numbers["docs"], numbers["tokens"], numbers["pieces"]) == (4, 107, 105)
-    assert numbers["pieces_a_token"] == {"mean": 1.0, "median": 1, "p95": 1, "max": 1, "max_token": "new"}
+    assert numbers["pieces_per_token"] == {"mean": 1.0, "median": 1, "p95": 1, "max": 1, "max_token": "new"}
     # Spaces at the end of a text belong to the word before them.
     assert numbers["tokens_without_pieces"] == {"count": 0, "examples": []}
     assert numbers["unknown_pieces"] == {"count": 1, "examples": ["zagreb"]}
