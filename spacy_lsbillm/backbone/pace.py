@@ -26,7 +26,8 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import SettingError
-from .footprint import BaseShape, Work
+from .base_shape import BaseShape
+from .footprint import Work
 from .model import BackboneSettings
 
 # How long each of the two products is measured, and warmed up.

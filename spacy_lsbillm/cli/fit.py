@@ -9,7 +9,8 @@ from typer import Argument, Exit, Option
 from wasabi import msg, table
 
 from ..backbone import LoraSettings
-from ..backbone.footprint import CPU, GPU, BaseShape, Work, shape_of
+from ..backbone.base_shape import BaseShape, shape_of
+from ..backbone.footprint import CPU, GPU, Work
 from ..backbone.free_memory import free_memory
 from ..backbone.location import TOKENIZER_FILES, resolve_folder
 from ..backbone.pace import PREDICTION, TRAINING

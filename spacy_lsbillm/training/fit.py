@@ -10,7 +10,8 @@ import torch
 from ..backbone import BackboneSettings, BaseSettings
 from ..backbone.base import DTYPES as ALL_DTYPES
 from ..backbone.base import QUANTIZATIONS
-from ..backbone.footprint import BaseShape, Footprint, Work, dtype_of, footprint_of
+from ..backbone.base_shape import BaseShape
+from ..backbone.footprint import Footprint, Work, dtype_of, footprint_of
 from ..backbone.pace import PREDICTION, TRAINING, Clock, Speed, measure_speed, operations_of, pieces_per_second
 from ..errors import SettingError
 from ..layers.billm_model import default_window, longest_window, rows_for
