@@ -173,12 +173,12 @@ def _return_memory() -> None:
 
 
 def _close_gaps(texts: Sequence[str], starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Assign characters that no piece covers to a neighbouring piece. Such gaps have two causes:
+    """Assign characters that no piece covers to a neighbouring piece.
 
-    A normaliser that composes characters (NFC, NFKC) leaves the combining ones, now part of another character, without
-    a piece: they are assigned to the pieces of the character before them. Some tokenizers (`trim_offsets`) and
-    normalisers skip spaces: these are assigned to the pieces that start right after them, as in tokenizers that include
-    spaces.
+    Such gaps have two causes. A normaliser that composes characters (NFC, NFKC) leaves the combining ones, now part of
+    another character, without a piece: they are assigned to the pieces of the character before them. Some tokenizers
+    (`trim_offsets`) and normalisers skip spaces: these are assigned to the pieces that start right after them, as in
+    tokenizers that include spaces.
 
     texts (Sequence): Counted as if joined by one character.
     starts (ndarray), ends (ndarray): Characters of each piece, shape (pieces,).

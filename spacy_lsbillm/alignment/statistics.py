@@ -97,7 +97,7 @@ class PieceStatistics:
     boundaries: dict[str, SpanBoundaries] = field(default_factory=dict)
 
     def add(self, docs: Sequence[Doc], cutting: Cutting) -> None:
-        """Add a batch of documents."""
+        """Add the counts of a batch of documents to the totals."""
         pieces = cut_pieces(cutting.tokenizer, docs, cutting.get_spans, cutting.white_space)
         of_piece, counts = align(docs, pieces)
         self.docs += len(docs)

@@ -53,7 +53,7 @@ class Format(ABC):
 
 
 class Jsonl(Format):
-    """One JSON object per line."""
+    """JSONL: one object per line, as `record_of` describes a document."""
 
     suffix = ".jsonl"
 

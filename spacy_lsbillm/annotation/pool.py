@@ -66,7 +66,7 @@ class Pool(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """End all processes immediately."""
+        """End all processes immediately, without waiting for their batches."""
 
     def __enter__(self) -> "Pool":
         return self

@@ -98,7 +98,7 @@ class BaseShape:
         return self.outside + sum(layer.linear + layer.other for layer in self.used_layers(depth))
 
     def adapter_parameters(self, depth: int | None = None) -> int:
-        """Parameters of the adapter."""
+        """Parameters of the adapter of a base with its first layers."""
         return self.outside_adapter + sum(layer.adapter for layer in self.used_layers(depth))
 
 

@@ -38,7 +38,7 @@ class Family:
 
     @classmethod
     def read(cls, block: dict[str, Any]) -> "Family":
-        """Read what `as_block` returned."""
+        """Create a family from a block that `as_block` returned."""
         return cls(**{**block, "attentions": tuple(block["attentions"])})
 
 

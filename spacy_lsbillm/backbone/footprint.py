@@ -137,7 +137,7 @@ class Footprint:
 
     @property
     def training(self) -> int:
-        """All that training takes."""
+        """The memory of training: weights, adapter, optimizer and activations."""
         return self.weights + self.adapter + self.optimizer + self.activations
 
     @property

@@ -21,7 +21,10 @@ class WatchedFiles:
         self._then = {path: path.stat() for path in paths}
 
     def changed(self) -> Path | None:
-        """The first file that was written to. (A file with another inode is another file under the same name.)"""
+        """The first file that was written to; None if there is none.
+
+        A file with another inode is another file under the same name.
+        """
         for path, then in self._then.items():
             try:
                 now = path.stat()

@@ -101,17 +101,17 @@ class Backbone:
 
     @property
     def width(self) -> int:
-        """The width of a state."""
+        """The width of the states, and so of token vectors."""
         return int(self.causal_lm.get_output_embeddings().in_features)
 
     @property
     def device(self) -> torch.device:
-        """The device of the weights."""
+        """The device on which the weights are, and on which states are computed."""
         return next(self.model.parameters()).device
 
     @property
     def adapted(self) -> bool:
-        """Whether there is an adapter."""
+        """Whether there is an adapter; a frozen base has none."""
         return hasattr(self.model, "peft_config")
 
     def adapter_parameters(self) -> dict[str, nn.Parameter]:
@@ -208,7 +208,7 @@ class Backbone:
         weigh_right(layers_of(decoder_of(self.causal_lm, self.family), self.family), weight)
 
     def to(self, device: torch.device) -> None:
-        """Move the weights to a device."""
+        """Move the weights, the adapter and the layer mix to a device."""
         self.model.to(device)
         self.__dict__.pop("_adapter_parameters", None)
         if self.mix is not None:
@@ -233,7 +233,7 @@ class Backbone:
 
     @property
     def alone(self) -> bool:
-        """Whether no other pipeline uses the same weights. (Twins belong to the same pipeline.)"""
+        """Whether no other pipeline uses the same weights; twins belong to the same pipeline."""
         # None where twins have replaced its own tree.
         return self.shared.users <= 1
 

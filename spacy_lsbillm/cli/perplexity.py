@@ -163,7 +163,7 @@ def _check_decoder(config: object, name: str) -> None:
 
 
 def as_dict(score: Score) -> dict[str, float | str]:
-    """The figures for a JSON file."""
+    """The figures of a score, as they are written to a JSON file."""
     return {
         "bits_per_byte": score.bits_per_byte,
         "nats_per_token": score.nats_per_token,

@@ -99,7 +99,7 @@ def distill(
 
 
 def look(targets: Path, teacher: Teacher, floor: float) -> Found:
-    """Count what a teacher has found."""
+    """Count the documents, words and labels in a teacher's annotation."""
     found = Found()
     for shard in sorted((targets / SHARDS).glob("*.spacy")):
         for doc in DocBin().from_disk(shard).get_docs(Vocab()):

@@ -62,7 +62,7 @@ class Plan:
 
     @property
     def base(self) -> str:
-        """The base's name."""
+        """The name of the base, as the pipeline records it."""
         return str(self.record["base"]["name"])
 
 

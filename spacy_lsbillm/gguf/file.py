@@ -109,7 +109,7 @@ class GGUFFile:
 
     @property
     def name(self) -> str:
-        """The name of the (first) file."""
+        """The name of the file; of a split model, that of its first part."""
         return self.paths[0].name
 
     @property

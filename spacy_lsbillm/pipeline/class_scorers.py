@@ -35,7 +35,7 @@ def make_textcat_scorer(multi_label: bool = False) -> Callable[..., dict[str, An
 
 
 def textcat_score(examples: Iterable[Example], *, multi_label: bool, **kwargs: Any) -> dict[str, Any]:
-    """Score the categories of documents. It differs from spaCy's own scorer in three cases:
+    """Score the categories of documents, like spaCy's own scorer in all but three cases.
 
     - A gold class that was not in training counts as missed, with a warning. spaCy's scorer ignores it, and scores a
       document whose only gold class is unknown as if it belonged to the first known class.

@@ -174,12 +174,12 @@ def overlapping(spans: list[Span]) -> tuple[Span, Span] | None:
 
 
 def named(span: Span) -> str:
-    """A span in a message."""
+    """Describe a span in a message: its text and its label."""
     return f"{span.text!r} ({span.label_})"
 
 
 def name_of(doc: Doc) -> str:
-    """A document in a message."""
+    """Describe a document in a message by the beginning of its text."""
     text = doc.text if len(doc.text) <= 60 else doc.text[:57] + "..."
     return f"the document {text!r}"
 

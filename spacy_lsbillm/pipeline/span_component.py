@@ -51,7 +51,7 @@ class SpanComponent(TrainablePipe):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The labels of spans."""
+        """The labels of spans, in the order of their numbers in the model."""
         return tuple(self.cfg["labels"])
 
     @property

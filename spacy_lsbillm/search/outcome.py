@@ -33,7 +33,7 @@ class Row:
 
     @property
     def mean(self) -> float:
-        """The mean over seeds."""
+        """The mean of the scores over seeds."""
         return mean(self.scores)
 
     @property

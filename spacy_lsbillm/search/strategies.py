@@ -91,7 +91,7 @@ class Grid:
 
     @property
     def n_trainings(self) -> int:
-        """One training per way and seed."""
+        """The number of trainings: one per way and seed."""
         return len(self.ways) * len(self.seeds)
 
     def minimum_price(self, price: Callable[[Training], float]) -> float:
@@ -127,7 +127,7 @@ class Shared:
 
     @property
     def trainings(self) -> list[Training]:
-        """One training per seed and settings."""
+        """The number of trainings: one per seed and settings."""
         shared = self.masks.items()
         return [Training.shared(masks, seed, self.steps, settings) for seed in self.seeds for settings, masks in shared]
 
@@ -138,7 +138,7 @@ class Shared:
         return [results[Training.shared(masks, seed, self.steps, settings)][trained] for seed in self.seeds]
 
     def stage(self, results: Results) -> list[Training]:
-        """One stage with all trainings."""
+        """All trainings, as a single stage, until they are finished."""
         return self.trainings if any(training not in results for training in self.trainings) else []
 
     def ranking(self, results: Results) -> list[str]:
@@ -146,7 +146,7 @@ class Shared:
         return sorted(self.ways, key=lambda way: -mean(self.scores(way, results)))
 
     def best(self, results: Results) -> str:
-        """The first way of the ranking."""
+        """The best way, which is the first one of the ranking."""
         return self.ranking(results)[0]
 
     @property
@@ -194,12 +194,12 @@ class Halving:
         return rest if any(training not in results for training in rest) else []
 
     def best(self, results: Results) -> str:
-        """The best way of the last stage."""
+        """The best way of the last stage, by its mean score over seeds."""
         return max(self._third(results), key=lambda way: mean_score(way, self.steps, self.seeds, results))
 
     @property
     def n_trainings(self) -> int:
-        """The trainings of all stages."""
+        """The maximum number of trainings, over all stages."""
         second, third = (min(kept + (2 if self.costs else 0), len(self.ways)) for kept in self._kept)
         return self._shared.n_trainings + second + third * (len(self.seeds) - 1)
 

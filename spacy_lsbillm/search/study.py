@@ -87,7 +87,7 @@ class Study:
             _refuse_another(stored, identity, f"the storage {url!r}")
 
     def results(self) -> dict[Training, TrainingResult]:
-        """All finished trainings."""
+        """All finished trainings with their results, from any process."""
         results = {}
         for trial in self._trials(TrialState.COMPLETE):
             training, score = _training_of(trial), trial.value

@@ -99,7 +99,7 @@ class App:
         return Response(self._metrics.render(gauges), media_type=TYPE)
 
     async def empty_page(self) -> Response:
-        """A page for trying the service."""
+        """The page for trying the service, with an empty form."""
         return self._page(Form())
 
     async def filled_page(self, request: Request) -> Response:

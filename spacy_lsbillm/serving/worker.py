@@ -75,7 +75,7 @@ class Worker:
         self._thread = threading.Thread(target=context.run, args=(self._work,), name="annotate", daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread, which waits for requests."""
         self._thread.start()
 
     def stop(self) -> None:

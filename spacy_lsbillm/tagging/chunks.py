@@ -31,7 +31,7 @@ class Chunks:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Number of tokens per chunk."""
+        """The number of tokens in each chunk, shape (chunks,)."""
         return self.last - self.first + 1
 
     def order(self, backwards: bool) -> tuple[np.ndarray, np.ndarray]:

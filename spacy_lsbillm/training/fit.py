@@ -71,7 +71,7 @@ class Estimate:
 
     @property
     def in_words(self) -> str:
-        """The settings as in a config."""
+        """The settings as they would be written in a config."""
         base = self.settings.base
         said = [f'dtype = "{base.dtype}"']
         if base.quantization:

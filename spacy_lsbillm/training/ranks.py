@@ -54,7 +54,7 @@ class Ranks:
         return decide()
 
     def share(self, items: Sequence[T]) -> list[T]:
-        """This process' share of a batch."""
+        """The items of a batch that this process works on."""
         return list(items)
 
     def add_gradients(self, nlp: Language, exclude: Sequence[str]) -> None:
@@ -65,7 +65,7 @@ class Ranks:
         return flag
 
     def of_first(self, value: T) -> T:
-        """The value in the first process."""
+        """The value that the first process has, in all processes."""
         return value
 
     def gather(self, value: T) -> list[T]:

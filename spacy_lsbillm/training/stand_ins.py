@@ -88,4 +88,4 @@ class NotSaved:
     """Replaces the pipeline that the loop would save during a replay, which is not worth keeping."""
 
     def to_disk(self, path: Path) -> None:
-        """Write nothing."""
+        """Write nothing, as these models are not kept."""
