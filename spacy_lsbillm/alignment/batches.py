@@ -35,7 +35,7 @@ class MicroBatch:
 
 
 @dataclass(frozen=True)
-class Share:
+class RowSums:
     """Which state rows of a micro-batch are summed into which rows of the result.
 
     slots (ndarray): Rows of the micro-batch's states, flattened to (rows * length, width); shape (pairs,).
@@ -74,15 +74,15 @@ class Batch:
         """The rows of each token's pieces in the states, token by token, shape (pairs,)."""
         return self.slot_of_piece[self.of_piece]
 
-    def shares_of_tokens(self) -> Iterator[Share]:
+    def sums_of_tokens(self) -> Iterator[RowSums]:
         """For each micro-batch, the states that are summed into token vectors."""
-        return self._shares(self.slots, np.repeat(np.arange(len(self.pieces_per_token)), self.pieces_per_token))
+        return self._sums(self.slots, np.repeat(np.arange(len(self.pieces_per_token)), self.pieces_per_token))
 
-    def shares_of_pieces(self) -> Iterator[Share]:
+    def sums_of_pieces(self) -> Iterator[RowSums]:
         """For each micro-batch, the states that become piece vectors."""
-        return self._shares(self.slot_of_piece, np.arange(len(self.ids)))
+        return self._sums(self.slot_of_piece, np.arange(len(self.ids)))
 
-    def _shares(self, slots: np.ndarray, targets: np.ndarray) -> Iterator[Share]:
+    def _sums(self, slots: np.ndarray, targets: np.ndarray) -> Iterator[RowSums]:
         """The states that each micro-batch adds to the rows of the result.
 
         slots (ndarray), targets (ndarray): Pairs of a row of all states and a row of the result, sorted by the former.
@@ -94,7 +94,7 @@ class Batch:
         for part, (first, last) in enumerate(pairwise(bounds.tolist())):
             chosen = order[first:last]
             found, sizes = np.unique(targets[chosen], return_counts=True)
-            yield Share(slots[chosen] - (ends[part] - self.micro_batches[part].ids.size), sizes, found)
+            yield RowSums(slots[chosen] - (ends[part] - self.micro_batches[part].ids.size), sizes, found)
 
 
 def make_batch(

@@ -19,7 +19,7 @@ N_EXAMPLES = 5
 
 
 @dataclass(frozen=True)
-class Cutting:
+class CutSettings:
     """How documents are cut into pieces and windows, and batched.
 
     tokenizer (PreTrainedTokenizerFast): The base's tokenizer.
@@ -96,7 +96,7 @@ class PieceStatistics:
     padding: int = 0
     boundaries: dict[str, SpanBoundaries] = field(default_factory=dict)
 
-    def add(self, docs: Sequence[Doc], cutting: Cutting) -> None:
+    def add(self, docs: Sequence[Doc], cutting: CutSettings) -> None:
         """Add the counts of a batch of documents to the totals."""
         pieces = cut_pieces(cutting.tokenizer, docs, cutting.get_spans, cutting.white_space)
         of_piece, counts = align(docs, pieces)
@@ -164,7 +164,7 @@ class PieceStatistics:
         text = "\n".join(doc.text for doc in docs)
         self.unknown.update(text[pieces.starts[i] : pieces.ends[i]].strip() for i in places)
 
-    def _add_windows(self, docs: Sequence[Doc], pieces: Pieces, cutting: Cutting) -> None:
+    def _add_windows(self, docs: Sequence[Doc], pieces: Pieces, cutting: CutSettings) -> None:
         lengths, size = pieces.lengths, cutting.window - len(cutting.special)
         windows = cut_windows(lengths, size, cutting.overlap, pieces.before, pieces.after)
         span_starts = np.cumsum(lengths) - lengths
@@ -180,7 +180,7 @@ class PieceStatistics:
         self.long_docs += int(long.sum())
         self.long_doc_windows += int(windows_per_doc[long].sum())
 
-    def _add_padding(self, docs: Sequence[Doc], cutting: Cutting) -> None:
+    def _add_padding(self, docs: Sequence[Doc], cutting: CutSettings) -> None:
         batch = make_batch(
             cutting.tokenizer,
             cutting.special,
@@ -216,7 +216,7 @@ class PieceStatistics:
             found.examples.append(f"{spans[i].text} [{spans[i].label_}]")
 
 
-def count_pieces(docs: Iterable[Doc], cutting: Cutting) -> PieceStatistics:
+def count_pieces(docs: Iterable[Doc], cutting: CutSettings) -> PieceStatistics:
     """The statistics of a corpus, read once, batch by batch."""
     statistics = PieceStatistics()
     for batch in minibatch(docs, cutting.batch_size):

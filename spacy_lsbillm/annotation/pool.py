@@ -32,7 +32,7 @@ def overdue(since: float, timeout: float | None) -> bool:
     return timeout is not None and time.monotonic() - since > timeout
 
 
-def told_overdue(timeout: float | None) -> str:
+def overdue_message(timeout: float | None) -> str:
     """What an `Outcome` says about a process that exceeded its time."""
     return f"it took longer than the {timeout:g} seconds of --timeout"
 

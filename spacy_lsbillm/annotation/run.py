@@ -84,7 +84,7 @@ def cores() -> int:
 
 
 def _pool(settings: AnnotationSettings, how: RunSettings, format_name: str) -> Pool:
-    told = AnnotatorSettings(
+    each = AnnotatorSettings(
         settings.pipeline,
         format_name,
         settings.keys,
@@ -97,10 +97,10 @@ def _pool(settings: AnnotationSettings, how: RunSettings, format_name: str) -> P
     if how.ray is not None:
         from .on_ray import RayPool
 
-        return RayPool(told, how.ray, how.processes, bool(how.gpus), how.timeout)
+        return RayPool(each, how.ray, how.processes, bool(how.gpus), how.timeout)
     count = how.processes or len(how.gpus) or cores()
     gpus: list[int | None] = [how.gpus[i % len(how.gpus)] if how.gpus else None for i in range(count)]
-    return LocalPool(replace(told, threads=max(1, cores() // count) if count > 1 else None), gpus, how.timeout)
+    return LocalPool(replace(each, threads=max(1, cores() // count) if count > 1 else None), gpus, how.timeout)
 
 
 def _format_of_input(files: Sequence[InputFile]) -> str:

@@ -158,8 +158,8 @@ def read_items(file: InputFile, keys: Keys) -> Iterator[Item]:
     except Exception as error:
         # Arrow, spaCy and zlib raise many kinds of errors for a file that is not what its name says.
         where = f" after {number:,} documents" if number else ""
-        told = f"the file cannot be read{where} as {file.suffix}: {type(error).__name__}: {error}"
-        yield Item(file.name, Broken(told), 0, 0.0)
+        message = f"the file cannot be read{where} as {file.suffix}: {type(error).__name__}: {error}"
+        yield Item(file.name, Broken(message), 0, 0.0)
 
 
 # What the readers below yield: the number of a document, its content, its size and its share of the file.

@@ -9,7 +9,7 @@ from spacy.tokens import Doc
 
 from ..layers import ClassCalibration, is_pooled_textcat, set_calibration, uncalibrated
 from ..tagging import Calibration, Curve
-from .curves import FOLDS, NEAR, NO_BETTER, STEPS, TO_NONE, Fitted, fit
+from .curves import FOLDS, NEAR, NO_BETTER, STEPS, TO_NONE, Fitted, fit_curve
 from .evidence import Evidence
 
 # Probabilities are clipped to this minimum.
@@ -65,12 +65,12 @@ def evidence_of_classes(pipe: TextCategorizer, docs: Sequence[Doc], gold: Sequen
 
 
 def fit_classes(evidence: Evidence, exclusive: bool) -> Fitted:
-    """The curves of a classifier: a temperature where classes exclude each other, else those of `fit`.
+    """The curves of a classifier: a temperature where classes exclude each other, else those of `fit_curve`.
 
     evidence (Evidence): From `evidence_of_classes`.
     RETURNS (Fitted): The curve of a temperature T has a = b = 1 / T.
     """
-    return _fit_temperature(evidence) if exclusive else fit(evidence)
+    return _fit_temperature(evidence) if exclusive else fit_curve(evidence)
 
 
 def probabilities_of_classes(evidence: Evidence, fitted: Fitted, exclusive: bool) -> np.ndarray:

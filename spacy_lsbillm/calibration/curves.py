@@ -52,7 +52,7 @@ class Fitted:
         return f"{self.kind}, {len(self.by_label)} labels of their own" if self.per_label else self.kind
 
 
-def fit(written: Evidence) -> Fitted:
+def fit_curve(written: Evidence) -> Fitted:
     """Choose the curve with the smallest log loss on held-out documents; of equal ones, that with fewer parameters.
 
     written (Evidence): Spans that a head writes.

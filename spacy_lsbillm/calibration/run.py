@@ -15,7 +15,7 @@ from ..pipeline.calibrated import META, CalibratedComponent
 from ..tagging import Calibration, calibration_error
 from ..values import check_choice
 from .classes import fit_classes, has_exclusive_classes, is_class_head, probabilities_of_classes, set_curves
-from .curves import Fitted, fit
+from .curves import Fitted, fit_curve
 from .evidence import FLOOR, Evidence
 from .gathering import gather
 from .guarantees import Guarantee, guarantee
@@ -145,7 +145,7 @@ def _report(name: str, pipe: Any, evidence: Evidence, settings: CalibrationSetti
     decisions = SPANS if isinstance(pipe, CalibratedComponent) else CLASSES
     _check_enough(name, written, decisions)
     if decisions == SPANS:
-        fitted = fit(written)
+        fitted = fit_curve(written)
         probabilities = Calibration(fitted.curve, fitted.by_label).probabilities(
             written.score, written.label, written.labels
         )

@@ -122,7 +122,7 @@ def _load(name: str, needed: str | None) -> Language:
 
 def _as_dict(found: RightSide) -> dict[str, Any]:
     by_label = {label: _as_dict(one) for label, one in sorted(found.by_label.items())}
-    content = {"ratio": found.ratio, "right": found.right, "all": found.all}
+    content = {"ratio": found.ratio, "right": found.right, "all": found.total}
     return content | ({"by_label": by_label} if by_label else {})
 
 

@@ -111,10 +111,11 @@ def annotate_cli(
     except ValueError as error:
         msg.fail("Cannot annotate", str(error), exits=1)
     except OSError as error:
-        full = " Make room: the same command then goes on." if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-        msg.fail("Cannot annotate", f"{error}.{full}", exits=1)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = " Make room, then run the same command again to continue." if full else ""
+        msg.fail("Cannot annotate", f"{error}.{remedy}", exits=1)
     except KeyboardInterrupt:
-        msg.warn("Stopped. The same command goes on.", exits=130)
+        msg.warn("Stopped. Run the same command again to continue.", exits=130)
     sums = done.sums
     if not done.seconds:
         msg.good(f"{output} is complete already: {sums['documents']:,} documents in {sums['shards']:,} shards")

@@ -8,7 +8,7 @@ from spacy.util import load_config
 from typer import Argument
 from wasabi import msg, table
 
-from ..alignment.statistics import Cutting, count_pieces
+from ..alignment.statistics import CutSettings, count_pieces
 from ..data.corpora import corpus_files, read_docs
 from ..files import write_text
 from ..pipeline.billm_transformer import DEFAULT_CONFIG
@@ -56,7 +56,7 @@ def debug_pieces_cli(
         print_remarks(path, numbers)
 
 
-def read_cutting(source: str, component: str | None = None) -> tuple[str, Cutting]:
+def read_cutting(source: str, component: str | None = None) -> tuple[str, CutSettings]:
     """The name of the base, and how a config or the defaults cut documents for it.
 
     source (str): A config file, or the folder or hub id of a base.

@@ -151,7 +151,7 @@ def fitted_length(reading: Reading, length: int | None) -> int:
 
 def score_reading(reading: Reading, files: list[Path], length: int, overlap: int) -> Score:
     """Score a text with the model of a reading."""
-    with reading.on() as model:
+    with reading.model_as_read() as model:
         return score_text(model, reading.tokenizer, files, length=length, overlap=overlap, label=reading.name)
 
 

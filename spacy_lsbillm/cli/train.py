@@ -52,7 +52,7 @@ def train_cli(
 
     Example: python -m spacy lsbillm train config.cfg --output run --checkpoint-every 10m
     """
-    with exit_if_stopped("--resume."):
+    with exit_if_stopped("continue with --resume."):
         try:
             interval = None if checkpoint_every is None else Interval.read(checkpoint_every)
             overrides = parse_config_overrides(ctx.args)

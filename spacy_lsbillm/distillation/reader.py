@@ -52,8 +52,8 @@ class DistilledCorpus:
     def _classify(self, example: Example) -> None:
         doc, exclusive = example.reference, bool(self.teacher.exclusive)
         if self.classes == SOFT:
-            told = np.array([doc.cats[name] for name in self.teacher.classes], dtype=np.float32)
-            example.predicted.user_data[SOFT_CLASSES] = told
+            probabilities = np.array([doc.cats[name] for name in self.teacher.classes], dtype=np.float32)
+            example.predicted.user_data[SOFT_CLASSES] = probabilities
         # spaCy requires each class to be true or false, and a document with exclusive classes to have one.
         doc.cats = hard_classes(doc.cats, exclusive, 0.0 if self.classes == SOFT else self.floor)
 

@@ -129,9 +129,9 @@ def check_scores(folder: Path, plan: Plan, head: Head, expected: Sequence[Expect
         return None
     tokenizer = AutoTokenizer.from_pretrained(folder)
     with quiet():
-        model, told = AUTO_CLASSES[plan.classifier.task].from_pretrained(folder, output_loading_info=True)
-    if told["missing_keys"] or told["unexpected_keys"]:
-        raise StorageError(f"the exported folder does not fit {plan.classifier.architecture}: {told}.")
+        model, loading_info = AUTO_CLASSES[plan.classifier.task].from_pretrained(folder, output_loading_info=True)
+    if loading_info["missing_keys"] or loading_info["unexpected_keys"]:
+        raise StorageError(f"the exported folder does not fit {plan.classifier.architecture}: {loading_info}.")
     model.eval()
     texts = [one.text for one in expected]
     batches = [texts, *([text] for text in texts)] if tokenizer.pad_token_id is not None else [[text] for text in texts]

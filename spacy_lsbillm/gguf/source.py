@@ -38,7 +38,7 @@ class Source:
 
 
 @contextlib.contextmanager
-def opened(file: Path | None, package: str | None) -> Iterator[Source]:
+def open_source(file: Path | None, package: str | None) -> Iterator[Source]:
     """Make a GGUF file available inside the context.
 
     file (Path | None): A .gguf file, or a wheel with one.

@@ -43,7 +43,7 @@ class Reading:
     adapted: bool = True
 
     @contextlib.contextmanager
-    def on(self) -> Iterator[PreTrainedModel]:
+    def model_as_read(self) -> Iterator[PreTrainedModel]:
         """The model, in the state in which it is read."""
         if self.backbone is None or self.adapted:
             yield self.model
@@ -105,7 +105,7 @@ def continuation(reading: Reading, prompt: str, tokens: int, seed: int, temperat
     ids = reading.tokenizer(prompt, return_tensors="pt", verbose=False)["input_ids"]
     if not ids.shape[1]:
         raise SettingError(f"the prompt {prompt!r} gives no tokens. Give one with words in it.")
-    with reading.on() as model, torch.inference_mode():
+    with reading.model_as_read() as model, torch.inference_mode():
         device = next(model.parameters()).device
         torch.manual_seed(seed)
         sampling = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}

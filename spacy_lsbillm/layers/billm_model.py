@@ -174,10 +174,10 @@ def init(model: Model, X: Any = None, Y: Any = None) -> None:
     shim = backbone_shim(model)
     if not shim.loaded:
         shim.initialize()
-    fit(model)
+    fit_to_base(model)
 
 
-def fit(model: Model) -> None:
+def fit_to_base(model: Model) -> None:
     """Set the width and the window, which follow from the base and from the recorded settings of its training.
 
     RAISES (SettingError): The window does not fit the base.

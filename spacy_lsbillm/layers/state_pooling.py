@@ -28,13 +28,13 @@ def vectors_of(backbone: Backbone, batch: Batch, output: str) -> Tensor:
     size = len(batch.pieces_per_token if of_tokens else batch.ids)
     # While another thread loads a base, torch's default dtype is that of the base.
     rows = torch.zeros((size, backbone.width), dtype=torch.float32, device=device)
-    shares = batch.shares_of_tokens() if of_tokens else batch.shares_of_pieces()
+    all_sums = batch.sums_of_tokens() if of_tokens else batch.sums_of_pieces()
     # States are added to the result as they come, so that a long document needs no memory for all of them.
-    for part, share in zip(batch.micro_batches, shares, strict=True):
+    for part, summed in zip(batch.micro_batches, all_sums, strict=True):
         positions = None if part.positions is None else torch.from_numpy(part.positions).to(device)
         ids, mask = torch.from_numpy(part.ids).to(device), torch.from_numpy(part.mask).to(device)
         states = backbone.states(ids, mask, positions).flatten(0, 1).float()
-        slots, sizes, targets = (torch.from_numpy(x).to(device) for x in (share.slots, share.sizes, share.targets))
+        slots, sizes, targets = (torch.from_numpy(x).to(device) for x in (summed.slots, summed.sizes, summed.targets))
         if device.type in WITHOUT_BAGS:
             rows.index_add_(0, targets.repeat_interleave(sizes), states[slots])
             continue

@@ -23,7 +23,7 @@ from ..architectures import create_billm_model_v1, defaults_of
 from ..backbone import RECORD, MaskPlan
 from ..errors import ListenerError
 from ..files import check_seal, replaced_folder, write_seal
-from ..layers import MAX_BATCH_ITEMS, backbone_shim, fit, guard, listeners_in, skip_pooling
+from ..layers import MAX_BATCH_ITEMS, backbone_shim, fit_to_base, guard, listeners_in, skip_pooling
 from ..values import check_at_least
 from .listener_checks import check_kinds, check_linkers, check_pooling, check_widths, warn_of_unlabelled
 from .pending import PendingUpdate
@@ -344,7 +344,7 @@ class BiLLMTransformer(Transformer):
 
         def load_model(data: bytes) -> None:
             if backbone_shim(self.model).from_bytes(data).loaded:
-                fit(self.model)
+                fit_to_base(self.model)
 
         deserialize = {
             "vocab": self.vocab.from_bytes,
@@ -356,7 +356,7 @@ class BiLLMTransformer(Transformer):
     def _load(self, folder: Path) -> None:
         if (folder / RECORD).exists() or srsly.read_json(folder / "cfg")[INITIALIZED]:
             backbone_shim(self.model).load(folder)
-            fit(self.model)
+            fit_to_base(self.model)
 
 
 def _heard(listener: TransformerListener) -> str | None:

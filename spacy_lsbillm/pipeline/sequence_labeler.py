@@ -41,13 +41,13 @@ from .gold_spans import (
 )
 from .label_weights import add_weight, label_weights, tag_weights
 from .labeler_settings import LEARNED, check_confidence, check_taught, check_transitions
-from .soft_tags import is_told, most_probable, write_soft_tags
+from .soft_tags import has_soft_tags, most_probable, write_soft_tags
 from .span_scorers import sequence_labeler_score
 from .span_writing import SCORES, Predicted, by_document, write_entities, write_group
 from .tag_annotation import TagAnnotation, annotation_of, possible_labels
 from .tag_losses import cross_entropy, sequence_loss, soft_cross_entropy
 from .tag_scores import WordScores, log_softmax
-from .tag_targets import SoftTargets, Taught, soft_targets, told_targets
+from .tag_targets import SoftTargets, Taught, soft_targets, targets_of_soft_tags
 from .whole_batch import whole_batch
 
 DEFAULT_CONFIG = Config().from_str(
@@ -321,7 +321,7 @@ class SequenceLabeler(CalibratedComponent):
         examples = list(examples)
         validate_examples(examples, "SequenceLabeler.get_loss")
         found = self._annotation(examples)
-        soft = [told_targets(found.told)] if found.told else []
+        soft = [targets_of_soft_tags(found.soft)] if found.soft else []
         if found.free.any():
             soft.append(self._soft_targets(examples, found))
         docs, tokens = self._counted(examples, found.learned)
@@ -349,13 +349,13 @@ class SequenceLabeler(CalibratedComponent):
         RAISES (SettingError): A document carries probabilities of tags that this component cannot learn from.
         """
         for example in examples:
-            if not is_told(example, self.spans_key):
+            if not has_soft_tags(example, self.spans_key):
                 self._warn_of_white_space(example.reference)
         found = annotation_of(examples, self.scheme, self.spans_key, self.name, self._teacher is not None)
         new = {label: example for label, example in found.unknown.items() if label not in self._left_out}
         if new:
             self._warn_of_left_out(new)
-        if found.told and not self.loss.plain:
+        if found.soft and not self.loss.plain:
             raise SettingError(
                 f"class_weights, focal_gamma and label_smoothing cannot be used when {self.name!r} learns from "
                 f"probabilities of tags. Leave them out."

@@ -121,12 +121,12 @@ def most_probable(marginals: np.ndarray, most: int, scheme: Scheme, words: np.nd
     return SoftTags(scheme, counts, best[kept].astype(np.uint16), found[kept].astype(np.float16))
 
 
-def write_soft_tags(docs: Sequence[Doc], spans_key: str | None, told: SoftTags) -> None:
+def write_soft_tags(docs: Sequence[Doc], spans_key: str | None, tags: SoftTags) -> None:
     """Write tags to documents, packed.
 
-    told (SoftTags): The tags of the tokens of all documents.
+    tags (SoftTags): The tags of the tokens of all documents.
     """
-    for doc, own in zip(docs, told.by_document([len(doc) for doc in docs]), strict=True):
+    for doc, own in zip(docs, tags.by_document([len(doc) for doc in docs]), strict=True):
         doc.user_data.setdefault(SOFT_TAGS, {})[spans_key or ""] = own.packed()
 
 
@@ -141,7 +141,7 @@ def unpack_soft_tags(doc: Doc, schemes: dict[str, Scheme]) -> dict[str, SoftTags
     return found
 
 
-def is_told(example: Example, spans_key: str | None) -> bool:
+def has_soft_tags(example: Example, spans_key: str | None) -> bool:
     """Whether the gold document of an example has tags from another head."""
     return (spans_key or "") in example.reference.user_data.get(SOFT_TAGS, {})
 
@@ -154,27 +154,27 @@ def soft_tags_of(example: Example, spans_key: str | None, scheme: Scheme, name: 
     name (str): The component's, for the message.
     RAISES (SettingError): They have another scheme, or other labels.
     """
-    told: SoftTags | None = example.reference.user_data.get(SOFT_TAGS, {}).get(spans_key or "")
-    if told is None:
+    tags: SoftTags | None = example.reference.user_data.get(SOFT_TAGS, {}).get(spans_key or "")
+    if tags is None:
         return None
-    if not isinstance(told, SoftTags):
+    if not isinstance(tags, SoftTags):
         raise SettingError(
             f"{name!r} gets documents of a distillation as they are stored: read them with "
             f"spacy-lsbillm.DistilledCorpus.v1 in [corpora.train]."
         )
-    if told.scheme != scheme:
+    if tags.scheme != scheme:
         raise SettingError(
-            f"{name!r} has {scheme_in_words(scheme)}, but its teacher has {scheme_in_words(told.scheme)}. Give it "
+            f"{name!r} has {scheme_in_words(scheme)}, but its teacher has {scheme_in_words(tags.scheme)}. Give it "
             f"the same scheme, and the same labels in that order (initialize.components.{name}.labels)."
         )
     if same_tokens(example):
-        return told
+        return tags
     alignment = example.alignment
     single = alignment.x2y.lengths == 1
     tokens = np.full(len(example.predicted), -1, dtype=np.int64)
     tokens[single] = alignment.x2y.data[np.cumsum(alignment.x2y.lengths)[single] - 1]
     tokens[single & (alignment.y2x.lengths[tokens] != 1)] = -1
-    return told.at(tokens)
+    return tags.at(tokens)
 
 
 def scheme_in_words(scheme: Scheme) -> str:

@@ -27,7 +27,7 @@ class TokenizerSettings:
 
 
 @dataclass(frozen=True)
-class ModelSettings:
+class ShapeSettings:
     """The shape of a LLaMA-architecture model with tied embeddings.
 
     layers (int): Number of layers.
@@ -131,7 +131,7 @@ class PretrainingSettings:
     """All settings of a run, in the sections of its config file."""
 
     tokenizer: TokenizerSettings = field(default_factory=TokenizerSettings)
-    model: ModelSettings = field(default_factory=ModelSettings)
+    model: ShapeSettings = field(default_factory=ShapeSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
 
     @classmethod

@@ -187,12 +187,12 @@ def _score(task: Task, data: Data) -> float:
     if task.is_classification:
         gold = np.array([[doc.cats.get(label, 0.0) for label in data.labels] for doc in data.train], dtype="f")
         targets = torch.from_numpy(gold.argmax(axis=1) if task.exclusive else gold)
-        read = fit(_means(train), targets, len(data.labels))
+        read = fit_regression(_means(train), targets, len(data.labels))
         predicted = _predict_classes(data, task, read(_means(dev)))
     else:
         scheme = Scheme(task.scheme, data.labels)
         tags = np.concatenate([_tags(doc, task, scheme) for doc in data.train])
-        read = fit(torch.cat(train), torch.from_numpy(tags), scheme.n_tags)
+        read = fit_regression(torch.cat(train), torch.from_numpy(tags), scheme.n_tags)
         predicted = _predict_spans(data, task, scheme, read(torch.cat(dev)).log_softmax(1).numpy())
     count = counts_for(task.score, None if task.exclusive else THRESHOLD)
     assert count is not None
@@ -246,7 +246,7 @@ def _predict_spans(data: Data, task: Task, scheme: Scheme, log_probs: np.ndarray
     return predicted
 
 
-def fit(vectors: Tensor, targets: Tensor, n_outputs: int) -> Callable[[Tensor], Tensor]:
+def fit_regression(vectors: Tensor, targets: Tensor, n_outputs: int) -> Callable[[Tensor], Tensor]:
     """Fit a logistic regression over standardised vectors with a penalty on its coefficients.
 
     L-BFGS starts from zero, so the result is the same each time.

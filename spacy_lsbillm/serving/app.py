@@ -110,7 +110,7 @@ class App:
             wanted = Wanted([form.text], form.pipeline, form.mask or None)
             [record] = await self._annotated(request, self._named(form.pipeline), wanted, deadline)
         except Refused as refused:
-            return self._page(form, refused.status, refused.headers, told=str(refused))
+            return self._page(form, refused.status, refused.headers, error=str(refused))
         return self._page(form, record=record, seconds=time.monotonic() - begun)
 
     def _page(self, form: Form, status: int = 200, headers: Mapping[str, str] = HEADERS, **more: Any) -> Response:

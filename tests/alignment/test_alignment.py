@@ -86,7 +86,7 @@ def test_a_batch_brings_every_token_its_own_pieces(strings, window, overlap, pas
             assert (part.positions[part.mask == 0] == 0).all()
             assert (part.positions < window).all()
     sums = np.zeros(len(counts), dtype=int)
-    for part, share in zip(batch.micro_batches, batch.shares_of_tokens(), strict=True):
+    for part, share in zip(batch.micro_batches, batch.sums_of_tokens(), strict=True):
         np.add.at(sums, np.repeat(share.targets, share.sizes), part.ids.ravel()[share.slots])
     groups = np.split(pieces.ids[of_piece], np.cumsum(counts)[:-1]) if len(counts) else []
     assert sums.tolist() == [int(group.sum()) for group in groups]

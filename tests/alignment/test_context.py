@@ -13,7 +13,7 @@ from thinc.api import Adam
 from transformers import PreTrainedTokenizerFast
 
 from spacy_lsbillm.alignment import ContextSpans, SpecialPieces, cut_pieces, cut_windows, make_batch
-from spacy_lsbillm.alignment.statistics import Cutting, count_pieces
+from spacy_lsbillm.alignment.statistics import CutSettings, count_pieces
 from spacy_lsbillm.errors import SettingError
 from spacy_lsbillm.layers import backbone_shim
 
@@ -116,7 +116,7 @@ def test_pieces_are_counted_with_the_context(tokenizer):
     nlp.add_pipe("sentencizer")
     found = {}
     for context in (0, 4):
-        cutting = Cutting(
+        cutting = CutSettings(
             tokenizer,
             SpecialPieces.of(tokenizer),
             ContextSpans(get_sent_spans, context),

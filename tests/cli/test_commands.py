@@ -17,7 +17,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from spacy_lsbillm.alignment import SpecialPieces
-from spacy_lsbillm.alignment.statistics import Cutting, count_pieces
+from spacy_lsbillm.alignment.statistics import CutSettings, count_pieces
 from spacy_lsbillm.cli import app
 from spacy_lsbillm.training.config import DEVICES
 from spacy_lsbillm.training.fitted import SIZES
@@ -263,7 +263,7 @@ def test_numbers_do_not_depend_on_batches_but_padding_does(make_base):
     found = []
     for batch_size, pass_cost in ((1, 0), (5, 0), (len(docs), 10**6)):
         special = SpecialPieces.of(tokenizer)
-        cutting = Cutting(
+        cutting = CutSettings(
             tokenizer,
             special,
             lambda docs: [[doc[:]] for doc in docs],

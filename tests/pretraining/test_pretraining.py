@@ -28,7 +28,7 @@ from spacy_lsbillm.pretraining import PretrainingSettings, pretrain, run
 from spacy_lsbillm.pretraining.loop import COLUMNS, learn_rate
 from spacy_lsbillm.pretraining.objectives import hidden_tokens
 from spacy_lsbillm.pretraining.run import OBJECTIVE_KEY, Places, build_model
-from spacy_lsbillm.pretraining.settings import ModelSettings, TrainingSettings
+from spacy_lsbillm.pretraining.settings import ShapeSettings, TrainingSettings
 
 CPU = torch.device("cpu")
 TINY = {
@@ -418,7 +418,7 @@ def test_a_run_that_diverges_is_stopped(text, tmp_path):
 
 
 def test_the_defaults_are_a_model_of_twenty_megabytes():
-    shape = ModelSettings()
+    shape = ShapeSettings()
     layer = 2 * shape.width * (shape.width + shape.width * shape.key_value_heads // shape.heads)
     layer += 3 * shape.width * shape.feed_forward
     parameters = shape.layers * layer + PretrainingSettings().tokenizer.vocab_size * shape.width
