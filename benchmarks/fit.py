@@ -45,7 +45,7 @@ RESULT = ROOT / "benchmarks" / "results" / "fit.json"
 EMBEDDED = ROOT / "assets" / "base"
 STEPS = 2
 TRAINING, PREDICTION, SECOND_COPY = "training", "prediction", "prediction with a second copy"
-PACE = "pieces a second"
+PACE = "pieces per second"
 # Parameters below which a base is measured with more pieces.
 SMALL = 50_000_000
 

@@ -1,6 +1,7 @@
 """What the documentation names exists: commands and their options, registered functions, files and headings."""
 
 import argparse
+import ast
 import importlib
 import inspect
 import re
@@ -233,6 +234,22 @@ def check_block(page, name, block):
             unknown = block.keys() - inspect.signature(made).parameters.keys() - {key}
             assert not unknown, f"{page}: [{name}] {function} has no {unknown}"
         check_block(page, f"{name}.{key}", function)
+
+
+def test_messages_name_no_page_of_the_repository():
+    """The wheel has no docs/ folder."""
+    for path in (ROOT / "spacy_lsbillm").rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf8"))
+        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        help_texts = {
+            id(function.body[0].value)
+            for function in ast.walk(tree)
+            if isinstance(function, ast.FunctionDef) and function.name.endswith("_cli")
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                shown = id(node) not in docstrings or id(node) in help_texts
+                assert not shown or "docs/" not in node.value, f"{path.name}, line {node.lineno}: {node.value!r}"
 
 
 # The target and the anchor of a link.

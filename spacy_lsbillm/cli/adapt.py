@@ -126,7 +126,7 @@ def adapt_cli(
 ) -> None:
     """Continue training a base on plain text with its layers unmasked.
 
-    It has then learned to attend in both directions before it is tuned on a task.
+    So it learns to attend in both directions before it is tuned on a task.
 
     Text is UTF-8; blank lines separate documents, which share rows without attending to each other. An interrupted run
     resumes with --resume and gives the same result. After a finished run, the same command with --resume and --work

@@ -25,7 +25,7 @@ GIBIBYTE, MEBIBYTE = 2**30, 2**20
 # From benchmarks/results/fit.json.
 OFF = (
     "These are estimates. On a CPU, with two bases, training took 0.8 to 1.2 times the estimated memory and reached\n"
-    "0.6 to 1.6 times the estimated speed: docs/fit-your-machine.md."
+    "0.6 to 1.6 times the estimated speed."
 )
 
 BaseArgument = Annotated[str, Argument(help="The base model: a Hugging Face folder, or a hub id. No weights are read")]
