@@ -273,3 +273,10 @@ def test_links_within_the_repository_lead_somewhere(page):
         assert path.exists(), f"{page}: there is no {target}"
         if anchor and path.suffix == ".md":
             assert anchor in anchors(path), f"{page}: {target} has no heading {anchor}"
+
+
+@pytest.mark.parametrize(("figure", "folder"), [("tasks", "tasks/1000-examples-4-epochs-500-dev"), ("depth", "depth/*")])
+def test_figures_are_those_of_the_results(figure, folder):
+    [plot] = (ROOT / "benchmarks" / "results").glob(f"{folder}.plot.svg")
+    shown = (ROOT / "docs" / "images" / f"{figure}.svg").read_bytes()
+    assert shown == plot.read_bytes(), f"copy {plot.name} to docs/images/{figure}.svg"
