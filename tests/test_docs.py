@@ -275,7 +275,9 @@ def test_links_within_the_repository_lead_somewhere(page):
             assert anchor in anchors(path), f"{page}: {target} has no heading {anchor}"
 
 
-@pytest.mark.parametrize(("figure", "folder"), [("tasks", "tasks/1000-examples-4-epochs-500-dev"), ("depth", "depth/*")])
+@pytest.mark.parametrize(
+    ("figure", "folder"), [("tasks", "tasks/1000-examples-4-epochs-500-dev"), ("depth", "depth/*")]
+)
 def test_figures_are_those_of_the_results(figure, folder):
     [plot] = (ROOT / "benchmarks" / "results").glob(f"{folder}.plot.svg")
     shown = (ROOT / "docs" / "images" / f"{figure}.svg").read_bytes()
