@@ -1,6 +1,7 @@
 """The safetensors files of a Hugging Face folder: locating tensors in them, and writing new ones.
 
-No whole model is held in memory for it. (safetensors' own writer needs all tensors of a file at once.)
+No whole model is held in memory for it. (safetensors' own writer needs all tensors of a file at once, and its
+reader does not say where the bytes of a tensor are.)
 """
 
 import json

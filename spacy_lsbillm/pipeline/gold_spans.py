@@ -121,7 +121,8 @@ def aligned_spans(example: Example, spans_key: str | None) -> AlignedSpans | Non
 def gold_tags(example: Example, spans_key: str | None, name: str) -> list[str | None]:
     """BILUO tags of the predicted document's tokens; None for tokens without annotation or alignment.
 
-    White space has none: the tags are those of the document without it.
+    White space has none: the tags are those of the document without it. (spaCy's `offsets_to_biluo_tags` knows neither
+    that nor tokens that differ from the gold document's.)
 
     name (str): The component's, for the message.
     RAISES (SettingError): Gold spans overlap.

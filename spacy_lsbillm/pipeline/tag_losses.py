@@ -1,4 +1,7 @@
-"""Losses of tags: sums over the tokens of a batch, and their gradients with respect to scores."""
+"""Losses of tags: sums over the tokens of a batch, and their gradients with respect to scores.
+
+thinc's `SequenceCategoricalCrossentropy` has neither weights of labels nor targets that are distributions of tags.
+"""
 
 from collections.abc import Sequence
 
