@@ -110,6 +110,14 @@ def test_the_pages_list_every_component_and_architecture():
                 assert wanted in pages[page], f"{point.name}: write of {wanted} in docs/{page}"
 
 
+def test_the_api_lists_what_is_registered():
+    page = page_of("api.md")
+    for group in ("spacy_readers", "spacy_span_getters", "spacy_callbacks", "spacy_scorers", "thinc_layers"):
+        for point in entry_points(group=group):
+            if point.module.startswith("spacy_lsbillm."):
+                assert f"::: {point.module}.{point.attr}\n" in page, f"add {point.name} to docs/api.md"
+
+
 def test_workers_import_every_component_before_they_are_forked():
     factories = [point.module for point in entry_points(group="spacy_factories")]
     missing = {module for module in factories if module.startswith("spacy_lsbillm.")} - {*PRELOADED}
