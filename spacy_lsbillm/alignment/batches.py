@@ -93,8 +93,8 @@ class Batch:
         bounds = np.searchsorted(part_of[order], np.arange(len(ends) + 1))
         for part, (first, last) in enumerate(pairwise(bounds.tolist())):
             chosen = order[first:last]
-            found, sizes = np.unique(targets[chosen], return_counts=True)
-            yield RowSums(slots[chosen] - (ends[part] - self.micro_batches[part].ids.size), sizes, found)
+            summed_targets, sizes = np.unique(targets[chosen], return_counts=True)
+            yield RowSums(slots[chosen] - (ends[part] - self.micro_batches[part].ids.size), sizes, summed_targets)
 
 
 def make_batch(
@@ -217,10 +217,10 @@ def pack(lengths: np.ndarray, row: int) -> tuple[np.ndarray, np.ndarray]:
     while waiting:
         used = 0
         room = max(row, sizes[-1])
-        while (found := bisect_right(sizes, room - used)) > 0:
-            window = waiting.pop(found - 1)
+        while (n_fitting := bisect_right(sizes, room - used)) > 0:
+            window = waiting.pop(n_fitting - 1)
             row_of[window], offsets[window] = number, used
-            used += sizes.pop(found - 1)
+            used += sizes.pop(n_fitting - 1)
         number, longest = number + 1, max(longest, used)
     if 1 < number <= FEW_ROWS:
         evenly = _spread(lengths, order[::-1].tolist(), number)

@@ -69,9 +69,9 @@ def check_cover(docs: Sequence[Doc], spans: Sequence[Sequence[Span]]) -> None:
 
     RAISES (SettingError): The spans of a document leave a gap or overlap.
     """
-    for doc, found in zip(docs, spans, strict=True):
+    for doc, own_spans in zip(docs, spans, strict=True):
         place = 0
-        for span in found:
+        for span in own_spans:
             if span.start != place:
                 break
             place = span.end

@@ -105,8 +105,8 @@ def _in_context(whole: Pieces, docs: Sequence[Doc], spans: Sequence[Sequence[Spa
     """
     doc_ends = np.cumsum(whole.lengths)
     doc_starts = doc_ends - whole.lengths
-    of_doc = np.repeat(np.arange(len(docs)), [len(found) for found in spans])
-    begins = [span.start_char for found in spans for span in found]
+    of_doc = np.repeat(np.arange(len(docs)), [len(own_spans) for own_spans in spans])
+    begins = [span.start_char for own_spans in spans for span in own_spans]
     chars = doc_bases(docs)[of_doc] + np.array(begins, dtype=np.int64)
     starts = np.searchsorted(np.maximum.accumulate(whole.ends), chars, side="right")
     first = np.diff(of_doc, prepend=-1) > 0

@@ -144,7 +144,7 @@ class PieceStatistics:
             "windows": self.windows,
             "long_docs": {"count": self.long_docs, "windows": self.long_doc_windows},
             "padding_share": round(self.padding / self.items, 4) if self.items else 0.0,
-            "boundaries_inside_pieces": {where: asdict(found) for where, found in self.boundaries.items()},
+            "boundaries_inside_pieces": {where: asdict(boundaries) for where, boundaries in self.boundaries.items()},
         }
 
     def _add_counts(self, docs: Sequence[Doc], counts: np.ndarray) -> None:
@@ -152,9 +152,9 @@ class PieceStatistics:
             return
         if counts.max() > len(self.pieces_per_token) - 1 or not self.longest_token:
             self.longest_token = _token(docs, int(counts.argmax()))
-        found = np.bincount(counts, minlength=len(self.pieces_per_token))
-        found[: len(self.pieces_per_token)] += self.pieces_per_token
-        self.pieces_per_token = found
+        histogram = np.bincount(counts, minlength=len(self.pieces_per_token))
+        histogram[: len(self.pieces_per_token)] += self.pieces_per_token
+        self.pieces_per_token = histogram
         self.without_pieces.update(_token(docs, int(i)) for i in np.flatnonzero(counts == 0))
 
     def _add_unknown(self, docs: Sequence[Doc], pieces: Pieces, unknown: int | None) -> None:
@@ -205,15 +205,15 @@ class PieceStatistics:
                 self._add_spans(self.boundaries.setdefault(where, SpanBoundaries()), list(spans), inside, first)
             first += len(doc)
 
-    def _add_spans(self, found: SpanBoundaries, spans: list[Span], inside: np.ndarray, first: int) -> None:
+    def _add_spans(self, boundaries: SpanBoundaries, spans: list[Span], inside: np.ndarray, first: int) -> None:
         if not spans:
             return
         hits = inside[first + np.array([(span.start, span.end) for span in spans])]
-        found.spans += len(spans)
-        found.boundaries += hits.size
-        found.inside += int(hits.sum())
-        for i in np.flatnonzero(hits.any(1))[: N_EXAMPLES - len(found.examples)]:
-            found.examples.append(f"{spans[i].text} [{spans[i].label_}]")
+        boundaries.spans += len(spans)
+        boundaries.boundaries += hits.size
+        boundaries.inside += int(hits.sum())
+        for i in np.flatnonzero(hits.any(1))[: N_EXAMPLES - len(boundaries.examples)]:
+            boundaries.examples.append(f"{spans[i].text} [{spans[i].label_}]")
 
 
 def count_pieces(docs: Iterable[Doc], cutting: CutSettings) -> PieceStatistics:

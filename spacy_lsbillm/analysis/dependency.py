@@ -32,15 +32,15 @@ def right_side(pairs: Iterable[tuple[Doc, Iterable[Span]]]) -> RightSide:
     pairs (Iterable): Parsed documents with their gold spans. A token in several spans counts once per span.
     RETURNS (RightSide): The counts, over all labels and for each.
     """
-    found = RightSide()
+    counts_of_all = RightSide()
     for doc, spans in pairs:
         right, total = arcs(doc)
         for span in spans:
             counts = int(right[span.start : span.end].sum()), int(total[span.start : span.end].sum())
-            for one in (found, found.by_label.setdefault(span.label_, RightSide())):
+            for one in (counts_of_all, counts_of_all.by_label.setdefault(span.label_, RightSide())):
                 one.right += counts[0]
                 one.total += counts[1]
-    return found
+    return counts_of_all
 
 
 def arcs(doc: Doc) -> tuple[np.ndarray, np.ndarray]:

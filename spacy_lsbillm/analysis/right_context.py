@@ -65,7 +65,7 @@ def right_context(
     needed = sorted({int(places[i, 0]) for rows in chosen.values() for i in rows})
     whole = dict(zip(needed, _probabilities(nlp, name, [docs[d] for d in needed]), strict=True))
     columns = _columns(nlp, name)
-    found = {}
+    changes = {}
     for kind, rows in chosen.items():
         picked = [(int(d), int(t)) for d, t in places[rows]]
         cuts = _probabilities(nlp, name, [docs[d][: t + 1].as_doc() for d, t in picked])
@@ -77,8 +77,8 @@ def right_context(
             distances = [0.5 * float(np.abs(before[i] - after[i]).sum()) for i in known]
             gold = [(float(before[i][masks[i]].sum()), float(after[i][masks[i]].sum())) for i in known]
             mean_whole, mean_cut = np.mean(gold, axis=0)
-            found[kind] = ContextChange(len(known), float(np.mean(distances)), float(mean_whole), float(mean_cut))
-    return found
+            changes[kind] = ContextChange(len(known), float(np.mean(distances)), float(mean_whole), float(mean_cut))
+    return changes
 
 
 def _gold(doc: Doc, spans: Iterable[Span]) -> list[str]:
@@ -101,7 +101,7 @@ def _probabilities(nlp: Language, name: str, docs: list[Doc]) -> list[np.ndarray
 
     A CRF has no probabilities of single tags: there they are the share of all sequences that have the tag.
     """
-    found = []
+    probabilities = []
     labeler: Any = nlp.get_pipe(name)
     earlier = nlp.pipeline[: nlp.pipe_names.index(name)]
     for start in range(0, len(docs), BATCH):
@@ -110,8 +110,8 @@ def _probabilities(nlp: Language, name: str, docs: list[Doc]) -> list[np.ndarray
             batch = list(pipe.pipe(iter(batch))) if hasattr(pipe, "pipe") else [pipe(doc) for doc in batch]
         if labeler.transitions is not None:
             ends = np.cumsum([len(doc) for doc in batch])[:-1]
-            found += np.split(labeler.tag_probabilities(batch), ends)
+            probabilities += np.split(labeler.tag_probabilities(batch), ends)
             continue
         for scores in labeler.model.predict(batch):
-            found.append(labeler.model.ops.to_numpy(labeler.model.ops.softmax(scores)))
-    return found
+            probabilities.append(labeler.model.ops.to_numpy(labeler.model.ops.softmax(scores)))
+    return probabilities

@@ -55,14 +55,14 @@ def _text_of(content: Line | Row | Tokens, keys: Keys) -> tuple[str | Tokens, An
     if content.suffix != JSONL:
         return line, None
     try:
-        found = parse_json(line)
+        item = parse_json(line)
     except ValueError as error:
         raise DataError(f"it is not JSON: {error}") from error
-    if not isinstance(found, dict):
+    if not isinstance(item, dict):
         raise DataError(f"it is not a JSON object, but {line[:40]!r}")
-    if keys.text not in found:
-        raise DataError(f"it has no {keys.text!r}, but {in_short(list(found))}. Name another key with --text-key.")
-    return _checked_text(found[keys.text], keys.text), _checked_id(found.get(keys.id), keys.id)
+    if keys.text not in item:
+        raise DataError(f"it has no {keys.text!r}, but {in_short(list(item))}. Name another key with --text-key.")
+    return _checked_text(item[keys.text], keys.text), _checked_id(item.get(keys.id), keys.id)
 
 
 def _checked_text(text: Any, key: str) -> str:

@@ -60,13 +60,13 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def versions() -> dict[str, str | None]:
     """The versions of the libraries that compute, as others may give slightly different numbers."""
-    found: dict[str, str | None] = {}
+    installed: dict[str, str | None] = {}
     for library in LIBRARIES:
         try:
-            found[library] = importlib.metadata.version(library)
+            installed[library] = importlib.metadata.version(library)
         except importlib.metadata.PackageNotFoundError:
-            found[library] = None
-    return found
+            installed[library] = None
+    return installed
 
 
 def _content(file: InputFile) -> str:
@@ -76,9 +76,9 @@ def _content(file: InputFile) -> str:
 
 
 def _sampled(path: Path, size: int) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     with path.open("rb") as stream:
         for i in range(BLOCKS):
             stream.seek((size - BLOCK) * i // (BLOCKS - 1))
-            found.update(stream.read(BLOCK))
-    return f"{BLOCKS} blocks {found.hexdigest()[:32]}"
+            digest.update(stream.read(BLOCK))
+    return f"{BLOCKS} blocks {digest.hexdigest()[:32]}"

@@ -131,18 +131,18 @@ def input_files(path: Path) -> tuple[list[InputFile], list[str]]:
         return [InputFile(path, path.name, path.stat().st_size)], []
     if not path.is_dir():
         raise DataError(f"there is no file or folder {str(path)!r}.")
-    found, others = [], []
+    files, others = [], []
     for file in path.rglob("*"):
         below = file.relative_to(path)
         if not file.is_file() or any(part.startswith((".", "_")) for part in below.parts):
             continue
         if file.suffix in SUFFIXES:
-            found.append(InputFile(file, below.as_posix(), file.stat().st_size))
+            files.append(InputFile(file, below.as_posix(), file.stat().st_size))
         else:
             others.append(below.as_posix())
-    if not found:
+    if not files:
         raise DataError(f"the folder {str(path)!r} holds no file that ends in {known}.")
-    return sorted(found, key=lambda file: file.name), sorted(others)
+    return sorted(files, key=lambda file: file.name), sorted(others)
 
 
 def read_items(file: InputFile, keys: Keys) -> Iterator[Item]:

@@ -122,9 +122,9 @@ def _part_of(whole: Any, said: dict[str, Any], config: Any) -> dict[str, Any]:
         return said
     for key, value in vars(whole).items():
         if isinstance(value, PretrainedConfig) and isinstance(said.get(key), dict):
-            found = _part_of(value, said[key], config)
-            if found:
-                return found
+            part = _part_of(value, said[key], config)
+            if part:
+                return part
     return {}
 
 

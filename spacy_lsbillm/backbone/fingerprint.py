@@ -36,13 +36,13 @@ def checked_fingerprint(folder: Path, name: str, expected: str | None) -> str:
     expected (str | None): What it must be, if that is known.
     RAISES (BaseError): It differs, or the base cannot be read.
     """
-    found = fingerprint(folder)
-    if expected is not None and found != expected:
+    digest = fingerprint(folder)
+    if expected is not None and digest != expected:
         raise BaseError(
             f"the base {name!r} (in {folder}) is not the one this pipeline was trained on: its fingerprint is "
-            f"{found}, the pipeline's is {expected}. Name the right folder or revision."
+            f"{digest}, the pipeline's is {expected}. Name the right folder or revision."
         )
-    return found
+    return digest
 
 
 def full_digest(folder: Path, progress: bool = False) -> str:

@@ -73,8 +73,8 @@ def load_backbone(
         check_targets(empty, lora)
         check_dora(lora, base, device)
     tokenizer = load_tokenizer(tokenizer_folder or folder, embedding_rows(empty))
-    found = checked_fingerprint(folder, base.name, expected_fingerprint)
-    shared = shared_base(folder, found, base, empty, device)
+    actual_fingerprint = checked_fingerprint(folder, base.name, expected_fingerprint)
+    shared = shared_base(folder, actual_fingerprint, base, empty, device)
     model: Any = shared.tree(config.num_hidden_layers, family)
     unmask_layers(layers_of(decoder_of(model, family), family), plan)
     if settings.gradient_checkpointing:
@@ -94,15 +94,15 @@ def load_backbone(
     if scalar_mix is not None and mix is not None:
         scalar_mix.read(mix)
     arithmetic = arithmetic_of(folder)
-    remember_folder(found, arithmetic, folder)
+    remember_folder(actual_fingerprint, arithmetic, folder)
     origin = Origin(
-        found,
+        actual_fingerprint,
         commit=commit_of(folder),
         license=license_of(folder),
         arithmetic=arithmetic,
         made_with=made_with_of(folder),
     )
-    return Backbone(model, shared, scalar_mix, tokenizer, plan, settings, family, folder, origin, found)
+    return Backbone(model, shared, scalar_mix, tokenizer, plan, settings, family, folder, origin, actual_fingerprint)
 
 
 def load_base(folder: Path, settings: BaseSettings, device: torch.device) -> PreTrainedModel:

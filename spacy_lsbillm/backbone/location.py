@@ -68,9 +68,9 @@ def _from_hub(name: str, revision: str | None, files: Sequence[str]) -> Path:
         if revision is not None and COMMIT.fullmatch(revision):
             # A commit never changes: the cache is up to date.
             with contextlib.suppress(FileNotFoundError):
-                found = Path(snapshot_download(name, revision=revision, local_files_only=True, **patterns))
-                if _is_whole(found, files):
-                    return found
+                folder = Path(snapshot_download(name, revision=revision, local_files_only=True, **patterns))
+                if _is_whole(folder, files):
+                    return folder
         return Path(snapshot_download(name, revision=revision, **patterns))
     except Exception as error:
         # The hub's client raises errors of many libraries. In every case the base is unavailable.

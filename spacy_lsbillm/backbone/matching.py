@@ -95,9 +95,9 @@ def other_names(stored: Iterable[str], model: PreTrainedModel) -> dict[str, str]
     needed = model.state_dict()
     best, most = None, len(set(names) & set(needed))
     for mapping in OTHER_NAMES:
-        found = len({_renamed(name, mapping) for name in names} & set(needed))
-        if found > most:
-            best, most = mapping, found
+        n_matched = len({_renamed(name, mapping) for name in names} & set(needed))
+        if n_matched > most:
+            best, most = mapping, n_matched
     return best
 
 

@@ -22,8 +22,8 @@ def embedding_rows(model: PreTrainedModel) -> int:
 
 def pieces_beyond(tokenizer: PreTrainedTokenizerFast, rows: int) -> dict[str, int]:
     """The pieces of a tokenizer beyond an embedding with this number of rows, with their ids."""
-    found = {piece: number for piece, number in tokenizer.get_vocab().items() if number >= rows}
-    return dict(sorted(found.items(), key=lambda item: item[1]))
+    beyond = {piece: number for piece, number in tokenizer.get_vocab().items() if number >= rows}
+    return dict(sorted(beyond.items(), key=lambda item: item[1]))
 
 
 def fit_tokenizer(tokenizer: PreTrainedTokenizerFast, rows: int, folder: Path) -> None:

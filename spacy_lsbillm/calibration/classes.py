@@ -58,10 +58,10 @@ def evidence_of_classes(pipe: TextCategorizer, docs: Sequence[Doc], gold: Sequen
     if has_exclusive_classes(pipe):
         best = np.arange(len(labels)) == scores.argmax(axis=1)[:, None]
     document, label = np.indices(scores.shape).reshape(2, -1)
-    found = Evidence(
+    evidence = Evidence(
         labels, right.astype(np.int64), unknown, document, label, scores.ravel(), right.ravel(), best.ravel()
     )
-    return found.where(~np.isnan(truth).ravel())
+    return evidence.where(~np.isnan(truth).ravel())
 
 
 def fit_classes(evidence: Evidence, exclusive: bool) -> Fitted:
@@ -100,10 +100,10 @@ def _fit_temperature(evidence: Evidence) -> Fitted:
     held_out, of_truth = np.empty(len(scores)), np.empty(len(scores))
     for number in range(FOLDS):
         chosen = np.flatnonzero(fold == number)
-        found = _softmax(_slope(scores[fold != number], truth[fold != number]) * scores[chosen])
+        shares = _softmax(_slope(scores[fold != number], truth[fold != number]) * scores[chosen])
         rows = np.arange(len(chosen))
-        held_out[chosen] = found[rows, top[chosen]]
-        of_truth[chosen] = np.clip(found[rows, truth[chosen]], TINY, None)
+        held_out[chosen] = shares[rows, top[chosen]]
+        of_truth[chosen] = np.clip(shares[rows, truth[chosen]], TINY, None)
     every = np.arange(len(scores))
     losses = {"none": float(-scores[every, truth].mean()), "temperature": float(-np.log(of_truth).mean())}
     if losses["temperature"] > losses["none"] - NO_BETTER:

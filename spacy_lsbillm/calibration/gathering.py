@@ -34,11 +34,11 @@ def gather(
         references = [example.reference for example in batch]
         for name in heads:
             pipe: Any = nlp.get_pipe(name)
-            found = (
+            evidence = (
                 evidence_of_spans(pipe, docs, references, least)
                 if isinstance(pipe, CalibratedComponent)
                 else evidence_of_classes(pipe, docs, references)
             )
-            if found is not None:
-                parts[name].append(found)
-    return {name: joined(found) for name, found in parts.items() if found}
+            if evidence is not None:
+                parts[name].append(evidence)
+    return {name: joined(evidence) for name, evidence in parts.items() if evidence}

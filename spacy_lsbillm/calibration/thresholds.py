@@ -42,7 +42,7 @@ def thresholds(
     precision (float | None), recall (float | None): The requested value; exactly one of the two.
     """
     together = _value(probabilities, written.right, int(written.gold.sum()), precision, recall)
-    found = {}
+    by_label = {}
     for i, label in enumerate(written.labels):
         own = written.label == i
         p, right, gold = probabilities[own], written.right[own], int(written.gold[:, i].sum())
@@ -52,8 +52,8 @@ def thresholds(
         was = hits / kept if kept else None, hits / gold if gold else None
         got, wanted = (was[0], precision) if precision is not None else (was[1], recall)
         assert wanted is not None
-        found[label] = Threshold(value, *was, reached=got is not None and got >= wanted, own=enough)
-    return found
+        by_label[label] = Threshold(value, *was, reached=got is not None and got >= wanted, own=enough)
+    return by_label
 
 
 def kept_and_right(probabilities: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

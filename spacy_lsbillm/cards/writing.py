@@ -68,12 +68,12 @@ def add_evaluation(folder: Path, data: str, scores: Path) -> None:
     RAISES (SettingError): It contains no scores.
     """
     try:
-        found = parse_json(scores.read_text(encoding="utf8"))
+        content = parse_json(scores.read_text(encoding="utf8"))
     except ValueError as error:
         raise SettingError(
             f"{scores} is not JSON ({error}): give the file that spacy evaluate --output wrote."
         ) from error
-    known = numbers(found)
+    known = numbers(content)
     if not known:
         raise SettingError(
             f"{scores} holds no score that a card shows: give the file that spacy evaluate --output wrote."

@@ -132,14 +132,14 @@ def _gpus(numbers: str, ray: str | None) -> tuple[int, ...]:
     RAISES (SettingError): They are not numbers, or this machine, where the processes run, has no such GPU.
     """
     try:
-        found = tuple(int(number) for number in numbers.split(","))
+        gpus = tuple(int(number) for number in numbers.split(","))
     except ValueError:
         raise SettingError(f"--gpu-id {numbers} is not allowed: give numbers such as 0 or 0,1,2, or -1.") from None
-    if found == (-1,):
+    if gpus == (-1,):
         return ()
-    if min(found) < 0 or len(set(found)) < len(found):
+    if min(gpus) < 0 or len(set(gpus)) < len(gpus):
         raise SettingError(f"--gpu-id {numbers} is not allowed: each GPU once, and -1 alone.")
     if ray is None:
-        for number in found:
+        for number in gpus:
             device_of(number)
-    return found
+    return gpus

@@ -211,8 +211,8 @@ def _print_notes(
 
 
 def _what_fits(estimate: Estimate, available: int) -> str:
-    found = fits(estimate, available)
-    return "yes" if found[TRAINING] else ("prediction" if found[PREDICTION] else "no")
+    fitting = fits(estimate, available)
+    return "yes" if fitting[TRAINING] else ("prediction" if fitting[PREDICTION] else "no")
 
 
 def _size(number: int) -> str:

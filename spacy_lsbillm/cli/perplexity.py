@@ -123,9 +123,9 @@ def readings_of(settings: BaseSettings, component: str | None, device: torch.dev
     RAISES (ValueError): It is not available, or is not a causal language model.
     """
     if (Path(settings.name) / "config.cfg").is_file():
-        found = pipeline_readings(Path(settings.name), device, component)
-        _check_decoder(found[0].model.config, settings.name)
-        return found
+        readings = pipeline_readings(Path(settings.name), device, component)
+        _check_decoder(readings[0].model.config, settings.name)
+        return readings
     _check_decoder(read_config(resolve_folder(settings.name, settings.revision), settings), settings.name)
     return [base_reading(settings, device, settings.name)]
 

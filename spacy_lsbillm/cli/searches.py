@@ -37,10 +37,14 @@ def check_extra() -> None:
         raise SettingError(f"a search needs Optuna and SciPy ({error}): {EXTRA}") from error
 
 
-def show(found: "SearchReport") -> None:
+def show(report_of_search: "SearchReport") -> None:
     """Print the table of a finished search."""
-    print("\n" + found.paths["table"].read_text(encoding="utf8"))
-    chosen, report, config = found.outcome.chosen, found.paths["report"], found.paths["config"]
+    print("\n" + report_of_search.paths["table"].read_text(encoding="utf8"))
+    chosen, report, config = (
+        report_of_search.outcome.chosen,
+        report_of_search.paths["report"],
+        report_of_search.paths["config"],
+    )
     msg.good(f"{chosen} is best on dev. Look at {report}; train with {config}.")
 
 
@@ -50,9 +54,9 @@ def numbers(option: str, text: str, least: int = 0) -> list[int]:
     RAISES (SettingError): A part is not a whole number, is below `least` or occurs twice.
     """
     try:
-        found = [int(part) for part in text.split(",")]
+        whole_numbers = [int(part) for part in text.split(",")]
     except ValueError as error:
         raise SettingError(f"{option} {text!r}: give whole numbers with commas between them.") from error
-    if len(set(found)) < len(found) or min(found) < least:
+    if len(set(whole_numbers)) < len(whole_numbers) or min(whole_numbers) < least:
         raise SettingError(f"{option} {text!r}: give each number once, none below {least}.")
-    return found
+    return whole_numbers

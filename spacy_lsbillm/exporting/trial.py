@@ -71,7 +71,7 @@ def expected_of(nlp: Language, plan: Plan, texts: Sequence[str] = SAMPLE) -> lis
     get_spans = transformer.model.attrs["cutting"].get_spans
     prefix, suffix = shim.special.prefix.tolist(), shim.special.suffix.tolist()
     assert shim.window is not None
-    found = []
+    expected = []
     for text in texts:
         words = text.split(" ")
         while words:
@@ -93,8 +93,8 @@ def expected_of(nlp: Language, plan: Plan, texts: Sequence[str] = SAMPLE) -> lis
             scores = scores[None]
         else:
             scores, places = scores[real], [place for place in places if len(place)]
-        found.append(Expected(doc.text, (*prefix, *pieces.ids.tolist(), *suffix), tuple(places), scores))
-    return found
+        expected.append(Expected(doc.text, (*prefix, *pieces.ids.tolist(), *suffix), tuple(places), scores))
+    return expected
 
 
 def check_tokenizer(folder: Path, expected: Sequence[Expected]) -> None:

@@ -19,8 +19,8 @@ def write_seal(folder: Path, paths: Iterable[Path] | None = None) -> None:
 
     paths (Iterable[Path] | None): Files in the folder; None: all of them.
     """
-    found = [path for path in folder.rglob("*") if path.is_file()] if paths is None else paths
-    listed = sorted(path for path in found if path not in (folder / SEAL, folder / (SEAL + PARTIAL)))
+    files = [path for path in folder.rglob("*") if path.is_file()] if paths is None else paths
+    listed = sorted(path for path in files if path not in (folder / SEAL, folder / (SEAL + PARTIAL)))
     lines = "".join(f"{digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in listed)
     with replaced_file(folder / SEAL) as partial:
         partial.write_bytes(_closed(lines.encode()))

@@ -118,10 +118,10 @@ class GGUFFile:
 
         RAISES (BaseError): The file does not state it.
         """
-        found = self.metadata.get("general.architecture")
-        if not isinstance(found, str) or not found:
+        architecture = self.metadata.get("general.architecture")
+        if not isinstance(architecture, str) or not architecture:
             raise BaseError(f"{self.paths[0]} has no general.architecture: it contains no language model.")
-        return found
+        return architecture
 
     def value(self, key: str, default: Any = None) -> Any:
         """A value with a key of the architecture, such as "rope.freq_base"."""

@@ -136,11 +136,11 @@ class _Unpacked:
             # Free the previous group first.
             self._last = ("", {})
             self._last = (group, self._unpack(group))
-        found = self._last[1].get(name)
-        if found is None:
+        block = self._last[1].get(name)
+        if block is None:
             raise BaseError(f"{self.file.name}: transformers makes no {name} of {', '.join(self.sources[group])}.")
-        self._check_shape(name, tuple(found.shape), shape)
-        yield from torch.as_tensor(np.ascontiguousarray(found)).reshape(-1).split(BLOCK)
+        self._check_shape(name, tuple(block.shape), shape)
+        yield from torch.as_tensor(np.ascontiguousarray(block)).reshape(-1).split(BLOCK)
 
     def _as_stored(self, source: str) -> bool:
         """Whether a processor leaves a tensor unchanged. It is called with an array that takes no memory."""

@@ -115,9 +115,9 @@ def score_text(
     return Score(nats, count, n_bytes)
 
 
-def _alike(found: Iterator[Window], rows: int) -> Iterator[list[Window]]:
+def _alike(all_windows: Iterator[Window], rows: int) -> Iterator[list[Window]]:
     """Group neighbouring windows of the same size and context, at most `rows` each: they need no padding."""
-    for _, alike in groupby(found, lambda w: (w.end - w.start, w.first - w.start)):
+    for _, alike in groupby(all_windows, lambda w: (w.end - w.start, w.first - w.start)):
         while batch := list(islice(alike, rows)):
             yield batch
 

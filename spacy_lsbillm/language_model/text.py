@@ -14,7 +14,7 @@ def text_files(paths: Sequence[Path]) -> list[Path]:
 
     RAISES (SettingError): A path does not exist, or a folder has none.
     """
-    found: list[Path] = []
+    files: list[Path] = []
     for path in paths:
         if not path.exists():
             raise SettingError(
@@ -23,8 +23,8 @@ def text_files(paths: Sequence[Path]) -> list[Path]:
         inside = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.name.endswith(SUFFIXES))
         if not inside:
             raise SettingError(f"the folder {str(path)!r} has no file that ends in {' or '.join(SUFFIXES)}.")
-        found += inside
-    return found
+        files += inside
+    return files
 
 
 def read_documents(files: Sequence[Path]) -> Iterator[str]:

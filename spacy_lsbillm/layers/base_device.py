@@ -28,8 +28,8 @@ def check_device(name: str | None) -> None:
 
 def present() -> list[str]:
     """The kinds of devices that torch can use here, such as "cpu" and "cuda"."""
-    found = {CUDA: torch.cuda.is_available(), MPS: torch.backends.mps.is_available(), CPU: True}
-    return [name for name in DEVICES if found[name]]
+    available = {CUDA: torch.cuda.is_available(), MPS: torch.backends.mps.is_available(), CPU: True}
+    return [name for name in DEVICES if available[name]]
 
 
 def device_for(name: str | None) -> torch.device:

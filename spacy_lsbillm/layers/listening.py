@@ -68,8 +68,8 @@ def forward(model: TransformerListener, docs: Sequence[Doc], is_train: bool) -> 
             # Its vectors are from an update that its component did not take part in, and are no longer needed. Those
             # needed now may be in the documents, as in nlp.rehearse.
             model.receive(None, None, None)
-    found = [_checked(model, doc, is_train) for doc in docs]
-    return (found, no_gradient) if not is_train else listen(model, docs, is_train)
+    vectors = [_checked(model, doc, is_train) for doc in docs]
+    return (vectors, no_gradient) if not is_train else listen(model, docs, is_train)
 
 
 def no_gradient(gradients: Any) -> list[Any]:

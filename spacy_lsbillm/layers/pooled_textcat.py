@@ -145,12 +145,12 @@ def _teach(
     model: Model, teacher: Callable[[list[Doc]], Floats2d], columns: list[int], docs: list[Doc]
 ) -> tuple[Floats2d, Any]:
     """The teacher's probabilities in the classes of the model, and which of these the teacher knows."""
-    found = model.ops.alloc2f(len(docs), model.get_ref("output_layer").get_dim("nO"))
-    known = model.ops.xp.zeros(found.shape[1], dtype=bool)
+    truth = model.ops.alloc2f(len(docs), model.get_ref("output_layer").get_dim("nO"))
+    known = model.ops.xp.zeros(truth.shape[1], dtype=bool)
     chosen = model.ops.xp.asarray(columns)
-    found[:, chosen] = model.ops.asarray2f(teacher(docs))
+    truth[:, chosen] = model.ops.asarray2f(teacher(docs))
     known[chosen] = True
-    return found, known
+    return truth, known
 
 
 def forward(
@@ -179,10 +179,10 @@ def forward(
     def backprop_loss(gradient: Floats2d) -> Any:
         if calibration_of(model) is not None:
             _forget_calibration(model)
-        found = gradient if loss.plain else _gradient(model, probabilities, gradient, loss)
+        converted = gradient if loss.plain else _gradient(model, probabilities, gradient, loss)
         if said is not None:
-            found = found + _taught_gradient(model, docs, probabilities, gradient, *said)
-        return backprop(put_soft_gradient(model, docs, probabilities, found, loss))
+            converted = converted + _taught_gradient(model, docs, probabilities, gradient, *said)
+        return backprop(put_soft_gradient(model, docs, probabilities, converted, loss))
 
     return leave_out(model, docs, probabilities, backprop_loss)
 

@@ -47,6 +47,6 @@ def put_soft_gradient(
         )
     xp = model.ops.xp
     rows = xp.asarray(list(taught))
-    found = gradient.copy()
-    found[rows] = probabilities[rows] - xp.asarray(np.stack(list(taught.values())), dtype="f")
-    return found
+    changed = gradient.copy()
+    changed[rows] = probabilities[rows] - xp.asarray(np.stack(list(taught.values())), dtype="f")
+    return changed

@@ -141,7 +141,7 @@ def word_halves(
     xp = model.ops.xp
     hidden = model.get_ref("output_layer").get_dim("nI")
     word = [is_word(doc) for doc in docs]
-    lengths = [int(found.sum()) for found in word]
+    lengths = [int(of_doc.sum()) for of_doc in word]
     room = xp.asarray(np.concatenate([np.zeros(0, dtype="i"), *(np.arange(n, 0, -1, dtype="i") for n in lengths)]))
     if not sum(map(len, docs)):
         # A listener has no vectors then.

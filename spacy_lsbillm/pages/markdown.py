@@ -58,7 +58,7 @@ def front_matter(entries: Mapping[str, Any]) -> str:
 
 
 def _as_yaml(value: Any) -> str:
-    def as_number(found: re.Match[str]) -> str:
-        return f"\\u{ord(found[0]):04x}"
+    def as_number(match: re.Match[str]) -> str:
+        return f"\\u{ord(match[0]):04x}"
 
     return NOT_IN_YAML.sub(as_number, json.dumps(value, ensure_ascii=False))

@@ -92,11 +92,11 @@ def scores_and_truth(
     scores: list[float] = []
     right: list[bool] = []
     for example in examples:
-        gold, found = example.reference.cats, example.predicted.cats
-        names = [name for name in labels if name in found and (not multi_label or name in gold)]
+        gold, predicted = example.reference.cats, example.predicted.cats
+        names = [name for name in labels if name in predicted and (not multi_label or name in gold)]
         if not multi_label:
-            names = sorted(names, key=found.__getitem__)[-1:]
-        scores += [found[name] for name in names]
+            names = sorted(names, key=predicted.__getitem__)[-1:]
+        scores += [predicted[name] for name in names]
         right += [gold.get(name, 0.0) > 0.5 for name in names]
     return np.array(scores, dtype=np.float64), np.array(right, dtype=bool)
 
@@ -127,5 +127,5 @@ def choice_score(examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
         chances[example.reference.user_data[QUESTION]] += [(predicted.get(name, 0.0), gold[name]) for name in names]
     answered = [of_question for of_question in chances.values() if of_question]
     right = sum(max(of_question, key=lambda pair: pair[0])[1] for of_question in answered)
-    found = textcat_score(examples, multi_label=False, **kwargs)
-    return {ACCURACY: right / len(answered) if answered else None, **found}
+    scores = textcat_score(examples, multi_label=False, **kwargs)
+    return {ACCURACY: right / len(answered) if answered else None, **scores}

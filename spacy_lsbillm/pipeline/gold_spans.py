@@ -109,13 +109,13 @@ def aligned_spans(example: Example, spans_key: str | None) -> AlignedSpans | Non
     if same_tokens(example):
         return AlignedSpans(gold, np.ones(len(example.predicted), dtype=bool))
     fits = example.alignment.x2y.lengths > 0
-    found = []
+    aligned = []
     for span in gold:
         there = example.get_aligned_spans_y2x([span], allow_overlap=True)
-        found += there
+        aligned += there
         if not there:
             fits[list(example.alignment.y2x[span.start : span.end])] = False
-    return AlignedSpans(found, fits)
+    return AlignedSpans(aligned, fits)
 
 
 def gold_tags(example: Example, spans_key: str | None, name: str) -> list[str | None]:

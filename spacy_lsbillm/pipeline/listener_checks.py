@@ -64,11 +64,11 @@ def check_pooling(component: Any, transformer: Transformer) -> None:
     """
     if backbone_shim(transformer.model).settings.output == PIECES:
         return
-    found = {layer.name for layer in component.model.walk()}.intersection(PIECE_POOLINGS)
-    if found:
+    poolings = {layer.name for layer in component.model.walk()}.intersection(PIECE_POOLINGS)
+    if poolings:
         raise SettingError(
-            f"{component.name!r} pools the pieces of a token with {found.pop()!r}, but {transformer.name!r} gives it "
-            f'their mean. Set output = "pieces" in the model of {transformer.name!r}, or the pooling to '
+            f"{component.name!r} pools the pieces of a token with {poolings.pop()!r}, but {transformer.name!r} gives "
+            f'it their mean. Set output = "pieces" in the model of {transformer.name!r}, or the pooling to '
             f'"reduce_mean.v1".'
         )
 

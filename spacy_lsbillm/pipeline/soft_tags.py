@@ -51,17 +51,17 @@ class SoftTags:
     def of_tag(self, tag: int) -> np.ndarray:
         """The probability of one tag at each token, 0 where it is not stored; shape (tokens,)."""
         chosen = self.tags == tag
-        found = np.zeros(len(self.counts), dtype=np.float32)
-        found[self.rows()[chosen]] = self.probabilities[chosen]
-        return found
+        probabilities = np.zeros(len(self.counts), dtype=np.float32)
+        probabilities[self.rows()[chosen]] = self.probabilities[chosen]
+        return probabilities
 
     def shares(self) -> np.ndarray:
         """The probabilities of all tags, for tokens with stored tags; shape (known, tags), float32."""
-        found = np.zeros((self.known, self.scheme.n_tags), dtype=np.float32)
+        probabilities = np.zeros((self.known, self.scheme.n_tags), dtype=np.float32)
         # No tag is stored twice for a token.
         place = np.cumsum(self.counts > 0) - 1
-        found[place[self.rows()], self.tags] = self.probabilities
-        return found
+        probabilities[place[self.rows()], self.tags] = self.probabilities
+        return probabilities
 
     def at(self, tokens: np.ndarray) -> "SoftTags":
         """The tags in another tokenization.
@@ -96,10 +96,10 @@ class SoftTags:
 
         RAISES (DataError): It does not belong to this document.
         """
-        found = cls(scheme, *(np.frombuffer(content[name], dtype=kind) for name, kind in PARTS.items()))
-        if len(found.counts) != len(doc) or found.counts.sum(dtype=np.int64) != len(found.tags):
+        tags = cls(scheme, *(np.frombuffer(content[name], dtype=kind) for name, kind in PARTS.items()))
+        if len(tags.counts) != len(doc) or tags.counts.sum(dtype=np.int64) != len(tags.tags):
             raise DataError(f"the tags that are stored with {doc.text[:60]!r} are not of its {len(doc)} tokens.")
-        return found
+        return tags
 
 
 def most_probable(marginals: np.ndarray, most: int, scheme: Scheme, words: np.ndarray, tokens: int) -> SoftTags:
@@ -112,13 +112,13 @@ def most_probable(marginals: np.ndarray, most: int, scheme: Scheme, words: np.nd
     """
     most = min(most, scheme.n_tags)
     best = np.argpartition(-marginals, most - 1, axis=1)[:, :most]
-    found = np.take_along_axis(marginals, best, axis=1)
-    kept = found >= np.minimum(LEAST, found.max(axis=1, keepdims=True))
-    found = found * kept
-    found /= found.sum(axis=1, keepdims=True)
+    highest = np.take_along_axis(marginals, best, axis=1)
+    kept = highest >= np.minimum(LEAST, highest.max(axis=1, keepdims=True))
+    highest = highest * kept
+    highest /= highest.sum(axis=1, keepdims=True)
     counts = np.zeros(tokens, dtype=np.uint8)
     counts[words] = kept.sum(axis=1)
-    return SoftTags(scheme, counts, best[kept].astype(np.uint16), found[kept].astype(np.float16))
+    return SoftTags(scheme, counts, best[kept].astype(np.uint16), highest[kept].astype(np.float16))
 
 
 def write_soft_tags(docs: Sequence[Doc], spans_key: str | None, tags: SoftTags) -> None:
@@ -136,9 +136,9 @@ def unpack_soft_tags(doc: Doc, schemes: dict[str, Scheme]) -> dict[str, SoftTags
     schemes (dict): Schemes by group of spans, "" for entities.
     """
     packed: dict[str, Any] = doc.user_data.get(SOFT_TAGS, {})
-    found = {key: SoftTags.unpacked(schemes[key], content, doc) for key, content in packed.items()}
-    doc.user_data[SOFT_TAGS] = found
-    return found
+    unpacked = {key: SoftTags.unpacked(schemes[key], content, doc) for key, content in packed.items()}
+    doc.user_data[SOFT_TAGS] = unpacked
+    return unpacked
 
 
 def has_soft_tags(example: Example, spans_key: str | None) -> bool:

@@ -82,15 +82,15 @@ def _truth(
             left_out += [False] * len(example.predicted)
             continue
         tags = gold_tags(example, spans_key, name)
-        found = scheme.numbers(tags, known)
-        numbers += found
-        if found.count(MISSING) > tags.count(None):
+        own = scheme.numbers(tags, known)
+        numbers += own
+        if own.count(MISSING) > tags.count(None):
             for label in sorted({tag[2:] for tag in tags if tag is not None and tag != OUTSIDE}):
                 if label not in known:
                     unknown.setdefault(label, example)
-            left_out += [number == MISSING and tag is not None for number, tag in zip(found, tags, strict=True)]
+            left_out += [number == MISSING and tag is not None for number, tag in zip(own, tags, strict=True)]
         else:
-            left_out += [False] * len(found)
+            left_out += [False] * len(own)
     return np.array(numbers, dtype=np.int64), np.array(left_out, dtype=bool), unknown
 
 
@@ -110,10 +110,10 @@ def _free(
 def _soft_tags(
     examples: Sequence[Example], scheme: Scheme, spans_key: str | None, name: str
 ) -> list[tuple[int, SoftTags]]:
-    found, first = [], 0
+    placed, first = [], 0
     for example in examples:
         tags = soft_tags_of(example, spans_key, scheme, name)
         if tags is not None:
-            found.append((first, tags))
+            placed.append((first, tags))
         first += len(example.predicted)
-    return found
+    return placed

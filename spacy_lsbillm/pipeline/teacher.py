@@ -114,10 +114,10 @@ def create_new_labels_v1(
             "new_labels: labels names no component. Give a list of new labels by component, as in [initialize."
             'after_init.labels], with sequence_labeler = ["director"]. It may be empty.'
         )
-    for name, found in labels.items():
-        if isinstance(found, str) or not all(isinstance(label, str) and label for label in found):
+    for name, new in labels.items():
+        if isinstance(new, str) or not all(isinstance(label, str) and label for label in new):
             raise SettingError(
-                f'new_labels: the labels of {name!r} are {found!r}; they must be a list such as ["director"].'
+                f'new_labels: the labels of {name!r} are {new!r}; they must be a list such as ["director"].'
             )
     return partial(add_labels, labels=labels, teacher=teacher)
 
@@ -135,12 +135,12 @@ def add_labels(
     RETURNS (Language): The same pipeline.
     RAISES (SettingError): A component is missing, cannot grow, or does not fit its teacher.
     """
-    for name, found in labels.items():
+    for name, new in labels.items():
         pipe = _component(nlp, name, "pipeline")
         if not hasattr(pipe, "add_label"):
             raise SettingError(f"new_labels: {name!r} has no labels. Name components that have.")
         before = len(pipe.labels)
-        for label in found:
+        for label in new:
             pipe.add_label(label)
         model = nlp._pipe_configs.get(name, {}).get("model", {})
         if len(pipe.labels) > before and model.get("nO") is not None:
@@ -159,12 +159,12 @@ def add_labels(
 def _loaded(path: str | Path, names: Mapping[str, Sequence[str]]) -> Language:
     """Load a pipeline with only the components that teach and the transformers."""
     try:
-        found = spacy.load(path)
+        nlp = spacy.load(path)
     except OSError as error:
         raise SettingError(
             f"the teacher {str(path)!r} cannot be loaded: {error}. Name the folder or package of a trained pipeline."
         ) from error
-    for name, pipe in list(found.pipeline):
+    for name, pipe in list(nlp.pipeline):
         if name not in names and not isinstance(pipe, Transformer):
-            found.remove_pipe(name)
-    return found
+            nlp.remove_pipe(name)
+    return nlp

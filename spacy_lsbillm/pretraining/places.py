@@ -61,12 +61,12 @@ def read_begun(path: Path) -> dict[str, Any]:
     RAISES (StorageError): They cannot be read.
     """
     try:
-        found = parse_json(path.read_text(encoding="utf8"))
-        if not all(isinstance(section, dict) for section in found.values()):
+        content = parse_json(path.read_text(encoding="utf8"))
+        if not all(isinstance(section, dict) for section in content.values()):
             raise ValueError("it does not hold sections of settings")
     except (ValueError, AttributeError) as error:
         raise StorageError(f"{path} cannot be read ({error}). Name another work folder.") from error
-    return dict(found)
+    return dict(content)
 
 
 def check_prepared(work: Path) -> None:

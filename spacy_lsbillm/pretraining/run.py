@@ -83,8 +83,8 @@ def pretrain(
 
 def _sources(text: list[Path], valid: list[Path], tokenizer: Path | None) -> dict[str, Any]:
     """What a run reads, to distinguish it from a run on other text."""
-    found = {name: [described(path) for path in files] for name, files in (("text", text), ("valid", valid))}
-    return found | {"tokenizer": None if tokenizer is None else described(tokenizer / "tokenizer.json")}
+    sources = {name: [described(path) for path in files] for name, files in (("text", text), ("valid", valid))}
+    return sources | {"tokenizer": None if tokenizer is None else described(tokenizer / "tokenizer.json")}
 
 
 def _tokenizer(settings: PretrainingSettings, places: Places, text: list[Path]) -> PreTrainedTokenizerFast:

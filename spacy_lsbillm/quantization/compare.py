@@ -124,12 +124,12 @@ def _classes_agree(docs: Sequence[tuple[Doc, Doc]]) -> float | None:
 
 def shims_of(nlp: Language) -> dict[str, BackboneShim]:
     """The bases of a pipeline by the names of their components."""
-    found = {}
+    shims = {}
     for name, pipe in nlp.pipeline:
         for shim in getattr(getattr(pipe, "model", None), "shims", ()):
             if isinstance(shim, BackboneShim):
-                found[name] = shim
-    return found
+                shims[name] = shim
+    return shims
 
 
 def _bytes_of(nlp: Language) -> int:

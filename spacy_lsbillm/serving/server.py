@@ -29,16 +29,16 @@ def bound(host: str, port: int) -> socket.socket:
         family, kind, proto, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        found = socket.socket(family, kind, proto)
+        listening = socket.socket(family, kind, proto)
         try:
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            found.bind(address)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
         except OSError:
-            found.close()
+            listening.close()
             raise
     except OSError as error:
         raise SettingError(_why(host, port, error)) from error
-    return found
+    return listening
 
 
 def _why(host: str, port: int, error: OSError) -> str:

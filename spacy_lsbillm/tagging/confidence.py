@@ -57,11 +57,11 @@ class Calibration:
         labels (tuple[str, ...]): The labels of the head.
         RETURNS (ndarray[float32]): Shape (spans,).
         """
-        found = self.curve(scores)
+        calibrated = self.curve(scores)
         for name, curve in self.by_label.items():
             chosen = label == labels.index(name)
-            found[chosen] = curve(scores[chosen])
-        return found
+            calibrated[chosen] = curve(scores[chosen])
+        return calibrated
 
     def as_dict(self) -> dict[str, Any]:
         """The calibration as plain values, for a file."""

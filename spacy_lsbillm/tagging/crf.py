@@ -35,12 +35,12 @@ def allowed(scheme: Scheme) -> np.ndarray:
 @lru_cache(maxsize=8)
 def _going_on(scheme: Scheme) -> np.ndarray:
     """The transitions within a span. The array is shared."""
-    found = np.zeros((scheme.n_tags + 1,) * 2, dtype=bool)
+    allowed = np.zeros((scheme.n_tags + 1,) * 2, dtype=bool)
     labels = np.arange(len(scheme.labels))
     for kind in "BI":
         for after in set(scheme.kinds) & set("IL"):
-            found[scheme.columns(kind).start + labels, scheme.columns(after).start + labels] = True
-    return found
+            allowed[scheme.columns(kind).start + labels, scheme.columns(after).start + labels] = True
+    return allowed
 
 
 @lru_cache(maxsize=8)
@@ -51,10 +51,10 @@ def _ending(scheme: Scheme) -> np.ndarray:
     """
     kinds = np.array(["O", *np.repeat(list(scheme.kinds), len(scheme.labels)), "end"])
     closed = np.ones(len(kinds), dtype=bool) if scheme.name == "iob2" else ~np.isin(kinds, ["B", "I"])
-    found = closed[:, None] & ~np.isin(kinds, ["I", "L"])
+    allowed = closed[:, None] & ~np.isin(kinds, ["I", "L"])
     # A document has at least one token.
-    found[-1, -1] = False
-    return found
+    allowed[-1, -1] = False
+    return allowed
 
 
 def _within(scheme: Scheme) -> list[tuple[slice, slice]]:
@@ -94,10 +94,10 @@ class Steps:
 
         weights (ndarray[float64]): The weights of the tags read before, shape (tokens, tags + 1).
         """
-        found = weights.take(self._from, axis=1) @ self._ends
+        product = weights.take(self._from, axis=1) @ self._ends
         for before, after, steps in self._within:
-            found[:, after] += weights[:, before] * steps
-        return found
+            product[:, after] += weights[:, before] * steps
+        return product
 
 
 @dataclass(frozen=True)
@@ -308,7 +308,7 @@ class _Search:
 
         They are computed from those that end in each tag, or at the start of the document.
         """
-        found = np.full_like(best, NO_PATH)
+        best_sums = np.full_like(best, NO_PATH)
         closed = best.take(self.closed, axis=1)
         # Also true for NaN.
         possible = ~(closed < closed.max(axis=1, keepdims=True) - self.spread)
@@ -317,7 +317,7 @@ class _Search:
             rows = slice(at, at + size)
             document, number = np.divmod(np.flatnonzero(possible[rows]), len(self.closed))
             sums = closed[rows][document, number][:, None] + self.between[number]
-            found[rows, self.free] = np.maximum.reduceat(sums, np.flatnonzero(np.diff(document, prepend=-1)))
+            best_sums[rows, self.free] = np.maximum.reduceat(sums, np.flatnonzero(np.diff(document, prepend=-1)))
         for before, after, steps in self.within:
-            np.maximum(found[:, after], best[:, before] + steps, out=found[:, after])
-        return found
+            np.maximum(best_sums[:, after], best[:, before] + steps, out=best_sums[:, after])
+        return best_sums

@@ -132,7 +132,7 @@ def estimates_of(
     RAISES (SettingError): A value is not possible with this base or device.
     """
     speeds: dict[str, Speed] = {}
-    found = []
+    estimates = []
     for one in settings:
         footprint = footprint_of(shape, one, work)
         pace = {}
@@ -143,8 +143,8 @@ def estimates_of(
                 speeds[dtype] = measure_speed(shape, dtype, work, device, clock)
             for what, operations in operations_of(shape, one, work).items():
                 pace[what] = pieces_per_second(operations, speeds[dtype], what)
-        found.append(Estimate(one, footprint, pace))
-    return found
+        estimates.append(Estimate(one, footprint, pace))
+    return estimates
 
 
 def fits(estimate: Estimate, memory: int) -> dict[str, bool]:

@@ -157,10 +157,10 @@ class DistributedRanks(Ranks):
         self._all_seen = not any(sets)
 
     def on_any_rank(self, flag: bool) -> bool:
-        found = torch.tensor([flag], dtype=torch.uint8)
+        any_flag = torch.tensor([flag], dtype=torch.uint8)
         with _peers():
-            dist.all_reduce(found, op=dist.ReduceOp.MAX)
-        return bool(found.item())
+            dist.all_reduce(any_flag, op=dist.ReduceOp.MAX)
+        return bool(any_flag.item())
 
     def of_first(self, value: T) -> T:
         box = [value]
@@ -169,10 +169,10 @@ class DistributedRanks(Ranks):
         return box[0]
 
     def gather(self, value: T) -> list[T]:
-        found: list[Any] = [None] * self.size
+        values: list[Any] = [None] * self.size
         with _peers():
-            dist.all_gather_object(found, value)
-        return found
+            dist.all_gather_object(values, value)
+        return values
 
     def evaluate(self, nlp: Language, evaluate: Callable[[], T]) -> T:
         """Each process predicts its share of the documents, and the first one scores all of them."""
@@ -202,12 +202,12 @@ class _OfAll:
         self._ranks, self._nlp, self._examples, self._scorer = ranks, nlp, examples, scorer
 
     def score(self, share: Sequence[Example], **settings: Any) -> dict[str, Any]:
-        found = self._ranks.gather([_without_vectors(example.predicted).to_bytes() for example in share])
+        annotated = self._ranks.gather([_without_vectors(example.predicted).to_bytes() for example in share])
         if not self._ranks.first:
             return {}
         every = []
         for number, example in enumerate(self._examples):
-            content = found[number % self._ranks.size][number // self._ranks.size]
+            content = annotated[number % self._ranks.size][number // self._ranks.size]
             every.append(Example(Doc(self._nlp.vocab).from_bytes(content), example.reference))
         return self._scorer.score(every, **settings)
 
