@@ -9,7 +9,7 @@ from spacy.training import Example
 from ..alignment import is_word
 from ..tagging import Scheme
 from ..tagging.scheme import MISSING, OUTSIDE
-from .gold_spans import gold_tags
+from .gold_tags import gold_tags
 from .label_sets import annotated_in, annotated_labels
 from .soft_tags import SoftTags, has_soft_tags, soft_tags_of
 from .tag_targets import free_of_gold

@@ -27,7 +27,8 @@ from ..errors import SettingError
 from ..files import read_or_make
 from ..layers import VectorBatch
 from ..pipeline.billm_transformer import BiLLMTransformer
-from ..pipeline.gold_spans import given_spans, span_tags
+from ..pipeline.gold_spans import given_spans
+from ..pipeline.gold_tags import span_tags
 from ..tagging import Scheme, best_tags
 from .experiment import Experiment, Reader
 from .prediction import Prediction
