@@ -27,7 +27,7 @@ from spacy.tokens import DocBin
 from spacy.training import Corpus
 from thinc.api import NumpyOps, set_current_ops
 
-from spacy_lsbillm.calibration import Evidence, fit, gather, guarantee, recalls
+from spacy_lsbillm.calibration import Evidence, fit_curve, gather, guarantee, recalls
 from spacy_lsbillm.errors import DataError
 from spacy_lsbillm.saving.pipelines import save
 from spacy_lsbillm.tagging import Calibration, calibration_error
@@ -110,7 +110,7 @@ def evidence_of(path: Path, pipeline: Path, corpus: Path) -> Evidence:
 def row(work: Path, pipeline: Path, paths: dict[str, Path]) -> dict[str, Any]:
     """All figures of a data set."""
     dev, test = (evidence_of(work / f"{split}.npz", pipeline, paths[split]) for split in ("dev", "test"))
-    fitted, written = fit(dev.written), test.written
+    fitted, written = fit_curve(dev.written), test.written
     curves = Calibration(fitted.curve, fitted.by_label)
     after = curves.probabilities(written.score, written.label, written.labels)
     rng = np.random.default_rng(0)
@@ -145,7 +145,7 @@ def halves(test: Evidence, rng: np.random.Generator) -> dict[str, float]:
     """
     errors, chances = [], []
     for one, other in random_halves(test, np.arange(len(test.gold)), HALVES, rng):
-        found, written = fit(one.written), other.written
+        found, written = fit_curve(one.written), other.written
         curves = Calibration(found.curve, found.by_label)
         after = curves.probabilities(written.score, written.label, written.labels)
         errors.append(calibration_error(after, written.right))
@@ -218,7 +218,7 @@ def recall_after_loading(
         given = guarantee(dev, RECALL)
     except DataError as error:
         return {"refused": str(error)}
-    fitted, nlp = fit(dev.written), spacy.load(pipeline)
+    fitted, nlp = fit_curve(dev.written), spacy.load(pipeline)
     nlp.get_pipe(HEAD).calibration = Calibration(  # type: ignore[attr-defined]
         fitted.curve, fitted.by_label, candidates_key="candidates", candidates_from=given.threshold
     )

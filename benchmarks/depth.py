@@ -92,7 +92,7 @@ def time_depths(name: str, models: Mapping[str, Compared], paths: dict[str, Path
             # The first round, which loads lazily and folds, does not count.
             if number:
                 rounds[depth].append(words / (time.process_time() - begun))
-    return {"words": words, "words_a_second": rounds}
+    return {"words": words, "words_per_second": rounds}
 
 
 def report(results: Path) -> None:
@@ -100,7 +100,7 @@ def report(results: Path) -> None:
     for name, store in tables(results, "run").items():
         found: Found = defaultdict(lambda: defaultdict(list))
         for _, result in store.results():
-            for depth, rounds in result.get("words_a_second", {}).items():
+            for depth, rounds in result.get("words_per_second", {}).items():
                 found[result["set"], number_of(depth)]["speed"] = rounds
             if "model" in result:
                 scores = found[result["set"], number_of(result["model"])]

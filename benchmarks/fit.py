@@ -31,7 +31,8 @@ from spacy.training import Example
 from thinc.api import Adam
 
 from spacy_lsbillm.backbone import BackboneSettings, BaseSettings, LoraSettings
-from spacy_lsbillm.backbone.footprint import Work, shape_of
+from spacy_lsbillm.backbone.base_shape import shape_of
+from spacy_lsbillm.backbone.footprint import Work
 from spacy_lsbillm.backbone.size import size_of
 from spacy_lsbillm.backbone.tokenizer import load_tokenizer
 from spacy_lsbillm.layers.billm_model import MOST_ITEMS, backbone_shim, default_window, longest_window
@@ -44,7 +45,7 @@ RESULT = ROOT / "benchmarks" / "results" / "fit.json"
 EMBEDDED = ROOT / "assets" / "base"
 STEPS = 2
 TRAINING, PREDICTION, SECOND_COPY = "training", "prediction", "prediction with a second copy"
-PACE = "pieces a second"
+PACE = "pieces per second"
 # Parameters below which a base is measured with more pieces.
 SMALL = 50_000_000
 

@@ -95,7 +95,7 @@ def compare(args: argparse.Namespace) -> None:
     for seed, component in product(others, COMPONENTS):
         train(component, chosen[component], seed)
     best = {name: work / "runs" / f"{name}/{rate:g}/{first}" / DIR_MODEL_BEST for name, rate in chosen.items()}
-    found["words a second"] = words_per_second(best, corpora["test"])
+    found["words per second"] = words_per_second(best, corpora["test"])
     write_result(result, {**found, "rate": chosen, **circumstances()})
 
 
@@ -278,7 +278,7 @@ def table(found: dict[str, Any]) -> str:
             for key in ("f", "p", "r", "r of inner spans")
         ]
         thresholds = " / ".join(f"{cell['threshold']:g}" for cell in cells)
-        speed = f"{found['words a second'][component]:,}"
+        speed = f"{found['words per second'][component]:,}"
         lines.append(f"| {component} | {rate:g} | {thresholds} | {dev} | " + " | ".join(tests) + f" | {speed} |")
     return "\n".join(lines)
 

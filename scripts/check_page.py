@@ -133,7 +133,7 @@ def check(address: str, width: int, folder: Path) -> None:
         browser.click("input[name=mask]")
         browser.type("!")
         browser.loads(lambda: browser.press(Qt.Key.Key_Return))
-        expect("is not a notation of layers" in browser.text(".told"), "no message", browser.text("body"))
+        expect("is not a notation of layers" in browser.text(".error"), "no message", browser.text("body"))
         print(f"{width} pixels, as trained: {trained}\n{width} pixels, causal: {causal}")
     # The second pipeline, if there is one.
     browser.loads(lambda: browser.view.load(QUrl(address)))

@@ -66,8 +66,10 @@ def create_billm_model_v1(
     white_space: str | None = ShimSettings.white_space,
     device: str | None = ShimSettings.device,
 ) -> Model[list[Doc], Any]:
-    """Create a decoder-only language model that gives one vector per spaCy token: the causal mask is removed from all
-    or some of its layers, and it is tuned with LoRA. Nothing is loaded before `initialize` or `from_disk`.
+    """Create a decoder-only language model that gives one vector per spaCy token.
+
+    The causal mask is removed from all or some of its layers, and it is tuned with LoRA. Nothing is loaded before
+    `initialize` or `from_disk`.
 
     name (str): The base: a folder in Hugging Face format, or a hub id.
     get_spans (Callable | None): A registered span getter: the parts of documents that are processed on their own, or
@@ -138,8 +140,9 @@ def create_billm_model_v1(
 def create_tok2vec_billm_v1(
     transformer: Model[list[Doc], Any], pooling: Model[Ragged, Floats2d], grad_factor: float = 1.0
 ) -> Model[list[Doc], list[Floats2d]]:
-    """Create a layer that gives a component its own backbone, in place of a listener. `Language.replace_listeners`
-    writes it into configs.
+    """Create a layer that gives a component its own backbone, in place of a listener.
+
+    `Language.replace_listeners` writes it into configs.
 
     transformer (Model): From `spacy-lsbillm.BiLLMModel.v1`.
     pooling (Model): The pooling layer of the listener that it replaces. It has an effect only with `output = "pieces"`;
@@ -152,8 +155,9 @@ def create_tok2vec_billm_v1(
 def create_sequence_labeler_v1(
     tok2vec: Model[list[Doc], list[Floats2d]], nO: int | None = None
 ) -> Model[list[Doc], list[Floats2d]]:
-    """Create the model of a `sequence_labeler`: dropout (at the rate `training.dropout`) and one linear layer over
-    token vectors.
+    """Create the model of a `sequence_labeler`: dropout and one linear layer over token vectors.
+
+    The dropout rate is `training.dropout`.
 
     tok2vec (Model): A listener, or any other layer that gives one vector per token.
     nO (int | None): The number of tags; null: set by the component from its labels.
@@ -167,8 +171,10 @@ def create_span_labeler_v1(
     block_size: int = 1_000_000,
     nO: int | None = None,
 ) -> Model[list[Doc], list[Floats3d]]:
-    """Create the model of a `span_labeler`: it scores each label for each span up to a maximum length, from the span's
-    first word, its last word and its length. The dropout rate is `training.dropout`.
+    """Create the model of a `span_labeler`, which scores each label for each span up to a maximum length.
+
+    Scores are computed from the span's first word, its last word and its length. The dropout rate is
+    `training.dropout`.
 
     tok2vec (Model): A listener, or any other layer that gives one vector per token.
     hidden_size (int): The width of the two projections of a token vector.
@@ -189,8 +195,9 @@ def create_pooled_textcat_v1(
     label_smoothing: float = 0.0,
     calibrated: bool = True,
 ) -> Model[list[Doc], Floats2d]:
-    """Create a model for spaCy's `textcat` and `textcat_multilabel`: token vectors pooled to one per document, dropout,
-    and one linear layer.
+    """Create a model for spaCy's `textcat` and `textcat_multilabel`.
+
+    Token vectors are pooled to one per document, to which dropout and one linear layer are applied.
 
     tok2vec (Model): A listener, or any other layer that gives one vector per token.
     exclusive_classes (bool): True for `textcat`, false for `textcat_multilabel`.
@@ -216,8 +223,9 @@ def create_textcat_reduce_v1(
     use_reduce_mean: bool,
     nO: int | None = None,
 ) -> Model[list[Doc], Floats2d]:
-    """Create a `spacy.TextCatReduce.v1`, with the same settings and weights, for incomplete corpora: empty documents
-    are not an error, and documents without a class are left out of the loss of a `textcat`.
+    """Create a `spacy.TextCatReduce.v1`, with the same settings and weights, for incomplete corpora.
+
+    Empty documents are not an error, and documents without a class are left out of the loss of a `textcat`.
 
     tok2vec (Model): A listener, or any other layer that gives one vector per token.
     exclusive_classes (bool): True for `textcat`, false for `textcat_multilabel`.
@@ -234,8 +242,7 @@ def create_textcat_reduce_v1(
 def create_span_finder_v1(
     tok2vec: Model[list[Doc], list[Floats2d]], scorer: Model[Floats2d, Floats2d]
 ) -> Model[list[Doc], Floats2d]:
-    """Create a `spacy.SpanFinder.v1`, with the same settings and weights, for which a batch of empty documents is not
-    an error.
+    """Create a `spacy.SpanFinder.v1`, with the same settings and weights, that accepts batches of empty documents.
 
     tok2vec (Model): A listener, or any other layer that gives one vector per token.
     scorer (Model): Maps token vectors to two scores each; with `nO = 2`.

@@ -1,4 +1,4 @@
-"""A Ray cluster that a command uses: the way to it, and how much room it has."""
+"""Connecting to a Ray cluster."""
 
 import os
 import socket
@@ -13,7 +13,7 @@ GREETING, SETTINGS_FRAME = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0,
 
 
 def connected(address: str) -> Any:
-    """The module `ray`, connected to a cluster.
+    """Connect to a cluster, and return the module `ray`.
 
     address (str): HOST:PORT, ray://HOST:PORT, or "auto" for the cluster that this machine is part of.
     RAISES (SettingError): It is not installed, or there is no cluster.
@@ -31,32 +31,35 @@ def connected(address: str) -> Any:
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except Exception as error:
-        # Errors of many kinds, of gRPC and of versions that do not fit among them.
+        # There are many kinds of errors, such as those of gRPC and of versions that do not fit.
         where = "on this machine" if address == "auto" else f"at {address}"
         raise SettingError(f"no Ray cluster can be used {where} ({last_line(error)}). {remedy}") from error
     return ray
 
 
 def room_of(ray: Any, gpu: bool) -> int:
-    """How many processes with a core, or with a GPU and a core, the cluster has room for in all."""
+    """The number of processes that fit into the whole cluster, each with a core, or with a GPU and a core."""
     resources = ray.cluster_resources()
     return int(min(resources.get("CPU", 0), resources.get("GPU", 0) if gpu else float("inf")))
 
 
 def last_line(error: BaseException) -> str:
-    """The last line of what an error says: Ray's own hold a whole traceback."""
+    """The last line of an error's message, as Ray's own messages include a whole traceback."""
     lines = str(error).strip().splitlines()
     return lines[-1] if lines else type(error).__name__
 
 
 def _check_listening(address: str, remedy: str) -> None:
-    """RAISES (SettingError): It is no address, or nobody listens there."""
+    """Check that a Ray cluster answers at an address.
+
+    RAISES (SettingError): It is not an address, or nothing listens there.
+    """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal():
-        raise SettingError(f"--ray {address} is no address: give HOST:PORT, such as 10.0.0.1:6379. {remedy}")
+        raise SettingError(f"--ray {address} is not an address: give HOST:PORT, such as 10.0.0.1:6379. {remedy}")
     try:
         with socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS) as connection:
-            # Ray itself would try for minutes to talk to whatever listens there. With TLS nothing is said in the open.
+            # Ray itself would try for minutes to talk to whatever listens there. With TLS this cannot be seen.
             if os.environ.get("RAY_USE_TLS", "0") == "0":
                 connection.sendall(GREETING)
                 answer = connection.recv(9)

@@ -1,5 +1,9 @@
-"""What values a setting may have. spaCy's config system lets some of another kind through, such as the text "8" for a
-number, and knows nothing of what is inside a block such as `lora`."""
+"""What values a setting may have.
+
+spaCy's config system lets some of another kind through, such as the text "8" for a number, and knows nothing of what is
+inside a block such as `lora`. Choices are not `Literal` types, which only that system checks: these settings are also
+those of commands and of classes that are used without a config.
+"""
 
 import math
 from collections.abc import Iterable

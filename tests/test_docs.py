@@ -1,6 +1,7 @@
 """What the documentation names exists: commands and their options, registered functions, files and headings."""
 
 import argparse
+import ast
 import importlib
 import inspect
 import re
@@ -107,6 +108,14 @@ def test_the_pages_list_every_component_and_architecture():
             if point.value.startswith("spacy_lsbillm.") and point.name not in ELSEWHERE:
                 wanted = what.format(point.name.removeprefix("spacy-lsbillm."), point.attr)
                 assert wanted in pages[page], f"{point.name}: write of {wanted} in docs/{page}"
+
+
+def test_the_api_lists_what_is_registered():
+    page = page_of("api.md")
+    for group in ("spacy_readers", "spacy_span_getters", "spacy_callbacks", "spacy_scorers", "thinc_layers"):
+        for point in entry_points(group=group):
+            if point.module.startswith("spacy_lsbillm."):
+                assert f"::: {point.module}.{point.attr}\n" in page, f"add {point.name} to docs/api.md"
 
 
 def test_workers_import_every_component_before_they_are_forked():
@@ -235,6 +244,22 @@ def check_block(page, name, block):
         check_block(page, f"{name}.{key}", function)
 
 
+def test_messages_name_no_page_of_the_repository():
+    """The wheel has no docs/ folder."""
+    for path in (ROOT / "spacy_lsbillm").rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf8"))
+        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        help_texts = {
+            id(function.body[0].value)
+            for function in ast.walk(tree)
+            if isinstance(function, ast.FunctionDef) and function.name.endswith("_cli")
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                shown = id(node) not in docstrings or id(node) in help_texts
+                assert not shown or "docs/" not in node.value, f"{path.name}, line {node.lineno}: {node.value!r}"
+
+
 # The target and the anchor of a link.
 LINK = re.compile(r"\]\((?![a-z]+:)([^)#\s]*)(?:#([^)\s]*))?\)")
 LINKED = [*PAGES, *ROOT.glob("*.md"), *(ROOT / "assets").glob("*/README.md"), *(ROOT / "benchmarks").glob("*.md")]
@@ -256,3 +281,12 @@ def test_links_within_the_repository_lead_somewhere(page):
         assert path.exists(), f"{page}: there is no {target}"
         if anchor and path.suffix == ".md":
             assert anchor in anchors(path), f"{page}: {target} has no heading {anchor}"
+
+
+@pytest.mark.parametrize(
+    ("figure", "folder"), [("tasks", "tasks/1000-examples-4-epochs-500-dev"), ("depth", "depth/*")]
+)
+def test_figures_are_those_of_the_results(figure, folder):
+    [plot] = (ROOT / "benchmarks" / "results").glob(f"{folder}.plot.svg")
+    shown = (ROOT / "docs" / "images" / f"{figure}.svg").read_bytes()
+    assert shown == plot.read_bytes(), f"copy {plot.name} to docs/images/{figure}.svg"

@@ -6,11 +6,11 @@ from statistics import mean, stdev
 from typing import Any
 
 from spacy_lsbillm.search.extension import extension_test
+from spacy_lsbillm.search.json_results import extension_as_dict
 from spacy_lsbillm.search.on_test import BASELINES
 from spacy_lsbillm.search.outcome import ScoresOnTest
 from spacy_lsbillm.search.prediction import Prediction
 from spacy_lsbillm.search.significance import paired_bootstrap
-from spacy_lsbillm.search.tables import extension_as_dict
 from spacy_lsbillm.search.ways import find_same_way
 
 from .agreement import agreement

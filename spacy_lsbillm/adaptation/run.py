@@ -207,10 +207,10 @@ def _planned(base: BaseSettings, settings: AdaptationSettings) -> _Plan:
 
 
 def _check_documents(text: list[Path]) -> None:
-    found = sum(1 for _ in islice(read_documents(text), HELD_OUT_EVERY))
-    if found < HELD_OUT_EVERY:
+    n_documents = sum(1 for _ in islice(read_documents(text), HELD_OUT_EVERY))
+    if n_documents < HELD_OUT_EVERY:
         raise SettingError(
-            f"the text has {found} documents, of which every {HELD_OUT_EVERY}th is held out. Give at least "
+            f"the text has {n_documents} documents, of which every {HELD_OUT_EVERY}th is held out. Give at least "
             f"{HELD_OUT_EVERY}, with blank lines between them, or a text to hold out with --valid."
         )
 
@@ -288,11 +288,11 @@ def _before(work: Path, backbone: Backbone, score: Callable[[Backbone], float]) 
             )
         write_text(path, json.dumps({"nats": score(backbone)}) + "\n")
     try:
-        found = float(parse_json(path.read_text(encoding="utf8"))["nats"])
+        nats = float(parse_json(path.read_text(encoding="utf8"))["nats"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StorageError(f"{path} cannot be read ({error}). Name another work folder to start again.") from error
-    print(f"held-out text before: {found:.3f} nats per predicted piece")
-    return found
+    print(f"held-out text before: {nats:.3f} nats per predicted piece")
+    return nats
 
 
 def _train(
@@ -327,7 +327,7 @@ def _train(
         backbone.model,
         optimizer,
         progress,
-        tokens_a_step=settings.batch * plan.length,
+        tokens_per_step=settings.batch * plan.length,
         batch=lambda step: array.batch(step, settings.batch, settings.seed),
         loss_of=loss_of,
         held_out=lambda: score(backbone),

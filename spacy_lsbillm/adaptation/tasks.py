@@ -89,14 +89,14 @@ def nats(backbone: Backbone, question: Question) -> Tensor:
     if backbone.packs:
         logits = backbone.logits(ids, torch.ones_like(ids), positions, chosen)
     else:
-        ids, real, chosen = one_a_row(ids, positions, chosen)
+        ids, real, chosen = one_per_row(ids, positions, chosen)
         logits = backbone.logits(ids, real, None, chosen)
     # Rows without a position that may be masked: nothing to predict, and nothing to learn.
     total = torch.nn.functional.cross_entropy(logits.float(), question.answers, reduction="sum")
     return total / max(1, len(question.answers))
 
 
-def one_a_row(ids: Tensor, positions: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def one_per_row(ids: Tensor, positions: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Give each document its own row, padded on the right, for families that cannot separate documents in a row.
 
     RETURNS (tuple): Pieces, 1 for those that are not padding, and the chosen ones, in the same order as before.
@@ -111,8 +111,9 @@ def one_a_row(ids: Tensor, positions: Tensor, chosen: Tensor) -> tuple[Tensor, T
 
 
 def mask_piece(tokenizer: PreTrainedTokenizerFast, named: str | None) -> int:
-    """The piece that replaces masked ones: the one named, else the tokenizer's mask token, else "_" as LLM2Vec uses for
-    LLaMA, else the unknown token.
+    """The piece that replaces masked pieces.
+
+    It is the one named, else the tokenizer's mask token, else "_" as LLM2Vec uses for LLaMA, else the unknown token.
 
     RAISES (SettingError): The named one is not a piece, or there is no such piece.
     """

@@ -35,7 +35,7 @@ class MicroBatch:
 
 
 @dataclass(frozen=True)
-class Share:
+class RowSums:
     """Which state rows of a micro-batch are summed into which rows of the result.
 
     slots (ndarray): Rows of the micro-batch's states, flattened to (rows * length, width); shape (pairs,).
@@ -57,42 +57,44 @@ class Batch:
     slot_of_piece (ndarray): The row of each piece in the concatenated states of the micro-batches, each flattened to
         (windows * length, width); shape (pieces,).
     of_piece (ndarray): The numbers of each token's pieces, token by token, shape (pairs,).
-    pieces_a_token (ndarray): The number of pieces per token, shape (tokens,).
-    pieces_a_doc (list[int]), tokens_a_doc (list[int]): The numbers of pieces and tokens per document.
+    pieces_per_token (ndarray): The number of pieces per token, shape (tokens,).
+    pieces_per_doc (list[int]), tokens_per_doc (list[int]): The numbers of pieces and tokens per document.
     """
 
     micro_batches: list[MicroBatch]
     ids: np.ndarray
     slot_of_piece: np.ndarray
     of_piece: np.ndarray
-    pieces_a_token: np.ndarray
-    pieces_a_doc: list[int]
-    tokens_a_doc: list[int]
+    pieces_per_token: np.ndarray
+    pieces_per_doc: list[int]
+    tokens_per_doc: list[int]
 
     @property
     def slots(self) -> np.ndarray:
         """The rows of each token's pieces in the states, token by token, shape (pairs,)."""
         return self.slot_of_piece[self.of_piece]
 
-    def shares_of_tokens(self) -> Iterator[Share]:
+    def sums_of_tokens(self) -> Iterator[RowSums]:
         """For each micro-batch, the states that are summed into token vectors."""
-        return self._shares(self.slots, np.repeat(np.arange(len(self.pieces_a_token)), self.pieces_a_token))
+        return self._sums(self.slots, np.repeat(np.arange(len(self.pieces_per_token)), self.pieces_per_token))
 
-    def shares_of_pieces(self) -> Iterator[Share]:
+    def sums_of_pieces(self) -> Iterator[RowSums]:
         """For each micro-batch, the states that become piece vectors."""
-        return self._shares(self.slot_of_piece, np.arange(len(self.ids)))
+        return self._sums(self.slot_of_piece, np.arange(len(self.ids)))
 
-    def _shares(self, slots: np.ndarray, targets: np.ndarray) -> Iterator[Share]:
-        """slots (ndarray), targets (ndarray): Pairs of a row of all states and a row of the result, sorted by the
-        former."""
+    def _sums(self, slots: np.ndarray, targets: np.ndarray) -> Iterator[RowSums]:
+        """The states that each micro-batch adds to the rows of the result.
+
+        slots (ndarray), targets (ndarray): Pairs of a row of all states and a row of the result, sorted by the former.
+        """
         ends = np.cumsum([part.ids.size for part in self.micro_batches])
         part_of = np.searchsorted(ends, slots, side="right")
         order = np.argsort(part_of, kind="stable")
         bounds = np.searchsorted(part_of[order], np.arange(len(ends) + 1))
         for part, (first, last) in enumerate(pairwise(bounds.tolist())):
             chosen = order[first:last]
-            found, sizes = np.unique(targets[chosen], return_counts=True)
-            yield Share(slots[chosen] - (ends[part] - self.micro_batches[part].ids.size), sizes, found)
+            summed_targets, sizes = np.unique(targets[chosen], return_counts=True)
+            yield RowSums(slots[chosen] - (ends[part] - self.micro_batches[part].ids.size), sizes, summed_targets)
 
 
 def make_batch(
@@ -109,8 +111,9 @@ def make_batch(
     white_space: str = TEXT,
     repeat: int = 0,
 ) -> Batch:
-    """Cut documents into pieces and the pieces into windows, pack these into rows, and group rows of similar length
-    into micro-batches.
+    """Cut documents into pieces and windows, and pack these into micro-batches.
+
+    Windows are packed into rows, and rows of similar length are grouped into micro-batches.
 
     window (int): Pieces per window, including special ones.
     overlap (int): Minimum pieces that neighbouring windows share; at least twice the context of `get_spans`.
@@ -133,8 +136,8 @@ def make_batch(
         slot_of,
         of_piece,
         counts,
-        pieces_a_doc=np.bincount(of_doc, minlength=len(docs)).tolist(),
-        tokens_a_doc=[len(doc) for doc in docs],
+        pieces_per_doc=np.bincount(of_doc, minlength=len(docs)).tolist(),
+        tokens_per_doc=[len(doc) for doc in docs],
     )
 
 
@@ -196,8 +199,9 @@ def _micro_batches(
 
 
 def pack(lengths: np.ndarray, row: int) -> tuple[np.ndarray, np.ndarray]:
-    """Assign windows to rows: the longest window that fits goes into the rest of a row. Few rows are then filled
-    evenly, because they are padded to the longest of them.
+    """Assign windows to rows: the longest window that fits goes into the rest of a row.
+
+    Few rows are then filled evenly, because they are padded to the longest of them.
 
     lengths (ndarray): Pieces per window, shape (windows,).
     row (int): Pieces per row. A longer window gets its own row, of its length.
@@ -213,10 +217,10 @@ def pack(lengths: np.ndarray, row: int) -> tuple[np.ndarray, np.ndarray]:
     while waiting:
         used = 0
         room = max(row, sizes[-1])
-        while (found := bisect_right(sizes, room - used)) > 0:
-            window = waiting.pop(found - 1)
+        while (n_fitting := bisect_right(sizes, room - used)) > 0:
+            window = waiting.pop(n_fitting - 1)
             row_of[window], offsets[window] = number, used
-            used += sizes.pop(found - 1)
+            used += sizes.pop(n_fitting - 1)
         number, longest = number + 1, max(longest, used)
     if 1 < number <= FEW_ROWS:
         evenly = _spread(lengths, order[::-1].tolist(), number)
@@ -242,8 +246,9 @@ def _spread(lengths: np.ndarray, order: list[int], n_rows: int) -> tuple[np.ndar
 
 
 def cut_passes(lengths: np.ndarray, max_items: int, pass_cost: int) -> list[tuple[int, int]]:
-    """Split rows, sorted by length, into passes that are padded to their longest row, at the lowest total cost of
-    padded pieces plus `pass_cost` per pass. Dynamic programming over the rows.
+    """Split rows, sorted by length, into passes at the lowest total cost, by dynamic programming over the rows.
+
+    The cost is that of padded pieces, each pass being padded to its longest row, plus `pass_cost` per pass.
 
     lengths (ndarray): Pieces per row, the longest first, shape (rows,).
     max_items (int): Maximum pieces per pass, including padding; a single row may exceed it.

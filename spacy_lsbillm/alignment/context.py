@@ -36,8 +36,10 @@ def context_of(get_spans: SpanGetter) -> int:
 
 
 def create_context_spans_v1(context: int = 64, spans: SpanGetter | None = None) -> SpanGetter:
-    """Create a span getter whose spans see the document around them: pieces on both sides are computed too, and the
-    vectors of their tokens come from the windows in which they are not context.
+    """Create a span getter whose spans see the document around them.
+
+    Pieces on both sides are computed too, and the vectors of their tokens come from the windows in which they are not
+    context.
 
     context (int): Pieces on each side.
     spans (Callable | None): A registered span getter whose spans cover each document, one after the other, such as
@@ -67,9 +69,9 @@ def check_cover(docs: Sequence[Doc], spans: Sequence[Sequence[Span]]) -> None:
 
     RAISES (SettingError): The spans of a document leave a gap or overlap.
     """
-    for doc, found in zip(docs, spans, strict=True):
+    for doc, own_spans in zip(docs, spans, strict=True):
         place = 0
-        for span in found:
+        for span in own_spans:
             if span.start != place:
                 break
             place = span.end

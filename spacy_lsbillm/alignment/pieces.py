@@ -21,8 +21,10 @@ MANY_PIECES = 100_000
 
 @dataclass(frozen=True)
 class SpecialPieces:
-    """The pieces that the tokenizer puts before and after a text, such as LLaMA's start token. Each window gets
-    them."""
+    """The pieces that the tokenizer puts before and after a text, such as LLaMA's start token.
+
+    Each window gets them.
+    """
 
     prefix: np.ndarray
     suffix: np.ndarray
@@ -80,8 +82,9 @@ class Pieces:
 def cut_pieces(
     tokenizer: PreTrainedTokenizerFast, docs: Sequence[Doc], get_spans: SpanGetter, white_space: str = TEXT
 ) -> Pieces:
-    """Cut the spans of documents into pieces, all in one call of the tokenizer, without special tokens. Spans with
-    context are cut out of the pieces of their document.
+    """Cut the spans of documents into pieces, all in one call of the tokenizer, without special tokens.
+
+    Spans with context are cut out of the pieces of their document.
 
     white_space (str): How white space is shown to the tokenizer, see `show`.
     RETURNS (Pieces): With the tokenizer's characters, gaps closed.
@@ -96,12 +99,14 @@ def cut_pieces(
 
 
 def _in_context(whole: Pieces, docs: Sequence[Doc], spans: Sequence[Sequence[Span]], context: int) -> Pieces:
-    """Divide the pieces of whole documents among spans that cover them. A piece that crosses from one span into the
-    next belongs to the next."""
+    """Divide the pieces of whole documents among spans that cover them.
+
+    A piece that crosses from one span into the next belongs to the next.
+    """
     doc_ends = np.cumsum(whole.lengths)
     doc_starts = doc_ends - whole.lengths
-    of_doc = np.repeat(np.arange(len(docs)), [len(found) for found in spans])
-    begins = [span.start_char for found in spans for span in found]
+    of_doc = np.repeat(np.arange(len(docs)), [len(own_spans) for own_spans in spans])
+    begins = [span.start_char for own_spans in spans for span in own_spans]
     chars = doc_bases(docs)[of_doc] + np.array(begins, dtype=np.int64)
     starts = np.searchsorted(np.maximum.accumulate(whole.ends), chars, side="right")
     first = np.diff(of_doc, prepend=-1) > 0
@@ -157,8 +162,10 @@ def _in_the_text(shown: Sequence[Shown], offsets: np.ndarray, lengths: np.ndarra
 
 
 def _return_memory() -> None:
-    """Return freed memory to the system. glibc keeps what a tokenizer frees, as it is in small blocks: 350 MB after a
-    text of a million words."""
+    """Return freed memory to the system.
+
+    glibc keeps what a tokenizer frees, as it is in small blocks: 350 MB after a text of a million words.
+    """
     if sys.platform == "linux":
         # Other C libraries lack this function.
         with suppress(AttributeError):
@@ -166,12 +173,12 @@ def _return_memory() -> None:
 
 
 def _close_gaps(texts: Sequence[str], starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Assign characters that no piece covers to a neighbouring piece. Such gaps have two causes:
+    """Assign characters that no piece covers to a neighbouring piece.
 
-    A normaliser that composes characters (NFC, NFKC) leaves the combining ones, now part of another character, without
-    a piece: they are assigned to the pieces of the character before them. Some tokenizers (`trim_offsets`) and
-    normalisers skip spaces: these are assigned to the pieces that start right after them, as in tokenizers that include
-    spaces.
+    Such gaps have two causes. A normaliser that composes characters (NFC, NFKC) leaves the combining ones, now part of
+    another character, without a piece: they are assigned to the pieces of the character before them. Some tokenizers
+    (`trim_offsets`) and normalisers skip spaces: these are assigned to the pieces that start right after them, as in
+    tokenizers that include spaces.
 
     texts (Sequence): Counted as if joined by one character.
     starts (ndarray), ends (ndarray): Characters of each piece, shape (pieces,).
@@ -199,8 +206,9 @@ def _covered(size: int, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
 
 
 def align(docs: Sequence[Doc], pieces: Pieces) -> tuple[np.ndarray, np.ndarray]:
-    """Find the pieces of each token: those that share a character with it. A piece that covers only the space between
-    two tokens belongs to none, as its state would dilute their means.
+    """Find the pieces of each token: those that share a character with it.
+
+    A piece that covers only the space between two tokens belongs to none, as its state would dilute their means.
 
     RETURNS (tuple): The pieces' numbers, token by token, shape (pairs,); and the number of pieces per token, shape
         (tokens,), the tokens counted through the batch.

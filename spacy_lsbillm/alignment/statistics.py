@@ -19,7 +19,7 @@ N_EXAMPLES = 5
 
 
 @dataclass(frozen=True)
-class Cutting:
+class CutSettings:
     """How documents are cut into pieces and windows, and batched.
 
     tokenizer (PreTrainedTokenizerFast): The base's tokenizer.
@@ -68,8 +68,8 @@ class SpanBoundaries:
 class PieceStatistics:
     """Totals over a corpus. `add` adds a batch.
 
-    pieces_a_token (ndarray): The number of tokens with 0, 1, 2 … pieces. A piece that covers several tokens counts for
-        each.
+    pieces_per_token (ndarray): The number of tokens with 0, 1, 2 … pieces. A piece that covers several tokens counts
+        for each.
     pieces (int): The number of pieces, without special ones.
     longest_token (str): The token with the most pieces.
     without_pieces, unknown (Counter): Texts of tokens without a piece, and of pieces with the unknown id.
@@ -83,7 +83,7 @@ class PieceStatistics:
 
     docs: int = 0
     pieces: int = 0
-    pieces_a_token: np.ndarray = field(default_factory=lambda: np.zeros(1, dtype=np.int64))
+    pieces_per_token: np.ndarray = field(default_factory=lambda: np.zeros(1, dtype=np.int64))
     longest_token: str = ""
     without_pieces: Counter[str] = field(default_factory=Counter)
     unknown: Counter[str] = field(default_factory=Counter)
@@ -96,8 +96,8 @@ class PieceStatistics:
     padding: int = 0
     boundaries: dict[str, SpanBoundaries] = field(default_factory=dict)
 
-    def add(self, docs: Sequence[Doc], cutting: Cutting) -> None:
-        """Add a batch of documents."""
+    def add(self, docs: Sequence[Doc], cutting: CutSettings) -> None:
+        """Add the counts of a batch of documents to the totals."""
         pieces = cut_pieces(cutting.tokenizer, docs, cutting.get_spans, cutting.white_space)
         of_piece, counts = align(docs, pieces)
         self.docs += len(docs)
@@ -113,21 +113,21 @@ class PieceStatistics:
     @property
     def tokens(self) -> int:
         """The number of tokens in the corpus."""
-        return int(self.pieces_a_token.sum())
+        return int(self.pieces_per_token.sum())
 
     def quantile(self, share: float) -> int:
         """The number of pieces that at least this fraction of the tokens do not exceed."""
-        return int(np.searchsorted(np.cumsum(self.pieces_a_token), share * self.tokens))
+        return int(np.searchsorted(np.cumsum(self.pieces_per_token), share * self.tokens))
 
     def as_dict(self) -> dict[str, Any]:
         """All statistics as numbers, strings, lists and dicts."""
-        tokens, most = self.tokens, len(self.pieces_a_token) - 1
-        mean = float(self.pieces_a_token @ np.arange(most + 1)) / tokens if tokens else 0.0
+        tokens, most = self.tokens, len(self.pieces_per_token) - 1
+        mean = float(self.pieces_per_token @ np.arange(most + 1)) / tokens if tokens else 0.0
         return {
             "docs": self.docs,
             "tokens": tokens,
             "pieces": self.pieces,
-            "pieces_a_token": {
+            "pieces_per_token": {
                 "mean": round(mean, 4),
                 "median": self.quantile(0.5),
                 "p95": self.quantile(0.95),
@@ -144,17 +144,17 @@ class PieceStatistics:
             "windows": self.windows,
             "long_docs": {"count": self.long_docs, "windows": self.long_doc_windows},
             "padding_share": round(self.padding / self.items, 4) if self.items else 0.0,
-            "boundaries_inside_pieces": {where: asdict(found) for where, found in self.boundaries.items()},
+            "boundaries_inside_pieces": {where: asdict(boundaries) for where, boundaries in self.boundaries.items()},
         }
 
     def _add_counts(self, docs: Sequence[Doc], counts: np.ndarray) -> None:
         if not len(counts):
             return
-        if counts.max() > len(self.pieces_a_token) - 1 or not self.longest_token:
+        if counts.max() > len(self.pieces_per_token) - 1 or not self.longest_token:
             self.longest_token = _token(docs, int(counts.argmax()))
-        found = np.bincount(counts, minlength=len(self.pieces_a_token))
-        found[: len(self.pieces_a_token)] += self.pieces_a_token
-        self.pieces_a_token = found
+        histogram = np.bincount(counts, minlength=len(self.pieces_per_token))
+        histogram[: len(self.pieces_per_token)] += self.pieces_per_token
+        self.pieces_per_token = histogram
         self.without_pieces.update(_token(docs, int(i)) for i in np.flatnonzero(counts == 0))
 
     def _add_unknown(self, docs: Sequence[Doc], pieces: Pieces, unknown: int | None) -> None:
@@ -164,23 +164,23 @@ class PieceStatistics:
         text = "\n".join(doc.text for doc in docs)
         self.unknown.update(text[pieces.starts[i] : pieces.ends[i]].strip() for i in places)
 
-    def _add_windows(self, docs: Sequence[Doc], pieces: Pieces, cutting: Cutting) -> None:
+    def _add_windows(self, docs: Sequence[Doc], pieces: Pieces, cutting: CutSettings) -> None:
         lengths, size = pieces.lengths, cutting.window - len(cutting.special)
         windows = cut_windows(lengths, size, cutting.overlap, pieces.before, pieces.after)
         span_starts = np.cumsum(lengths) - lengths
         # Of spans that begin at the same piece all but the last are empty, and `side="right"` finds the last.
         of_window = np.searchsorted(span_starts, windows.keep_starts, side="right") - 1
-        windows_a_span = np.bincount(of_window, minlength=len(lengths))
+        windows_per_span = np.bincount(of_window, minlength=len(lengths))
         doc_of_span = np.repeat(np.arange(len(docs)), [len(spans) for spans in cutting.get_spans(docs)])
-        pieces_a_doc = np.bincount(doc_of_span, weights=lengths, minlength=len(docs))
-        windows_a_doc = np.bincount(doc_of_span, weights=windows_a_span, minlength=len(docs))
-        long = np.bincount(doc_of_span, weights=windows_a_span > 1, minlength=len(docs)) > 0
+        pieces_per_doc = np.bincount(doc_of_span, weights=lengths, minlength=len(docs))
+        windows_per_doc = np.bincount(doc_of_span, weights=windows_per_span, minlength=len(docs))
+        long = np.bincount(doc_of_span, weights=windows_per_span > 1, minlength=len(docs)) > 0
         self.windows += len(windows.starts)
-        self.longest_doc = max(self.longest_doc, int(pieces_a_doc.max(initial=0)))
+        self.longest_doc = max(self.longest_doc, int(pieces_per_doc.max(initial=0)))
         self.long_docs += int(long.sum())
-        self.long_doc_windows += int(windows_a_doc[long].sum())
+        self.long_doc_windows += int(windows_per_doc[long].sum())
 
-    def _add_padding(self, docs: Sequence[Doc], cutting: Cutting) -> None:
+    def _add_padding(self, docs: Sequence[Doc], cutting: CutSettings) -> None:
         batch = make_batch(
             cutting.tokenizer,
             cutting.special,
@@ -205,18 +205,18 @@ class PieceStatistics:
                 self._add_spans(self.boundaries.setdefault(where, SpanBoundaries()), list(spans), inside, first)
             first += len(doc)
 
-    def _add_spans(self, found: SpanBoundaries, spans: list[Span], inside: np.ndarray, first: int) -> None:
+    def _add_spans(self, boundaries: SpanBoundaries, spans: list[Span], inside: np.ndarray, first: int) -> None:
         if not spans:
             return
         hits = inside[first + np.array([(span.start, span.end) for span in spans])]
-        found.spans += len(spans)
-        found.boundaries += hits.size
-        found.inside += int(hits.sum())
-        for i in np.flatnonzero(hits.any(1))[: N_EXAMPLES - len(found.examples)]:
-            found.examples.append(f"{spans[i].text} [{spans[i].label_}]")
+        boundaries.spans += len(spans)
+        boundaries.boundaries += hits.size
+        boundaries.inside += int(hits.sum())
+        for i in np.flatnonzero(hits.any(1))[: N_EXAMPLES - len(boundaries.examples)]:
+            boundaries.examples.append(f"{spans[i].text} [{spans[i].label_}]")
 
 
-def count_pieces(docs: Iterable[Doc], cutting: Cutting) -> PieceStatistics:
+def count_pieces(docs: Iterable[Doc], cutting: CutSettings) -> PieceStatistics:
     """The statistics of a corpus, read once, batch by batch."""
     statistics = PieceStatistics()
     for batch in minibatch(docs, cutting.batch_size):

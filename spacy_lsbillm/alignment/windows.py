@@ -7,8 +7,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Windows:
-    """The pieces that the model processes together. All arrays have the shape (windows,) and count pieces through the
-    batch.
+    """The pieces that the model processes together.
+
+    All arrays have the shape (windows,) and count pieces through the batch.
 
     starts, ends: The pieces in a window.
     keep_starts, keep_ends: The pieces whose states are taken from it. Each piece is taken from exactly one window: of

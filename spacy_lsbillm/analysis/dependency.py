@@ -12,18 +12,18 @@ class RightSide:
     """Counts of the dependency arcs of tokens inside gold spans: the arc to a token's head and those to its children.
 
     right (int): The arcs whose other end is to the right of the token.
-    all (int): All arcs.
+    total (int): All arcs.
     by_label (dict): The same counts for each label.
     """
 
     right: int = 0
-    all: int = 0
+    total: int = 0
     by_label: dict[str, "RightSide"] = field(default_factory=dict)
 
     @property
     def ratio(self) -> float | None:
         """The share of arcs to the right among all arcs; None if there are none."""
-        return self.right / self.all if self.all else None
+        return self.right / self.total if self.total else None
 
 
 def right_side(pairs: Iterable[tuple[Doc, Iterable[Span]]]) -> RightSide:
@@ -32,15 +32,15 @@ def right_side(pairs: Iterable[tuple[Doc, Iterable[Span]]]) -> RightSide:
     pairs (Iterable): Parsed documents with their gold spans. A token in several spans counts once per span.
     RETURNS (RightSide): The counts, over all labels and for each.
     """
-    found = RightSide()
+    counts_of_all = RightSide()
     for doc, spans in pairs:
         right, total = arcs(doc)
         for span in spans:
             counts = int(right[span.start : span.end].sum()), int(total[span.start : span.end].sum())
-            for one in (found, found.by_label.setdefault(span.label_, RightSide())):
+            for one in (counts_of_all, counts_of_all.by_label.setdefault(span.label_, RightSide())):
                 one.right += counts[0]
-                one.all += counts[1]
-    return found
+                one.total += counts[1]
+    return counts_of_all
 
 
 def arcs(doc: Doc) -> tuple[np.ndarray, np.ndarray]:

@@ -34,8 +34,9 @@ class ContextChange:
 def right_context(
     nlp: Language, examples: Sequence[tuple[Doc, Iterable[Span]]], sample: int = 2000, seed: int = 0
 ) -> dict[str, ContextChange]:
-    """Compare a labeler's probabilities for a token in its whole document and at the end of the document cut off after
-    it.
+    """Compare a labeler's probabilities for tokens with the text to their right and without it.
+
+    Each token is looked at in its whole document and at the end of the document cut off after it.
 
     nlp (Language): A trained pipeline with a `sequence_labeler`.
     examples (Sequence): Documents without predictions, with their gold spans.
@@ -64,7 +65,7 @@ def right_context(
     needed = sorted({int(places[i, 0]) for rows in chosen.values() for i in rows})
     whole = dict(zip(needed, _probabilities(nlp, name, [docs[d] for d in needed]), strict=True))
     columns = _columns(nlp, name)
-    found = {}
+    changes = {}
     for kind, rows in chosen.items():
         picked = [(int(d), int(t)) for d, t in places[rows]]
         cuts = _probabilities(nlp, name, [docs[d][: t + 1].as_doc() for d, t in picked])
@@ -76,8 +77,8 @@ def right_context(
             distances = [0.5 * float(np.abs(before[i] - after[i]).sum()) for i in known]
             gold = [(float(before[i][masks[i]].sum()), float(after[i][masks[i]].sum())) for i in known]
             mean_whole, mean_cut = np.mean(gold, axis=0)
-            found[kind] = ContextChange(len(known), float(np.mean(distances)), float(mean_whole), float(mean_cut))
-    return found
+            changes[kind] = ContextChange(len(known), float(np.mean(distances)), float(mean_whole), float(mean_cut))
+    return changes
 
 
 def _gold(doc: Doc, spans: Iterable[Span]) -> list[str]:
@@ -96,9 +97,11 @@ def _columns(nlp: Language, name: str) -> dict[str, np.ndarray]:
 
 
 def _probabilities(nlp: Language, name: str, docs: list[Doc]) -> list[np.ndarray]:
-    """The probabilities of all tags for all tokens, shape (tokens, tags) per document; in a CRF, which has none of
-    single tags, their share of all sequences."""
-    found = []
+    """The probabilities of all tags for all tokens, shape (tokens, tags) per document.
+
+    A CRF has no probabilities of single tags: there they are the share of all sequences that have the tag.
+    """
+    probabilities = []
     labeler: Any = nlp.get_pipe(name)
     earlier = nlp.pipeline[: nlp.pipe_names.index(name)]
     for start in range(0, len(docs), BATCH):
@@ -107,8 +110,8 @@ def _probabilities(nlp: Language, name: str, docs: list[Doc]) -> list[np.ndarray
             batch = list(pipe.pipe(iter(batch))) if hasattr(pipe, "pipe") else [pipe(doc) for doc in batch]
         if labeler.transitions is not None:
             ends = np.cumsum([len(doc) for doc in batch])[:-1]
-            found += np.split(labeler.tag_probabilities(batch), ends)
+            probabilities += np.split(labeler.tag_probabilities(batch), ends)
             continue
         for scores in labeler.model.predict(batch):
-            found.append(labeler.model.ops.to_numpy(labeler.model.ops.softmax(scores)))
-    return found
+            probabilities.append(labeler.model.ops.to_numpy(labeler.model.ops.softmax(scores)))
+    return probabilities

@@ -1,5 +1,7 @@
 """Annotating a corpus with a pipeline on many processes: each document exactly once, whatever is killed on the way.
-Independent of the command line."""
+
+Independent of the command line.
+"""
 
 from .formats import FORMATS
 from .run import Annotated, annotate

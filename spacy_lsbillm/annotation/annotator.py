@@ -16,7 +16,7 @@ from spacy.util import import_file
 from ..pipeline.sequence_labeler import SequenceLabeler
 from .documents import read_item
 from .formats import format_of
-from .piping import LOST_STATUS, DeviceLost, piped, told
+from .piping import LOST_STATUS, DeviceLost, error_text, piped
 from .sources import Item, Keys, Tokens
 
 
@@ -113,7 +113,7 @@ class Annotator:
                 encoded.append(self._format.encode(outcome, self._settings.spans_keys))
                 words += len(outcome)
             except Exception as error:
-                failures.append(Failure(id_, item.place, told(error)))
+                failures.append(Failure(id_, item.place, error_text(error)))
         return Result(self._format.pack(encoded), len(encoded), words, failures)
 
     def _outcomes(self, items: Sequence[Item]) -> list[tuple[str | int, Doc | Exception]]:

@@ -1,7 +1,9 @@
-"""Dividing the input into shards, each of which becomes a file, and shards into batches, each of which goes to one
-process. Shards depend only on the input and their size, so that they are the same when a run is continued. Batches are
-limited by the length of their texts: so a batch with long documents takes no longer than one with short ones, and a
-very long document occupies only one process."""
+"""Dividing the input into shards, one per output file, and shards into batches, one per call of a process.
+
+Shards depend only on the input and their size, so that they are the same when a run is continued. Batches are limited
+by the length of their texts: so a batch with long documents takes no longer than one with short ones, and a very long
+document occupies only one process.
+"""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -47,9 +49,11 @@ class Batch:
     deaths: int = 0
 
     def parts(self) -> list["Batch"]:
-        """Divide it into at most `PARTS` smaller batches, to find the document that kills processes. Each part starts
-        with one death, as any may be the cause. Starting a process takes long: with halves, many more would die until
-        the document is found."""
+        """Divide it into at most `PARTS` smaller batches, to find the document that kills processes.
+
+        Each part starts with one death, as any may be the cause. Starting a process takes long: with halves, many more
+        would die until the document is found.
+        """
         size = -(-len(self.items) // PARTS)
         return [Batch(self.shard, self.start + i, self.items[i : i + size], 1) for i in range(0, len(self.items), size)]
 
@@ -68,8 +72,10 @@ def cut_shards(items: Iterable[Item], shard_size: int, shard_bytes: int = SHARD_
 
 
 def cut_batches(shard: Shard, batch_size: int, batch_bytes: int) -> Iterator[Batch]:
-    """Divide a shard into batches of at most `batch_size` documents and at most `batch_bytes` bytes of text; a single
-    longer document gets its own batch."""
+    """Divide a shard into batches of at most `batch_size` documents and at most `batch_bytes` bytes of text.
+
+    A single longer document gets its own batch.
+    """
     start, size = 0, 0
     for i, item in enumerate(shard.items):
         if i > start and (i - start == batch_size or size + item.size > batch_bytes):

@@ -14,8 +14,9 @@ ID = "id"
 
 
 def read_item(item: Item, keys: Keys) -> tuple[str | Tokens, str | int]:
-    """The text of an item, or its tokens if it is tokenised, and its id: the one in the input (a string or a whole
-    number), or its position if there is none.
+    """The text of an item, or its tokens if it is tokenised, and its id.
+
+    The id is the one in the input (a string or a whole number), or the position if there is none.
 
     RAISES (DataError): There is no text, or the id has another type.
     """
@@ -54,14 +55,14 @@ def _text_of(content: Line | Row | Tokens, keys: Keys) -> tuple[str | Tokens, An
     if content.suffix != JSONL:
         return line, None
     try:
-        found = parse_json(line)
+        item = parse_json(line)
     except ValueError as error:
         raise DataError(f"it is not JSON: {error}") from error
-    if not isinstance(found, dict):
+    if not isinstance(item, dict):
         raise DataError(f"it is not a JSON object, but {line[:40]!r}")
-    if keys.text not in found:
-        raise DataError(f"it has no {keys.text!r}, but {in_short(list(found))}. Name another key with --text-key.")
-    return _checked_text(found[keys.text], keys.text), _checked_id(found.get(keys.id), keys.id)
+    if keys.text not in item:
+        raise DataError(f"it has no {keys.text!r}, but {in_short(list(item))}. Name another key with --text-key.")
+    return _checked_text(item[keys.text], keys.text), _checked_id(item.get(keys.id), keys.id)
 
 
 def _checked_text(text: Any, key: str) -> str:

@@ -1,5 +1,8 @@
-"""The formats of the output. The processes that annotate encode batches of documents; the process that writes joins
-them to a file without parsing them again."""
+"""The formats of the output.
+
+The processes that annotate encode batches of documents; the process that writes joins them to a file without parsing
+them again.
+"""
 
 import json
 from abc import ABC, abstractmethod
@@ -50,7 +53,7 @@ class Format(ABC):
 
 
 class Jsonl(Format):
-    """One JSON object per line."""
+    """JSONL: one object per line, as `record_of` describes a document."""
 
     suffix = ".jsonl"
 
@@ -112,8 +115,10 @@ class Parquet(Format):
 
 
 class Spacy(Format):
-    """A `DocBin` with everything that the pipeline has set on the documents except the token vectors. Ids are in
-    `doc.user_data["id"]`, scores in `ent._.ent_score`."""
+    """A `DocBin` with everything that the pipeline has set on the documents except the token vectors.
+
+    Ids are in `doc.user_data["id"]`, scores in `ent._.ent_score`.
+    """
 
     suffix = ".spacy"
 

@@ -19,8 +19,10 @@ MOST_SHOWN = 10
 
 
 def identity_of(settings: AnnotationSettings, format_name: str, files: Sequence[InputFile]) -> dict[str, Any]:
-    """Everything that decides the output: the content of the pipeline, the code and each input file, and the
-    settings."""
+    """Everything that decides the output, with digests of files.
+
+    That is the content of the pipeline, the code and each input file, and the settings.
+    """
     return {
         "pipeline": {"name": settings.pipeline, "content": content_of(settings.pipeline_folder)},
         "code": None if settings.code is None else content_of(settings.code),
@@ -58,13 +60,13 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def versions() -> dict[str, str | None]:
     """The versions of the libraries that compute, as others may give slightly different numbers."""
-    found: dict[str, str | None] = {}
+    installed: dict[str, str | None] = {}
     for library in LIBRARIES:
         try:
-            found[library] = importlib.metadata.version(library)
+            installed[library] = importlib.metadata.version(library)
         except importlib.metadata.PackageNotFoundError:
-            found[library] = None
-    return found
+            installed[library] = None
+    return installed
 
 
 def _content(file: InputFile) -> str:
@@ -74,9 +76,9 @@ def _content(file: InputFile) -> str:
 
 
 def _sampled(path: Path, size: int) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     with path.open("rb") as stream:
         for i in range(BLOCKS):
             stream.seek((size - BLOCK) * i // (BLOCKS - 1))
-            found.update(stream.read(BLOCK))
-    return f"{BLOCKS} blocks {found.hexdigest()[:32]}"
+            digest.update(stream.read(BLOCK))
+    return f"{BLOCKS} blocks {digest.hexdigest()[:32]}"

@@ -6,7 +6,8 @@
     shards/         the annotated documents, in the order of the input
 
 A shard is written under a temporary name, synced and renamed before its line is added to `done.jsonl`. A shard without
-such a line, or with another size than its line says, is written again."""
+such a line, or with another size than its line says, is written again.
+"""
 
 import json
 import os
@@ -170,7 +171,7 @@ class Output:
 
     def _read_done(self, warn: Callable[[str], None]) -> list[DoneShard]:
         """The complete shards, in order."""
-        found: dict[int, DoneShard] = {}
+        shards: dict[int, DoneShard] = {}
         path = self.path / DONE
         for line in path.read_bytes().splitlines() if path.is_file() else ():
             try:
@@ -184,10 +185,10 @@ class Output:
             except FileNotFoundError:
                 whole = False
             if whole:
-                found[shard.number] = shard
+                shards[shard.number] = shard
             else:
                 warn(f"{shard.file} is missing or has another size than when it was written: it is made again.")
-        return [found[number] for number in sorted(found)]
+        return [shards[number] for number in sorted(shards)]
 
     def _append(self, path: Path, content: Mapping[str, Any], flush: bool) -> None:
         with path.open("ab") as file:

@@ -9,7 +9,7 @@ from ..cluster import connected, last_line, room_of
 from ..errors import SettingError
 from .annotator import Annotator, AnnotatorSettings, Result
 from .batches import Batch
-from .pool import Outcome, Pool, overdue, told_overdue
+from .pool import Outcome, Pool, overdue, overdue_message
 
 # Seconds between two checks of the cluster's size.
 RESIZE_SECONDS = 10.0
@@ -129,7 +129,7 @@ class RayPool(Pool):
                 self._workers.remove(worker)
                 self._ray.kill(worker.handle)
                 self._resized = 0.0
-                outcomes.append(Outcome(worker.batch, None, told_overdue(self._timeout)))
+                outcomes.append(Outcome(worker.batch, None, overdue_message(self._timeout)))
         return outcomes
 
     def _bury(self, worker: _Worker, batch: Batch | None, error: Exception) -> None:

@@ -20,8 +20,9 @@ class DeviceLost(RuntimeError):
 
 
 def piped(nlp: Language, texts: Sequence[tuple[str | Tokens, str | int]]) -> list[Doc | Exception]:
-    """Annotate texts as one batch. If one fails, the batch fails at first; then its halves are tried, with new
-    documents.
+    """Annotate texts as one batch.
+
+    If one fails, the batch fails at first; then its halves are tried, with new documents.
 
     texts (Sequence[tuple]): Texts with their ids, which documents get in `doc.user_data["id"]`.
     RETURNS (list[Doc | Exception]): In the same order, each text's document or the error.
@@ -32,7 +33,7 @@ def piped(nlp: Language, texts: Sequence[tuple[str | Tokens, str | int]]) -> lis
         annotated = iter(_through(nlp, [doc for doc in made if isinstance(doc, Doc)]))
     except Exception as error:
         if DEVICE_LOST in str(error):
-            raise DeviceLost(told(error)) from error
+            raise DeviceLost(error_text(error)) from error
         if len(texts) == 1:
             return [error]
         half = len(texts) // 2
@@ -40,7 +41,7 @@ def piped(nlp: Language, texts: Sequence[tuple[str | Tokens, str | int]]) -> lis
     return [next(annotated) if isinstance(outcome, Doc) else outcome for outcome in made]
 
 
-def told(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """The message about a document that failed."""
     said = str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
     return said[:MESSAGE_LENGTH]

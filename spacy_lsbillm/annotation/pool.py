@@ -32,14 +32,16 @@ def overdue(since: float, timeout: float | None) -> bool:
     return timeout is not None and time.monotonic() - since > timeout
 
 
-def told_overdue(timeout: float | None) -> str:
+def overdue_message(timeout: float | None) -> str:
     """What an `Outcome` says about a process that exceeded its time."""
     return f"it took longer than the {timeout:g} seconds of --timeout"
 
 
 class Pool(ABC):
-    """Processes that annotate. Those that die or exceed their time are replaced. Leaving the pool as a context ends all
-    of them."""
+    """Processes that annotate.
+
+    Those that die or exceed their time are replaced. Leaving the pool as a context ends all of them.
+    """
 
     @abstractmethod
     def idle(self) -> int:
@@ -64,7 +66,7 @@ class Pool(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """End all processes immediately."""
+        """End all processes immediately, without waiting for their batches."""
 
     def __enter__(self) -> "Pool":
         return self

@@ -32,7 +32,7 @@ class Progress:
             self._bar.update(share)
 
     def add(self, share: float, documents: int, words: int, failures: int, processes: int) -> None:
-        """Count finished work."""
+        """Count finished work, and show it in the progress bar."""
         self.documents += documents
         self.words += words
         self.failures += failures
@@ -45,7 +45,7 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """Seconds since `begin`."""
+        """The duration of this run so far, in seconds; never 0."""
         return max(time.monotonic() - self._begun, 1e-9)
 
     def __enter__(self) -> "Progress":

@@ -12,8 +12,10 @@ from .documents import ID
 
 
 def record_of(doc: Doc, spans_keys: Sequence[str] | None = None) -> dict[str, Any]:
-    """A document's id and text, and its annotation: `ents`, a list of `start` and `end` in characters, `label` and
-    `score` (None if the component gives none); `cats`; `spans`, such lists by key.
+    """A document's id and text, and its annotation as plain values.
+
+    `ents` is a list of `start` and `end` in characters, `label` and `score` (None if the component gives none); `cats`
+    has the classes, and `spans` such lists by key.
 
     spans_keys (Sequence[str] | None): Groups of `doc.spans`; None: all that the document has.
     RAISES (DataError): A score is not a finite number.

@@ -50,8 +50,9 @@ def annotate(
     warn: Callable[[str], None] = print,
     quiet: bool = False,
 ) -> Annotated:
-    """Annotate all documents of the input and write them to the output folder. If that holds a part of them, the run
-    continues from there.
+    """Annotate all documents of the input and write them to the output folder.
+
+    If that holds a part of them, the run continues from there.
 
     warn (Callable): Called with each warning.
     quiet (bool): Show no progress.
@@ -83,7 +84,7 @@ def cores() -> int:
 
 
 def _pool(settings: AnnotationSettings, how: RunSettings, format_name: str) -> Pool:
-    told = AnnotatorSettings(
+    each = AnnotatorSettings(
         settings.pipeline,
         format_name,
         settings.keys,
@@ -96,10 +97,10 @@ def _pool(settings: AnnotationSettings, how: RunSettings, format_name: str) -> P
     if how.ray is not None:
         from .on_ray import RayPool
 
-        return RayPool(told, how.ray, how.processes, bool(how.gpus), how.timeout)
+        return RayPool(each, how.ray, how.processes, bool(how.gpus), how.timeout)
     count = how.processes or len(how.gpus) or cores()
     gpus: list[int | None] = [how.gpus[i % len(how.gpus)] if how.gpus else None for i in range(count)]
-    return LocalPool(replace(told, threads=max(1, cores() // count) if count > 1 else None), gpus, how.timeout)
+    return LocalPool(replace(each, threads=max(1, cores() // count) if count > 1 else None), gpus, how.timeout)
 
 
 def _format_of_input(files: Sequence[InputFile]) -> str:
@@ -134,8 +135,10 @@ class _Open:
 
 
 class _Run:
-    """One run. It reads only as far ahead as processes wait for work, so that no more than their current work is in
-    memory."""
+    """One run.
+
+    It reads only as far ahead as processes wait for work, so that no more than their current work is in memory.
+    """
 
     def __init__(
         self, settings: AnnotationSettings, how: RunSettings, output: Output, pool: Pool, progress: Progress
@@ -203,8 +206,12 @@ class _Run:
         self._check_errors()
 
     def _after_death(self, batch: Batch, death: str) -> Result | None:
-        """Try the batch of a dead process again, and divide it if that happens repeatedly, to find the document that
-        kills processes. RETURNS (Result | None): That of a document that is set aside."""
+        """Try the batch of a dead process again, or divide it if its processes have died repeatedly.
+
+        So the document that kills processes is found.
+
+        RETURNS (Result | None): That of a document that is set aside.
+        """
         deaths = batch.deaths + 1
         again = replace(batch, deaths=deaths)
         if len(batch.items) == 1 and deaths >= MOST_DEATHS_ALONE:

@@ -1,5 +1,7 @@
-"""Reading the input: the documents of text, JSONL, `.spacy` and Parquet files, one after the other, still encoded. They
-are decoded in the process that annotates them, see `documents`."""
+"""Reading the input: the documents of text, JSONL, `.spacy` and Parquet files, one after the other, still encoded.
+
+They are decoded in the process that annotates them, see `documents`.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -115,8 +117,9 @@ class Item:
 
 
 def input_files(path: Path) -> tuple[list[InputFile], list[str]]:
-    """The input file, or those in a folder and its subfolders whose suffix is known. Hidden files and folders, and
-    those whose name begins with an underscore, are skipped.
+    """The input file, or those in a folder and its subfolders whose suffix is known.
+
+    Hidden files and folders, and those whose name begins with an underscore, are skipped.
 
     RETURNS (tuple): The files by name, and the names of those with unknown suffixes.
     RAISES (DataError): There are none, or the suffix of the file is unknown.
@@ -128,23 +131,25 @@ def input_files(path: Path) -> tuple[list[InputFile], list[str]]:
         return [InputFile(path, path.name, path.stat().st_size)], []
     if not path.is_dir():
         raise DataError(f"there is no file or folder {str(path)!r}.")
-    found, others = [], []
+    files, others = [], []
     for file in path.rglob("*"):
         below = file.relative_to(path)
         if not file.is_file() or any(part.startswith((".", "_")) for part in below.parts):
             continue
         if file.suffix in SUFFIXES:
-            found.append(InputFile(file, below.as_posix(), file.stat().st_size))
+            files.append(InputFile(file, below.as_posix(), file.stat().st_size))
         else:
             others.append(below.as_posix())
-    if not found:
+    if not files:
         raise DataError(f"the folder {str(path)!r} holds no file that ends in {known}.")
-    return sorted(found, key=lambda file: file.name), sorted(others)
+    return sorted(files, key=lambda file: file.name), sorted(others)
 
 
 def read_items(file: InputFile, keys: Keys) -> Iterator[Item]:
-    """The documents of a file, in order. An unreadable document gives an item with `Broken`; if the file itself becomes
-    unreadable, this is the last item."""
+    """The documents of a file, in order.
+
+    An unreadable document gives an item with `Broken`; if the file itself becomes unreadable, this is the last item.
+    """
     read = {TEXT: _lines, JSONL: _lines, PARQUET: _rows, SPACY: _docs}[file.suffix]
     number = 0
     try:
@@ -153,8 +158,8 @@ def read_items(file: InputFile, keys: Keys) -> Iterator[Item]:
     except Exception as error:
         # Arrow, spaCy and zlib raise many kinds of errors for a file that is not what its name says.
         where = f" after {number:,} documents" if number else ""
-        told = f"the file cannot be read{where} as {file.suffix}: {type(error).__name__}: {error}"
-        yield Item(file.name, Broken(told), 0, 0.0)
+        message = f"the file cannot be read{where} as {file.suffix}: {type(error).__name__}: {error}"
+        yield Item(file.name, Broken(message), 0, 0.0)
 
 
 # What the readers below yield: the number of a document, its content, its size and its share of the file.

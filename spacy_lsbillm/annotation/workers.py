@@ -12,7 +12,7 @@ from multiprocessing.context import BaseContext
 from ..errors import SettingError
 from .annotator import Annotator, AnnotatorSettings, Result
 from .batches import Batch
-from .pool import Outcome, Pool, overdue, told_overdue
+from .pool import Outcome, Pool, overdue, overdue_message
 
 # Maximum number of consecutive processes that may die while they load the pipeline.
 MOST_STILLBORN = 3
@@ -147,7 +147,7 @@ class LocalPool(Pool):
                 raise SettingError(f"the pipeline {self._settings.pipeline!r} cannot be loaded: {said}")
         for worker in [one for one in self._workers if one.batch is not None and overdue(one.since, self._timeout)]:
             worker.process.kill()
-            outcomes += self._replace(worker, told_overdue(self._timeout))
+            outcomes += self._replace(worker, overdue_message(self._timeout))
         return outcomes
 
     def _replace(self, worker: _Worker, why: str = "") -> list[Outcome]:

@@ -117,12 +117,14 @@ class LoraSettings:
 
 
 def _linear_in_layers(model: Any) -> list[str] | None:
-    """The linear layers that "all-linear" stands for where peft would choose others: those outside of mixtures of
-    experts and inside the decoder. None for models where peft's choice is right.
+    """The linear layers that "all-linear" stands for where peft would choose others.
+
+    They are those outside of mixtures of experts and inside the decoder. None for models where peft's choice is right.
 
     In a mixture of experts only the linear layers of the attention are adapted: transformers 4 and 5 store experts in
     different forms, so an adapter on experts could not be loaded by the other version. Modules after the decoder,
-    beside the output head, do not influence the states."""
+    beside the output head, do not influence the states.
+    """
     head, prefix = model.get_output_embeddings(), f"{find_layers(model)[0]}."
     mixtures = tuple(f"{name.rpartition('.')[0]}." for name, _ in model.named_modules() if name.endswith(".experts"))
     linear = [name for name, module in model.named_modules() if isinstance(module, LINEAR) and module is not head]
@@ -176,8 +178,10 @@ def check_dora(settings: LoraSettings, base: BaseSettings, device: torch.device)
 
 
 def add_adapter(model: PreTrainedModel, settings: LoraSettings) -> "PeftModel":
-    """Add a new adapter to a base. Its update is zero until it is trained. It is in float32, whatever the dtype of the
-    base."""
+    """Add a new adapter to a base.
+
+    Its update is zero until it is trained. It is in float32, whatever the dtype of the base.
+    """
     from peft import get_peft_model
 
     check_targets(model, settings)

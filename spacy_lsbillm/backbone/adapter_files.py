@@ -8,8 +8,10 @@ ADAPTER_CONFIG = "adapter_config.json"
 
 
 def holds_adapter(folder: Path) -> bool:
-    """Whether transformers would find an adapter in a folder. It would then load the base that the adapter names, or
-    apply the adapter to the base in the folder."""
+    """Whether transformers would find an adapter in a folder.
+
+    It would then load the base that the adapter names, or apply the adapter to the base in the folder.
+    """
     return (folder / ADAPTER_CONFIG).is_file()
 
 

@@ -1,5 +1,6 @@
-"""A base with one linear head, written as one of transformers' own classifiers, such as `LlamaForTokenClassification`,
-which runs without this project.
+"""A base with one linear head, written as one of transformers' own classifiers.
+
+Such a classifier, for example `LlamaForTokenClassification`, runs without this project.
 
 From 5.2 on, transformers removes the causal mask from all layers of a decoder whose config says `is_causal = false`.
 """
@@ -199,8 +200,9 @@ def _bias_left(head: Head) -> Tensor | None:
 
 
 def _with_bias(tensor: NewTensor, weight: Tensor, bias: Tensor, architecture: str) -> NewTensor:
-    """The bias of the last norm with the head's bias added: the smallest shift of all states that raises each score by
-    its bias.
+    """The bias of the last norm with the head's bias added.
+
+    It is the smallest shift of all states that raises each score by its bias.
 
     RAISES (BaseError): There is none, or it would lose precision.
     """

@@ -67,11 +67,11 @@ def states_of_head(model: nn.Module, head: str, ids: Tensor, mask: Tensor) -> Te
 
     head (str): Name of the head's module.
     """
-    found: list[Tensor] = []
-    hook = model.get_submodule(head).register_forward_pre_hook(lambda _module, args: found.append(args[0]))
+    states: list[Tensor] = []
+    hook = model.get_submodule(head).register_forward_pre_hook(lambda _module, args: states.append(args[0]))
     try:
         with torch.inference_mode():
             model(input_ids=ids, attention_mask=mask)
     finally:
         hook.remove()
-    return found[0]
+    return states[0]

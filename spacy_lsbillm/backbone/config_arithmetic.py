@@ -1,5 +1,8 @@
-"""The settings in a base's config.json that decide what it computes. Weights alone do not identify a base: two bases
-with the same tensors may differ in `rope_theta`, a sliding window or the scaling of positions."""
+"""The settings in a base's config.json that decide what it computes.
+
+Weights alone do not identify a base: two bases with the same tensors may differ in `rope_theta`, a sliding window or
+the scaling of positions.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -54,8 +57,10 @@ def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def _completed(said: dict[str, Any]) -> dict[str, Any]:
-    """A config completed with the defaults of its class; unchanged if the installed version does not have this
-    class."""
+    """A config completed with the defaults of its class.
+
+    It is returned unchanged if the installed version does not have this class.
+    """
     try:
         config = translated(AutoConfig.for_model(**said), said)
         complete = config.to_dict()

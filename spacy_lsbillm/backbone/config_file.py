@@ -64,7 +64,7 @@ def load_config(folder: Path, name: str) -> Any:
     if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise BaseError(
             f"the base {name!r} is of type {config.model_type!r}, for which transformers has no causal language model. "
-            f"docs/families.md lists the families that work."
+            f"The page on families in the documentation lists those that work."
         )
     if getattr(config, "use_bidirectional_attention", False):
         raise BaseError(
@@ -122,9 +122,9 @@ def _part_of(whole: Any, said: dict[str, Any], config: Any) -> dict[str, Any]:
         return said
     for key, value in vars(whole).items():
         if isinstance(value, PretrainedConfig) and isinstance(said.get(key), dict):
-            found = _part_of(value, said[key], config)
-            if found:
-                return found
+            part = _part_of(value, said[key], config)
+            if part:
+                return part
     return {}
 
 

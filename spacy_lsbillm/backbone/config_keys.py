@@ -49,11 +49,11 @@ def common_keys() -> frozenset[str]:
 
 def own_keys(config_class: type) -> dict[str, Any]:
     """The keys that a config class has in addition to the common ones, with their defaults."""
-    found: dict[str, Any] = {}
+    keys: dict[str, Any] = {}
     for one in reversed(config_class.__mro__):
         if issubclass(one, PretrainedConfig) and one is not PretrainedConfig:
-            found |= _parameters(one)
-    return {key: default for key, default in found.items() if key not in common_keys()}
+            keys |= _parameters(one)
+    return {key: default for key, default in keys.items() if key not in common_keys()}
 
 
 def _parameters(config_class: type) -> dict[str, Any]:
@@ -140,13 +140,13 @@ def _readers(config: Any, key: str, value: Any) -> list[str]:
         windows = any(vars(config).get(name) for name in ("sliding_window", "attention_chunk_size"))
         plain = not value or (key == "layer_types" and set(value) == {FULL} and not windows)
         return [] if plain else ["5"]
-    found = []
+    readers = []
     for version, types in listed().items():
         defaults = types.get(config.model_type, {}).get(KEYS, {})
         # A switch that is off is off, whatever the value that says so.
         if key in defaults and value != defaults[key] and (value or defaults[key]):
-            found.append(version)
-    return found
+            readers.append(version)
+    return readers
 
 
 def _is_listed(model_type: str, key: str) -> bool:
@@ -154,8 +154,8 @@ def _is_listed(model_type: str, key: str) -> bool:
 
 
 def _number(version: object) -> tuple[int, int]:
-    found = re.match(r"(\d+)\.(\d+)", str(version))
-    return (int(found[1]), int(found[2])) if found else (0, 0)
+    match = re.match(r"(\d+)\.(\d+)", str(version))
+    return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def _short(value: Any) -> str:

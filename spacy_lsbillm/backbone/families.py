@@ -38,7 +38,7 @@ class Family:
 
     @classmethod
     def read(cls, block: dict[str, Any]) -> "Family":
-        """Read what `as_block` returned."""
+        """Create a family from a block that `as_block` returned."""
         return cls(**{**block, "attentions": tuple(block["attentions"])})
 
 
@@ -99,7 +99,7 @@ def find_norm(layers: str, outputs: dict[str, Any], last: Tensor) -> str | None:
     last (Tensor): The last layer's states, as the decoder returned them in that pass.
     """
     inside = layers.split(".")[0]
-    found = [
+    norms = [
         name
         for name, output in outputs.items()
         if name != inside
@@ -107,4 +107,4 @@ def find_norm(layers: str, outputs: dict[str, Any], last: Tensor) -> str | None:
         and output.numel() == last.numel()
         and torch.equal(output.reshape(last.shape), last)
     ]
-    return found[-1] if found else None
+    return norms[-1] if norms else None

@@ -15,8 +15,10 @@ SAMPLE_BYTES = 4096
 
 
 def fingerprint(folder: Path) -> str:
-    """A digest over the sorted names, shapes and dtypes of all tensors, and over sampled blocks of each: the first
-    bytes, the middle ones and the last. It does not depend on how the tensors are distributed over files.
+    """A digest over a sample of all tensors, which identifies a base.
+
+    It covers the sorted names, shapes and dtypes, and sampled blocks of each tensor: the first bytes, the middle ones
+    and the last. It does not depend on how the tensors are distributed over files.
 
     It tells bases apart in a fraction of the time of `full_digest`, but does not prove that each byte is the same.
 
@@ -34,13 +36,13 @@ def checked_fingerprint(folder: Path, name: str, expected: str | None) -> str:
     expected (str | None): What it must be, if that is known.
     RAISES (BaseError): It differs, or the base cannot be read.
     """
-    found = fingerprint(folder)
-    if expected is not None and found != expected:
+    digest = fingerprint(folder)
+    if expected is not None and digest != expected:
         raise BaseError(
             f"the base {name!r} (in {folder}) is not the one this pipeline was trained on: its fingerprint is "
-            f"{found}, the pipeline's is {expected}. Name the right folder or revision."
+            f"{digest}, the pipeline's is {expected}. Name the right folder or revision."
         )
-    return found
+    return digest
 
 
 def full_digest(folder: Path, progress: bool = False) -> str:

@@ -1,5 +1,7 @@
-"""Refusing values that are NaN or infinite, with their cause. Otherwise they would silently make the predictions of all
-components worthless."""
+"""Refusing values that are NaN or infinite, with their cause.
+
+Otherwise they would silently make the predictions of all components worthless.
+"""
 
 import torch
 from torch import Tensor

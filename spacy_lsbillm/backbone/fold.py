@@ -44,8 +44,10 @@ def check_fold(setting: object, quantization: str | None) -> None:
 
 
 def may_fold(backbone: Backbone, setting: str) -> bool:
-    """Whether to fold the adapter of a backbone, if there is one. With "auto": if the base is neither quantised nor
-    shared with another pipeline, and there is `room_to_fold`."""
+    """Whether to fold the adapter of a backbone, if there is one.
+
+    With "auto": if the base is neither quantised nor shared with another pipeline, and there is `room_to_fold`.
+    """
     if not backbone.adapted or setting == NEVER:
         return False
     # The adapter is switched off at present, to look at the base alone.
@@ -80,8 +82,11 @@ class Folded:
         self.backbone = replace(source, model=double)
 
     def fits(self, source: Backbone) -> bool:
-        """Whether it still computes what the source does: the adapter has the same values, and no module was changed,
-        for example by another mask or by moving the weights."""
+        """Whether it still computes what the source does.
+
+        If so, the adapter has the same values, and no module was changed, for example by another mask or by moving the
+        weights.
+        """
         return (
             source is self._source
             and torch.equal(_adapter_values(source), self._adapter)
@@ -107,8 +112,11 @@ class Folded:
 
 
 def _install_capturing_hooks(decoder: nn.Module) -> None:
-    """Install the hooks with which transformers 5 collects the layers' states. Each tree of modules installs them when
-    it first runs: where two trees share modules, they would be installed twice. Here they are installed before."""
+    """Install the hooks with which transformers 5 collects the layers' states.
+
+    Each tree of modules installs them when it first runs: where two trees share modules, they would be installed twice.
+    Here they are installed before.
+    """
     with contextlib.suppress(ModuleNotFoundError):
         importlib.import_module("transformers.utils.output_capturing").maybe_install_capturing_hooks(decoder)
 
@@ -121,8 +129,10 @@ def _same(module: nn.Module, double: nn.Module) -> bool:
 
 
 def merged_linear(layer: Any) -> nn.Module:
-    """The linear layer inside one of peft's layers with the adapter added to its weight: added in float32, rounded
-    once."""
+    """The linear layer inside one of peft's layers with the adapter added to its weight.
+
+    The sum is computed in float32 and rounded once.
+    """
     weight = layer.get_base_layer().weight
     # The adapter, which is in float32, is only read. To copy its modules would take most of the time.
     alone = copy.deepcopy(layer, {id(part): part for part in layer.children() if part is not layer.base_layer})

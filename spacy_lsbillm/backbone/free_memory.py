@@ -24,8 +24,8 @@ def free_memory(device: torch.device) -> int | None:
     except OSError:
         return _left_elsewhere()
     kilobytes = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
-    found = [*(number * 1024 for number in kilobytes[:1]), *_left_in_container()]
-    return min(found, default=None)
+    limits = [*(number * 1024 for number in kilobytes[:1]), *_left_in_container()]
+    return min(limits, default=None)
 
 
 def _left_elsewhere() -> int | None:

@@ -42,8 +42,8 @@ def layer_errors(backbone: Backbone, texts: Sequence[str]) -> list[LayerError]:
     """
     sums: dict[str, list[float]] = {}
     hooks = []
-    found = {name: (layer, module) for name, (layer, module) in _modules(backbone).items()}
-    for name, (_, module) in found.items():
+    modules = {name: (layer, module) for name, (layer, module) in _modules(backbone).items()}
+    for name, (_, module) in modules.items():
         hooks.append(module.register_forward_hook(_Compared(_rounded(module), sums.setdefault(name, [0.0, 0.0]))))
     backbone.set_training(False)
     try:
@@ -57,7 +57,7 @@ def layer_errors(backbone: Backbone, texts: Sequence[str]) -> list[LayerError]:
             hook.remove()
     result = []
     for number in range(backbone.config.num_hidden_layers):
-        own = {name: module for name, (layer, module) in found.items() if layer == number}
+        own = {name: module for name, (layer, module) in modules.items() if layer == number}
         errors = {name: (sums[name][0] / max(sums[name][1], 1e-30)) ** 0.5 for name in own}
         worst = max(errors, key=errors.__getitem__)
         # int8 takes a quarter of the bytes, and one scale per row.
@@ -70,11 +70,11 @@ def _modules(backbone: Backbone) -> dict[str, tuple[int, nn.Module]]:
     """Linear modules and peft's modules around them, but not the modules inside of the latter."""
     model: Any = backbone.causal_lm
     wrapped = {name: module for name, module in model.named_modules() if is_adapted(module)}
-    found: dict[str, tuple[int, nn.Module]] = {}
+    modules: dict[str, tuple[int, nn.Module]] = {}
     for name, (layer, module) in linear_layers(model).items():
         around = next((outer for outer in wrapped if name.startswith(f"{outer}.")), None)
-        found[around or name] = (layer, module if around is None else wrapped[around])
-    return found
+        modules[around or name] = (layer, module if around is None else wrapped[around])
+    return modules
 
 
 def _weight(module: Any) -> Tensor:

@@ -61,7 +61,7 @@ def linear_layers(model: PreTrainedModel) -> dict[str, tuple[int, nn.Module]]:
     RAISES (BaseError): The model is a mixture of experts.
     """
     prefix = ".".join(find_layers(model)) + "."
-    found = {}
+    layers = {}
     for name, module in model.named_modules():
         if name.endswith(".experts"):
             raise BaseError(
@@ -69,8 +69,8 @@ def linear_layers(model: PreTrainedModel) -> dict[str, tuple[int, nn.Module]]:
                 f"versions of transformers keep experts in different forms. Leave it as it is, or use another base."
             )
         if isinstance(module, (nn.Linear, Conv1D)) and name.startswith(prefix):
-            found[name] = (int(name.removeprefix(prefix).partition(".")[0]), module)
-    return found
+            layers[name] = (int(name.removeprefix(prefix).partition(".")[0]), module)
+    return layers
 
 
 def head_tensors(model: PreTrainedModel) -> set[str]:

@@ -15,8 +15,10 @@ FILE = "mix.safetensors"
 
 
 class ScalarMix(nn.Module):
-    """`scale * sum_i softmax(weights)_i * states_i` (Peters et al., "Deep contextualized word representations", NAACL
-    2018, equation 1). It starts as the mean of the layers.
+    """A learned mix of layers: `scale * sum_i softmax(weights)_i * states_i`.
+
+    Peters et al., "Deep contextualized word representations", NAACL 2018, equation 1. It starts as the mean of the
+    layers.
 
     layers (tuple[int, ...]): The layers that are mixed, counted from 0.
     """

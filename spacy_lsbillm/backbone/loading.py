@@ -41,8 +41,9 @@ def load_backbone(
     tokenizer_folder: Path | None = None,
     int8: bool = False,
 ) -> Backbone:
-    """Load a base, add an adapter and remove the causal mask from the layers to unmask. Everything that can be checked
-    without reading the weights is checked first.
+    """Load a base, add an adapter and remove the causal mask from the layers to unmask.
+
+    Everything that can be checked without reading the weights is checked first.
 
     adapter (Path | None): A stored adapter, instead of a new one.
     mix (Path | None): The folder of a stored mix, instead of a new one.
@@ -72,8 +73,8 @@ def load_backbone(
         check_targets(empty, lora)
         check_dora(lora, base, device)
     tokenizer = load_tokenizer(tokenizer_folder or folder, embedding_rows(empty))
-    found = checked_fingerprint(folder, base.name, expected_fingerprint)
-    shared = shared_base(folder, found, base, empty, device)
+    actual_fingerprint = checked_fingerprint(folder, base.name, expected_fingerprint)
+    shared = shared_base(folder, actual_fingerprint, base, empty, device)
     model: Any = shared.tree(config.num_hidden_layers, family)
     unmask_layers(layers_of(decoder_of(model, family), family), plan)
     if settings.gradient_checkpointing:
@@ -93,15 +94,15 @@ def load_backbone(
     if scalar_mix is not None and mix is not None:
         scalar_mix.read(mix)
     arithmetic = arithmetic_of(folder)
-    remember_folder(found, arithmetic, folder)
+    remember_folder(actual_fingerprint, arithmetic, folder)
     origin = Origin(
-        found,
+        actual_fingerprint,
         commit=commit_of(folder),
         license=license_of(folder),
         arithmetic=arithmetic,
         made_with=made_with_of(folder),
     )
-    return Backbone(model, shared, scalar_mix, tokenizer, plan, settings, family, folder, origin, found)
+    return Backbone(model, shared, scalar_mix, tokenizer, plan, settings, family, folder, origin, actual_fingerprint)
 
 
 def load_base(folder: Path, settings: BaseSettings, device: torch.device) -> PreTrainedModel:

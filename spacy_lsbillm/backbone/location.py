@@ -23,8 +23,10 @@ HUB_IGNORED = ["original/*", "consolidated*", "onnx/*", "adapter_model*"]
 def resolve_folder(
     name: str, revision: str | None = None, files: Sequence[str] = MODEL_FILES, hub: bool = True
 ) -> Path:
-    """The local folder of a base. Tried in this order: the map in the environment variable `SPACY_LSBILLM_BASES`, a
-    folder of that name, the hub's cache, the hub.
+    """The local folder of a base.
+
+    Tried in this order: the map in the environment variable `SPACY_LSBILLM_BASES`, a folder of that name, the hub's
+    cache, the hub.
 
     files (Sequence[str]): Patterns of the files to fetch: `MODEL_FILES`, or `TOKENIZER_FILES` for all but the weights.
     hub (bool): Whether it may be on the hub; a base that was made by a command is not.
@@ -66,9 +68,9 @@ def _from_hub(name: str, revision: str | None, files: Sequence[str]) -> Path:
         if revision is not None and COMMIT.fullmatch(revision):
             # A commit never changes: the cache is up to date.
             with contextlib.suppress(FileNotFoundError):
-                found = Path(snapshot_download(name, revision=revision, local_files_only=True, **patterns))
-                if _is_whole(found, files):
-                    return found
+                folder = Path(snapshot_download(name, revision=revision, local_files_only=True, **patterns))
+                if _is_whole(folder, files):
+                    return folder
         return Path(snapshot_download(name, revision=revision, **patterns))
     except Exception as error:
         # The hub's client raises errors of many libraries. In every case the base is unavailable.

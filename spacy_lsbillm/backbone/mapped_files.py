@@ -1,5 +1,8 @@
-"""Watching weight files that are mapped into memory. Writing into such a file changes the weights of a running model,
-and truncating it kills the process; replacing or deleting the file does neither."""
+"""Watching weight files that are mapped into memory.
+
+Writing into such a file changes the weights of a running model, and truncating it kills the process; replacing or
+deleting the file does neither.
+"""
 
 import os
 from collections.abc import Iterable
@@ -18,7 +21,10 @@ class WatchedFiles:
         self._then = {path: path.stat() for path in paths}
 
     def changed(self) -> Path | None:
-        """The first file that was written to. (A file with another inode is another file under the same name.)"""
+        """The first file that was written to; None if there is none.
+
+        A file with another inode is another file under the same name.
+        """
         for path, then in self._then.items():
             try:
                 now = path.stat()

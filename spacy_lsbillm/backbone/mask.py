@@ -55,14 +55,16 @@ class MaskPlan:
 
     @property
     def grouped(self) -> list[tuple[str, int, bool]]:
-        """Runs of neighbouring layers that attend alike, from the input on: a name such as "layers 0-3", the number of
-        layers, and whether they attend in both directions."""
-        found = []
+        """Runs of neighbouring layers that attend alike, from the input on.
+
+        Each has a name such as "layers 0-3", the number of its layers, and whether they attend in both directions.
+        """
+        runs = []
         for flag, run in groupby(range(len(self.unmasked)), self.unmasked.__getitem__):
             layers = list(run)
             where = f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]}-{layers[-1]}"
-            found.append((where, len(layers), flag))
-        return found
+            runs.append((where, len(layers), flag))
+        return runs
 
     @property
     def runs(self) -> str:

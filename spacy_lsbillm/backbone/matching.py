@@ -54,8 +54,10 @@ class Matched:
     renamed: dict[str, str] | None
 
     def written(self, tensor: StoredTensor) -> str:
-        """The name under which a tensor is written for this model alone. All versions of transformers know the names in
-        the checkpoint, while the model's names differ between versions."""
+        """The name under which a tensor is written for this model alone.
+
+        All versions of transformers know the names in the checkpoint, while the model's names differ between versions.
+        """
         return _renamed(tensor.name, self.renamed or {})
 
 
@@ -85,15 +87,17 @@ def matched_tensors(folder: Path, model: PreTrainedModel) -> Matched:
 
 
 def other_names(stored: Iterable[str], model: PreTrainedModel) -> dict[str, str] | None:
-    """How to change the names in a checkpoint into the model's, as `from_pretrained`'s `key_mapping`. None if
-    transformers itself does all that is needed."""
+    """How to change the names in a checkpoint into the model's, as `from_pretrained`'s `key_mapping`.
+
+    None if transformers itself does all that is needed.
+    """
     names = list(stored)
     needed = model.state_dict()
     best, most = None, len(set(names) & set(needed))
     for mapping in OTHER_NAMES:
-        found = len({_renamed(name, mapping) for name in names} & set(needed))
-        if found > most:
-            best, most = mapping, found
+        n_matched = len({_renamed(name, mapping) for name in names} & set(needed))
+        if n_matched > most:
+            best, most = mapping, n_matched
     return best
 
 

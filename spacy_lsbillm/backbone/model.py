@@ -101,17 +101,17 @@ class Backbone:
 
     @property
     def width(self) -> int:
-        """The width of a state."""
+        """The width of the states, and so of token vectors."""
         return int(self.causal_lm.get_output_embeddings().in_features)
 
     @property
     def device(self) -> torch.device:
-        """The device of the weights."""
+        """The device on which the weights are, and on which states are computed."""
         return next(self.model.parameters()).device
 
     @property
     def adapted(self) -> bool:
-        """Whether there is an adapter."""
+        """Whether there is an adapter; a frozen base has none."""
         return hasattr(self.model, "peft_config")
 
     def adapter_parameters(self) -> dict[str, nn.Parameter]:
@@ -142,8 +142,7 @@ class Backbone:
         return self.family.packs
 
     def states(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor | None = None) -> Tensor:
-        """The last layer's states, normalised as the language-model head would receive them, or the mix of several
-        layers.
+        """The last layer's states as the language-model head would receive them, normalised, or the mix of layers.
 
         input_ids (Tensor): Padded on the right, shape (batch, length). The ids in padding have no influence.
         attention_mask (Tensor): 1 for a piece, 0 for padding, shape (batch, length).
@@ -194,8 +193,9 @@ class Backbone:
         return {"input_ids": input_ids, "attention_mask": mask, "use_cache": False, **placed}
 
     def use_mask(self, notation: str | None) -> None:
-        """Compute with other layers unmasked from now on. `plan`, which is what a stored pipeline records, does not
-        change.
+        """Compute with other layers unmasked from now on.
+
+        `plan`, which is what a stored pipeline records, does not change.
 
         notation (str | None): In mask notation; None returns to `plan`.
         RAISES (MaskError): It cannot be read or does not fit the number of layers.
@@ -208,15 +208,17 @@ class Backbone:
         weigh_right(layers_of(decoder_of(self.causal_lm, self.family), self.family), weight)
 
     def to(self, device: torch.device) -> None:
-        """Move the weights to a device."""
+        """Move the weights, the adapter and the layer mix to a device."""
         self.model.to(device)
         self.__dict__.pop("_adapter_parameters", None)
         if self.mix is not None:
             self.mix.to(device)
 
     def set_training(self, training: bool) -> None:
-        """Switch dropout and gradient checkpointing on or off. Modules already in the right mode are skipped, which
-        saves a tenth of a small training step."""
+        """Switch dropout and gradient checkpointing on or off.
+
+        Modules already in the right mode are skipped, which saves a tenth of a small training step.
+        """
         model: Any = self.model
         if model.training is not training:
             # After an interrupt the modules may be in different modes, whatever the model's own flag says.
@@ -231,14 +233,16 @@ class Backbone:
 
     @property
     def alone(self) -> bool:
-        """Whether no other pipeline uses the same weights. (Twins belong to the same pipeline.)"""
+        """Whether no other pipeline uses the same weights; twins belong to the same pipeline."""
         # None where twins have replaced its own tree.
         return self.shared.users <= 1
 
 
 def _normalised(output: Any, layers: tuple[int, ...], decoder: nn.Module, family: Family) -> list[Tensor]:
-    """The states of chosen layers, each normalised by the norm after the last layer: the unnormalised sums grow with
-    depth and are not comparable between layers."""
+    """The states of chosen layers, each normalised by the norm after the last layer.
+
+    The unnormalised sums grow with depth and are not comparable between layers.
+    """
     norm = nn.Identity() if family.norm is None else decoder.get_submodule(family.norm)
     states = output.hidden_states
     last = len(states) - 2

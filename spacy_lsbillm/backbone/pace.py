@@ -26,7 +26,8 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import SettingError
-from .footprint import BaseShape, Work
+from .base_shape import BaseShape
+from .footprint import Work
 from .model import BackboneSettings
 
 # How long each of the two products is measured, and warmed up.
@@ -117,7 +118,7 @@ def _speed(sizes: tuple[int, int, int], dtype: torch.dtype, device: torch.device
 
 
 def _repeat(states: torch.Tensor, weight: torch.Tensor, least: float, clock: Clock) -> tuple[int, float]:
-    """Multiply for at least so many seconds: how often, and for how long."""
+    """Multiply for at least a number of seconds, and return how often and for how long."""
     times, begun = 0, clock()
     while True:
         torch.nn.functional.linear(states, weight)

@@ -1,5 +1,7 @@
-"""The causal mask of rows that hold several sequences, computed at once. transformers computes the same mask index by
-index, which takes several percent of a small model's forward pass."""
+"""The causal mask of rows that hold several sequences, computed at once.
+
+transformers computes the same mask index by index, which takes several percent of a small model's forward pass.
+"""
 
 from typing import Any
 
@@ -15,8 +17,9 @@ def has_windows(config: Any) -> bool:
 
 
 def causal_blocks(positions: Tensor, attention: str, dtype: torch.dtype) -> Tensor:
-    """The mask in which each piece sees itself and the pieces before it in its own sequence. A padding piece sees only
-    itself.
+    """The mask in which each piece sees itself and the pieces before it in its own sequence.
+
+    A padding piece sees only itself.
 
     positions (Tensor): The position of each piece in its sequence, 0 for padding; shape (rows, length).
     attention (str): "sdpa" uses a boolean mask, "eager" an additive one.

@@ -122,8 +122,8 @@ def prove(config: Any, name: str) -> Proof:
     family = None
     with contextlib.suppress(_Failed), torch.random.fork_rng(devices=[]), quiet():
         family = _prove(config, small, name, log)
-    found = tuple(log.findings)
-    return Proof(config.model_type, transformers.__version__, family, found, time.monotonic() - begun)
+    findings = tuple(log.findings)
+    return Proof(config.model_type, transformers.__version__, family, findings, time.monotonic() - begun)
 
 
 def _prove(config: Any, small: Any, name: str, log: _Log) -> Family:

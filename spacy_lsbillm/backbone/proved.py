@@ -53,8 +53,8 @@ def family_of(config: Any, name: str) -> Family:
         raise BaseError(
             f"the causal mask of the base {name!r} ({variant}) cannot be removed with transformers "
             f"{transformers.__version__}. A small random copy of it failed this check: {reason}. "
-            f"`python -m spacy lsbillm check-base` prints all measurements, and docs/families.md lists the "
-            f"families that work."
+            f"`python -m spacy lsbillm check-base` prints all measurements, and the page on families in the "
+            f"documentation lists those that work."
         )
     return family
 

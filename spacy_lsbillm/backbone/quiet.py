@@ -9,8 +9,11 @@ from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_b
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence transformers inside the context: it warns of things that are checked here, such as layers left out on
-    purpose, and version 5 shows a progress bar for each base that it reads."""
+    """Silence transformers inside the context, where this package checks for itself.
+
+    transformers warns of things that are checked here, such as layers left out on purpose, and version 5 shows a
+    progress bar for each base that it reads.
+    """
     logging = transformers.logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     # transformers switches the bars of huggingface_hub together with its own.

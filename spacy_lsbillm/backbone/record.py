@@ -87,8 +87,10 @@ def plan_of(record: dict[str, Any]) -> MaskPlan:
 
 
 def as_fitted(settings: BaseSettings, record: dict[str, Any]) -> BaseSettings:
-    """Replace "auto" by what it stood for in training, if the record says so. (Records of older versions do not.) A
-    dtype that has become "auto" since is that of the base's files."""
+    """Replace "auto" by what it stood for in training, if the record says so.
+
+    (Records of older versions do not.) A dtype that has become "auto" since is that of the base's files.
+    """
     fitted = record.get("fitted") or {}
     if settings.attention == AUTO and fitted:
         settings = replace(settings, attention=fitted["attention"])
@@ -111,8 +113,9 @@ def origin_of(record: dict[str, Any]) -> Origin:
 
 
 def changes_of(record: dict[str, Any], base: Path) -> list[str]:
-    """The differences between a base's config.json now and in training, in words; empty if there are none, or if an
-    older version saved the pipeline.
+    """The differences between a base's config.json now and in training, in words.
+
+    Empty if there are none, or if an older version saved the pipeline.
 
     RAISES (BaseError): It cannot be read.
     """

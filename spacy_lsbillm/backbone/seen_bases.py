@@ -1,5 +1,7 @@
-"""The bases that this process has seen, and their folders. A stored pipeline that names a base accepts any copy of it,
-and no base is read twice for its digest."""
+"""The bases that this process has seen, and their folders.
+
+A stored pipeline that names a base accepts any copy of it, and no base is read twice for its identifier.
+"""
 
 import json
 from pathlib import Path
@@ -14,9 +16,9 @@ _folders: dict[tuple[str, str], Path] = {}
 _digests: dict[tuple[Path, str], str] = {}
 
 
-def remember_folder(found: str, arithmetic: dict[str, Any], folder: Path) -> None:
+def remember_folder(identifier: str, arithmetic: dict[str, Any], folder: Path) -> None:
     """Remember that a folder holds the base with this fingerprint and arithmetic."""
-    key = found, json.dumps(arithmetic)
+    key = identifier, json.dumps(arithmetic)
     _folders.pop(key, None)
     _folders[key] = folder
 
@@ -28,8 +30,8 @@ def known_folder(wanted: str, arithmetic: dict[str, Any] | None) -> Path | None:
     RETURNS (Path | None): None if no such folder was seen.
     """
     said = None if arithmetic is None else json.dumps(arithmetic)
-    for (found, its), folder in reversed(_folders.items()):
-        if found == wanted and said in (None, its):
+    for (identifier, its), folder in reversed(_folders.items()):
+        if identifier == wanted and said in (None, its):
             return folder if holds(folder, wanted, arithmetic) else None
     return None
 
@@ -42,8 +44,8 @@ def holds(folder: Path, wanted: str, arithmetic: dict[str, Any] | None) -> bool:
         return False
 
 
-def known_digest(folder: Path, found: str) -> str:
+def known_digest(folder: Path, identifier: str) -> str:
     """The full digest of a base with this fingerprint. It is computed once per process."""
-    if (folder, found) not in _digests:
-        _digests[folder, found] = full_digest(folder)
-    return _digests[folder, found]
+    if (folder, identifier) not in _digests:
+        _digests[folder, identifier] = full_digest(folder)
+    return _digests[folder, identifier]

@@ -1,5 +1,7 @@
-"""A small copy of a config: the same classes, switches and kinds of layers, with few layers and small widths. A model
-with random weights is created from it in milliseconds, and has the attention of the large one."""
+"""A small copy of a config: the same classes, switches and kinds of layers, with few layers and small widths.
+
+A model with random weights is created from it in milliseconds, and has the attention of the large one.
+"""
 
 import copy
 from types import SimpleNamespace

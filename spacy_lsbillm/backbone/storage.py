@@ -179,9 +179,11 @@ def _refuse_unmerging(stored: str, store_base: str) -> None:
 
 
 def load_stored(folder: Path, settings: BackboneSettings, device: torch.device) -> Backbone:
-    """Load a stored backbone. If the settings name another base than the record, this is an override: it is loaded from
-    there if its fingerprint is the recorded one. `dtype` and `quantization` may differ from training. A warning is
-    given if the base's config.json now decides another arithmetic than in training.
+    """Load a stored backbone.
+
+    If the settings name another base than the record, this is an override: it is loaded from there if its fingerprint
+    is the recorded one. `dtype` and `quantization` may differ from training. A warning is given if the base's
+    config.json now decides another arithmetic than in training.
 
     RAISES (StorageError, AdapterError, BaseError): A part is damaged, or does not fit.
     """

@@ -1,5 +1,8 @@
-"""The safetensors files of a Hugging Face folder: locating tensors in them, and writing new ones without holding a
-model in memory. (safetensors' own writer needs all tensors of a file at once.)"""
+"""The safetensors files of a Hugging Face folder: locating tensors in them, and writing new ones.
+
+No whole model is held in memory for it. (safetensors' own writer needs all tensors of a file at once, and its
+reader does not say where the bytes of a tensor are.)
+"""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -67,8 +70,9 @@ class NewTensor:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a Hugging Face folder: the single one, or those that its index names. If a folder has
-    both, the single one is used, as in transformers.
+    """The safetensors files of a Hugging Face folder: the single one, or those that its index names.
+
+    If a folder has both, the single one is used, as in transformers.
 
     RAISES (BaseError): There are none, or one that the index names is missing.
     """
@@ -135,7 +139,10 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[int, dict[str, Any]]:
 
 
 def _check_entry(name: str, entry: dict[str, Any]) -> None:
-    """RAISES (ValueError, KeyError, TypeError): A header's entry for a tensor is invalid."""
+    """Check a header's entry for a tensor.
+
+    RAISES (ValueError, KeyError, TypeError): It is invalid.
+    """
     (begin, end), shape, dtype = entry["data_offsets"], entry["shape"], entry["dtype"]
     if not all(type(number) is int and number >= 0 for number in (begin, end, *shape)):
         raise ValueError(f"{name[:NAME_SHOWN]!r} lies at {begin} to {end} and has the shape {shape}")

@@ -56,8 +56,7 @@ def load_tokenizer(folder: Path, rows: int | None = None) -> PreTrainedTokenizer
 
 
 def _written_by_transformers_5(folder: Path) -> bool:
-    """Whether a tokenizer has the class name that transformers 5 gives to all fast tokenizers, while transformers 4
-    runs."""
+    """Whether a tokenizer has transformers 5's class name for all fast tokenizers, while transformers 4 runs."""
     if hasattr(transformers, BACKEND):
         return False
     with contextlib.suppress(OSError, ValueError):

@@ -93,7 +93,7 @@ def reach_of(backbone: Backbone, layer: int) -> list[int]:
 
     The layer's input changes only at that position, as it does in the first layer.
     """
-    found: list[Tensor] = []
+    outputs: list[Tensor] = []
     decoder = backbone.causal_lm.get_submodule(backbone.family.decoder)
     chosen = layers_of(decoder, backbone.family)[layer]
 
@@ -101,12 +101,12 @@ def reach_of(backbone: Backbone, layer: int) -> list[int]:
         # The same input, whatever the layers below compute.
         states = args[0] if args else kwargs["hidden_states"]
         states = torch.randn(states.shape, generator=torch.Generator().manual_seed(3))
-        if found:
+        if outputs:
             states[..., MIDDLE, :] += 1.0
         return ((states, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": states})
 
     def keep(_module: nn.Module, _args: Any, output: Any) -> None:
-        found.append(output[0] if isinstance(output, tuple) else output)
+        outputs.append(output[0] if isinstance(output, tuple) else output)
 
     hooks = [chosen.register_forward_pre_hook(hook, with_kwargs=True), chosen.register_forward_hook(keep)]
     ids = trial_pieces(1)
@@ -114,7 +114,7 @@ def reach_of(backbone: Backbone, layer: int) -> list[int]:
         states_of(backbone, ids, torch.ones_like(ids))
     for handle in hooks:
         handle.remove()
-    moved = (found[0] - found[1]).abs().amax(-1).reshape(-1, LENGTH).amax(0)
+    moved = (outputs[0] - outputs[1]).abs().amax(-1).reshape(-1, LENGTH).amax(0)
     return [int(place) for place in (moved > TOLERANCE).nonzero().flatten()]
 
 
@@ -124,7 +124,7 @@ def moved_by(backbone: Backbone, unmask: str) -> tuple[float, float]:
     RETURNS (tuple[float, float]): Without padding, and the minimum over rows of which some are padded.
     """
     backbone.use_mask(unmask)
-    found = []
+    distances = []
     for padded in (False, True):
         ids, mask = trial_batch()
         if not padded:
@@ -136,8 +136,8 @@ def moved_by(backbone: Backbone, unmask: str) -> tuple[float, float]:
             changed[row, last[row]] = (changed[row, last[row]] + 11) % VOCABULARY
         # As one batch, which is faster.
         one, other = states_of(backbone, torch.cat([ids, changed]), torch.cat([mask, mask])).chunk(2)
-        found.append(min(distance(one[row, 0], other[row, 0]) for row in rows))
-    return found[0], found[1]
+        distances.append(min(distance(one[row, 0], other[row, 0]) for row in rows))
+    return distances[0], distances[1]
 
 
 def states_of(backbone: Backbone, ids: Tensor, mask: Tensor, positions: Tensor | None = None) -> Tensor:

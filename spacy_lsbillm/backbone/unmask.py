@@ -52,8 +52,10 @@ def symmetric_mask(mask: Tensor) -> Tensor:
 
 
 def weighted_mask(mask: Tensor, right_weight: float, dtype: torch.dtype) -> Tensor:
-    """`symmetric_mask` with the attention scores to the right lowered by the logarithm of a weight: before attention is
-    normalised, a position to the right counts `right_weight` times as much as the same one to the left.
+    """`symmetric_mask` with the attention scores to the right lowered by the logarithm of a weight.
+
+    Before attention is normalised, a position to the right then counts `right_weight` times as much as the same one to
+    the left.
 
     mask (Tensor): The mask that the model built, see `symmetric_mask`.
     right_weight (float): Above 0 and below 1.
@@ -67,15 +69,18 @@ def weighted_mask(mask: Tensor, right_weight: float, dtype: torch.dtype) -> Tens
 
 
 def weigh_right(layers: Sequence[nn.Module], weight: float) -> None:
-    """Let unmasked layers see their right side with a weight, from 0 (like causal layers) to 1 (plain unmasking,
-    computed without weights)."""
+    """Let unmasked layers see their right side with a weight.
+
+    It goes from 0 (like causal layers) to 1 (plain unmasking, computed without weights).
+    """
     for layer in layers:
         setattr(layer, RIGHT_WEIGHT, weight)
 
 
 def unmask_layers(layers: Sequence[nn.Module], plan: MaskPlan) -> None:
-    """Make the layers that the plan names attend in both directions, and the others causally. A later call replaces the
-    plan.
+    """Make the layers that the plan names attend in both directions, and the others causally.
+
+    A later call replaces the plan.
 
     layers (Sequence[Module]): The decoder layers, from the input on.
     RAISES (BaseError): A layer takes no attention mask, so it cannot be unmasked this way.
@@ -97,8 +102,10 @@ def unmask_layers(layers: Sequence[nn.Module], plan: MaskPlan) -> None:
 
 
 def _switch_buffers(layer: nn.Module, unmasked: bool) -> None:
-    """Replace tables with which some layers hide the future a second time, whatever their mask (GPT-2 in transformers
-    4). In the table of an unmasked layer the rule for the past also holds for the future."""
+    """Replace tables with which some layers hide the future a second time, whatever their mask.
+
+    GPT-2 in transformers 4 has them. In the table of an unmasked layer the rule for the past also holds for the future.
+    """
     if unmasked:
         own = {name: buffer for name, buffer in layer.named_buffers() if _hides_the_future(buffer)}
         setattr(layer, OWN_BUFFERS, own)

@@ -71,20 +71,20 @@ def _default_switches(model_type: str) -> dict[str, str]:
 
 
 def _switches(config: Any) -> dict[str, str]:
-    found = {}
+    switches = {}
     for key, value in config.to_dict().items():
         if key in HARMLESS or key.startswith("_"):
             continue
         if key in ON_OFF:
             # A window that another setting switches off does not count.
-            found[key] = "on" if value and getattr(config, "use_sliding_window", True) else "off"
+            switches[key] = "on" if value and getattr(config, "use_sliding_window", True) else "off"
         elif isinstance(value, bool | str):
-            found[key] = str(value).lower() if isinstance(value, bool) else value
+            switches[key] = str(value).lower() if isinstance(value, bool) else value
     kinds = getattr(config, "layer_types", None)
     if kinds:
-        found["layer_types"] = "+".join(sorted(set(map(str, kinds))))
-    found["positions"] = _positions(config)
-    return found
+        switches["layer_types"] = "+".join(sorted(set(map(str, kinds))))
+    switches["positions"] = _positions(config)
+    return switches
 
 
 def _positions(config: Any) -> str:

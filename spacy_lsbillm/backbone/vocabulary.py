@@ -22,13 +22,14 @@ def embedding_rows(model: PreTrainedModel) -> int:
 
 def pieces_beyond(tokenizer: PreTrainedTokenizerFast, rows: int) -> dict[str, int]:
     """The pieces of a tokenizer beyond an embedding with this number of rows, with their ids."""
-    found = {piece: number for piece, number in tokenizer.get_vocab().items() if number >= rows}
-    return dict(sorted(found.items(), key=lambda item: item[1]))
+    beyond = {piece: number for piece, number in tokenizer.get_vocab().items() if number >= rows}
+    return dict(sorted(beyond.items(), key=lambda item: item[1]))
 
 
 def fit_tokenizer(tokenizer: PreTrainedTokenizerFast, rows: int, folder: Path) -> None:
-    """Remove added pieces beyond the embedding from a tokenizer, so that such words are cut into pieces that the base
-    knows. The tokenizer is changed in place.
+    """Remove added pieces beyond the embedding from a tokenizer.
+
+    Such words are then cut into pieces that the base knows. The tokenizer is changed in place.
 
     rows (int): See `embedding_rows`.
     folder (Path): The tokenizer's folder, for messages.

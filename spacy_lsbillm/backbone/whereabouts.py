@@ -12,8 +12,9 @@ from .seen_bases import holds, known_folder
 
 
 def files_of(backbone: Backbone) -> Path:
-    """Where the files of a loaded base are now: `spacy train` empties its output folder, from which a pipeline may have
-    been loaded.
+    """Where the files of a loaded base are now.
+
+    `spacy train` empties its output folder, from which a pipeline may have been loaded.
 
     RAISES (BaseError): They cannot be found.
     """
@@ -28,9 +29,9 @@ def files_of(backbone: Backbone) -> Path:
         return known
     if backbone.stored_as is None:
         with contextlib.suppress(BaseError, OSError):
-            found = resolve_folder(base.name, origin.commit or base.revision)
-            if holds(found, origin.fingerprint, origin.arithmetic):
-                return found
+            folder = resolve_folder(base.name, origin.commit or base.revision)
+            if holds(folder, origin.fingerprint, origin.arithmetic):
+                return folder
     raise BaseError(
         f"the base was loaded from {backbone.folder}, which no longer exists, and no other copy of it was found under "
         f'{base.name!r}. Restore it, or save with store_base = "reference".'

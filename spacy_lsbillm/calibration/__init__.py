@@ -1,6 +1,6 @@
 """Meaningful confidence: probabilities, thresholds and guarantees for the heads of a trained pipeline."""
 
-from .curves import Fitted, fit
+from .curves import Fitted, fit_curve
 from .evidence import Evidence
 from .gathering import gather
 from .guarantees import Guarantee, guarantee, recalls
@@ -17,7 +17,7 @@ __all__ = [
     "Report",
     "Threshold",
     "calibrate",
-    "fit",
+    "fit_curve",
     "gather",
     "guarantee",
     "heads_of",

@@ -9,7 +9,7 @@ from spacy.tokens import Doc
 
 from ..layers import ClassCalibration, is_pooled_textcat, set_calibration, uncalibrated
 from ..tagging import Calibration, Curve
-from .curves import FOLDS, NEAR, NO_BETTER, STEPS, TO_NONE, Fitted, fit
+from .curves import FOLDS, NEAR, NO_BETTER, STEPS, TO_NONE, Fitted, fit_curve
 from .evidence import Evidence
 
 # Probabilities are clipped to this minimum.
@@ -58,19 +58,19 @@ def evidence_of_classes(pipe: TextCategorizer, docs: Sequence[Doc], gold: Sequen
     if has_exclusive_classes(pipe):
         best = np.arange(len(labels)) == scores.argmax(axis=1)[:, None]
     document, label = np.indices(scores.shape).reshape(2, -1)
-    found = Evidence(
+    evidence = Evidence(
         labels, right.astype(np.int64), unknown, document, label, scores.ravel(), right.ravel(), best.ravel()
     )
-    return found.where(~np.isnan(truth).ravel())
+    return evidence.where(~np.isnan(truth).ravel())
 
 
 def fit_classes(evidence: Evidence, exclusive: bool) -> Fitted:
-    """The curves of a classifier: a temperature where classes exclude each other, else those of `fit`.
+    """The curves of a classifier: a temperature where classes exclude each other, else those of `fit_curve`.
 
     evidence (Evidence): From `evidence_of_classes`.
     RETURNS (Fitted): The curve of a temperature T has a = b = 1 / T.
     """
-    return _fit_temperature(evidence) if exclusive else fit(evidence)
+    return _fit_temperature(evidence) if exclusive else fit_curve(evidence)
 
 
 def probabilities_of_classes(evidence: Evidence, fitted: Fitted, exclusive: bool) -> np.ndarray:
@@ -100,10 +100,10 @@ def _fit_temperature(evidence: Evidence) -> Fitted:
     held_out, of_truth = np.empty(len(scores)), np.empty(len(scores))
     for number in range(FOLDS):
         chosen = np.flatnonzero(fold == number)
-        found = _softmax(_slope(scores[fold != number], truth[fold != number]) * scores[chosen])
+        shares = _softmax(_slope(scores[fold != number], truth[fold != number]) * scores[chosen])
         rows = np.arange(len(chosen))
-        held_out[chosen] = found[rows, top[chosen]]
-        of_truth[chosen] = np.clip(found[rows, truth[chosen]], TINY, None)
+        held_out[chosen] = shares[rows, top[chosen]]
+        of_truth[chosen] = np.clip(shares[rows, truth[chosen]], TINY, None)
     every = np.arange(len(scores))
     losses = {"none": float(-scores[every, truth].mean()), "temperature": float(-np.log(of_truth).mean())}
     if losses["temperature"] > losses["none"] - NO_BETTER:
@@ -118,8 +118,10 @@ def _scores(evidence: Evidence) -> np.ndarray:
 
 
 def _slope(scores: np.ndarray, truth: np.ndarray) -> float:
-    """1 / T, by Newton's method on the log loss of softmax(scores / T), which is convex in it. It is drawn to 1 with
-    the weight of `TO_NONE` documents, so that few documents change little."""
+    """1 / T, by Newton's method on the log loss of softmax(scores / T), which is convex in it.
+
+    It is drawn to 1 with the weight of `TO_NONE` documents, so that few documents change little.
+    """
     of_truth = scores[np.arange(len(scores)), truth]
     slope = 1.0
     for _ in range(STEPS):

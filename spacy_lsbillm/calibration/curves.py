@@ -52,7 +52,7 @@ class Fitted:
         return f"{self.kind}, {len(self.by_label)} labels of their own" if self.per_label else self.kind
 
 
-def fit(written: Evidence) -> Fitted:
+def fit_curve(written: Evidence) -> Fitted:
     """Choose the curve with the smallest log loss on held-out documents; of equal ones, that with fewer parameters.
 
     written (Evidence): Spans that a head writes.
@@ -71,8 +71,8 @@ def fit(written: Evidence) -> Fitted:
             best = loss, kind, per_label, held_out
     assert best is not None
     _, kind, per_label, held_out = best
-    found = _fit_kind(written, kind, per_label)
-    return Fitted(kind, per_label, found.curve, found.by_label, losses, held_out)
+    calibration = _fit_kind(written, kind, per_label)
+    return Fitted(kind, per_label, calibration.curve, calibration.by_label, losses, held_out)
 
 
 def log_loss(probabilities: np.ndarray, right: np.ndarray) -> float:
@@ -88,8 +88,8 @@ def _choices() -> Iterator[tuple[str, bool]]:
                 yield kind, per_label
 
 
-def _probabilities(found: Calibration, evidence: Evidence, chosen: np.ndarray) -> np.ndarray:
-    return found.probabilities(evidence.score[chosen], evidence.label[chosen], evidence.labels)
+def _probabilities(calibration: Calibration, evidence: Evidence, chosen: np.ndarray) -> np.ndarray:
+    return calibration.probabilities(evidence.score[chosen], evidence.label[chosen], evidence.labels)
 
 
 def _fit_kind(written: Evidence, kind: str, per_label: bool) -> Calibration:

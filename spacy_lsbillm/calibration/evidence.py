@@ -84,21 +84,21 @@ def evidence_of_spans(
                 row[number[name]] += 1
             else:
                 unknown += 1
-    found = pipe.find(docs, least)
-    every = found.spans if found.candidates is None else found.candidates
-    others = every.where(~np.isin(_keys(every, labels), _keys(found.spans, labels)))
+    predicted = pipe.find(docs, least)
+    every = predicted.spans if predicted.candidates is None else predicted.candidates
+    others = every.where(~np.isin(_keys(every, labels), _keys(predicted.spans, labels)))
     start, end, label, score = (
-        np.concatenate([getattr(found.spans, part), getattr(others, part)])
+        np.concatenate([getattr(predicted.spans, part), getattr(others, part)])
         for part in ("start", "end", "label", "score")
     )
-    document = np.searchsorted(found.first, start, side="right") - 1
-    offset = found.first[document]
+    document = np.searchsorted(predicted.first, start, side="right") - 1
+    offset = predicted.first[document]
     rows = zip(document.tolist(), (start - offset).tolist(), (end - offset).tolist(), label.tolist(), strict=True)
     right = [
         (docs[i][first].idx, docs[i][last - 1].idx + len(docs[i][last - 1]), labels[j]) in gold[i]
         for i, first, last, j in rows
     ]
-    best = np.arange(len(start)) < len(found.spans)
+    best = np.arange(len(start)) < len(predicted.spans)
     found_here = (document, label, score.astype(np.float64), np.array(right, bool), best)
     return Evidence(labels, counts, unknown, *found_here).where(judged[document, label])
 

@@ -17,8 +17,9 @@ BATCH = 128
 def gather(
     nlp: Language, heads: Iterable[str], examples: Iterable[Example], least: float | None = FLOOR
 ) -> dict[str, Evidence]:
-    """Collect what heads predict for documents, without their calibration. Documents go through the rest of the
-    pipeline once.
+    """Collect what heads predict for documents, without their calibration.
+
+    Documents go through the rest of the pipeline once.
 
     heads (Iterable[str]): The names of components that can be calibrated.
     examples (Iterable[Example]): A document is left out for heads for which it has no annotation.
@@ -33,11 +34,11 @@ def gather(
         references = [example.reference for example in batch]
         for name in heads:
             pipe: Any = nlp.get_pipe(name)
-            found = (
+            evidence = (
                 evidence_of_spans(pipe, docs, references, least)
                 if isinstance(pipe, CalibratedComponent)
                 else evidence_of_classes(pipe, docs, references)
             )
-            if found is not None:
-                parts[name].append(found)
-    return {name: joined(found) for name, found in parts.items() if found}
+            if evidence is not None:
+                parts[name].append(evidence)
+    return {name: joined(evidence) for name, evidence in parts.items() if evidence}

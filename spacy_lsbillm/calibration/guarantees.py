@@ -52,18 +52,18 @@ def guarantee(evidence: Evidence, recall: float, delta: float | None = None, per
     groups = {label: evidence.label == i for i, label in enumerate(evidence.labels)} if per_label else {}
     thresholds: dict[str, float] = {}
     documents: dict[str, int] = {}
-    found: dict[str, float] = {}
+    lowest: dict[str, float] = {}
     if per_label:
         for i, (label, own) in enumerate(groups.items()):
             score, reached, number = _threshold(evidence.where(own), evidence.gold[:, i], recall, delta, label)
-            thresholds[label], found[label], documents[label] = score, reached, number
+            thresholds[label], lowest[label], documents[label] = score, reached, number
     else:
-        score, found[""], documents[""] = _threshold(evidence, evidence.gold.sum(axis=1), recall, delta, "")
+        score, lowest[""], documents[""] = _threshold(evidence, evidence.gold.sum(axis=1), recall, delta, "")
         thresholds = dict.fromkeys(evidence.labels, score)
     least = np.array([thresholds[label] for label in evidence.labels])
     kept = evidence.score >= least[evidence.label]
     per_document = float(kept.sum() / max(len(evidence.gold), 1))
-    return Guarantee(recall, delta, thresholds, documents, found, per_document)
+    return Guarantee(recall, delta, thresholds, documents, lowest, per_document)
 
 
 def recalls(evidence: Evidence, threshold: dict[str, float]) -> np.ndarray:
@@ -145,8 +145,10 @@ def _too_few(having: int, smallest: float, recall: float, delta: float | None, l
 
 
 def _p_value(risk: float, documents: int, allowed: float) -> float:
-    """The p-value of the hypothesis that the mean loss exceeds the allowed one (Hoeffding-Bentkus; losses between 0 and
-    1)."""
+    """The p-value of the hypothesis that the mean loss exceeds the allowed one.
+
+    It is that of Hoeffding and Bentkus, for losses between 0 and 1.
+    """
     if risk >= allowed:
         return 1.0
     first = 0.0 if risk <= 0 else risk * np.log(risk / allowed)

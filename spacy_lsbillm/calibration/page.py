@@ -71,7 +71,7 @@ def in_words(report: Report) -> list[str]:
 
 
 def promise(given: Guarantee) -> str:
-    """A guarantee as a sentence."""
+    """A guarantee in a sentence: what holds, and with which confidence."""
     of_what = "of each label " if "" not in given.found else ""
     holds = (
         "in expectation (conformal risk control)"

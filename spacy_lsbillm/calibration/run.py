@@ -15,7 +15,7 @@ from ..pipeline.calibrated import META, CalibratedComponent
 from ..tagging import Calibration, calibration_error
 from ..values import check_choice
 from .classes import fit_classes, has_exclusive_classes, is_class_head, probabilities_of_classes, set_curves
-from .curves import Fitted, fit
+from .curves import Fitted, fit_curve
 from .evidence import FLOOR, Evidence
 from .gathering import gather
 from .guarantees import Guarantee, guarantee
@@ -71,15 +71,17 @@ def heads_of(nlp: Language, chosen: Sequence[str] = ()) -> list[str]:
     chosen (Sequence[str]): Only these; empty: all.
     RAISES (SettingError): There is none, a chosen one cannot be calibrated, or its scores are switched off.
     """
-    found = {name: pipe for name, pipe in nlp.pipeline if isinstance(pipe, CalibratedComponent) or is_class_head(pipe)}
-    if not found:
+    calibrated = {
+        name: pipe for name, pipe in nlp.pipeline if isinstance(pipe, CalibratedComponent) or is_class_head(pipe)
+    }
+    if not calibrated:
         raise SettingError(
             f"the pipeline has no sequence_labeler, no span_labeler, and no textcat or textcat_multilabel with "
             f"spacy-lsbillm.PooledTextCat.v1, which alone can be calibrated; it has: {in_short(nlp.pipe_names)}."
         )
     for name in chosen:
-        check_choice("--component", name, found)
-    heads = {name: pipe for name, pipe in found.items() if not chosen or name in chosen}
+        check_choice("--component", name, calibrated)
+    heads = {name: pipe for name, pipe in calibrated.items() if not chosen or name in chosen}
     for name, pipe in heads.items():
         if isinstance(pipe, CalibratedComponent) and not pipe.scores:
             raise SettingError(f"{name!r} has scores = false, so it gives no scores to calibrate. Set it to true.")
@@ -88,6 +90,7 @@ def heads_of(nlp: Language, chosen: Sequence[str] = ()) -> list[str]:
 
 def calibrate(nlp: Language, examples: Iterable[Example], settings: CalibrationSettings) -> dict[str, Report]:
     """Find the curves, thresholds and guarantees of the heads, and store them in the heads and in the pipeline's meta.
+
     An existing calibration of a head is replaced. Heads for which no document has annotation get a warning and do not
     change, unless they were chosen.
 
@@ -99,15 +102,15 @@ def calibrate(nlp: Language, examples: Iterable[Example], settings: CalibrationS
     heads = heads_of(nlp, settings.components)
     of_spans = [name for name in heads if isinstance(nlp.get_pipe(name), CalibratedComponent)]
     _check_guarantee(nlp, heads, of_spans, settings)
-    found = gather(nlp, heads, examples, None if settings.guarantee is None else FLOOR)
-    without = [name for name in heads if name not in found]
+    evidence_of = gather(nlp, heads, examples, None if settings.guarantee is None else FLOOR)
+    without = [name for name in heads if name not in evidence_of]
     for name in without:
         problem = f"no document has annotation for {name!r}: {_where(nlp, name)} is missing in all of them."
-        if settings.components or not found:
+        if settings.components or not evidence_of:
             raise DataError(problem)
         warnings.warn(f"{problem} It does not change.", stacklevel=2)
     reports = {}
-    for name, evidence in found.items():
+    for name, evidence in evidence_of.items():
         try:
             key = _key(of_spans, name, settings) if settings.guarantee is not None and name in of_spans else None
             reports[name] = _report(name, nlp.get_pipe(name), evidence, settings, key)
@@ -144,7 +147,7 @@ def _report(name: str, pipe: Any, evidence: Evidence, settings: CalibrationSetti
     decisions = SPANS if isinstance(pipe, CalibratedComponent) else CLASSES
     _check_enough(name, written, decisions)
     if decisions == SPANS:
-        fitted = fit(written)
+        fitted = fit_curve(written)
         probabilities = Calibration(fitted.curve, fitted.by_label).probabilities(
             written.score, written.label, written.labels
         )

@@ -32,15 +32,17 @@ class Threshold:
 def thresholds(
     written: Evidence, probabilities: np.ndarray, *, precision: float | None = None, recall: float | None = None
 ) -> dict[str, Threshold]:
-    """Find the threshold of each label: the lowest with a precision, which keeps most spans, or the highest with a
-    recall. If none reaches it: the one with the best precision, or 0.
+    """Find the threshold of each label for a precision or a recall.
+
+    It is the lowest with that precision, which keeps most spans, or the highest with that recall. If none reaches it,
+    it is the one with the best precision, or 0.
 
     written (Evidence): Spans that a head writes.
     probabilities (ndarray[float]): Their probabilities.
     precision (float | None), recall (float | None): The requested value; exactly one of the two.
     """
     together = _value(probabilities, written.right, int(written.gold.sum()), precision, recall)
-    found = {}
+    by_label = {}
     for i, label in enumerate(written.labels):
         own = written.label == i
         p, right, gold = probabilities[own], written.right[own], int(written.gold[:, i].sum())
@@ -50,13 +52,12 @@ def thresholds(
         was = hits / kept if kept else None, hits / gold if gold else None
         got, wanted = (was[0], precision) if precision is not None else (was[1], recall)
         assert wanted is not None
-        found[label] = Threshold(value, *was, reached=got is not None and got >= wanted, own=enough)
-    return found
+        by_label[label] = Threshold(value, *was, reached=got is not None and got >= wanted, own=enough)
+    return by_label
 
 
 def kept_and_right(probabilities: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Each probability, in descending order, with the number of spans that have at least that, and how many are
-    right."""
+    """Each probability, in descending order, with how many spans have at least that, and how many are right."""
     order = np.argsort(-probabilities, kind="stable")
     p, hits = probabilities[order], np.cumsum(right[order])
     # Spans with equal probabilities are kept or dropped together.

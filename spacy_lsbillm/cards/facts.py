@@ -55,8 +55,11 @@ class Facts:
 
     @property
     def was_trained_by_config(self) -> bool:
-        """Whether it was trained with its config: spaCy's training leaves scores in the meta. (Any pipeline has a
-        section `[training]`; its defaults say nothing about a pipeline that was trained in another way.)"""
+        """Whether it was trained with its config: spaCy's training leaves scores in the meta.
+
+        (Any pipeline has a section `[training]`; its defaults say nothing about a pipeline that was trained in another
+        way.)
+        """
         return bool(self.meta.get("performance") or self.meta.get(TRAINING))
 
     @property

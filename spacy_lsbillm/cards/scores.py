@@ -50,10 +50,10 @@ class Scored(NamedTuple):
 def scored_on(facts: Facts) -> list[Scored]:
     """The scores of a pipeline on each corpus: the development set of its training, and any that were added."""
     dev = facts.corpus("dev")
-    found = [Scored(f"development set{f' {dev}' if dev else ''}", numbers(facts.meta.get("performance")))]
+    all_scored = [Scored(f"development set{f' {dev}' if dev else ''}", numbers(facts.meta.get("performance")))]
     for entry in facts.meta.get(EVALUATIONS) or []:
-        found.append(Scored(str(entry["data"]), numbers(entry["scores"])))
-    return [scored for scored in found if scored.scores]
+        all_scored.append(Scored(str(entry["data"]), numbers(entry["scores"])))
+    return [scored for scored in all_scored if scored.scores]
 
 
 def numbers(scores: object) -> dict[str, float]:
@@ -72,15 +72,15 @@ def _measure(name: str) -> tuple[str, str] | None:
     return next((measure for end, measure in MEASURES.items() if name.endswith(end)), None)
 
 
-def score_table(found: list[Scored]) -> str:
+def score_table(all_scored: list[Scored]) -> str:
     """A table with one row per score and one column per corpus."""
-    names = list(dict.fromkeys(name for scored in found for name in scored.scores))
+    names = list(dict.fromkeys(name for scored in all_scored for name in scored.scores))
     rows = []
     for name in names:
-        values = (scored.scores.get(name) for scored in found)
+        values = (scored.scores.get(name) for scored in all_scored)
         shown = [f"{value:.4f}" if value is not None else "" for value in values]
         rows.append([_words(name), code(name), *shown])
-    return table(rows, ["Score", "spaCy's name", *(plain(scored.data) for scored in found)])
+    return table(rows, ["Score", "spaCy's name", *(plain(scored.data) for scored in all_scored)])
 
 
 def _words(name: str) -> str:
@@ -89,10 +89,10 @@ def _words(name: str) -> str:
     return f"{task[0]}, {measure[0]}"
 
 
-def hub_results(found: list[Scored]) -> list[dict[str, Any]]:
+def hub_results(all_scored: list[Scored]) -> list[dict[str, Any]]:
     """The entries of `model-index` in the front matter: one per corpus and task."""
     results = []
-    for scored in found:
+    for scored in all_scored:
         for task in dict.fromkeys(filter(None, map(_task, scored.scores))):
             of_task = {name: value for name, value in scored.scores.items() if _task(name) == task}
             results.append(
@@ -112,7 +112,7 @@ def _hub_metrics(scores: Mapping[str, float]) -> Iterable[dict[str, Any]]:
         yield {"name": name, "type": measure[1], "value": round(value, 4)}
 
 
-def hub_tags(found: list[Scored]) -> list[str]:
+def hub_tags(all_scored: list[Scored]) -> list[str]:
     """The hub's names of the scored tasks."""
-    tasks = (_task(name) for scored in found for name in scored.scores)
+    tasks = (_task(name) for scored in all_scored for name in scored.scores)
     return list(dict.fromkeys(task[1] for task in tasks if task))

@@ -33,16 +33,16 @@ BASE_WANTED = (
 
 def card_text(facts: Facts) -> str:
     """The whole card, except the line at its end that shows whether it was edited."""
-    meta, found = facts.meta, scored_on(facts)
+    meta, scored = facts.meta, scored_on(facts)
     license, license_name = _license_for_hub(meta.get("license"))
     front = {
         "language": "multilingual" if meta.get("lang") == "xx" else meta.get("lang"),
         "license": license,
         "license_name": license_name,
         "library_name": "spacy",
-        "tags": ["spacy", "spacy-lsbillm", *hub_tags(found)],
+        "tags": ["spacy", "spacy-lsbillm", *hub_tags(scored)],
         "base_model": [record["base"]["name"] for record in _records(facts) if record["base"]["commit"]],
-        "model-index": [{"name": facts.name, "results": hub_results(found)}] if found else None,
+        "model-index": [{"name": facts.name, "results": hub_results(scored)}] if scored else None,
     }
     parts = {
         "front": front_matter(front),
@@ -50,7 +50,7 @@ def card_text(facts: Facts) -> str:
         "summary": _summary(facts),
         "about": table(_about(facts)),
         "seeing": "\n\n".join(_seeing(facts)),
-        "scores": "\n\n".join([*_scores(found, bool(meta.get("performance"))), *_confidence(facts)]),
+        "scores": "\n\n".join([*_scores(scored, bool(meta.get("performance"))), *_confidence(facts)]),
         "use": _use(facts),
         "labels": _labels(facts),
         "training": table(_training(facts)),
@@ -71,8 +71,8 @@ def _license_for_hub(license: object) -> tuple[str | None, str | None]:
     """`license` and `license_name` for the front matter."""
     if not isinstance(license, str) or not license.strip():
         return None, None
-    found = license.strip().lower()
-    return (found, None) if LICENSE_ID.fullmatch(found) else ("other", license.strip())
+    identifier = license.strip().lower()
+    return (identifier, None) if LICENSE_ID.fullmatch(identifier) else ("other", license.strip())
 
 
 def _summary(facts: Facts) -> str:
@@ -153,20 +153,20 @@ def _seeing(facts: Facts) -> Iterable[str]:
             yield f"Texts of more than {cutting['window']} word pieces go through windows of that length{shared}."
 
 
-def _scores(found: list[Scored], with_dev: bool) -> Iterable[str]:
-    if found:
+def _scores(scored: list[Scored], with_dev: bool) -> Iterable[str]:
+    if scored:
         yield SCORES_INTRO + (CHOSEN_BY if with_dev else "")
-        yield score_table(found)
+        yield score_table(scored)
     else:
         yield NO_SCORES
 
 
 def _confidence(facts: Facts) -> Iterable[str]:
     """The results of `calibrate`, head by head."""
-    found = facts.meta.get(CALIBRATION) or {}
+    calibrations = facts.meta.get(CALIBRATION) or {}
     for name, block in facts.components.items():
-        if name in found:
-            of_head = found[name]
+        if name in calibrations:
+            of_head = calibrations[name]
             yield (
                 f"Confidence of {code(name)}: calibrated on {of_head['documents']:,} documents with "
                 f"{_decisions(of_head)} ({plain(of_head['curve'])}). Expected calibration error "
@@ -233,11 +233,11 @@ def _quoted(text: object) -> str:
 
 
 def _labels(facts: Facts) -> str:
-    labels = {name: found for name, found in (facts.meta.get("labels") or {}).items() if found}
+    labels = {name: own_labels for name, own_labels in (facts.meta.get("labels") or {}).items() if own_labels}
     if not labels:
         return f"{UNKNOWN.capitalize()}."
-    rows = [(code(name), ", ".join(map(code, found))) for name, found in labels.items()]
-    count = sum(len(found) for found in labels.values())
+    rows = [(code(name), ", ".join(map(code, own_labels))) for name, own_labels in labels.items()]
+    count = sum(len(own_labels) for own_labels in labels.values())
     of = "label" if count == 1 else "labels"
     return f"<details>\n<summary>{count:,} {of}</summary>\n\n{table(rows, ('Component', 'Labels'))}\n\n</details>"
 

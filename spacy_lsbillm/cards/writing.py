@@ -24,8 +24,9 @@ MARK = re.compile(r"\n<!-- spacy-lsbillm card (?P<digest>[0-9a-f]{64})(?:, (?P<s
 
 
 def write_card(folder: Path, force: bool = False, seconds: float | None = None) -> bool:
-    """Write the card of a stored pipeline, from its files. An earlier card is replaced, but a README.md that was
-    edited, or written by hand, is kept.
+    """Write the card of a stored pipeline, from its files.
+
+    An earlier card is replaced, but a README.md that was edited, or written by hand, is kept.
 
     folder (Path): A pipeline.
     force (bool): Replace it in any case.
@@ -67,12 +68,12 @@ def add_evaluation(folder: Path, data: str, scores: Path) -> None:
     RAISES (SettingError): It contains no scores.
     """
     try:
-        found = parse_json(scores.read_text(encoding="utf8"))
+        content = parse_json(scores.read_text(encoding="utf8"))
     except ValueError as error:
         raise SettingError(
             f"{scores} is not JSON ({error}): give the file that spacy evaluate --output wrote."
         ) from error
-    known = numbers(found)
+    known = numbers(content)
     if not known:
         raise SettingError(
             f"{scores} holds no score that a card shows: give the file that spacy evaluate --output wrote."

@@ -124,8 +124,9 @@ def adapt_cli(
     resume: WorkResumeOption = False,
     gpu_id: GpuOption = -1,
 ) -> None:
-    """Continue training a base on plain text with its layers unmasked, so that it has learned to attend in both
-    directions before it is tuned on a task.
+    """Continue training a base on plain text with its layers unmasked.
+
+    So it learns to attend in both directions before it is tuned on a task.
 
     Text is UTF-8; blank lines separate documents, which share rows without attending to each other. An interrupted run
     resumes with --resume and gives the same result. After a finished run, the same command with --resume and --work
@@ -171,13 +172,16 @@ def adapt_cli(
     held_out = record["held_out"]
     print(f"held-out text after: {held_out['after']:.3f} nats per predicted piece (before: {held_out['before']:.3f})")
     if record["seconds"]:
-        print(f"{record['tokens_seen'] / record['seconds']:,.0f} pieces a second")
+        print(f"{record['tokens_seen'] / record['seconds']:,.0f} pieces per second")
     msg.good(f"Saved the {output_kind} in {output}. Look at its README.md, and add the licences of its text.")
     msg.text(f"{places.work} is needed only to make another result of this run.")
 
 
 def _lora_of(overrides: dict[str, object]) -> dict[str, object]:
-    """RAISES (SettingError): There is an option that is none of the adapter's."""
+    """Collect the settings of the adapter from the remaining options.
+
+    RAISES (SettingError): An option is not one of the adapter's.
+    """
     other = next((name for name in overrides if not name.startswith("lora.")), None)
     if other is not None:
         raise SettingError(f"there is no option --{other}. See --help; the adapter's are --lora.r, --lora.alpha, …")

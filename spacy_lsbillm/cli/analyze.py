@@ -1,4 +1,4 @@
-"""`python -m spacy lsbillm analyze`: how much the labels of a corpus lean on what stands to their right."""
+"""`python -m spacy lsbillm analyze`: how much the labels of a corpus depend on the context to their right."""
 
 import json
 from pathlib import Path
@@ -62,19 +62,19 @@ def analyze_cli(
     Example: python -m spacy lsbillm analyze corpus/dev.spacy --parser en_core_web_sm --model training/model-best
     """
     try:
-        found = analyze(corpus, parser, model, spans_key, sample)
+        figures = analyze(corpus, parser, model, spans_key, sample)
         if json_file is not None:
-            write_text(json_file, json.dumps(found, indent=2) + "\n")
+            write_text(json_file, json.dumps(figures, indent=2) + "\n")
     except (ValueError, OSError) as error:
         msg.fail("Cannot analyse the corpus", str(error), exits=1)
-    if "dependency" in found:
-        print_dependency(found["dependency"])
-    if "right_context" in found:
-        print_context(found["right_context"])
+    if "dependency" in figures:
+        print_dependency(figures["dependency"])
+    if "right_context" in figures:
+        print_context(figures["right_context"])
 
 
 def analyze(corpus: Path, parser: str | None, model: str | None, spans_key: str | None, sample: int) -> dict[str, Any]:
-    """The numbers of `analyze_cli`.
+    """Compute the figures that `analyze_cli` prints.
 
     RAISES (ValueError): There are no spans, or neither parses nor a model.
     """
@@ -93,19 +93,19 @@ def analyze(corpus: Path, parser: str | None, model: str | None, spans_key: str 
             "the corpus has no parses. Name a pipeline that makes them, such as --parser en_core_web_sm, or a trained "
             "sequence_labeler with --model."
         )
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     if parsed or pipeline is not None:
         counted = right_side(gold if pipeline is None else parses(pipeline, gold))
-        found["dependency"] = _as_dict(counted)
+        figures["dependency"] = _as_dict(counted)
     if labeler is not None:
         plain = [(tokens_alone(doc, labeler.vocab), spans) for doc, spans in gold]
         changes = right_context(labeler, plain, sample)
-        found["right_context"] = {kind: vars(change) for kind, change in changes.items()}
-    return found
+        figures["right_context"] = {kind: vars(change) for kind, change in changes.items()}
+    return figures
 
 
 def parses(nlp: Language, gold: list[tuple[Doc, list[Span]]]) -> Any:
-    """The documents parsed by a pipeline, token by token as they are."""
+    """Parse documents with a pipeline, without changing their tokens."""
     for doc, (_, spans) in zip(nlp.pipe(tokens_alone(doc, nlp.vocab) for doc, _ in gold), gold, strict=True):
         yield doc, spans
 
@@ -120,16 +120,16 @@ def _load(name: str, needed: str | None) -> Language:
     return nlp
 
 
-def _as_dict(found: RightSide) -> dict[str, Any]:
-    by_label = {label: _as_dict(one) for label, one in sorted(found.by_label.items())}
-    content = {"ratio": found.ratio, "right": found.right, "all": found.all}
+def _as_dict(counts: RightSide) -> dict[str, Any]:
+    by_label = {label: _as_dict(one) for label, one in sorted(counts.by_label.items())}
+    content = {"ratio": counts.ratio, "right": counts.right, "all": counts.total}
     return content | ({"by_label": by_label} if by_label else {})
 
 
-def print_dependency(found: dict[str, Any]) -> None:
-    """The ratio, its labels, and what was published of other corpora."""
+def print_dependency(counts: dict[str, Any]) -> None:
+    """Print the ratio, in all and per label, and the published ratios of other corpora."""
     msg.divider("right-side dependency ratio")
-    rows = [("all", found), *sorted(found["by_label"].items(), key=lambda pair: -pair[1]["all"])]
+    rows = [("all", counts), *sorted(counts["by_label"].items(), key=lambda pair: -pair[1]["all"])]
     shown = [
         (name, "-" if one["ratio"] is None else f"{one['ratio']:.3f}", one["right"], one["all"]) for name, one in rows
     ]
@@ -137,10 +137,10 @@ def print_dependency(found: dict[str, Any]) -> None:
     print("Published: " + ", ".join(f"{name} {ratio}" for name, ratio in PUBLISHED) + " (arXiv 2401.14556)\n")
 
 
-def print_context(found: dict[str, dict[str, Any]]) -> None:
-    """How probabilities change."""
+def print_context(changes_by_kind: dict[str, dict[str, Any]]) -> None:
+    """Print how probabilities change without the right context."""
     msg.divider("what a cut right context changes")
-    changes = [(kind, ContextChange(**one)) for kind, one in found.items()]
+    changes = [(kind, ContextChange(**one)) for kind, one in changes_by_kind.items()]
     rows = [(k, f"{c.tokens:,}", f"{c.distance:.3f}", f"{c.whole:.3f}", f"{c.cut:.3f}") for k, c in changes]
     header = ("tokens", "number", "distance", "gold label, whole", "gold label, cut")
     print(table(rows, header=header, divider=True, aligns=("l", "r", "r", "r", "r")))

@@ -111,10 +111,11 @@ def annotate_cli(
     except ValueError as error:
         msg.fail("Cannot annotate", str(error), exits=1)
     except OSError as error:
-        full = " Make room: the same command then goes on." if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-        msg.fail("Cannot annotate", f"{error}.{full}", exits=1)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = " Make room, then run the same command again to continue." if full else ""
+        msg.fail("Cannot annotate", f"{error}.{remedy}", exits=1)
     except KeyboardInterrupt:
-        msg.warn("Stopped. The same command goes on.", exits=130)
+        msg.warn("Stopped. Run the same command again to continue.", exits=130)
     sums = done.sums
     if not done.seconds:
         msg.good(f"{output} is complete already: {sums['documents']:,} documents in {sums['shards']:,} shards")
@@ -126,16 +127,19 @@ def annotate_cli(
 
 
 def _gpus(numbers: str, ray: str | None) -> tuple[int, ...]:
-    """RAISES (SettingError): They are no numbers, or there is no such GPU here, where the processes are."""
+    """Read the ids of the GPUs.
+
+    RAISES (SettingError): They are not numbers, or this machine, where the processes run, has no such GPU.
+    """
     try:
-        found = tuple(int(number) for number in numbers.split(","))
+        gpus = tuple(int(number) for number in numbers.split(","))
     except ValueError:
         raise SettingError(f"--gpu-id {numbers} is not allowed: give numbers such as 0 or 0,1,2, or -1.") from None
-    if found == (-1,):
+    if gpus == (-1,):
         return ()
-    if min(found) < 0 or len(set(found)) < len(found):
+    if min(gpus) < 0 or len(set(gpus)) < len(gpus):
         raise SettingError(f"--gpu-id {numbers} is not allowed: each GPU once, and -1 alone.")
     if ray is None:
-        for number in found:
+        for number in gpus:
             device_of(number)
-    return found
+    return gpus

@@ -82,7 +82,7 @@ def convert(
     labels_from: Path | None = None,
     document_key: str | None = None,
 ) -> list[Path]:
-    """See `convert_cli`. All files are read before the first is written.
+    """Convert files as `convert_cli` does. All files are read before the first is written.
 
     RAISES (DataError): Something does not fit, or two files would be written under one name.
     """

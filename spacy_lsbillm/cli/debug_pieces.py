@@ -8,7 +8,7 @@ from spacy.util import load_config
 from typer import Argument
 from wasabi import msg, table
 
-from ..alignment.statistics import Cutting, count_pieces
+from ..alignment.statistics import CutSettings, count_pieces
 from ..data.corpora import corpus_files, read_docs
 from ..files import write_text
 from ..pipeline.billm_transformer import DEFAULT_CONFIG
@@ -43,20 +43,22 @@ def debug_pieces_cli(
     try:
         files = {str(path): corpus_files(path) for path in corpus}
         name, cutting = read_cutting(config_or_base, component)
-        found = {path: count_pieces(read_docs(path, parts), cutting).as_dict() for path, parts in files.items()}
+        figures = {path: count_pieces(read_docs(path, parts), cutting).as_dict() for path, parts in files.items()}
         settings = {"base": name, "window": cutting.window, "overlap": cutting.overlap, "repeat": cutting.repeat}
         if json_file is not None:
-            write_text(json_file, json.dumps({**settings, "corpora": found}, indent=2, ensure_ascii=False) + "\n")
+            write_text(json_file, json.dumps({**settings, "corpora": figures}, indent=2, ensure_ascii=False) + "\n")
     except (ValueError, OSError) as error:
         msg.fail("Cannot count the pieces", str(error), exits=1)
     times = f", each {cutting.repeat + 1} times" if cutting.repeat else ""
     msg.divider(f"{name}: windows of {cutting.window} pieces, {cutting.overlap} shared{times}")
-    print(table(list(zip(ROWS, *map(table_column, found.values()), strict=True)), header=("", *found), divider=True))
-    for path, numbers in found.items():
+    print(
+        table(list(zip(ROWS, *map(table_column, figures.values()), strict=True)), header=("", *figures), divider=True)
+    )
+    for path, numbers in figures.items():
         print_remarks(path, numbers)
 
 
-def read_cutting(source: str, component: str | None = None) -> tuple[str, Cutting]:
+def read_cutting(source: str, component: str | None = None) -> tuple[str, CutSettings]:
     """The name of the base, and how a config or the defaults cut documents for it.
 
     source (str): A config file, or the folder or hub id of a base.
@@ -76,7 +78,7 @@ ROWS = (
     "documents",
     "tokens",
     "pieces",
-    "pieces a token: mean",
+    "pieces per token: mean",
     "median",
     "95th percentile",
     "most",
@@ -94,7 +96,7 @@ ROWS = (
 
 def table_column(numbers: dict[str, Any]) -> list[str]:
     """The cells of a corpus for `ROWS`."""
-    per_token = numbers["pieces_a_token"]
+    per_token = numbers["pieces_per_token"]
     spans = numbers["boundaries_inside_pieces"].values()
     return [
         f"{numbers['docs']:,}",
@@ -110,8 +112,8 @@ def table_column(numbers: dict[str, Any]) -> list[str]:
         f"{numbers['longest_doc']:,}",
         f"{numbers['long_docs']['count']:,}",
         f"{numbers['long_docs']['windows']:,}",
-        f"{sum(found['boundaries'] for found in spans):,}",
-        f"{sum(found['inside'] for found in spans):,}",
+        f"{sum(boundaries['boundaries'] for boundaries in spans):,}",
+        f"{sum(boundaries['inside'] for boundaries in spans):,}",
         f"{100 * numbers['padding_share']:.1f} %",
     ]
 
@@ -127,9 +129,9 @@ def print_remarks(path: str, numbers: dict[str, Any]) -> None:
     ):
         if numbers[key]["count"]:
             msg.warn(f"{path}: {what}: {', '.join(map(repr, numbers[key]['examples']))}")
-    for where, found in numbers["boundaries_inside_pieces"].items():
-        if found["inside"]:
+    for where, boundaries in numbers["boundaries_inside_pieces"].items():
+        if boundaries["inside"]:
             msg.warn(
-                f"{path}: {found['inside']} of {found['boundaries']} boundaries in {where} fall inside a piece: "
-                f"{', '.join(found['examples'])}"
+                f"{path}: {boundaries['inside']} of {boundaries['boundaries']} boundaries in {where} fall inside a "
+                f"piece: {', '.join(boundaries['examples'])}"
             )

@@ -1,4 +1,4 @@
-"""Where a command computes."""
+"""The device of a command."""
 
 import torch
 
@@ -6,7 +6,10 @@ from ..errors import SettingError
 
 
 def device_of(gpu_id: int) -> torch.device:
-    """RAISES (SettingError): There is no such GPU: nothing falls back to the CPU."""
+    """The device of `--gpu-id`. A missing GPU is never replaced by the CPU.
+
+    RAISES (SettingError): There is no such GPU.
+    """
     if gpu_id < 0:
         return torch.device("cpu")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0

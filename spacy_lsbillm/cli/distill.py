@@ -74,7 +74,7 @@ def distill_cli(
 
     Example: python -m spacy lsbillm distill training/model-best cnn.cfg text.txt --output small --paths.dev dev.spacy
     """
-    with exit_if_stopped("the same command goes on."):
+    with exit_if_stopped("run the same command again to continue."):
         try:
             settings = DistillSettings(
                 teacher=teacher,
@@ -99,12 +99,12 @@ def distill_cli(
         except (ValueError, OSError) as error:
             msg.fail("Cannot distill", str(error), exits=1)
         except KeyboardInterrupt:
-            msg.warn("Stopped. The same command goes on.", exits=130)
+            msg.warn("Stopped. Run the same command again to continue.", exits=130)
     if not done.anew:
         msg.good(f"{output} is complete already: {done.best}")
         return
-    told = [f"{', '.join(done.card[kind])} from {what}" for kind, what in WHAT.items() if done.card[kind]]
-    msg.good(f"{done.best} learned {' and '.join(told)} of {done.card['teacher']['name']}")
+    learned = [f"{', '.join(done.card[kind])} from {what}" for kind, what in WHAT.items() if done.card[kind]]
+    msg.good(f"{done.best} learned {' and '.join(learned)} of {done.card['teacher']['name']}")
 
 
 WHAT = {"soft": "the probabilities", "hard": "the labels"}

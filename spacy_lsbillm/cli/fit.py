@@ -1,4 +1,4 @@
-"""`python -m spacy lsbillm fit`: does a base fit this machine, and how long will it take?"""
+"""`python -m spacy lsbillm fit`: estimate the memory and time that a base takes."""
 
 import json
 from collections.abc import Sequence
@@ -9,7 +9,8 @@ from typer import Argument, Exit, Option
 from wasabi import msg, table
 
 from ..backbone import LoraSettings
-from ..backbone.footprint import CPU, GPU, BaseShape, Work, shape_of
+from ..backbone.base_shape import BaseShape, shape_of
+from ..backbone.footprint import CPU, GPU, Work
 from ..backbone.free_memory import free_memory
 from ..backbone.location import TOKENIZER_FILES, resolve_folder
 from ..backbone.pace import PREDICTION, TRAINING
@@ -24,7 +25,7 @@ GIBIBYTE, MEBIBYTE = 2**30, 2**20
 # From benchmarks/results/fit.json.
 OFF = (
     "These are estimates. On a CPU, with two bases, training took 0.8 to 1.2 times the estimated memory and reached\n"
-    "0.6 to 1.6 times the estimated speed: docs/fit-your-machine.md."
+    "0.6 to 1.6 times the estimated speed."
 )
 
 BaseArgument = Annotated[str, Argument(help="The base model: a Hugging Face folder, or a hub id. No weights are read")]
@@ -210,8 +211,8 @@ def _print_notes(
 
 
 def _what_fits(estimate: Estimate, available: int) -> str:
-    found = fits(estimate, available)
-    return "yes" if found[TRAINING] else ("prediction" if found[PREDICTION] else "no")
+    fitting = fits(estimate, available)
+    return "yes" if fitting[TRAINING] else ("prediction" if fitting[PREDICTION] else "no")
 
 
 def _size(number: int) -> str:

@@ -26,7 +26,7 @@ def masks_cli(
         rows = [(i, word_for(unmasked)) for i, unmasked in enumerate(plan.unmasked)]
         print(table(rows, header=("layer", "attention"), divider=True))
         print(f'unmask = "{plan.notation}": {plan.words}')
-        # A pipeline of an older version has none.
+        # A pipeline that an older version saved has no such entry.
         repeat = ((record.get("fitted") or {}).get("cutting") or {}).get("repeat", 0)
         if repeat:
             print(f"repeat = {repeat}: the text stands {repeat + 1} times in a row; the states of the last copy count")

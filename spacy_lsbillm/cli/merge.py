@@ -1,4 +1,4 @@
-"""`python -m spacy lsbillm merge` and `save`: writing a stored pipeline again."""
+"""`python -m spacy lsbillm merge` and `save`: copy a stored pipeline, or store its base differently."""
 
 from pathlib import Path
 from typing import Annotated

@@ -21,7 +21,7 @@ from . import app
 from .device import device_of
 from .options import GpuOption, JsonOption, RevisionOption
 
-# Of a window, where the base allows longer ones: the loss changes little beyond, the time of attention grows.
+# The default window where the base allows longer ones: beyond it the loss changes little, but attention takes longer.
 LONGEST = 2048
 RANDOM = "random weights"
 SourceArgument = Annotated[str, Argument(help="A base (its folder or hub id), or the folder of a trained pipeline")]
@@ -99,9 +99,16 @@ def perplexity_cli(
             write_text(json_file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     except (ValueError, OSError) as error:
         msg.fail("Cannot score the text", str(error), exits=1)
-    header = ("", "bits a byte", "nats a token", "perplexity", "tokens", "bytes")
+    header = ("", "bits per byte", "nats per token", "perplexity", "tokens", "bytes")
     rows = [
-        (name, f"{s.bits_a_byte:.3f}", f"{s.nats_a_token:.3f}", f"{s.perplexity:,.1f}", f"{s.tokens:,}", f"{s.bytes:,}")
+        (
+            name,
+            f"{s.bits_per_byte:.3f}",
+            f"{s.nats_per_token:.3f}",
+            f"{s.perplexity:,.1f}",
+            f"{s.tokens:,}",
+            f"{s.bytes:,}",
+        )
         for name, s in scores.items()
     ]
     print(table(rows, header=header, divider=True, aligns=("l", "r", "r", "r", "r", "r")))
@@ -111,20 +118,20 @@ def perplexity_cli(
 
 
 def readings_of(settings: BaseSettings, component: str | None, device: torch.device) -> list[Reading]:
-    """What there is to read: a base alone, or what a pipeline holds.
+    """The readings of a base, which is one, or of a pipeline, which are three.
 
-    RAISES (ValueError): It cannot be had, or is no causal language model.
+    RAISES (ValueError): It is not available, or is not a causal language model.
     """
     if (Path(settings.name) / "config.cfg").is_file():
-        found = pipeline_readings(Path(settings.name), device, component)
-        _check_decoder(found[0].model.config, settings.name)
-        return found
+        readings = pipeline_readings(Path(settings.name), device, component)
+        _check_decoder(readings[0].model.config, settings.name)
+        return readings
     _check_decoder(read_config(resolve_folder(settings.name, settings.revision), settings), settings.name)
     return [base_reading(settings, device, settings.name)]
 
 
 def random_reading(like: Reading) -> Reading:
-    """Random weights of the same shape, the same ones each time."""
+    """A reading of a model of the same shape with random weights, the same ones each time."""
     weight = next(like.model.parameters())
     torch.manual_seed(0)
     model: PreTrainedModel = AutoModelForCausalLM.from_config(like.model.config)
@@ -132,9 +139,9 @@ def random_reading(like: Reading) -> Reading:
 
 
 def fitted_length(reading: Reading, length: int | None) -> int:
-    """Positions a window.
+    """The number of positions per window.
 
-    RAISES (SettingError): The base has not so many.
+    RAISES (SettingError): The base does not have that many.
     """
     longest = longest_position(reading.model.config) or LONGEST
     if length is not None and not 2 <= length <= longest:
@@ -143,8 +150,8 @@ def fitted_length(reading: Reading, length: int | None) -> int:
 
 
 def score_reading(reading: Reading, files: list[Path], length: int, overlap: int) -> Score:
-    """The score of one of them."""
-    with reading.on() as model:
+    """Score a text with the model of a reading."""
+    with reading.model_as_read() as model:
         return score_text(model, reading.tokenizer, files, length=length, overlap=overlap, label=reading.name)
 
 
@@ -156,10 +163,10 @@ def _check_decoder(config: object, name: str) -> None:
 
 
 def as_dict(score: Score) -> dict[str, float | str]:
-    """For a file."""
+    """The figures of a score, as they are written to a JSON file."""
     return {
-        "bits_a_byte": score.bits_a_byte,
-        "nats_a_token": score.nats_a_token,
+        "bits_per_byte": score.bits_per_byte,
+        "nats_per_token": score.nats_per_token,
         "perplexity": score.perplexity,
         "tokens": score.tokens,
         "bytes": score.bytes,

@@ -1,4 +1,4 @@
-"""Pipelines as the commands are given them."""
+"""Finding the pipeline that a command line names."""
 
 import importlib
 from pathlib import Path
@@ -17,7 +17,7 @@ def any_pipeline_folder(pipeline: str) -> Path:
     path = Path(pipeline)
     folder = path if path.is_dir() else _package_folder(pipeline)
     if not (folder / "config.cfg").is_file():
-        raise ValueError(f"{folder} holds no config.cfg: it is not a pipeline.")
+        raise ValueError(f"{folder} has no config.cfg: it is not a pipeline.")
     return folder
 
 
@@ -42,6 +42,6 @@ def _package_folder(name: str) -> Path:
         package = Path(importlib.import_module(name).__file__ or "").parent
         meta = load_meta(package / "meta.json")
     except (ImportError, ValueError, TypeError, OSError) as error:
-        # A relative path, or a package that is no pipeline.
+        # It may be a relative path, or a package that is not a pipeline.
         raise ValueError(f"there is neither a folder nor an installed pipeline {name!r}.") from error
     return package / f"{meta['lang']}_{meta['name']}-{meta['version']}"

@@ -86,14 +86,14 @@ def predict_mask_cli(
         settings = RankingSettings(predictor.value, layer_groups, chosen_masks, numbers("--seeds", seeds), share, then)
         ranking = Ranking(config, component, settings, test)
         setup_gpu(gpu_id)
-        found = ranking.run(output, storage, run_details(config_path, predictor.value, settings.seeds, test), gpu_id)
-        print("\n" + found.paths["ranking"].read_text(encoding="utf8"))
-        if found.search is not None:
-            show(found.search)
+        ranked = ranking.run(output, storage, run_details(config_path, predictor.value, settings.seeds, test), gpu_id)
+        print("\n" + ranked.paths["ranking"].read_text(encoding="utf8"))
+        if ranked.search is not None:
+            show(ranked.search)
         else:
-            best, best_config = found.prediction.ranking[0], found.paths["config"]
+            best, best_config = ranked.prediction.ranking[0], ranked.paths["config"]
             msg.good(f"{best} is predicted to be best. Train with {best_config}, or check with --then 3.")
     except (ValueError, OSError) as error:
         msg.fail("Cannot predict", str(error), exits=1)
     except KeyboardInterrupt:
-        msg.warn("Stopped. The same command goes on from here.", exits=130)
+        msg.warn("Stopped. Run the same command again to continue.", exits=130)

@@ -1,4 +1,4 @@
-"""`python -m spacy lsbillm pretrain`: a small base from plain text."""
+"""`python -m spacy lsbillm pretrain`: train a small base on plain text."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -69,11 +69,11 @@ def pretrain_cli(
     except (ValueError, OSError) as error:
         msg.fail("Cannot pre-train", str(error), exits=1)
     except KeyboardInterrupt:
-        msg.warn("Stopped. Go on from the last checkpoint with --resume.", exits=130)
+        msg.warn("Stopped. Use --resume to continue from the last checkpoint.", exits=130)
     for name, value in record["held_out"].items():
         print(f"{name.replace('_', ' ')}: {value:.3f}")
     msg.good(f"Saved the model in {output}. Look at its README.md, and add the licences of its text.")
-    msg.text(f"{places.work} is not needed any more.")
+    msg.text(f"{places.work} is no longer needed.")
 
 
 def read_settings(config: Path | None, overrides: dict[str, Any], objective: str | None) -> PretrainingSettings:

@@ -78,20 +78,20 @@ def _layers(keep: str | None, folder: Path) -> list[int]:
 
 
 def _print(attempt: Attempt) -> None:
-    found = attempt.comparison
+    comparison = attempt.comparison
     kept = f", layers {_listed(attempt.kept)} in float32" if attempt.kept else ""
     msg.divider(f"float32 and int8{kept}")
     rows: list[tuple[str, ...]] = [
-        (name, f"{one * 100:.2f}", f"{other * 100:.2f}") for name, (one, other) in found.scores.items()
+        (name, f"{one * 100:.2f}", f"{other * 100:.2f}") for name, (one, other) in comparison.scores.items()
     ]
-    rows.append(("words a second", *(f"{speed:,.0f}" for speed in found.words_a_second)))
-    rows.append(("weights in memory, MB", *(f"{size / MEGABYTE:,.1f}" for size in found.weight_bytes)))
+    rows.append(("words per second", *(f"{speed:,.0f}" for speed in comparison.words_per_second)))
+    rows.append(("weights in memory, MB", *(f"{size / MEGABYTE:,.1f}" for size in comparison.weight_bytes)))
     print(table(rows, header=("", "float32", "int8"), divider=True, aligns=("l", "r", "r")))
-    if found.spans is not None:
-        print(f"The same spans: {found.spans:.2%}")
-    if found.classes is not None:
-        print(f"The same best class: {found.classes:.2%}")
-    print(f"Speed: {found.speed:.2f} times float32")
+    if comparison.spans is not None:
+        print(f"The same spans: {comparison.spans:.2%}")
+    if comparison.classes is not None:
+        print(f"The same best class: {comparison.classes:.2%}")
+    print(f"Speed: {comparison.speed:.2f} times float32")
 
 
 def _blame(result: Quantized, max_loss: float) -> None:

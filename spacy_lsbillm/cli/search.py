@@ -1,4 +1,4 @@
-"""`python -m spacy lsbillm search`, or `search-mask`: which way to see right for a task."""
+"""`python -m spacy lsbillm search`, or `search-mask`: find the best way to see right for a task."""
 
 import contextlib
 from enum import StrEnum
@@ -87,8 +87,10 @@ def search_cli(
     ray: RayOption = None,
     workers: WorkersOption = None,
 ) -> None:
-    """Find out which layers to unmask for a task: train a config under different masks and, optionally, values of
-    `repeat`, `depth` and `unmask_warmup`, and compare the scores on dev.
+    """Find out which layers to unmask for a task.
+
+    Trains a config under different masks and, optionally, values of `repeat`, `depth` and `unmask_warmup`, and compares
+    the scores on dev.
 
     The best choice depends on the task (Dukić and Šnajder, "Looking Right is Sometimes Right", 2024). The score is the
     one in training.score_weights. Costs are computed before training, and the report recommends a setting for the best
@@ -123,10 +125,10 @@ def search_cli(
     except (ValueError, OSError) as error:
         msg.fail("Cannot search", str(error), exits=1)
     except KeyboardInterrupt:
-        msg.warn("Stopped. The same command goes on from here.", exits=130)
+        msg.warn("Stopped. Run the same command again to continue.", exits=130)
 
 
-# The name of the command when it searched masks alone.
+# The command's name from when it searched only masks.
 app.command("search-mask", cls=OptionalAddress, context_settings=ANY_OPTION)(search_cli)
 
 
@@ -148,7 +150,7 @@ def run_search(
     ray: str | None,
     workers: int | None,
 ) -> None:
-    """See `search_cli`. All that can be checked is checked before the first training.
+    """Run the search of `search_cli`. Everything that can be checked is checked before the first training.
 
     RAISES (ValueError): Something does not fit.
     """

@@ -1,4 +1,4 @@
-"""How a command ends whose training was stopped from outside."""
+"""Ending a command whose training was stopped from outside."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +11,9 @@ from ..training import PREEMPTED, Preempted, RankLost
 
 @contextmanager
 def exit_if_stopped(go_on: str) -> Iterator[None]:
-    """Within it a training that is stopped from outside ends the command, with what to do next.
+    """End the command with its exit status if a training inside the context is stopped from outside.
 
-    go_on (str): How it goes on.
+    go_on (str): What the message says on how to continue.
     """
     try:
         yield
@@ -23,5 +23,5 @@ def exit_if_stopped(go_on: str) -> Iterator[None]:
             msg.warn(f"Asked to stop. {again}")
         raise Exit(PREEMPTED) from None
     except RankLost:
-        # Whichever process has failed says so itself.
+        # The process that has failed prints the error itself.
         raise Exit(1) from None

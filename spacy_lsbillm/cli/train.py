@@ -1,4 +1,4 @@
-"""`python -m spacy lsbillm train`: `spacy train` that goes on where it was stopped."""
+"""`python -m spacy lsbillm train`: `spacy train` with checkpoints to resume from."""
 
 from pathlib import Path
 from typing import Annotated
@@ -52,7 +52,7 @@ def train_cli(
 
     Example: python -m spacy lsbillm train config.cfg --output run --checkpoint-every 10m
     """
-    with exit_if_stopped("--resume."):
+    with exit_if_stopped("continue with --resume."):
         try:
             interval = None if checkpoint_every is None else Interval.read(checkpoint_every)
             overrides = parse_config_overrides(ctx.args)

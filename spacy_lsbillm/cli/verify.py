@@ -1,4 +1,4 @@
-"""`python -m spacy lsbillm verify`: is a stored pipeline whole, and its base the right one?"""
+"""`python -m spacy lsbillm verify`: check the files of a stored pipeline and its base."""
 
 from typing import Annotated
 

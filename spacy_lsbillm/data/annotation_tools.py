@@ -1,5 +1,6 @@
-"""Reading the lines of annotation tools in the format of `records`: Prodigy's, Doccano's and those of Label Studio's
-JSON-MIN.
+"""Reading the lines of annotation tools: Prodigy's, Doccano's and those of Label Studio's JSON-MIN.
+
+Each becomes a record in the format of `records`.
 
 Such a line contains more than a text and its labels: whether the annotation was accepted, what was asked, and who
 answered. What cannot be read reliably is refused, or left out and counted.
@@ -58,17 +59,17 @@ class AnnotationTool:
             return None
         decision = answer is not None and isinstance(content.get("label"), str)
         if answer == REJECT and (not decision or _has_more(content)):
-            found = None
+            record = None
         else:
-            found = self._annotation(content, where, decision, answer)
-        if self._is_repeated(content, found, where):
+            record = self._annotation(content, where, decision, answer)
+        if self._is_repeated(content, record, where):
             reason = "repeated by another annotator"
-        elif found is None:
+        elif record is None:
             reason = "rejected by the annotator"
-        elif "annotation_approver" in content and content["annotation_approver"] is None and _is_empty(found):
+        elif "annotation_approver" in content and content["annotation_approver"] is None and _is_empty(record):
             reason = "without any annotation or approval"
         else:
-            return found
+            return record
         self.left_out[reason] += 1
         return None
 
@@ -81,32 +82,32 @@ class AnnotationTool:
     def _annotation(self, content: dict[str, Any], where: str, decision: bool, answer: str | None) -> dict[str, Any]:
         """The line in the format of `records`."""
         view = content.get("_view_id")
-        found = {key: value for key, value in content.items() if key not in (*TOOL_KEYS, "answer", PARTIAL)}
-        self._read_labels(found, where)
+        record = {key: value for key, value in content.items() if key not in (*TOOL_KEYS, "answer", PARTIAL)}
+        self._read_labels(record, where)
         if content.get("entities") is not None:
-            _add_spans(found, content["entities"], "entities", where)
-        if found.get("spans") is not None and view in SHOWING:
+            _add_spans(record, content["entities"], "entities", where)
+        if record.get("spans") is not None and view in SHOWING:
             # Shown with the question, such as matches of patterns, but not part of the answer.
-            del found["spans"]
-        if isinstance(found.get("spans"), list):
+            del record["spans"]
+        if isinstance(record.get("spans"), list):
             if view in TAGGING:
                 raise DataError(f"{where}: the spans of Prodigy's {view!r} are tags of words, which are not read.")
-            found["spans"] = [one for span in found["spans"] for one in _plain_spans(span)]
+            record["spans"] = [one for span in record["spans"] for one in _plain_spans(span)]
             if view in ASKING or content.get("_is_binary") is True:
-                found[PARTIAL] = True
-        if isinstance(found.get("tokens"), list):
-            found["tokens"] = _token_texts(found["tokens"], found.get("text"))
+                record[PARTIAL] = True
+        if isinstance(record.get("tokens"), list):
+            record["tokens"] = _token_texts(record["tokens"], record.get("text"))
         if content.get("accept") is not None:
-            found["cats"] = _choices(content, where)
+            record["cats"] = _choices(content, where)
         elif decision:
             # A question about this one class, which says nothing about the others.
-            found["cats"] = {found.pop("label"): float(answer == ACCEPT)}
-        return found
+            record["cats"] = {record.pop("label"): float(answer == ACCEPT)}
+        return record
 
-    def _read_labels(self, found: dict[str, Any], where: str) -> None:
+    def _read_labels(self, record: dict[str, Any], where: str) -> None:
         """Read a list of labels: classes or spans, which Doccano and Label Studio write under the same names."""
         for key in ("label", "labels"):
-            value = found.get(key)
+            value = record.get(key)
             if isinstance(value, dict) and isinstance(value.get("choices"), list):
                 value = value["choices"]
             if not isinstance(value, list):
@@ -114,13 +115,13 @@ class AnnotationTool:
             if not value and self.labels_are_spans is None:
                 self.labels_are_spans = any(map(_has_labelled_spans, self.lines()))
             if _are_spans(value) or (not value and self.labels_are_spans):
-                del found[key]
-                _add_spans(found, value, key, where)
-            elif key == "label" and found.get("labels") is None:
-                del found[key]
-                found["labels"] = value
+                del record[key]
+                _add_spans(record, value, key, where)
+            elif key == "label" and record.get("labels") is None:
+                del record[key]
+                record["labels"] = value
 
-    def _is_repeated(self, content: dict[str, Any], found: dict[str, Any] | None, where: str) -> bool:
+    def _is_repeated(self, content: dict[str, Any], record: dict[str, Any] | None, where: str) -> bool:
         """Whether another annotator has given the same answer to the same question.
 
         RAISES (DataError): Another one has given another answer.
@@ -132,7 +133,7 @@ class AnnotationTool:
         about = content.get("spans") if asked else None
         label = content.get("label") if isinstance(content.get("label"), str) and "answer" in content else None
         question = hash(_written([content.get("text", content.get("tokens")), content.get("_view_id"), label, about]))
-        said = _written(found and {key: found.get(key) for key in ("spans", "tags", "label", "labels", "cats")})
+        said = _written(record and {key: record.get(key) for key in ("spans", "tags", "label", "labels", "cats")})
         other, before, place = self.answers.setdefault(question, (annotator, said, where))
         if other == annotator:
             return False
@@ -167,15 +168,17 @@ def _are_spans(value: list[Any]) -> bool:
     return bool(value) and all(isinstance(one, list | dict) for one in value)
 
 
-def _add_spans(found: dict[str, Any], spans: Any, key: str, where: str) -> None:
-    if found.get("spans") is not None:
+def _add_spans(record: dict[str, Any], spans: Any, key: str, where: str) -> None:
+    if record.get("spans") is not None:
         raise DataError(f"{where} has {key!r} and 'spans': leave out one of them.")
-    found["spans"] = spans
+    record["spans"] = spans
 
 
 def _plain_spans(span: Any) -> list[Any]:
-    """A span as one or several with "start", "end" and "label", one per label. An invalid span is returned unchanged,
-    and is refused later."""
+    """A span as one or several with "start", "end" and "label", one per label.
+
+    An invalid span is returned unchanged, and is refused later.
+    """
     if isinstance(span, list) and len(span) == 3:
         return [dict(zip(("start", "end", "label"), span, strict=True))]
     if not isinstance(span, dict):
@@ -207,8 +210,8 @@ def _choices(content: dict[str, Any], where: str) -> dict[str, float]:
     return {str(one): float(str(one) in chosen) for one in ids}
 
 
-def _is_empty(found: dict[str, Any]) -> bool:
-    return not any(found.get(key) for key in ("spans", "tags", "label", "labels", "cats"))
+def _is_empty(record: dict[str, Any]) -> bool:
+    return not any(record.get(key) for key in ("spans", "tags", "label", "labels", "cats"))
 
 
 def _written(value: Any) -> str:

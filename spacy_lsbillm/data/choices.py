@@ -19,8 +19,9 @@ WRONG = "wrong"
 
 
 def choice_records(records: Iterable[Record], mode: str) -> Iterator[Record]:
-    """Records with "question", "choices" and "answer" (the index of the right choice, or null where it is not known)
-    as records with a text and classes.
+    """Turn records of questions with choices into records with a text and classes.
+
+    They have "question", "choices" and "answer" (the index of the right choice, or null where it is not known).
 
     RAISES (DataError): There is no such mode, or a record does not fit.
     """
@@ -46,8 +47,10 @@ def choice_records(records: Iterable[Record], mode: str) -> Iterator[Record]:
 
 
 def check_choices(record: Record) -> tuple[str, list[str], int | None]:
-    """RAISES (DataError): There is no question, fewer than two choices, more than there are letters, or no such
-    answer."""
+    """Check the question, the choices and the answer of a record.
+
+    RAISES (DataError): There is no question, fewer than two choices, more than there are letters, or no such answer.
+    """
     question, choices, answer = record.get("question", str), record.get("choices", list), record.get("answer", int)
     if not question or choices is None:
         raise DataError(f"{record.where} does not have 'question' and 'choices'.")

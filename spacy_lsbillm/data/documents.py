@@ -1,5 +1,7 @@
-"""Creating spaCy documents from records. Given tokens are kept; a text without tokens is tokenised by the language's
-tokenizer."""
+"""Creating spaCy documents from records.
+
+Given tokens are kept; a text without tokens is tokenised by the language's tokenizer.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -56,10 +58,10 @@ def classes(record: Record) -> list[str] | None:
     label, several = record.get("label", str), record.get("labels", list)
     if label is not None and several is not None:
         raise DataError(f"{record.where} has 'label' and 'labels': leave out one of them.")
-    found = [label] if label is not None else several
-    if found is not None and not all(isinstance(name, str) and name for name in found):
-        raise DataError(f"{record.where}: the labels {found!r} are not all non-empty strings.")
-    return found
+    given = [label] if label is not None else several
+    if given is not None and not all(isinstance(name, str) and name for name in given):
+        raise DataError(f"{record.where}: the labels {given!r} are not all non-empty strings.")
+    return given
 
 
 def make_doc(nlp: Language, record: Record, labels: Labels, spans_key: str | None = None) -> Doc:
@@ -169,30 +171,31 @@ def _spans(doc: Doc, record: Record) -> tuple[list[Span] | None, list[int]]:
     if tags is not None and spans is not None:
         raise DataError(f"{record.where} has 'tags' and 'spans': leave out one of them.")
     if spans is not None:
-        found = [_char_span(doc, span, record) for span in spans]
-        known = {i for span in found for i in range(span.start, span.end)}
-        return found, [i for i in range(len(doc)) if i not in known] if record.content.get(PARTIAL) else []
+        aligned = [_char_span(doc, span, record) for span in spans]
+        known = {i for span in aligned for i in range(span.start, span.end)}
+        return aligned, [i for i in range(len(doc)) if i not in known] if record.content.get(PARTIAL) else []
     if tags is None:
         return None, []
     if record.get("tokens", list) is None or len(tags) != len(record.content["tokens"]):
         raise DataError(f"{record.where} has {len(tags)} tags, which is not the number of its 'tokens'.")
     # White space in the text may have become separate tokens, which have no tags.
     places = [token.i for token in doc if not token.is_space] if len(doc) != len(tags) else range(len(doc))
-    found = [
+    aligned = [
         Span(doc, places[start], places[end - 1] + 1, label=label)
         for start, end, label in iob_spans(tags, record.where, record.content["tokens"])
     ]
-    return found, [places[i] for i, tag in enumerate(tags) if tag in UNKNOWN]
+    return aligned, [places[i] for i, tag in enumerate(tags) if tag in UNKNOWN]
 
 
 def iob_spans(tags: Sequence[Any], where: str, tokens: Sequence[str]) -> list[tuple[int, int, str]]:
-    """The spans of IOB2 tags as (first token, token after the last, label). Tokens with the tag "-" or null are in
-    none.
+    """The spans of IOB2 tags as (first token, token after the last, label).
+
+    Tokens with the tag "-" or null are in none.
 
     RAISES (DataError): A tag is not IOB2, or an I- follows nothing that it could continue. Such files are usually IOB1,
         where B- occurs only between neighbours, or damaged; a single sentence does not tell which.
     """
-    found: list[tuple[int, int, str]] = []
+    spans: list[tuple[int, int, str]] = []
     for i, tag in enumerate(tags):
         kind, dash, label = tag.partition("-") if isinstance(tag, str) else ("", "", "")
         if tag == "O" or tag in UNKNOWN:
@@ -203,15 +206,15 @@ def iob_spans(tags: Sequence[Any], where: str, tokens: Sequence[str]) -> list[tu
                 f"without annotation."
             )
         if kind == "B":
-            found.append((i, i + 1, label))
-        elif found and found[-1][1] == i and found[-1][2] == label:
-            found[-1] = (found[-1][0], i + 1, label)
+            spans.append((i, i + 1, label))
+        elif spans and spans[-1][1] == i and spans[-1][2] == label:
+            spans[-1] = (spans[-1][0], i + 1, label)
         else:
             raise DataError(
                 f"{where}: {tag!r} of {tokens[i]!r} has no B-{label} before it. In IOB2 each span begins with B-: "
                 f"convert the file from IOB1, or correct it."
             )
-    return found
+    return spans
 
 
 def _char_span(doc: Doc, span: Any, record: Record) -> Span:
@@ -232,13 +235,13 @@ def _char_span(doc: Doc, span: Any, record: Record) -> Span:
             f"'text'. Its 'start' and 'end' may count bytes or UTF-16 units instead of characters, or refer to another "
             f"version of the text."
         )
-    found = doc.char_span(start, end, label=label)
-    if found is None:
+    aligned = doc.char_span(start, end, label=label)
+    if aligned is None:
         raise DataError(
             f"{record.where}: the span {start}-{end} ({doc.text[start:end]!r}, {label}) does not begin and end with a "
             f"token. Give 'tokens' that fit it, or move it."
         )
-    return found
+    return aligned
 
 
 def _squeezed(text: str) -> str:

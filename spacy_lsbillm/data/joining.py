@@ -15,10 +15,11 @@ KEPT = (DOCUMENT, ANNOTATED)
 
 
 def join_neighbours(examples: Iterable[Example], min_words: int, max_words: int) -> Iterator[Example]:
-    """Join neighbours at random, each once and in order. A joined document ends when it has the number of words that
-    was drawn for it, between `min_words` and `max_words`, or before a neighbour that would exceed `max_words`, is from
-    another document, has other classes or was annotated for other labels. The result depends only on one number from
-    Python's random generator, which spaCy seeds.
+    """Join neighbours at random, each once and in order.
+
+    A joined document ends when it has the number of words that was drawn for it, between `min_words` and `max_words`,
+    or before a neighbour that would exceed `max_words`, is from another document, has other classes or was annotated
+    for other labels. The result depends only on one number from Python's random generator, which spaCy seeds.
 
     examples (Iterable): Sentences or paragraphs. One longer than `max_words` is not changed.
     min_words (int), max_words (int): In tokens of the gold documents.
@@ -47,8 +48,9 @@ def _go_together(one: Example, other: Example) -> bool:
 
 
 def join(examples: Sequence[Example]) -> Example:
-    """Join consecutive examples. Tokens, their attributes, entities and spans are kept, and each example begins a
-    sentence.
+    """Join consecutive examples.
+
+    Tokens, their attributes, entities and spans are kept, and each example begins a sentence.
 
     examples (Sequence): Examples with the same classes, which the result gets.
     """
@@ -76,8 +78,10 @@ def _bare(docs: Sequence[Doc]) -> Doc:
 
 
 def _sentence_starts(doc: Doc) -> np.ndarray:
-    """1 for a token that begins a sentence and -1 for others, shape (tokens,); a document without sentence boundaries
-    is one sentence."""
+    """Where sentences begin: 1 for the first token of a sentence and -1 for others, shape (tokens,).
+
+    A document without sentence boundaries is one sentence.
+    """
     starts = np.full(len(doc), -1, dtype="int64")
     if len(doc) > 1 and doc.has_annotation("SENT_START"):
         starts = doc.to_array(["SENT_START"]).astype("int64").reshape(-1)

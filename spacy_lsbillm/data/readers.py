@@ -52,8 +52,10 @@ class JsonlCorpus:
 def create_jsonl_corpus_v1(
     path: Path | None, labels: list[str] | None = None, spans_key: str | None = None, limit: int = 0
 ) -> Reader:
-    """Create a reader of a JSONL file, with "text" or "tokens", and any of "label", "labels", "tags", "spans" and
-    "annotated" in each line, or with the format of an annotation tool.
+    """Create a reader of a JSONL file of annotated texts.
+
+    Each line has "text" or "tokens", and any of "label", "labels", "tags", "spans" and "annotated", or the format of an
+    annotation tool.
 
     path (Path): The file.
     labels (list[str] | None): All classes, so that those that a line does not name count as 0; null: those that occur
@@ -83,8 +85,9 @@ def create_multiple_choice_v1(path: Path | None, mode: str = "joint", limit: int
 
 
 def create_joined_corpus_v1(path: Path | None, min_words: int = 1, max_words: int = 100) -> Reader:
-    """Create a reader of .spacy files that joins neighbouring documents at random into longer ones, for a model that is
-    trained on sentences and used on documents. Each reading joins them differently.
+    """Create a reader of .spacy files that joins neighbouring documents at random into longer ones.
+
+    It is for models that are trained on sentences and used on documents. Each reading joins them differently.
 
     path (Path): A .spacy file of sentences in order, or a folder of such files. Those of different documents
         (`doc.user_data["document"]`, which `convert` sets), those with different `doc.cats` and those that were
@@ -168,9 +171,11 @@ def create_label_set_corpus_v1(
     replay_times: int = 3,
     seed: int = 0,
 ) -> Reader:
-    """Create a reader of .spacy files that were annotated only for some labels of spans, which mixes in a few documents
-    of another corpus that was annotated for others. Use it to teach new labels while keeping those learned before.
-    Documents with their own label set (`doc.user_data["annotated"]`, which `convert` sets) keep it.
+    """Create a reader of .spacy files that were annotated only for some labels of spans.
+
+    A few documents of another corpus that was annotated for others are mixed in. Use it to teach new labels while
+    keeping those learned before. Documents with their own label set (`doc.user_data["annotated"]`, which `convert`
+    sets) keep it.
 
     path (Path): A .spacy file, or a folder of such files.
     annotated (list[str] | None): The labels for which its documents were annotated; null: those that occur in it.
@@ -244,8 +249,11 @@ def _check_limit(limit: int) -> None:
 
 
 def _check_classes(record: Record, labels: Labels) -> None:
-    """Check that all classes of a record are known. An unknown class would be 1 in its own documents and missing,
-    rather than 0, in others: a model would learn that it always applies."""
+    """Check that all classes of a record are known.
+
+    An unknown class would be 1 in its own documents and missing, rather than 0, in others: a model would learn that it
+    always applies.
+    """
     new = sorted(set(classes(record) or ()) - set(labels.names))
     if new:
         raise DataError(

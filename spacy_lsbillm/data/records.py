@@ -76,15 +76,17 @@ def data_files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise DataError(f"there is no file or folder {str(path)!r}.")
-    found = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
-    if not found:
+    files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
+    if not files:
         raise DataError(f"the folder {str(path)!r} holds no file that ends in {', '.join(SUFFIXES)}.")
-    return found
+    return files
 
 
 def read_jsonl(path: Path, document_key: str | None = None) -> Iterator[Record]:
-    """Read one JSON object per line. Empty lines are skipped, and so is what an annotator has rejected or ignored,
-    which a warning counts. A warning names unknown keys, once.
+    """Read one JSON object per line.
+
+    Empty lines are skipped, and so is what an annotator has rejected or ignored, which a warning counts. A warning
+    names unknown keys, once.
 
     document_key (str | None): The key of a line, such as "doc_id", that names its document.
     RAISES (DataError): A line is not a JSON object, has a key twice or half a character, or cannot be read reliably.
@@ -93,14 +95,14 @@ def read_jsonl(path: Path, document_key: str | None = None) -> Iterator[Record]:
     tool = AnnotationTool(path, lambda: (content for _, content in _objects(path)))
     try:
         for where, content in _objects(path):
-            found = tool.read(content, where)
+            record = tool.read(content, where)
             new = {key for key in content if key not in (*KEYS, *TOOL_KEYS, document_key)} - ignored
             if new:
                 ignored |= new
                 warnings.warn(f"{where}: {', '.join(sorted(new))} is not read. Keys: {', '.join(KEYS)}.", stacklevel=2)
             document = None if document_key is None else _document(content, document_key, where)
-            if found is not None:
-                yield Record({key: value for key, value in found.items() if key in (*KEYS, PARTIAL)}, where, document)
+            if record is not None:
+                yield Record({key: value for key, value in record.items() if key in (*KEYS, PARTIAL)}, where, document)
     finally:
         tool.warn()
 
@@ -136,15 +138,16 @@ def _objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    content = dict(pairs)
+    if len(content) < len(pairs):
         keys = [key for key, _ in pairs]
         raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} occurs twice")
-    return found
+    return content
 
 
 def read_iob(path: Path) -> Iterator[Record]:
     """Read columns that are separated by tabs, or by blanks as long as no tab was seen: the token first, its tag last.
+
     Blank lines separate sentences, and lines that begin with -DOCSTART- documents; in a file without these, so do
     several consecutive blank lines.
 
@@ -190,8 +193,9 @@ def read_iob(path: Path) -> Iterator[Record]:
 
 
 class _Documents:
-    """Determines the document of each sentence in a file. A document's name is the file's name and a number, as several
-    files may be read together.
+    """Determines the document of each sentence in a file.
+
+    A document's name is the file's name and a number, as several files may be read together.
 
     name (str | None): The current document; None before anything has marked one.
     """

@@ -1,5 +1,7 @@
-"""Distillation: training a pipeline on plain text that another trained pipeline, the teacher, annotates. Independent of
-the command line."""
+"""Distillation: training a pipeline on plain text that another trained pipeline, the teacher, annotates.
+
+Independent of the command line.
+"""
 
 from .run import Distilled, distill
 from .settings import DistillSettings

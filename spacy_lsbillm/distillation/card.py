@@ -12,8 +12,9 @@ ToDisk = Callable[[Language], Language]
 
 
 def create_taught_by_v1(card: dict[str, Any], then: ToDisk | None = None) -> ToDisk:
-    """Create a callback for `[training.before_to_disk]` that records the teacher in `nlp.meta["distilled"]` of the
-    pipelines that a training writes.
+    """Create a callback for `[training.before_to_disk]` that records the teacher of a training.
+
+    The pipelines that the training writes have it in `nlp.meta["distilled"]`.
 
     card (dict): What is recorded.
     then (Callable | None): Another callback to call afterwards, such as `spacy-lsbillm.save_whole.v1`.

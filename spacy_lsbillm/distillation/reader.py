@@ -22,8 +22,9 @@ CLASSES = SOFT, HARD, NONE = "soft", "hard", "none"
 
 @dataclass(frozen=True)
 class DistilledCorpus:
-    """The reader that `spacy-lsbillm.DistilledCorpus.v1` creates. Called with a pipeline, it yields gold documents,
-    then those that the teacher annotated.
+    """The reader that `spacy-lsbillm.DistilledCorpus.v1` creates.
+
+    Called with a pipeline, it yields gold documents, then those that the teacher annotated.
 
     shards (Corpus): What the teacher has written.
     """
@@ -56,15 +57,17 @@ class DistilledCorpus:
     def _classify(self, example: Example) -> None:
         doc, exclusive = example.reference, bool(self.teacher.exclusive)
         if self.classes == SOFT:
-            told = np.array([doc.cats[name] for name in self.teacher.classes], dtype=np.float32)
-            example.predicted.user_data[SOFT_CLASSES] = told
+            probabilities = np.array([doc.cats[name] for name in self.teacher.classes], dtype=np.float32)
+            example.predicted.user_data[SOFT_CLASSES] = probabilities
         # spaCy requires each class to be true or false, and a document with exclusive classes to have one.
         doc.cats = hard_classes(doc.cats, exclusive, 0.0 if self.classes == SOFT else self.floor)
 
 
 def _taught_part(doc: Doc) -> Doc:
-    """A copy of a document without those parts of the teacher's annotation from which no component learns. Components
-    that find them, such as a span_labeler or a tagger, would take all of it for gold."""
+    """Copy a document without those parts of the teacher's annotation from which no component learns.
+
+    Components that find them, such as a span_labeler or a tagger, would take all of it for gold.
+    """
     found = tokens_alone(doc, doc.vocab)
     found.set_ents([Span(found, ent.start, ent.end, label=ent.label) for ent in doc.ents])
     found.cats, found.user_data = doc.cats, doc.user_data
@@ -74,8 +77,10 @@ def _taught_part(doc: Doc) -> Doc:
 def create_distilled_corpus_v1(
     path: Path | None, gold: Path | None = None, floor: float = FLOOR, classes: str = SOFT
 ) -> Callable[[Language], Iterator[Example]]:
-    """Create a reader of what a teacher has annotated. A `sequence_labeler` with the teacher's labels and scheme learns
-    from the probabilities of tags, other components from hard labels of which the teacher is sure.
+    """Create a reader of what a teacher has annotated.
+
+    A `sequence_labeler` with the teacher's labels and scheme learns from the probabilities of tags, other components
+    from hard labels of which the teacher is sure.
 
     path (Path): The folder `targets` that `lsbillm distill` has written.
     gold (Path | None): Annotated documents to read as well, unchanged: a .spacy file, or a folder of them.

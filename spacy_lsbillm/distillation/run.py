@@ -80,10 +80,10 @@ def distill(
     targets = output / TARGETS
     annotate(_annotation(settings, targets), how, warn, quiet)
     close_taught(targets, teacher)
-    found = look(targets, teacher, settings.floor)
-    _check_found(found, student, teacher, settings)
-    card = _card(settings, teacher, found, student)
-    tell(f"{found.documents:,} documents, {found.words:,} words: {found.spans:,} spans found")
+    counts = look(targets, teacher, settings.floor)
+    _check_found(counts, student, teacher, settings)
+    card = _card(settings, teacher, counts, student)
+    tell(f"{counts.documents:,} documents, {counts.words:,} words: {counts.spans:,} spans found")
     config = taught_config(student, _reader(settings, targets, student), card)
     if not _write_config(output, config.to_str(interpolate=False)):
         return Distilled(output / TRAINING / "model-best", card, anew=False)
@@ -101,21 +101,21 @@ def distill(
 
 
 def look(targets: Path, teacher: Teacher, floor: float) -> Found:
-    """Count what a teacher has found."""
-    found = Found()
+    """Count the documents, words and labels in a teacher's annotation."""
+    counts = Found()
     for shard in sorted((targets / SHARDS).glob("*.spacy")):
         for doc in DocBin().from_disk(shard).get_docs(Vocab()):
-            found.documents += 1
-            found.words += len(doc)
-            found.spans += len(doc.ents) * ("" in teacher.tags)
-            found.spans += sum(len(doc.spans[key]) for key in teacher.tags if key in doc.spans)
+            counts.documents += 1
+            counts.words += len(doc)
+            counts.spans += len(doc.ents) * ("" in teacher.tags)
+            counts.spans += sum(len(doc.spans[key]) for key in teacher.tags if key in doc.spans)
             if teacher.exclusive is not None:
                 sure = hard_classes(doc.cats, teacher.exclusive, floor)
-                found.classified += any(sure.values())
+                counts.classified += any(sure.values())
             if "" in teacher.tags:
                 keep_sure(doc, read_soft(doc, teacher), floor)
-                found.sure += len(doc.ents)
-    return found
+                counts.sure += len(doc.ents)
+    return counts
 
 
 def _check_output(output: Path) -> None:
@@ -139,7 +139,7 @@ def _annotation(settings: DistillSettings, targets: Path) -> AnnotationSettings:
     )
 
 
-def _check_found(found: Found, student: Student, teacher: Teacher, settings: DistillSettings) -> None:
+def _check_found(counts: Found, student: Student, teacher: Teacher, settings: DistillSettings) -> None:
     """Check that there is something to learn.
 
     RAISES (DataError): The teacher has found nothing for a component to learn from.
@@ -147,25 +147,25 @@ def _check_found(found: Found, student: Student, teacher: Teacher, settings: Dis
     blocks = student.config["components"]
     for name in (*student.soft, *student.hard):
         if blocks[name]["factory"] == LABELER:
-            count, what = found.spans, "no spans"
+            count, what = counts.spans, "no spans"
         elif teacher.exclusive is None or blocks[name]["factory"] == "ner":
-            count, what = found.sure, f"no entities with a probability of at least {settings.floor:g} (--floor)"
+            count, what = counts.sure, f"no entities with a probability of at least {settings.floor:g} (--floor)"
         elif name in student.soft and teacher.exclusive:
-            count, what = found.documents, "no documents"
+            count, what = counts.documents, "no documents"
         else:
-            count, what = found.classified, f"no classes with a probability of at least {settings.floor:g} (--floor)"
+            count, what = counts.classified, f"no classes with a probability of at least {settings.floor:g} (--floor)"
         if not count:
             raise DataError(
-                f"the teacher has found {what} in the {found.documents:,} documents of {settings.text}: there is "
+                f"the teacher has found {what} in the {counts.documents:,} documents of {settings.text}: there is "
                 f"nothing for {name!r} to learn. Use text like its training data, or train the teacher better; its "
                 f"annotation is in {settings.output / TARGETS}."
             )
 
 
-def _card(settings: DistillSettings, teacher: Teacher, found: Found, student: Student) -> dict[str, Any]:
+def _card(settings: DistillSettings, teacher: Teacher, counts: Found, student: Student) -> dict[str, Any]:
     return {
         "teacher": {"name": teacher.name, "version": teacher.version, "fingerprint": teacher.fingerprint},
-        **asdict(found),
+        **asdict(counts),
         "gold": "none" if settings.gold is None else content_of(settings.gold),
         "floor": settings.floor,
         "top_tags": settings.top_tags,

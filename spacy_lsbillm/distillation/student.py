@@ -133,15 +133,18 @@ def _key(block: Mapping[str, Any]) -> str:
 
 def _labels(config: Config, name: str) -> list[str] | None:
     """The labels that a config sets for a component."""
-    found = config.get("initialize", {}).get("components", {}).get(name, {}).get("labels")
-    if isinstance(found, Mapping):
-        found = registry.resolve({"labels": found})["labels"]
-    return None if found is None else list(found)
+    labels = config.get("initialize", {}).get("components", {}).get(name, {}).get("labels")
+    if isinstance(labels, Mapping):
+        labels = registry.resolve({"labels": labels})["labels"]
+    return None if labels is None else list(labels)
 
 
 def _check_labeler(name: str, block: Mapping[str, Any], scheme: Scheme, labels: list[str] | None) -> None:
-    """Check a student's labeler. RAISES (SettingError): Its tags differ from the teacher's, its threshold names other
-    labels, or its loss needs one true tag."""
+    """Check a student's labeler.
+
+    RAISES (SettingError): Its tags differ from the teacher's, its threshold names other labels, or its loss needs one
+        true tag.
+    """
     own = block.get("scheme", DEFAULT_CONFIG["scheme"])
     if own != scheme.name:
         raise SettingError(

@@ -48,8 +48,9 @@ def read_taught(folder: Path) -> Teacher:
 
 
 def keep_sure(doc: Doc, soft: SoftTags | None, floor: float) -> None:
-    """Keep only the entities of which the teacher is sure. The tokens of the others, and tokens that may be part of an
-    entity, get spaCy's missing annotation.
+    """Keep only the entities of which the teacher is sure.
+
+    The tokens of the others, and tokens that may be part of an entity, get spaCy's missing annotation.
 
     soft (SoftTags | None): The teacher's probabilities of entity tags.
     floor (float): The minimum probability.
@@ -68,8 +69,11 @@ def keep_sure(doc: Doc, soft: SoftTags | None, floor: float) -> None:
 
 
 def hard_classes(cats: dict[str, float], exclusive: bool, floor: float) -> dict[str, float]:
-    """The classes of which the teacher is sure. If classes are exclusive, all are given or none; otherwise those that
-    are present or absent with at least that probability, and the rest is missing."""
+    """The classes of which the teacher is sure.
+
+    If classes are exclusive, all are given or none; otherwise those that are present or absent with at least that
+    probability, and the rest is missing.
+    """
     if exclusive:
         best = max(cats, key=cats.__getitem__, default=None)
         return {} if best is None or cats[best] < floor else {name: float(name == best) for name in cats}

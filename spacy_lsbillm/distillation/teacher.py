@@ -40,9 +40,9 @@ class Teacher:
     @property
     def in_words(self) -> str:
         """Its heads in words, for a message."""
-        told = [f"a {LABELER} of {_place(key)}" for key in self.tags]
-        told += [name for name, exclusive in CLASSIFIERS.items() if exclusive == self.exclusive]
-        return ", ".join(told)
+        heads = [f"a {LABELER} of {_place(key)}" for key in self.tags]
+        heads += [name for name, exclusive in CLASSIFIERS.items() if exclusive == self.exclusive]
+        return ", ".join(heads)
 
     def as_dict(self) -> dict[str, Any]:
         """The teacher as plain values, for a file."""

@@ -1,5 +1,7 @@
-"""Deciding which part of a stored pipeline can be written as one of transformers' classifiers, from its config and
-record, before any weights are read. What a config.json cannot express is refused."""
+"""Deciding which part of a stored pipeline can be written as one of transformers' classifiers.
+
+It is decided from the config and the record, before any weights are read. What a config.json cannot express is refused.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -60,7 +62,7 @@ class Plan:
 
     @property
     def base(self) -> str:
-        """The base's name."""
+        """The name of the base, as the pipeline records it."""
         return str(self.record["base"]["name"])
 
 
@@ -107,14 +109,14 @@ def _only_transformer(config: dict[str, Any]) -> str:
     RAISES (SettingError): There are several, or none of ours.
     """
     components = config.get("components", {})
-    found = [name for name, block in components.items() if block.get("factory") in TRANSFORMERS]
+    transformers = [name for name, block in components.items() if block.get("factory") in TRANSFORMERS]
     ours = list(billm_blocks(config))
     if not ours:
         raise SettingError(f"the pipeline has no billm_transformer; it has: {', '.join(components) or 'nothing'}.")
-    if len(found) > 1:
+    if len(transformers) > 1:
         raise SettingError(
-            f"the pipeline has several transformers: {', '.join(found)}. Save it with one of them and the heads that "
-            f"listen to it alone (nlp.remove_pipe), and export that."
+            f"the pipeline has several transformers: {', '.join(transformers)}. Save it with one of them and the heads "
+            f"that listen to it alone (nlp.remove_pipe), and export that."
         )
     return ours[0]
 

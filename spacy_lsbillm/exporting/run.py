@@ -43,8 +43,9 @@ class Exported:
 
 
 def export(pipeline: Path, target: Path, component: str | None = None, base: str | None = None) -> Exported:
-    """Write a head and its base, with the adapter folded in, as one of transformers' classifiers. The folder is loaded
-    and compared with the pipeline before it gets its final name.
+    """Write a head and its base, with the adapter folded in, as one of transformers' classifiers.
+
+    The folder is loaded and compared with the pipeline before it gets its final name.
 
     pipeline (Path): The folder of a trained pipeline.
     target (Path): A new folder, or one that this function wrote before.

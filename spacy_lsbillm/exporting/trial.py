@@ -71,7 +71,7 @@ def expected_of(nlp: Language, plan: Plan, texts: Sequence[str] = SAMPLE) -> lis
     get_spans = transformer.model.attrs["cutting"].get_spans
     prefix, suffix = shim.special.prefix.tolist(), shim.special.suffix.tolist()
     assert shim.window is not None
-    found = []
+    expected = []
     for text in texts:
         words = text.split(" ")
         while words:
@@ -93,8 +93,8 @@ def expected_of(nlp: Language, plan: Plan, texts: Sequence[str] = SAMPLE) -> lis
             scores = scores[None]
         else:
             scores, places = scores[real], [place for place in places if len(place)]
-        found.append(Expected(doc.text, (*prefix, *pieces.ids.tolist(), *suffix), tuple(places), scores))
-    return found
+        expected.append(Expected(doc.text, (*prefix, *pieces.ids.tolist(), *suffix), tuple(places), scores))
+    return expected
 
 
 def check_tokenizer(folder: Path, expected: Sequence[Expected]) -> None:
@@ -129,9 +129,9 @@ def check_scores(folder: Path, plan: Plan, head: Head, expected: Sequence[Expect
         return None
     tokenizer = AutoTokenizer.from_pretrained(folder)
     with quiet():
-        model, told = AUTO_CLASSES[plan.classifier.task].from_pretrained(folder, output_loading_info=True)
-    if told["missing_keys"] or told["unexpected_keys"]:
-        raise StorageError(f"the exported folder does not fit {plan.classifier.architecture}: {told}.")
+        model, loading_info = AUTO_CLASSES[plan.classifier.task].from_pretrained(folder, output_loading_info=True)
+    if loading_info["missing_keys"] or loading_info["unexpected_keys"]:
+        raise StorageError(f"the exported folder does not fit {plan.classifier.architecture}: {loading_info}.")
     model.eval()
     texts = [one.text for one in expected]
     batches = [texts, *([text] for text in texts)] if tokenizer.pad_token_id is not None else [[text] for text in texts]
@@ -182,8 +182,10 @@ def _probabilities(scores: np.ndarray, head: Head) -> np.ndarray:
 
 
 def _check_sight(model: Any, plan: Plan, one: Expected) -> None:
-    """Check whether the first piece sees the last one. RAISES (StorageError): It does and must not, or does not and
-    must."""
+    """Check whether the first piece sees the last one.
+
+    RAISES (StorageError): It does and must not, or does not and must.
+    """
     # At most as many pieces as the narrowest window makes visible to each other.
     few = one.ids[:SEEN]
     ids = torch.tensor([few, few])

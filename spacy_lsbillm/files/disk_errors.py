@@ -21,8 +21,8 @@ def as_os_error() -> Iterator[None]:
         # Errors of this package can be of these types, too, and say more.
         raise
     except Exception as error:
-        found = OS_ERROR.search(str(error))
-        if found is None:
+        match = OS_ERROR.search(str(error))
+        if match is None:
             raise
-        code = int(found[1])
+        code = int(match[1])
         raise OSError(code, os.strerror(code)) from error

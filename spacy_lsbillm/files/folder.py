@@ -26,8 +26,10 @@ LOCK_SECONDS = 60.0
 
 @contextlib.contextmanager
 def replaced_folder(path: Path, known_by: str) -> Iterator[Path]:
-    """Write a folder that replaces another one at the end. After a kill at any moment there is either the old folder or
-    the new one, complete; the next write removes what a killed one has left. After an error the old folder remains.
+    """Write a folder that replaces another one at the end.
+
+    After a kill at any moment there is either the old folder or the new one, complete; the next write removes what a
+    killed one has left. After an error the old folder remains.
 
     path (Path): The folder to replace, or a new one.
     known_by (str): A file that an existing folder must contain, so that no other folder is replaced by mistake.
@@ -103,8 +105,10 @@ def _remove_left_locks(folder: Path, kept: set[Path]) -> None:
 
 
 def put_in_place(partial: Path, path: Path) -> None:
-    """Sync a file or folder that was written under another name to the disk, then rename it: whatever happens, what has
-    the final name is complete. A folder can only replace an empty one."""
+    """Sync a file or folder that was written under another name to the disk, then rename it.
+
+    So whatever happens, what has the final name is complete. A folder can only replace an empty one.
+    """
     if partial.is_dir():
         _sync(partial)
     else:

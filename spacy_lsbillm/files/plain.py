@@ -5,8 +5,10 @@ from pathlib import Path
 
 
 def endless(folder: Path) -> Path | None:
-    """The first entry of a folder that is neither a file nor a folder, following links: a device, a pipe or a socket,
-    which could be read forever. None if there is none."""
+    """The first entry of a folder that is neither a file nor a folder, following links; None if there is none.
+
+    Such an entry is a device, a pipe or a socket, which could be read forever.
+    """
     for path in sorted(folder.iterdir()):
         try:
             mode = path.stat().st_mode

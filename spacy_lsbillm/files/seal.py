@@ -13,13 +13,14 @@ READ_BY_NAME = frozenset((".bin", ".jinja", ".json", ".model", ".pt", ".py", ".s
 
 
 def write_seal(folder: Path, paths: Iterable[Path] | None = None) -> None:
-    """Write the SHA-256 of files in the format of `sha256sum`, and the digest of that list. A kill at any moment leaves
-    the old list or the new one.
+    """Write the SHA-256 of files in the format of `sha256sum`, and the digest of that list.
+
+    A kill at any moment leaves the old list or the new one.
 
     paths (Iterable[Path] | None): Files in the folder; None: all of them.
     """
-    found = [path for path in folder.rglob("*") if path.is_file()] if paths is None else paths
-    listed = sorted(path for path in found if path not in (folder / SEAL, folder / (SEAL + PARTIAL)))
+    files = [path for path in folder.rglob("*") if path.is_file()] if paths is None else paths
+    listed = sorted(path for path in files if path not in (folder / SEAL, folder / (SEAL + PARTIAL)))
     lines = "".join(f"{digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in listed)
     with replaced_file(folder / SEAL) as partial:
         partial.write_bytes(_closed(lines.encode()))
@@ -28,8 +29,10 @@ def write_seal(folder: Path, paths: Iterable[Path] | None = None) -> None:
 def check_seal(
     folder: Path, since: str = "since the pipeline was saved", advice: str = "copy the pipeline again"
 ) -> str:
-    """Compare the files with the list. A file that it does not name is ignored, unless it is beside others in a
-    subfolder that other libraries read by their own file names.
+    """Compare the files with the list.
+
+    A file that it does not name is ignored, unless it is beside others in a subfolder that other libraries read by
+    their own file names.
 
     since (str), advice (str): For the message: when the files were intact, and what to do.
     RETURNS (str): The digest of the list, which identifies the content.

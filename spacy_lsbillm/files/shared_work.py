@@ -12,8 +12,10 @@ from .whole import write_text
 
 
 def read_or_make(paths: Mapping[Path, Callable[[], dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Read the results that are there and make the others. Several processes may call this at the same time to share
-    the work; a process that is killed loses only the result that it was making.
+    """Read the results that are there and make the others.
+
+    Several processes may call this at the same time to share the work; a process that is killed loses only the result
+    that it was making.
 
     paths (Mapping[Path, Callable]): Each JSON file, and the function that makes its content.
     RETURNS (list[dict[str, Any]]): The contents of the files, in the order of `paths`.

@@ -17,9 +17,10 @@ PREFIX = "spacy-lsbillm-"
 
 
 class TemporaryFolder:
-    """A folder among the system's temporary files that exists until the end of a `with` block, of this object or of the
-    process. It is locked as long as its process lives, or one that was forked from it; creating another one removes
-    those that are not locked.
+    """A folder among the system's temporary files that exists for a limited time.
+
+    It is removed at the end of a `with` block, of this object or of the process. It is locked as long as its process
+    lives, or one that was forked from it; creating another one removes those that are not locked.
 
     path (Path): The folder.
     """

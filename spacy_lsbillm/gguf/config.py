@@ -131,8 +131,10 @@ def _entries(file: GGUFFile) -> dict[str, Any]:
 
 
 def _write_stand_in(file: GGUFFile, path: Path) -> Path:
-    """Write a file with the same metadata, without the vocabulary, and with the names of the tensors without their
-    values: transformers reads a config from it, and would read the whole file at once."""
+    """Write a file with the same metadata, without the vocabulary and the values of tensors.
+
+    transformers reads a config from it, and would read the whole file at once.
+    """
     gguf = gguf_package()
     writer = gguf.GGUFWriter(path, file.architecture)
     for key, value in file.metadata.items():

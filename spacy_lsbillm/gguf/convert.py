@@ -26,7 +26,7 @@ from ..values import check_choice
 from .card import model_card, origin_record
 from .config import make_config
 from .file import GGUFFile, gguf_package, read_gguf
-from .source import Source, opened
+from .source import Source, open_source
 from .tokenizer import SAMPLES, make_tokenizer
 from .weights import NAMES, new_tensors
 
@@ -58,7 +58,7 @@ def import_gguf(
         raise SettingError("name either a file or a --package, and the folder to write.")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise SettingError(f"{output} exists and is not empty. Name a new folder, or remove it.")
-    with opened(file, package) as source:
+    with open_source(file, package) as source:
         gguf = read_gguf(source.path)
         config, entries = make_config(gguf)
         model = _skeleton(gguf, config)

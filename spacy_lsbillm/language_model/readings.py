@@ -1,5 +1,4 @@
-"""Reads the model of a tuned pipeline as what it was made from: a causal language model that predicts and writes
-text."""
+"""Turning a tuned pipeline back into a causal language model, which predicts and writes text."""
 
 import contextlib
 import warnings
@@ -30,7 +29,7 @@ BASE, TUNED, OFF = "base", "tuned, read causally", "adapter off, mask restored"
 class Reading:
     """One way to read a model.
 
-    name (str): What is read, as in the report.
+    name (str): What is read, as reports name it.
     model (PreTrainedModel): The causal language model, in evaluation mode.
     tokenizer (Any): The tokenizer of the base.
     backbone (Backbone | None): The backbone whose adapter `adapted` is about; None for a base without one.
@@ -44,7 +43,7 @@ class Reading:
     adapted: bool = True
 
     @contextlib.contextmanager
-    def on(self) -> Iterator[PreTrainedModel]:
+    def model_as_read(self) -> Iterator[PreTrainedModel]:
         """The model, in the state in which it is read."""
         if self.backbone is None or self.adapted:
             yield self.model
@@ -64,8 +63,10 @@ def base_reading(settings: BaseSettings, device: torch.device, name: str = BASE)
 
 
 def pipeline_readings(pipeline: Path, device: torch.device, component: str | None = None) -> list[Reading]:
-    """Three readings of a pipeline: its base, the tuned model with every layer causal, and the same model with its
-    adapter switched off, which should equal the base.
+    """Three readings of a pipeline as a language model.
+
+    They are its base, the tuned model with every layer causal, and the same model with its adapter switched off, which
+    should equal the base.
 
     component (str | None): The name of the billm_transformer; needed if there are several.
     RAISES (SettingError, ...): The pipeline has no adapter that can be switched off, or cannot be read.
@@ -104,7 +105,7 @@ def continuation(reading: Reading, prompt: str, tokens: int, seed: int, temperat
     ids = reading.tokenizer(prompt, return_tensors="pt", verbose=False)["input_ids"]
     if not ids.shape[1]:
         raise SettingError(f"the prompt {prompt!r} gives no tokens. Give one with words in it.")
-    with reading.on() as model, torch.inference_mode():
+    with reading.model_as_read() as model, torch.inference_mode():
         device = next(model.parameters()).device
         torch.manual_seed(seed)
         sampling = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}

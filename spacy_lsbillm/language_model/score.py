@@ -1,4 +1,4 @@
-"""How well a causal language model predicts text: nats a token, and bits a byte, whatever its tokenizer."""
+"""How well a causal language model predicts text, in nats per token and in bits per byte."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -16,15 +16,17 @@ from transformers import PreTrainedModel
 from ..errors import SettingError
 from .text import read_documents
 
-# Positions times vocabulary in a forward pass: logits are what takes memory here.
-LOGITS_A_PASS = 2**25
+# The maximum of positions times vocabulary in a forward pass, as the logits take most of the memory.
+LOGITS_PER_PASS = 2**25
 
 
 @dataclass(frozen=True)
 class Score:
-    """nats (float): Of all tokens together.
-    tokens (int): How many were predicted, those that end a document among them.
-    bytes (int): Of UTF-8 in the text.
+    """The loss of a model on a text.
+
+    nats (float): The sum over all predicted tokens.
+    tokens (int): How many tokens were predicted, including those that end a document.
+    bytes (int): The length of the text in UTF-8.
     """
 
     nats: float
@@ -32,24 +34,24 @@ class Score:
     bytes: int
 
     @property
-    def nats_a_token(self) -> float:
-        """The mean loss."""
+    def nats_per_token(self) -> float:
+        """The mean loss per predicted token."""
         return self.nats / self.tokens
 
     @property
     def perplexity(self) -> float:
-        """Of a token; comparable between models with the same tokenizer alone."""
-        return math.exp(self.nats_a_token)
+        """The perplexity per token; comparable only between models with the same tokenizer."""
+        return math.exp(self.nats_per_token)
 
     @property
-    def bits_a_byte(self) -> float:
-        """Comparable between all models."""
+    def bits_per_byte(self) -> float:
+        """The loss per byte of text, comparable between models with any tokenizers."""
         return self.nats / math.log(2) / self.bytes
 
 
 @dataclass(frozen=True)
 class Window:
-    """A piece of text that is read at once: tokens `start` to `end` of all, of which those from `first` are scored."""
+    """A stretch of text that is read at once: tokens `start` to `end`, of which those from `first` on are scored."""
 
     start: int
     first: int
@@ -57,9 +59,10 @@ class Window:
 
 
 def windows(n_tokens: int, room: int, overlap: int, first: int) -> Iterator[Window]:
-    """Cover tokens `first` to the last, each scored once, with `overlap` tokens before it where there are so many.
+    """Cover the tokens from `first` on with windows, so that each token is scored once.
 
-    room (int): Tokens a window.
+    room (int): Tokens per window.
+    overlap (int): Tokens before the scored ones of a window, as far as the text has them.
     """
     start = 0
     while first < n_tokens:
@@ -78,12 +81,12 @@ def score_text(
     overlap: int = 0,
     label: str = "scoring",
 ) -> Score:
-    """Score documents, one after the other with the tokenizer's end token in between, in windows.
+    """Score documents in windows, as one text with the tokenizer's end token between them.
 
     model (PreTrainedModel): A causal LM in evaluation mode.
     tokenizer (PreTrainedTokenizerFast): Its tokenizer. A start token, if it has one, begins each window.
-    length (int): Positions a window.
-    overlap (int): Tokens of context that a window takes from the one before, and does not score.
+    length (int): Positions per window.
+    overlap (int): Tokens of context that a window repeats from the one before it, without scoring them.
     RAISES (SettingError): The text is empty or the overlap leaves no room.
     """
     if length < 2 or not 0 <= overlap < length - 1:
@@ -99,7 +102,7 @@ def score_text(
         lead, context, first = [], max(1, overlap), 1
     room = length + 1 - len(lead)
     nats, count = 0.0, 0
-    rows = max(1, LOGITS_A_PASS // (length * model.config.vocab_size))
+    rows = max(1, LOGITS_PER_PASS // (length * model.config.vocab_size))
     with torch.inference_mode(), tqdm(total=len(stream) - first, desc=label, unit=" tokens", leave=False) as bar:
         for batch in _alike(windows(len(stream), room, context, first), rows):
             ids = torch.from_numpy(np.stack([[*lead, *stream[w.start : w.end]] for w in batch])).to(device)
@@ -112,9 +115,9 @@ def score_text(
     return Score(nats, count, n_bytes)
 
 
-def _alike(found: Iterator[Window], rows: int) -> Iterator[list[Window]]:
-    """Neighbours of one size and context, at most `rows` at once: they need no padding."""
-    for _, alike in groupby(found, lambda w: (w.end - w.start, w.first - w.start)):
+def _alike(all_windows: Iterator[Window], rows: int) -> Iterator[list[Window]]:
+    """Group neighbouring windows of the same size and context, at most `rows` each: they need no padding."""
+    for _, alike in groupby(all_windows, lambda w: (w.end - w.start, w.first - w.start)):
         while batch := list(islice(alike, rows)):
             yield batch
 

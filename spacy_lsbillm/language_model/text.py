@@ -1,4 +1,4 @@
-"""Plain text in: files and folders of UTF-8, as they are or compressed with xz; blank lines separate documents."""
+"""Reading plain text: UTF-8 files, optionally compressed with xz, in which blank lines separate documents."""
 
 import lzma
 from collections.abc import Iterator, Sequence
@@ -10,11 +10,11 @@ SUFFIXES = (".txt", ".txt.xz")
 
 
 def text_files(paths: Sequence[Path]) -> list[Path]:
-    """The files that paths stand for; of a folder those that end in .txt or .txt.xz, at any depth.
+    """The text files among paths; for a folder all files in it that end in .txt or .txt.xz, at any depth.
 
-    RAISES (SettingError): A path does not exist, or a folder holds none.
+    RAISES (SettingError): A path does not exist, or a folder has none.
     """
-    found: list[Path] = []
+    files: list[Path] = []
     for path in paths:
         if not path.exists():
             raise SettingError(
@@ -22,9 +22,9 @@ def text_files(paths: Sequence[Path]) -> list[Path]:
             )
         inside = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.name.endswith(SUFFIXES))
         if not inside:
-            raise SettingError(f"the folder {str(path)!r} holds no file that ends in {' or '.join(SUFFIXES)}.")
-        found += inside
-    return found
+            raise SettingError(f"the folder {str(path)!r} has no file that ends in {' or '.join(SUFFIXES)}.")
+        files += inside
+    return files
 
 
 def read_documents(files: Sequence[Path]) -> Iterator[str]:
@@ -53,12 +53,12 @@ def read_documents(files: Sequence[Path]) -> Iterator[str]:
                 f"iconv for example."
             ) from error
         except (lzma.LZMAError, EOFError) as error:
-            raise SettingError(f"the text {str(path)!r} is no whole xz file: {error}. Fetch it again.") from error
+            raise SettingError(f"the text {str(path)!r} is not a complete xz file: {error}. Get it again.") from error
         if lines:
             yield "".join(lines)
 
 
 def lowercased(documents: Iterator[str], every: int) -> Iterator[str]:
-    """Lower-case each `every`-th document, none with 0."""
+    """Convert every n-th document to lower case; none if `every` is 0."""
     for i, document in enumerate(documents):
         yield document.lower() if every and i % every == 0 else document

@@ -1,6 +1,6 @@
 """The thinc models: the shim around the backbone, its listeners, and the heads that use token vectors."""
 
-from .billm_model import MAX_BATCH_ITEMS, ModelSettings, backbone_shim, build_billm_model, fit, shims_in
+from .billm_model import MAX_BATCH_ITEMS, ModelSettings, backbone_shim, build_billm_model, fit_to_base, shims_in
 from .class_calibration import ClassCalibration, calibration_of, set_calibration, uncalibrated
 from .class_loss import CROSS_ENTROPY, LossSettings, softmax_loss
 from .left_out import ONLY_LABELLED
@@ -40,7 +40,7 @@ __all__ = [
     "build_textcat_reduce",
     "build_tok2vec",
     "calibration_of",
-    "fit",
+    "fit_to_base",
     "grow_labeler",
     "guard",
     "is_pooled_textcat",

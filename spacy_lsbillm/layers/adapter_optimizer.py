@@ -21,8 +21,9 @@ CHOICES = (None, *CLASSES)
 
 
 class AdapterOptimizer:
-    """AdamW of bitsandbytes (arXiv 2110.02861), with the rates and settings of a thinc optimizer. Its states take less
-    memory on the GPU than thinc's.
+    """AdamW of bitsandbytes (arXiv 2110.02861), with the rates and settings of a thinc optimizer.
+
+    Its states take less memory on the GPU than thinc's.
 
     name (str): One of `CLASSES`.
     parameters (Mapping): The parameters to optimise, by name.
@@ -64,8 +65,9 @@ class AdapterOptimizer:
             self._optimizer.state[parameter][name] = own
 
     def step(self, settings: Optimizer) -> None:
-        """Update the parameters from their gradients, as a thinc optimizer would at its current rate: each gradient is
-        clipped separately, and weight decay is decoupled.
+        """Update the parameters from their gradients, as a thinc optimizer would at its current rate.
+
+        Each gradient is clipped separately, and weight decay is decoupled.
 
         RAISES (SettingError): The optimizer uses averages or L2 regularisation, which this one does not support.
         """

@@ -1,5 +1,8 @@
-"""Where the base computes. thinc needs CuPy to use a GPU, but the base does not: it may be on a GPU while spaCy and the
-heads are on the CPU. Vectors and their gradients are then copied once per batch."""
+"""Where the base computes.
+
+thinc needs CuPy to use a GPU, but the base does not: it may be on a GPU while spaCy and the heads are on the CPU.
+Vectors and their gradients are then copied once per batch.
+"""
 
 import torch
 from thinc.api import get_current_ops, get_torch_default_device, torch2xp, xp2torch
@@ -25,8 +28,8 @@ def check_device(name: str | None) -> None:
 
 def present() -> list[str]:
     """The kinds of devices that torch can use here, such as "cpu" and "cuda"."""
-    found = {CUDA: torch.cuda.is_available(), MPS: torch.backends.mps.is_available(), CPU: True}
-    return [name for name in DEVICES if found[name]]
+    available = {CUDA: torch.cuda.is_available(), MPS: torch.backends.mps.is_available(), CPU: True}
+    return [name for name in DEVICES if available[name]]
 
 
 def device_for(name: str | None) -> torch.device:
@@ -49,8 +52,9 @@ def device_for(name: str | None) -> torch.device:
 
 
 def to_thinc(tensor: Tensor, name: str | None) -> FloatsXd:
-    """Convert a tensor to an array on thinc's device. It shares the tensor's memory if both are there, else it is a
-    copy.
+    """Convert a tensor to an array on thinc's device.
+
+    It shares the tensor's memory if both are there, else it is a copy.
 
     name (str | None): The setting `device`.
     """

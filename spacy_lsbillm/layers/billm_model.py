@@ -64,9 +64,10 @@ class ModelSettings:
     def fitted(
         self, longest: int | None, width: int, n_special: int, trained: tuple[int | None, int | None] = (None, None)
     ) -> tuple[int, int]:
-        """The window and overlap for a base. If spans have a context, the window of a new pipeline is extended by that
-        on both sides, as far as the base has positions, and neighbouring windows of a long span share at least both
-        contexts.
+        """The window and overlap for a base.
+
+        If spans have a context, the window of a new pipeline is extended by that on both sides, as far as the base has
+        positions, and neighbouring windows of a long span share at least both contexts.
 
         longest (int | None): The base's longest position.
         width (int): The width of its states.
@@ -115,10 +116,12 @@ def longest_window(longest: int, n_special: int, repeat: int) -> int:
 
 
 def default_window(longest: int | None, width: int) -> int:
-    """The default window: 512 pieces, or the base's longest position or half the width of its states if that is
-    smaller, but at least 64. Attention then takes at most about a twelfth of the arithmetic of the linear layers: per
-    piece and layer these take some 12 * width² multiplications, and attention takes 2 * window * width. A small base
-    gains too little from longer context to justify its cost (docs/speed.md).
+    """The default window: 512 pieces, or fewer for a small base.
+
+    It is the base's longest position or half the width of its states if that is smaller, but at least 64. Attention
+    then takes at most about a twelfth of the arithmetic of the linear layers: per piece and layer these take some 12 *
+    width² multiplications, and attention takes 2 * window * width. A small base gains too little from longer context to
+    justify its cost (docs/speed.md).
 
     longest (int | None): The base's longest position.
     width (int): The width of its states.
@@ -128,9 +131,11 @@ def default_window(longest: int | None, width: int) -> int:
 
 
 def default_overlap(window: int) -> int:
-    """The default overlap: 16 pieces in windows of at least 512, none in shorter ones, where it would cost more than 3
-    % of the time. Chosen for speed: with the embedded base an overlap is worth half a point of F1 or slightly more
-    (docs/speed.md)."""
+    """The default overlap: 16 pieces in windows of at least 512, none in shorter ones.
+
+    In these it would cost more than 3 % of the time. Chosen for speed: with the embedded base an overlap is worth half
+    a point of F1 or slightly more (docs/speed.md).
+    """
     return DEFAULT_OVERLAP if window >= OVERLAP_SHARE * DEFAULT_OVERLAP else 0
 
 
@@ -169,10 +174,10 @@ def init(model: Model, X: Any = None, Y: Any = None) -> None:
     shim = backbone_shim(model)
     if not shim.loaded:
         shim.initialize()
-    fit(model)
+    fit_to_base(model)
 
 
-def fit(model: Model) -> None:
+def fit_to_base(model: Model) -> None:
     """Set the width and the window, which follow from the base and from the recorded settings of its training.
 
     RAISES (SettingError): The window does not fit the base.
@@ -182,8 +187,9 @@ def fit(model: Model) -> None:
 
 
 def fitted_window(model: Model) -> tuple[int, int]:
-    """The window and the overlap for the base. They are saved with the backbone, since defaults may differ between
-    versions.
+    """The window and the overlap for the base.
+
+    They are saved with the backbone, since defaults may differ between versions.
 
     RAISES (SettingError): They do not fit the base.
     """

@@ -47,8 +47,8 @@ class ClassCalibration:
 
 def calibration_of(model: Model) -> ClassCalibration | None:
     """The calibration of a classifier; None if it has none."""
-    found: dict[str, Any] = model.attrs.get(CALIBRATION) or {}
-    return ClassCalibration(**found) if found else None
+    stored: dict[str, Any] = model.attrs.get(CALIBRATION) or {}
+    return ClassCalibration(**stored) if stored else None
 
 
 def set_calibration(model: Model, calibration: ClassCalibration | None) -> None:

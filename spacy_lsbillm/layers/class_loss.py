@@ -86,8 +86,11 @@ CROSS_ENTROPY = LossSettings()
 
 
 def balanced(counts: Sequence[float]) -> list[float]:
-    """Class weights that are inversely proportional to counts, with a mean of 1 over what was counted:
-    total / (classes * count). Each count is raised by 1, so that a class that never occurred has a finite weight."""
+    """Class weights that are inversely proportional to counts, with a mean of 1 over what was counted.
+
+    They are total / (classes * count). Each count is raised by 1, so that a class that never occurred has a finite
+    weight.
+    """
     total = sum(counts) + len(counts)
     return [total / (len(counts) * (count + 1)) for count in counts]
 

@@ -10,9 +10,10 @@ OUTPUT = "output_layer"
 
 
 def grow_output(model: Model, rows: Sequence[int], size: int) -> None:
-    """Replace the model's linear `output_layer` by a larger one, for additional labels. Existing rows keep their
-    values; new ones are zero. That is the mean of all rows that began at zero: a gradient through softmax sums to zero
-    over the rows.
+    """Replace the model's linear `output_layer` by a larger one, for additional labels.
+
+    Existing rows keep their values; new ones are zero. That is the mean of all rows that began at zero: a gradient
+    through softmax sums to zero over the rows.
 
     It is a new layer to optimizers, which keep averages of the size of the parameters that they update.
 

@@ -1,5 +1,7 @@
-"""Documents that spaCy passes to a classifier and that must not affect it: empty ones, and those without a class where
-classes exclude each other."""
+"""Documents that spaCy passes to a classifier and that must not affect it.
+
+These are empty ones, and those without a class where classes exclude each other.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -40,8 +42,10 @@ def leave_out(
 
 
 def sample_of(docs: list[Doc] | None) -> list[Doc] | None:
-    """Documents to initialise a model with: the ones of a sample that are not empty, or a placeholder if all are, as a
-    listener cannot be initialised from empty documents alone."""
+    """Documents to initialise a model with: the ones of a sample that are not empty.
+
+    If all are, a placeholder is used, as a listener cannot be initialised from empty documents alone.
+    """
     if not docs:
         return docs
     return [doc for doc in docs if len(doc)] or [Doc(docs[0].vocab, words=["a"])]

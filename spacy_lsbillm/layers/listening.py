@@ -68,12 +68,12 @@ def forward(model: TransformerListener, docs: Sequence[Doc], is_train: bool) -> 
             # Its vectors are from an update that its component did not take part in, and are no longer needed. Those
             # needed now may be in the documents, as in nlp.rehearse.
             model.receive(None, None, None)
-    found = [_checked(model, doc, is_train) for doc in docs]
-    return (found, no_gradient) if not is_train else listen(model, docs, is_train)
+    vectors = [_checked(model, doc, is_train) for doc in docs]
+    return (vectors, no_gradient) if not is_train else listen(model, docs, is_train)
 
 
 def no_gradient(gradients: Any) -> list[Any]:
-    """Of a prediction there is none."""
+    """Return no gradients, since nothing learns from a prediction."""
     return []
 
 
@@ -88,7 +88,10 @@ def _names(model: TransformerListener) -> tuple[str, str]:
 
 
 def _checked(model: TransformerListener, doc: Doc, is_train: bool) -> TransformerData:
-    """RAISES (ListenerError): See `forward`."""
+    """The vectors of a document, after a check that they are those that a listener needs.
+
+    RAISES (ListenerError): It has none, or those of another transformer.
+    """
     data: TransformerData | None = doc._.trf_data
     if data is not None and (not len(doc) or len(data.align.lengths) == len(doc)):
         return data

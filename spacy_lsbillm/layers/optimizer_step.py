@@ -101,8 +101,11 @@ def _already_done(optimizer: Optimizer) -> Iterator[None]:
 
 
 def name_averages(optimizer: Optimizer, key: tuple[int, str], parameters: Mapping[str, nn.Parameter]) -> None:
-    """Make each parameter's part of the row of averages available under its own name, if there is such a row and no
-    other average of that name. The optimizer changes the row in place, so views of it stay valid."""
+    """Make each parameter's part of the row of averages available under its own name.
+
+    This is done if there is such a row and no other average of that name. The optimizer changes the row in place, so
+    views of it stay valid.
+    """
     averages: dict[Any, Any] = optimizer.averages or {}
     if key not in averages:
         return

@@ -1,5 +1,8 @@
-"""The linear layer of a head. On the CPU it multiplies with PyTorch, in as many threads as the backbone: thinc's own
-products use one thread and BLIS, and take three times as long."""
+"""The linear layer of a head.
+
+On the CPU it multiplies with PyTorch, in as many threads as the backbone: thinc's own products use one thread and BLIS,
+and take three times as long.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +24,7 @@ def output_layer(nO: int | None = None, nI: int | None = None) -> Model[Floats2d
 def forward(
     model: Model[Floats2d, Floats2d], X: Floats2d, is_train: bool
 ) -> tuple[Floats2d, Callable[[Floats2d], Floats2d]]:
-    """Compute X @ W.T + b."""
+    """Compute X @ W.T + b, and return it with a function for the gradient."""
     ops, W = model.ops, model.get_param("W")
     Y = _product(ops, X, W.T)
     Y += model.get_param("b")

@@ -132,8 +132,10 @@ def is_pooled_textcat(model: Model) -> bool:
 
 
 def teach_textcat(model: Model, teacher: Callable[[list[Doc]], Floats2d], columns: list[int]) -> None:
-    """Use the probabilities of a teacher as targets where there is no gold: for classes without annotation, and, where
-    classes exclude each other, in documents that have none of the annotated classes.
+    """Use the probabilities of a teacher as targets where there is no gold.
+
+    That is for classes without annotation, and, where classes exclude each other, in documents that have none of the
+    annotated classes.
 
     model (Model): From `build_pooled_textcat`.
     teacher (Callable): Maps documents to probabilities, shape (documents, classes of the teacher).
@@ -146,12 +148,12 @@ def _teach(
     model: Model, teacher: Callable[[list[Doc]], Floats2d], columns: list[int], docs: list[Doc]
 ) -> tuple[Floats2d, Any]:
     """The teacher's probabilities in the classes of the model, and which of these the teacher knows."""
-    found = model.ops.alloc2f(len(docs), model.get_ref("output_layer").get_dim("nO"))
-    known = model.ops.xp.zeros(found.shape[1], dtype=bool)
+    truth = model.ops.alloc2f(len(docs), model.get_ref("output_layer").get_dim("nO"))
+    known = model.ops.xp.zeros(truth.shape[1], dtype=bool)
     chosen = model.ops.xp.asarray(columns)
-    found[:, chosen] = model.ops.asarray2f(teacher(docs))
+    truth[:, chosen] = model.ops.asarray2f(teacher(docs))
     known[chosen] = True
-    return found, known
+    return truth, known
 
 
 def forward(
@@ -182,10 +184,10 @@ def forward(
     def backprop_loss(gradient: Floats2d) -> Any:
         if calibration_of(model) is not None:
             _forget_calibration(model)
-        found = gradient if loss.plain else _gradient(model, probabilities, gradient, loss)
+        converted = gradient if loss.plain else _gradient(model, probabilities, gradient, loss)
         if said is not None:
-            found = found + _taught_gradient(model, docs, probabilities, gradient, *said)
-        return backprop(put_soft_gradient(model, docs, probabilities, found, loss))
+            converted = converted + _taught_gradient(model, docs, probabilities, gradient, *said)
+        return backprop(put_soft_gradient(model, docs, probabilities, converted, loss))
 
     return leave_out(model, docs, probabilities, backprop_loss)
 
@@ -213,8 +215,10 @@ def _taught_gradient(
 
 
 def _gradient(model: Model, probabilities: Floats2d, given: Floats2d, loss: LossSettings) -> Floats2d:
-    """Convert the gradient of cross-entropy to that of the loss in use. It stays zero for decisions whose truth is
-    missing."""
+    """Convert the gradient of cross-entropy to that of the loss in use.
+
+    It stays zero for decisions whose truth is missing.
+    """
     xp = model.ops.xp
     truth = xp.rint(probabilities - given)
     if model.attrs["multi_label"]:
@@ -246,8 +250,10 @@ def _seen(model: Model, more: list[float]) -> list[float]:
 
 
 def real_rows() -> Model[list[Floats2d], Ragged]:
-    """Create a layer that removes rows of zeros. A document with no other rows keeps one, so that there is something to
-    pool."""
+    """Create a layer that removes rows of zeros.
+
+    A document with no other rows keeps one, so that there is something to pool.
+    """
     return Model("real_rows", real_rows_forward)
 
 

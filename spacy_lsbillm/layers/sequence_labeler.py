@@ -48,6 +48,7 @@ def learn_transitions(model: Model, n_tags: int) -> None:
 
 def grow_labeler(model: Model, places: Sequence[int], n_tags: int) -> None:
     """Give a model more tags: it keeps its output for the old ones (`grow_output`) and the transitions between them.
+
     Transitions of new tags are 0.
 
     model (Model): A trained model.

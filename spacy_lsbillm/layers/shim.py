@@ -223,8 +223,10 @@ class BackboneShim(Shim):
 
     @property
     def right_weight(self) -> float:
-        """The weight, from 0 to 1, with which unmasked layers see their right side in the next update. It rises
-        linearly over the updates that may change the adapter; an adapter that was trained before begins at 1."""
+        """The weight, from 0 to 1, with which unmasked layers see their right side in the next update.
+
+        It rises linearly over the updates that may change the adapter; an adapter that was trained before begins at 1.
+        """
         if self._trained or not self.settings.unmask_warmup:
             return 1.0
         return min(1.0, max(0, self._updates - self.settings.heads_first) / self.settings.unmask_warmup)
@@ -252,8 +254,10 @@ class BackboneShim(Shim):
         step_all(optimizer, (self.id, MIX), self.backbone.mix_parameters(), 1.0, self.settings.device)
 
     def training_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The state of training between two updates, for a checkpoint: tensors and plain values, by name. The tensors
-        are the ones in use, not copies."""
+        """The state of training between two updates, for a checkpoint: tensors and plain values, by name.
+
+        The tensors are the ones in use, not copies.
+        """
         tensors = {f"value/{name}": parameter.data for name, parameter in self.backbone.trainable().items()}
         facts: dict[str, Any] = {"updates": self._updates, "trained": self._trained}
         if self._optimizer is not None:
@@ -319,8 +323,10 @@ class BackboneShim(Shim):
                 parameters[name].data.copy_(value)
 
     def to_device(self, device_type: str, device_id: int) -> None:
-        """Move the weights, unless the setting `device` fixes where they are. thinc calls this when a model is passed
-        to another thread or device."""
+        """Move the weights, unless the setting `device` fixes where they are.
+
+        thinc calls this when a model is passed to another thread or device.
+        """
         if self.settings.device is not None:
             return
         if self._backbone is not None and self._backbone.base.quantization is None:
@@ -350,8 +356,10 @@ class BackboneShim(Shim):
             return message_of(folder)
 
     def from_bytes(self, data: bytes) -> "BackboneShim":
-        """Load the backbone from what `to_bytes` returned. The files stay in a temporary folder for as long as the shim
-        exists, since a base among them may be saved again."""
+        """Load the backbone from what `to_bytes` returned.
+
+        The files stay in a temporary folder for as long as the shim exists, since a base among them may be saved again.
+        """
         files = files_in(data)
         if files:
             self._unpacked = TemporaryFolder()

@@ -29,24 +29,24 @@ def put_soft_gradient(
     loss (LossSettings): The loss for the other documents.
     RAISES (SettingError): A document has another number of classes, or the loss requires one true class.
     """
-    told: dict[int, Any] = {
+    taught: dict[int, Any] = {
         i: doc.user_data[SOFT_CLASSES] for i, doc in enumerate(docs) if SOFT_CLASSES in doc.user_data
     }
-    if not told:
+    if not taught:
         return gradient
     if not loss.plain:
         raise SettingError(
             "class_weights, focal_gamma and label_smoothing cannot be used where the classifier learns from "
             "probabilities of classes. Leave them out."
         )
-    numbers = {len(truth) for truth in told.values()}
+    numbers = {len(truth) for truth in taught.values()}
     if numbers != {probabilities.shape[1]}:
         raise SettingError(
             f"a document has probabilities for {max(numbers)} classes, and the classifier has "
             f"{probabilities.shape[1]}. Give it the same labels (initialize.components)."
         )
     xp = model.ops.xp
-    rows = xp.asarray(list(told))
-    found = gradient.copy()
-    found[rows] = probabilities[rows] - xp.asarray(np.stack(list(told.values())), dtype="f")
-    return found
+    rows = xp.asarray(list(taught))
+    changed = gradient.copy()
+    changed[rows] = probabilities[rows] - xp.asarray(np.stack(list(taught.values())), dtype="f")
+    return changed

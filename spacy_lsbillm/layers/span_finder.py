@@ -1,5 +1,7 @@
-"""spaCy's own model of the `span_finder`, changed in two points: it accepts batches in which all documents are empty,
-and it can be pickled for other processes."""
+"""spaCy's own model of the `span_finder`, changed in two points.
+
+It accepts batches in which all documents are empty, and it can be pickled for other processes.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,8 +18,9 @@ from .listening import guard, listeners_in
 def build_span_finder(
     tok2vec: Model[list[Doc], list[Floats2d]], scorer: Model[Floats2d, Floats2d]
 ) -> Model[list[Doc], Floats2d]:
-    """Build `spacy.SpanFinder.v1` so that it is not run where a batch has no token: a listener has no vectors then, and
-    spaCy's other components do not run their models either.
+    """Build `spacy.SpanFinder.v1` so that it is not run where a batch has no token.
+
+    A listener has no vectors then, and spaCy's other components do not run their models either.
 
     tok2vec (Model): Maps documents to one array of token vectors each.
     scorer (Model): Maps token vectors to two scores each: that a span begins there, and that one ends there.

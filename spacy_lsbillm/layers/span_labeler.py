@@ -1,5 +1,6 @@
-"""The model of the `span_labeler`: scores for every label and every span up to a maximum length, computed from the
-span's first word, last word and length.
+"""The model of the `span_labeler`: scores for every label and every span up to a maximum length.
+
+They are computed from the span's first word, last word and length.
 
 The scorer is the biaffine one of Yu et al. (2020, "Named Entity Recognition as Dependency Parsing"). For a span from
 word i to word j, label k has the score
@@ -109,8 +110,9 @@ def forward(
 
 
 def score_blocks(model: Model, docs: list[Doc]) -> Iterator[tuple[int, Floats3d]]:
-    """Compute the scores of all spans in blocks of first words, so that memory does not grow with the number of spans:
-    it holds the projections of all words and about `block_size` scores.
+    """Compute the scores of all spans in blocks of first words, to limit the memory.
+
+    It then does not grow with the number of spans: it holds the projections of all words and about `block_size` scores.
 
     RETURNS (Iterator): The index of the block's first word, counted over all documents, and the scores of the spans
         that begin at the words of the block, shape (words, labels, max_length).
@@ -139,7 +141,7 @@ def word_halves(
     xp = model.ops.xp
     hidden = model.get_ref("output_layer").get_dim("nI")
     word = [is_word(doc) for doc in docs]
-    lengths = [int(found.sum()) for found in word]
+    lengths = [int(of_doc.sum()) for of_doc in word]
     room = xp.asarray(np.concatenate([np.zeros(0, dtype="i"), *(np.arange(n, 0, -1, dtype="i") for n in lengths)]))
     if not sum(map(len, docs)):
         # A listener has no vectors then.
@@ -159,8 +161,10 @@ def word_halves(
 
 
 def padded(model: Model, ends: Floats2d) -> Floats2d:
-    """The projections of last words with a 1 appended to each, followed by rows of zeros, so that the spans from each
-    word are one window over them; shape (words + max_length - 1, hidden_size + 1)."""
+    """The projections of last words with a 1 appended to each, followed by rows of zeros.
+
+    The spans from each word are then one window over them. Shape (words + max_length - 1, hidden_size + 1).
+    """
     hidden = model.get_ref("output_layer").get_dim("nI")
     rows = model.ops.alloc2f(len(ends) + model.get_dim("nL") - 1, hidden + 1)
     if len(ends):
@@ -203,8 +207,10 @@ def span_scores(model: Model, firsts: Floats2d, lasts: Floats2d, room: Floats1d)
 
 
 def span_gradients(model: Model, firsts: Floats2d, lasts: Floats2d, gradient: Floats3d) -> tuple[Floats2d, Floats2d]:
-    """The gradients of `firsts` and `lasts` of `span_scores`, computed in blocks of words, as each window in the
-    gradient is a copy."""
+    """The gradients of `firsts` and `lasts` of `span_scores`.
+
+    They are computed in blocks of words, as each window in the gradient is a copy.
+    """
     xp = model.ops.xp
     longest, width = model.get_dim("nL"), lasts.shape[1]
     d_firsts, d_lasts = xp.zeros_like(firsts), xp.zeros_like(lasts)

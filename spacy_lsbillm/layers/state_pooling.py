@@ -14,8 +14,9 @@ WITHOUT_BAGS = (MPS,)
 
 
 def vectors_of(backbone: Backbone, batch: Batch, output: str) -> Tensor:
-    """Run the backbone and collect the states of pieces, or their means per token, in one operation per micro-batch on
-    the device.
+    """Run the backbone and collect the states of pieces, or their means per token.
+
+    This takes one operation per micro-batch on the device.
 
     output (str): "tokens" or "pieces".
     RETURNS (Tensor): float32, shape (tokens or pieces, width); zeros for tokens without pieces.
@@ -24,16 +25,16 @@ def vectors_of(backbone: Backbone, batch: Batch, output: str) -> Tensor:
     backbone.shared.check_files()
     device = backbone.device
     of_tokens = output == TOKENS
-    size = len(batch.pieces_a_token if of_tokens else batch.ids)
+    size = len(batch.pieces_per_token if of_tokens else batch.ids)
     # While another thread loads a base, torch's default dtype is that of the base.
     rows = torch.zeros((size, backbone.width), dtype=torch.float32, device=device)
-    shares = batch.shares_of_tokens() if of_tokens else batch.shares_of_pieces()
+    all_sums = batch.sums_of_tokens() if of_tokens else batch.sums_of_pieces()
     # States are added to the result as they come, so that a long document needs no memory for all of them.
-    for part, share in zip(batch.micro_batches, shares, strict=True):
+    for part, summed in zip(batch.micro_batches, all_sums, strict=True):
         positions = None if part.positions is None else torch.from_numpy(part.positions).to(device)
         ids, mask = torch.from_numpy(part.ids).to(device), torch.from_numpy(part.mask).to(device)
         states = backbone.states(ids, mask, positions).flatten(0, 1).float()
-        slots, sizes, targets = (torch.from_numpy(x).to(device) for x in (share.slots, share.sizes, share.targets))
+        slots, sizes, targets = (torch.from_numpy(x).to(device) for x in (summed.slots, summed.sizes, summed.targets))
         if device.type in WITHOUT_BAGS:
             rows.index_add_(0, targets.repeat_interleave(sizes), states[slots])
             continue
@@ -41,5 +42,5 @@ def vectors_of(backbone: Backbone, batch: Batch, output: str) -> Tensor:
         rows.index_add_(0, targets, sums)
     if not of_tokens:
         return rows
-    counts = torch.from_numpy(batch.pieces_a_token).to(device)
+    counts = torch.from_numpy(batch.pieces_per_token).to(device)
     return rows.div_(counts.clamp(min=1)[:, None])

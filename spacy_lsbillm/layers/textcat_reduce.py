@@ -1,5 +1,7 @@
-"""spaCy's own classifier over pooled token vectors, for corpora that also have empty documents and documents without a
-class."""
+"""spaCy's own classifier over pooled token vectors, for incomplete corpora.
+
+These also have empty documents and documents without a class.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,8 +24,7 @@ def build_textcat_reduce(
     use_reduce_mean: bool,
     nO: int | None = None,
 ) -> Model[list[Doc], Floats2d]:
-    """Build `spacy.TextCatReduce.v1` with the same output and gradient, except for the documents described in
-    `leave_out`.
+    """Build `spacy.TextCatReduce.v1` with the same output and gradient, except for what `leave_out` describes.
 
     tok2vec (Model): Maps documents to one array of token vectors each.
     exclusive_classes (bool): True: softmax over the classes, for `textcat`. False: an independent sigmoid per class,

@@ -17,8 +17,10 @@ ARCHITECTURE = "spacy-lsbillm.Tok2VecBiLLM.v1"
 def build_tok2vec(
     transformer: Model[list[Doc], Any], pooling: Model[Ragged, Floats2d], grad_factor: float
 ) -> Model[list[Doc], list[Floats2d]]:
-    """Build a backbone with pooling, nested as by `Language.replace_listeners`, so that a model saved after one can be
-    loaded by the other."""
+    """Build a backbone with pooling, nested as by `Language.replace_listeners`.
+
+    A model saved after one can then be loaded by the other.
+    """
     model: Model = chain(chain(transformer, split_trf_batch()), trfs2arrays(pooling, grad_factor))
     skip_pooling(model)
     return model

@@ -12,8 +12,10 @@ from transformers.utils import ModelOutput
 
 
 class TokenVectors(TransformerData):
-    """The vectors of one document, one per token, and zeros for a token without pieces. Stored and loaded again they
-    are spacy-transformers' own class, and are pooled as any other."""
+    """The vectors of one document, one per token, and zeros for a token without pieces.
+
+    Stored and loaded again they are spacy-transformers' own class, and are pooled as any other.
+    """
 
 
 def skip_pooling(model: Any) -> None:

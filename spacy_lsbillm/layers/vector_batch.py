@@ -18,13 +18,15 @@ from .token_vectors import TokenVectors
 
 @dataclass
 class VectorBatch(FullTransformerBatch):
-    """The vectors of documents, one row per document whatever its number of windows. `doc_data[i]` has the vectors of
-    document i as a float32 array of shape (1, tokens or pieces, width), and the alignment of tokens with them.
+    """The vectors of documents, one row per document whatever its number of windows.
 
-    rows_a_doc (list[int]): The number of vectors of each document that is not empty.
+    `doc_data[i]` has the vectors of document i as a float32 array of shape (1, tokens or pieces, width), and the
+    alignment of tokens with them.
+
+    rows_per_doc (list[int]): The number of vectors of each document that is not empty.
     """
 
-    rows_a_doc: list[int] = field(default_factory=list)
+    rows_per_doc: list[int] = field(default_factory=list)
 
     @classmethod
     def of_tokens(cls, vectors: Floats2d, batch: Batch) -> "VectorBatch":
@@ -32,12 +34,12 @@ class VectorBatch(FullTransformerBatch):
 
         vectors (Floats2d): The vectors in the order of tokens, shape (tokens, width).
         """
-        has_pieces = batch.pieces_a_token > 0
+        has_pieces = batch.pieces_per_token > 0
         places, lengths = np.arange(len(vectors), dtype="i"), has_pieces.astype("i")
         no_ids, no_mask = np.zeros((1, len(vectors)), dtype="i"), np.ones((1, len(vectors)), dtype="bool")
         every = bool(has_pieces.all())
         doc_data: list[TransformerData] = []
-        for start, end in _parts(batch.tokens_a_doc):
+        for start, end in _parts(batch.tokens_per_doc):
             if start == end:
                 doc_data.append(TokenVectors.empty())
                 continue
@@ -47,7 +49,7 @@ class VectorBatch(FullTransformerBatch):
             filled = places[:size] if every else np.flatnonzero(has_pieces[start:end]).astype("i")
             output = ModelOutput(last_hidden_state=vectors[None, start:end])
             doc_data.append(TokenVectors(none, output, Ragged(filled, lengths[start:end])))
-        return cls._make(vectors, _one_to_one(has_pieces), doc_data, [n for n in batch.tokens_a_doc if n])
+        return cls._make(vectors, _one_to_one(has_pieces), doc_data, [n for n in batch.tokens_per_doc if n])
 
     @classmethod
     def of_pieces(cls, vectors: Floats2d, batch: Batch, tokenizer: PreTrainedTokenizerFast) -> "VectorBatch":
@@ -56,32 +58,34 @@ class VectorBatch(FullTransformerBatch):
         vectors (Floats2d): The vectors in the order of pieces, shape (pieces, width).
         """
         doc_data = []
-        pairs = np.concatenate([[0], np.cumsum(batch.pieces_a_token)])
-        for (start, end), (first, last) in zip(_parts(batch.tokens_a_doc), _parts(batch.pieces_a_doc), strict=True):
+        pairs = np.concatenate([[0], np.cumsum(batch.pieces_per_token)])
+        for (start, end), (first, last) in zip(_parts(batch.tokens_per_doc), _parts(batch.pieces_per_doc), strict=True):
             if start == end:
                 doc_data.append(TransformerData.empty())
                 continue
             numbers = batch.of_piece[pairs[start] : pairs[end]] - first
-            align = Ragged(numbers.astype("i"), batch.pieces_a_token[start:end].astype("i"))
+            align = Ragged(numbers.astype("i"), batch.pieces_per_token[start:end].astype("i"))
             rows = vectors[first:last]
             if first == last:
                 # A listener treats a document without vectors as an empty one.
                 rows = get_array_module(vectors).zeros((1, vectors.shape[1]), dtype=vectors.dtype)
             doc_data.append(_doc_data(rows, _wordpieces(batch.ids[first:last], tokenizer), align))
-        align = Ragged(batch.of_piece.astype("i"), batch.pieces_a_token.astype("i"))
-        rows_a_doc = [pieces for pieces, tokens in zip(batch.pieces_a_doc, batch.tokens_a_doc, strict=True) if tokens]
-        return cls._make(vectors, align, doc_data, rows_a_doc)
+        align = Ragged(batch.of_piece.astype("i"), batch.pieces_per_token.astype("i"))
+        rows_per_doc = [
+            pieces for pieces, tokens in zip(batch.pieces_per_doc, batch.tokens_per_doc, strict=True) if tokens
+        ]
+        return cls._make(vectors, align, doc_data, rows_per_doc)
 
     @classmethod
     def _make(
-        cls, vectors: Floats2d, align: Ragged, doc_data: list[TransformerData], rows_a_doc: list[int]
+        cls, vectors: Floats2d, align: Ragged, doc_data: list[TransformerData], rows_per_doc: list[int]
     ) -> "VectorBatch":
         made = cls(
             spans=[[] for _ in doc_data],
             wordpieces=WordpieceBatch.empty(),
             model_output=ModelOutput(last_hidden_state=vectors),
             align=align,
-            rows_a_doc=rows_a_doc,
+            rows_per_doc=rows_per_doc,
         )
         made.cached_doc_data = doc_data
         return made
@@ -94,7 +98,7 @@ class VectorBatch(FullTransformerBatch):
         """
         xp = get_array_module(arrays[0][0])
         return xp2torch(
-            xp.concatenate([array[0, :rows] for (array,), rows in zip(arrays, self.rows_a_doc, strict=True)])
+            xp.concatenate([array[0, :rows] for (array,), rows in zip(arrays, self.rows_per_doc, strict=True)])
         )
 
     def with_gradient(self, gradient: Tensor) -> FullTransformerBatch:

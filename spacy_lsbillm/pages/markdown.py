@@ -47,8 +47,9 @@ def table(rows: Iterable[Sequence[str]], header: Sequence[str] = ("", "")) -> st
 
 
 def front_matter(entries: Mapping[str, Any]) -> str:
-    """The front matter of a model card, which a hub reads: YAML, one entry per line. Entries without a value are left
-    out.
+    """The front matter of a model card, which a hub reads: YAML, one entry per line.
+
+    Entries without a value are left out.
 
     entries (Mapping[str, Any]): The entries; values are of types that JSON has.
     RETURNS (str): The lines between the two lines of dashes.
@@ -57,7 +58,7 @@ def front_matter(entries: Mapping[str, Any]) -> str:
 
 
 def _as_yaml(value: Any) -> str:
-    def as_number(found: re.Match[str]) -> str:
-        return f"\\u{ord(found[0]):04x}"
+    def as_number(match: re.Match[str]) -> str:
+        return f"\\u{ord(match[0]):04x}"
 
     return NOT_IN_YAML.sub(as_number, json.dumps(value, ensure_ascii=False))

@@ -23,7 +23,7 @@ from ..architectures import create_billm_model_v1, defaults_of
 from ..backbone import RECORD, MaskPlan
 from ..errors import ListenerError
 from ..files import check_seal, replaced_folder, write_seal
-from ..layers import MAX_BATCH_ITEMS, backbone_shim, fit, guard, listeners_in, skip_pooling
+from ..layers import MAX_BATCH_ITEMS, backbone_shim, fit_to_base, guard, listeners_in, skip_pooling
 from ..values import check_at_least
 from .listener_checks import check_kinds, check_linkers, check_pooling, check_widths, warn_of_unlabelled
 from .pending import PendingUpdate
@@ -89,8 +89,11 @@ class BiLLMTransformer(Transformer):
 
     @property
     def listener_map(self) -> dict[str, list[TransformerListener]]:
-        """The listeners, by the name of their component. Whenever a pipeline is assembled, spaCy empties it and then
-        calls `find_listeners` with each following component in turn."""
+        """The listeners, by the name of their component.
+
+        Whenever a pipeline is assembled, spaCy empties it and then calls `find_listeners` with each following component
+        in turn.
+        """
         return self._listener_map
 
     @listener_map.setter
@@ -99,9 +102,10 @@ class BiLLMTransformer(Transformer):
         self._behind: str | None = None
 
     def find_listeners(self, component: Any) -> None:
-        """Connect a component, the next one behind this transformer, if it is a listener. `doc._.trf_data` contains the
-        vectors of the transformer that ran last, so a component behind another transformer cannot listen to this one; a
-        listener that names no transformer listens to the last one before it.
+        """Connect a component, the next one behind this transformer, if it is a listener.
+
+        `doc._.trf_data` contains the vectors of the transformer that ran last, so a component behind another
+        transformer cannot listen to this one; a listener that names no transformer listens to the last one before it.
 
         RAISES (ListenerError): The component names this transformer, or was trained with it, but is behind another one.
         RAISES (SettingError): It pools pieces although it gets tokens.
@@ -142,13 +146,16 @@ class BiLLMTransformer(Transformer):
 
     @property
     def mask(self) -> MaskPlan:
-        """The mask that the config sets: `mask.unmasked` says for each layer whether it attends in both directions, and
-        `mask.words` describes it."""
+        """The mask that the config sets.
+
+        `mask.unmasked` says for each layer whether it attends in both directions, and `mask.words` describes it.
+        """
         return backbone_shim(self.model).backbone.plan
 
     def use_mask(self, notation: str | None) -> None:
-        """Unmask other layers from now on, to compare masks on the same weights or to train with several masks. A saved
-        pipeline has the mask of the config.
+        """Unmask other layers from now on, to compare masks on the same weights or to train with several masks.
+
+        A saved pipeline has the mask of the config.
 
         notation (str | None): A mask in mask notation; None restores the one of the config.
         RAISES (MaskError): The mask cannot be read or does not fit the number of layers.
@@ -163,8 +170,10 @@ class BiLLMTransformer(Transformer):
         return super().predict(docs)
 
     def pipe(self, stream: Iterable[Doc], *, batch_size: int = 128) -> Iterator[Doc]:
-        """Apply the component to a stream of documents. The model itself sorts documents by length. A batch
-        that fails is passed to the error handler (`nlp.set_error_handler`), and to no further component.
+        """Apply the component to a stream of documents.
+
+        The model itself sorts documents by length. A batch that fails is passed to the error handler
+        (`nlp.set_error_handler`), and to no further component.
 
         batch_size (int): How many documents are buffered.
         """
@@ -178,9 +187,11 @@ class BiLLMTransformer(Transformer):
                 yield from docs
 
     def initialize(self, get_examples: Callable[[], Iterable[Example]], *, nlp: Language | None = None) -> None:
-        """Load the base, add the adapter and connect the listeners. Examples are read only if a `textcat` with one of
-        spaCy's own models listens, to warn of documents without a class, which such a model learns from. Numbers of
-        steps in the config's training section that do not fit together cause a warning as well.
+        """Load the base, add the adapter and connect the listeners.
+
+        Examples are read only if a `textcat` with one of spaCy's own models listens, to warn of documents without a
+        class, which such a model learns from. Numbers of steps in the config's training section that do not fit
+        together cause a warning as well.
 
         RAISES (SettingError): A listener would get nothing in prediction, is of another kind, or was made for vectors
             of another width.
@@ -203,8 +214,10 @@ class BiLLMTransformer(Transformer):
         sgd: Optimizer | None = None,
         losses: dict[str, float] | None = None,
     ) -> dict[str, float]:
-        """Run the backbone in training mode and give its output to the listeners. Their gradients go through it later
-        in a single backward pass: when all have arrived, or at the latest before the next step or forward pass.
+        """Run the backbone in training mode and give its output to the listeners.
+
+        Their gradients go through it later in a single backward pass: when all have arrived, or at the latest before
+        the next step or forward pass.
 
         drop (float): Has no effect: the adapter has its own dropout.
         sgd (Optimizer | None): The optimizer for the step that follows the gradients.
@@ -234,8 +247,10 @@ class BiLLMTransformer(Transformer):
         return losses
 
     def finish_update(self, sgd: Optimizer) -> None:
-        """Let the optimizer change the adapter. `nlp.update` calls this before any listener has learned; the step is
-        postponed until they have."""
+        """Let the optimizer change the adapter.
+
+        `nlp.update` calls this before any listener has learned; the step is postponed until they have.
+        """
         if self._pending is not None and not self._pending.heard:
             self._pending.optimizer = sgd
             return
@@ -251,8 +266,10 @@ class BiLLMTransformer(Transformer):
         return super().__reduce_ex__(protocol)
 
     def settle(self) -> None:
-        """Complete the last forward pass: send gradients that have arrived through the backbone, and take the step that
-        is due."""
+        """Complete the last forward pass.
+
+        Gradients that have arrived are sent through the backbone, and the step that is due is taken.
+        """
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.finish()
@@ -260,9 +277,11 @@ class BiLLMTransformer(Transformer):
                 self.model.finish_update(pending.optimizer)
 
     def _settle_heard(self) -> None:
-        """Complete the last forward pass before weights are used or saved, although a listener has not sent a gradient:
-        one with a frozen component never does. If none has sent one, this is an annotating transformer, and listeners
-        may still learn."""
+        """Complete the last forward pass before weights are used or saved, although a gradient is missing.
+
+        A listener with a frozen component never sends one. If no listener has sent one, this is an annotating
+        transformer, and listeners may still learn.
+        """
         if self._pending is not None and self._pending.heard:
             self.settle()
 
@@ -275,8 +294,10 @@ class BiLLMTransformer(Transformer):
         yield from super().use_params(params)
 
     def to_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> None:
-        """Save the component to a folder, which is replaced as a whole once everything is written and synced. The base
-        is added to the `meta.json` of the pipeline, also if `initialize` did not do that, as for a sourced component.
+        """Save the component to a folder, which is replaced as a whole once everything is written and synced.
+
+        The base is added to the `meta.json` of the pipeline, also if `initialize` did not do that, as for a sourced
+        component.
 
         exclude (Iterable[str]): "vocab" or "model".
         RAISES (StorageError): The folder exists and is not that of a component, or another process is writing to it.
@@ -306,8 +327,10 @@ class BiLLMTransformer(Transformer):
         return self
 
     def to_bytes(self, *, exclude: Iterable[str] = ()) -> bytes:
-        """Serialize the component to bytes, as `to_disk` does to files. With `store_base = "copy"` or `"merged"` they
-        include the base."""
+        """Serialize the component to bytes, as `to_disk` does to files.
+
+        With `store_base = "copy"` or `"merged"` they include the base.
+        """
         self._settle_heard()
         serialize = {
             "cfg": lambda: srsly.json_dumps(self.cfg),
@@ -321,7 +344,7 @@ class BiLLMTransformer(Transformer):
 
         def load_model(data: bytes) -> None:
             if backbone_shim(self.model).from_bytes(data).loaded:
-                fit(self.model)
+                fit_to_base(self.model)
 
         deserialize = {
             "vocab": self.vocab.from_bytes,
@@ -333,7 +356,7 @@ class BiLLMTransformer(Transformer):
     def _load(self, folder: Path) -> None:
         if (folder / RECORD).exists() or srsly.read_json(folder / "cfg")[INITIALIZED]:
             backbone_shim(self.model).load(folder)
-            fit(self.model)
+            fit_to_base(self.model)
 
 
 def _heard(listener: TransformerListener) -> str | None:

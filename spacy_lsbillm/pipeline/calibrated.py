@@ -45,18 +45,20 @@ class CalibratedComponent(SpanComponent):
     @property
     def calibration(self) -> Calibration | None:
         """The results of `calibrate`, whether they are applied or not; None if there are none."""
-        found = self.cfg.get("calibration")
-        return None if found is None else Calibration.from_dict(found)
+        stored = self.cfg.get("calibration")
+        return None if stored is None else Calibration.from_dict(stored)
 
     @calibration.setter
-    def calibration(self, found: Calibration | None) -> None:
+    def calibration(self, stored: Calibration | None) -> None:
         self.cfg.pop("calibration", None)
-        if found is not None:
-            self.cfg["calibration"] = found.as_dict()
+        if stored is not None:
+            self.cfg["calibration"] = stored.as_dict()
 
     def finish_update(self, sgd: Optimizer) -> None:
-        """Update the weights. A calibration is only valid for the weights for which it was computed, and is dropped
-        with a warning."""
+        """Update the weights.
+
+        A calibration is only valid for the weights for which it was computed, and is dropped with a warning.
+        """
         if self.calibration is not None:
             self._forget_calibration()
             warnings.warn(
@@ -74,22 +76,24 @@ class CalibratedComponent(SpanComponent):
             del self.meta[META]
 
     def predict(self, docs: Sequence[Doc]) -> Predicted:
-        """Predict the spans of all documents, with their probabilities. Tokens of white space are ignored: a span
-        continues across them, and never begins or ends with one."""
+        """Predict the spans of all documents, with their probabilities.
+
+        Tokens of white space are ignored: a span continues across them, and never begins or ends with one.
+        """
         calibration = self.calibration if self.calibrated and self.scores else None
         least = None if calibration is None else calibration.candidates_from
         predicted = self.find(docs, min(least.values()) if least else None)
-        spans, found = predicted.spans, predicted.candidates
+        spans, candidates = predicted.spans, predicted.candidates
         if calibration is not None:
             spans = _with_probabilities(spans, calibration, self.labels)
-            if found is not None:
+            if candidates is not None:
                 assert least is not None
-                found = found.where(found.score >= self._least(least)[found.label])
-                found = _with_probabilities(found, calibration, self.labels)
+                candidates = candidates.where(candidates.score >= self._least(least)[candidates.label])
+                candidates = _with_probabilities(candidates, calibration, self.labels)
         threshold = self._left_out_below(calibration)
         if threshold:
             spans = spans.where(spans.score >= self._least(threshold)[spans.label])
-        return replace(predicted, spans=spans, candidates=found)
+        return replace(predicted, spans=spans, candidates=candidates)
 
     def _least(self, threshold: float | dict[str, float]) -> np.ndarray:
         """The threshold of each label.
@@ -111,8 +115,8 @@ class CalibratedComponent(SpanComponent):
             return
         calibration = self.calibration
         assert calibration is not None and calibration.candidates_key is not None
-        for doc, found, scores in by_document(docs, predicted.candidates, predicted.first, self.labels):
-            write_group(doc, calibration.candidates_key, found, scores)
+        for doc, spans, scores in by_document(docs, predicted.candidates, predicted.first, self.labels):
+            write_group(doc, calibration.candidates_key, spans, scores)
 
     def _check_calibration(self) -> None:
         """Check the labels of the calibration. RAISES (SettingError): The component does not have one of them."""

@@ -24,8 +24,9 @@ DESCRIPTION = "cats_score_desc"
 
 
 def make_textcat_scorer(multi_label: bool = False) -> Callable[..., dict[str, Any]]:
-    """Create a scorer with spaCy's scores of categories, in which classes that the model does not know count as missed,
-    and documents without annotation do not count.
+    """Create a scorer with spaCy's scores of categories, for classes that the model does not know.
+
+    These count as missed, and documents without annotation do not count.
 
     multi_label (bool): For `textcat_multilabel`.
     """
@@ -34,7 +35,7 @@ def make_textcat_scorer(multi_label: bool = False) -> Callable[..., dict[str, An
 
 
 def textcat_score(examples: Iterable[Example], *, multi_label: bool, **kwargs: Any) -> dict[str, Any]:
-    """Score the categories of documents. It differs from spaCy's own scorer in three cases:
+    """Score the categories of documents, like spaCy's own scorer in all but three cases.
 
     - A gold class that was not in training counts as missed, with a warning. spaCy's scorer ignores it, and scores a
       document whose only gold class is unknown as if it belonged to the first known class.
@@ -81,19 +82,21 @@ def textcat_score(examples: Iterable[Example], *, multi_label: bool, **kwargs: A
 def scores_and_truth(
     examples: Iterable[Example], labels: Sequence[str], multi_label: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The probabilities for a calibration error, and whether they belong to right classes: each document's most
-    probable class if classes are exclusive, else each class for which the document has annotation.
+    """The probabilities for a calibration error, and whether they belong to right classes.
+
+    They are those of each document's most probable class if classes are exclusive, else those of each class for which
+    the document has annotation.
 
     RETURNS (tuple[ndarray[float64], ndarray[bool]]): Both of shape (decisions,).
     """
     scores: list[float] = []
     right: list[bool] = []
     for example in examples:
-        gold, found = example.reference.cats, example.predicted.cats
-        names = [name for name in labels if name in found and (not multi_label or name in gold)]
+        gold, predicted = example.reference.cats, example.predicted.cats
+        names = [name for name in labels if name in predicted and (not multi_label or name in gold)]
         if not multi_label:
-            names = sorted(names, key=found.__getitem__)[-1:]
-        scores += [found[name] for name in names]
+            names = sorted(names, key=predicted.__getitem__)[-1:]
+        scores += [predicted[name] for name in names]
         right += [gold.get(name, 0.0) > 0.5 for name in names]
     return np.array(scores, dtype=np.float64), np.array(right, dtype=bool)
 
@@ -104,8 +107,10 @@ def make_choice_scorer() -> Callable[..., dict[str, Any]]:
 
 
 def choice_score(examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
-    """The fraction of questions whose right choice has the highest probability. Letters beyond the choices of a
-    question are ignored; among equal ones the first counts. Questions without a gold answer do not count.
+    """The fraction of questions whose right choice has the highest probability.
+
+    Letters beyond the choices of a question are ignored; among equal ones the first counts. Questions without a gold
+    answer do not count.
 
     RAISES (DataError): A document does not name its question.
     """
@@ -122,5 +127,5 @@ def choice_score(examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
         chances[example.reference.user_data[QUESTION]] += [(predicted.get(name, 0.0), gold[name]) for name in names]
     answered = [of_question for of_question in chances.values() if of_question]
     right = sum(max(of_question, key=lambda pair: pair[0])[1] for of_question in answered)
-    found = textcat_score(examples, multi_label=False, **kwargs)
-    return {ACCURACY: right / len(answered) if answered else None, **found}
+    scores = textcat_score(examples, multi_label=False, **kwargs)
+    return {ACCURACY: right / len(answered) if answered else None, **scores}

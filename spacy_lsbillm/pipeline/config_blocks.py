@@ -20,15 +20,15 @@ def find_transformer(config: dict[str, Any], name: str | None = None, where: str
     """
     blocks = billm_blocks(config)
     present = ", ".join(config.get("components", {})) or "nothing"
-    told = f"the config {where}".rstrip()
+    place = f"the config {where}".rstrip()
     if not blocks:
         raise SettingError(
-            f"{told} has no billm_transformer; it has: {present}. One that is sourced from "
+            f"{place} has no billm_transformer; it has: {present}. One that is sourced from "
             f"a trained pipeline has its settings in that pipeline's config.cfg."
         )
     if name is None and len(blocks) > 1:
-        raise SettingError(f"{told} has several: {', '.join(blocks)}. Choose one with --component.")
+        raise SettingError(f"{place} has several: {', '.join(blocks)}. Choose one with --component.")
     if name is not None and name not in blocks:
-        raise SettingError(f"{told} has no billm_transformer {name!r}; it has: {', '.join(blocks)}.")
+        raise SettingError(f"{place} has no billm_transformer {name!r}; it has: {', '.join(blocks)}.")
     chosen = name or next(iter(blocks))
     return chosen, blocks[chosen]

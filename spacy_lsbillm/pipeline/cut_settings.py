@@ -6,7 +6,7 @@ from spacy.util import registry
 from thinc.api import Model
 
 from ..alignment import SpecialPieces
-from ..alignment.statistics import Cutting
+from ..alignment.statistics import CutSettings
 from ..backbone import longest_position
 from ..backbone.base_config import read_config
 from ..backbone.location import TOKENIZER_FILES, resolve_folder
@@ -19,7 +19,7 @@ from ..layers.billm_model import rows_for
 from .billm_transformer import DEFAULT_CONFIG
 
 
-def cutting_for(block: dict[str, Any], batch_size: int) -> tuple[str, Cutting]:
+def cutting_for(block: dict[str, Any], batch_size: int) -> tuple[str, CutSettings]:
     """The name of the base, and how documents are cut for it on a CPU.
 
     block (dict): The block of a billm_transformer in a config, interpolated.
@@ -41,7 +41,7 @@ def cutting_for(block: dict[str, Any], batch_size: int) -> tuple[str, Cutting]:
     get_spans = model.attrs["cutting"].get_spans
     rows = rows_for("cpu", items, family_of(base_config, settings.name).packs)
     white_space = shim.white_space
-    return settings.name, Cutting(
+    return settings.name, CutSettings(
         tokenizer,
         special,
         get_spans,

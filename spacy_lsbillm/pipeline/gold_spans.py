@@ -1,4 +1,4 @@
-"""The gold spans of a document, from its entities or a group of spans, and the tags that encode them."""
+"""The gold spans of a document, from its entities or a group of spans."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,12 +10,7 @@ from spacy.scorer import Scorer
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from ..alignment import is_word
 from ..errors import SettingError
-from ..tagging.scheme import OUTSIDE as OUTSIDE_TAG
-
-# spaCy's code in `token.ent_iob` for a token that is in no entity.
-OUTSIDE = 2
 
 
 def gold_spans(doc: Doc, spans_key: str | None) -> list[Span] | None:
@@ -29,7 +24,9 @@ def gold_spans(doc: Doc, spans_key: str | None) -> list[Span] | None:
 
 def characters_of_gold(doc: Doc, spans_key: str | None) -> set[tuple[int, int, str]] | None:
     """The gold spans of a document as start and end character and label, to compare them with spans over other tokens.
-    None if it has no annotation."""
+
+    None if it has no annotation.
+    """
     gold = gold_spans(doc, spans_key)
     if gold is None or (spans_key is None and not doc.has_annotation("ENT_IOB")):
         return None
@@ -107,50 +104,13 @@ def aligned_spans(example: Example, spans_key: str | None) -> AlignedSpans | Non
     if same_tokens(example):
         return AlignedSpans(gold, np.ones(len(example.predicted), dtype=bool))
     fits = example.alignment.x2y.lengths > 0
-    found = []
+    aligned = []
     for span in gold:
         there = example.get_aligned_spans_y2x([span], allow_overlap=True)
-        found += there
+        aligned += there
         if not there:
             fits[list(example.alignment.y2x[span.start : span.end])] = False
-    return AlignedSpans(found, fits)
-
-
-def gold_tags(example: Example, spans_key: str | None, name: str) -> list[str | None]:
-    """BILUO tags of the predicted document's tokens; None for tokens without annotation or alignment. White space has
-    none: the tags are those of the document without it.
-
-    name (str): The component's, for the message.
-    RAISES (SettingError): Gold spans overlap.
-    """
-    reference, predicted = example.reference, example.predicted
-    gold = gold_spans(reference, spans_key)
-    if gold is None or (spans_key is None and not reference.has_annotation("ENT_IOB")):
-        return [None] * len(predicted)
-    check_overlap(gold, reference, name)
-    same = same_tokens(example)
-    if spans_key is None:
-        # spaCy aligns tokens even if they are the same, which takes longer than the head's own work.
-        codes = reference.to_array("ENT_IOB").tolist() if same else example.get_aligned("ENT_IOB")
-        outside = [code == OUTSIDE for code in codes]
-    else:
-        outside = [True] * len(predicted)
-    if not same:
-        # Tokens and spans that do not align are left out of the loss.
-        alignment = example.alignment
-        for i in (
-            *np.flatnonzero(alignment.x2y.lengths == 0),
-            *(i for span in gold for i in alignment.y2x[span.start : span.end]),
-        ):
-            outside[i] = False
-        gold = example.get_aligned_spans_y2x(gold)
-    word = is_word(predicted).tolist()
-    tags: list[str | None] = [OUTSIDE_TAG if out and real else None for out, real in zip(outside, word, strict=True)]
-    for span in gold:
-        words = [i for i in range(span.start, span.end) if word[i]]
-        for i, tag in zip(words, span_tags(len(words), span.label_), strict=True):
-            tags[i] = tag
-    return tags
+    return AlignedSpans(aligned, fits)
 
 
 def check_overlap(spans: list[Span], doc: Doc, name: str) -> None:
@@ -171,12 +131,12 @@ def overlapping(spans: list[Span]) -> tuple[Span, Span] | None:
 
 
 def named(span: Span) -> str:
-    """A span in a message."""
+    """Describe a span in a message: its text and its label."""
     return f"{span.text!r} ({span.label_})"
 
 
 def name_of(doc: Doc) -> str:
-    """A document in a message."""
+    """Describe a document in a message by the beginning of its text."""
     text = doc.text if len(doc.text) <= 60 else doc.text[:57] + "..."
     return f"the document {text!r}"
 
@@ -185,13 +145,3 @@ def same_tokens(example: Example) -> bool:
     """Whether the predicted document has the tokens of the gold one."""
     one, other = (doc.to_array(["ORTH", "SPACY"]) for doc in (example.predicted, example.reference))
     return np.array_equal(one, other)
-
-
-def span_tags(length: int, label: str) -> list[str]:
-    """The BILUO tags of the tokens of one span.
-
-    length (int): Its number of tokens, at least one.
-    """
-    if length == 1:
-        return [f"U-{label}"]
-    return [f"B-{label}", *[f"I-{label}"] * (length - 2), f"L-{label}"]

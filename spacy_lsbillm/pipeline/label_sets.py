@@ -19,7 +19,7 @@ def annotated_labels(doc: Doc) -> frozenset[str] | None:
 
     RAISES (DataError): Its entry is not a list of labels.
     """
-    return None if (found := doc.user_data.get(ANNOTATED)) is None else check_label_set(found, name_of(doc))
+    return None if (labels := doc.user_data.get(ANNOTATED)) is None else check_label_set(labels, name_of(doc))
 
 
 def check_label_set(labels: Any, where: str) -> frozenset[str]:
@@ -45,8 +45,8 @@ def annotated_in(docs: Iterable[Doc], labels: Sequence[str]) -> np.ndarray:
     RAISES (DataError): The entry of a document is not a list of labels.
     """
     sets = [annotated_labels(doc) for doc in docs]
-    table = {found: [found is None or label in found for label in labels] for found in set(sets)}
-    return np.array([table[found] for found in sets], dtype=bool).reshape(len(sets), len(labels))
+    table = {own: [own is None or label in own for label in labels] for own in set(sets)}
+    return np.array([table[own] for own in sets], dtype=bool).reshape(len(sets), len(labels))
 
 
 def is_judged(label: str, reference: Doc) -> bool:

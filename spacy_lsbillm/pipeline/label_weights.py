@@ -16,11 +16,11 @@ def label_weights(loss: LossSettings, labels: Sequence[str], counts: Mapping[str
     name (str): The component's, for the message.
     RAISES (SettingError): A weight is set for an unknown label.
     """
-    found: list[float] = [counts[label] for label in labels]
+    weights: list[float] = [counts[label] for label in labels]
     if OUTSIDE in labels:
-        return loss.weights(labels, found, repr(name))
+        return loss.weights(labels, weights, repr(name))
     # "O" counts as the average label, so that "balanced" does not change its weight.
-    return loss.weights([*labels, OUTSIDE], [*found, sum(found) / len(found)], repr(name))
+    return loss.weights([*labels, OUTSIDE], [*weights, sum(weights) / len(weights)], repr(name))
 
 
 def add_weight(weights: list[float], loss: LossSettings, label: str, n_labels: int) -> None:

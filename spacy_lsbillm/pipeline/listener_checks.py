@@ -1,5 +1,8 @@
-"""Refusing listeners that cannot work with the transformer before them when the pipeline is made or initialised,
-instead of failing at the first update with an error about array shapes, or learning what nobody meant."""
+"""Refusing listeners that cannot work with the transformer before them.
+
+They are refused when the pipeline is made or initialised, instead of failing at the first update with an error about
+array shapes, or learning what was not intended.
+"""
 
 import warnings
 from collections.abc import Callable, Iterable
@@ -61,18 +64,19 @@ def check_pooling(component: Any, transformer: Transformer) -> None:
     """
     if backbone_shim(transformer.model).settings.output == PIECES:
         return
-    found = {layer.name for layer in component.model.walk()}.intersection(PIECE_POOLINGS)
-    if found:
+    poolings = {layer.name for layer in component.model.walk()}.intersection(PIECE_POOLINGS)
+    if poolings:
         raise SettingError(
-            f"{component.name!r} pools the pieces of a token with {found.pop()!r}, but {transformer.name!r} gives it "
-            f'their mean. Set output = "pieces" in the model of {transformer.name!r}, or the pooling to '
+            f"{component.name!r} pools the pieces of a token with {poolings.pop()!r}, but {transformer.name!r} gives "
+            f'it their mean. Set output = "pieces" in the model of {transformer.name!r}, or the pooling to '
             f'"reduce_mean.v1".'
         )
 
 
 def check_linkers(nlp: Language, transformer: Transformer) -> None:
-    """Check that no entity linker of spaCy listens: it predicts from copies of sentences, which no transformer has
-    processed.
+    """Check that no entity linker of spaCy listens.
+
+    It predicts from copies of sentences, which no transformer has processed.
 
     RAISES (SettingError): One does.
     """
@@ -86,8 +90,11 @@ def check_linkers(nlp: Language, transformer: Transformer) -> None:
 
 
 def warn_of_unlabelled(nlp: Language, transformer: Transformer, get_examples: Callable[[], Iterable[Example]]) -> None:
-    """Warn of training documents without a class, which spaCy's models of `textcat` treat as having none of the
-    classes, although each must have one. Examples are read only if such a model listens."""
+    """Warn of training documents without a class, if a `textcat` with one of spaCy's models listens.
+
+    Such a model treats them as having none of the classes, although each must have one. Examples are read only if one
+    listens.
+    """
     learn = [name for name in transformer.listening_components if _learns_from_unlabelled(nlp.get_pipe(name))]
     if not learn:
         return

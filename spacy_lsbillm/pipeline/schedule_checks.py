@@ -1,5 +1,7 @@
-"""Warning before the training of numbers of steps that do not fit together. spaCy accepts them, and the result is an
-untrained or hardly trained model."""
+"""Warning before the training of numbers of steps that do not fit together.
+
+spaCy accepts them, and the result is an untrained or hardly trained model.
+"""
 
 import warnings
 from typing import Any
@@ -9,8 +11,7 @@ REMEDY = "`init-config --steps` sets max_steps, total_steps, warmup_steps and ev
 
 
 def warn_of_steps(training: dict[str, Any]) -> None:
-    """Warn of a training that is never evaluated after its first step, and of a warm-up that does not end before the
-    training does.
+    """Warn of a training without an evaluation after its first step, or one that ends within its warm-up.
 
     training (dict): The config's section, interpolated.
     """

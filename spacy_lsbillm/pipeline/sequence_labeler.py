@@ -41,13 +41,13 @@ from .gold_spans import (
 )
 from .label_weights import add_weight, label_weights, tag_weights
 from .labeler_settings import LEARNED, check_confidence, check_spans_key, check_taught, check_transitions
-from .soft_tags import is_told, most_probable, write_soft_tags
+from .soft_tags import has_soft_tags, most_probable, write_soft_tags
 from .span_scorers import sequence_labeler_score
 from .span_writing import SCORES, Predicted, by_document, write_entities, write_group
 from .tag_annotation import TagAnnotation, annotation_of, possible_labels
 from .tag_losses import cross_entropy, sequence_loss, soft_cross_entropy
 from .tag_scores import WordScores, log_softmax
-from .tag_targets import SoftTargets, Taught, soft_targets, told_targets
+from .tag_targets import SoftTargets, Taught, soft_targets, targets_of_soft_tags
 from .whole_batch import whole_batch
 
 DEFAULT_CONFIG = Config().from_str(
@@ -138,8 +138,9 @@ def make_sequence_labeler(
 
 
 class SequenceLabeler(CalibratedComponent):
-    """A component that finds spans that do not overlap: each token gets a tag, and the tags of a document are the most
-    probable well-formed sequence.
+    """A component that finds spans that do not overlap.
+
+    Each token gets a tag, and the tags of a document are the most probable well-formed sequence.
 
     The score of a span is its probability: the fraction of all well-formed tag sequences that contain the span, each
     weighted by the probability of its tags, in a CRF by that of its tags and transitions. Scores are in
@@ -193,11 +194,13 @@ class SequenceLabeler(CalibratedComponent):
 
     @property
     def transitions(self) -> np.ndarray | None:
-        """The learned scores of transitions, shape (tags + 1, tags + 1), from the tag of the row to the tag of the
-        column; the last row is for the first tags of documents, the last column for their last tags. None: transitions
-        are not learned."""
-        found = transitions_of(self.model)
-        return None if found is None else self.model.ops.to_numpy(found)
+        """The learned scores of transitions, shape (tags + 1, tags + 1); None if transitions are not learned.
+
+        They lead from the tag of the row to the tag of the column; the last row is for the first tags of documents, the
+        last column for their last tags.
+        """
+        learned = transitions_of(self.model)
+        return None if learned is None else self.model.ops.to_numpy(learned)
 
     def initialize(
         self,
@@ -257,28 +260,32 @@ class SequenceLabeler(CalibratedComponent):
             spans = around_spans(log_probs, lengths, scheme, transitions=transitions).spans(tags, log_probs, scheme)
         else:
             spans = scheme.spans(tags, log_probs[np.arange(len(tags)), tags])
-        found = None if least is None else candidates(log_probs, lengths, scheme, least, transitions)
+        candidate_spans = None if least is None else candidates(log_probs, lengths, scheme, least, transitions)
         soft = None
         if self.top_tags:
             marginals = tag_marginals(log_probs, lengths, scheme, transitions)
             soft = most_probable(marginals, self.top_tags, scheme, words.places, sum(map(len, docs)))
-        return Predicted(words.on_tokens(spans), first, None if found is None else words.on_tokens(found), soft)
+        return Predicted(
+            words.on_tokens(spans), first, None if candidate_spans is None else words.on_tokens(candidate_spans), soft
+        )
 
     def _scores_of_words(self, docs: Sequence[Doc]) -> WordScores:
         ops = self.model.ops
         return WordScores.of(docs, ops.to_numpy(log_softmax(ops, self.model.predict(docs))))
 
     def set_annotations(self, docs: Sequence[Doc], predicted: Predicted) -> None:
-        """Write the predicted spans to documents. Existing entities are kept, and spans that overlap them are left
-        out."""
+        """Write the predicted spans to documents.
+
+        Existing entities are kept, and spans that overlap them are left out.
+        """
         if predicted.soft is not None:
             write_soft_tags(docs, self.spans_key, predicted.soft)
-        for doc, found, scores in by_document(docs, predicted.spans, predicted.first, self.labels):
+        for doc, spans, scores in by_document(docs, predicted.spans, predicted.first, self.labels):
             written = scores if self.scores else None
             if self.spans_key is None:
-                write_entities(doc, found, written)
+                write_entities(doc, spans, written)
             else:
-                write_group(doc, self.spans_key, found, written)
+                write_group(doc, self.spans_key, spans, written)
         self._write_candidates(docs, predicted)
 
     def tag_probabilities(self, docs: Sequence[Doc]) -> np.ndarray:
@@ -288,15 +295,17 @@ class SequenceLabeler(CalibratedComponent):
         RETURNS (ndarray[float32]): The tokens of all documents, shape (tokens, tags).
         """
         docs = list(docs)
-        found = np.zeros((sum(map(len, docs)), self.scheme.n_tags), dtype=np.float32)
-        if len(found):
+        probabilities = np.zeros((sum(map(len, docs)), self.scheme.n_tags), dtype=np.float32)
+        if len(probabilities):
             words = self._scores_of_words(docs)
-            found[words.places] = tag_marginals(words.log_probs, words.lengths, self.scheme, self.transitions)
-        return found
+            probabilities[words.places] = tag_marginals(words.log_probs, words.lengths, self.scheme, self.transitions)
+        return probabilities
 
     def get_loss(self, examples: Iterable[Example], scores: list[Floats2d]) -> tuple[float, list[Floats2d]]:
-        """Compute the loss and its gradient: cross-entropy, or in a CRF the negative log likelihood of the annotation,
-        with any tags at the other tokens.
+        """Compute the loss and its gradient.
+
+        It is the cross-entropy, or in a CRF the negative log likelihood of the annotation, with any tags at the other
+        tokens.
 
         Tokens without annotation and white space are left out. If there is a teacher, its probabilities replace missing
         annotation, also in documents that were annotated only for some labels. Without a teacher, the loss of a token
@@ -316,14 +325,14 @@ class SequenceLabeler(CalibratedComponent):
         """
         examples = list(examples)
         validate_examples(examples, "SequenceLabeler.get_loss")
-        found = self._annotation(examples)
-        soft = [told_targets(found.told)] if found.told else []
-        if found.free.any():
-            soft.append(self._soft_targets(examples, found))
-        docs, tokens = self._counted(examples, found.learned)
+        annotation = self._annotation(examples)
+        soft = [targets_of_soft_tags(annotation.soft)] if annotation.soft else []
+        if annotation.free.any():
+            soft.append(self._soft_targets(examples, annotation))
+        docs, tokens = self._counted(examples, annotation.learned)
         ops = self.model.ops
         log_probs = log_softmax(ops, scores)
-        one = np.where(found.hard, found.truth, MISSING)
+        one = np.where(annotation.hard, annotation.truth, MISSING)
         transitions = self.transitions
         of_transitions: list[Floats2d] = []
         if transitions is None:
@@ -345,29 +354,31 @@ class SequenceLabeler(CalibratedComponent):
         RAISES (SettingError): A document carries probabilities of tags that this component cannot learn from.
         """
         for example in examples:
-            if not is_told(example, self.spans_key):
+            if not has_soft_tags(example, self.spans_key):
                 self._warn_of_white_space(example.reference)
-        found = annotation_of(examples, self.scheme, self.spans_key, self.name, self._teacher is not None)
-        new = {label: example for label, example in found.unknown.items() if label not in self._left_out}
+        annotation = annotation_of(examples, self.scheme, self.spans_key, self.name, self._teacher is not None)
+        new = {label: example for label, example in annotation.unknown.items() if label not in self._left_out}
         if new:
             self._warn_of_left_out(new)
-        if found.told and not self.loss.plain:
+        if annotation.soft and not self.loss.plain:
             raise SettingError(
                 f"class_weights, focal_gamma and label_smoothing cannot be used when {self.name!r} learns from "
                 f"probabilities of tags. Leave them out."
             )
-        return found
+        return annotation
 
-    def _soft_targets(self, examples: Sequence[Example], found: TagAnnotation) -> SoftTargets:
+    def _soft_targets(self, examples: Sequence[Example], annotation: TagAnnotation) -> SoftTargets:
         """The targets of tokens that annotation leaves open."""
-        rows = np.flatnonzero(found.free)
+        rows = np.flatnonzero(annotation.free)
         taught = None if self._teacher is None else self._teacher([example.predicted for example in examples])
-        possible = possible_labels(examples, found.truth, self.labels)
+        possible = possible_labels(examples, annotation.truth, self.labels)
         return soft_targets(rows, possible[rows], self.scheme, taught)
 
     def learn_from(self, teacher: "SequenceLabeler", see: Callable[[Sequence[Doc]], Sequence[Doc]]) -> None:
-        """Learn from a trained labeler where there is no gold annotation: in documents and tokens without annotation,
-        and for labels that a document was not annotated for. The teacher is not saved with this component.
+        """Learn from a trained labeler where there is no gold annotation.
+
+        That is in documents and tokens without annotation, and for labels that a document was not annotated for. The
+        teacher is not saved with this component.
 
         teacher (SequenceLabeler): A labeler whose labels are among those of this one.
         see (Callable): Maps the documents of a batch to copies that the teacher's transformer has processed.
@@ -441,7 +452,7 @@ def _teach(
     docs: Sequence[Doc],
 ) -> Taught:
     """What a teacher predicts for documents, in the tags of the learner."""
-    found = teacher.tag_probabilities(see(docs))
-    shares = np.zeros((len(found), learner.scheme.n_tags), dtype=np.float32)
-    shares[:, teacher.scheme.numbers_in(learner.scheme)] = found
+    probabilities = teacher.tag_probabilities(see(docs))
+    shares = np.zeros((len(probabilities), learner.scheme.n_tags), dtype=np.float32)
+    shares[:, teacher.scheme.numbers_in(learner.scheme)] = probabilities
     return Taught(shares, np.isin(learner.labels, teacher.labels))

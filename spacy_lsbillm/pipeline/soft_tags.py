@@ -51,17 +51,17 @@ class SoftTags:
     def of_tag(self, tag: int) -> np.ndarray:
         """The probability of one tag at each token, 0 where it is not stored; shape (tokens,)."""
         chosen = self.tags == tag
-        found = np.zeros(len(self.counts), dtype=np.float32)
-        found[self.rows()[chosen]] = self.probabilities[chosen]
-        return found
+        probabilities = np.zeros(len(self.counts), dtype=np.float32)
+        probabilities[self.rows()[chosen]] = self.probabilities[chosen]
+        return probabilities
 
     def shares(self) -> np.ndarray:
         """The probabilities of all tags, for tokens with stored tags; shape (known, tags), float32."""
-        found = np.zeros((self.known, self.scheme.n_tags), dtype=np.float32)
+        probabilities = np.zeros((self.known, self.scheme.n_tags), dtype=np.float32)
         # No tag is stored twice for a token.
         place = np.cumsum(self.counts > 0) - 1
-        found[place[self.rows()], self.tags] = self.probabilities
-        return found
+        probabilities[place[self.rows()], self.tags] = self.probabilities
+        return probabilities
 
     def at(self, tokens: np.ndarray) -> "SoftTags":
         """The tags in another tokenization.
@@ -96,10 +96,10 @@ class SoftTags:
 
         RAISES (DataError): It does not belong to this document.
         """
-        found = cls(scheme, *(np.frombuffer(content[name], dtype=kind) for name, kind in PARTS.items()))
-        if len(found.counts) != len(doc) or found.counts.sum(dtype=np.int64) != len(found.tags):
+        tags = cls(scheme, *(np.frombuffer(content[name], dtype=kind) for name, kind in PARTS.items()))
+        if len(tags.counts) != len(doc) or tags.counts.sum(dtype=np.int64) != len(tags.tags):
             raise DataError(f"the tags that are stored with {doc.text[:60]!r} are not of its {len(doc)} tokens.")
-        return found
+        return tags
 
 
 def most_probable(marginals: np.ndarray, most: int, scheme: Scheme, words: np.ndarray, tokens: int) -> SoftTags:
@@ -112,21 +112,21 @@ def most_probable(marginals: np.ndarray, most: int, scheme: Scheme, words: np.nd
     """
     most = min(most, scheme.n_tags)
     best = np.argpartition(-marginals, most - 1, axis=1)[:, :most]
-    found = np.take_along_axis(marginals, best, axis=1)
-    kept = found >= np.minimum(LEAST, found.max(axis=1, keepdims=True))
-    found = found * kept
-    found /= found.sum(axis=1, keepdims=True)
+    highest = np.take_along_axis(marginals, best, axis=1)
+    kept = highest >= np.minimum(LEAST, highest.max(axis=1, keepdims=True))
+    highest = highest * kept
+    highest /= highest.sum(axis=1, keepdims=True)
     counts = np.zeros(tokens, dtype=np.uint8)
     counts[words] = kept.sum(axis=1)
-    return SoftTags(scheme, counts, best[kept].astype(np.uint16), found[kept].astype(np.float16))
+    return SoftTags(scheme, counts, best[kept].astype(np.uint16), highest[kept].astype(np.float16))
 
 
-def write_soft_tags(docs: Sequence[Doc], spans_key: str | None, told: SoftTags) -> None:
+def write_soft_tags(docs: Sequence[Doc], spans_key: str | None, tags: SoftTags) -> None:
     """Write tags to documents, packed.
 
-    told (SoftTags): The tags of the tokens of all documents.
+    tags (SoftTags): The tags of the tokens of all documents.
     """
-    for doc, own in zip(docs, told.by_document([len(doc) for doc in docs]), strict=True):
+    for doc, own in zip(docs, tags.by_document([len(doc) for doc in docs]), strict=True):
         doc.user_data.setdefault(SOFT_TAGS, {})[spans_key or ""] = own.packed()
 
 
@@ -136,44 +136,45 @@ def unpack_soft_tags(doc: Doc, schemes: dict[str, Scheme]) -> dict[str, SoftTags
     schemes (dict): Schemes by group of spans, "" for entities.
     """
     packed: dict[str, Any] = doc.user_data.get(SOFT_TAGS, {})
-    found = {key: SoftTags.unpacked(schemes[key], content, doc) for key, content in packed.items()}
-    doc.user_data[SOFT_TAGS] = found
-    return found
+    unpacked = {key: SoftTags.unpacked(schemes[key], content, doc) for key, content in packed.items()}
+    doc.user_data[SOFT_TAGS] = unpacked
+    return unpacked
 
 
-def is_told(example: Example, spans_key: str | None) -> bool:
+def has_soft_tags(example: Example, spans_key: str | None) -> bool:
     """Whether the gold document of an example has tags from another head."""
     return (spans_key or "") in example.reference.user_data.get(SOFT_TAGS, {})
 
 
 def soft_tags_of(example: Example, spans_key: str | None, scheme: Scheme, name: str) -> SoftTags | None:
-    """The soft tags of the predicted document's tokens, for training; None if the gold document has none. Tokens that
-    differ between the two documents have none.
+    """The soft tags of the predicted document's tokens, for training; None if the gold document has none.
+
+    Tokens that differ between the two documents have none.
 
     name (str): The component's, for the message.
     RAISES (SettingError): They have another scheme, or other labels.
     """
-    told: SoftTags | None = example.reference.user_data.get(SOFT_TAGS, {}).get(spans_key or "")
-    if told is None:
+    tags: SoftTags | None = example.reference.user_data.get(SOFT_TAGS, {}).get(spans_key or "")
+    if tags is None:
         return None
-    if not isinstance(told, SoftTags):
+    if not isinstance(tags, SoftTags):
         raise SettingError(
             f"{name!r} gets documents of a distillation as they are stored: read them with "
             f"spacy-lsbillm.DistilledCorpus.v1 in [corpora.train]."
         )
-    if told.scheme != scheme:
+    if tags.scheme != scheme:
         raise SettingError(
-            f"{name!r} has {scheme_in_words(scheme)}, but its teacher has {scheme_in_words(told.scheme)}. Give it "
+            f"{name!r} has {scheme_in_words(scheme)}, but its teacher has {scheme_in_words(tags.scheme)}. Give it "
             f"the same scheme, and the same labels in that order (initialize.components.{name}.labels)."
         )
     if same_tokens(example):
-        return told
+        return tags
     alignment = example.alignment
     single = alignment.x2y.lengths == 1
     tokens = np.full(len(example.predicted), -1, dtype=np.int64)
     tokens[single] = alignment.x2y.data[np.cumsum(alignment.x2y.lengths)[single] - 1]
     tokens[single & (alignment.y2x.lengths[tokens] != 1)] = -1
-    return told.at(tokens)
+    return tags.at(tokens)
 
 
 def scheme_in_words(scheme: Scheme) -> str:

@@ -55,7 +55,7 @@ class SpanComponent(TrainablePipe):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The labels of spans."""
+        """The labels of spans, in the order of their numbers in the model."""
         return tuple(self.cfg["labels"])
 
     @property
@@ -110,13 +110,13 @@ class SpanComponent(TrainablePipe):
         RAISES (SettingError): There are no labels, or an empty one.
         """
         validate_get_examples(get_examples, f"{type(self).__name__}.initialize")
-        found: set[str] = set()
+        corpus_labels: set[str] = set()
         for example in get_examples():
             self._warn_of_white_space(example.reference)
             gold = gold_spans(example.reference, self.spans_key)
             self._see_gold(example, gold or [])
-            found.update(span.label_ for span in gold or [])
-            if "" in found:
+            corpus_labels.update(span.label_ for span in gold or [])
+            if "" in corpus_labels:
                 empty = next(span for span in gold or [] if not span.label_)
                 raise SettingError(
                     f"the gold span {empty.text!r} in {name_of(example.reference)} has an empty label, which "
@@ -129,10 +129,10 @@ class SpanComponent(TrainablePipe):
                 f"the list of labels of {self.name!r} is empty: name at least one, or leave the list out to use those "
                 f"of the training corpus."
             )
-        for label in sorted(found) if labels is None else labels:
+        for label in sorted(corpus_labels) if labels is None else labels:
             self.add_label(label)
         self._check_labels()
-        missing = sorted(found - set(self.labels))
+        missing = sorted(corpus_labels - set(self.labels))
         if missing:
             self._left_out.update(missing)
             warnings.warn(
@@ -162,8 +162,10 @@ class SpanComponent(TrainablePipe):
             raise SettingError(f"the labels {list(self.labels)} of {self.name!r} contain an empty one.")
 
     def _check_weights(self, nlp: Language) -> None:
-        """Warn if only scores that the component does not give would choose the best model: with a `spans_key` its
-        scores have other names than those that count by default."""
+        """Warn if only scores that the component does not give would choose the best model.
+
+        With a `spans_key` its scores have other names than those that count by default.
+        """
         weights = nlp.config.get("training", {}).get("score_weights") or {}
         counted = {name for name, weight in weights.items() if weight}
         ours = f"spans_{self.spans_key}_"
@@ -201,10 +203,10 @@ class SpanComponent(TrainablePipe):
         if self._trimmed:
             return
         for span in given_spans(doc, self.spans_key) or []:
-            found = trimmed(span)
-            if found is not span:
+            within = trimmed(span)
+            if within is not span:
                 self._trimmed = True
-                instead = "is left out" if found is None else f"counts as {found.text!r}"
+                instead = "is left out" if within is None else f"counts as {within.text!r}"
                 warnings.warn(
                     f"the gold span {named(span)} in {name_of(doc)} begins or ends in white space, which is never part "
                     f"of a span: for {self.name!r} it {instead}, like all such spans.",
@@ -260,8 +262,10 @@ class SpanComponent(TrainablePipe):
         """Check the settings that were read. RAISES (ValueError): They are missing, or do not fit the model."""
 
     def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
-        """Score a batch of examples, and warn once of gold labels that the component cannot predict, and of other gold
-        spans that it cannot find."""
+        """Score a batch of examples, and warn once of gold that the component cannot predict.
+
+        That is gold labels that it does not have, and other gold spans that it cannot find.
+        """
         examples = list(examples)
         unknown: dict[str, tuple[Span, Doc]] = {}
         for example in examples:

@@ -97,8 +97,10 @@ def make_span_labeler(
 
 
 class SpanLabeler(CalibratedComponent):
-    """A component that finds spans that may be nested or overlap: each label of each span up to a maximum length has
-    its own probability, and those that are probable enough are written, in the order of the text.
+    """A component that finds spans that may be nested or overlap.
+
+    Each label of each span up to a maximum length has its own probability, and those that are probable enough are
+    written, in the order of the text.
 
     The scores of spans are these probabilities, in `doc.spans[spans_key].attrs["scores"]`. The results of
     `spacy lsbillm calibrate` are applied to them.
@@ -175,8 +177,10 @@ class SpanLabeler(CalibratedComponent):
         model.initialize(X=sample)
 
     def find(self, docs: Sequence[Doc], least: float | None = None) -> Predicted:
-        """Find the spans with a model probability of at least `threshold`, in the order of their starts, then of their
-        ends."""
+        """Find the spans with a model probability of at least `threshold`.
+
+        They are in the order of their starts, then of their ends.
+        """
         docs = list(docs)
         sizes = np.array([len(doc) for doc in docs], dtype=np.int64)
         first = np.cumsum(sizes) - sizes
@@ -190,9 +194,9 @@ class SpanLabeler(CalibratedComponent):
             begin, label, longer = ops.xp.nonzero(block >= lowest)
             scores.append(ops.to_numpy(block[begin, label, longer]))
             places.append(ops.to_numpy(ops.xp.stack([begin + at, label, begin + at + longer], axis=1)))
-        found, score = np.concatenate(places), np.concatenate(scores)
-        order = np.lexsort((found[:, 1], found[:, 2], found[:, 0]))
-        begin, label, last = found[order].T
+        found_places, score = np.concatenate(places), np.concatenate(scores)
+        order = np.lexsort((found_places[:, 1], found_places[:, 2], found_places[:, 0]))
+        begin, label, last = found_places[order].T
         score = score[order]
         spans = Spans(words[begin], words[last] + 1, label, ops.to_numpy(ops.sigmoid(ops.asarray1f(score))))
         others = None if least is None else spans.where(score >= _logit(least))
@@ -200,8 +204,8 @@ class SpanLabeler(CalibratedComponent):
 
     def set_annotations(self, docs: Sequence[Doc], predicted: Predicted) -> None:
         """Write the predicted spans to documents, in place of existing ones of the group."""
-        for doc, found, scores in by_document(docs, predicted.spans, predicted.first, self.labels):
-            write_group(doc, self.cfg["spans_key"], found, scores)
+        for doc, spans, scores in by_document(docs, predicted.spans, predicted.first, self.labels):
+            write_group(doc, self.cfg["spans_key"], spans, scores)
         self._write_candidates(docs, predicted)
 
     def get_loss(self, examples: Iterable[Example], scores: list[Floats3d]) -> tuple[float, list[Floats3d]]:
@@ -244,10 +248,10 @@ class SpanLabeler(CalibratedComponent):
         for example in examples:
             self._warn_of_white_space(example.reference)
             word = is_word(example.predicted)
-            found = aligned_spans(example, self.spans_key)
-            parts.append(_known(word, found, longest))
+            aligned = aligned_spans(example, self.spans_key)
+            parts.append(_known(word, aligned, longest))
             number = at + np.cumsum(word) - 1
-            for span in found.spans if found is not None else ():
+            for span in aligned.spans if aligned is not None else ():
                 first, longer = int(number[span.start]), int(number[span.end - 1] - number[span.start])
                 if span.label_ not in known and span.label_ not in self._left_out:
                     new.setdefault(span.label_, example)
@@ -277,8 +281,10 @@ class SpanLabeler(CalibratedComponent):
         return len(batch), sum(int(is_word(doc).sum()) for doc in annotated)
 
     def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
-        """Score a batch of examples. Warn once of gold labels that the component does not have, and of gold spans that
-        are too long for it."""
+        """Score a batch of examples.
+
+        Warn once of gold labels that the component does not have, and of gold spans that are too long for it.
+        """
         self._lengths = []
         scores = super().score(examples, **kwargs)
         if not self._too_long:
@@ -339,22 +345,23 @@ def _check_settings(name: str, spans_key: Any, max_length: Any, threshold: Any, 
         )
 
 
-def _known(word: np.ndarray, found: AlignedSpans | None, longest: int) -> np.ndarray:
+def _known(word: np.ndarray, gold: AlignedSpans | None, longest: int) -> np.ndarray:
     """Whether the gold document determines the spans of a document, shape (words, max_length).
 
     word (ndarray[bool]): Which tokens are not white space.
     """
     n_words = int(word.sum())
-    if found is None:
+    if gold is None:
         return np.zeros((n_words, longest), dtype=bool)
-    fits = np.concatenate([found.fits[word], np.zeros(longest, dtype=bool)])
+    fits = np.concatenate([gold.fits[word], np.zeros(longest, dtype=bool)])
     # No span continues after the last word.
     return fits[:n_words, None] & np.lib.stride_tricks.sliding_window_view(fits, longest)[:n_words]
 
 
 def _drawn(unlabelled: np.ndarray, negatives: float | None, labelled: int) -> np.ndarray:
-    """The unlabelled spans that count in the loss: all, or a random sample of `negatives` per labelled span; in a batch
-    without labelled spans as many as for one.
+    """The unlabelled spans that count in the loss: all, or a random sample.
+
+    A sample has `negatives` per labelled span; in a batch without labelled spans as many as for one.
 
     unlabelled (ndarray[bool]): Shape (words, max_length).
     """
@@ -379,15 +386,17 @@ def _cross_entropy(ops: Ops, scores: Floats3d, gold: np.ndarray, counted: np.nda
     truth = xp.zeros(scores.shape, dtype="f")
     truth[tuple(xp.asarray(column) for column in gold.T)] = 1.0
     rows, lengths = (xp.asarray(places) for places in np.nonzero(counted))
-    found, right = scores[rows, :, lengths], truth[rows, :, lengths]
+    chosen_scores, right = scores[rows, :, lengths], truth[rows, :, lengths]
     gradient = xp.zeros_like(truth)
-    gradient[rows, :, lengths] = ops.sigmoid(found) - right
-    return float((xp.logaddexp(0, found) - found * right).sum()), gradient
+    gradient[rows, :, lengths] = ops.sigmoid(chosen_scores) - right
+    return float((xp.logaddexp(0, chosen_scores) - chosen_scores * right).sum()), gradient
 
 
 def _logit(probability: float) -> float:
-    """The score that corresponds to a probability; for 0 the lowest finite float, which each span of a document
-    reaches."""
+    """The score that corresponds to a probability.
+
+    For 0 it is the lowest finite float, which each span of a document reaches.
+    """
     if probability in (0, 1):
         return math.inf if probability else float(np.finfo("f").min)
     return math.log(probability / (1 - probability))

@@ -20,9 +20,11 @@ def make_sequence_labeler_scorer() -> Callable[..., dict[str, Any]]:
 
 
 def sequence_labeler_score(examples: Iterable[Example], spans_key: str | None = None, **kwargs: Any) -> dict[str, Any]:
-    """Score spans with their labels: precision, recall and F1, micro-averaged and per label, and the expected
-    calibration error of the spans' scores. White space at the ends of gold spans is ignored, and so are predicted spans
-    whose label the gold document was not annotated for."""
+    """Score spans with their labels: precision, recall and F1, micro-averaged and per label.
+
+    The expected calibration error of the spans' scores is computed as well. White space at the ends of gold spans is
+    ignored, and so are predicted spans whose label the gold document was not annotated for.
+    """
     examples = [with_trimmed_spans(example, spans_key) for example in examples]
     error = calibration_error(*scores_and_truth(examples, spans_key))
     examples = [with_judged_spans(example, spans_key) for example in examples]
@@ -37,9 +39,11 @@ def make_span_labeler_scorer() -> Callable[..., dict[str, Any]]:
 
 
 def span_labeler_score(examples: Iterable[Example], spans_key: str = DEFAULT_KEY, **kwargs: Any) -> dict[str, Any]:
-    """Score spans with their labels: precision, recall and F1, micro-averaged and per label, and the expected
-    calibration error of the spans' scores. White space at the ends of gold spans is ignored, and so is a predicted span
-    with a label that the gold document was not annotated for."""
+    """Score spans with their labels: precision, recall and F1, micro-averaged and per label.
+
+    The expected calibration error of the spans' scores is computed as well. White space at the ends of gold spans is
+    ignored, and so is a predicted span with a label that the gold document was not annotated for.
+    """
     examples = list(examples)
     error = calibration_error(*scores_and_truth(examples, spans_key))
     examples = [with_judged_spans(example, spans_key) for example in examples]

@@ -53,8 +53,8 @@ def by_document(
     counts = np.bincount(where, minlength=len(docs)).tolist()
     for doc, count in zip(docs, counts, strict=True):
         chosen = list(islice(rows, count))
-        found = [Span(doc, start, end, label=labels[label]) for start, end, label, _ in chosen]
-        yield doc, found, [score for *_, score in chosen]
+        own = [Span(doc, start, end, label=labels[label]) for start, end, label, _ in chosen]
+        yield doc, own, [score for *_, score in chosen]
 
 
 def register_scores() -> None:
@@ -66,14 +66,19 @@ def register_scores() -> None:
 
 
 def _score_of(span: Span) -> float | None:
-    """The score of an entity. It is stored by place in the text, where a later component may have put another
-    entity."""
+    """The score of an entity.
+
+    It is stored by place in the text, where a later component may have put another entity.
+    """
     label, score = span.doc.user_data.get(_key(span), (None, None))
     return score if label == span.label_ else None
 
 
 def _set_score(span: Span, score: Any) -> None:
-    """score (float | None | list): `Doc.from_json` passes what is stored: the label and the score."""
+    """Set the score of a span.
+
+    score (float | None | list): The score, or what is stored, the label and the score: `Doc.from_json` passes that.
+    """
     span.doc.user_data[_key(span)] = score if isinstance(score, list) else [span.label_, score]
 
 
@@ -91,38 +96,42 @@ def _set_scores_of_entities(doc: Doc, scores: list[float | None]) -> None:
 
 def _key(span: Span) -> Any:
     """The key by which spaCy stores attributes of a span, which `Span.as_doc`, `Doc.from_docs` and `Doc.to_json` use.
-    (Its own types only allow strings.)"""
+
+    (Its own types only allow strings.)
+    """
     return ("._.", SCORE, span.start_char, span.end_char)
 
 
-def write_entities(doc: Doc, found: list[Span], scores: list[float] | None) -> None:
+def write_entities(doc: Doc, spans: list[Span], scores: list[float] | None) -> None:
     """Write entities and their scores. Existing entities, and tokens that are blocked for entities, are not changed.
 
-    found (list[Span]): In the order of the text, without overlaps.
+    spans (list[Span]): In the order of the text, without overlaps.
     scores (list[float] | None): One per entity; None: they get none.
     """
     if doc.has_annotation("ENT_IOB"):
-        found, scores = _put_beside(doc, found, scores)
+        spans, scores = _put_beside(doc, spans, scores)
     else:
-        doc.set_ents(found)
+        doc.set_ents(spans)
     if scores is not None:
-        for span, score in zip(found, scores, strict=True):
+        for span, score in zip(spans, scores, strict=True):
             _set_score(span, score)
 
 
-def _put_beside(doc: Doc, found: list[Span], scores: list[float] | None) -> tuple[list[Span], list[float] | None]:
+def _put_beside(doc: Doc, spans: list[Span], scores: list[float] | None) -> tuple[list[Span], list[float] | None]:
     """Write the entities that do not overlap existing ones or blocked tokens, and return them with their scores."""
     before = doc.ents
     iob, kinds = doc.to_array(["ENT_IOB", "ENT_TYPE"]).T
     # "B" without a type: a token that was blocked.
     blocked = [doc[i : i + 1] for i in np.flatnonzero((iob == 3) & (kinds == 0)).tolist()]
     taken = {i for span in (*before, *blocked) for i in range(span.start, span.end)}
-    free = [i for i, span in enumerate(found) if taken.isdisjoint(range(span.start, span.end))]
-    doc.set_ents([*before, *(found[i] for i in free)], blocked=blocked)
-    return [found[i] for i in free], None if scores is None else [scores[i] for i in free]
+    free = [i for i, span in enumerate(spans) if taken.isdisjoint(range(span.start, span.end))]
+    doc.set_ents([*before, *(spans[i] for i in free)], blocked=blocked)
+    return [spans[i] for i in free], None if scores is None else [scores[i] for i in free]
 
 
-def write_group(doc: Doc, key: str, found: list[Span], scores: list[float] | None) -> None:
-    """Write spans to `doc.spans[key]`, in place of existing ones, and their scores, if they have any, to the group's
-    attributes."""
-    doc.spans[key] = SpanGroup(doc, name=key, spans=found, attrs={} if scores is None else {"scores": scores})
+def write_group(doc: Doc, key: str, spans: list[Span], scores: list[float] | None) -> None:
+    """Write spans to `doc.spans[key]`, in place of existing ones.
+
+    Their scores, if they have any, are written to the group's attributes.
+    """
+    doc.spans[key] = SpanGroup(doc, name=key, spans=spans, attrs={} if scores is None else {"scores": scores})

@@ -9,9 +9,9 @@ from spacy.training import Example
 from ..alignment import is_word
 from ..tagging import Scheme
 from ..tagging.scheme import MISSING, OUTSIDE
-from .gold_spans import gold_tags
+from .gold_tags import gold_tags
 from .label_sets import annotated_in, annotated_labels
-from .soft_tags import SoftTags, is_told, soft_tags_of
+from .soft_tags import SoftTags, has_soft_tags, soft_tags_of
 from .tag_targets import free_of_gold
 
 
@@ -23,7 +23,7 @@ class TagAnnotation:
         (tokens,).
     free (ndarray[bool]): The tokens outside of gold spans with incomplete annotation that still count in the loss;
         shape (tokens,).
-    told (list[tuple[int, SoftTags]]): The tag probabilities that another head wrote to documents, each with the number
+    soft (list[tuple[int, SoftTags]]): The tag probabilities that another head wrote to documents, each with the number
         of its first token.
     unknown (dict[str, Example]): The labels of gold spans that the component does not have, each with the first example
         that has it. Tokens in such spans are left out.
@@ -31,7 +31,7 @@ class TagAnnotation:
 
     truth: np.ndarray
     free: np.ndarray
-    told: list[tuple[int, SoftTags]]
+    soft: list[tuple[int, SoftTags]]
     unknown: dict[str, Example]
 
     @property
@@ -42,7 +42,7 @@ class TagAnnotation:
     @property
     def learned(self) -> int:
         """The number of tokens that count in the loss."""
-        return int((self.hard | self.free).sum()) + sum(tags.known for _, tags in self.told)
+        return int((self.hard | self.free).sum()) + sum(tags.known for _, tags in self.soft)
 
 
 def annotation_of(
@@ -58,7 +58,7 @@ def annotation_of(
     """
     truth, left_out, unknown = _truth(examples, scheme, spans_key, name)
     free = _free(examples, truth, scheme.labels, spans_key, taught) & ~left_out
-    return TagAnnotation(truth, free, _told(examples, scheme, spans_key, name), unknown)
+    return TagAnnotation(truth, free, _soft_tags(examples, scheme, spans_key, name), unknown)
 
 
 def possible_labels(examples: Sequence[Example], truth: np.ndarray, labels: Sequence[str]) -> np.ndarray:
@@ -77,20 +77,20 @@ def _truth(
     left_out: list[bool] = []
     unknown: dict[str, Example] = {}
     for example in examples:
-        if is_told(example, spans_key):
+        if has_soft_tags(example, spans_key):
             numbers += [MISSING] * len(example.predicted)
             left_out += [False] * len(example.predicted)
             continue
         tags = gold_tags(example, spans_key, name)
-        found = scheme.numbers(tags, known)
-        numbers += found
-        if found.count(MISSING) > tags.count(None):
+        own = scheme.numbers(tags, known)
+        numbers += own
+        if own.count(MISSING) > tags.count(None):
             for label in sorted({tag[2:] for tag in tags if tag is not None and tag != OUTSIDE}):
                 if label not in known:
                     unknown.setdefault(label, example)
-            left_out += [number == MISSING and tag is not None for number, tag in zip(found, tags, strict=True)]
+            left_out += [number == MISSING and tag is not None for number, tag in zip(own, tags, strict=True)]
         else:
-            left_out += [False] * len(found)
+            left_out += [False] * len(own)
     return np.array(numbers, dtype=np.int64), np.array(left_out, dtype=bool), unknown
 
 
@@ -101,17 +101,19 @@ def _free(
         return np.zeros(len(truth), dtype=bool)
     free = free_of_gold(truth, possible_labels(examples, truth, labels))
     lengths = [len(example.predicted) for example in examples]
-    free &= ~np.repeat([is_told(example, spans_key) for example in examples], lengths)
+    free &= ~np.repeat([has_soft_tags(example, spans_key) for example in examples], lengths)
     if not taught:
         return free & (truth != MISSING)
     return free & np.concatenate([is_word(example.predicted) for example in examples])
 
 
-def _told(examples: Sequence[Example], scheme: Scheme, spans_key: str | None, name: str) -> list[tuple[int, SoftTags]]:
-    found, first = [], 0
+def _soft_tags(
+    examples: Sequence[Example], scheme: Scheme, spans_key: str | None, name: str
+) -> list[tuple[int, SoftTags]]:
+    placed, first = [], 0
     for example in examples:
         tags = soft_tags_of(example, spans_key, scheme, name)
         if tags is not None:
-            found.append((first, tags))
+            placed.append((first, tags))
         first += len(example.predicted)
-    return found
+    return placed

@@ -1,4 +1,7 @@
-"""Losses of tags: sums over the tokens of a batch, and their gradients with respect to scores."""
+"""Losses of tags: sums over the tokens of a batch, and their gradients with respect to scores.
+
+thinc's `SequenceCategoricalCrossentropy` has neither weights of labels nor targets that are distributions of tags.
+"""
 
 from collections.abc import Sequence
 
@@ -59,8 +62,10 @@ def sequence_loss(
     scheme: Scheme,
     transitions: np.ndarray,
 ) -> tuple[float, Floats2d, Floats2d]:
-    """The loss of a CRF: in each document the negative log-likelihood of the annotation, or the cross-entropy against a
-    teacher's probabilities if there are any for one of its tokens. The recursions run on the CPU.
+    """The loss of a CRF.
+
+    In each document it is the negative log-likelihood of the annotation, or the cross-entropy against a teacher's
+    probabilities if there are any for one of its tokens. The recursions run on the CPU.
 
     log_probs (Floats2d), truth (ndarray[int]): As in `cross_entropy`; other tokens may have any tag.
     soft (Sequence[SoftTargets]): Tokens without a single known tag of which something is known.

@@ -43,7 +43,7 @@ class WordScores:
         """
         word = [is_word(doc) for doc in docs]
         places = np.flatnonzero(np.concatenate(word))
-        return cls(log_probs[places], places, np.array([found.sum() for found in word]))
+        return cls(log_probs[places], places, np.array([is_real.sum() for is_real in word]))
 
     def on_tokens(self, spans: Spans) -> Spans:
         """Convert spans of words to spans of tokens."""

@@ -40,8 +40,10 @@ class SoftTargets:
 
 
 def soft_targets(rows: np.ndarray, unknown: np.ndarray, scheme: Scheme, taught: Taught | None) -> SoftTargets:
-    """The targets of tokens outside of gold spans, whose tag is O or one of a label for which their document was not
-    annotated. A teacher says how probable each of these is; its O is O or a label that neither of the two knows.
+    """The targets of tokens outside of gold spans.
+
+    The tag of such a token is O or one of a label for which its document was not annotated. A teacher says how probable
+    each of these is; its O is O or a label that neither of the two knows.
 
     rows (ndarray[int64]): Numbers of tokens in the batch.
     unknown (ndarray[bool]): The labels that each may have according to its annotation, shape (rows, labels).
@@ -70,11 +72,11 @@ def free_of_gold(truth: np.ndarray, unknown: np.ndarray) -> np.ndarray:
     return (truth == MISSING) | ((truth == 0) & unknown.any(axis=1))
 
 
-def told_targets(told: Sequence[tuple[int, SoftTags]]) -> SoftTargets:
+def targets_of_soft_tags(soft_tags: Sequence[tuple[int, SoftTags]]) -> SoftTargets:
     """Targets from tag probabilities that another head has written to documents.
 
-    told (Sequence[tuple[int, SoftTags]]): Each with the number of its first token in the batch; at least one.
+    soft_tags (Sequence[tuple[int, SoftTags]]): Each with the number of its first token in the batch; at least one.
     """
-    rows = np.concatenate([first + np.flatnonzero(tags.counts) for first, tags in told])
-    shares = np.concatenate([tags.shares() for _, tags in told])
+    rows = np.concatenate([first + np.flatnonzero(tags.counts) for first, tags in soft_tags])
+    shares = np.concatenate([tags.shares() for _, tags in soft_tags])
     return SoftTargets(rows, shares, np.zeros(shares.shape, dtype=bool))

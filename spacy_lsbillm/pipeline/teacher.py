@@ -20,8 +20,10 @@ from .sequence_labeler import SequenceLabeler
 
 
 class Teacher:
-    """A pipeline that only predicts. Its transformers process each batch once, however many components learn from it.
-    If its base is that of the learning pipeline, both share the weights.
+    """A pipeline that only predicts.
+
+    Its transformers process each batch once, however many components learn from it. If its base is that of the learning
+    pipeline, both share the weights.
 
     nlp (Language): The pipeline.
     """
@@ -97,8 +99,9 @@ def _component(nlp: Language, name: str, whose: str):  # type: ignore[no-untyped
 def create_new_labels_v1(
     labels: Mapping[str, Sequence[str]] | None = None, teacher: str | Path | None = None
 ) -> Callable[[Language], Language]:
-    """Create a callback for `[initialize.after_init]` that adds labels to components that are sourced from a trained
-    pipeline, while they keep what they know.
+    """Create a callback for `[initialize.after_init]` that adds labels to sourced components.
+
+    They come from a trained pipeline, and keep what they know.
 
     labels (Mapping): New labels by component; those that it has already are skipped.
     teacher (str | Path | None): A trained pipeline, usually the one from which the components are sourced: where there
@@ -111,10 +114,10 @@ def create_new_labels_v1(
             "new_labels: labels names no component. Give a list of new labels by component, as in [initialize."
             'after_init.labels], with sequence_labeler = ["director"]. It may be empty.'
         )
-    for name, found in labels.items():
-        if isinstance(found, str) or not all(isinstance(label, str) and label for label in found):
+    for name, new in labels.items():
+        if isinstance(new, str) or not all(isinstance(label, str) and label for label in new):
             raise SettingError(
-                f'new_labels: the labels of {name!r} are {found!r}; they must be a list such as ["director"].'
+                f'new_labels: the labels of {name!r} are {new!r}; they must be a list such as ["director"].'
             )
     return partial(add_labels, labels=labels, teacher=teacher)
 
@@ -122,8 +125,9 @@ def create_new_labels_v1(
 def add_labels(
     nlp: Language, labels: Mapping[str, Sequence[str]], teacher: str | Path | Language | None = None
 ) -> Language:
-    """Add labels to components of a trained pipeline. What they know about the others does not change until they are
-    trained; then a teacher preserves it.
+    """Add labels to components of a trained pipeline.
+
+    What they know about the others does not change until they are trained; then a teacher preserves it.
 
     nlp (Language): The pipeline, which is changed.
     labels (Mapping[str, Sequence[str]]): New labels by component; those that it has already are skipped.
@@ -131,12 +135,12 @@ def add_labels(
     RETURNS (Language): The same pipeline.
     RAISES (SettingError): A component is missing, cannot grow, or does not fit its teacher.
     """
-    for name, found in labels.items():
+    for name, new in labels.items():
         pipe = _component(nlp, name, "pipeline")
         if not hasattr(pipe, "add_label"):
             raise SettingError(f"new_labels: {name!r} has no labels. Name components that have.")
         before = len(pipe.labels)
-        for label in found:
+        for label in new:
             pipe.add_label(label)
         model = nlp._pipe_configs.get(name, {}).get("model", {})
         if len(pipe.labels) > before and model.get("nO") is not None:
@@ -155,12 +159,12 @@ def add_labels(
 def _loaded(path: str | Path, names: Mapping[str, Sequence[str]]) -> Language:
     """Load a pipeline with only the components that teach and the transformers."""
     try:
-        found = spacy.load(path)
+        nlp = spacy.load(path)
     except OSError as error:
         raise SettingError(
             f"the teacher {str(path)!r} cannot be loaded: {error}. Name the folder or package of a trained pipeline."
         ) from error
-    for name, pipe in list(found.pipeline):
+    for name, pipe in list(nlp.pipeline):
         if name not in names and not isinstance(pipe, Transformer):
-            found.remove_pipe(name)
-    return found
+            nlp.remove_pipe(name)
+    return nlp

@@ -1,4 +1,4 @@
-"""The model card that is written beside the weights."""
+"""The model card of a pre-trained base."""
 
 from typing import Any
 
@@ -24,15 +24,17 @@ CARD = """---
 
 
 def model_card(name: str, record: dict[str, Any]) -> str:
-    """What is known of a pre-trained model from its record; the text's licences are for its maker to add."""
+    """Write the card of a model from the record of its training.
+
+    The licences of the text are not known, and have to be added by hand.
+    """
     shape, train = record["settings"]["model"], record["settings"]["training"]
     held_out = record["held_out"]
-    if "bits_a_byte" in held_out:
-        result = (
-            f"{held_out['bits_a_byte']:.3f} bits a byte (random weights: {held_out['random_weights_bits_a_byte']:.3f})"
-        )
+    if "bits_per_byte" in held_out:
+        random = held_out["random_weights_bits_per_byte"]
+        result = f"{held_out['bits_per_byte']:.3f} bits per byte (random weights: {random:.3f})"
     else:
-        result = f"{held_out['nats_a_hidden_token']:.3f} nats a hidden token, {train['mask_rate']:.0%} hidden"
+        result = f"{held_out['nats_per_hidden_token']:.3f} nats per hidden token, {train['mask_rate']:.0%} hidden"
     hours = record["seconds"] / 3600
     rows = [
         (

@@ -1,4 +1,4 @@
-"""The state of a run on disk: whole at any moment, and read without pickle."""
+"""Checkpoints of a run: complete at any moment, and read without pickle."""
 
 import contextlib
 import zipfile
@@ -18,11 +18,11 @@ FILE = "checkpoint.pt"
 
 @dataclass
 class Progress:
-    """How far a run is.
+    """How far a run has come.
 
-    step (int): Optimizer steps done.
-    seconds (float): Time in training, of all its parts.
-    curve (list[list[float]]): A row a checkpoint, in the order of `COLUMNS`.
+    step (int): Finished optimizer steps.
+    seconds (float): The time spent in training, in all parts of the run.
+    curve (list[list[float]]): One row per checkpoint, in the order of `COLUMNS`.
     parts (int): How often the run was started.
     """
 
@@ -39,7 +39,7 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     progress: Progress,
 ) -> None:
-    """Write beside, to the disk, and rename: a kill at any moment leaves the old checkpoint or the new one."""
+    """Save the state of a run. A kill at any moment leaves the old checkpoint or the new one."""
     state = {
         "settings": settings,
         "model": dict(weights),
@@ -53,10 +53,10 @@ def save_checkpoint(
 def load_checkpoint(
     folder: Path, settings: dict[str, Any], weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
 ) -> Progress:
-    """Put a saved state back.
+    """Restore a saved state.
 
     weights (Mapping): The tensors to write into.
-    RAISES (StorageError): The checkpoint is damaged, or of a run with other settings.
+    RAISES (StorageError): The checkpoint is damaged, or belongs to a run with other settings.
     """
     path = folder / FILE
     with _readable(path):
@@ -70,7 +70,10 @@ def load_checkpoint(
 
 
 def _put_back(saved: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
-    """RAISES (ValueError): Something is on one side alone, or has another shape."""
+    """Copy saved tensors into the model's.
+
+    RAISES (ValueError): One is missing on either side, or has another shape.
+    """
     apart = sorted(saved.keys() ^ weights.keys())
     apart += [name for name in saved.keys() & weights.keys() if saved[name].shape != weights[name].shape]
     if apart:
@@ -82,22 +85,25 @@ def _put_back(saved: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Non
 
 @contextlib.contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """RAISES (StorageError): What is done with the file inside goes wrong."""
+    """Convert every error of reading a checkpoint inside the context.
+
+    RAISES (StorageError): Reading it fails.
+    """
     try:
         yield
     except StorageError:
         raise
     except Exception as error:
-        # torch, zipfile and the unpickler have errors of their own.
+        # torch, zipfile and the unpickler each raise errors of their own.
         raise StorageError(f"the checkpoint {path} cannot be read: {error}. Remove it to start again.") from error
 
 
 def _check_sums(path: Path) -> None:
-    """What `torch.save` writes is a zip file with a checksum of each of its parts, which `torch.load` does not look at.
+    """Check the checksums in what `torch.save` writes, a zip file: `torch.load` ignores them.
 
-    RAISES (ValueError): One is wrong.
+    RAISES (ValueError): A checksum is wrong.
     """
-    # Of a pipe or a device there is no end.
+    # A pipe or a device could be read forever.
     if not path.is_file():
         raise ValueError("it is not a file")
     with zipfile.ZipFile(path) as archive:
@@ -107,7 +113,10 @@ def _check_sums(path: Path) -> None:
 
 
 def check_settings(path: Path, saved: dict[str, Any], settings: dict[str, Any]) -> None:
-    """RAISES (StorageError): They differ, so that the run would not be the one that was begun."""
+    """Check that a run is continued with the settings that it was begun with.
+
+    RAISES (StorageError): They differ.
+    """
     differing = [
         f"{section}.{name} was {saved.get(section, {}).get(name)!r} and is {value!r}"
         for section, values in settings.items()

@@ -1,4 +1,4 @@
-"""The steps of a run: batches, gradients, the rate of each step, and a checkpoint every so often."""
+"""The training loop: optimizer steps with a learning-rate schedule, and checkpoints in between."""
 
 import math
 import time
@@ -15,13 +15,13 @@ from .checkpoint import Progress
 from .tokens import TokenArray
 
 COLUMNS = ("step", "tokens", "loss", "held_out_nats", "seconds")
-# Blocks that are scored at each checkpoint.
+# Blocks of held-out text that are scored at each checkpoint.
 HELD_OUT_BLOCKS = 256
 HELD_OUT_BATCH = 16
 
 
 class Schedule(Protocol):
-    """What the settings of a run say of its steps; see `TrainingSettings`."""
+    """The settings of the steps of a run, as in `TrainingSettings`."""
 
     @property
     def micro_batch(self) -> int: ...
@@ -44,7 +44,10 @@ class Schedule(Protocol):
 
 
 def learn_rate(settings: Schedule, step: int, steps: int) -> float:
-    """Linear warm-up, then half a cosine down to `final_rate` of the highest (Loshchilov and Hutter, 2017)."""
+    """The learning rate of a step: linear warm-up, then half a cosine (Loshchilov and Hutter, 2017).
+
+    The cosine ends at `final_rate` times the highest rate.
+    """
     warm = min(1.0, (step + 1) / max(1, settings.warmup_steps))
     done = min(1.0, max(0, step - settings.warmup_steps) / max(1, steps - settings.warmup_steps))
     low = settings.final_rate
@@ -52,7 +55,7 @@ def learn_rate(settings: Schedule, step: int, steps: int) -> float:
 
 
 def adamw(parameters: Sequence[nn.Parameter], settings: Schedule) -> torch.optim.AdamW:
-    """The optimizer; vectors, as those of norms, do not decay."""
+    """Create the optimizer. Vectors, such as the weights of norms, do not decay."""
     matrices = [p for p in parameters if p.ndim > 1]
     vectors = [p for p in parameters if p.ndim <= 1]
     return torch.optim.AdamW(
@@ -70,24 +73,26 @@ def run_steps(
     optimizer: torch.optim.Optimizer,
     progress: Progress,
     *,
-    tokens_a_step: int,
+    tokens_per_step: int,
     batch: Callable[[int], Tensor],
     loss_of: Callable[[Tensor, int], Tensor],
     held_out: Callable[[], float],
     save: Callable[[], None],
 ) -> None:
-    """Train from the step that `progress` says to the last one.
+    """Train from the step that `progress` has reached to the last one.
 
-    model (Module): Of which those parameters are trained that the optimizer has.
-    batch (Callable): Gives the blocks of a step.
+    model (Module): The model; those of its parameters are trained that the optimizer has.
+    batch (Callable): Returns the blocks of a step.
     loss_of (Callable): (blocks, seed) -> the mean loss in nats.
-    held_out (Callable): Gives that of held-out text.
-    save (Callable): Writes a checkpoint, which is called when `progress` is up to date.
-    RAISES (SettingError): The loss is no number any more.
+    held_out (Callable): Returns the mean loss on held-out text.
+    save (Callable): Writes a checkpoint; called when `progress` is up to date.
+    RAISES (SettingError): The loss is not finite any more.
     """
     begun, since = time.monotonic() - progress.seconds, []
     model.train()
-    with tqdm(total=steps * tokens_a_step, initial=progress.step * tokens_a_step, unit=" tok", unit_scale=True) as bar:
+    with tqdm(
+        total=steps * tokens_per_step, initial=progress.step * tokens_per_step, unit=" tok", unit_scale=True
+    ) as bar:
         for step in range(progress.step, steps):
             for group in optimizer.param_groups:
                 group["lr"] = learn_rate(settings, step, steps)
@@ -101,7 +106,7 @@ def run_steps(
             optimizer.step()
             optimizer.zero_grad()
             since.append(torch.stack(losses).sum())
-            bar.update(tokens_a_step)
+            bar.update(tokens_per_step)
             progress.step = step + 1
             if progress.step % settings.checkpoint_every == 0 or progress.step == steps:
                 mean = torch.stack(since).mean().item()
@@ -110,17 +115,20 @@ def run_steps(
                 if not math.isfinite(mean + held):
                     raise SettingError(
                         f"the loss is {mean} in training and {held} on held-out text after {progress.step} steps. The "
-                        f"last checkpoint is whole; set learn_rate below {settings.learn_rate} in a run of its own."
+                        f"last checkpoint is complete; start a new run with a learn_rate below {settings.learn_rate}."
                     )
                 progress.seconds = time.monotonic() - begun
-                progress.curve.append([progress.step, progress.step * tokens_a_step, mean, held, progress.seconds])
+                progress.curve.append([progress.step, progress.step * tokens_per_step, mean, held, progress.seconds])
                 bar.set_postfix(loss=f"{mean:.3f}", held_out=f"{held:.3f}")
                 save()
 
 
 def held_out_nats(loss_of: Callable[[Tensor, int], Tensor], array: TokenArray, limit: int | None = None) -> float:
-    """Mean loss on the first blocks of held-out text, at most `limit` of them. Tokens are hidden by the number of the
-    pass, so that the figure is the same whatever the batches of the training."""
+    """Mean loss on the first blocks of held-out text, at most `limit` of them.
+
+    Which tokens are hidden depends only on the number of the forward pass, so that figures can be compared between
+    runs with different batches.
+    """
     numbers = np.arange(min(limit or array.n_blocks, array.n_blocks))
     with torch.inference_mode():
         parts = array.blocks(numbers).split(HELD_OUT_BATCH)

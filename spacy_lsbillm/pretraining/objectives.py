@@ -1,4 +1,4 @@
-"""What a model is trained to predict: the next token, or tokens that are hidden from it."""
+"""The training objectives: predicting the next token, or hidden tokens."""
 
 from collections.abc import Callable
 
@@ -14,16 +14,17 @@ Objective = Callable[[LlamaForCausalLM, Tensor, int], Tensor]
 
 
 def next_token(model: LlamaForCausalLM, blocks: Tensor, seed: int) -> Tensor:
-    """Mean cross-entropy of each block's tokens but the first; the seed has no part in it."""
+    """The mean cross-entropy of the tokens of each block, except its first; the seed is not used."""
     states = model.model(input_ids=blocks[:, :-1], use_cache=False).last_hidden_state
     return token_nats(states.flatten(0, 1), model.lm_head.weight, blocks[:, 1:].flatten())
 
 
 def hidden_tokens(mask_id: int, rate: float) -> Objective:
-    """Mean cross-entropy of the tokens that are hidden, all of them behind the mask token.
+    """The mean cross-entropy of hidden tokens, each of which is replaced by the mask token.
 
-    Devlin et al. (2019), section 3.1, without the tenth that is kept and the tenth that is random, and with a higher
-    rate: Wettig et al. (2023), "Should You Mask 15% in Masked Language Modeling?", sections 3 and 5.
+    Devlin et al. (2019), section 3.1, but without leaving a tenth of them unchanged and replacing a tenth by random
+    tokens, and with a higher rate: Wettig et al. (2023), "Should You Mask 15% in Masked Language Modeling?",
+    sections 3 and 5.
     """
 
     def loss(model: LlamaForCausalLM, blocks: Tensor, seed: int) -> Tensor:
@@ -40,16 +41,16 @@ def hidden_tokens(mask_id: int, rate: float) -> Objective:
 
 
 def see_both_ways(model: LlamaForCausalLM) -> None:
-    """Take the causal mask off every layer, as the masked objective needs it."""
+    """Remove the causal mask from every layer, which the masked objective needs."""
     layers: list[nn.Module] = list(model.model.layers)
     unmask_layers(layers, MaskPlan.parse("all", len(layers)))
 
 
 def token_nats(states: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy of states projected on the vocabulary, shape of the states (n, width)."""
+    """The mean cross-entropy of states, shape (n, width), projected on the vocabulary."""
     logits = (states @ weight.T).float()
     if states.is_cuda:
         return nn.functional.cross_entropy(logits, targets)
-    # On a CPU the backward pass of cross_entropy through the picked logit is slow; as a product of rows it is not.
+    # On a CPU the backward pass of cross_entropy through the picked logit is slow, but not through a product of rows.
     picked = (states.float() * weight[targets]).sum(-1)
     return (torch.logsumexp(logits, -1) - picked).mean()

@@ -1,4 +1,4 @@
-"""The folders of a run: that nothing of others is overwritten, and that a run which goes on is the one begun."""
+"""Checking the folders of a run, so that it overwrites nothing else and is not resumed as another run."""
 
 import hashlib
 import json
@@ -12,17 +12,17 @@ from ..files import PARTIAL, SEAL, check_seal, parse_json, write_seal, write_tex
 from .checkpoint import FILE as CHECKPOINT
 from .checkpoint import check_settings
 
-# In the work folder: what the run was begun with.
+# The file in the work folder with the settings and sources that the run was begun with.
 BEGUN = "settings.json"
 
 
 def claim(output: Path, work: Path, wanted: dict[str, Any], record: str, resume: bool) -> None:
-    """Check that a run may write where it wants to, and note in the work folder what it was begun with.
+    """Check that a run may write into its folders, and record in the work folder what it was begun with.
 
     output (Path), work (Path): The folder of the finished model, and that of tokens and checkpoint.
     wanted (dict): Settings and sources of the run, in sections.
-    record (str): The file by which a finished run is known.
-    RAISES (StorageError): There is something else, or another run.
+    record (str): The name of the file that a finished run has.
+    RAISES (StorageError): The folders hold something else, or another run.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         done = " It holds a finished run." if (output / record).is_file() else ""
@@ -32,8 +32,10 @@ def claim(output: Path, work: Path, wanted: dict[str, Any], record: str, resume:
         raise StorageError(f"the output folder {output} and the work folder {work} must lie apart.")
     checkpoint, begun = work / CHECKPOINT, work / BEGUN
     if not resume and os.path.lexists(checkpoint):
-        raise StorageError(f"{checkpoint} is the checkpoint of a run. Use --resume to go on, or another work folder.")
-    # A run that was killed before it had begun has left nothing but that.
+        raise StorageError(
+            f"{checkpoint} is the checkpoint of a run. Use --resume to continue it, or another work folder."
+        )
+    # A run that was killed before it had begun has left nothing but the partial file.
     held = {path.name for path in work.iterdir()} - {BEGUN + PARTIAL} if work.is_dir() else set()
     if begun.is_file() and held != {BEGUN}:
         check_settings(begun, read_begun(begun), wanted)
@@ -46,7 +48,7 @@ def claim(output: Path, work: Path, wanted: dict[str, Any], record: str, resume:
 
 
 def described(path: Path) -> list[Any]:
-    """Name, size and a digest of the first megabyte: texts are large."""
+    """A file's name, its size and a digest of its first megabyte, as texts are large."""
     if not path.is_file():
         return [path.name, None, None]
     with path.open("rb") as file:
@@ -59,23 +61,26 @@ def read_begun(path: Path) -> dict[str, Any]:
     RAISES (StorageError): They cannot be read.
     """
     try:
-        found = parse_json(path.read_text(encoding="utf8"))
-        if not all(isinstance(section, dict) for section in found.values()):
+        content = parse_json(path.read_text(encoding="utf8"))
+        if not all(isinstance(section, dict) for section in content.values()):
             raise ValueError("it does not hold sections of settings")
     except (ValueError, AttributeError) as error:
         raise StorageError(f"{path} cannot be read ({error}). Name another work folder.") from error
-    return dict(found)
+    return dict(content)
 
 
 def check_prepared(work: Path) -> None:
-    """RAISES (StorageError): The tokenizer or the tokens are not what they were when the run was begun."""
+    """Check that the tokenizer and the tokens have not changed since the run was begun.
+
+    RAISES (StorageError): One has changed.
+    """
     # A run that was killed while it wrote them, or begun by an older version, has no list of them yet.
     if os.path.lexists(work / SEAL):
         check_seal(work, "since the run was begun", "name another work folder to begin anew")
 
 
 def seal_prepared(work: Path, paths: Iterable[Path]) -> None:
-    """List what the text was made into, once.
+    """Write the list of the files that were made from the text, if there is none yet.
 
     paths (Iterable[Path]): The files.
     """

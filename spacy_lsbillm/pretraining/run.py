@@ -1,4 +1,4 @@
-"""A pre-training run: text to tokens, tokens to a model, and at any moment a checkpoint to go on from."""
+"""A pre-training run, from plain text to a model in a Hugging Face folder."""
 
 import json
 import os
@@ -28,15 +28,17 @@ from .settings import PretrainingSettings
 from .tokens import TokenArray, take_tokenizer, token_dtype, train_tokenizer, write_tokens
 
 RECORD = "pretraining.json"
-# In the work folder: what the text was made into. `files.sha256` lists them.
+# What the text is turned into, in the work folder. `files.sha256` lists these files.
 TOKENIZER, TRAINING, HELD_OUT, TOKENS = "tokenizer", "training", "held-out", ".tokens"
-# The key in config.json that tells an encoder from a decoder.
+# The key in config.json that distinguishes an encoder from a decoder.
 OBJECTIVE_KEY = "pretraining_objective"
 
 
 @dataclass(frozen=True)
 class Places:
-    """text (Sequence[Path]), valid (Sequence[Path]): Files or folders to train on and to hold out.
+    """The files and folders of a run.
+
+    text (Sequence[Path]), valid (Sequence[Path]): Files or folders to train on and to hold out.
     output (Path): The folder of the finished model; it must not exist, or be empty.
     work (Path): The folder of tokens and checkpoint.
     tokenizer (Path | None): The folder of a tokenizer to use instead of training one.
@@ -54,7 +56,7 @@ def pretrain(
 ) -> dict[str, Any]:
     """Train a model and write it as a Hugging Face folder.
 
-    resume (bool): Go on from the checkpoint in the work folder.
+    resume (bool): Continue from the checkpoint in the work folder.
     RETURNS (dict): The record that is written beside the weights.
     RAISES (SettingError, StorageError, BaseError): Something does not fit; nothing was overwritten.
     """
@@ -62,7 +64,7 @@ def pretrain(
     precision = arithmetic(settings.training.precision, device)
     if settings.steps < 1:
         raise SettingError(
-            f"training.tokens = {settings.training.tokens} is less than one step of "
+            f"training.tokens = {settings.training.tokens} is fewer than one step of "
             f"{settings.training.batch * settings.model.positions} tokens."
         )
     with sole_writer(places.work):
@@ -80,9 +82,9 @@ def pretrain(
 
 
 def _sources(text: list[Path], valid: list[Path], tokenizer: Path | None) -> dict[str, Any]:
-    """What a run reads, to tell it from a run on something else."""
-    found = {name: [described(path) for path in files] for name, files in (("text", text), ("valid", valid))}
-    return found | {"tokenizer": None if tokenizer is None else described(tokenizer / "tokenizer.json")}
+    """What a run reads, to distinguish it from a run on other text."""
+    sources = {name: [described(path) for path in files] for name, files in (("text", text), ("valid", valid))}
+    return sources | {"tokenizer": None if tokenizer is None else described(tokenizer / "tokenizer.json")}
 
 
 def _tokenizer(settings: PretrainingSettings, places: Places, text: list[Path]) -> PreTrainedTokenizerFast:
@@ -100,7 +102,7 @@ def _tokenizer(settings: PretrainingSettings, places: Places, text: list[Path]) 
     tokenizer.model_max_length = settings.model.positions
     with new_folder(folder) as partial, as_os_error():
         tokenizer.save_pretrained(str(partial))
-    # As it is read by a run that goes on: it is written in another form than one that was just made.
+    # Load it as a resumed run would: a stored tokenizer differs in form from one that was just trained.
     return take_tokenizer(folder)
 
 
@@ -108,7 +110,7 @@ def _arrays(
     settings: PretrainingSettings, work: Path, tokenizer: PreTrainedTokenizerFast, text: list[Path], valid: list[Path]
 ) -> tuple[TokenArray, TokenArray]:
     arrays = []
-    # What is held out is scored as it is written.
+    # Held-out text is scored as it is, without converting parts of it to lower case.
     for name, files, every in ((TRAINING, text, settings.training.lowercase_every), (HELD_OUT, valid, 0)):
         path = work / f"{name}{TOKENS}"
         if not path.exists():
@@ -118,7 +120,10 @@ def _arrays(
 
 
 def build_model(settings: PretrainingSettings, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """A LLaMA-architecture model with random weights, the same ones for the same seed; no mask for "mlm"."""
+    """Create a LLaMA-architecture model with random weights that depend on the seed.
+
+    For "mlm" its causal mask is removed.
+    """
     shape = settings.model
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -155,7 +160,7 @@ def _train(
         objective = hidden_tokens(tokenizer.mask_token_id, train.mask_rate)
     optimizer = adamw(list(model.parameters()), train)
     progress = Progress()
-    # Whatever is there: if it is no file, that is said.
+    # This also finds what is not a file, which is then reported as an error.
     if os.path.lexists(work / CHECKPOINT):
         progress = load_checkpoint(work, settings.as_sections(), model.state_dict(), optimizer)
     progress.parts += 1
@@ -171,7 +176,7 @@ def _train(
         model,
         optimizer,
         progress,
-        tokens_a_step=train.batch * settings.model.positions,
+        tokens_per_step=train.batch * settings.model.positions,
         batch=lambda step: arrays[0].batch(step, train.batch, train.seed),
         loss_of=loss_of,
         held_out=lambda: held_out_nats(loss_of, arrays[1], HELD_OUT_BLOCKS),
@@ -191,7 +196,7 @@ def _finish(
     device: torch.device,
     precision: torch.dtype,
 ) -> dict[str, Any]:
-    """Write the folder under another name, score what was written rather than what was held, and rename it."""
+    """Write the model under a temporary name, score the stored weights, and rename the folder."""
     with new_folder(places.output) as partial:
         with as_os_error():
             model.to(torch.bfloat16).save_pretrained(str(partial))
@@ -229,12 +234,12 @@ def _held_out(
     if settings.training.objective == "mlm":
         see_both_ways(stored)
         objective = hidden_tokens(tokenizer.mask_token_id, settings.training.mask_rate)
-        return {"nats_a_hidden_token": held_out_nats(lambda part, i: objective(stored, part.to(device), i), array)}
+        return {"nats_per_hidden_token": held_out_nats(lambda part, i: objective(stored, part.to(device), i), array)}
     score = score_text(stored, tokenizer, valid, length=length, label="held-out text")
     random = build_model(settings, tokenizer).eval().to(device)
     score_random = score_text(random, tokenizer, valid, length=length, label="random weights")
     return {
-        "nats_a_token": score.nats_a_token,
-        "bits_a_byte": score.bits_a_byte,
-        "random_weights_bits_a_byte": score_random.bits_a_byte,
+        "nats_per_token": score.nats_per_token,
+        "bits_per_byte": score.bits_per_byte,
+        "random_weights_bits_per_byte": score_random.bits_per_byte,
     }

@@ -1,4 +1,4 @@
-"""What decides a pre-training run. The defaults are those of the base that the project ships, but for `compile`."""
+"""The settings of a pre-training run. The defaults are those of the shipped base, except for `compile`."""
 
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -14,8 +14,8 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 class TokenizerSettings:
     """The byte-level BPE tokenizer that is trained on the text.
 
-    vocab_size (int): Entries, the 256 bytes and the two special ones among them.
-    every (int): Train on each n-th document.
+    vocab_size (int): Number of entries, including the 256 bytes and two special ones.
+    every (int): Train on every n-th document.
     """
 
     vocab_size: int = 8192
@@ -27,11 +27,15 @@ class TokenizerSettings:
 
 
 @dataclass(frozen=True)
-class ModelSettings:
+class ShapeSettings:
     """The shape of a LLaMA-architecture model with tied embeddings.
 
-    layers (int), width (int), heads (int), key_value_heads (int), feed_forward (int): As usual.
-    positions (int): Tokens a block, in training and at most.
+    layers (int): Number of layers.
+    width (int): Width of the states.
+    heads (int): Attention heads per layer; they divide the width into parts of an even size.
+    key_value_heads (int): Heads of keys and values, a divisor of `heads`; equal to it for full multi-head attention.
+    feed_forward (int): Width of the feed-forward layers.
+    positions (int): Tokens per block in training, and the longest sequence that the model accepts.
     """
 
     layers: int = 8
@@ -56,23 +60,27 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How it is trained.
+    """How the model is trained.
 
     objective (str): "clm", the next token, causal; or "mlm", hidden tokens, every layer in both directions.
-    tokens (int): How many to train on. More than the text has are further rounds, each in another order.
-    batch (int): Blocks an optimizer step.
-    micro_batch (int): Blocks a forward pass; the gradients of the passes of a step are added up.
-    learn_rate (float): The highest, after `warmup_steps`; a cosine leads from there to `final_rate` times as much.
-    weight_decay (float): AdamW's, on matrices.
-    beta2 (float): AdamW's.
-    grad_clip (float): The largest norm of all gradients together.
-    mask_rate (float): Share of the tokens that "mlm" hides.
-    lowercase_every (int): Lower-case each n-th document, 0 for none: encyclopedias are not written as people type.
-    precision (str): Of the arithmetic; weights and optimizer are float32. "auto" is bfloat16 where the hardware has
-        it.
-    compile (bool): Use torch.compile: the first step takes a minute or more, each of the others less time.
+    tokens (int): Number of tokens to train on. If the text has fewer, it is read several times, each time in another
+        order.
+    batch (int): Blocks per optimizer step.
+    micro_batch (int): Blocks per forward pass; a step adds up the gradients of its passes.
+    learn_rate (float): The highest rate, which is reached after `warmup_steps`.
+    final_rate (float): The last rate, as a fraction of the highest; a cosine leads there.
+    warmup_steps (int): Steps over which the rate rises linearly.
+    weight_decay (float): Weight decay of AdamW, for matrices only.
+    beta2 (float): The second beta of AdamW.
+    grad_clip (float): The maximum norm of all gradients together.
+    mask_rate (float): The fraction of tokens that "mlm" hides.
+    lowercase_every (int): Convert every n-th document to lower case, since users often type without capitals; 0 for
+        none.
+    precision (str): Dtype of the arithmetic; weights and optimizer are in float32. "auto" is bfloat16 where the
+        hardware supports it.
+    compile (bool): Use torch.compile: the first step takes a minute or more, every other one less time.
     checkpoint_every (int): Steps between checkpoints, which are also the points of the learning curve.
-    seed (int): Of the weights, the order of the blocks and the hidden tokens.
+    seed (int): Seed of the weights, the order of the blocks and the hidden tokens.
     """
 
     objective: str = "clm"
@@ -123,12 +131,12 @@ class PretrainingSettings:
     """All settings of a run, in the sections of its config file."""
 
     tokenizer: TokenizerSettings = field(default_factory=TokenizerSettings)
-    model: ModelSettings = field(default_factory=ModelSettings)
+    model: ShapeSettings = field(default_factory=ShapeSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
 
     @classmethod
     def read(cls, sections: dict[str, dict[str, Any]]) -> "PretrainingSettings":
-        """From the sections of a config. What is left out has its default.
+        """Create the settings from the sections of a config; omitted ones have their defaults.
 
         RAISES (SettingError): There is an unknown section or setting, or a value out of its range.
         """
@@ -139,12 +147,12 @@ class PretrainingSettings:
         return cls(**{name: kinds[name](**section) for name, section in sections.items()})  # type: ignore[operator]
 
     def as_sections(self) -> dict[str, dict[str, Any]]:
-        """For a config file or a record."""
+        """The settings by section, for a config file or a record."""
         return asdict(self)
 
     @property
     def steps(self) -> int:
-        """Optimizer steps of the run."""
+        """The number of optimizer steps of the run."""
         return self.training.tokens // (self.training.batch * self.model.positions)
 
 

@@ -1,4 +1,4 @@
-"""Text as one array of token ids on disk, which is mapped and never read whole."""
+"""Text as one array of token ids in a file that is mapped into memory."""
 
 from collections.abc import Iterator
 from functools import lru_cache
@@ -16,13 +16,13 @@ from ..errors import SettingError
 from ..files import replaced_file
 
 END, MASK = "<|endoftext|>", "<|mask|>"
-DOCUMENTS_A_BATCH = 512
+DOCUMENTS_PER_BATCH = 512
 
 
 def train_tokenizer(documents: Iterator[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer without a start token, as GPT-2 and Qwen have it.
+    """Train a byte-level BPE tokenizer without a start token, like those of GPT-2 and Qwen.
 
-    RAISES (SettingError): The text is empty, or has too few different words for so many entries.
+    RAISES (SettingError): The text is empty, or has too few different words for that number of entries.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -41,7 +41,7 @@ def train_tokenizer(documents: Iterator[str], vocab_size: int) -> PreTrainedToke
 
 
 def take_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """An existing tokenizer, with a mask token added if it has none.
+    """Load an existing tokenizer, and add a mask token if it has none.
 
     RAISES (BaseError, SettingError): There is none that can be read, or it has no end token.
     """
@@ -53,15 +53,18 @@ def take_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def check_end(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """RAISES (SettingError): It has no end token."""
+    """Check that a tokenizer has an end token.
+
+    RAISES (SettingError): It has none.
+    """
     if tokenizer.eos_token_id is None:
         raise SettingError(f"the tokenizer in {folder} has no end token, which separates documents. Set its eos_token.")
 
 
 def write_tokens(documents: Iterator[str], tokenizer: PreTrainedTokenizerFast, path: Path, source: str) -> None:
-    """All documents as one array, each followed by the end token, and begun with the start token if there is one.
+    """Write all documents as one array, each between the start token, if there is one, and the end token.
 
-    source (str): For the progress bar and the message.
+    source (str): The name of the text in the progress bar and in messages.
     RAISES (SettingError): There is no text.
     """
     dtype, end = token_dtype(tokenizer), tokenizer.eos_token_id
@@ -71,7 +74,7 @@ def write_tokens(documents: Iterator[str], tokenizer: PreTrainedTokenizerFast, p
         with partial.open("wb") as file, tqdm(desc=f"tokenising {source}", unit=" documents") as bar:
             for batch in _batches(documents):
                 for ids in tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]:
-                    # numpy's tofile says nothing of a full disk.
+                    # numpy's tofile does not report a full disk.
                     file.write(np.array([*begin, *ids, end], dtype=dtype).tobytes())
                 written += len(batch)
                 bar.update(len(batch))
@@ -80,7 +83,7 @@ def write_tokens(documents: Iterator[str], tokenizer: PreTrainedTokenizerFast, p
 
 
 def token_dtype(tokenizer: PreTrainedTokenizerFast) -> type:
-    """The smallest integer that holds every id."""
+    """The smallest integer type that can hold every id."""
     return np.uint16 if len(tokenizer) <= 2**16 else np.uint32
 
 
@@ -88,7 +91,7 @@ def _batches(documents: Iterator[str]) -> Iterator[list[str]]:
     batch: list[str] = []
     for document in documents:
         batch.append(document)
-        if len(batch) == DOCUMENTS_A_BATCH:
+        if len(batch) == DOCUMENTS_PER_BATCH:
             yield batch
             batch = []
     if batch:
@@ -99,10 +102,10 @@ class TokenArray:
     """Token ids on disk, in blocks of equal length.
 
     path (Path): What `write_tokens` wrote.
-    dtype (type): Of its entries.
-    length (int): Tokens a block.
-    source (str), setting (str): For the message: which text it is, and where the length is set.
-    RAISES (SettingError): It has not one whole block.
+    dtype (type): The type of its entries.
+    length (int): Tokens per block.
+    source (str), setting (str): For messages: which text it is, and which setting decides the length.
+    RAISES (SettingError): It is shorter than one block.
     """
 
     def __init__(self, path: Path, dtype: type, length: int, source: str, setting: str = "model.positions") -> None:
@@ -112,8 +115,8 @@ class TokenArray:
         self.n_blocks = (len(self.tokens) - 1) // length
         if self.n_blocks < 1:
             raise SettingError(
-                f"the {source} text has {len(self.tokens)} tokens, less than one block of {length}. Give more text, or "
-                f"set {setting} lower."
+                f"the {source} text has {len(self.tokens)} tokens, fewer than one block of {length}. Give more text, "
+                f"or set {setting} lower."
             )
 
     def blocks(self, numbers: np.ndarray) -> Tensor:
@@ -122,7 +125,7 @@ class TokenArray:
         return torch.from_numpy(np.stack(rows).astype(np.int64))
 
     def batch(self, step: int, size: int, seed: int) -> Tensor:
-        """The blocks of an optimizer step: every block once in each round, in an order of that round's own."""
+        """The blocks of an optimizer step. Each round over the text has every block once, in its own order."""
         wanted = range(step * size, (step + 1) * size)
         order = [round_order(self.n_blocks, seed, i // self.n_blocks)[i % self.n_blocks] for i in wanted]
         return self.blocks(np.array(order))
@@ -130,5 +133,8 @@ class TokenArray:
 
 @lru_cache(maxsize=2)
 def round_order(n_blocks: int, seed: int, turn: int) -> np.ndarray:
-    """The order of the blocks in a round; it depends on nothing else, so a run can be taken up anywhere."""
+    """The order of the blocks in a round, which depends on its number and the seed alone.
+
+    A run can therefore be continued at any step.
+    """
     return np.random.default_rng([seed, turn]).permutation(n_blocks)

@@ -26,7 +26,7 @@ class Comparison:
     scores (dict): Pairs by name, for the scores that `training.score_weights` counts.
     spans (float | None): F1 of the one's spans against the other's; None if neither finds any.
     classes (float | None): Fraction of documents with the same best class; None if there are no classes.
-    words_a_second (tuple): Words per second over all documents.
+    words_per_second (tuple): Words per second over all documents.
     speed (float): Speed of the rounded pipeline relative to the exact one: the median over blocks of documents.
     weight_bytes (tuple): Bytes of the bases' weights in memory.
     """
@@ -34,7 +34,7 @@ class Comparison:
     scores: dict[str, tuple[float, float]]
     spans: float | None
     classes: float | None
-    words_a_second: tuple[float, float]
+    words_per_second: tuple[float, float]
     speed: float
     weight_bytes: tuple[int, int]
 
@@ -124,12 +124,12 @@ def _classes_agree(docs: Sequence[tuple[Doc, Doc]]) -> float | None:
 
 def shims_of(nlp: Language) -> dict[str, BackboneShim]:
     """The bases of a pipeline by the names of their components."""
-    found = {}
+    shims = {}
     for name, pipe in nlp.pipeline:
         for shim in getattr(getattr(pipe, "model", None), "shims", ()):
             if isinstance(shim, BackboneShim):
-                found[name] = shim
-    return found
+                shims[name] = shim
+    return shims
 
 
 def _bytes_of(nlp: Language) -> int:

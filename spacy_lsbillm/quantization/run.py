@@ -114,9 +114,9 @@ def _compared(exact: Language, rounded: Language, files: Sequence[Path]) -> Comp
 def _errors(exact: Language, files: Sequence[Path]) -> list[LayerError]:
     """The errors of the layers of all bases of a pipeline; of layers with the same number the larger error."""
     texts = [example.text for file in files for example in Corpus(file, limit=SAMPLE)(exact)][:SAMPLE]
-    found = [error for shim in shims_of(exact).values() for error in layer_errors(shim.backbone, texts)]
+    errors = [error for shim in shims_of(exact).values() for error in layer_errors(shim.backbone, texts)]
     largest: dict[int, LayerError] = {}
-    for error in found:
+    for error in errors:
         if error.layer not in largest or largest[error.layer].error < error.error:
             largest[error.layer] = error
     return sorted(largest.values(), key=lambda error: -error.error)

@@ -14,14 +14,18 @@ from .pipelines import save_timed, settle_calibrations, write_card_of
 
 
 def create_save_whole_v1() -> Callable[[Language], Language]:
-    """Create a callback for `[training.before_to_disk]` that writes the pipelines of a training with `save`, and with a
-    model card."""
+    """Create a callback for `[training.before_to_disk]` that writes pipelines with `save`.
+
+    The pipelines of a training are then replaced as a whole, and have a model card.
+    """
     return _saved_by(_save_whole)
 
 
 def create_write_card_v1() -> Callable[[Language], Language]:
-    """Create a callback for `[training.before_to_disk]` that adds a model card (README.md) with the current scores to
-    the pipelines that a training writes."""
+    """Create a callback for `[training.before_to_disk]` that adds a model card to pipelines.
+
+    The pipelines that a training writes get a README.md with their current scores.
+    """
     return _saved_by(_save_with_card)
 
 

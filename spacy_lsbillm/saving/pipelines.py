@@ -21,6 +21,7 @@ META, CONFIG = "meta.json", "config.cfg"
 
 def save(nlp: Language, path: str | Path) -> None:
     """Save a pipeline atomically: write it beside the one that is there, then exchange the two in one step.
+
     (`nlp.to_disk` overwrites a pipeline file by file.) Files in the folder that are not part of the old pipeline are
     kept. If the pipeline has a billm_transformer, its model card is written as well.
 
@@ -45,9 +46,11 @@ def save_timed(nlp: Language, path: Path, seconds: float | None = None) -> None:
 
 
 def settle_calibrations(nlp: Language) -> None:
-    """Make the results of `calibrate` in a pipeline's meta those of its heads. The classifiers are components of spaCy,
-    which do not know the meta when they lose their calibration in further training, and a component that was sourced
-    from another pipeline knows only the meta of that one."""
+    """Make the results of `calibrate` in a pipeline's meta those of its heads.
+
+    The classifiers are components of spaCy, which do not know the meta when they lose their calibration in further
+    training, and a component that was sourced from another pipeline knows only the meta of that one.
+    """
     found = nlp.meta.setdefault(CALIBRATIONS, {})
     for name, pipe in nlp.components:
         model = getattr(pipe, "model", None)
@@ -84,8 +87,9 @@ def keep_others(old: Path, new: Path) -> None:
 
 
 def write_card_of(folder: Path, seconds: float | None = None) -> None:
-    """Write the card of a pipeline that was just saved, if it has a billm_transformer. An error only gives a warning:
-    hours of training are worth more than a card.
+    """Write the card of a pipeline that was just saved, if it has a billm_transformer.
+
+    An error only gives a warning: hours of training are worth more than a card.
 
     seconds (float | None): How long the training took, if there was one.
     """

@@ -17,8 +17,9 @@ from .pipelines import CONFIG, META, keep_others, write_card_of
 def rewrite(
     source: Path, target: Path, store_base: str | None = None, base: str | None = None, kept: Collection[int] = ()
 ) -> None:
-    """Copy a stored pipeline, with its base stored in another form if requested, and with a model card. No model is
-    loaded. Files in the target folder that are not part of the old pipeline are kept.
+    """Copy a stored pipeline, with its base stored in another form if requested, and with a model card.
+
+    No model is loaded. Files in the target folder that are not part of the old pipeline are kept.
 
     store_base (str | None): "reference", "copy", "merged" or "int8"; None does not change it.
     base (str | None): The folder or hub id of the base, if it is not at its recorded place.

@@ -60,20 +60,22 @@ def _verify_component(folder: Path, name: str, base: str | None, progress: bool)
         return
     what = f"base {base or block['name']} of {name}"
     try:
-        found = find_base(record, base)
-        if fingerprint(found) != block["fingerprint"]:
+        base_folder = find_base(record, base)
+        if fingerprint(base_folder) != block["fingerprint"]:
             raise BaseError(
-                f"{found} holds another base: its fingerprint is {fingerprint(found)}, the pipeline was trained on "
-                f"{block['fingerprint']}."
+                f"{base_folder} holds another base: its fingerprint is {fingerprint(base_folder)}, the pipeline was "
+                f"trained on {block['fingerprint']}."
             )
-        changes = changes_of(record, found)
-        digest = full_digest(found, progress)
+        changes = changes_of(record, base_folder)
+        digest = full_digest(base_folder, progress)
     except (BaseError, SettingError) as error:
         yield Finding(what, str(error))
         return
     if digest != block["digest"]:
-        yield Finding(what, f"the weights in {found} are altered: their digest is {digest}, not {block['digest']}.")
+        yield Finding(
+            what, f"the weights in {base_folder} are altered: their digest is {digest}, not {block['digest']}."
+        )
     elif changes:
-        yield Finding(what, f"{found / 'config.json'} is not what it was in training: {'; '.join(changes)}.")
+        yield Finding(what, f"{base_folder / 'config.json'} is not what it was in training: {'; '.join(changes)}.")
     else:
-        yield Finding(f"{what}: every byte of {found} is as it was in training")
+        yield Finding(f"{what}: every byte of {base_folder} is as it was in training")

@@ -100,8 +100,9 @@ def _configured(setting: str, experiment: Experiment) -> int:
 
 
 def use_stored_names(ways: Sequence[str], trainings: Collection[Training], n_layers: int) -> list[str]:
-    """Give each way the name under which it was trained before, so that it is not trained again under another: "all"
-    and "bits:1111" can be the same way.
+    """Give each way the name under which it was trained before.
+
+    So it is not trained again under another: "all" and "bits:1111" can be the same way.
 
     trainings (Collection[Training]): The trainings in a storage.
     RETURNS (list[str]): The ways in the same order, under the stored names where there are any.

@@ -10,7 +10,7 @@ from spacy.schemas import ConfigSchemaTraining
 from spacy.tokens import Doc
 from spacy.util import load_model_from_config, registry
 
-from ..alignment.statistics import Cutting, count_pieces
+from ..alignment.statistics import CutSettings, count_pieces
 from ..pipeline.cut_settings import cutting_for
 from .experiment import Experiment
 from .training import Training
@@ -22,8 +22,9 @@ BATCH_SIZE = 256
 
 @dataclass(frozen=True)
 class CorpusPieces:
-    """Numbers of pieces that pass through the model, including special pieces and every copy of a window, without
-    padding.
+    """Numbers of pieces that pass through the model.
+
+    They include special pieces and every copy of a window, without padding.
 
     update (float): Pieces per training update, averaged over the batches of the corpus.
     dev (int): Pieces per evaluation on the development corpus.
@@ -78,6 +79,6 @@ class PieceCounter:
         return self._counted[key]
 
 
-def _pieces(docs: Iterable[Doc], cutting: Cutting) -> int:
+def _pieces(docs: Iterable[Doc], cutting: CutSettings) -> int:
     statistics = count_pieces(docs, cutting)
     return statistics.items - statistics.padding

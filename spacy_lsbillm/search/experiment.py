@@ -55,8 +55,10 @@ def _digest(path: Path) -> str | None:
 
 
 def _without_paths(corpora: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Separate the settings of the corpora from their paths, since a corpus may have another path on another
-    machine."""
+    """Separate the settings of the corpora from their paths.
+
+    A corpus may have another path on another machine.
+    """
     settings = {name: {k: v for k, v in block.items() if k != "path"} for name, block in corpora.items()}
     return settings, {f"corpora.{name}": block["path"] for name, block in corpora.items() if block.get("path")}
 
@@ -174,8 +176,10 @@ class Experiment:
         return train, dev
 
     def check_scores(self, test: Path | None = None) -> None:
-        """Check, without training, that there is a development set and that the pipeline computes the scores by which
-        the best model is chosen: a weight on a score that no component computes would count as 0.
+        """Check, without training, that the best model can be chosen.
+
+        There has to be a development set, and the pipeline has to compute the scores by which the model is chosen: a
+        weight on a score that no component computes would count as 0.
 
         test (Path | None): The corpus on which the chosen way is scored after the search.
         RAISES (SettingError): A score is missing, or a corpus has nothing that can be scored.
@@ -234,8 +238,10 @@ class Experiment:
 
 
 def _scores_on(corpus: Reader, nlp: Language, names: Iterable[str]) -> dict[str, Any] | None:
-    """The scores of a few documents, which usually tell whether a corpus is annotated; if they have none of the named
-    scores, those of all documents. None if there are no documents."""
+    """Score a few documents, which usually tell whether a corpus is annotated, or all if these have no named score.
+
+    RETURNS (dict | None): All scores; None if there are no documents.
+    """
     scores = None
     for limit in (SAMPLE, None):
         examples = list(islice(corpus(nlp), limit))

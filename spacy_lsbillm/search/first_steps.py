@@ -43,8 +43,9 @@ def first_steps(
     use_gpu: int = -1,
     by_loss: bool = False,
 ) -> Prediction:
-    """Rank masks by short trainings: each mask is trained for a fraction of the steps, in which the learning rate runs
-    through its whole schedule.
+    """Rank masks by short trainings.
+
+    Each mask is trained for a fraction of the steps, in which the learning rate runs through its whole schedule.
 
     study (Study), folder (Path): Where the trainings are recorded and kept; finished ones are not repeated.
     share (float): The fraction of the steps.

@@ -1,5 +1,7 @@
-"""A search in an output folder, from a config to the report: the checks before the first training, the place of the
-results, and the files that are written after the search."""
+"""A search in an output folder, from a config to the report.
+
+It makes the checks before the first training, finds the place of the results, and writes the files after the search.
+"""
 
 import platform
 from collections.abc import Mapping, Sequence
@@ -164,8 +166,9 @@ def masks_of_groups(groups: Sequence[int], n_layers: int | None) -> list[str]:
 
 
 def open_study(output: Path, storage: str | None, experiment: Experiment) -> Study:
-    """Open the storage of a search, or create it. Models and rankings are kept in the output folder, wherever the
-    storage is.
+    """Open the storage of a search, or create it.
+
+    Models and rankings are kept in the output folder, wherever the storage is.
 
     storage (str | None): The URL of a database; None: one in the folder.
     RAISES (StorageError): The folder or the storage belongs to another search, or cannot be used.

@@ -28,8 +28,10 @@ _running: set[str] = set()
 
 
 def new_owner() -> dict[str, Any]:
-    """Attributes by which other processes recognize that a trial belongs to this one. The trial counts as running here
-    until `release`."""
+    """Attributes by which other processes recognize that a trial belongs to this one.
+
+    The trial counts as running here until `release`.
+    """
     token = uuid.uuid4().hex
     _running.add(token)
     return {TOKEN: token, HOST: _host(), PROCESS: _process(os.getpid()), ALIVE: time.time()}
@@ -61,8 +63,11 @@ def signs_of_life(trial: optuna.Trial) -> Iterator[None]:
 
 
 def is_dead(trial: FrozenTrial) -> bool:
-    """Whether no process works on a running trial any more. On this machine the process is looked up; on another one a
-    trial is dead after `GRACE` seconds without a sign of life."""
+    """Whether no process works on a running trial any more.
+
+    On this machine the process is looked up; on another one a trial is dead after `GRACE` seconds without a sign of
+    life.
+    """
     attrs = trial.user_attrs
     if attrs.get(HOST) == _host() and PROCESS in attrs and PROC.is_dir():
         if attrs[PROCESS] == _process(os.getpid()):

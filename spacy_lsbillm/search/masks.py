@@ -10,8 +10,9 @@ MOST_GROUPS = 16
 
 
 def all_masks(n_groups: int) -> list[str]:
-    """All masks of groups of equal size: 2 to the power of the number of groups. The first bit is the group next to the
-    input. These are the configurations of Dukić and Šnajder (2024).
+    """All masks of groups of equal size: 2 to the power of the number of groups.
+
+    The first bit is the group next to the input. These are the configurations of Dukić and Šnajder (2024).
 
     RAISES (MaskError): There are no groups, or too many to list all masks.
     """

@@ -42,8 +42,10 @@ class _NodeResult:
 
 
 def node_requirements(experiment: Experiment) -> dict[str, Any]:
-    """What must be the same on a node as where the command runs: the config, the content of base and corpora, and the
-    versions of the libraries."""
+    """What must be the same on a node as where the command runs.
+
+    That is the config, the content of base and corpora, and the versions of the libraries.
+    """
     return {**experiment.identity, **{f"version of {name}": version(name) for name in LIBRARIES}}
 
 
@@ -95,8 +97,9 @@ def _unpack(content: bytes, folder: Path) -> None:
 
 
 class RayCluster:
-    """A Ray cluster that runs trainings, each on one core, or on one GPU and one core. Leaving the context ends the
-    trainings that are running.
+    """A Ray cluster that runs trainings, each on one core, or on one GPU and one core.
+
+    Leaving the context ends the trainings that are running.
 
     address (str): HOST:PORT, ray://HOST:PORT, or "auto" for the cluster of which this machine is a part.
     workers (int | None): The number of parallel trainings; trainings without room wait, which makes a cluster grow if

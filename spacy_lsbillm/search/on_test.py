@@ -34,8 +34,7 @@ def ways_to_test(chosen: str, ways: Sequence[str], experiment: Experiment) -> li
 
 
 def _threshold(nlp: Language) -> float | None:
-    """The probability from which on a class counts, in a pipeline whose classes do not exclude each other; None if they
-    do."""
+    """The lowest probability at which a class counts; None if classes exclude each other."""
     for name in nlp.pipe_names:
         if nlp.get_pipe_meta(name).factory == "textcat_multilabel":
             pipe: Any = nlp.get_pipe(name)

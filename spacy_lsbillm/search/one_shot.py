@@ -15,8 +15,9 @@ from .trainer import trainer
 def one_shot(
     experiment: Experiment, masks: Sequence[str], seeds: Sequence[int], study: Study, folder: Path, *, use_gpu: int = -1
 ) -> Prediction:
-    """Rank masks by shared trainings: one per seed, as long as a training in full, after which every mask is scored on
-    the development set.
+    """Rank masks by shared trainings.
+
+    There is one per seed, as long as a training in full, after which every mask is scored on the development set.
 
     study (Study), folder (Path): Where the trainings are recorded and kept; finished ones are not repeated.
     RETURNS (Prediction): The ranking, and what it cost.

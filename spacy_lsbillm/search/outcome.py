@@ -33,7 +33,7 @@ class Row:
 
     @property
     def mean(self) -> float:
-        """The mean over seeds."""
+        """The mean of the scores over seeds."""
         return mean(self.scores)
 
     @property
@@ -121,8 +121,10 @@ def scores_of(results: dict[Training, TrainingResult]) -> Results:
 def shared_rows(
     results: dict[Training, TrainingResult], ways: Sequence[str], seeds: Sequence[int], steps: int
 ) -> list[Row]:
-    """The scores of all ways in the shared trainings; empty if these were not run. The seconds in each row are those of
-    all shared trainings together."""
+    """The scores of all ways in the shared trainings; empty if these were not run.
+
+    The seconds in each row are those of all shared trainings together.
+    """
     strategy = Shared(ways, seeds, steps)
     if len(ways) < 2 or any(training not in results for training in strategy.trainings):
         return []

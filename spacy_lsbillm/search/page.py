@@ -14,8 +14,9 @@ from .ways import display_name, find_same_way, layers_of, plan_for
 
 
 def as_html(outcome: Outcome, experiment: Experiment, about: dict[str, Any]) -> str:
-    """Write the result as an HTML page in one file: score against cost, the layers and scores of each way, the learning
-    curves, the tables.
+    """Write the result as an HTML page in one file.
+
+    It shows score against cost, the layers and scores of each way, the learning curves, and the tables.
 
     about (dict): See `run_details`.
     """

@@ -24,8 +24,11 @@ class Point:
 
 
 def pareto_front(points: Sequence[Point]) -> list[Point]:
-    """The Pareto front, in order of cost: the points for which no other point is at most as expensive and at least as
-    good, and better in one of the two."""
+    """The Pareto front, in order of cost.
+
+    It has the points for which no other point is at most as expensive and at least as good, and better in one of the
+    two.
+    """
     kept: list[Point] = []
     for point in sorted(points, key=lambda point: (point.cost, -point.score)):
         if not kept or point.score > kept[-1].score or (point.cost, point.score) == (kept[-1].cost, kept[-1].score):

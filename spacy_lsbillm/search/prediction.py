@@ -25,8 +25,10 @@ class Prediction:
 
     @property
     def ranking(self) -> list[str]:
-        """The masks, best first; equal ones in their given order. A mask whose score is not a finite number, such as
-        the loss of a diverged training, comes last."""
+        """The masks, best first; equal ones in their given order.
+
+        A mask whose score is not a finite number, such as the loss of a diverged training, comes last.
+        """
         return sorted(self.scores, key=lambda mask: -finite(self.scores[mask]))
 
 

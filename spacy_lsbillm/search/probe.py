@@ -1,5 +1,7 @@
-"""A ranking of masks without tuning: how well a linear model predicts the labels from the frozen base's vectors under
-each mask."""
+"""A ranking of masks without tuning, by a linear model over the vectors of the frozen base.
+
+The better it predicts the labels under a mask, the higher the mask ranks.
+"""
 
 import time
 from collections.abc import Callable, Sequence
@@ -25,7 +27,8 @@ from ..errors import SettingError
 from ..files import read_or_make
 from ..layers import VectorBatch
 from ..pipeline.billm_transformer import BiLLMTransformer
-from ..pipeline.gold_spans import given_spans, span_tags
+from ..pipeline.gold_spans import given_spans
+from ..pipeline.gold_tags import span_tags
 from ..tagging import Scheme, best_tags
 from .experiment import Experiment, Reader
 from .prediction import Prediction
@@ -87,9 +90,10 @@ def task_of(experiment: Experiment) -> Task:
 
 
 def probe(experiment: Experiment, masks: Sequence[str], folder: Path, *, use_gpu: int = -1) -> Prediction:
-    """Rank masks by how well a linear model predicts the labels from the token vectors of the base, without an adapter,
-    under each mask: a multinomial logistic regression is fitted on the training corpus and scored on the development
-    corpus.
+    """Rank masks by how well a linear model predicts the labels from the base's token vectors under each mask.
+
+    There is no adapter: a multinomial logistic regression is fitted on the training corpus and scored on the
+    development corpus.
 
     Spans are predicted as tags of tokens, as by a `sequence_labeler`, and the best well-formed sequence counts; classes
     are predicted from the mean over a document's tokens. Documents and the start of the regression are the same for
@@ -184,12 +188,12 @@ def _score(task: Task, data: Data) -> float:
     if task.is_classification:
         gold = np.array([[doc.cats.get(label, 0.0) for label in data.labels] for doc in data.train], dtype="f")
         targets = torch.from_numpy(gold.argmax(axis=1) if task.exclusive else gold)
-        read = fit(_means(train), targets, len(data.labels))
+        read = fit_regression(_means(train), targets, len(data.labels))
         predicted = _predict_classes(data, task, read(_means(dev)))
     else:
         scheme = Scheme(task.scheme, data.labels)
         tags = np.concatenate([_tags(doc, task, scheme) for doc in data.train])
-        read = fit(torch.cat(train), torch.from_numpy(tags), scheme.n_tags)
+        read = fit_regression(torch.cat(train), torch.from_numpy(tags), scheme.n_tags)
         predicted = _predict_spans(data, task, scheme, read(torch.cat(dev)).log_softmax(1).numpy())
     count = counts_for(task.score, None if task.exclusive else THRESHOLD)
     assert count is not None
@@ -243,9 +247,10 @@ def _predict_spans(data: Data, task: Task, scheme: Scheme, log_probs: np.ndarray
     return predicted
 
 
-def fit(vectors: Tensor, targets: Tensor, n_outputs: int) -> Callable[[Tensor], Tensor]:
-    """Fit a logistic regression over standardised vectors with a penalty on its coefficients. L-BFGS starts from zero,
-    so the result is the same each time.
+def fit_regression(vectors: Tensor, targets: Tensor, n_outputs: int) -> Callable[[Tensor], Tensor]:
+    """Fit a logistic regression over standardised vectors with a penalty on its coefficients.
+
+    L-BFGS starts from zero, so the result is the same each time.
 
     vectors (Tensor): The vectors, shape (rows, width).
     targets (Tensor): The class of each row, shape (rows,), or whether a row has each class, shape (rows, outputs).

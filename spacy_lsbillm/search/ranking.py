@@ -1,5 +1,7 @@
-"""A ranking of masks in an output folder, from a config to the report; with `then`, also a search among the top
-masks."""
+"""A ranking of masks in an output folder, from a config to the report.
+
+With `then`, a search among the top masks follows.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -19,8 +19,9 @@ class Recommendation:
 
 
 def recommendations(outcome: Outcome) -> list[Recommendation]:
-    """Three recommendations by the scores on the development set; none if the search computed no prices. Costs are
-    those of prediction.
+    """Three recommendations by the scores on the development set; none if the search computed no prices.
+
+    Costs are those of prediction.
 
     A way with fewer seeds than the chosen one is recommended only if there is no other.
     """

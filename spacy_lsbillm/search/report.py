@@ -8,10 +8,11 @@ from filelock import FileLock
 from ..backbone import unmasks
 from ..files import write_text
 from .experiment import Experiment
+from .json_results import as_json, ranking_as_json
 from .outcome import Outcome
 from .page import as_html
 from .prediction import Prediction
-from .tables import as_json, as_markdown, ranking_as_json, ranking_as_markdown
+from .tables import as_markdown, ranking_as_markdown
 from .ways import mask_of, settings_of
 
 LOCK = ".report.lock"

@@ -186,8 +186,9 @@ def run_all(
     budget: Budget | None = None,
     remote: RemoteTrainer | None = None,
 ) -> None:
-    """Run the trainings of a strategy until it needs no more, or nothing more fits the budget. Trainings of other
-    processes count, and are waited for.
+    """Run the trainings of a strategy until it needs no more, or nothing more fits the budget.
+
+    Trainings of other processes count, and are waited for.
 
     train (Callable): Runs a training; see `trainer`.
     label (str): The text before the progress bar.

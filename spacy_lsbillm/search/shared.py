@@ -1,5 +1,7 @@
-"""One training under many masks: the mask changes from step to step, and then every mask is scored on the weights that
-were trained under all of them."""
+"""One training under many masks.
+
+The mask changes from step to step, and then every mask is scored on the weights that were trained under all of them.
+"""
 
 import time
 from collections.abc import Sequence

@@ -35,8 +35,10 @@ class Difference:
 
 
 def paired_bootstrap(first: np.ndarray, second: np.ndarray, seed: int = 0) -> Difference:
-    """Compare micro F1 of two systems on the same documents with the same seeds (Efron and Tibshirani, 1993; for
-    language processing Koehn, 2004). Documents and seeds are drawn with replacement, the same ones for both systems.
+    """Compare micro F1 of two systems on the same documents with the same seeds.
+
+    Efron and Tibshirani, 1993; for language processing Koehn, 2004. Documents and seeds are drawn with replacement, the
+    same ones for both systems.
 
     first (ndarray), second (ndarray): True positives, false positives and false negatives; shape (seeds, documents, 3).
     seed (int): The seed of the resampling.
@@ -73,8 +75,9 @@ def f1(counts: np.ndarray) -> np.ndarray:
 def counts_for(
     score: str, threshold: float | None = None, judged: bool = False
 ) -> Callable[[Example], tuple[int, int, int]] | None:
-    """The function that counts a document for a score. A document without annotation counts as nothing, as in spaCy's
-    scores.
+    """The function that counts a document for a score.
+
+    A document without annotation counts as nothing, as in spaCy's scores.
 
     score (str): The name of the score: "ents_f", "spans_KEY_f" or "cats_micro_f".
     threshold (float | None): The probability from which on a class counts, if classes do not exclude each other; None

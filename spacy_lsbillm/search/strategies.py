@@ -1,5 +1,7 @@
-"""Which trainings to run next, given the scores of the finished ones. Strategies hold no state: a search that was
-killed, or that several processes share, continues from the results alone."""
+"""Which trainings to run next, given the scores of the finished ones.
+
+Strategies hold no state: a search that was killed, or that several processes share, continues from the results alone.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,8 +43,10 @@ def mean_score(way: str, steps: int, seeds: Sequence[int], results: Results) -> 
 
 
 def best_so_far(ways: Sequence[str], steps: int, seeds: Sequence[int], results: Results) -> str | None:
-    """The best way if a strategy did not finish. Ways that were trained in full with some seed are compared by the
-    seeds that all of them have; if there are none, each by the mean of its own seeds. Of equal ways the first is taken.
+    """The best way if a strategy did not finish.
+
+    Ways that were trained in full with some seed are compared by the seeds that all of them have; if there are none,
+    each by the mean of its own seeds. Of equal ways the first is taken.
 
     RETURNS (str | None): The way; None if nothing was trained in full.
     """
@@ -87,7 +91,7 @@ class Grid:
 
     @property
     def n_trainings(self) -> int:
-        """One training per way and seed."""
+        """The number of trainings: one per way and seed."""
         return len(self.ways) * len(self.seeds)
 
     def minimum_price(self, price: Callable[[Training], float]) -> float:
@@ -97,10 +101,12 @@ class Grid:
 
 @dataclass(frozen=True)
 class Shared:
-    """One training per seed for all masks: the mask changes from step to step, and then every mask is scored on the
-    weights that were trained under all of them. The idea is that of one-shot architecture search (Bender et al., 2018,
-    "Understanding and Simplifying One-Shot Architecture Search"; Guo et al., 2020). Ways that differ in more than their
-    mask share trainings with the ways that have the same settings.
+    """One training per seed for all masks.
+
+    The mask changes from step to step, and then every mask is scored on the weights that were trained under all of
+    them. The idea is that of one-shot architecture search (Bender et al., 2018, "Understanding and Simplifying One-Shot
+    Architecture Search"; Guo et al., 2020). Ways that differ in more than their mask share trainings with the ways that
+    have the same settings.
 
     ways (Sequence[str]), seeds (Sequence[int]), steps (int): As in a grid.
     """
@@ -121,7 +127,7 @@ class Shared:
 
     @property
     def trainings(self) -> list[Training]:
-        """One training per seed and settings."""
+        """The number of trainings: one per seed and settings."""
         shared = self.masks.items()
         return [Training.shared(masks, seed, self.steps, settings) for seed in self.seeds for settings, masks in shared]
 
@@ -132,7 +138,7 @@ class Shared:
         return [results[Training.shared(masks, seed, self.steps, settings)][trained] for seed in self.seeds]
 
     def stage(self, results: Results) -> list[Training]:
-        """One stage with all trainings."""
+        """All trainings, as a single stage, until they are finished."""
         return self.trainings if any(training not in results for training in self.trainings) else []
 
     def ranking(self, results: Results) -> list[str]:
@@ -140,7 +146,7 @@ class Shared:
         return sorted(self.ways, key=lambda way: -mean(self.scores(way, results)))
 
     def best(self, results: Results) -> str:
-        """The first way of the ranking."""
+        """The best way, which is the first one of the ranking."""
         return self.ranking(results)[0]
 
     @property
@@ -155,9 +161,10 @@ class Shared:
 
 @dataclass(frozen=True)
 class Halving:
-    """Successive halving (Jamieson and Talwalkar, 2016): all ways get a little training, and the best of them more. A
-    way first gets its part of the shared trainings, then a training of its own with the first seed, then one with each
-    seed. With 16 masks and three seeds these stages have 16, 6 and 3 masks, and take 31% of the grid's steps.
+    """Successive halving (Jamieson and Talwalkar, 2016): all ways get a little training, and the best of them more.
+
+    A way first gets its part of the shared trainings, then a training of its own with the first seed, then one with
+    each seed. With 16 masks and three seeds these stages have 16, 6 and 3 masks, and take 31% of the grid's steps.
 
     If ways differ in the cost of prediction, two more are kept: the best of those that cost at most half as much as the
     first one, and the best of those that cost no more than the causal model. So the search can recommend a way at these
@@ -187,12 +194,12 @@ class Halving:
         return rest if any(training not in results for training in rest) else []
 
     def best(self, results: Results) -> str:
-        """The best way of the last stage."""
+        """The best way of the last stage, by its mean score over seeds."""
         return max(self._third(results), key=lambda way: mean_score(way, self.steps, self.seeds, results))
 
     @property
     def n_trainings(self) -> int:
-        """The trainings of all stages."""
+        """The maximum number of trainings, over all stages."""
         second, third = (min(kept + (2 if self.costs else 0), len(self.ways)) for kept in self._kept)
         return self._shared.n_trainings + second + third * (len(self.seeds) - 1)
 
@@ -233,8 +240,10 @@ class Halving:
 
 @dataclass(frozen=True)
 class Greedy:
-    """Greedy search from the output side: it begins with all layers causal, unmasks one group after the other, the one
-    next to the output first, and keeps each that helps.
+    """Greedy search from the output side.
+
+    It begins with all layers causal, unmasks one group after the other, the one next to the output first, and keeps
+    each that helps.
 
     n_groups (int): The number of groups, which are of equal size.
     seeds (Sequence[int]), steps (int): The seeds, and the steps of each training.

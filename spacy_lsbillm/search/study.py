@@ -1,5 +1,7 @@
-"""The trainings of a search in a database, through Optuna: several processes share them, each training is run once, and
-finished ones are kept when a process is killed."""
+"""The trainings of a search in a database, through Optuna.
+
+Several processes share them, each training is run once, and finished ones are kept when a process is killed.
+"""
 
 import contextlib
 import json
@@ -85,7 +87,7 @@ class Study:
             _refuse_another(stored, identity, f"the storage {url!r}")
 
     def results(self) -> dict[Training, TrainingResult]:
-        """All finished trainings."""
+        """All finished trainings with their results, from any process."""
         results = {}
         for trial in self._trials(TrialState.COMPLETE):
             training, score = _training_of(trial), trial.value
@@ -94,8 +96,10 @@ class Study:
         return results
 
     def trainings(self) -> set[Training]:
-        """All trainings that are finished or running, here or in other processes. Trainings held by a dead process are
-        released."""
+        """All trainings that are finished or running, here or in other processes.
+
+        Trainings held by a dead process are released.
+        """
         with self._storage_errors(StorageInternalError), self._exclusive():
             self._give_up_dead()
             return self._finished_or_running()
@@ -106,8 +110,9 @@ class Study:
         train: Callable[[Training], tuple[float, dict[str, Any]]],
         fits: Fits = no_limit,
     ) -> Training | None:
-        """Run the first of several trainings that is neither finished nor running in another process. Trainings held by
-        a dead process are released.
+        """Run the first of several trainings that is neither finished nor running in another process.
+
+        Trainings held by a dead process are released.
 
         train (Callable): Runs a training; returns its score and its record.
         fits (Callable): Whether a training may start, given the ones that are finished or running.

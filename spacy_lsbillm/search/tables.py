@@ -1,8 +1,4 @@
-"""The result of a search as Markdown tables and as JSON."""
-
-import json
-from dataclasses import asdict
-from typing import Any
+"""The result of a search, or of a ranking, as Markdown tables."""
 
 from .experiment import Experiment
 from .extension import LEVEL, Extension
@@ -10,58 +6,13 @@ from .outcome import Outcome, Row
 from .prediction import Prediction
 from .recommend import recommendations
 from .strategies import Shared
-from .ways import display_name, mask_of, plan_for, settings_of
+from .ways import display_name, plan_for
 
 COSTS_AS = (
     "Prediction and training: cost relative to the causal model at the depth of the config, by the pieces that go "
     "through layers."
 )
 LAYERS_AS = "Layer 0 is next to the input. In a bit string the first bit is the group next to the input."
-
-
-def as_json(outcome: Outcome, experiment: Experiment, about: dict[str, Any]) -> str:
-    """The result of a search as JSON.
-
-    about (dict): Further entries; see `run_details`.
-    """
-    content = {
-        "chosen": outcome.chosen,
-        "chosen_layers": plan_for(outcome.chosen, experiment.n_layers).words,
-        "steps": outcome.steps,
-        "grid_steps": outcome.grid_steps,
-        "rows": _rows_as_dicts(outcome.rows, outcome, experiment),
-        "shared": _rows_as_dicts(outcome.shared, outcome, experiment),
-        "test": [_way_as_dict(one.way, experiment) | {"scores": one.scores} for one in outcome.tested],
-        "differences_on_test": {way: vars(one) for way, one in outcome.differences.items()},
-        "spending": None if outcome.spending is None else asdict(outcome.spending),
-        "recommended": {one.purpose: one.point and vars(one.point) for one in recommendations(outcome)},
-        "extension": extension_as_dict(outcome.extension, experiment.n_layers),
-        **about,
-    }
-    return json.dumps(content, indent=1) + "\n"
-
-
-def _way_as_dict(way: str, experiment: Experiment) -> dict[str, Any]:
-    return {
-        "way": way,
-        "mask": mask_of(way),
-        "settings": settings_of(way),
-        "layers": words_for(way, experiment.n_layers),
-    }
-
-
-def _rows_as_dicts(rows: list[Row], outcome: Outcome, experiment: Experiment) -> list[dict[str, Any]]:
-    costs = outcome.spending.costs if outcome.spending else {}
-    return [
-        {
-            **_way_as_dict(row.way, experiment),
-            **vars(row),
-            "mean": row.mean,
-            "spread": row.spread,
-            "cost": asdict(costs[row.way]) if row.way in costs else None,
-        }
-        for row in rows
-    ]
 
 
 def as_markdown(outcome: Outcome, experiment: Experiment) -> str:
@@ -72,7 +23,7 @@ def as_markdown(outcome: Outcome, experiment: Experiment) -> str:
 def numbers_as_markdown(outcome: Outcome, experiment: Experiment) -> str:
     """The tables, longest trainings first, then ways with most seeds, then the best."""
     lines = [
-        "| way | layers | steps | dev | a seed | prediction | training | seconds |",
+        "| way | layers | steps | dev | per seed | prediction | training | seconds |",
         "|---|---|---|---|---|---|---|---|",
     ]
     costs = outcome.spending.costs if outcome.spending else {}
@@ -100,7 +51,7 @@ def numbers_as_markdown(outcome: Outcome, experiment: Experiment) -> str:
             "",
             f"Shared trainings: {len(first.scores)} of {first.steps} steps{each}, {first.seconds:.0f} seconds.",
             "",
-            "| way | layers | dev | a seed |",
+            "| way | layers | dev | per seed |",
             "|---|---|---|---|",
         ]
         for row in sorted(outcome.shared, key=lambda row: -row.mean):
@@ -111,7 +62,7 @@ def numbers_as_markdown(outcome: Outcome, experiment: Experiment) -> str:
     if outcome.spending is not None:
         lines += ["", spending_line(outcome)]
     if outcome.tested:
-        lines += ["", "| test | mean | a seed | chosen less this (95%) | p |", "|---|---|---|---|---|"]
+        lines += ["", "| test | mean | per seed | chosen minus this (95%) | p |", "|---|---|---|---|---|"]
         for one in outcome.tested:
             seeds = ", ".join(f"{100 * score:.2f}" for score in one.scores)
             mean = sum(one.scores) / len(one.scores)
@@ -154,21 +105,6 @@ def spending_line(outcome: Outcome) -> str:
     return f"{line}; the budget was {spending.budget:g}{ended}."
 
 
-def extension_as_dict(extension: Extension | None, n_layers: int) -> dict[str, Any] | None:
-    """The paired test, for the result file; None if there is none."""
-    if extension is None:
-        return None
-    pairs = [
-        {
-            **vars(pair),
-            "layers_before": words_for(pair.before, n_layers),
-            "layers_after": words_for(pair.after, n_layers),
-        }
-        for pair in extension.pairs
-    ]
-    return {"mean": extension.mean, "p": extension.p, "p_permuted": extension.p_permuted, "pairs": pairs}
-
-
 def extension_lines(extension: Extension | None, n_layers: int, where: str = "dev") -> list[str]:
     """The paired test as lines of Markdown; nothing if there is none.
 
@@ -204,7 +140,7 @@ def ranking_as_markdown(prediction: Prediction, n_layers: int, grid_steps: int) 
 
     grid_steps (int): The steps of the full search that the ranking is to replace.
     """
-    lines = ["| | mask | layers | score | a seed |", "|---|---|---|---|---|"]
+    lines = ["| | mask | layers | score | per seed |", "|---|---|---|---|---|"]
     for place, mask in enumerate(prediction.ranking, start=1):
         seeds = ", ".join(f"{score:.4f}" for score in prediction.by_seed.get(mask, []))
         words = words_for(mask, n_layers)
@@ -219,32 +155,6 @@ def ranking_as_markdown(prediction: Prediction, n_layers: int, grid_steps: int) 
         "",
     ]
     return "\n".join(lines)
-
-
-def ranking_as_json(prediction: Prediction, experiment: Experiment, grid_steps: int, about: dict[str, Any]) -> str:
-    """The ranking as JSON.
-
-    grid_steps (int): The steps of the full search that the ranking is to replace.
-    about (dict): Further entries; see `run_details`.
-    """
-    content = {
-        "predictor": prediction.predictor,
-        "steps": prediction.steps,
-        "grid_steps": grid_steps,
-        "seconds": prediction.seconds,
-        "ranking": [
-            {
-                "mask": mask,
-                "layers": words_for(mask, experiment.n_layers),
-                "score": prediction.scores[mask],
-                "by_seed": prediction.by_seed.get(mask, []),
-            }
-            for mask in prediction.ranking
-        ],
-        "base": experiment.identity["base"],
-        **about,
-    }
-    return json.dumps(content, indent=1) + "\n"
 
 
 def words_for(way: str, n_layers: int) -> str:

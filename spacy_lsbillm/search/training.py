@@ -25,7 +25,7 @@ class Training:
 
     @classmethod
     def of(cls, way: str, seed: int, steps: int) -> "Training":
-        """The training of one way."""
+        """The training of a single way with one seed."""
         return cls(mask_of(way), seed, steps, settings_text(way))
 
     @classmethod

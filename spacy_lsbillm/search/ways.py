@@ -1,5 +1,7 @@
-"""Ways to see right: a mask, and other settings of the model that a search tries with it. A way is written as its mask
-and the settings in which it differs from the config: "all", "none repeat=1 depth=4"."""
+"""Ways to see right: a mask, and other settings of the model that a search tries with it.
+
+A way is written as its mask and the settings in which it differs from the config: "all", "none repeat=1 depth=4".
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -92,8 +94,9 @@ def plan_for(way: str, n_layers: int) -> MaskPlan:
 
 
 def identity_of(way: str, n_layers: int) -> tuple[Any, ...]:
-    """A key that is equal for two ways if they are the same training under two names: "all" and "bits:1111", or a
-    warm-up of the unmasking where nothing is unmasked.
+    """A key that is equal for two ways if they are the same training under two names.
+
+    Examples are "all" and "bits:1111", or a warm-up of the unmasking where nothing is unmasked.
 
     n_layers (int): The layers of the config's model.
     """

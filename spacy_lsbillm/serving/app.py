@@ -69,8 +69,11 @@ class App:
         await asyncio.to_thread(self.worker.stop)
 
     async def annotate(self, request: Request) -> Response:
-        """Annotate texts. The answer has `pipeline` and `documents`: for each text, in order, its position as `id`,
-        `text`, `ents`, `cats` and `spans`; or, for one that fails, `id` and `error`."""
+        """Annotate texts.
+
+        The answer has `pipeline` and `documents`: for each text, in order, its position as `id`, `text`, `ents`, `cats`
+        and `spans`; or, for one that fails, `id` and `error`.
+        """
         deadline = self._deadline()
         wanted = read_wanted(await self._body(request, deadline), self._settings.max_documents)
         served = self._named(wanted.pipeline)
@@ -96,7 +99,7 @@ class App:
         return Response(self._metrics.render(gauges), media_type=TYPE)
 
     async def empty_page(self) -> Response:
-        """A page for trying the service."""
+        """The page for trying the service, with an empty form."""
         return self._page(Form())
 
     async def filled_page(self, request: Request) -> Response:
@@ -107,7 +110,7 @@ class App:
             wanted = Wanted([form.text], form.pipeline, form.mask or None)
             [record] = await self._annotated(request, self._named(form.pipeline), wanted, deadline)
         except Refused as refused:
-            return self._page(form, refused.status, refused.headers, told=str(refused))
+            return self._page(form, refused.status, refused.headers, error=str(refused))
         return self._page(form, record=record, seconds=time.monotonic() - begun)
 
     def _page(self, form: Form, status: int = 200, headers: Mapping[str, str] = HEADERS, **more: Any) -> Response:

@@ -26,7 +26,7 @@ class Metrics:
         self._seconds = 0.0
 
     def request(self, path: str, status: int, seconds: float) -> None:
-        """Count a finished request."""
+        """Count a finished request by path and status, and its duration."""
         with self._lock:
             self._counters["requests_total"][("path", path), ("status", str(status))] += 1
             self._buckets[next((i for i, bound in enumerate(BUCKETS) if seconds <= bound), len(BUCKETS))] += 1

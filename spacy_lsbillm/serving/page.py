@@ -40,7 +40,7 @@ textarea { width: 100%; min-height: 8rem; resize: vertical; }
 .row { display: flex; flex-wrap: wrap; gap: 0.6rem 1rem; align-items: end; }
 .row label { display: grid; gap: 0.1rem; font-size: 0.85rem; min-width: 0; }
 button { background: #0072B2; border-color: #0072B2; color: white; padding: 0.4rem 1.2rem; cursor: pointer; }
-.told { background: #fbe3d6; border-left: 4px solid #D55E00; padding: 0.5rem 1rem; overflow-wrap: anywhere; }
+.error { background: #fbe3d6; border-left: 4px solid #D55E00; padding: 0.5rem 1rem; overflow-wrap: anywhere; }
 .note { color: #555; font-size: 0.85rem; overflow-wrap: anywhere; }
 .entities { line-height: 2.4 !important; overflow-wrap: anywhere; }
 .entity { padding: 0.25em 0.4em; border-radius: 0.35em; color: inherit;
@@ -86,19 +86,19 @@ def page(
     form: Form,
     *,
     record: Mapping[str, Any] | None = None,
-    told: str | None = None,
+    error: str | None = None,
     seconds: float = 0.0,
 ) -> str:
     """Render the whole page.
 
     form (Form): The form's values, which are shown again.
     record (Mapping | None): The annotation of its text.
-    told (str | None): The error, if there is no annotation.
+    error (str | None): The error, if there is no annotation.
     seconds (float): The duration of the annotation.
     """
     parts = ["<h1>Annotate a text</h1>", *_form(pipelines, form)]
-    if told is not None:
-        parts.append(f'<p class="told" role="alert">{html.escape(told)}</p>')
+    if error is not None:
+        parts.append(f'<p class="error" role="alert">{html.escape(error)}</p>')
     if record is not None:
         served = next((one for one in pipelines if one.name == form.pipeline), pipelines[0])
         parts += _result(served, record, seconds)
@@ -129,7 +129,7 @@ def _form(pipelines: Sequence[Served], form: Form) -> Iterator[str]:
 
 def _result(served: Served, record: Mapping[str, Any], seconds: float) -> Iterator[str]:
     if "error" in record:
-        yield f'<p class="told" role="alert">{html.escape(record["error"])}</p>'
+        yield f'<p class="error" role="alert">{html.escape(record["error"])}</p>'
         return
     yield "<h2>Entities</h2>"
     colours = dict(zip(served.labels, COLOURS * (len(served.labels) // len(COLOURS) + 1), strict=False))

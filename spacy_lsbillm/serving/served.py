@@ -7,7 +7,7 @@ from typing import Any
 from spacy.language import Language
 from spacy.util import load_model
 
-from ..annotation.piping import piped, told
+from ..annotation.piping import error_text, piped
 from ..annotation.records import record_of
 from ..errors import MaskError, SettingError
 from ..layers import backbone_shim
@@ -43,7 +43,7 @@ class Served:
             served = cls(name, load_model(folder), max_length)
             [record] = served.annotate([(FIRST_TEXT[:max_length], 0)])
         except Exception as error:
-            raise SettingError(f"the pipeline {name!r} cannot be loaded: {told(error)}") from error
+            raise SettingError(f"the pipeline {name!r} cannot be loaded: {error_text(error)}") from error
         if "error" in record:
             raise SettingError(f"the pipeline {name!r} cannot annotate a text: {record['error']}")
         return served
@@ -119,4 +119,4 @@ def _record(outcome: Any, id_: int) -> dict[str, Any]:
             raise outcome
         return record_of(outcome)
     except Exception as error:
-        return {"id": id_, "error": told(error)}
+        return {"id": id_, "error": error_text(error)}

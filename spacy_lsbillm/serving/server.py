@@ -19,8 +19,9 @@ GRACE = 5
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A socket bound to its address that does not listen yet. So a port in use is noticed before anything is loaded,
-    and no client can connect before it can get an answer.
+    """A socket bound to its address that does not listen yet.
+
+    So a port in use is noticed before anything is loaded, and no client can connect before it can get an answer.
 
     RAISES (SettingError): The address is unavailable.
     """
@@ -28,16 +29,16 @@ def bound(host: str, port: int) -> socket.socket:
         family, kind, proto, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        found = socket.socket(family, kind, proto)
+        listening = socket.socket(family, kind, proto)
         try:
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            found.bind(address)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
         except OSError:
-            found.close()
+            listening.close()
             raise
     except OSError as error:
         raise SettingError(_why(host, port, error)) from error
-    return found
+    return listening
 
 
 def _why(host: str, port: int, error: OSError) -> str:
@@ -49,8 +50,10 @@ def _why(host: str, port: int, error: OSError) -> str:
 
 
 class _Protocol(H11Protocol):
-    """HTTP in which clients must send a request's header within the time limit of a request. uvicorn itself waits for
-    it forever."""
+    """HTTP in which clients must send a request's header within the time limit of a request.
+
+    uvicorn itself waits for it forever.
+    """
 
     patience = 0.0
 

@@ -41,29 +41,29 @@ def read_wanted(body: bytes, max_documents: int) -> Wanted:
     RAISES (Refused): The body is not JSON, or not a valid request.
     """
     try:
-        found = parse_json(body)
+        content = parse_json(body)
     except ValueError as error:
         raise Refused(BAD_JSON, f"the body is not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise Refused(NOT_ALLOWED, f"the body is {_kind(found)}; it must be an object with {TEXTS!r}")
-    unknown = sorted(set(found) - set(KEYS))
+    if not isinstance(content, dict):
+        raise Refused(NOT_ALLOWED, f"the body is {_kind(content)}; it must be an object with {TEXTS!r}")
+    unknown = sorted(set(content) - set(KEYS))
     if unknown:
         raise Refused(NOT_ALLOWED, f"the body has {in_short(unknown)}; allowed are: {', '.join(KEYS)}")
-    texts = found.get(TEXTS)
+    texts = content.get(TEXTS)
     if not isinstance(texts, list):
-        had = _kind(texts) if TEXTS in found else "missing"
+        had = _kind(texts) if TEXTS in content else "missing"
         raise Refused(NOT_ALLOWED, f"{TEXTS!r} is {had}; it must be a list of strings")
     for place, text in enumerate(texts):
         if not isinstance(text, str):
             raise Refused(NOT_ALLOWED, f"{TEXTS}[{place}] is {_kind(text)}; it must be a string")
     for key in (PIPELINE, MASK):
-        if not isinstance(found.get(key), str | None):
-            raise Refused(NOT_ALLOWED, f"{key!r} is {_kind(found[key])}; it must be a string or null")
+        if not isinstance(content.get(key), str | None):
+            raise Refused(NOT_ALLOWED, f"{key!r} is {_kind(content[key])}; it must be a string or null")
     if len(texts) > max_documents:
         raise Refused(
             TOO_LARGE, f"{len(texts):,} texts are more than the {max_documents:,} allowed per request: divide them"
         )
-    return Wanted(texts, found.get(PIPELINE), found.get(MASK))
+    return Wanted(texts, content.get(PIPELINE), content.get(MASK))
 
 
 def _kind(value: Any) -> str:

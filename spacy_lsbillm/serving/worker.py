@@ -75,7 +75,7 @@ class Worker:
         self._thread = threading.Thread(target=context.run, args=(self._work,), name="annotate", daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread, which waits for requests."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -166,8 +166,10 @@ class Worker:
             return self._taken()
 
     def _gathered(self) -> float:
-        """Seconds until the waiting texts are to be annotated. Those that arrived while another batch was computed have
-        waited already."""
+        """Seconds until the waiting texts are to be annotated.
+
+        Those that arrived while another batch was computed have waited already.
+        """
         if self._stopping or self._waiting >= BATCH_DOCUMENTS:
             return 0
         return min(queue[0].since for queue in self._queues.values()) + self._gather - time.monotonic()

@@ -1,5 +1,6 @@
-"""Recursions over long documents without a Python step per token: documents are cut into chunks of `CHUNK` tokens,
-which are processed side by side.
+"""Recursions over long documents without a Python step per token.
+
+Documents are cut into chunks of `CHUNK` tokens, which are processed side by side.
 
 The state at the start of a chunk is first guessed. Chunks with a wrong guess are processed again with the end state of
 their neighbour, until all agree. A chunk soon forgets its initial state, so that two rounds are typical; in any case
@@ -30,7 +31,7 @@ class Chunks:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Number of tokens per chunk."""
+        """The number of tokens in each chunk, shape (chunks,)."""
         return self.last - self.first + 1
 
     def order(self, backwards: bool) -> tuple[np.ndarray, np.ndarray]:

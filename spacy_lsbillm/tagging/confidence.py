@@ -13,8 +13,9 @@ BINS = 15
 
 @dataclass(frozen=True)
 class Curve:
-    """A score p becomes 1 / (1 + exp(-(a ln p - b ln(1 - p) + c))): beta calibration (Kull et al., 2017). Platt scaling
-    of the score's logit (a = b) and a temperature (a = b = 1 / T, c = 0) are special cases.
+    """A score p becomes 1 / (1 + exp(-(a ln p - b ln(1 - p) + c))): beta calibration (Kull et al., 2017).
+
+    Platt scaling of the score's logit (a = b) and a temperature (a = b = 1 / T, c = 0) are special cases.
 
     a (float), b (float): At least 0, so that a higher score never gets a lower probability.
     c (float): The shift; 0 for a temperature.
@@ -56,11 +57,11 @@ class Calibration:
         labels (tuple[str, ...]): The labels of the head.
         RETURNS (ndarray[float32]): Shape (spans,).
         """
-        found = self.curve(scores)
+        calibrated = self.curve(scores)
         for name, curve in self.by_label.items():
             chosen = label == labels.index(name)
-            found[chosen] = curve(scores[chosen])
-        return found
+            calibrated[chosen] = curve(scores[chosen])
+        return calibrated
 
     def as_dict(self) -> dict[str, Any]:
         """The calibration as plain values, for a file."""
@@ -88,8 +89,10 @@ def equal_mass_bins(scores: np.ndarray, right: np.ndarray, bins: int = BINS) -> 
 
 
 def calibration_error(scores: np.ndarray, right: np.ndarray, bins: int = BINS) -> float | None:
-    """The expected calibration error (Naeini et al., 2015) in bins of equal mass (Nguyen and O'Connor, 2015); None if
-    there are no spans."""
+    """The expected calibration error in bins of equal mass; None if there are no spans.
+
+    Naeini et al., 2015; for the bins Nguyen and O'Connor, 2015.
+    """
     if not len(scores):
         return None
     said, was = equal_mass_bins(np.asarray(scores, dtype=np.float64), np.asarray(right, dtype=np.float64), bins)

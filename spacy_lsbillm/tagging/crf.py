@@ -1,5 +1,6 @@
-"""A linear-chain CRF (Lafferty et al., 2001) over the tag sequences that a scheme allows, with learned scores of
-transitions in addition to the scores of tags.
+"""A linear-chain CRF (Lafferty et al., 2001) over the tag sequences that a scheme allows.
+
+It has learned scores of transitions in addition to the scores of tags.
 
 The weight of a sequence is the exponential of the sum of its tag and transition scores; an ill-formed one has weight 0.
 Transitions are an array of shape (tags + 1, tags + 1), from row to column. The last row is the start of a document, the
@@ -34,24 +35,26 @@ def allowed(scheme: Scheme) -> np.ndarray:
 @lru_cache(maxsize=8)
 def _going_on(scheme: Scheme) -> np.ndarray:
     """The transitions within a span. The array is shared."""
-    found = np.zeros((scheme.n_tags + 1,) * 2, dtype=bool)
+    allowed = np.zeros((scheme.n_tags + 1,) * 2, dtype=bool)
     labels = np.arange(len(scheme.labels))
     for kind in "BI":
         for after in set(scheme.kinds) & set("IL"):
-            found[scheme.columns(kind).start + labels, scheme.columns(after).start + labels] = True
-    return found
+            allowed[scheme.columns(kind).start + labels, scheme.columns(after).start + labels] = True
+    return allowed
 
 
 @lru_cache(maxsize=8)
 def _ending(scheme: Scheme) -> np.ndarray:
-    """The transitions that are not within a span: from a state in which no span is open, or one may end. The array is
-    shared."""
+    """The transitions that are not within a span: from a state in which no span is open, or one may end.
+
+    The array is shared.
+    """
     kinds = np.array(["O", *np.repeat(list(scheme.kinds), len(scheme.labels)), "end"])
     closed = np.ones(len(kinds), dtype=bool) if scheme.name == "iob2" else ~np.isin(kinds, ["B", "I"])
-    found = closed[:, None] & ~np.isin(kinds, ["I", "L"])
+    allowed = closed[:, None] & ~np.isin(kinds, ["I", "L"])
     # A document has at least one token.
-    found[-1, -1] = False
-    return found
+    allowed[-1, -1] = False
+    return allowed
 
 
 def _within(scheme: Scheme) -> list[tuple[slice, slice]]:
@@ -73,7 +76,9 @@ class Steps:
     """The product with the weights of transitions. Within a span, few of them are not 0."""
 
     def __init__(self, transitions: np.ndarray, scheme: Scheme, backwards: bool = False) -> None:
-        """transitions (ndarray[float64]): What `exponentials` returned.
+        """Prepare the product with these weights.
+
+        transitions (ndarray[float64]): What `exponentials` returned.
         backwards (bool): From the tag of the column to the tag of the row.
         """
         ends, within = transitions * _ending(scheme), _within(scheme)
@@ -85,11 +90,14 @@ class Steps:
         self._within = [(before, after, steps[before, after].diagonal()) for before, after in within]
 
     def __call__(self, weights: np.ndarray) -> np.ndarray:
-        """weights (ndarray[float64]): The weights of the tags read before, shape (tokens, tags + 1)."""
-        found = weights.take(self._from, axis=1) @ self._ends
+        """Multiply.
+
+        weights (ndarray[float64]): The weights of the tags read before, shape (tokens, tags + 1).
+        """
+        product = weights.take(self._from, axis=1) @ self._ends
         for before, after, steps in self._within:
-            found[:, after] += weights[:, before] * steps
-        return found
+            product[:, after] += weights[:, before] * steps
+        return product
 
 
 @dataclass(frozen=True)
@@ -246,8 +254,10 @@ def best_path(scores: np.ndarray, lengths: np.ndarray, scheme: Scheme, transitio
 
 
 def _best_sums(scores: np.ndarray, chunks: Chunks, search: "_Search") -> np.ndarray:
-    """The best sum of a path up to each token that ends in each tag, minus a number for each chunk; shape (tokens,
-    tags)."""
+    """The best sum of a path up to each token that ends in each tag, shape (tokens, tags).
+
+    A number is subtracted for each chunk.
+    """
     sums = np.empty_like(scores)
     # The guess for chunks in the middle of a document: after O.
     states = States.of(np.full((len(chunks.first), scores.shape[1] + 1), NO_PATH))
@@ -294,9 +304,11 @@ class _Search:
         ]
 
     def step(self, best: np.ndarray) -> np.ndarray:
-        """From the best sums that end in each tag, or at the start of the document, to those of a transition to each
-        tag; shape (documents, tags + 1)."""
-        found = np.full_like(best, NO_PATH)
+        """The best sums of a transition to each tag, shape (documents, tags + 1).
+
+        They are computed from those that end in each tag, or at the start of the document.
+        """
+        best_sums = np.full_like(best, NO_PATH)
         closed = best.take(self.closed, axis=1)
         # Also true for NaN.
         possible = ~(closed < closed.max(axis=1, keepdims=True) - self.spread)
@@ -305,7 +317,7 @@ class _Search:
             rows = slice(at, at + size)
             document, number = np.divmod(np.flatnonzero(possible[rows]), len(self.closed))
             sums = closed[rows][document, number][:, None] + self.between[number]
-            found[rows, self.free] = np.maximum.reduceat(sums, np.flatnonzero(np.diff(document, prepend=-1)))
+            best_sums[rows, self.free] = np.maximum.reduceat(sums, np.flatnonzero(np.diff(document, prepend=-1)))
         for before, after, steps in self.within:
-            np.maximum(found[:, after], best[:, before] + steps, out=found[:, after])
-        return found
+            np.maximum(best_sums[:, after], best[:, before] + steps, out=best_sums[:, after])
+        return best_sums

@@ -62,7 +62,10 @@ def _transitions_of(tags: np.ndarray, lengths: np.ndarray, scheme: Scheme) -> np
 
 
 def _not_extending(possible: np.ndarray, scheme: Scheme) -> np.ndarray:
-    """In BILUO, L marks the end of a known span. In IOB2 a token after it could continue it."""
+    """Remove from the possible tags those that would extend a known span.
+
+    In IOB2, a token after the span could continue it; in BILUO, L marks its end.
+    """
     if scheme.name != "iob2":
         return possible
     single = possible.sum(axis=1) == 1
@@ -79,8 +82,9 @@ def crf_cross_entropy(
     scheme: Scheme,
     transitions: np.ndarray,
 ) -> tuple[float, np.ndarray, np.ndarray]:
-    """The cross-entropy against a distribution of tag sequences of which the probabilities of single tags are known:
-    those of a teacher, or 1 for gold tags.
+    """The cross-entropy against a distribution of tag sequences, given by the probabilities of single tags.
+
+    These are those of a teacher, or 1 for gold tags.
 
     How often one tag follows another is not known from that. It is taken from the well-formed sequences, each weighted
     with the product of its tags' probabilities.

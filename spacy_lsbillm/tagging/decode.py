@@ -40,9 +40,9 @@ def best_tags(
     broken = ~np.logical_and.reduceat(scheme.well_formed(tags, first), starts)
     if broken.any():
         closing, goes_on = _search(scores, cut(lengths).of_documents(broken), scheme)
-        found = tags.tolist()
-        _go_back(closing.tolist(), goes_on, starts[broken].tolist(), lengths[broken].tolist(), scheme, found)
-        return np.array(found, dtype=np.int64)
+        path = tags.tolist()
+        _go_back(closing.tolist(), goes_on, starts[broken].tolist(), lengths[broken].tolist(), scheme, path)
+        return np.array(path, dtype=np.int64)
     return tags
 
 

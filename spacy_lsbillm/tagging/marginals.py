@@ -24,8 +24,10 @@ AT_ONCE = 65536
 
 @dataclass(frozen=True)
 class Around:
-    """The weights of everything before and after a span, as logarithms. The probability of a span is the exponential of
-    the sum of the weight before its first token, the scores of its tags, and the weight after its last token.
+    """The weights of everything before and after a span, as logarithms.
+
+    The probability of a span is the exponential of the sum of the weight before its first token, the scores of its
+    tags, and the weight after its last token.
 
     before (ndarray[float64]): For each token, the weight of everything before it if no span is open there; shape
         (tokens,).
@@ -70,8 +72,9 @@ class Around:
 
 @dataclass(frozen=True, kw_only=True)
 class AroundInCrf(Around):
-    """The same with learned transitions: the weights depend on the tags. They are computed for those that are asked
-    for, usually few; `before` and `after` have only their common scale.
+    """The same with learned transitions: the weights depend on the tags.
+
+    They are computed for those that are asked for, usually few; `before` and `after` have only their common scale.
 
     ahead (Read), behind (Read): The weights of the tags before and after each token.
     goes_on (ndarray[float64]), ends (ndarray[float64]): The weights of transitions within spans, and of others.
@@ -107,8 +110,9 @@ class AroundInCrf(Around):
 
 
 def _log_weights(read: Read, tokens: np.ndarray | slice, steps: np.ndarray, tags: np.ndarray | slice) -> np.ndarray:
-    """The logarithm of the weight of everything read before tokens with the given tags: with each of the tags for
-    slices, with one tag per token for arrays.
+    """The logarithm of the weight of everything read before tokens with the given tags.
+
+    It is computed with each of the tags for slices, with one tag per token for arrays.
 
     steps (ndarray[float64]): The weights of transitions, from the tag of the row to the tag that was read before.
     """
@@ -165,9 +169,9 @@ def tag_marginals(
         equal.
     RETURNS (ndarray[float32]): Shape (tokens, tags); the rows add up to 1.
     """
-    found = np.zeros(scores.shape, dtype=np.float32)
+    marginals = np.zeros(scores.shape, dtype=np.float32)
     if not len(scores):
-        return found
+        return marginals
     if transitions is not None:
         return expected(scores, lengths, exponentials(transitions, scheme), scheme).tags.astype(np.float32)
     around = around_spans(scores, lengths, scheme, going_on=True)
@@ -175,19 +179,20 @@ def tag_marginals(
     coming = np.empty_like(around.going_on)
     _sweep(scores, cut(lengths), scheme, backwards=False, going_on=coming)
     weight = np.maximum(scores, np.log(LEAST)) + (around.before + around.after)[:, None]
-    found[:, 0] = np.exp(weight[:, 0])
+    marginals[:, 0] = np.exp(weight[:, 0])
     # Incoming spans are open before the token, outgoing ones after it. In IOB2 two kinds share a column.
     for kind, edges in (("B", around.going_on), ("I", coming + around.going_on), ("L", coming), ("U", 0.0)):
         columns = scheme.columns(kind)
-        found[:, columns] += np.exp(weight[:, columns] + edges)
-    return found / found.sum(axis=1, keepdims=True)
+        marginals[:, columns] += np.exp(weight[:, columns] + edges)
+    return marginals / marginals.sum(axis=1, keepdims=True)
 
 
 def candidates(
     scores: np.ndarray, lengths: np.ndarray, scheme: Scheme, least: float, transitions: np.ndarray | None = None
 ) -> Spans:
-    """Find all spans, including overlapping ones, with at least the given probability. At most 1 / least of them begin
-    at the same token.
+    """Find all spans, including overlapping ones, with at least the given probability.
+
+    At most 1 / least of them begin at the same token.
 
     scores (ndarray[float32]): The log-probabilities of the tags of each token; shape (tokens, tags).
     lengths (ndarray[int]): Tokens per document.
@@ -197,13 +202,13 @@ def candidates(
     """
     around = around_spans(scores, lengths, scheme, True, transitions)
     bound = np.log(least)
-    found = [
+    blocks = [
         _beginning_in(slice(at, at + AT_ONCE), scores, around, scheme, bound) for at in range(0, len(scores), AT_ONCE)
     ]
-    if not found:
+    if not blocks:
         nothing = np.zeros(0, dtype=np.int64)
         return Spans(nothing, nothing, nothing, nothing.astype(np.float32))
-    start, end, label, log = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    start, end, label, log = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     order = np.lexsort((label, end, start))
     return Spans(start[order], end[order], label[order], np.exp(np.minimum(log[order], 0.0)).astype(np.float32))
 
@@ -216,7 +221,7 @@ def _beginning_in(
     every = slice(len(scheme.labels))
     alone = around.first(tokens, unit) + scores[tokens, unit] + around.last(tokens, unit)
     start, label = np.nonzero(alone >= bound)
-    found = [(start + tokens.start, start + tokens.start + 1, label, alone[start, label])]
+    pieces = [(start + tokens.start, start + tokens.start + 1, label, alone[start, label])]
     weight = around.first(tokens, begin) + scores[tokens, begin]
     start, label = np.nonzero(weight + around.within(tokens, begin, every) >= bound)
     weight = weight[start, label]
@@ -227,11 +232,11 @@ def _beginning_in(
         at, final, middle = at + 1, last.start + label, inside.start + label
         ended = weight + around.step(tag, final) + scores[at, final] + around.last(at, final)
         whole = ended >= bound
-        found.append((start[whole], at[whole] + 1, label[whole], ended[whole]))
+        pieces.append((start[whole], at[whole] + 1, label[whole], ended[whole]))
         weight = weight + around.step(tag, middle) + scores[at, middle]
         goes = weight + around.within(at, middle, label) >= bound
         start, at, label, weight, tag = start[goes], at[goes], label[goes], weight[goes], middle[goes]
-    starts, ends, labels, logs = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    starts, ends, labels, logs = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
     return starts, ends, labels, logs
 
 

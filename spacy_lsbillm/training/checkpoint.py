@@ -69,8 +69,9 @@ class Checkpoint:
 
 
 def save_checkpoint(output: Path, checkpoint: Checkpoint) -> Path:
-    """Write a checkpoint into its own folder under `output`, and remove all but the last two. A copy of the current
-    `model-best` belongs to it, as hard links if the file system has them.
+    """Write a checkpoint into its own folder under `output`, and remove all but the last two.
+
+    A copy of the current `model-best` belongs to it, as hard links if the file system has them.
 
     RAISES (OSError): It cannot be written, for lack of space for example. Nothing of it is left, and the previous
         checkpoint remains.

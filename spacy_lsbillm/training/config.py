@@ -240,8 +240,9 @@ class Schedule:
 
 
 def schedule_of(steps: int) -> Schedule:
-    """The schedule of a training of this length: a tenth of the steps is warm-up, and there are about six evaluations
-    after the first step.
+    """The schedule of a training of this length.
+
+    A tenth of the steps is warm-up, and there are about six evaluations after the first step.
 
     RAISES (SettingError): It is not a whole number of at least 1.
     """

@@ -11,8 +11,9 @@ from .random_state import drawn_from, random_state, restore_random_state
 
 
 class Draws:
-    """The random states from which batches were drawn, so that the same batches can be drawn again without the steps in
-    between.
+    """The random states from which batches were drawn.
+
+    With them the same batches can be drawn again without the steps in between.
 
     For each draw that used a generator, the generator's state before it is kept, unless the previous draw left it in
     this state: for a corpus that is shuffled in each epoch, one state per epoch.

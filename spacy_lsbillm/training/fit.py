@@ -10,7 +10,8 @@ import torch
 from ..backbone import BackboneSettings, BaseSettings
 from ..backbone.base import DTYPES as ALL_DTYPES
 from ..backbone.base import QUANTIZATIONS
-from ..backbone.footprint import BaseShape, Footprint, Work, dtype_of, footprint_of
+from ..backbone.base_shape import BaseShape
+from ..backbone.footprint import Footprint, Work, dtype_of, footprint_of
 from ..backbone.pace import PREDICTION, TRAINING, Clock, Speed, measure_speed, operations_of, pieces_per_second
 from ..errors import SettingError
 from ..layers.billm_model import default_window, longest_window, rows_for
@@ -70,7 +71,7 @@ class Estimate:
 
     @property
     def in_words(self) -> str:
-        """The settings as in a config."""
+        """The settings as they would be written in a config."""
         base = self.settings.base
         said = [f'dtype = "{base.dtype}"']
         if base.quantization:
@@ -86,7 +87,7 @@ def work_for(shape: BaseShape, device: str, repeat: int = 0, batch_pieces: int |
     """What goes through a base at once with the settings of `init-config`.
 
     batch_pieces (int | None): Pieces in a training batch; None: those in a batch of the config's number of words.
-    RAISES (SettingError): A value is out of range, or the base has no positions for so many copies.
+    RAISES (SettingError): A value is out of range, or the base has too few positions for the copies.
     """
     chosen = DEVICES[device]
     words = fitted_to(shape.size).cpu_batch_words if device == "cpu" else chosen.batch_words
@@ -131,7 +132,7 @@ def estimates_of(
     RAISES (SettingError): A value is not possible with this base or device.
     """
     speeds: dict[str, Speed] = {}
-    found = []
+    estimates = []
     for one in settings:
         footprint = footprint_of(shape, one, work)
         pace = {}
@@ -142,12 +143,12 @@ def estimates_of(
                 speeds[dtype] = measure_speed(shape, dtype, work, device, clock)
             for what, operations in operations_of(shape, one, work).items():
                 pace[what] = pieces_per_second(operations, speeds[dtype], what)
-        found.append(Estimate(one, footprint, pace))
-    return found
+        estimates.append(Estimate(one, footprint, pace))
+    return estimates
 
 
 def fits(estimate: Estimate, memory: int) -> dict[str, bool]:
-    """Whether training and prediction fit into so many bytes."""
+    """Whether training and prediction fit into a number of bytes."""
     footprint = estimate.footprint
     return {TRAINING: footprint.training <= memory, PREDICTION: footprint.prediction <= memory}
 

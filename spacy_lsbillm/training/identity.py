@@ -57,13 +57,13 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def _leaves(config: Mapping[str, Any], place: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
-    found: list[tuple[tuple[str, ...], Any]] = []
+    leaves: list[tuple[tuple[str, ...], Any]] = []
     for key, value in config.items():
         if isinstance(value, Mapping):
-            found += _leaves(value, (*place, str(key)))
+            leaves += _leaves(value, (*place, str(key)))
         else:
-            found.append(((*place, str(key)), value))
-    return found
+            leaves.append(((*place, str(key)), value))
+    return leaves
 
 
 def _shown(identity: Mapping[str, Any], name: str) -> str:

@@ -25,14 +25,14 @@ class Interval:
 
         RAISES (SettingError): It is neither, or not above 0.
         """
-        found = re.fullmatch(r"(\d+)([smh]?)", text.strip())
-        number = int(found[1]) if found else 0
-        if found is None or number < 1:
+        match = re.fullmatch(r"(\d+)([smh]?)", text.strip())
+        number = int(match[1]) if match else 0
+        if match is None or number < 1:
             raise SettingError(
                 f"--checkpoint-every {text} is not allowed: give a number of steps such as 200, or a time such as 90s, "
                 f"10m or 2h."
             )
-        return cls(seconds=float(number * SECONDS[found[2]])) if found[2] else cls(steps=number)
+        return cls(seconds=float(number * SECONDS[match[2]])) if match[2] else cls(steps=number)
 
     @property
     def wanted(self) -> bool:

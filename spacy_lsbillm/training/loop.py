@@ -45,8 +45,9 @@ Step = tuple[Any, dict[str, Any], bool | None]
 
 
 class Preempted(BaseException):
-    """The training was asked to stop, and its whole state is in the last checkpoint. It is not an `Exception`, as
-    spaCy's loop would report that with its own message.
+    """The training was asked to stop, and its whole state is in the last checkpoint.
+
+    It is not an `Exception`, as spaCy's loop would report that with its own message.
 
     step (int | None): Step of the checkpoint; None: there was none yet.
     first (bool): Whether this process is the one that prints.
@@ -223,8 +224,10 @@ class CheckpointedLoop:
         return sums
 
     def _replay(self, steps: Iterator[Step], recorded: dict[int, Evaluation]) -> Iterator[Step]:
-        """Replay the steps up to the checkpoint. RAISES (StorageError): The loop ends before it, or gives other
-        batches."""
+        """Replay the steps up to the checkpoint.
+
+        RAISES (StorageError): The loop ends before it, or gives other batches.
+        """
         assert self._resumed is not None
         last = self._resumed.step
         # The losses are summed over all processes before they are shown.

@@ -33,7 +33,7 @@ class TrainingRun:
 
     @property
     def score(self) -> float:
-        """The highest score of the curve."""
+        """The highest score of the learning curve."""
         return max(score for _, score in self.curve)
 
 

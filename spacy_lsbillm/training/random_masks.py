@@ -15,10 +15,11 @@ from ..pipeline.billm_transformer import BiLLMTransformer
 def create_random_masks_v1(
     masks: Sequence[str], seed: int = 0, component: str = "transformer"
 ) -> Callable[[Language, dict[str, Any]], None]:
-    """Create a callback for `training.before_update` that uses each mask equally often: one set of weights is trained
-    under all masks, so that masks can be compared without a training for each (one path sampled per step: Guo et al.,
-    2020, "Single Path One-Shot Neural Architecture Search with Uniform Sampling"; all of them in each round, in random
-    order: Chu et al., 2021, "FairNAS").
+    """Create a callback for `training.before_update` that uses each mask equally often.
+
+    One set of weights is trained under all masks, so that masks can be compared without a training for each (one path
+    sampled per step: Guo et al., 2020, "Single Path One-Shot Neural Architecture Search with Uniform Sampling"; all of
+    them in each round, in random order: Chu et al., 2021, "FairNAS").
 
     masks (Sequence[str]): In mask notation.
     seed (int): Seed of their order.

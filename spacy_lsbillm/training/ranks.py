@@ -54,7 +54,7 @@ class Ranks:
         return decide()
 
     def share(self, items: Sequence[T]) -> list[T]:
-        """This process' share of a batch."""
+        """The items of a batch that this process works on."""
         return list(items)
 
     def add_gradients(self, nlp: Language, exclude: Sequence[str]) -> None:
@@ -65,7 +65,7 @@ class Ranks:
         return flag
 
     def of_first(self, value: T) -> T:
-        """The value in the first process."""
+        """The value that the first process has, in all processes."""
         return value
 
     def gather(self, value: T) -> list[T]:
@@ -116,8 +116,10 @@ class DistributedRanks(Ranks):
         return list(items[self.rank :: self.size])
 
     def add_gradients(self, nlp: Language, exclude: Sequence[str]) -> None:
-        """Replace the gradients in all processes by their sum. A weight without a gradient in a process counts as
-        zero."""
+        """Replace the gradients in all processes by their sum.
+
+        A weight without a gradient in a process counts as zero.
+        """
         for _, pipe in nlp.pipeline:
             if isinstance(pipe, BiLLMTransformer):
                 pipe.settle()
@@ -155,10 +157,10 @@ class DistributedRanks(Ranks):
         self._all_seen = not any(sets)
 
     def on_any_rank(self, flag: bool) -> bool:
-        found = torch.tensor([flag], dtype=torch.uint8)
+        any_flag = torch.tensor([flag], dtype=torch.uint8)
         with _peers():
-            dist.all_reduce(found, op=dist.ReduceOp.MAX)
-        return bool(found.item())
+            dist.all_reduce(any_flag, op=dist.ReduceOp.MAX)
+        return bool(any_flag.item())
 
     def of_first(self, value: T) -> T:
         box = [value]
@@ -167,10 +169,10 @@ class DistributedRanks(Ranks):
         return box[0]
 
     def gather(self, value: T) -> list[T]:
-        found: list[Any] = [None] * self.size
+        values: list[Any] = [None] * self.size
         with _peers():
-            dist.all_gather_object(found, value)
-        return found
+            dist.all_gather_object(values, value)
+        return values
 
     def evaluate(self, nlp: Language, evaluate: Callable[[], T]) -> T:
         """Each process predicts its share of the documents, and the first one scores all of them."""
@@ -200,12 +202,12 @@ class _OfAll:
         self._ranks, self._nlp, self._examples, self._scorer = ranks, nlp, examples, scorer
 
     def score(self, share: Sequence[Example], **settings: Any) -> dict[str, Any]:
-        found = self._ranks.gather([_without_vectors(example.predicted).to_bytes() for example in share])
+        annotated = self._ranks.gather([_without_vectors(example.predicted).to_bytes() for example in share])
         if not self._ranks.first:
             return {}
         every = []
         for number, example in enumerate(self._examples):
-            content = found[number % self._ranks.size][number // self._ranks.size]
+            content = annotated[number % self._ranks.size][number // self._ranks.size]
             every.append(Example(Doc(self._nlp.vocab).from_bytes(content), example.reference))
         return self._scorer.score(every, **settings)
 
@@ -260,7 +262,10 @@ def _of_torch(parameter: torch.nn.Parameter) -> _Weight:
 
 @contextlib.contextmanager
 def _peers() -> Iterator[None]:
-    """RAISES (RankLost): The others cannot be reached."""
+    """Convert errors of the communication inside the context.
+
+    RAISES (RankLost): The other processes cannot be reached.
+    """
     try:
         yield
     except RuntimeError as error:

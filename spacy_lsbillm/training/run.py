@@ -71,7 +71,10 @@ def train(settings: TrainSettings) -> None:
 
 
 def _check(settings: TrainSettings) -> None:
-    """RAISES (SettingError, StorageError): The settings do not fit together."""
+    """Check the settings before anything is loaded.
+
+    RAISES (SettingError, StorageError): They do not fit together.
+    """
     if settings.force and not settings.resume:
         raise SettingError("--force is only allowed with --resume.")
     if settings.output is not None and not settings.resume and has_checkpoints(settings.output):
@@ -121,13 +124,13 @@ def check_alike(identities: Sequence[dict[str, Any]]) -> None:
         if differing := differences(identities[0], identity):
             ranks_by_differences.setdefault(tuple(differing), []).append(rank)
     if ranks_by_differences:
-        told = "".join(
+        report = "".join(
             f"{'process' if len(ranks) == 1 else 'processes'} {', '.join(map(str, ranks))} of this training "
             f"{'differs' if len(ranks) == 1 else 'differ'} from the first one:\n"
             + "".join(f"  {line}\n" for line in differing)
             for differing, ranks in ranks_by_differences.items()
         )
-        raise SettingError(f"{told}They must be the same in all processes.")
+        raise SettingError(f"{report}They must be the same in all processes.")
 
 
 def _resumed(settings: TrainSettings, identity: dict[str, Any], size: int) -> tuple[Checkpoint, Path]:

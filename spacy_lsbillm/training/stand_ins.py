@@ -24,8 +24,10 @@ class Run(Protocol):
 
 
 class LoopPipeline:
-    """The part of a pipeline that spaCy's loop uses. During a replay it does nothing. With several processes it is
-    updated with a share of each batch."""
+    """The part of a pipeline that spaCy's loop uses.
+
+    During a replay it does nothing. With several processes it is updated with a share of each batch.
+    """
 
     def __init__(self, nlp: Language, run: Run, exclude: Sequence[str]):
         self._nlp = nlp
@@ -70,8 +72,10 @@ class _AddedGradients:
 
 
 class EvaluatedSteps:
-    """Replaces `eval_frequency`, for which the loop tests whether `step % eval_frequency` is 0: recorded rows may have
-    been evaluated at another frequency."""
+    """Replaces `eval_frequency`, for which the loop tests whether `step % eval_frequency` is 0.
+
+    Recorded rows may have been evaluated at another frequency.
+    """
 
     def __init__(self, is_evaluated: Callable[[int], bool]):
         self._is_evaluated = is_evaluated
@@ -84,4 +88,4 @@ class NotSaved:
     """Replaces the pipeline that the loop would save during a replay, which is not worth keeping."""
 
     def to_disk(self, path: Path) -> None:
-        """Write nothing."""
+        """Write nothing, as these models are not kept."""

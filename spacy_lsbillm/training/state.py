@@ -59,8 +59,9 @@ def numbers_of(node: Model) -> dict[str, set[int]]:
 
 
 def collect_state(nlp: Language, optimizer: Optimizer, exclude: Iterable[str]) -> TrainingState:
-    """Collect everything that later steps depend on, between two steps. The tensors may be those in use: store them
-    before the next step.
+    """Collect everything that later steps depend on, between two steps.
+
+    The tensors may be those in use: store them before the next step.
 
     exclude (Iterable[str]): Components that are not trained.
     RAISES (SettingError): The state of a layer of some library is not known.
@@ -226,7 +227,10 @@ def _restore_optimizer(
 
 
 def _taken(state: TrainingState, unused: set[str], name: str, shape: tuple[int, ...]) -> Tensor:
-    """RAISES (StorageError): It is missing, or has another shape."""
+    """Get an entry of a stored state.
+
+    RAISES (StorageError): It is missing, or has another shape.
+    """
     value = state.tensors.get(name)
     if value is None or tuple(value.shape) != shape:
         found = "none" if value is None else f"one of shape {tuple(value.shape)}"

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from spacy_lsbillm.adaptation import AdaptationPlaces, AdaptationSettings, adapt
 from spacy_lsbillm.adaptation import run as adaptation_run
-from spacy_lsbillm.adaptation.tasks import drawn, nats, one_a_row, positions_of, task_of
+from spacy_lsbillm.adaptation.tasks import drawn, nats, one_per_row, positions_of, task_of
 from spacy_lsbillm.backbone import BackboneSettings, BaseSettings, LoraSettings, fingerprint, load_backbone
 from spacy_lsbillm.backbone.tokenizer import load_tokenizer
 from spacy_lsbillm.errors import BaseError, SettingError, StorageError
@@ -149,7 +149,7 @@ def test_the_loss_is_that_of_the_model_and_of_documents_by_themselves(make_base,
 
 def test_one_document_a_row_in_the_same_order():
     question = task_of("mlm", 0.3, MASK, END, [START, END])(blocks(), 7)
-    ids, real, chosen = one_a_row(question.ids, question.positions, question.chosen)
+    ids, real, chosen = one_per_row(question.ids, question.positions, question.chosen)
     assert ids.shape == (6, 6) and real.all()
     assert torch.equal(ids[chosen], question.ids[question.chosen])
 
@@ -352,7 +352,7 @@ def test_text_that_is_too_short(make_base, text, tmp_path):
     short.write_text("one\n\ntwo")
     refused(base, at(short, tmp_path), "the text has 2 documents.*--valid", SettingError)
     short.write_text("one")
-    said = "less than one block of 16. Give more text, or set length lower"
+    said = "fewer than one block of 16. Give more text, or set length lower"
     refused(base, at(short, tmp_path, valid=[text]), f"training text has 4 tokens, {said}", SettingError)
     other = tmp_path / "other"
     refused(base, at(text, other, valid=[short]), f"held-out text has 4 tokens, {said}", SettingError)
@@ -365,7 +365,7 @@ def test_folders_of_others(make_base, adapted, text, tmp_path):
     shutil.copytree(done.work, work)
     before = (work / "checkpoint.pt").read_bytes()
     elsewhere = at(text, tmp_path, work=work)
-    refused(base, elsewhere, "Use --resume to go on", StorageError)
+    refused(base, elsewhere, "Use --resume to continue", StorageError)
     refused(base, elsewhere, "adaptation.seed was 0 and is 3", StorageError, True, seed=3)
     refused(base, elsewhere, "adaptation.objective was 'mntp'", StorageError, True, objective="mlm")
     # A merge of different bases.

@@ -27,7 +27,7 @@ spaced = st.lists(
 documents = st.lists(st.one_of(texts, spaced.map("".join), spaced.map(" ".join)), max_size=5)
 
 
-def pieces_a_token(docs, pieces):
+def pieces_per_token(docs, pieces):
     of_piece, counts = align(docs, pieces)
     return np.split(of_piece, np.cumsum(counts)[:-1]) if len(counts) else []
 
@@ -39,7 +39,7 @@ def test_each_token_gets_exactly_the_pieces_that_share_a_character_with_it(strin
     pieces = cut_pieces(TOKENIZER, docs, get_doc_spans)
     tokens = [(doc, token) for doc in docs for token in doc]
     bases = dict(zip(map(id, docs), np.cumsum([0, *(len(doc.text) + 1 for doc in docs)]), strict=False))
-    got = pieces_a_token(docs, pieces) if docs else []
+    got = pieces_per_token(docs, pieces) if docs else []
     assert len(got) == len(tokens)
     for (doc, token), found in zip(tokens, got, strict=True):
         start = bases[id(doc)] + token.idx
@@ -73,8 +73,8 @@ def test_a_batch_brings_every_token_its_own_pieces(strings, window, overlap, pas
     of_piece, counts = align(docs, pieces)
     assert rows[batch.slots].tolist() == pieces.ids[of_piece].tolist()
     assert real[batch.slots].all()
-    assert batch.pieces_a_token.tolist() == counts.tolist()
-    assert batch.tokens_a_doc == [len(doc) for doc in docs]
+    assert batch.pieces_per_token.tolist() == counts.tolist()
+    assert batch.tokens_per_doc == [len(doc) for doc in docs]
     for part in batch.micro_batches:
         assert part.ids.size <= max(40, part.ids.shape[1])
         assert part.ids.shape[1] <= max(window, row)
@@ -86,7 +86,7 @@ def test_a_batch_brings_every_token_its_own_pieces(strings, window, overlap, pas
             assert (part.positions[part.mask == 0] == 0).all()
             assert (part.positions < window).all()
     sums = np.zeros(len(counts), dtype=int)
-    for part, share in zip(batch.micro_batches, batch.shares_of_tokens(), strict=True):
+    for part, share in zip(batch.micro_batches, batch.sums_of_tokens(), strict=True):
         np.add.at(sums, np.repeat(share.targets, share.sizes), part.ids.ravel()[share.slots])
     groups = np.split(pieces.ids[of_piece], np.cumsum(counts)[:-1]) if len(counts) else []
     assert sums.tolist() == [int(group.sum()) for group in groups]
@@ -161,8 +161,8 @@ def test_passes_are_the_cheapest_there_are(sizes, max_items, pass_cost):
 def test_overlapping_spans_give_a_token_its_pieces_from_each():
     doc = Doc(NLP.vocab, words=["book", "a", "table", "for", "two"])
     pieces = cut_pieces(TOKENIZER, [doc], lambda docs: get_strided_spans(docs, window=3, stride=2))
-    got = pieces_a_token([doc], pieces)
-    alone = [len(found) for found in pieces_a_token([doc], cut_pieces(TOKENIZER, [doc], get_doc_spans))]
+    got = pieces_per_token([doc], pieces)
+    alone = [len(found) for found in pieces_per_token([doc], cut_pieces(TOKENIZER, [doc], get_doc_spans))]
     assert [len(found) for found in got][2] >= 2 * 1 > 0
     assert len(got[0]) == alone[0]
 

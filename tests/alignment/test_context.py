@@ -13,7 +13,7 @@ from thinc.api import Adam
 from transformers import PreTrainedTokenizerFast
 
 from spacy_lsbillm.alignment import ContextSpans, SpecialPieces, cut_pieces, cut_windows, make_batch
-from spacy_lsbillm.alignment.statistics import Cutting, count_pieces
+from spacy_lsbillm.alignment.statistics import CutSettings, count_pieces
 from spacy_lsbillm.errors import SettingError
 from spacy_lsbillm.layers import backbone_shim
 
@@ -98,7 +98,7 @@ def test_any_text_has_all_its_pieces_once(tokenizer, words, context, stride, row
     cells = np.concatenate([part.ids.ravel() for part in batch.micro_batches])
     assert (cells[batch.slot_of_piece] == batch.ids).all() and (batch.ids == whole.ids).all()
     assert len(set(batch.slot_of_piece.tolist())) == len(batch.ids)
-    assert (batch.of_piece == whole.of_piece).all() and batch.pieces_a_doc == whole.pieces_a_doc
+    assert (batch.of_piece == whole.of_piece).all() and batch.pieces_per_doc == whole.pieces_per_doc
 
 
 def test_spans_have_the_pieces_of_their_tokens(tokenizer):
@@ -116,7 +116,7 @@ def test_pieces_are_counted_with_the_context(tokenizer):
     nlp.add_pipe("sentencizer")
     found = {}
     for context in (0, 4):
-        cutting = Cutting(
+        cutting = CutSettings(
             tokenizer,
             SpecialPieces.of(tokenizer),
             ContextSpans(get_sent_spans, context),

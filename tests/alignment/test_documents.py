@@ -222,7 +222,7 @@ def ids_of(docs, kind="byte-level", **cutting):
     cutting = {"window": 512, "overlap": 128, "max_items": 4096, "pass_cost": 64, **cutting}
     batch = make_batch(tokenizer, SpecialPieces.of(tokenizer), docs, get_doc_spans, **cutting)
     rows = np.concatenate([[], *(part.ids.ravel() for part in batch.micro_batches)]).astype(int)
-    ends = np.cumsum(batch.pieces_a_token).tolist()
+    ends = np.cumsum(batch.pieces_per_token).tolist()
     return batch, [rows[batch.slots[a:b]].tolist() for a, b in zip([0, *ends], ends, strict=False)]
 
 
@@ -230,7 +230,7 @@ def ids_of(docs, kind="byte-level", **cutting):
 def test_nothing_makes_an_empty_batch(docs):
     batch, tokens = ids_of(docs)
     assert batch.micro_batches == [] and tokens == []
-    assert batch.tokens_a_doc == [0] * len(docs)
+    assert batch.tokens_per_doc == [0] * len(docs)
 
 
 def test_an_empty_document_between_others_changes_nothing():
@@ -297,9 +297,9 @@ def test_a_token_without_pieces_has_zeros():
     """This tokenizer strips accents, and spaces at the end. An accent at the beginning has no letter to belong to."""
     doc = Doc(VOCAB, words=["\u0301", "a"], spaces=[False, False])
     batch, tokens = ids_of([doc], "unigram, accents stripped")
-    assert batch.pieces_a_token.tolist() == [0, 1] and tokens[0] == []
+    assert batch.pieces_per_token.tolist() == [0, 1] and tokens[0] == []
     batch, _ = ids_of([PIPELINES[0].make_doc("book  ")], "words, unknown")
-    assert batch.pieces_a_token[0] > 0 and batch.pieces_a_token[1] == 0
+    assert batch.pieces_per_token[0] > 0 and batch.pieces_per_token[1] == 0
 
 
 def test_a_piece_that_covers_many_tokens_belongs_to_each():
@@ -360,9 +360,9 @@ def test_every_token_has_a_finite_vector_or_zeros(kind, make_pipeline):
         for _ in range(2):
             list(nlp.get_pipe("transformer").pipe(docs, batch_size=20))
             results.append([doc._.trf_data for doc in docs])
-        _, pieces_a_token = align(docs, cut_pieces(tokenizer_of(kind), docs, get_doc_spans, "lines"))
+        _, pieces_per_token = align(docs, cut_pieces(tokenizer_of(kind), docs, get_doc_spans, "lines"))
         for doc, data, again, counts in zip(
-            docs, *results, np.split(pieces_a_token, np.cumsum([len(doc) for doc in docs])[:-1]), strict=True
+            docs, *results, np.split(pieces_per_token, np.cumsum([len(doc) for doc in docs])[:-1]), strict=True
         ):
             if not len(doc):
                 continue
@@ -421,7 +421,7 @@ def test_a_token_of_hundreds_of_thousands_of_characters_takes_bounded_memory():
     batch, _ = ids_of([doc])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert batch.pieces_a_token.tolist() == [200_000]
+    assert batch.pieces_per_token.tolist() == [200_000]
     assert peak < 2e8
 
 

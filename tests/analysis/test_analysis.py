@@ -34,7 +34,7 @@ def test_the_ratio_is_that_of_arcs_counted_one_by_one(heads):
             ends[token.head.i].append(i)
     found = right_side([(doc, spans)])
     total = [end for span in spans for i in range(span.start, span.end) for end in [(i, e) for e in ends[i]]]
-    assert found.all == len(total)
+    assert found.total == len(total)
     assert found.right == sum(e > i for i, e in total)
     assert found.by_label["b"].right == 0
     assert found.ratio == (None if not total else found.right / len(total))
@@ -47,7 +47,7 @@ def test_a_sentence_by_hand():
     """
     doc = Doc(NLP.vocab, words=["She", "lives", "in", "New", "York"], heads=[1, 1, 1, 4, 2], deps=["d"] * 5)
     found = right_side([(doc, [Span(doc, 3, 5, label="city")])])
-    assert (found.right, found.all) == (1, 3)
+    assert (found.right, found.total) == (1, 3)
 
 
 @pytest.fixture(scope="module")

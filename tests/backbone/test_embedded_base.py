@@ -20,7 +20,7 @@ TEXT = (
 
 
 @torch.inference_mode()
-def bits_a_byte(model, tokenizer):
+def bits_per_byte(model, tokenizer):
     ids = tokenizer(TEXT, return_tensors="pt")["input_ids"]
     nats = model(input_ids=ids, labels=ids).loss.item() * (ids.shape[1] - 1)
     return nats / math.log(2) / len(TEXT.encode())
@@ -31,7 +31,7 @@ def test_the_embedded_base_is_pretrained():
     model = AutoModelForCausalLM.from_pretrained(FOLDER, torch_dtype=torch.float32)
     torch.manual_seed(0)
     random = AutoModelForCausalLM.from_config(model.config)
-    assert bits_a_byte(model, tokenizer) < 0.6 * bits_a_byte(random, tokenizer)
+    assert bits_per_byte(model, tokenizer) < 0.6 * bits_per_byte(random, tokenizer)
     assert model.num_parameters() < 10_000_000
 
 

@@ -8,7 +8,8 @@ import torch
 from tiny import FAMILIES
 
 from spacy_lsbillm.backbone import BackboneSettings, BaseSettings, LoraSettings, load_backbone, pace
-from spacy_lsbillm.backbone.footprint import BYTES, Work, footprint_of, kept_in_layer, shape_of
+from spacy_lsbillm.backbone.base_shape import shape_of
+from spacy_lsbillm.backbone.footprint import BYTES, Work, footprint_of, kept_in_layer
 from spacy_lsbillm.backbone.free_memory import free_memory
 from spacy_lsbillm.backbone.pace import PREDICTION, TRAINING, measure_speed, operations_of, pieces_per_second
 from spacy_lsbillm.errors import AdapterError, BaseError, SettingError

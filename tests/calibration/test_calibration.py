@@ -22,7 +22,7 @@ from spacy_lsbillm.calibration import (
     CalibrationSettings,
     Evidence,
     calibrate,
-    fit,
+    fit_curve,
     guarantee,
     recalls,
     thresholds,
@@ -76,7 +76,7 @@ def drawn(evidence, documents):
 def test_curves_make_probabilities_of_scores(shift, per_label):
     rng = np.random.default_rng(0)
     written = made_up(rng, 2000, shift).written
-    found = fit(written)
+    found = fit_curve(written)
     assert found.per_label == per_label and found.kind in ("Platt", "beta")
     assert found.losses[f"{found.kind} by label" if per_label else found.kind] == min(found.losses.values())
     assert calibration_error(written.score, written.right) > 0.1
@@ -93,7 +93,7 @@ def test_scores_that_are_right_or_few_stay_nearly_as_they_are():
         written = Evidence(
             LABELS, np.ones((1, 2), int), 0, nothing[part], nothing[part], scores[part], right[part], right[part]
         )
-        assert fit(written).curve(scores) == pytest.approx(scores, abs=0.12)
+        assert fit_curve(written).curve(scores) == pytest.approx(scores, abs=0.12)
 
 
 @pytest.mark.parametrize(("delta", "least", "most"), [(None, 0.9, 0.93), (0.1, 0.9, 0.97)])

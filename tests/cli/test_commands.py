@@ -17,7 +17,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from spacy_lsbillm.alignment import SpecialPieces
-from spacy_lsbillm.alignment.statistics import Cutting, count_pieces
+from spacy_lsbillm.alignment.statistics import CutSettings, count_pieces
 from spacy_lsbillm.cli import app
 from spacy_lsbillm.training.config import DEVICES
 from spacy_lsbillm.training.fitted import SIZES
@@ -229,7 +229,7 @@ def test_debug_pieces_counts(words_base, odd_corpus, tmp_path):
     assert (found["window"], found["overlap"]) == (64, 0)
     numbers = found["corpora"][str(odd_corpus)]
     assert (numbers["docs"], numbers["tokens"], numbers["pieces"]) == (4, 107, 105)
-    assert numbers["pieces_a_token"] == {"mean": 1.0, "median": 1, "p95": 1, "max": 1, "max_token": "new"}
+    assert numbers["pieces_per_token"] == {"mean": 1.0, "median": 1, "p95": 1, "max": 1, "max_token": "new"}
     # Spaces at the end of a text belong to the word before them.
     assert numbers["tokens_without_pieces"] == {"count": 0, "examples": []}
     assert numbers["unknown_pieces"] == {"count": 1, "examples": ["zagreb"]}
@@ -263,7 +263,7 @@ def test_numbers_do_not_depend_on_batches_but_padding_does(make_base):
     found = []
     for batch_size, pass_cost in ((1, 0), (5, 0), (len(docs), 10**6)):
         special = SpecialPieces.of(tokenizer)
-        cutting = Cutting(
+        cutting = CutSettings(
             tokenizer,
             special,
             lambda docs: [[doc[:]] for doc in docs],

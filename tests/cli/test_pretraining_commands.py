@@ -37,18 +37,18 @@ def flat(output):
 
 def test_from_text_to_a_base_and_its_perplexity(text, tmp_path):
     output = flat(pretrain(text, tmp_path / "base"))
-    assert "bits a byte" in output
-    assert "base.work is not needed any more" in output
+    assert "bits per byte" in output
+    assert "base.work is no longer needed" in output
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "base").config.num_hidden_layers == 2
     found = tmp_path / "found.json"
     shown = run("lsbillm", "perplexity", tmp_path / "base", text, "--json", found)
     scores = json.loads(found.read_text())
     ours, random = scores[str(tmp_path / "base")], scores["random weights"]
-    assert f"{ours['bits_a_byte']:.3f}" in shown
-    assert ours["perplexity"] == pytest.approx(math.exp(ours["nats_a_token"]))
-    assert random["bits_a_byte"] > ours["bits_a_byte"]
+    assert f"{ours['bits_per_byte']:.3f}" in shown
+    assert ours["perplexity"] == pytest.approx(math.exp(ours["nats_per_token"]))
+    assert random["bits_per_byte"] > ours["bits_per_byte"]
     record = json.loads((tmp_path / "base" / "pretraining.json").read_text())
-    assert record["held_out"]["bits_a_byte"] == pytest.approx(ours["bits_a_byte"], rel=1e-4)
+    assert record["held_out"]["bits_per_byte"] == pytest.approx(ours["bits_per_byte"], rel=1e-4)
     shown = run("lsbillm", "perplexity", tmp_path / "base", text, "--overlap", 8, "--length", 12, "--no-random")
     assert "random" not in shown
 
@@ -62,7 +62,7 @@ def test_a_pipeline_is_its_base_again_once_adapter_and_mask_are_off(make_base, t
     scores = json.loads(found.read_text())
     base, tuned, off = (scores[name] for name in ("base", "tuned, read causally", "adapter off, mask restored"))
     assert base == off
-    assert tuned["nats_a_token"] != base["nats_a_token"]
+    assert tuned["nats_per_token"] != base["nats_per_token"]
     alone = tmp_path / "alone.json"
     run("lsbillm", "perplexity", make_base(), text, "--json", alone, "--sample", "play some")
     assert json.loads(alone.read_text())[str(make_base())] == base
@@ -76,7 +76,7 @@ def test_a_merged_pipeline_has_nothing_to_switch_off(make_base, text, tmp_path):
 
 
 def test_an_encoder_has_no_perplexity(text, tmp_path):
-    assert "nats a hidden token" in flat(pretrain(text, tmp_path / "base", "--objective", "mlm"))
+    assert "nats per hidden token" in flat(pretrain(text, tmp_path / "base", "--objective", "mlm"))
     message = flat(run("lsbillm", "perplexity", tmp_path / "base", text, code=1))
     assert "is an encoder, trained to predict hidden tokens" in message
 

@@ -210,7 +210,7 @@ def test_the_reader_streams_and_starts_over(tmp_path, nlp):
 QUESTION = {"question": "Which is wet?", "choices": ["sand", "water", "wool"], "answer": 1}
 
 
-def test_a_question_as_one_document_or_as_one_a_choice(nlp):
+def test_a_question_as_one_document_or_as_one_per_choice(nlp):
     (joint,) = choice_records([Record(QUESTION, "here")], "joint")
     doc = make_doc(nlp, joint, Labels())
     assert doc.text == "Which is wet?\nA. sand\nB. water\nC. wool"

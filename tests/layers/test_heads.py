@@ -16,7 +16,7 @@ from tiny import TEXTS
 
 from spacy_lsbillm.errors import SettingError
 from spacy_lsbillm.layers import build_pooled_textcat
-from spacy_lsbillm.pipeline.gold_spans import gold_tags
+from spacy_lsbillm.pipeline.gold_tags import gold_tags
 
 pytestmark = pytest.mark.any_stack
 

@@ -59,7 +59,7 @@ def test_rows_hold_copies_with_running_positions(tokenizer, texts, repeat, windo
     cells = np.concatenate([part.ids.ravel() for part in batch.micro_batches] or [np.zeros(0, int)])
     assert (cells[batch.slot_of_piece] == batch.ids).all() and (batch.ids == once.ids).all()
     assert len(set(batch.slot_of_piece.tolist())) == len(batch.ids)
-    assert (batch.of_piece == once.of_piece).all() and (batch.pieces_a_token == once.pieces_a_token).all()
+    assert (batch.of_piece == once.of_piece).all() and (batch.pieces_per_token == once.pieces_per_token).all()
     found = []
     for part in batch.micro_batches:
         places = part.positions if part.positions is not None else np.arange(part.ids.shape[1])[None] * part.mask

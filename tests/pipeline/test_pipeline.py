@@ -42,7 +42,7 @@ def test_without_its_base_the_component_says_what_to_do(make_base):
         nlp("play some jazz")
 
 
-def test_one_vector_a_token(make_base):
+def test_one_vector_per_token(make_base):
     nlp = build(make_base(), heads=())
     nlp.initialize()
     docs = list(nlp.pipe([*TEXTS, "", "  ", "a\n\n b"]))

@@ -28,7 +28,7 @@ from spacy_lsbillm.pretraining import PretrainingSettings, pretrain, run
 from spacy_lsbillm.pretraining.loop import COLUMNS, learn_rate
 from spacy_lsbillm.pretraining.objectives import hidden_tokens
 from spacy_lsbillm.pretraining.run import OBJECTIVE_KEY, Places, build_model
-from spacy_lsbillm.pretraining.settings import ModelSettings, TrainingSettings
+from spacy_lsbillm.pretraining.settings import ShapeSettings, TrainingSettings
 
 CPU = torch.device("cpu")
 TINY = {
@@ -107,9 +107,9 @@ def test_the_card_and_the_record_say_what_was_done(trained):
     assert PretrainingSettings.read(found["settings"]) == settings()
     assert {"torch", "transformers", "spacy-lsbillm"} <= set(found["versions"])
     card = (trained["clm"] / "README.md").read_text()
-    assert f"{found['held_out']['bits_a_byte']:.3f} bits a byte" in card
+    assert f"{found['held_out']['bits_per_byte']:.3f} bits per byte" in card
     assert "4 layers, width 32" in card
-    assert found["held_out"]["bits_a_byte"] < found["held_out"]["random_weights_bits_a_byte"] - 1
+    assert found["held_out"]["bits_per_byte"] < found["held_out"]["random_weights_bits_per_byte"] - 1
 
 
 def test_the_encoder_is_trained_with_what_follows_a_hidden_token_and_the_decoder_without():
@@ -219,10 +219,10 @@ def test_a_score_is_the_loss_of_the_model(make_base, text, start):
     ids = tokenizer(TEXTS[0], add_special_tokens=False)["input_ids"]
     before = tokenizer.bos_token_id if start else tokenizer.eos_token_id
     whole = torch.tensor([[before, *ids, tokenizer.eos_token_id]])
-    assert score.nats_a_token == pytest.approx(model(input_ids=whole, labels=whole).loss.item(), rel=1e-5)
+    assert score.nats_per_token == pytest.approx(model(input_ids=whole, labels=whole).loss.item(), rel=1e-5)
     assert score.bytes == len(TEXTS[0].encode())
-    assert score.bits_a_byte == pytest.approx(score.nats / math.log(2) / score.bytes)
-    assert score.perplexity == pytest.approx(math.exp(score.nats_a_token))
+    assert score.bits_per_byte == pytest.approx(score.nats / math.log(2) / score.bytes)
+    assert score.perplexity == pytest.approx(math.exp(score.nats_per_token))
 
 
 def test_windows_of_a_score_have_the_context_they_say(make_base, text):
@@ -286,13 +286,13 @@ def test_empty_text(tmp_path):
             pretrain(settings(), Places([tmp_path / "empty.txt"], [tmp_path], tmp_path / "o", tmp_path / "w"), CPU)
     (tmp_path / "no_text").mkdir()
     for path in (tmp_path / "no_text", tmp_path / "nowhere"):
-        with refuses("holds no file|there is no text"):
+        with refuses("has no file|there is no text"):
             text_files([path])
 
 
 def test_held_out_text_that_is_too_short(text, tmp_path):
     (tmp_path / "short.txt").write_text("a")
-    with refuses("held-out text has 2 tokens, less than one block of 16"):
+    with refuses("held-out text has 2 tokens, fewer than one block of 16"):
         pretrain(settings(), places(text, tmp_path, valid=[tmp_path / "short.txt"]), CPU)
 
 
@@ -303,7 +303,7 @@ def test_text_that_is_not_utf8(tmp_path, text):
     whole = (text / "b.txt.xz").read_bytes()
     for name, content in (("cut.txt.xz", whole[:-40]), ("plain.txt.xz", b"no xz")):
         (tmp_path / name).write_bytes(content)
-        with refuses("is no whole xz file"):
+        with refuses("is not a complete xz file"):
             list(read_documents([tmp_path / name]))
 
 
@@ -331,7 +331,7 @@ def test_checkpoints_of_other_runs(trained, text, tmp_path):
     work = trained["clm"].parent / "w"
     before = (work / "checkpoint.pt").read_bytes()
     at = places(text, tmp_path, work=work)
-    with refuses("Use --resume to go on", StorageError):
+    with refuses("Use --resume to continue", StorageError):
         pretrain(settings(), at, CPU)
     shape = PretrainingSettings.read({**settings().as_sections(), "model": {**TINY["model"], "layers": 3}})
     for other, named in ((shape, "model.layers was 4 and is 3"), (settings(seed=3), "training.seed was 0 and is 3")):
@@ -418,7 +418,7 @@ def test_a_run_that_diverges_is_stopped(text, tmp_path):
 
 
 def test_the_defaults_are_a_model_of_twenty_megabytes():
-    shape = ModelSettings()
+    shape = ShapeSettings()
     layer = 2 * shape.width * (shape.width + shape.width * shape.key_value_heads // shape.heads)
     layer += 3 * shape.width * shape.feed_forward
     parameters = shape.layers * layer + PretrainingSettings().tokenizer.vocab_size * shape.width

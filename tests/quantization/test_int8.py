@@ -224,7 +224,7 @@ def test_a_mixture_of_experts_is_refused_by_name(make_base, tmp_path):
 def test_quantize_writes_what_loses_little(pipeline, tmp_path):
     code, said = run("quantize", pipeline / "exact", pipeline / "dev.spacy", tmp_path / "out", "--max-loss", 100)
     assert code == 0, said
-    for part in ("ents_f", "cats_", "words a second", "weights in memory, MB", "The same spans", "times float32"):
+    for part in ("ents_f", "cats_", "words per second", "weights in memory, MB", "The same spans", "times float32"):
         assert part in said, said
     assert same(vectors(spacy.load(tmp_path / "out")), vectors(spacy.load(pipeline / "int8")), 0)
     config = spacy.util.load_config(tmp_path / "out/config.cfg")["components"]["transformer"]["model"]

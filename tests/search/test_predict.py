@@ -23,7 +23,7 @@ from spacy_lsbillm.pipeline.billm_transformer import BiLLMTransformer
 from spacy_lsbillm.search.experiment import Experiment
 from spacy_lsbillm.search.masks import all_masks
 from spacy_lsbillm.search.prediction import Prediction
-from spacy_lsbillm.search.probe import fit, probe
+from spacy_lsbillm.search.probe import fit_regression, probe
 from spacy_lsbillm.training.random_masks import create_random_masks_v1
 
 pytestmark = pytest.mark.any_stack
@@ -151,11 +151,13 @@ def test_the_linear_model_finds_what_is_linear():
     rng = np.random.default_rng(0)
     vectors = torch.from_numpy(rng.normal(3, 2, (300, 5)).astype("f"))
     classes = (vectors @ torch.randn(5, 3, generator=torch.Generator().manual_seed(0))).argmax(1)
-    read = fit(vectors[:200], classes[:200], 3)
+    read = fit_regression(vectors[:200], classes[:200], 3)
     assert (read(vectors[200:]).argmax(1) == classes[200:]).float().mean() > 0.9
     several = torch.stack([vectors[:, 0] > 3, vectors[:, 1] > 3], 1).float()
-    assert ((fit(vectors[:200], several[:200], 2)(vectors[200:]) > 0) == several[200:].bool()).float().mean() > 0.9
-    assert torch.equal(read(vectors), fit(vectors[:200], classes[:200], 3)(vectors))
+    assert (
+        (fit_regression(vectors[:200], several[:200], 2)(vectors[200:]) > 0) == several[200:].bool()
+    ).float().mean() > 0.9
+    assert torch.equal(read(vectors), fit_regression(vectors[:200], classes[:200], 3)(vectors))
 
 
 @pytest.fixture(scope="module")

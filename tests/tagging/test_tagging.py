@@ -197,7 +197,7 @@ def test_a_long_document_is_as_exact_as_in_one_chunk(name, scale, monkeypatch):
     assert found[0] == pytest.approx(found[1], abs=1e-5)
 
 
-def test_memory_beside_the_scores_is_a_few_numbers_a_token():
+def test_memory_beside_the_scores_is_a_few_numbers_per_token():
     scheme = Scheme("biluo", LABELS)
     scores = normalised(np.random.default_rng(0).normal(size=(200_000, scheme.n_tags)))
     tracemalloc.start()
