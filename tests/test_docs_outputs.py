@@ -16,6 +16,7 @@ from corpora import run
 from fences import ROOT, Fence, commands, fences
 from transformers import LlamaConfig
 
+from benchmarks.memory import SHAPES
 from spacy_lsbillm.training.config import training_config
 
 pytestmark = pytest.mark.any_stack
@@ -58,17 +59,7 @@ SMOLLM2 = {
     "max_position_embeddings": 8192,
     "tie_word_embeddings": True,
 }
-# That of LLaMA-3-8B (arXiv 2407.21783, table 3).
-LLAMA_8B = {
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "vocab_size": 128256,
-    "max_position_embeddings": 8192,
-    "tie_word_embeddings": False,
-}
+LLAMA_8B = {**SHAPES["8b"], "max_position_embeddings": 8192, "tie_word_embeddings": False}
 
 
 @pytest.fixture
