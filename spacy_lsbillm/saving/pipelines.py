@@ -51,21 +51,23 @@ def settle_calibrations(nlp: Language) -> None:
     The classifiers are components of spaCy, which do not know the meta when they lose their calibration in further
     training, and a component that was sourced from another pipeline knows only the meta of that one.
     """
-    found = nlp.meta.setdefault(CALIBRATIONS, {})
+    written = nlp.meta.setdefault(CALIBRATIONS, {})
+    if not isinstance(written, dict):
+        return  # Not the work of `calibrate`: whoever reads it says what is wrong.
     for name, pipe in nlp.components:
         model = getattr(pipe, "model", None)
         if isinstance(pipe, CalibratedComponent):
             calibrated = pipe.calibration is not None
-            told = (pipe.meta or {}).get(CALIBRATIONS, {}).get(pipe.name)
-            if calibrated and name not in found and told is not None:
-                found[name] = told
+            sourced = (pipe.meta or {}).get(CALIBRATIONS)
+            if calibrated and name not in written and isinstance(sourced, dict) and pipe.name in sourced:
+                written[name] = sourced[pipe.name]
         elif model is not None and is_pooled_textcat(model):
             calibrated = calibration_of(model) is not None
         else:
             continue
         if not calibrated:
-            found.pop(name, None)
-    if not found:
+            written.pop(name, None)
+    if not written:
         del nlp.meta[CALIBRATIONS]
 
 
