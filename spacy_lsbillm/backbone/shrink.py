@@ -134,9 +134,11 @@ def _shrink(small: Any, layers: int, heads: int, width: int, window: int) -> lis
 
 
 def _shrink_special(small: Any) -> None:
-    # The part for images of a model that is not only one of language is made, too, but nothing runs through it.
-    if getattr(getattr(small, "vision_config", None), "num_hidden_layers", None):
-        small.vision_config.num_hidden_layers = 1
+    # Parts for images and sound of a model that is not only one of language are made, too, but nothing runs through
+    # them.
+    for part, layers in (("vision_config", "num_hidden_layers"), ("audio_config", "num_blocks")):
+        if getattr(getattr(small, part, None), layers, None):
+            setattr(getattr(small, part), layers, 1)
     for key, new in SPECIAL.items():
         if getattr(small, key, None) is not None:
             setattr(small, key, new)
