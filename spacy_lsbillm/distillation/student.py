@@ -70,7 +70,8 @@ def read_student(path: Path, overrides: Mapping[str, Any], teacher: Teacher) -> 
                 _check_loss(name, model)
                 _check_classes(name, teacher, _labels(filled, name))
                 soft.append(name)
-                classes = classes if classes == HARD else SOFT
+                if classes == NONE:
+                    classes = SOFT
             else:
                 hard.append(name)
                 classes = HARD
